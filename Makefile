@@ -1,0 +1,41 @@
+# Two commands do everything on a fresh machine: `make run` and `make test`.
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+
+.PHONY: help run test lint test-slow setup lock format clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+setup: .venv/installed  ## make .venv with Python 3.10 and the locked dependencies
+
+.venv/installed: requirements.lock pyproject.toml tools/setup.sh tools/uv.lock
+	@tools/setup.sh
+
+run: setup  ## run the demo pipeline on the embedded corpus (ARGS="--set training.epochs=0.5")
+	@$(BIN)/tokenmill run $(ARGS)
+
+test: setup lint  ## lint, types and all tests but the slow ones
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: setup  ## the tests that take minutes each
+	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: setup  ## let ruff lay out and fix the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: setup  ## resolve requirements.lock anew from pyproject.toml
+	@UV=$$(command -v uv || echo .uv/bin/uv); \
+	$$UV pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.10 \
+	  --extra dev --custom-compile-command "make lock" tools/build.in pyproject.toml -o requirements.lock; \
+	echo 'uv' | $$UV pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+	  --custom-compile-command "make lock" - -o tools/uv.lock
+
+clean:  ## remove the environment and the runs
+	rm -rf .venv .uv runs

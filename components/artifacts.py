@@ -1,0 +1,56 @@
+"""The artifact types that tokenmill adds to TFX's standard ones.
+
+Each carries its counts as custom properties too, so that runs can be compared by a query to
+ML Metadata without opening a file.
+"""
+
+from tfx.types import artifact, standard_artifacts
+
+SPAN_PROPERTY = artifact.Property(type=artifact.PropertyType.INT)
+SPLIT_NAMES_PROPERTY = artifact.Property(type=artifact.PropertyType.STRING)
+
+
+class Quarantine(artifact.Artifact):
+    """Records that could not be read: `quarantine.jsonl` (file, offset, reason, detail)."""
+
+    TYPE_NAME = "components.Quarantine"
+
+
+class ValidationVerdict(artifact.Artifact):
+    """What the anomaly gate decided: `verdict.json`."""
+
+    TYPE_NAME = "components.ValidationVerdict"
+
+
+class RejectedDocuments(artifact.Artifact):
+    """Documents that curation dropped, one reason each, and `curation.json` with the counts."""
+
+    TYPE_NAME = "components.RejectedDocuments"
+
+
+class Tokenizer(artifact.Artifact):
+    """A SentencePiece model: `tokenizer.model` and `tokenizer.json` (settings, hash)."""
+
+    TYPE_NAME = "components.Tokenizer"
+
+
+class PackedRows(artifact.Artifact):
+    """Fixed-length rows of tokens by split; the format is that of components/pack/rows.py."""
+
+    TYPE_NAME = "components.PackedRows"
+    PROPERTIES = {"split_names": SPLIT_NAMES_PROPERTY, "span": SPAN_PROPERTY}
+
+
+class Ledger(artifact.Artifact):
+    """The token and cost estimate before training: `ledger.json`."""
+
+    TYPE_NAME = "components.Ledger"
+
+
+class CostSettlement(artifact.Artifact):
+    """Estimate against actual, after evaluation: `cost_report.json`."""
+
+    TYPE_NAME = "components.CostSettlement"
+
+
+Examples = standard_artifacts.Examples

@@ -1,0 +1,1 @@
+"""Step 3, curate: keep what is worth a token, and say of every other document why not."""

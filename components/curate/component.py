@@ -1,0 +1,122 @@
+"""Curator: normalises, filters and deduplicates documents."""
+
+import json
+import os
+from dataclasses import asdict
+
+import apache_beam as beam
+from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
+from tfx.types import Channel, artifact_utils, component_spec
+
+from components.artifacts import Examples, RejectedDocuments
+from components.curate.transforms import (
+    COUNTS,
+    REJECTED,
+    Curate,
+    CurateSettings,
+    WriteRejected,
+    summarise,
+)
+from components.documents import SPLITS, ReadDocuments, WriteDocuments, read_json, write_json
+from components.errors import TokenmillError
+
+REPORT_NAME = "curation.json"
+
+
+class CuratorSpec(component_spec.ComponentSpec):
+    """Examples in; curated examples and the rejected documents out."""
+
+    PARAMETERS = {
+        "settings": component_spec.ExecutionParameter(type=str),
+        "shards": component_spec.ExecutionParameter(type=int),
+    }
+    INPUTS = {"examples": component_spec.ChannelParameter(type=Examples)}
+    OUTPUTS = {
+        "curated_examples": component_spec.ChannelParameter(type=Examples),
+        "rejected": component_spec.ChannelParameter(type=RejectedDocuments),
+    }
+
+
+class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
+    """Runs `Curate` over both splits."""
+
+    def Do(self, input_dict, output_dict, exec_properties) -> None:
+        """Writes kept and rejected documents; raises TokenmillError if a split ends empty."""
+        self._log_startup(input_dict, output_dict, exec_properties)
+        examples = artifact_utils.get_single_instance(input_dict["examples"])
+        curated = artifact_utils.get_single_instance(output_dict["curated_examples"])
+        rejected = artifact_utils.get_single_instance(output_dict["rejected"])
+        settings = CurateSettings(**json.loads(exec_properties["settings"]))
+        shards = exec_properties["shards"]
+        report_path = os.path.join(rejected.uri, REPORT_NAME)
+        curated.split_names = examples.split_names
+        for key in ("payload_format", "file_format"):
+            curated.set_string_custom_property(key, examples.get_string_custom_property(key))
+
+        with self._make_beam_pipeline() as pipeline:
+            documents = {
+                split: pipeline | f"Read[{split}]" >> ReadDocuments(examples.uri, split)
+                for split in SPLITS
+            }
+            result = documents | Curate(settings)
+            for split in SPLITS:
+                result[split] | f"Write[{split}]" >> WriteDocuments(curated.uri, split, shards)
+            result[REJECTED] | "WriteRejected" >> WriteRejected(rejected.uri, shards)
+            (
+                result[COUNTS]
+                | "CountsToList" >> beam.combiners.ToList()
+                | "WriteReport" >> beam.Map(_write_report, report_path)
+            )
+
+        report = read_json(report_path)
+        _check(report)
+        total = report["total"]
+        for name in ("documents", "bytes"):
+            curated.set_int_custom_property(name, total["kept"][name])
+            dropped = sum(reason[name] for reason in total["dropped"].values())
+            rejected.set_int_custom_property(name, dropped)
+
+
+def _write_report(counts, path: str) -> None:
+    write_json(path, summarise(counts))
+
+
+def _check(report: dict) -> None:
+    dropped = ", ".join(
+        f"{numbers['documents']:,} {reason}"
+        for reason, numbers in report["total"]["dropped"].items()
+    )
+    for split in SPLITS:
+        sources = report["splits"][split]["by_source"].values()
+        if not sum(source["kept"]["documents"] for source in sources):
+            raise TokenmillError(
+                f"curation left no document in the {split} split (dropped in all: {dropped}).",
+                "Loosen the rules of the [curate] section or give more text.",
+            )
+
+
+class Curator(base_beam_component.BaseBeamComponent):
+    """Keeps what is worth a token.
+
+    Outputs:
+        curated_examples: `Examples` with the features of the input, normalised text.
+        rejected: `RejectedDocuments`, one record a document with reason, value and threshold.
+
+    Args:
+        examples: Channel of `Examples`.
+        settings: Rules and thresholds.
+        shards: Files per split.
+    """
+
+    SPEC_CLASS = CuratorSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(CuratorExecutor)
+
+    def __init__(self, examples: Channel, settings: CurateSettings, shards: int):
+        spec = CuratorSpec(
+            examples=examples,
+            settings=json.dumps(asdict(settings), sort_keys=True),
+            shards=shards,
+            curated_examples=Channel(type=Examples),
+            rejected=Channel(type=RejectedDocuments),
+        )
+        super().__init__(spec=spec)

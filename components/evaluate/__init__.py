@@ -1,0 +1,1 @@
+"""Step 8, evaluate: perplexity, bits per byte and accuracy by TFMA; thresholds bless or block."""

@@ -1,0 +1,215 @@
+"""CorpusExampleGen: a TFX ExampleGen for text files."""
+
+import json
+import os
+from dataclasses import asdict
+
+import apache_beam as beam
+from tfx.components.example_gen import base_example_gen_executor, component, utils
+from tfx.dsl.components.base import executor_spec
+from tfx.proto import example_gen_pb2
+from tfx.types import Channel, artifact_utils, component_spec, standard_component_specs
+
+from components.artifacts import Examples, Quarantine
+from components.documents import SPLITS, WriteDocuments, write_json, write_text
+from components.errors import TokenmillError
+from components.ingest.manifest import MANIFEST_NAME, read_manifest
+from components.ingest.readers import BadRecord, ReadSettings
+from components.ingest.transforms import BAD_RECORDS, ReadCorpus
+
+QUARANTINE_KEY = "quarantine"
+SETTINGS_KEY = "settings"
+
+
+class CorpusExampleGenSpec(standard_component_specs.FileBasedExampleGenSpec):
+    """FileBasedExampleGen with a quarantine output and the [corpus] settings."""
+
+    PARAMETERS = {
+        **standard_component_specs.FileBasedExampleGenSpec.PARAMETERS,
+        SETTINGS_KEY: component_spec.ExecutionParameter(type=str),
+    }
+    OUTPUTS = {
+        **standard_component_specs.FileBasedExampleGenSpec.OUTPUTS,
+        QUARANTINE_KEY: component_spec.ChannelParameter(type=Quarantine),
+    }
+
+
+class CorpusExampleGenExecutor(base_example_gen_executor.BaseExampleGenExecutor):
+    """Reads the files of a manifest into sorted shards by split."""
+
+    def GetInputSourceToExamplePTransform(self):
+        """Unused: documents go to the splits in batches, see `Do`."""
+        raise NotImplementedError
+
+    def Do(self, input_dict, output_dict, exec_properties) -> None:
+        """Reads, splits, writes; raises TokenmillError if too much had to be quarantined.
+
+        TFX's own `Do` shuffles by random keys before it writes, and the files would differ from
+        run to run.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        values = json.loads(exec_properties[SETTINGS_KEY])
+        settings = ReadSettings(**values["read"])
+        files = read_manifest(
+            os.path.join(exec_properties[standard_component_specs.INPUT_BASE_KEY], MANIFEST_NAME)
+        )
+        examples = artifact_utils.get_single_instance(output_dict["examples"])
+        quarantine = artifact_utils.get_single_instance(output_dict[QUARANTINE_KEY])
+        examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
+        utils_properties = {"payload_format": "FORMAT_TF_EXAMPLE", "file_format": "tfrecords_gzip"}
+        for key, value in utils_properties.items():
+            examples.set_string_custom_property(key, value)
+
+        counts_path = os.path.join(quarantine.uri, "counts.json")
+        with self._make_beam_pipeline() as pipeline:
+            read = pipeline | ReadCorpus(files, settings)
+            counts = []
+            for split in SPLITS:
+                read[split] | f"Write[{split}]" >> WriteDocuments(
+                    examples.uri, split, values["shards"]
+                )
+                counts.append(read[split] | f"Count[{split}]" >> beam.FlatMap(_count, split))
+            counts.append(read[BAD_RECORDS] | "CountBad" >> beam.Map(_count_bad))
+            (
+                counts
+                | beam.Flatten()
+                | beam.CombinePerKey(_add)
+                | "Counts" >> beam.combiners.ToList()
+                | "WriteCounts" >> beam.Map(_write_counts, counts_path)
+            )
+            (
+                read[BAD_RECORDS]
+                | "BadToList" >> beam.combiners.ToList()
+                | "WriteBad"
+                >> beam.Map(_write_quarantine, os.path.join(quarantine.uri, "quarantine.jsonl"))
+            )
+        with open(counts_path, encoding="utf-8") as source:
+            summary = json.load(source)
+        for name in ("documents", "bytes"):
+            examples.set_int_custom_property(name, summary["read"][name])
+        quarantine.set_int_custom_property("records", summary["quarantined"]["documents"])
+        _check(summary, len(files), values["max_quarantine_fraction"], quarantine.uri)
+
+
+def _count(batch, split: str):
+    """((split, source), (documents, bytes)) for each source of a batch."""
+    totals: dict[bytes, tuple[int, int]] = {}
+    for source, size in zip(batch.column(1).to_pylist(), batch.column(3).to_pylist(), strict=True):
+        documents, size_bytes = totals.get(source, (0, 0))
+        totals[source] = (documents + 1, size_bytes + size)
+    return [((split, source.decode()), total) for source, total in totals.items()]
+
+
+def _count_bad(record: BadRecord):
+    return ("quarantined", record.reason), (1, record.size_bytes)
+
+
+def _add(pairs) -> tuple[int, int]:
+    documents = size_bytes = 0
+    for d, b in pairs:
+        documents += d
+        size_bytes += b
+    return documents, size_bytes
+
+
+def _write_counts(counts, path: str) -> None:
+    summary: dict = {
+        "read": {"documents": 0, "bytes": 0},
+        "quarantined": {"documents": 0, "bytes": 0, "by_reason": {}},
+        "splits": {split: {"documents": 0, "bytes": 0, "by_source": {}} for split in SPLITS},
+    }
+    for (split, name), (documents, size_bytes) in sorted(counts):
+        entry = {"documents": documents, "bytes": size_bytes}
+        if split == "quarantined":
+            totals = [summary["quarantined"]]
+            summary["quarantined"]["by_reason"][name] = entry
+        else:
+            totals = [summary["read"], summary["splits"][split]]
+            summary["splits"][split]["by_source"][name] = entry
+        for total in totals:
+            total["documents"] += documents
+            total["bytes"] += size_bytes
+    write_json(path, summary)
+
+
+def _write_quarantine(records: list[BadRecord], path: str) -> None:
+    ordered = sorted(records, key=lambda r: (r.file, r.record, r.reason))
+    write_text(path, "".join(json.dumps(asdict(r), sort_keys=True) + "\n" for r in ordered))
+
+
+def _check(summary: dict, files: int, max_fraction: float, quarantine_uri: str) -> None:
+    read, bad = summary["read"]["documents"], summary["quarantined"]["documents"]
+    reasons = ", ".join(
+        f"{entry['documents']} {reason}"
+        for reason, entry in summary["quarantined"]["by_reason"].items()
+    )
+    if bad and bad > max_fraction * (read + bad):
+        raise TokenmillError(
+            f"{bad:,} of {read + bad:,} records could not be read ({reasons}): more than "
+            f"corpus.max_quarantine_fraction = {max_fraction}.{_first_bad(quarantine_uri)}",
+            "Repair the input, or raise the limit with --set corpus.max_quarantine_fraction=...",
+        )
+    if not read:
+        raise TokenmillError(
+            f"the corpus is empty: {files} file(s), no document with text in it.",
+            "Give files with text by --input.",
+        )
+    for split in SPLITS:
+        if not summary["splits"][split]["documents"]:
+            raise TokenmillError(
+                f"no document fell into the {split} split ({read} in all).",
+                "Give more documents or change corpus.eval_fraction.",
+            )
+
+
+def _first_bad(quarantine_uri: str) -> str:
+    """The first bad record, in the message: TFX removes the outputs of a failed step."""
+    with open(os.path.join(quarantine_uri, "quarantine.jsonl"), encoding="utf-8") as source:
+        record = json.loads(source.readline())
+    place = f"{record['file']}:{record['record']}" if record["record"] else record["file"]
+    return f" The first: {place}: {record['reason']}: {record['detail']}."
+
+
+class CorpusExampleGen(component.FileBasedExampleGen):
+    """Ingests text files as documents.
+
+    Outputs:
+        examples: `Examples`, splits train and eval; features text, source, doc_id, byte_count.
+        quarantine: `Quarantine`, the records that could not be read, and the counts.
+
+    Args:
+        manifest_directory: Holds the manifest of the files to read (components/ingest/manifest.py).
+        read: How records become documents.
+        max_quarantine_fraction: More bad records than this share stop the run.
+        shards: Files per split.
+    """
+
+    SPEC_CLASS = CorpusExampleGenSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(CorpusExampleGenExecutor)
+
+    def __init__(
+        self,
+        manifest_directory: str,
+        read: ReadSettings,
+        max_quarantine_fraction: float,
+        shards: int,
+    ):
+        input_config = example_gen_pb2.Input(
+            splits=[example_gen_pb2.Input.Split(name="all", pattern=MANIFEST_NAME)]
+        )
+        settings = {
+            "read": asdict(read),
+            "max_quarantine_fraction": max_quarantine_fraction,
+            "shards": shards,
+        }
+        spec = CorpusExampleGenSpec(
+            input_base=manifest_directory,
+            input_config=input_config,
+            output_config=utils.make_default_output_config(input_config),
+            output_data_format=example_gen_pb2.FORMAT_TF_EXAMPLE,
+            output_file_format=example_gen_pb2.FORMAT_TFRECORDS_GZIP,
+            settings=json.dumps(settings, sort_keys=True),
+            examples=Channel(type=Examples),
+            quarantine=Channel(type=Quarantine),
+        )
+        super(component.FileBasedExampleGen, self).__init__(spec=spec)

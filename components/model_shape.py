@@ -1,0 +1,166 @@
+"""The shape of a Transformer, and its exact number of parameters by part.
+
+Shared by the model that is trained and by the ledger that plans it, so that both count the same
+thing. Standard library only: importing it costs nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Positions = Literal["rope", "learned"]
+Norm = Literal["layer", "rms"]
+Mlp = Literal["gelu", "swiglu"]
+
+_SIZES = ("n_layers", "d_model", "n_heads", "d_ff", "vocab_size", "sequence_length")
+_CHOICES = {"positions": get_args(Positions), "norm": get_args(Norm), "mlp": get_args(Mlp)}
+_FLAGS = ("use_bias", "tie_embeddings", "causal")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """A pre-norm Transformer with one stack of layers (a decoder, or an encoder if not causal).
+
+    Attributes:
+        n_layers: Number of Transformer layers.
+        d_model: Width of the residual stream.
+        n_heads: Number of query heads; each is ``d_model // n_heads`` wide.
+        n_kv_heads: Number of key and value heads; None means ``n_heads``. Fewer is grouped-query
+            attention (Ainslie et al. 2023), 1 is multi-query attention (Shazeer 2019).
+        d_ff: Inner width of the MLP.
+        vocab_size: Rows of the token embedding.
+        sequence_length: Tokens in a training sequence (and rows of a learned position table).
+        positions: ``rope`` has no parameters, ``learned`` a table.
+        norm: ``layer`` has a scale and a bias, ``rms`` a scale only.
+        use_bias: Whether the linear layers of attention and MLP have biases.
+        mlp: ``gelu`` has two matrices, ``swiglu`` three (Shazeer 2020).
+        tie_embeddings: Whether the output projection reuses the token embedding.
+        causal: Whether a token attends to earlier tokens only.
+    """
+
+    n_layers: int
+    d_model: int
+    n_heads: int
+    d_ff: int
+    vocab_size: int
+    sequence_length: int
+    positions: Positions
+    norm: Norm
+    use_bias: bool
+    mlp: Mlp
+    tie_embeddings: bool
+    n_kv_heads: int | None = None
+    causal: bool = True
+
+    def __post_init__(self) -> None:
+        sizes = _SIZES if self.n_kv_heads is None else (*_SIZES, "n_kv_heads")
+        for field in sizes:
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(
+                    f"ModelShape.{field} = {value!r}: expected a whole number of at least 1; "
+                    "correct it in the model section of the configuration."
+                )
+        for field, allowed in _CHOICES.items():
+            value = getattr(self, field)
+            if value not in allowed:
+                raise ValueError(
+                    f"ModelShape.{field} = {value!r}: expected one of {', '.join(allowed)}; "
+                    "choose one of them."
+                )
+        for field in _FLAGS:
+            value = getattr(self, field)
+            if not isinstance(value, bool):
+                raise ValueError(
+                    f"ModelShape.{field} = {value!r}: expected true or false; write one of them."
+                )
+        if self.d_model % self.n_heads:
+            raise ValueError(
+                f"ModelShape.n_heads = {self.n_heads}: expected a divisor of d_model = "
+                f"{self.d_model}; change n_heads or d_model so that every head is equally wide."
+            )
+        if self.n_heads % self.kv_heads:
+            raise ValueError(
+                f"ModelShape.n_kv_heads = {self.kv_heads}: expected a divisor of n_heads = "
+                f"{self.n_heads}; choose one, so that every key head serves as many query heads."
+            )
+        if self.positions == "rope" and self.head_dim % 2:
+            raise ValueError(
+                f"ModelShape.n_heads = {self.n_heads}: expected an even d_model / n_heads for "
+                f"rope, which turns pairs of features, but it is {self.head_dim}; change n_heads "
+                "or use positions = 'learned'."
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head, in features."""
+        return self.d_model // self.n_heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Number of key and value heads, with the default filled in."""
+        return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
+
+    @property
+    def kv_dim(self) -> int:
+        """Width of all key (or all value) heads together, in features."""
+        return self.kv_heads * self.head_dim
+
+    @property
+    def mlp_inner_matrices(self) -> int:
+        """Matrices from d_model to d_ff in an MLP: 1 for gelu, 2 (gate and value) for swiglu."""
+        return 2 if self.mlp == "swiglu" else 1
+
+    def params_by_part(self) -> dict[str, int]:
+        """Count the parameters exactly.
+
+        Per layer: attention has q and o of d*d, k and v of d*kv_dim; the MLP has its inner
+        matrices and one of d_ff*d; with ``use_bias`` each has a bias as wide as its output. Norms:
+        two a layer and a final one. The output projection is d*V without a bias, 0 when tied.
+
+        Returns:
+            Number of parameters under token_embedding, position_embedding, attention, mlp, norms
+            and output_projection.
+        """
+        d, d_ff, kv = self.d_model, self.d_ff, self.kv_dim
+        inner = self.mlp_inner_matrices
+        attention = 2 * d * d + 2 * d * kv
+        mlp = (inner + 1) * d * d_ff
+        if self.use_bias:
+            attention += 2 * d + 2 * kv
+            mlp += inner * d_ff + d
+        norm = 2 * d if self.norm == "layer" else d
+        embedding = self.vocab_size * d
+        return {
+            "token_embedding": embedding,
+            "position_embedding": self.sequence_length * d if self.positions == "learned" else 0,
+            "attention": self.n_layers * attention,
+            "mlp": self.n_layers * mlp,
+            "norms": (2 * self.n_layers + 1) * norm,
+            "output_projection": 0 if self.tie_embeddings else embedding,
+        }
+
+    @property
+    def params_total(self) -> int:
+        """All trainable parameters, a tied matrix counted once."""
+        return sum(self.params_by_part().values())
+
+    @property
+    def params_non_embedding(self) -> int:
+        """Parameters of the layers and norms only.
+
+        The N of Kaplan et al. 2020 (sec. 1.3): no token or position embedding, no output
+        projection.
+        """
+        parts = self.params_by_part()
+        return parts["attention"] + parts["mlp"] + parts["norms"]
+
+    @property
+    def params_in_products(self) -> int:
+        """Non-embedding parameters and the output projection, tied or not.
+
+        The N that 6·N should use for a count of matrix products: a look-up in the embedding costs
+        no product, but the output projection does, even where it shares the embedding's matrix.
+        """
+        return self.params_non_embedding + self.vocab_size * self.d_model

@@ -1,0 +1,74 @@
+"""AtomicPusher: TFX's Pusher, but a version appears whole or not at all."""
+
+import os
+
+from tfx.components.pusher import component as pusher_component
+from tfx.components.pusher import executor as pusher_executor
+from tfx.dsl.components.base import executor_spec
+from tfx.dsl.io import fileio
+from tfx.proto import pusher_pb2
+from tfx.types import Channel, artifact_utils, standard_component_specs
+from tfx.utils import proto_utils
+
+from components.errors import TokenmillError
+
+# Not a number, so that TensorFlow Serving does not take it for a version.
+_ASIDE = ".pushing"
+
+
+class AtomicPusherExecutor(pusher_executor.Executor):
+    """Copies aside, then renames: a server that polls the directory never loads half a model."""
+
+    def Do(self, input_dict, output_dict, exec_properties) -> None:
+        """Pushes if the model is blessed."""
+        destination = pusher_pb2.PushDestination()
+        key = standard_component_specs.PUSH_DESTINATION_KEY
+        proto_utils.json_to_proto(exec_properties[key], destination)
+        base = destination.filesystem.base_directory
+        aside = os.path.join(base, _ASIDE)
+        if fileio.exists(aside):  # left by a push that was killed
+            fileio.rmtree(aside)
+        destination.filesystem.base_directory = aside
+        super().Do(
+            input_dict,
+            output_dict,
+            {**exec_properties, key: proto_utils.proto_to_json(destination)},
+        )
+        pushed = artifact_utils.get_single_instance(
+            output_dict[standard_component_specs.PUSHED_MODEL_KEY]
+        )
+        if not pushed.get_int_custom_property("pushed"):
+            return
+        version = pushed.get_string_custom_property("pushed_version")
+        target = os.path.join(base, version)
+        if fileio.exists(target):
+            raise TokenmillError(
+                f"{target} exists already: two pushes in one second.", "Run again."
+            )
+        fileio.rename(os.path.join(aside, version), target)
+        fileio.rmtree(aside)
+        pushed.set_string_custom_property("pushed_destination", target)
+
+
+class AtomicPusher(pusher_component.Pusher):
+    """TFX's Pusher with an atomic executor.
+
+    Outputs:
+        pushed_model: `PushedModel`; its custom properties say whether and where it was pushed.
+
+    Args:
+        model: Channel of `Model`.
+        model_blessing: Channel of `ModelBlessing`; an unblessed model is not pushed.
+        directory: Base directory; each push adds a numbered version.
+    """
+
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(AtomicPusherExecutor)
+
+    def __init__(self, model: Channel, model_blessing: Channel, directory: str):
+        super().__init__(
+            model=model,
+            model_blessing=model_blessing,
+            push_destination=pusher_pb2.PushDestination(
+                filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=directory)
+            ),
+        )

@@ -1,0 +1,1 @@
+"""Step 9, settle: the estimate against what the run really took."""

@@ -1,0 +1,1 @@
+"""Step 4, tokenise: a SentencePiece vocabulary, and Transform's graph that applies it."""

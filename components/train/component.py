@@ -1,0 +1,83 @@
+"""Trainer: packed rows become a SavedModel."""
+
+import json
+import os
+
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.types import Channel, artifact_utils, component_spec, standard_artifacts
+from tfx.utils import path_utils
+
+from components.artifacts import PackedRows, Tokenizer
+from components.tokenize.component import MODEL_NAME
+from components.train.run import TrainingJob, train_and_export
+
+
+class TrainerSpec(component_spec.ComponentSpec):
+    """Rows, tokeniser and transform graph in; model and telemetry out."""
+
+    PARAMETERS = {"job": component_spec.ExecutionParameter(type=str)}
+    INPUTS = {
+        "packed_rows": component_spec.ChannelParameter(type=PackedRows),
+        "transform_graph": component_spec.ChannelParameter(type=standard_artifacts.TransformGraph),
+        "tokenizer": component_spec.ChannelParameter(type=Tokenizer),
+    }
+    OUTPUTS = {
+        "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "model_run": component_spec.ChannelParameter(type=standard_artifacts.ModelRun),
+    }
+
+
+class TrainerExecutor(base_executor.BaseExecutor):
+    """Runs `train_and_export` in this process."""
+
+    def Do(self, input_dict, output_dict, exec_properties) -> None:
+        """Trains; raises TokenmillError if training diverges."""
+        self._log_startup(input_dict, output_dict, exec_properties)
+        rows = artifact_utils.get_single_instance(input_dict["packed_rows"])
+        graph = artifact_utils.get_single_instance(input_dict["transform_graph"])
+        tokenizer = artifact_utils.get_single_instance(input_dict["tokenizer"])
+        model = artifact_utils.get_single_instance(output_dict["model"])
+        run = artifact_utils.get_single_instance(output_dict["model_run"])
+        telemetry = train_and_export(
+            TrainingJob(**json.loads(exec_properties["job"])),
+            rows.uri,
+            graph.uri,
+            os.path.join(tokenizer.uri, MODEL_NAME),
+            path_utils.serving_model_dir(model.uri),
+            run.uri,
+        )
+        for name in ("params_total", "steps", "trained_targets", "trained_slots"):
+            run.set_int_custom_property(name, telemetry[name])
+        for name in ("perplexity", "bits_per_byte"):
+            run.set_float_custom_property(name, telemetry["held_out_after"][name])
+
+
+class Trainer(base_component.BaseComponent):
+    """Trains a decoder-only Transformer.
+
+    Outputs:
+        model: `Model`, a SavedModel that takes raw text.
+        model_run: `ModelRun` with telemetry.json: losses, tokens, seconds by phase.
+
+    Args:
+        packed_rows: Channel of `PackedRows`.
+        transform_graph: Channel of `TransformGraph`.
+        tokenizer: Channel of `Tokenizer`.
+        job: Model shape and training settings.
+    """
+
+    SPEC_CLASS = TrainerSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(TrainerExecutor)
+
+    def __init__(
+        self, packed_rows: Channel, transform_graph: Channel, tokenizer: Channel, job: TrainingJob
+    ):
+        spec = TrainerSpec(
+            packed_rows=packed_rows,
+            transform_graph=transform_graph,
+            tokenizer=tokenizer,
+            job=job.to_json(),
+            model=Channel(type=standard_artifacts.Model),
+            model_run=Channel(type=standard_artifacts.ModelRun),
+        )
+        super().__init__(spec=spec)

@@ -1,0 +1,1 @@
+"""Facts with sources (hardware, published runs) and the readers of input data."""

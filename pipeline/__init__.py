@@ -1,0 +1,1 @@
+"""What runs, and where: the DAG, its configuration, the runners and the command line."""

@@ -1,0 +1,141 @@
+"""The command line. TFX and TensorFlow are imported only by the command that needs them."""
+
+import datetime
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from components.errors import TokenmillError
+
+_EXIT_FAILED, _EXIT_INTERRUPTED = 1, 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="tokenmill")
+def cli() -> None:
+    """From raw text to a served Transformer, with the tokens counted and the bill.
+
+    \b
+    tokenmill run                            the demo, on the embedded corpus
+    tokenmill run --input my_texts/          your own text
+    tokenmill generate "A layer that"        try the model that was pushed
+    """  # noqa: D301  (click wants the backspace)
+
+
+def config_options(command):
+    """The options that choose a configuration."""
+    for option in (
+        click.option(
+            "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a key."
+        ),
+        click.option("--config", "config_path", metavar="FILE", help="A TOML configuration."),
+        click.option(
+            "--preset", default="demo", show_default=True, help="demo, gpt2-small or bert-large."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@config_options
+@click.option(
+    "--input", "inputs", multiple=True, metavar="PATH...", help="Files, directories or globs."
+)
+@click.argument("more_inputs", nargs=-1, metavar="")
+@click.option("--output-dir", help="Where artifacts, logs and models go (run.output_dir).")
+@click.option("--no-cache", is_flag=True, help="Run every step anew.")
+@click.option("--debug", is_flag=True, help="Show the stack trace of an error.")
+def run(
+    preset: str,
+    config_path: str | None,
+    overrides: Sequence[str],
+    inputs: Sequence[str],
+    more_inputs: Sequence[str],
+    output_dir: str | None,
+    no_cache: bool,
+    debug: bool,
+) -> None:
+    """Run the pipeline: raw text to a pushed model, with the bill."""
+    from pipeline.config_loader import load_config
+    from pipeline.launch import launch
+
+    if more_inputs and not inputs:
+        raise click.UsageError(f"unexpected argument {more_inputs[0]!r}; did you mean --input?")
+    try:
+        config = load_config(preset, config_path, overrides)
+        paths = (*inputs, *more_inputs)
+        run_updates = {"output_dir": output_dir} if output_dir else {}
+        config = config.model_copy(
+            update={
+                "run": config.run.model_copy(update=run_updates),
+                "corpus": config.corpus.model_copy(update={"input": paths} if paths else {}),
+            }
+        )
+        started = datetime.datetime.now(datetime.timezone.utc)
+        sys.exit(launch(config, started, use_cache=not no_cache, debug=debug))
+    except TokenmillError as error:
+        _fail(error, debug)
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        sys.exit(_EXIT_INTERRUPTED)
+
+
+@cli.command()
+@click.argument("prompt")
+@config_options
+@click.option("--model", "model_path", metavar="DIR", help="A SavedModel, or its base directory.")
+@click.option("--max-new-tokens", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--temperature", type=click.FloatRange(0), default=0.7, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--debug", is_flag=True, help="Show the stack trace of an error.")
+def generate(
+    prompt: str,
+    preset: str,
+    config_path: str | None,
+    overrides: Sequence[str],
+    model_path: str | None,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+    debug: bool,
+) -> None:
+    """Continue PROMPT with the pushed model, loaded by its raw-text signature."""
+    from pipeline.config_loader import load_config
+    from pipeline.logs import output_to_log
+    from serving.saved_model import generate as complete
+    from serving.saved_model import load, newest_version
+
+    try:
+        if model_path is None:
+            config = load_config(preset, config_path, overrides)
+            model_path = config.push.directory or os.path.join(config.output_dir, "serving_model")
+        newest_version(model_path)  # before the slow import
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        with output_to_log(os.devnull):
+            completion = complete(load(model_path), prompt, max_new_tokens, temperature, seed)
+    except TokenmillError as error:
+        _fail(error, debug)
+    click.echo(click.style(prompt, bold=True) + completion.text)
+    click.echo(f"[{completion.prompt_tokens} + {completion.completion_tokens} tokens]", err=True)
+
+
+def _fail(error: TokenmillError, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"{click.style('error:', fg='red')} {error.message}", err=True)
+    if error.hint:
+        click.echo(error.hint.strip("\n"), err=True)
+    sys.exit(_EXIT_FAILED)
+
+
+def main() -> None:
+    """The console script."""
+    cli()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""The one configuration: what every key means, its type and its default.
+
+A preset (pipeline/presets/*.toml) or a user's TOML file, with `--set section.key=value` on top,
+becomes one frozen `Config`. Loading and error messages are in pipeline/config_loader.py.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from components.model_shape import ModelShape
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class RunSection(_Section):
+    """The run as a whole."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = "demo"
+    """Pipeline name in ML Metadata: lower-case letters, digits and hyphens."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 20240607
+    """Seed of everything random: weights, data order, sampling."""
+    output_dir: str = "runs/{name}"
+    """Where artifacts, metadata, logs and pushed models go."""
+
+
+class CorpusSection(_Section):
+    """Ingest: what is read and how it is split."""
+
+    input: tuple[str, ...] = ()
+    """Files, directories or globs; empty means the embedded corpus."""
+    text_field: str = "text"
+    """The key of a JSON record that holds the text."""
+    id_field: str = "id"
+    """The key that holds a unique id; records without it are named file:offset."""
+    source_field: str = "source"
+    """The key that names where a record came from; without it, the file's directory or name."""
+    eval_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
+    """Share of documents held out for evaluation, chosen by a hash of the text."""
+    max_document_bytes: PositiveInt = 10_000_000
+    """A longer document is quarantined."""
+    max_quarantine_fraction: Fraction = 0.05
+    """The run stops if a larger share of the records cannot be read."""
+    shards: PositiveInt = 4
+    """Files per split; a worker sorts one shard in memory."""
+
+
+class ValidateSection(_Section):
+    """Data validation by TFDV."""
+
+    schema_path: str | None = None
+    """A pinned schema (schema.pbtxt); without it the schema is inferred from this run's data."""
+
+
+class CurateSection(_Section):
+    """Curation; a rule set to "off" does not run."""
+
+    min_characters: PositiveInt | Literal["off"] = 100
+    """Drop shorter documents (reason too_short)."""
+    min_letter_fraction: Fraction | Literal["off"] = 0.5
+    """Drop documents with a smaller share of letters among non-blank characters (few_letters)."""
+    max_duplicate_line_fraction: Fraction | Literal["off"] = 0.5
+    """Drop documents in which a larger share of lines repeats (repeated_lines; Gopher uses 0.3)."""
+    exact_duplicates: Literal["drop", "keep"] = "drop"
+    """Drop documents whose text, blanks and case aside, was seen already (exact_duplicate)."""
+
+
+class TokenizerSection(_Section):
+    """The SentencePiece vocabulary."""
+
+    model_type: Literal["bpe", "unigram"] = "bpe"
+    vocab_size: Annotated[int, Field(ge=300, le=1_000_000)] = 8192
+    """Pieces in all: 256 of them are bytes, 4 control tokens."""
+    sample_bytes: PositiveInt = 20_000_000
+    """Train on at most about this much text."""
+
+
+class PackSection(_Section):
+    """Packing into fixed-length rows."""
+
+    shards: PositiveInt = 4
+    """Files per split; a worker packs one shard in memory."""
+
+
+class ModelSection(_Section):
+    """The Transformer's shape."""
+
+    layers: PositiveInt = 4
+    d_model: PositiveInt = 256
+    heads: PositiveInt = 4
+    kv_heads: PositiveInt | None = None
+    """Key/value heads (grouped-query attention); None means as many as heads."""
+    d_ff: PositiveInt = 1024
+    sequence_length: Annotated[int, Field(ge=8, le=65_535)] = 256
+    """Tokens a row, in packing, training and serving."""
+    positions: Literal["rope", "learned"] = "rope"
+    norm: Literal["layer", "rms"] = "layer"
+    mlp: Literal["gelu", "swiglu"] = "gelu"
+    use_bias: bool = True
+    tie_embeddings: bool = True
+
+
+class TrainSection(_Section):
+    """Training."""
+
+    task: Literal["causal-lm", "masked-lm"] = "causal-lm"
+    strategy: Literal["default", "mirrored", "multi_worker", "tpu"] = "default"
+    """The tf.distribute strategy."""
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    global_batch_size: PositiveInt = 16
+    """Rows a step, over all replicas."""
+    epochs: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    max_steps: PositiveInt | None = None
+    """Stop after this many steps even if `epochs` asks for more."""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    """The peak, after warm-up; a cosine takes it to a tenth."""
+    warmup_fraction: Fraction = 0.05
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are scaled to at most this global norm."""
+    jit_compile: bool = True
+    """Compile the forward and backward pass with XLA."""
+
+
+class CostSection(_Section):
+    """What the run is paid with: the ledger's inputs."""
+
+    chip: str = "cpu-vcpu"
+    """A chip of data/hardware.csv."""
+    chips: PositiveInt | Literal["auto"] = "auto"
+    """How many; "auto" is every core of this machine, for cpu-vcpu."""
+    peak_flops_per_second_per_chip: Annotated[float, Field(gt=0)] | None = None
+    """Overrides the catalogue; for cpu-vcpu without it, matrix products are timed here."""
+    mfu: Annotated[float, Field(gt=0.0, le=1.0)] = 0.4
+    """Share of the peak that the training step is expected to reach (model FLOPs utilisation)."""
+    goodput: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the wall time that goes to steps that count."""
+    price_usd_per_chip_hour: Annotated[float, Field(ge=0)] | None = None
+    """Overrides the catalogue's price."""
+    hidden_cost_multiplier_low: Annotated[float, Field(ge=1)] = 2.0
+    hidden_cost_multiplier_high: Annotated[float, Field(ge=1)] = 5.0
+    """Storage, network, failed runs and people come to 2-5 times the bare compute."""
+    budget_usd: Annotated[float, Field(ge=0)] | None = None
+    """The run stops before training if the estimated compute costs more."""
+
+
+class EvaluateSection(_Section):
+    """Thresholds that bless a model, on the held-out documents."""
+
+    max_bits_per_byte: Annotated[float, Field(gt=0)] = 8.0
+    max_perplexity: Annotated[float, Field(gt=1)] | None = None
+    min_token_accuracy: Fraction | None = None
+
+
+class PushSection(_Section):
+    """Where a blessed model goes."""
+
+    directory: str | None = None
+    """Base directory of numbered SavedModels; None means <output_dir>/serving_model."""
+
+
+class Config(_Section):
+    """Everything that a run depends on, apart from the data itself."""
+
+    run: RunSection = RunSection()
+    corpus: CorpusSection = CorpusSection()
+    validation: ValidateSection = Field(default=ValidateSection(), alias="validate")
+    curate: CurateSection = CurateSection()
+    tokenizer: TokenizerSection = TokenizerSection()
+    pack: PackSection = PackSection()
+    model: ModelSection = ModelSection()
+    train: TrainSection = TrainSection()
+    cost: CostSection = CostSection()
+    evaluate: EvaluateSection = EvaluateSection()
+    push: PushSection = PushSection()
+
+    @model_validator(mode="after")
+    def _check_across_sections(self) -> "Config":
+        self.shape()  # raises for impossible shapes, naming the field
+        cost = self.cost
+        if cost.hidden_cost_multiplier_low > cost.hidden_cost_multiplier_high:
+            raise ValueError(
+                f"cost.hidden_cost_multiplier_low = {cost.hidden_cost_multiplier_low} is above "
+                f"cost.hidden_cost_multiplier_high = {cost.hidden_cost_multiplier_high}"
+            )
+        return self
+
+    def shape(self) -> ModelShape:
+        """The model's shape as the ledger and the trainer take it."""
+        model = self.model
+        return ModelShape(
+            n_layers=model.layers,
+            d_model=model.d_model,
+            n_heads=model.heads,
+            n_kv_heads=model.kv_heads,
+            d_ff=model.d_ff,
+            vocab_size=self.tokenizer.vocab_size,
+            sequence_length=model.sequence_length,
+            positions=model.positions,
+            norm=model.norm,
+            use_bias=model.use_bias,
+            mlp=model.mlp,
+            tie_embeddings=model.tie_embeddings,
+            causal=self.train.task == "causal-lm",
+        )
+
+    @property
+    def output_dir(self) -> str:
+        """`run.output_dir` with the run's name filled in."""
+        return self.run.output_dir.replace("{name}", self.run.name)

@@ -1,0 +1,141 @@
+"""Runs the pipeline on this machine with TFX's LocalDagRunner.
+
+Imports TFX; pipeline/cli.py imports this module only when a run starts.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from tfx.orchestration import metadata as tfx_metadata
+from tfx.orchestration import pipeline as tfx_pipeline
+from tfx.orchestration.local import local_dag_runner
+from tfx.orchestration.portable import launcher
+
+from components import progress
+from components.errors import TokenmillError
+from pipeline.config import Config
+from pipeline.config_loader import dump_config
+from pipeline.dag import create_components
+from pipeline.metadata import StepRecord, open_store, record_config, step_record
+from pipeline.screen import Screen
+from pipeline.step_summary import summarise_step
+
+
+@dataclass
+class RunOutcome:
+    """A finished run.
+
+    Attributes:
+        run_id: TFX's id of the run in ML Metadata.
+        steps: What each step left, by node id, in the order of the run.
+    """
+
+    run_id: str = ""
+    steps: dict[str, StepRecord] = field(default_factory=dict)
+
+
+class StepFailedError(Exception):
+    """A step failed; the cause is `__cause__`."""
+
+    def __init__(self, node_id: str):
+        super().__init__(node_id)
+        self.node_id = node_id
+
+
+def metadata_path(config: Config) -> str:
+    """The SQLite file of ML Metadata."""
+    return os.path.abspath(os.path.join(config.output_dir, "metadata.sqlite"))
+
+
+def run_local(
+    config: Config, manifest_directory: str, screen: Screen, use_cache: bool = True
+) -> RunOutcome:
+    """Runs all steps; unchanged ones are taken from the cache.
+
+    Raises:
+        StepFailedError: A step failed; nothing after it ran.
+        TokenmillError: Another run is using the same output directory.
+    """
+    output_dir = os.path.abspath(config.output_dir)
+    sqlite_path = metadata_path(config)
+    steps = create_components(config, manifest_directory)
+    pipeline = tfx_pipeline.Pipeline(
+        pipeline_name=config.run.name,
+        pipeline_root=os.path.join(output_dir, "artifacts"),
+        components=steps,
+        enable_cache=use_cache,
+        metadata_connection_config=tfx_metadata.sqlite_metadata_connection_config(sqlite_path),
+        beam_pipeline_args=["--direct_running_mode=in_memory", "--direct_num_workers=1"],
+    )
+    outcome = RunOutcome()
+    config_toml = dump_config(config)
+
+    def started(node_id: str, run_id: str) -> None:
+        outcome.run_id = run_id
+        screen.step_started(node_id)
+
+    def finished(node_id: str) -> None:
+        store = open_store(sqlite_path)
+        record_config(store, outcome.run_id, config_toml)
+        record = step_record(store, config.run.name, outcome.run_id, node_id)
+        if record is not None:
+            outcome.steps[node_id] = record
+            screen.step_finished(node_id, summarise_step(node_id, record), record.cached)
+
+    with _sole_run(output_dir), _observed(started, finished, screen):
+        progress.set_listener(screen.step_progress)
+        try:
+            local_dag_runner.LocalDagRunner().run(pipeline)
+        finally:
+            progress.set_listener(None)
+            screen.stop()
+    return outcome
+
+
+@contextlib.contextmanager
+def _observed(
+    started: Callable[[str, str], None], finished: Callable[[str], None], screen: Screen
+) -> Iterator[None]:
+    """Calls back before and after each step.
+
+    LocalDagRunner has no hook; it looks its launcher up in the launcher module at every step.
+    """
+
+    class ObservedLauncher(launcher.Launcher):
+        def launch(self):
+            node_id = self._pipeline_node.node_info.id
+            run_id = self._pipeline_runtime_spec.pipeline_run_id.field_value.string_value
+            started(node_id, run_id)
+            try:
+                result = super().launch()
+            except BaseException as error:
+                screen.step_failed(node_id)
+                if isinstance(error, Exception):
+                    raise StepFailedError(node_id) from error
+                raise
+            finished(node_id)
+            return result
+
+    original = launcher.Launcher
+    launcher.Launcher = ObservedLauncher
+    try:
+        yield
+    finally:
+        launcher.Launcher = original
+
+
+@contextlib.contextmanager
+def _sole_run(output_dir: str) -> Iterator[None]:
+    """One run at a time in an output directory: SQLite and the cache have a single writer."""
+    with open(os.path.join(output_dir, ".lock"), "w", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise TokenmillError(
+                f"another run is using {output_dir}.",
+                "Wait for it, or give this one another --output-dir.",
+            ) from None
+        yield

@@ -1,0 +1,50 @@
+"""A quiet screen: whatever the libraries print goes to the run's log file."""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from typing import TextIO
+
+LOG_NAME = "tokenmill.log"
+
+
+@contextlib.contextmanager
+def output_to_log(path: str) -> Iterator[TextIO]:
+    """Sends file descriptors 1 and 2 to the log; yields a stream to the real standard output.
+
+    TensorFlow, gRPC and XLA write to the descriptors from C++, so redirecting `sys.stderr` would
+    not silence them.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    screen = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    try:
+        yield screen
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        screen.flush()
+        for descriptor, target in zip(saved, (1, 2), strict=True):
+            os.dup2(descriptor, target)
+            os.close(descriptor)
+        screen.close()
+
+
+def set_up_library_logging() -> None:
+    """Timestamps and levels for the log file; call before the first import of TensorFlow."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+    logging.captureWarnings(True)  # google-api-core, Beam and others warn at import

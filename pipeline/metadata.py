@@ -1,0 +1,84 @@
+"""Reads a run back from ML Metadata, and records its configuration there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ml_metadata as mlmd
+from ml_metadata.proto import metadata_store_pb2
+
+CONFIG_PROPERTY = "resolved_config"
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What ML Metadata knows of one step of one run.
+
+    Attributes:
+        cached: Whether an earlier execution's outputs were taken.
+        outputs: Artifacts by output key.
+    """
+
+    cached: bool
+    outputs: dict[str, list[metadata_store_pb2.Artifact]]
+
+    def one(self, key: str) -> metadata_store_pb2.Artifact:
+        """The only artifact under this key."""
+        (artifact,) = self.outputs[key]
+        return artifact
+
+    def number(self, key: str, name: str) -> float:
+        """A numeric custom property of the only artifact under a key; 0 if absent."""
+        value = self.one(key).custom_properties[name]
+        return value.int_value or value.double_value
+
+
+def open_store(sqlite_path: str) -> mlmd.MetadataStore:
+    """The metadata store in a SQLite file."""
+    config = metadata_store_pb2.ConnectionConfig()
+    config.sqlite.filename_uri = sqlite_path
+    return mlmd.MetadataStore(config)
+
+
+def step_record(
+    store: mlmd.MetadataStore, pipeline_name: str, run_id: str, node_id: str
+) -> StepRecord | None:
+    """The step's execution in this run; None if it did not run."""
+    run = store.get_context_by_type_and_name("pipeline_run", run_id)
+    node = store.get_context_by_type_and_name("node", f"{pipeline_name}.{node_id}")
+    if run is None or node is None:
+        return None
+    in_run = {e.id for e in store.get_executions_by_context(run.id)}
+    executions = [e for e in store.get_executions_by_context(node.id) if e.id in in_run]
+    if not executions:
+        return None
+    execution = max(executions, key=lambda e: e.id)
+    return StepRecord(
+        cached=execution.last_known_state == metadata_store_pb2.Execution.CACHED,
+        outputs=_outputs(store, execution),
+    )
+
+
+def _outputs(store: mlmd.MetadataStore, execution: Any) -> dict[str, list[Any]]:
+    events = [
+        event
+        for event in store.get_events_by_execution_ids([execution.id])
+        if event.type == metadata_store_pb2.Event.OUTPUT
+    ]
+    artifacts = {a.id: a for a in store.get_artifacts_by_id([e.artifact_id for e in events])}
+    outputs: dict[str, list[Any]] = {}
+    for event in sorted(events, key=lambda e: e.artifact_id):
+        outputs.setdefault(_key_of(event.path.steps), []).append(artifacts[event.artifact_id])
+    return outputs
+
+
+def _key_of(steps: Sequence[Any]) -> str:
+    return next(step.key for step in steps if step.HasField("key"))
+
+
+def record_config(store: mlmd.MetadataStore, run_id: str, config_toml: str) -> None:
+    """Attaches the resolved configuration to the run's context."""
+    run = store.get_context_by_type_and_name("pipeline_run", run_id)
+    if run is not None and CONFIG_PROPERTY not in run.custom_properties:
+        run.custom_properties[CONFIG_PROPERTY].string_value = config_toml
+        store.put_contexts([run])

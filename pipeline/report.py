@@ -1,0 +1,114 @@
+"""The table at the end of a run: tokens by source, cost, quality, and where the model is."""
+
+from typing import Any
+
+from rich.console import Console, Group
+from rich.table import Table
+
+from components.ledger.component import LEDGER_NAME
+from components.ledger.ledger import usd
+from components.settle.component import REPORT_NAME as COST_NAME
+from pipeline.metadata import StepRecord
+from pipeline.screen import count, duration, megabytes
+from pipeline.step_summary import read_output
+
+
+def print_report(console: Console, steps: dict[str, StepRecord]) -> dict[str, Any]:
+    """Prints the final tables; returns the numbers behind them."""
+    ledger = read_output(steps["TokenLedger"], "ledger", LEDGER_NAME)
+    cost = read_output(steps["CostReport"], "settlement", COST_NAME)
+    console.print()
+    console.print(Group(_funnel_table(ledger), "", _cost_table(ledger, cost), "", _quality(cost)))
+    return {"ledger": ledger, "cost_report": cost}
+
+
+def _funnel_table(ledger: dict[str, Any]) -> Table:
+    funnel = ledger["funnel"]
+    reasons = list(funnel["total"]["dropped"])
+    table = Table(title="Tokens by source", title_justify="left", title_style="bold", box=None)
+    table.add_column("source")
+    columns = ("raw docs", "raw bytes", "~ tokens", *reasons, "curated", "tokens", "effective")
+    for name in columns:
+        table.add_column(name.replace("_", " "), justify="right")
+    accounts = sorted(
+        funnel["by_source"].items(), key=lambda item: (-item[1]["raw"]["bytes"], item[0])
+    )
+    for source, account in accounts:
+        table.add_row(source, *_funnel_cells(account, reasons))
+    table.add_section()
+    table.add_row("all", *_funnel_cells(funnel["total"], reasons), style="bold")
+    return table
+
+
+def _funnel_cells(account: dict[str, Any], reasons: list[str]) -> list[str]:
+    raw = account["raw"]
+    dropped = [account["dropped"].get(reason, {}).get("documents", 0) for reason in reasons]
+    return [
+        count(raw["documents"]),
+        megabytes(raw["bytes"]),
+        count(raw["tokens_estimated"]),
+        *(f"-{count(d)}" if d else "" for d in dropped),
+        count(account["curated"]["documents"]),
+        count(account["curated"]["tokens"]),
+        count(account["train"]["effective_tokens"]),
+    ]
+
+
+def _cost_table(ledger: dict[str, Any], cost: dict[str, Any]) -> Table:
+    estimated, actual = cost["estimated"], cost["actual"]
+    hardware = ledger["hardware"]
+    table = Table(
+        title=f"Cost on {hardware['chips']} x {hardware['chip']} at "
+        f"{usd(ledger['cost']['price_usd_per_chip_hour'])} per chip-hour "
+        f"({ledger['cost']['price_source']})",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+    )
+    for name in ("", "estimated", "actual"):
+        table.add_column(name, justify="right" if name else "left")
+    mfu = f"{actual['mfu']:.1%}" if actual["mfu"] is not None else "unknown"
+    rows = (
+        ("FLOPs", f"{estimated['total_flops']:.3e}", f"{actual['total_flops']:.3e}"),
+        ("MFU of the steps", f"{estimated['mfu']:.1%}", mfu),
+        (
+            "training time",
+            duration(estimated["training_seconds"]),
+            duration(actual["training_seconds"]),
+        ),
+        ("trainer's time in all", "", duration(actual["total_seconds"])),
+        ("chip-hours", f"{estimated['chip_hours']:.4f}", f"{actual['chip_hours']:.4f}"),
+        ("compute", usd(estimated["compute_usd"]), usd(actual["compute_usd"])),
+        (
+            "with hidden costs",
+            f"{usd(ledger['cost']['total_usd_low'])} - {usd(ledger['cost']['total_usd_high'])}",
+            "",
+        ),
+        (
+            "per million effective tokens",
+            usd(estimated["usd_per_million_effective_tokens"]),
+            usd(actual["usd_per_million_effective_tokens"]),
+        ),
+    )
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _quality(cost: dict[str, Any]) -> Table:
+    quality = cost["quality"]
+    before, after = quality["held_out_before"], quality["held_out_after"]
+    evaluation = quality["evaluation"]["total"]
+    table = Table(title="Held-out text", title_justify="left", title_style="bold", box=None)
+    for name in ("", "bits per byte", "perplexity", "token accuracy"):
+        table.add_column(name, justify="right" if name else "left")
+    table.add_row("untrained", f"{before['bits_per_byte']:.3f}", f"{before['perplexity']:,.1f}", "")
+    table.add_row("unigram baseline", f"{quality['unigram_bits_per_byte']:.3f}", "", "")
+    table.add_row("trained", f"{after['bits_per_byte']:.3f}", f"{after['perplexity']:,.1f}", "")
+    table.add_row(
+        "pushed model, from raw text",
+        f"{evaluation['bits_per_byte']:.3f}",
+        f"{evaluation['perplexity']:,.1f}",
+        f"{evaluation['token_accuracy']:.1%}",
+    )
+    return table

@@ -1,0 +1,117 @@
+"""Each step's counts in a few words, read from its outputs in ML Metadata."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from components.curate.component import REPORT_NAME as CURATION_NAME
+from components.documents import read_json
+from components.evaluate.results import read_metrics
+from components.ledger.component import LEDGER_NAME
+from components.ledger.ledger import usd
+from components.settle.component import REPORT_NAME as COST_NAME
+from components.train.run import TELEMETRY_NAME
+from pipeline.metadata import StepRecord
+from pipeline.screen import count, duration, megabytes
+
+
+def summarise_step(node_id: str, record: StepRecord) -> str:
+    """The words after a step's name on the screen; empty if there is nothing to count."""
+    summary = _SUMMARIES.get(node_id)
+    return summary(record) if summary else ""
+
+
+def read_output(record: StepRecord, key: str, name: str) -> Any:
+    """A JSON file of a step's output artifact."""
+    return read_json(os.path.join(record.one(key).uri, name))
+
+
+def _ingest(record: StepRecord) -> str:
+    documents = count(record.number("examples", "documents"))
+    size = megabytes(record.number("examples", "bytes"))
+    bad = record.number("quarantine", "records")
+    return f"{documents} documents, {size}, {count(bad)} records quarantined"
+
+
+def _gate(record: StepRecord) -> str:
+    return f"{count(record.number('verdict', 'anomalies'))} anomalies"
+
+
+def _curate(record: StepRecord) -> str:
+    total = read_output(record, "rejected", CURATION_NAME)["total"]
+    kept = (
+        f"{count(total['kept']['documents'])} documents kept, {megabytes(total['kept']['bytes'])}"
+    )
+    dropped = ", ".join(
+        f"{count(numbers['documents'])} {reason}" for reason, numbers in total["dropped"].items()
+    )
+    return f"{kept}; dropped {dropped}" if dropped else kept
+
+
+def _tokenizer(record: StepRecord) -> str:
+    return f"{count(record.number('tokenizer', 'pieces'))} pieces"
+
+
+def _pack(record: StepRecord) -> str:
+    def number(name: str) -> float:
+        return record.number("packed_rows", name)
+
+    filled = 1 - number("padding_slots") / number("slots")
+    return f"{count(number('tokens'))} tokens in {count(number('rows'))} rows, {filled:.2%} filled"
+
+
+def _ledger(record: StepRecord) -> str:
+    ledger = read_output(record, "ledger", LEDGER_NAME)
+    cost = ledger["cost"]
+    return (
+        f"{count(ledger['training']['effective_tokens'])} effective tokens, "
+        f"{ledger['flops']['total_exact']:.3g} FLOPs, about {duration(cost['wall_seconds'])} "
+        f"and {usd(cost['compute_usd'])} to train"
+    )
+
+
+def _train(record: StepRecord) -> str:
+    telemetry = read_output(record, "model_run", TELEMETRY_NAME)
+    before, after = telemetry["held_out_before"]["loss"], telemetry["held_out_after"]["loss"]
+    rate = telemetry["slots_per_second"]
+    speed = f", {count(rate)} tokens/s" if rate else ""
+    return f"{count(telemetry['steps'])} steps, held-out loss {before:.2f} → {after:.2f}{speed}"
+
+
+def _evaluate(record: StepRecord) -> str:
+    metrics = read_metrics(record.one("evaluation").uri)[""]
+    blessed = record.one("blessing").custom_properties["blessed"].int_value
+    return (
+        f"{metrics['bits_per_byte']:.3f} bits per byte, perplexity {metrics['perplexity']:.1f}, "
+        f"accuracy {metrics['token_accuracy']:.1%}: {'blessed' if blessed else 'not blessed'}"
+    )
+
+
+def _settle(record: StepRecord) -> str:
+    report = read_output(record, "settlement", COST_NAME)
+    actual = report["actual"]
+    return (
+        f"{usd(actual['compute_usd'])} for {actual['chip_hours']:.3g} chip-hours; training took "
+        f"{report['training_seconds_actual_over_estimated']:.2f} x the estimate"
+    )
+
+
+def _push(record: StepRecord) -> str:
+    properties = record.one("pushed_model").custom_properties
+    if not properties["pushed"].int_value:
+        return "not pushed: the model is not blessed"
+    return properties["pushed_destination"].string_value
+
+
+_SUMMARIES: dict[str, Callable[[StepRecord], str]] = {
+    "CorpusExampleGen": _ingest,
+    "AnomalyGate": _gate,
+    "Curator": _curate,
+    "TokenizerTrainer": _tokenizer,
+    "Packer": _pack,
+    "TokenLedger": _ledger,
+    "Trainer": _train,
+    "Evaluator": _evaluate,
+    "CostReport": _settle,
+    "Pusher": _push,
+}

@@ -1,0 +1,144 @@
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.ledger.memory import estimate_memory, layer_activation_bytes
+from components.model_shape import ModelShape
+from data.catalogue import find_chip
+
+
+def shape(**change):
+    fields = {
+        "n_layers": 4,
+        "d_model": 512,
+        "n_heads": 8,
+        "d_ff": 2048,
+        "vocab_size": 32000,
+        "sequence_length": 256,
+        "positions": "rope",
+        "norm": "rms",
+        "use_bias": False,
+        "mlp": "gelu",
+        "tie_embeddings": True,
+    }
+    return ModelShape(**{**fields, **change})
+
+
+@given(
+    batch=st.integers(1, 64),
+    length=st.integers(1, 4096),
+    heads=st.sampled_from([1, 2, 8, 16]),
+    head_dim=st.sampled_from([2, 32, 64, 128]),
+)
+def test_layer_follows_korthikanti(batch, length, heads, head_dim):
+    h = heads * head_dim
+    model = shape(d_model=h, n_heads=heads, d_ff=4 * h, sequence_length=length)
+    sbh = length * batch * h
+
+    def layer(recompute):
+        return layer_activation_bytes(
+            model, batch=batch, precision="mixed_bfloat16", recompute=recompute
+        )
+
+    assert layer("none") == 34 * sbh + 5 * heads * length**2 * batch
+    assert layer("selective") == 34 * sbh
+    assert layer("full") == 2 * sbh
+
+
+def test_gpt3_example_of_korthikanti():
+    # Section 5: for GPT-3, 5·a·s/h = 80, so the scores outweigh the other 34.
+    model = shape(d_model=12288, n_heads=96, d_ff=4 * 12288, sequence_length=2048)
+    kept = layer_activation_bytes(model, batch=1, precision="mixed_float16")
+    assert kept / (2048 * 12288) == 34 + 80
+
+
+def test_bytes_per_parameter_by_precision():
+    per_parameter = {"float32": 16, "bfloat16": 8, "mixed_bfloat16": 18, "mixed_float16": 18}
+    for precision, expected in per_parameter.items():
+        parts = estimate_memory(shape(), batch_per_device=1, precision=precision)
+        static = parts.weights + parts.compute_copy + parts.gradients + parts.optimiser
+        assert static == expected * shape().params_total
+
+
+def test_mixed_keeps_float32_weights_and_halves_activations():
+    full = estimate_memory(shape(), batch_per_device=8, precision="float32", dropout=False)
+    mixed = estimate_memory(shape(), batch_per_device=8, precision="mixed_bfloat16", dropout=False)
+    assert mixed.weights == full.weights == 4 * shape().params_total
+    assert 2 * mixed.activations == full.activations
+    assert mixed.logits == full.logits
+    assert mixed.checkpoint_bytes == 12 * shape().params_total
+
+
+def test_parts_add_up():
+    parts = estimate_memory(shape(), batch_per_device=2, precision="float32", recompute="selective")
+    assert parts.total == sum(parts.by_part().values())
+    assert set(parts.by_part()) == {field.name for field in dataclasses.fields(parts)}
+    assert parts.logits == 2 * 256 * 32000 * 8
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("mlp", ["gelu", "swiglu"])
+@pytest.mark.parametrize("dropout", [True, False])
+def test_recomputation_saves(precision, mlp, dropout):
+    def total(recompute):
+        return estimate_memory(
+            shape(mlp=mlp, n_kv_heads=2),
+            batch_per_device=8,
+            precision=precision,
+            recompute=recompute,
+            dropout=dropout,
+        ).total
+
+    assert total("none") > total("selective") > total("full")
+
+
+@given(batch=st.integers(1, 100))
+def test_weights_do_not_depend_on_the_batch_and_activations_do(batch):
+    one = estimate_memory(shape(), batch_per_device=1, precision="float32")
+    many = estimate_memory(shape(), batch_per_device=batch, precision="float32")
+    assert (many.weights, many.optimiser) == (one.weights, one.optimiser)
+    assert many.activations == batch * one.activations
+    assert many.logits == batch * one.logits
+
+
+def test_fits():
+    small = estimate_memory(shape(), batch_per_device=8, precision="float32")
+    assert small.fits(find_chip("rtx-3090"))
+    large = estimate_memory(
+        shape(n_layers=32, d_model=4096, n_heads=32, d_ff=16384),
+        batch_per_device=1,
+        precision="mixed_bfloat16",
+    )
+    assert not large.fits(find_chip("a100-sxm4-80gb"))
+
+
+def test_fits_needs_known_memory_and_a_share():
+    small = estimate_memory(shape(), batch_per_device=1, precision="float32")
+    with pytest.raises(ValueError, match="memory_bytes of cpu-vcpu"):
+        small.fits(find_chip("cpu-vcpu"))
+    with pytest.raises(ValueError, match="reserved_share = 1"):
+        small.fits(find_chip("t4"), reserved_share=1)
+
+
+def test_reserve_can_tip_the_balance():
+    small = estimate_memory(shape(), batch_per_device=8, precision="float32")
+    chip = dataclasses.replace(find_chip("t4"), memory_bytes=small.total)
+    assert small.fits(chip, reserved_share=0)
+    assert not small.fits(chip)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"precision": "int8"}, "precision = 'int8'"),
+        ({"batch_per_device": 0}, "batch = 0"),
+        ({"recompute": "half"}, "recompute = 'half'"),
+    ],
+)
+def test_a_wrong_argument_is_named(change, words):
+    arguments = {"batch_per_device": 1, "precision": "float32", **change}
+    with pytest.raises(ValueError, match="expected") as caught:
+        estimate_memory(shape(), **arguments)
+    assert words in str(caught.value)

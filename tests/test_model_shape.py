@@ -1,0 +1,133 @@
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.model_shape import ModelShape
+
+GPT2_SMALL = {
+    "n_layers": 12,
+    "d_model": 768,
+    "n_heads": 12,
+    "d_ff": 3072,
+    "vocab_size": 50257,
+    "sequence_length": 1024,
+    "positions": "learned",
+    "norm": "layer",
+    "use_bias": True,
+    "mlp": "gelu",
+    "tie_embeddings": True,
+}
+LLAMA_2_7B = {
+    "n_layers": 32,
+    "d_model": 4096,
+    "n_heads": 32,
+    "d_ff": 11008,
+    "vocab_size": 32000,
+    "sequence_length": 4096,
+    "positions": "rope",
+    "norm": "rms",
+    "use_bias": False,
+    "mlp": "swiglu",
+    "tie_embeddings": False,
+}
+
+
+def test_gpt2_small_is_exact():
+    shape = ModelShape(**GPT2_SMALL)
+    assert shape.params_total == 124_439_808
+    assert shape.params_by_part() == {
+        "token_embedding": 38_597_376,
+        "position_embedding": 786_432,
+        "attention": 12 * 4 * (768 * 768 + 768),
+        "mlp": 12 * (2 * 768 * 3072 + 3072 + 768),
+        "norms": 25 * 2 * 768,
+        "output_projection": 0,
+    }
+
+
+def test_llama_2_7b_is_exact():
+    shape = ModelShape(**LLAMA_2_7B)
+    assert shape.params_total == 6_738_415_616
+    assert shape.params_by_part()["position_embedding"] == 0
+
+
+def test_swiglu_biases_and_grouped_queries():
+    shape = ModelShape(**{**LLAMA_2_7B, "use_bias": True, "n_kv_heads": 8})
+    parts = shape.params_by_part()
+    kv = 8 * 128
+    assert parts["attention"] == 32 * (2 * 4096**2 + 2 * 4096 * kv + 2 * 4096 + 2 * kv)
+    assert parts["mlp"] == 32 * (3 * 4096 * 11008 + 2 * 11008 + 4096)
+
+
+def test_tying_saves_one_embedding_but_no_products():
+    untied = ModelShape(**LLAMA_2_7B)
+    tied = ModelShape(**{**LLAMA_2_7B, "tie_embeddings": True})
+    assert untied.params_total - tied.params_total == 32000 * 4096
+    assert untied.params_in_products == tied.params_in_products
+    assert untied.params_non_embedding == tied.params_non_embedding
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"n_layers": 0}, "n_layers = 0"),
+        ({"n_layers": True}, "n_layers = True"),
+        ({"d_ff": -1}, "d_ff = -1"),
+        ({"vocab_size": 1.5}, "vocab_size = 1.5"),
+        ({"n_heads": 7}, "divisor of d_model = 768"),
+        ({"n_kv_heads": 5}, "divisor of n_heads = 12"),
+        ({"n_kv_heads": 0}, "n_kv_heads = 0"),
+        ({"positions": "alibi"}, "one of rope, learned"),
+        ({"norm": "batch"}, "one of layer, rms"),
+        ({"mlp": "relu"}, "one of gelu, swiglu"),
+        ({"use_bias": "no"}, "use_bias = 'no'"),
+        ({"positions": "rope", "n_heads": 256}, "even d_model / n_heads"),
+    ],
+)
+def test_a_wrong_field_is_named(change, words):
+    with pytest.raises(ValueError, match="ModelShape") as caught:
+        ModelShape(**{**GPT2_SMALL, **change})
+    assert words in str(caught.value)
+    assert "; c" in str(caught.value) or "; w" in str(caught.value)  # says what to do
+
+
+@given(
+    layers=st.integers(1, 8),
+    heads=st.sampled_from([2, 4, 8]),
+    groups=st.sampled_from([1, 2]),
+    width=st.sampled_from([2, 16, 64]),
+    bias=st.booleans(),
+    mlp=st.sampled_from(["gelu", "swiglu"]),
+    tied=st.booleans(),
+)
+def test_parts_add_up_and_grow(layers, heads, groups, width, bias, mlp, tied):
+    base = {
+        **GPT2_SMALL,
+        "n_layers": layers,
+        "d_model": heads * width,
+        "n_heads": heads,
+        "n_kv_heads": heads // groups,
+        "use_bias": bias,
+        "mlp": mlp,
+        "tie_embeddings": tied,
+    }
+    shape = ModelShape(**base)
+    parts = shape.params_by_part()
+    assert shape.params_total == sum(parts.values())
+    assert min(parts.values()) >= 0
+    assert shape.head_dim == width
+    deeper = ModelShape(**{**base, "n_layers": layers + 1})
+    assert deeper.params_non_embedding > shape.params_non_embedding
+
+
+def test_importing_the_arithmetic_loads_nothing_heavy():
+    code = (
+        "import sys, components.model_shape, components.ledger.flops, components.ledger.memory, "
+        "components.ledger.money, components.ledger.scaling, data.catalogue\n"
+        "heavy = {'tensorflow', 'tfx', 'numpy', 'pydantic'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
