@@ -10,7 +10,7 @@ import click
 
 from components.errors import TokenmillError
 
-_EXIT_FAILED, _EXIT_INTERRUPTED = 1, 130
+_EXIT_FAILED = 1
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -79,9 +79,6 @@ def run(
         sys.exit(launch(config, started, use_cache=not no_cache, debug=debug))
     except TokenmillError as error:
         _fail(error, debug)
-    except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
-        sys.exit(_EXIT_INTERRUPTED)
 
 
 @cli.command()
@@ -105,7 +102,7 @@ def generate(
 ) -> None:
     """Continue PROMPT with the pushed model, loaded by its raw-text signature."""
     from pipeline.config_loader import load_config
-    from pipeline.logs import output_to_log
+    from pipeline.logs import send_output_to_log
     from serving.saved_model import generate as complete
     from serving.saved_model import load, newest_version
 
@@ -114,13 +111,18 @@ def generate(
             config = load_config(preset, config_path, overrides)
             model_path = config.push.directory or os.path.join(config.output_dir, "serving_model")
         newest_version(model_path)  # before the slow import
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        with output_to_log(os.devnull):
-            completion = complete(load(model_path), prompt, max_new_tokens, temperature, seed)
+        if debug:
+            screen = sys.stdout
+        else:
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+            screen = send_output_to_log(os.devnull)
+        completion = complete(load(model_path), prompt, max_new_tokens, temperature, seed)
     except TokenmillError as error:
         _fail(error, debug)
-    click.echo(click.style(prompt, bold=True) + completion.text)
-    click.echo(f"[{completion.prompt_tokens} + {completion.completion_tokens} tokens]", err=True)
+    bold_prompt = click.style(prompt, bold=True) if screen.isatty() else prompt
+    click.echo(bold_prompt + completion.text, file=screen)
+    tokens = f"[{completion.prompt_tokens} + {completion.completion_tokens} tokens]"
+    click.echo(click.style(tokens, dim=True) if screen.isatty() else tokens, file=screen)
 
 
 def _fail(error: TokenmillError, debug: bool) -> None:

@@ -100,7 +100,7 @@ def _explain(error: ValidationError, origin: str, origins: Mapping[tuple[str, ..
         # A union adds its branches to the location: section and key are what the user typed.
         path = tuple(str(part) for part in item["loc"][:2])
         name = ".".join(path)
-        where = origins.get(path, origin)
+        where = next((o for key, o in origins.items() if key[: len(path)] == path), origin)
         if item["type"] == "extra_forbidden":
             siblings = _keys_of(path[:-1])
             kind = "section" if len(path) == 1 else "key"

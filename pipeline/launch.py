@@ -12,12 +12,14 @@ from components.errors import TokenmillError
 from data.embedded_corpus import ensure_embedded_corpus
 from pipeline.config import Config
 from pipeline.config_loader import dump_config
-from pipeline.logs import LOG_NAME, output_to_log, set_up_library_logging
+from pipeline.logs import LOG_NAME, send_output_to_log, set_up_library_logging
 from pipeline.screen import Screen, count, duration, megabytes
 
 CONFIG_NAME = "config.toml"
 REPORT_NAME = "report.json"
 REPORT_TEXT_NAME = "report.txt"
+
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
 
 def launch(config: Config, started: datetime.datetime, use_cache: bool, debug: bool) -> int:
@@ -31,17 +33,20 @@ def launch(config: Config, started: datetime.datetime, use_cache: bool, debug: b
     with open(os.path.join(run_directory, CONFIG_NAME), "w", encoding="utf-8") as out:
         out.write(dump_config(config))
     log_path = os.path.join(run_directory, LOG_NAME)
-    with output_to_log(log_path) as stream:
-        set_up_library_logging()
-        screen = Screen(stream)
-        try:
-            return _run(config, run_directory, screen, started, use_cache)
-        except TokenmillError as error:
-            _explain(screen, error, log_path, debug)
-        except Exception as error:
-            # TFX and Beam raise anything; the log has it whole, the user gets the sentence.
-            _explain(screen, error.__cause__ or error, log_path, debug)
-    return 1
+    screen = Screen(send_output_to_log(log_path))
+    set_up_library_logging()
+    try:
+        return _run(config, run_directory, screen, started, use_cache)
+    except KeyboardInterrupt:
+        screen.stop()
+        screen.say("interrupted")
+        return EXIT_INTERRUPTED
+    except TokenmillError as error:
+        _explain(screen, error, log_path, debug)
+    except Exception as error:
+        # TFX and Beam raise anything; the log has it whole, the user gets the sentence.
+        _explain(screen, error.__cause__ or error, log_path, debug)
+    return EXIT_FAILED
 
 
 def _run(

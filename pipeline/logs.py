@@ -1,40 +1,27 @@
 """A quiet screen: whatever the libraries print goes to the run's log file."""
 
-import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
 from typing import TextIO
 
 LOG_NAME = "tokenmill.log"
 
 
-@contextlib.contextmanager
-def output_to_log(path: str) -> Iterator[TextIO]:
-    """Sends file descriptors 1 and 2 to the log; yields a stream to the real standard output.
+def send_output_to_log(path: str) -> TextIO:
+    """Sends file descriptors 1 and 2 to the log; returns a stream to the real standard output.
 
     TensorFlow, gRPC and XLA write to the descriptors from C++, so redirecting `sys.stderr` would
-    not silence them.
+    not silence them. It is for the rest of the process: TensorFlow complains at exit, too.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    saved = os.dup(1), os.dup(2)
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     screen = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    try:
-        yield screen
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        screen.flush()
-        for descriptor, target in zip(saved, (1, 2), strict=True):
-            os.dup2(descriptor, target)
-            os.close(descriptor)
-        screen.close()
+    return screen
 
 
 def set_up_library_logging() -> None:

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from components.ledger.component import LEDGER_NAME
@@ -17,15 +18,25 @@ def print_report(console: Console, steps: dict[str, StepRecord]) -> dict[str, An
     """Prints the final tables; returns the numbers behind them."""
     ledger = read_output(steps["TokenLedger"], "ledger", LEDGER_NAME)
     cost = read_output(steps["CostReport"], "settlement", COST_NAME)
-    console.print()
-    console.print(Group(_funnel_table(ledger), "", _cost_table(ledger, cost), "", _quality(cost)))
+    hardware, price = ledger["hardware"], ledger["cost"]["price_usd_per_chip_hour"]
+    for title, table in (
+        ("Tokens by source (documents dropped, by reason)", _funnel_table(ledger)),
+        (
+            f"Cost on {hardware['chips']} x {hardware['chip']} at {usd(price)} per chip-hour "
+            f"({ledger['cost']['price_source']})",
+            _cost_table(ledger, cost),
+        ),
+        ("Quality on held-out text", _quality_table(cost)),
+    ):
+        console.print(f"\n[bold]{escape(title)}[/]", soft_wrap=True)
+        console.print(table)
     return {"ledger": ledger, "cost_report": cost}
 
 
 def _funnel_table(ledger: dict[str, Any]) -> Table:
     funnel = ledger["funnel"]
     reasons = list(funnel["total"]["dropped"])
-    table = Table(title="Tokens by source", title_justify="left", title_style="bold", box=None)
+    table = Table(box=None)
     table.add_column("source")
     columns = ("raw docs", "raw bytes", "~ tokens", *reasons, "curated", "tokens", "effective")
     for name in columns:
@@ -56,15 +67,7 @@ def _funnel_cells(account: dict[str, Any], reasons: list[str]) -> list[str]:
 
 def _cost_table(ledger: dict[str, Any], cost: dict[str, Any]) -> Table:
     estimated, actual = cost["estimated"], cost["actual"]
-    hardware = ledger["hardware"]
-    table = Table(
-        title=f"Cost on {hardware['chips']} x {hardware['chip']} at "
-        f"{usd(ledger['cost']['price_usd_per_chip_hour'])} per chip-hour "
-        f"({ledger['cost']['price_source']})",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-    )
+    table = Table(box=None)
     for name in ("", "estimated", "actual"):
         table.add_column(name, justify="right" if name else "left")
     mfu = f"{actual['mfu']:.1%}" if actual["mfu"] is not None else "unknown"
@@ -95,11 +98,11 @@ def _cost_table(ledger: dict[str, Any], cost: dict[str, Any]) -> Table:
     return table
 
 
-def _quality(cost: dict[str, Any]) -> Table:
+def _quality_table(cost: dict[str, Any]) -> Table:
     quality = cost["quality"]
     before, after = quality["held_out_before"], quality["held_out_after"]
     evaluation = quality["evaluation"]["total"]
-    table = Table(title="Held-out text", title_justify="left", title_style="bold", box=None)
+    table = Table(box=None)
     for name in ("", "bits per byte", "perplexity", "token accuracy"):
         table.add_column(name, justify="right" if name else "left")
     table.add_row("untrained", f"{before['bits_per_byte']:.3f}", f"{before['perplexity']:,.1f}", "")

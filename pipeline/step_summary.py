@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from components.curate.component import REPORT_NAME as CURATION_NAME
-from components.documents import read_json
+from components.documents import SPLITS, read_json, split_directory
 from components.evaluate.results import read_metrics
 from components.ledger.component import LEDGER_NAME
 from components.ledger.ledger import usd
@@ -33,6 +33,25 @@ def _ingest(record: StepRecord) -> str:
     return f"{documents} documents, {size}, {count(bad)} records quarantined"
 
 
+def _statistics(record: StepRecord) -> str:
+    import tensorflow_data_validation as tfdv
+
+    uri = record.one("statistics").uri
+    described = []
+    for split in SPLITS:
+        path = os.path.join(split_directory(uri, split), "FeatureStats.pb")
+        (dataset,) = tfdv.load_stats_binary(path).datasets
+        described.append(f"{count(dataset.num_examples)} {split}")
+    return f"{' and '.join(described)} documents, {len(dataset.features)} features"
+
+
+def _schema(record: StepRecord) -> str:
+    import tensorflow_data_validation as tfdv
+
+    schema = tfdv.load_schema_text(os.path.join(record.one("schema").uri, "schema.pbtxt"))
+    return f"{len(schema.feature)} features: {', '.join(f.name for f in schema.feature)}"
+
+
 def _gate(record: StepRecord) -> str:
     return f"{count(record.number('verdict', 'anomalies'))} anomalies"
 
@@ -50,6 +69,11 @@ def _curate(record: StepRecord) -> str:
 
 def _tokenizer(record: StepRecord) -> str:
     return f"{count(record.number('tokenizer', 'pieces'))} pieces"
+
+
+def _transform(record: StepRecord) -> str:
+    documents = count(record.number("transformed_examples", "documents"))
+    return f"{documents} documents, {megabytes(record.number('transformed_examples', 'bytes'))}"
 
 
 def _pack(record: StepRecord) -> str:
@@ -105,9 +129,12 @@ def _push(record: StepRecord) -> str:
 
 _SUMMARIES: dict[str, Callable[[StepRecord], str]] = {
     "CorpusExampleGen": _ingest,
+    "StatisticsGen": _statistics,
+    "SchemaGen": _schema,
     "AnomalyGate": _gate,
     "Curator": _curate,
     "TokenizerTrainer": _tokenizer,
+    "Transform": _transform,
     "Packer": _pack,
     "TokenLedger": _ledger,
     "Trainer": _train,

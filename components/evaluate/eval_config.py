@@ -17,31 +17,35 @@ def make_eval_config(
         max_perplexity: Likewise; None sets no limit.
         min_token_accuracy: A model below it (0 to 1) is not blessed; None sets no limit.
     """
+    overall = tfma.SlicingSpec()
 
     def threshold(lower: float | None = None, upper: float | None = None):
         if lower is None and upper is None:
-            return None
+            return []
         bounds = {}
         if lower is not None:
             bounds["lower_bound"] = {"value": lower}
         if upper is not None:
             bounds["upper_bound"] = {"value": upper}
-        return tfma.MetricThreshold(value_threshold=tfma.GenericValueThreshold(**bounds))
+        limit = tfma.MetricThreshold(value_threshold=tfma.GenericValueThreshold(**bounds))
+        return [tfma.PerSliceMetricThreshold(slicing_specs=[overall], threshold=limit)]
 
     metrics = {
         "BitsPerByte": threshold(upper=max_bits_per_byte),
         "Perplexity": threshold(upper=max_perplexity),
         "TokenAccuracy": threshold(lower=min_token_accuracy),
-        "EvaluatedTokens": None,
+        "EvaluatedTokens": [],
     }
     return tfma.EvalConfig(
         model_specs=[tfma.ModelSpec(signature_name="evaluate")],
-        slicing_specs=[tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=["source"])],
+        slicing_specs=[overall, tfma.SlicingSpec(feature_keys=["source"])],
         metrics_specs=[
             tfma.MetricsSpec(
                 metrics=[
-                    tfma.MetricConfig(class_name=name, module=METRICS_MODULE, threshold=limit)
-                    for name, limit in metrics.items()
+                    tfma.MetricConfig(
+                        class_name=name, module=METRICS_MODULE, per_slice_thresholds=limits
+                    )
+                    for name, limits in metrics.items()
                 ]
             )
         ],

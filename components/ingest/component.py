@@ -1,5 +1,6 @@
 """CorpusExampleGen: a TFX ExampleGen for text files."""
 
+import importlib.metadata
 import json
 import os
 from dataclasses import asdict
@@ -201,6 +202,8 @@ class CorpusExampleGen(component.FileBasedExampleGen):
             "read": asdict(read),
             "max_quarantine_fraction": max_quarantine_fraction,
             "shards": shards,
+            # TFX's cache knows nothing of code: a new release ingests anew, and so all runs anew.
+            "tokenmill": importlib.metadata.version("tokenmill"),
         }
         spec = CorpusExampleGenSpec(
             input_base=manifest_directory,

@@ -7,6 +7,7 @@ its fingerprint for caching, and it stays in the run as the record of what was r
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -19,6 +20,7 @@ MANIFEST_NAME = "manifest.jsonl"
 JSON_LINES_SUFFIXES = (".jsonl", ".ndjson", ".json")
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst")
 COMPRESSION_SUFFIXES = (".gz", ".bz2", ".zst")
+_GLOB = re.compile(r"[*?[]")
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,14 @@ def _match(pattern: str) -> list[InputFile]:
     if "://" not in pattern:
         pattern = os.path.abspath(os.path.expanduser(pattern))
     if FileSystems.exists(pattern) and not os.path.isdir(pattern):
-        root, metadata = os.path.dirname(pattern), _glob(pattern)
-    elif any(c in pattern for c in "*?["):
-        root, metadata = os.path.dirname(pattern.split("*")[0].split("?")[0]), _glob(pattern)
+        root, metadata = os.path.dirname(pattern), _glob(_literal(pattern))
+    elif _GLOB.search(pattern) and not os.path.isdir(pattern):
+        root, metadata = os.path.dirname(_GLOB.split(pattern)[0]), _glob(pattern)
     else:
         root = pattern.rstrip("/")
         metadata = [
             m
-            for m in _glob(f"{root}/**")
+            for m in _glob(f"{_literal(root)}/**")
             if bare_suffix(m.path) in JSON_LINES_SUFFIXES + TEXT_SUFFIXES
             and not os.path.isdir(m.path)
         ]
@@ -91,6 +93,11 @@ def _match(pattern: str) -> list[InputFile]:
         )
         for m in metadata
     ]
+
+
+def _literal(path: str) -> str:
+    """A pattern that matches just this path: Beam takes every path for a pattern."""
+    return _GLOB.sub(r"[\g<0>]", path)
 
 
 def _glob(pattern: str) -> list[FileMetadata]:

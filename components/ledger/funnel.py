@@ -11,6 +11,8 @@ from typing import Any
 
 from components.ledger.scaling import repetition_discounted_tokens
 
+_NOTHING_PACKED = {"documents": 0, "bytes": 0, "tokens": 0, "targets": 0, "dropped_empty": 0}
+
 
 class UnbalancedLedgerError(ArithmeticError):
     """Documents, bytes or tokens are missing between two steps: a bug; the run must not go on."""
@@ -41,7 +43,9 @@ def build_funnel(
     sources = sorted(
         {s for split in ingest["splits"].values() for s in split["by_source"]}
         | {s for split in curation["splits"].values() for s in split["by_source"]}
+        | {s for manifest in packed.values() for s in manifest["by_source"]}
     )
+    _check_sums(ingest, packed)
     overall = _bytes_per_token(packed.values())
     by_source = {
         source: _source_account(source, ingest, curation, packed, overall) for source in sources
@@ -78,14 +82,21 @@ def _source_account(source, ingest, curation, packed, overall_bytes_per_token) -
         _accumulate(kept, curated["kept"])
         for reason, numbers in curated["dropped"].items():
             _accumulate(dropped.setdefault(reason, {"documents": 0, "bytes": 0}), numbers)
-        arrived = {name: tokens[split][name] for name in ("documents", "bytes")}
+        for name, kept_as in (("documents", "documents"), ("bytes", "raw_bytes")):
+            gone = sum(numbers[name] for numbers in curated["dropped"].values())
+            _expect(
+                read[name] == curated["kept"][kept_as] + gone,
+                f"{where}: {read[name]} {name} in, {curated['kept'][kept_as]} kept, {gone} dropped",
+            )
+        mine = tokens[split]
+        arrived = {name: mine[name] for name in ("documents", "bytes")}
         sent = {name: curated["kept"][name] for name in ("documents", "bytes")}
         _expect(arrived == sent, f"{where}: curation kept {sent}, packing read {arrived}")
-    gone = sum(d["documents"] for d in dropped.values())
-    _expect(
-        raw["documents"] == kept["documents"] + gone,
-        f"{source}: {raw['documents']} documents in, {kept['documents']} kept, {gone} dropped",
-    )
+        _expect(
+            mine["targets"] == mine["tokens"] + mine["documents"] - mine["dropped_empty"],
+            f"{where}: packing made {mine['targets']} targets of {mine['tokens']} tokens in "
+            f"{mine['documents']} documents, {mine['dropped_empty']} of them empty",
+        )
     counted = sum(t["tokens"] for t in tokens.values())
     ratio = kept["bytes"] / counted if counted else overall_bytes_per_token
     for account in (raw, *dropped.values()):
@@ -99,9 +110,30 @@ def _source_account(source, ingest, curation, packed, overall_bytes_per_token) -
     }
 
 
+def _check_sums(ingest: Mapping[str, Any], packed: Mapping[str, Mapping[str, Any]]) -> None:
+    """Checks each total against its parts."""
+    counts = ("documents", "bytes")
+    bad = ingest["quarantined"]
+    totals = [("ingest", ingest["read"], ingest["splits"], counts)]
+    totals.append(("quarantine", bad, bad["by_reason"], counts))
+    for split, account in ingest["splits"].items():
+        totals.append((f"ingest/{split}", account, account["by_source"], counts))
+    for split, manifest in packed.items():
+        totals.append((f"packing/{split}", manifest, manifest["by_source"], tuple(_NOTHING_PACKED)))
+    for where, total, parts, names in totals:
+        for name in names:
+            added = sum(part[name] for part in parts.values())
+            _expect(total[name] == added, f"{where}: {total[name]} {name}, its parts have {added}")
+    for split, manifest in packed.items():
+        filled = manifest["slots"] - manifest["padding_slots"]
+        _expect(
+            filled == manifest["targets"],
+            f"packing/{split}: {filled} slots filled with {manifest['targets']} targets",
+        )
+
+
 def _packed_of(manifest: Mapping[str, Any], source: str) -> dict[str, Any]:
-    empty = {"documents": 0, "bytes": 0, "tokens": 0, "targets": 0, "dropped_empty": 0}
-    return dict(manifest["by_source"].get(source, empty))
+    return dict(manifest["by_source"].get(source, _NOTHING_PACKED))
 
 
 def _accumulate(total: dict, part: Mapping) -> None:

@@ -103,9 +103,9 @@ def build_ledger(
             "chinchilla_optimal_tokens": chinchilla_optimal_tokens(shape.params_total),
         },
         "flops": {
-            "per_token_6n": 6.0 * six_n(shape).total,
+            "per_token_6n": six_n(shape).total,
             "per_token_exact": token_flops.training,
-            "total_6n": 6.0 * six_n(shape).total * slots,
+            "total_6n": six_n(shape).total * slots,
             "total_exact": cost.total_flops,
             "note": "exact: all matrix products, attention scores in full (PaLM appendix B)",
         },

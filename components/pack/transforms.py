@@ -95,9 +95,7 @@ class PackSplit(beam.PTransform):
         )
 
 
-def _shard(
-    serialized: list[bytes], shards: int
-) -> Iterator[tuple[int, list[TokenisedDocument]]]:
+def _shard(serialized: list[bytes], shards: int) -> Iterator[tuple[int, list[TokenisedDocument]]]:
     by_shard: dict[int, list[TokenisedDocument]] = {}
     for document in decode_tokenised(serialized):
         by_shard.setdefault(stable_hash(document.doc_id) % shards, []).append(document)

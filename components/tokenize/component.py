@@ -126,6 +126,11 @@ class TokenizingTransformExecutor(transform_executor.Executor):
             standard_component_specs.CUSTOM_CONFIG_KEY: json_utils.dumps(custom_config),
         }
         super().Do(inputs, output_dict, properties)
+        # Transform counts nothing itself; the packer checks that every document arrived.
+        transformed = artifact_utils.get_single_instance(output_dict["transformed_examples"])
+        curated = artifact_utils.get_single_instance(inputs["examples"])
+        for name in ("documents", "bytes"):
+            transformed.set_int_custom_property(name, curated.get_int_custom_property(name))
 
 
 class TokenizingTransform(base_beam_component.BaseBeamComponent):

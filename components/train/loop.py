@@ -146,6 +146,8 @@ class Trainer:
             gradients, norm = tf.clip_by_global_norm(
                 [g * scale for g in gradients], settings.clip_norm
             )
+            # Keras adds up gradients over the replicas, but these are the same on each.
+            gradients = [g / strategy.num_replicas_in_sync for g in gradients]
             optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
             return nll, weight, norm
 

@@ -1,0 +1,115 @@
+"""One real run of the true pipeline on a slice of the embedded corpus, shared by the tests."""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from data.embedded_corpus import ensure_embedded_corpus
+
+# Small enough for a minute on two cores, large enough to learn something.
+CONFIG = """
+[run]
+name = "slice"
+
+[corpus]
+eval_fraction = 0.1
+shards = 2
+
+[tokenizer]
+vocab_size = 1200
+
+[pack]
+shards = 2
+
+[model]
+layers = 2
+d_model = 96
+heads = 4
+d_ff = 384
+sequence_length = 64
+
+[train]
+global_batch_size = 32
+max_steps = 250
+epochs = 3
+learning_rate = 4e-3
+
+[evaluate]
+max_bits_per_byte = 3.5
+"""
+
+
+@dataclasses.dataclass
+class Run:
+    """A run's outcome as a user sees it, and where it left its files."""
+
+    exit_code: int
+    output: str
+    home: pathlib.Path
+
+    def report(self) -> dict:
+        logs = sorted((self.home / "logs").iterdir())
+        return json.loads((logs[-1] / "report.json").read_text())
+
+    def step_lines(self) -> dict[str, str]:
+        """Each step's line, by name."""
+        lines = [line for line in self.output.splitlines() if line.startswith(("✓", "✗"))]
+        return {line.split()[1]: line for line in lines}
+
+
+class Workspace:
+    """A configuration, a corpus and an output directory."""
+
+    bad_lines = ('{"text": "an object that does not end', '{"id": "no-text"}')
+
+    def __init__(self, root: pathlib.Path, corpus: pathlib.Path):
+        self.root, self.corpus, self.home = root, corpus, root / "home"
+        self.config = root / "config.toml"
+        self.config.write_text(CONFIG)
+
+    def run(self, *arguments: str) -> Run:
+        command = [
+            *(sys.executable, "-m", "pipeline.cli", "run", "--config", str(self.config)),
+            *("--input", str(self.corpus), "--output-dir", str(self.home)),
+            *arguments,
+        ]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+        return Run(result.returncode, result.stdout + result.stderr, self.home)
+
+
+def slice_of_embedded_corpus(every: int) -> list[dict]:
+    corpus = ensure_embedded_corpus()
+    with open(corpus.path, encoding="utf-8") as lines:
+        return [json.loads(line) for i, line in enumerate(lines) if i % every == 0]
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory) -> Workspace:
+    root = tmp_path_factory.mktemp("pipeline")
+    corpus = root / "corpus"
+    corpus.mkdir()
+    records = slice_of_embedded_corpus(every=12)
+    # The package with most copies, whole, so that there are duplicates to drop.
+    lines = [json.dumps(r) for r in records]
+    lines += [json.dumps({**r, "id": f"copy-{r['id']}"}) for r in records[:40]]
+    lines += Workspace.bad_lines
+    (corpus / "documents.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (corpus / "notes.txt").write_bytes("Café: text in a file of its own. ".encode() * 20)
+    (corpus / "latin1.txt").write_bytes("Café".encode("latin-1") * 50)
+    return Workspace(root, corpus)
+
+
+@pytest.fixture(scope="session")
+def first_run(workspace) -> Run:
+    run = workspace.run()
+    assert run.exit_code == 0, run.output + _log_tail(run)
+    return run
+
+
+def _log_tail(run: Run) -> str:
+    logs = sorted((run.home / "logs").iterdir())
+    return (logs[-1] / "tokenmill.log").read_text()[-4000:] if logs else ""

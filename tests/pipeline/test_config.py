@@ -1,0 +1,112 @@
+import pytest
+import tomli
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pipeline.config import Config
+from pipeline.config_loader import ConfigError, dump_config, load_config, preset_names
+
+
+@pytest.mark.parametrize(
+    ("preset", "params"),
+    # GPT-2 small is exact (Radford et al. 2019). BERT-large's published 340M (335M by its shape)
+    # has segment embeddings and a pooler, which this encoder has not.
+    [("demo", None), ("gpt2-small", 124_439_808), ("bert-large", 334_000_000)],
+)
+def test_presets_are_whole_configurations(preset, params):
+    config = load_config(preset)
+    assert config.run.name == preset
+    if params is not None:
+        assert config.shape().params_total == pytest.approx(params, rel=0.005)
+
+
+def test_there_are_three_presets():
+    assert preset_names() == ["bert-large", "demo", "gpt2-small"]
+
+
+def test_config_is_frozen():
+    with pytest.raises(ValidationError):
+        load_config().train.epochs = 2.0
+
+
+def test_dump_reads_back_as_the_same_config(tmp_path):
+    config = load_config("gpt2-small", overrides=["curate.min_characters=off", "run.seed=7"])
+    path = tmp_path / "config.toml"
+    path.write_text(dump_config(config), encoding="utf-8")
+    assert load_config(config_path=str(path)) == config
+
+
+def test_overrides_later_wins_and_bare_words_are_strings():
+    config = load_config(
+        overrides=["train.epochs=2", "train.epochs=3", "tokenizer.model_type=unigram"]
+    )
+    assert config.train.epochs == 3.0
+    assert config.tokenizer.model_type == "unigram"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("trian.epochs=1", ["unknown section trian", "did you mean train?", "tokenizer"]),
+        ("train.epoch=1", ["unknown key train.epoch", "did you mean epochs?", "global_batch_size"]),
+        ("train.epochs=many", ["train.epochs = 'many'", "number"]),
+        ("train.epochs=-1", ["train.epochs = -1", "greater than 0"]),
+        ("train.task=causal_lm", ["train.task", "causal-lm, masked-lm", "did you mean causal-lm?"]),
+        ("model.heads=3", ["n_heads = 3", "256"]),
+        ("curate.min_characters=-5", ["curate.min_characters = -5", "greater than 0"]),
+        ("curate.min_characters=of", ["curate.min_characters = 'of'", "off"]),
+        ("run.name=No Spaces", ["run.name", "pattern"]),
+        ("cost.hidden_cost_multiplier_low=9", ["hidden_cost_multiplier_low = 9", "5"]),
+        ("epochs=1", ["section.key=value"]),
+        ("train.epochs", ["section.key=value"]),
+    ],
+)
+def test_wrong_key_or_value_names_itself(override, words):
+    with pytest.raises(ConfigError) as error:
+        load_config(overrides=[override])
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_error_in_a_file_names_the_file(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[train]\nepocs = 1\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"unknown key train\.epocs.*epochs.*mine\.toml"):
+        load_config(config_path=str(path))
+
+
+def test_broken_toml_and_missing_files_are_named(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[train\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.toml is not valid TOML.*line 1"):
+        load_config(config_path=str(path))
+    with pytest.raises(ConfigError, match=r"absent\.toml: No such file"):
+        load_config(config_path=str(tmp_path / "absent.toml"))
+
+
+def test_unknown_preset_suggests_one():
+    with pytest.raises(ConfigError, match=r"did you mean gpt2-small\?"):
+        load_config("gpt2small")
+
+
+@given(st.text(max_size=30))
+def test_any_override_is_taken_or_explained(text):
+    override = f"run.output_dir={text}"
+    try:
+        config = load_config(overrides=[override])
+    except ConfigError:
+        return
+    assert isinstance(config.run.output_dir, str)
+
+
+def test_the_message_says_where_a_wrong_value_was_set():
+    with pytest.raises(ConfigError, match=r"\(--set train\.epochs=-1\)"):
+        load_config(overrides=["train.epochs=-1"])
+    with pytest.raises(ConfigError, match=r"\(--set trian\.epochs=1\)"):
+        load_config(overrides=["trian.epochs=1"])
+
+
+def test_a_dump_shows_every_section():
+    sections = set(tomli.loads(dump_config(Config())))
+    assert sections >= {"run", "corpus", "curate", "tokenizer", "pack", "model", "train", "cost"}

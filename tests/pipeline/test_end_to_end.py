@@ -1,0 +1,260 @@
+"""The true pipeline on real text: artifacts, ML Metadata, accounts, cache, gates, the model."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import ml_metadata as mlmd
+import pytest
+import tensorflow as tf
+import tomli
+from ml_metadata.proto import metadata_store_pb2
+
+from components.documents import decode_documents
+from pipeline.metadata import CONFIG_PROPERTY, open_store
+
+STEPS = (
+    "CorpusExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "AnomalyGate",
+    "Curator", "TokenizerTrainer", "Transform", "Packer", "TokenLedger", "Trainer",
+    "Evaluator", "CostReport", "Pusher",
+)  # fmt: skip
+
+
+def store_of(run) -> mlmd.MetadataStore:
+    return open_store(str(run.home / "metadata.sqlite"))
+
+
+def newest_artifact(run, type_name: str) -> metadata_store_pb2.Artifact:
+    return max(store_of(run).get_artifacts_by_type(type_name), key=lambda a: a.id)
+
+
+def newest_json(run, type_name: str, name: str) -> dict:
+    return json.loads((pathlib.Path(newest_artifact(run, type_name).uri) / name).read_text())
+
+
+def documents(uri: str, split: str) -> list[dict]:
+    files = sorted(str(p) for p in pathlib.Path(uri, f"Split-{split}").iterdir())
+    records = list(tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator())
+    return decode_documents(records).to_pylist()
+
+
+def test_every_step_prints_one_line(first_run):
+    assert tuple(first_run.step_lines()) == STEPS
+    for noise in ("WARNING", "tensorflow/", "absl", "Traceback"):
+        assert noise not in first_run.output
+
+
+def test_ml_metadata_has_every_execution_and_the_config(first_run):
+    store = store_of(first_run)
+    executions = store.get_executions()
+    completed = [
+        e for e in executions if e.last_known_state == metadata_store_pb2.Execution.COMPLETE
+    ]
+    assert len(completed) >= len(STEPS)
+    (run_context, *_) = store.get_contexts_by_type("pipeline_run")
+    recorded = tomli.loads(run_context.custom_properties[CONFIG_PROPERTY].string_value)
+    assert recorded["model"]["d_model"] == 96
+
+
+def test_documents_are_accounted_for_from_file_to_row(first_run, workspace):
+    lines = (workspace.corpus / "documents.jsonl").read_text().splitlines()
+    counts = newest_json(first_run, "components.Quarantine", "counts.json")
+    curation = newest_json(first_run, "components.RejectedDocuments", "curation.json")["total"]
+    # ingest: every line and file is a document or quarantined for a reason
+    assert counts["read"]["documents"] == len(lines) - len(workspace.bad_lines) + 1
+    reasons = {k: v["documents"] for k, v in counts["quarantined"]["by_reason"].items()}
+    assert reasons == {"invalid_json": 1, "missing_text": 1, "not_utf8": 1}
+    # curation: in = kept + dropped by reason, in documents and in bytes
+    dropped = curation["dropped"]
+    assert curation["in"] == {k: counts["read"][k] for k in ("documents", "bytes")}
+    for unit, kept_unit in (("documents", "documents"), ("bytes", "raw_bytes")):
+        gone = sum(numbers[unit] for numbers in dropped.values())
+        assert curation["in"][unit] == curation["kept"][kept_unit] + gone
+    assert dropped["exact_duplicate"]["documents"] >= 40
+    # what lies on disk is what was counted
+    curated_uri = _uri_by_step(first_run, "curated_examples")
+    kept = [d for split in ("train", "eval") for d in documents(curated_uri, split)]
+    assert len(kept) == curation["kept"]["documents"]
+    assert sum(d["byte_count"] for d in kept) == curation["kept"]["bytes"]
+    assert len({d["text"] for d in kept}) == len(kept)
+
+
+def _uri_by_step(run, key: str) -> str:
+    return max(
+        (str(p) for p in (run.home / "artifacts").glob(f"*/{key}/*")),
+        key=lambda p: int(p.rsplit("/", 1)[1]),
+    )
+
+
+def test_tokens_are_accounted_for_from_transform_to_ledger(first_run):
+    ledger = newest_json(first_run, "components.Ledger", "ledger.json")
+    curation = newest_json(first_run, "components.RejectedDocuments", "curation.json")
+    transformed = _uri_by_step(first_run, "transformed_examples")
+    for split in ("train", "eval"):
+        files = [str(p) for p in pathlib.Path(transformed, f"Split-{split}").iterdir()]
+        tokens = count = 0
+        for record in tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator():
+            example = tf.train.Example.FromString(record)
+            tokens += len(example.features.feature["token_ids"].int64_list.value)
+            count += 1
+        packing = ledger["packing"][split]
+        assert packing["tokens"] == tokens
+        kept = curation["splits"][split]["by_source"].values()
+        assert count == sum(source["kept"]["documents"] for source in kept)
+        # a target for each token and each document's end; the other slots are padding
+        assert packing["slots"] - packing["padding_slots"] == tokens + count
+    total = ledger["funnel"]["total"]
+    assert total["train"]["tokens"] + total["eval"]["tokens"] == total["curated"]["tokens"]
+
+
+def test_training_data_holds_no_eval_text(first_run):
+    uri = _uri_by_step(first_run, "curated_examples")
+    train, held_out = ({d["text"] for d in documents(uri, s)} for s in ("train", "eval"))
+    assert held_out
+    assert not train & held_out
+
+
+def test_the_model_learns(first_run):
+    quality = first_run.report()["cost_report"]["quality"]
+    trained = quality["evaluation"]["total"]["bits_per_byte"]
+    assert trained < 0.85 * quality["unigram_bits_per_byte"]
+    assert trained < 0.7 * quality["held_out_before"]["bits_per_byte"]
+
+
+def test_evaluator_from_raw_text_agrees_with_the_trainer_from_rows(first_run):
+    """Tokenising, cutting and scoring in the pushed graph is the same as packing and training."""
+    quality = first_run.report()["cost_report"]["quality"]
+    rows, text = quality["held_out_after"], quality["evaluation"]["total"]
+    assert text["evaluated_tokens"] == rows["targets"]
+    assert text["bits_per_byte"] == pytest.approx(rows["bits_per_byte"], rel=1e-5)
+
+
+def test_the_bill_adds_up(first_run):
+    report = first_run.report()
+    ledger, cost = report["ledger"], report["cost_report"]
+    hours = cost["actual"]["chip_hours"]
+    assert cost["actual"]["compute_usd"] == pytest.approx(
+        hours * ledger["cost"]["price_usd_per_chip_hour"]
+    )
+    assert hours == pytest.approx(
+        cost["actual"]["total_seconds"] * ledger["hardware"]["chips"] / 3600
+    )
+    assert cost["actual"]["total_flops"] == pytest.approx(ledger["flops"]["total_exact"])
+    assert 0 < cost["actual"]["mfu"] < 1
+
+
+def test_the_screen_ends_with_the_table_and_the_line_to_try(first_run):
+    for words in ("Tokens by source", "exact duplicate", "FLOPs", "estimated", "unigram baseline",
+                  "perplexity", "Pushed: ", "tokenmill generate"):  # fmt: skip
+        assert words in first_run.output
+
+
+def test_pushed_model_takes_raw_text_in_a_process_without_tfx(first_run):
+    base = first_run.home / "serving_model"
+    (version,) = [p for p in base.iterdir() if p.name.isdigit()]
+    assert {p.name for p in base.iterdir()} == {version.name}
+    probe = pathlib.Path(__file__).with_name("probe_saved_model.py")
+    result = subprocess.run(
+        # -I: neither the current directory nor PYTHONPATH can bring this project in
+        [sys.executable, "-I", str(probe), str(version)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    answer = json.loads(result.stdout.splitlines()[-1])
+    assert answer["project_modules"] == []
+    score = answer["score"]
+    assert score["byte_count"] == [17, 0, 3000, 19, 17]
+    assert score["token_count"][1] == 1  # an empty text is its end alone
+    assert all(nll > 0 for nll in score["nll_sum"])
+    assert score["nll_sum"][0] == pytest.approx(score["nll_sum"][4], rel=1e-5)
+    # greedy text does not depend on the batch it came in; the same seed gives the same sample
+    assert answer["several"]["text"][0] == answer["alone"]["text"][0]
+    assert all(int(n) <= 12 for n in answer["several"]["completion_tokens"])
+    assert answer["sampled"][0] == answer["sampled"][1]
+
+
+def test_generate_command_answers(first_run):
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "pipeline.cli", "generate", "This function returns"),
+            *("--model", str(first_run.home / "serving_model"), "--max-new-tokens", "8"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.startswith("This function returns")
+    assert "tokens]" in result.stdout
+    assert not result.stderr
+
+
+def test_second_run_is_all_cached(first_run, workspace):
+    executions = len(store_of(first_run).get_executions())
+    run = workspace.run()
+    assert run.exit_code == 0
+    assert all(" cached " in line for line in run.step_lines().values())
+    again = store_of(run).get_executions()
+    assert len(again) == executions + len(STEPS)
+    cached = [e for e in again if e.last_known_state == metadata_store_pb2.Execution.CACHED]
+    assert len(cached) >= len(STEPS)
+
+
+def test_a_new_price_runs_the_ledger_and_the_report_only(first_run, workspace):
+    run = workspace.run("--set", "cost.price_usd_per_chip_hour=100")
+    assert run.exit_code == 0
+    ran = {name for name, line in run.step_lines().items() if " cached " not in line}
+    assert ran == {"TokenLedger", "CostReport"}
+    before, after = first_run_cost(first_run), run.report()["cost_report"]["actual"]
+    assert after["chip_hours"] == pytest.approx(before["chip_hours"])
+    assert after["compute_usd"] == pytest.approx(after["chip_hours"] * 100)
+
+
+def first_run_cost(run) -> dict:
+    logs = sorted((run.home / "logs").iterdir())
+    return json.loads((logs[0] / "report.json").read_text())["cost_report"]["actual"]
+
+
+def test_over_budget_stops_before_training(first_run, workspace):
+    executions = len(store_of(first_run).get_executions())
+    run = workspace.run("--set", "cost.budget_usd=0.00000001")
+    assert run.exit_code == 1
+    lines = run.step_lines()
+    assert lines["TokenLedger"].startswith("✗")
+    assert "Trainer" not in lines
+    for words in ("cost.budget_usd", "nothing was trained", "chip-hours"):
+        assert words in run.output
+    assert "Traceback" not in run.output
+    new = store_of(run).get_executions()[executions:]
+    assert new[-1].last_known_state == metadata_store_pb2.Execution.FAILED
+
+
+def test_unblessed_model_is_not_pushed(first_run, workspace):
+    versions = set((first_run.home / "serving_model").iterdir())
+    run = workspace.run("--set", "evaluate.max_bits_per_byte=0.5")
+    assert run.exit_code == 1
+    assert "Not pushed" in run.output
+    assert "bits_per_byte is" in run.output
+    assert "wanted at most 0.5" in run.output
+    assert set((first_run.home / "serving_model").iterdir()) == versions
+
+
+def test_anomalies_stop_the_run(first_run, workspace, tmp_path):
+    """A pinned schema that knows one source only: the gate must not let the others pass."""
+    schema_uri = pathlib.Path(newest_artifact(first_run, "Schema").uri)
+    text = (schema_uri / "schema.pbtxt").read_text()
+    narrow = tmp_path / "schema.pbtxt"
+    narrow.write_text(text + 'string_domain { name: "known" value: "numpy" }\n', encoding="utf-8")
+    lines = narrow.read_text().split("\n")
+    source = next(i for i, line in enumerate(lines) if 'name: "source"' in line)
+    lines.insert(source + 1, '  domain: "known"')
+    narrow.write_text("\n".join(line for line in lines if line.strip() != 'domain: "source"'))
+    run = workspace.run("--set", f"validate.schema_path={narrow}")
+    assert run.exit_code == 1
+    assert run.step_lines()["AnomalyGate"].startswith("✗")
+    assert "Curator" not in run.step_lines()
+    assert "feature source" in run.output
+    assert "validate.schema_path" in run.output
