@@ -28,7 +28,7 @@ def newest_version(path: str) -> str:
         names = os.listdir(path)
     except OSError:
         names = []
-    versions = [n for n in names if n.isdigit()]
+    versions = [n for n in names if n.isascii() and n.isdigit()]
     if not versions:
         raise TokenmillError(
             f"no pushed model in {path}.",

@@ -88,7 +88,7 @@ def _decompress(stored: BinaryIO, path: str) -> BinaryIO:
     if lower.endswith(".gz"):
         return cast(BinaryIO, gzip.GzipFile(fileobj=stored))
     if lower.endswith(".bz2"):
-        return bz2.BZ2File(stored)
+        return cast(BinaryIO, bz2.BZ2File(stored))
     if lower.endswith(".zst"):
         unpacked = pa.CompressedInputStream(pa.PythonFile(stored, "r"), "zstd")
         return io.BufferedReader(unpacked)

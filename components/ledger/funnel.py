@@ -112,7 +112,7 @@ def _source_account(source, ingest, curation, packed, overall_bytes_per_token) -
 
 def _check_sums(ingest: Mapping[str, Any], packed: Mapping[str, Mapping[str, Any]]) -> None:
     """Checks each total against its parts."""
-    counts = ("documents", "bytes")
+    counts: tuple[str, ...] = ("documents", "bytes")
     bad = ingest["quarantined"]
     totals = [("ingest", ingest["read"], ingest["splits"], counts)]
     totals.append(("quarantine", bad, bad["by_reason"], counts))

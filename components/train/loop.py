@@ -77,7 +77,7 @@ def make_optimizer(settings: TrainSettings, steps: int) -> keras.optimizers.Opti
     """AdamW with decoupled decay (Loshchilov and Hutter 2019), warm-up and cosine."""
     warmup_steps = max(1, round(settings.warmup_fraction * steps))
     schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0,
+        initial_learning_rate=settings.learning_rate / warmup_steps,  # 0 would waste a step
         warmup_target=settings.learning_rate,
         warmup_steps=warmup_steps,
         decay_steps=max(1, steps - warmup_steps),
@@ -199,7 +199,7 @@ class Trainer:
         started = time.perf_counter()
         for step in range(plan.steps):
             with clock.phase("compile" if step == 0 else "steps"):
-                with clock.phase("input"):
+                with clock.phase("compile" if step == 0 else "input"):
                     batch = next(iterator)
                 nll, weight, norm = (float(x) for x in self._train_step(batch))
             record.trained_targets += int(weight)

@@ -1,0 +1,118 @@
+"""The TFMA metrics on made-up outputs of the `evaluate` signature."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import tensorflow_model_analysis as tfma
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.evaluate.metrics import BitsPerByte, EvaluatedTokens, Perplexity, TokenAccuracy
+
+METRICS = {
+    "bits_per_byte": BitsPerByte,
+    "perplexity": Perplexity,
+    "token_accuracy": TokenAccuracy,
+    "evaluated_tokens": EvaluatedTokens,
+}
+
+
+@st.composite
+def documents(draw, min_size=1):
+    """(nll_sum, correct_count, token_count, byte_count) of each document."""
+    made = []
+    for _ in range(draw(st.integers(min_size, 12))):
+        tokens = draw(st.integers(1, 5000))
+        made.append(
+            (
+                draw(st.floats(0.01, 12.0)) * tokens,
+                float(draw(st.integers(0, tokens))),
+                tokens,
+                draw(st.integers(1, 20_000)),
+            )
+        )
+    return made
+
+
+def inputs_of(document):
+    names = ("nll_sum", "correct_count", "token_count", "byte_count")
+    predictions = {n: np.array([v]) for n, v in zip(names, document, strict=True)}
+    return tfma.metrics.StandardMetricInputs(predictions=predictions)
+
+
+def combiner(name):
+    (computation,) = METRICS[name]().computations()
+    assert [key.name for key in computation.keys] == [name]
+    return computation.combiner
+
+
+def evaluate(name, groups):
+    """Accumulates each group for itself, then merges."""
+    combine = combiner(name)
+    parts = []
+    for group in groups:
+        accumulator = combine.create_accumulator()
+        for document in group:
+            accumulator = combine.add_input(accumulator, inputs_of(document))
+        parts.append(accumulator)
+    (value,) = combine.extract_output(combine.merge_accumulators(parts)).values()
+    return value
+
+
+def expected(made):
+    nll, correct, tokens, size = np.array(made, np.float64).sum(axis=0)
+    return {
+        "bits_per_byte": nll / np.log(2) / size,
+        "perplexity": np.exp(nll / tokens),
+        "token_accuracy": correct / tokens,
+        "evaluated_tokens": tokens,
+    }
+
+
+@settings(deadline=None)
+@given(documents())
+def test_metrics_are_quotients_of_sums(made):
+    for name, value in expected(made).items():
+        assert evaluate(name, [made]) == pytest.approx(value, rel=1e-9)
+
+
+@settings(deadline=None)
+@given(documents(min_size=2), st.data())
+def test_documents_may_be_grouped_in_any_way(made, data):
+    shuffled = data.draw(st.permutations(made))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(made)), max_size=4)))
+    edges = [0, *cuts, len(made)]
+    groups = [shuffled[a:b] for a, b in itertools.pairwise(edges)]
+    for name in METRICS:
+        assert evaluate(name, groups) == pytest.approx(evaluate(name, [made]), rel=1e-9)
+
+
+def test_a_long_document_weighs_as_much_as_it_has_tokens():
+    short, long = (10 * math.log(2), 10.0, 10, 10), (990 * 3 * math.log(2), 0.0, 990, 990)
+    assert evaluate("bits_per_byte", [[short, long]]) == pytest.approx((10 + 2970) / 1000)
+    assert evaluate("token_accuracy", [[short, long]]) == pytest.approx(0.01)
+
+
+def test_a_batch_of_documents_in_one_element_is_summed():
+    combine = combiner("evaluated_tokens")
+    batch = tfma.metrics.StandardMetricInputs(
+        predictions={"token_count": np.array([3, 4]), "byte_count": np.array([1, 1])}
+    )
+    sums = combine.add_input(combine.create_accumulator(), batch)
+    assert list(combine.extract_output(sums).values()) == [7]
+
+
+@pytest.mark.parametrize("name", ["bits_per_byte", "perplexity", "token_accuracy"])
+def test_nothing_evaluated_is_not_a_number(name):
+    assert math.isnan(evaluate(name, [[]]))
+
+
+def test_a_hopeless_model_has_a_finite_perplexity():
+    assert math.isfinite(evaluate("perplexity", [[(1e6, 0.0, 1, 1)]]))
+
+
+def test_counts_do_not_overflow_in_32_bits():
+    document = (1.0, 0.0, np.int32(2**31 - 1), np.int32(2**31 - 1))
+    assert evaluate("evaluated_tokens", [[document] * 3]) == 3 * (2**31 - 1)

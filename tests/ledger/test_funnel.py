@@ -1,0 +1,234 @@
+import copy
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.ledger.funnel import UnbalancedLedgerError, build_funnel
+from components.ledger.scaling import repetition_discounted_tokens
+
+SPLITS = ("train", "eval")
+REASONS = ("too_short", "exact_duplicate")
+LENGTH = 32
+
+counts = st.integers(0, 10**6)
+
+
+@st.composite
+def accounts(draw):
+    """One source in one split: what each step did with it."""
+    kept = draw(st.integers(0, 1000))
+    tokens = draw(counts) if kept else 0
+    return {
+        "kept": kept,
+        "kept_bytes": draw(counts) if kept else 0,
+        "raw_bytes": draw(counts) if kept else 0,
+        "dropped": {
+            r: (draw(counts), draw(counts)) for r in draw(st.sets(st.sampled_from(REASONS)))
+        },
+        "tokens": tokens,
+        "empty": draw(st.integers(0, kept)) if kept else 0,
+    }
+
+
+@st.composite
+def corpora(draw):
+    """{split: {source: account}}; a source may be missing from a split."""
+    names = draw(st.sets(st.sampled_from("abcd"), min_size=1))
+    return {
+        split: {
+            s: draw(accounts()) for s in sorted(names) if draw(st.booleans()) or split == "train"
+        }
+        for split in SPLITS
+    }
+
+
+def sum_up(parts, names):
+    return {name: sum(part[name] for part in parts) for name in names}
+
+
+def reports_of(corpus):
+    """What ingest, curation and packing would have written about a corpus."""
+    sizes = ("documents", "bytes")
+    ingest = {"splits": {}, "quarantined": {"documents": 3, "bytes": 70}}
+    ingest["quarantined"]["by_reason"] = {
+        "not_utf8": {"documents": 2, "bytes": 60},
+        "too_long": {"documents": 1, "bytes": 10},
+    }
+    curation, packed = {"splits": {}}, {}
+    for split, sources in corpus.items():
+        read, curated, rows = {}, {}, {}
+        for source, a in sources.items():
+            gone = a["dropped"].values()
+            read[source] = {
+                "documents": a["kept"] + sum(d for d, _ in gone),
+                "bytes": a["raw_bytes"] + sum(b for _, b in gone),
+            }
+            curated[source] = {
+                "in": dict(read[source]),
+                "kept": {
+                    "documents": a["kept"],
+                    "bytes": a["kept_bytes"],
+                    "raw_bytes": a["raw_bytes"],
+                },
+                "dropped": {r: {"documents": d, "bytes": b} for r, (d, b) in a["dropped"].items()},
+            }
+            if a["kept"]:  # packing knows of the documents that reached it only
+                rows[source] = {
+                    "documents": a["kept"],
+                    "bytes": a["kept_bytes"],
+                    "tokens": a["tokens"],
+                    "targets": a["tokens"] + a["kept"] - a["empty"],
+                    "dropped_empty": a["empty"],
+                }
+        ingest["splits"][split] = {**sum_up(read.values(), sizes), "by_source": read}
+        curation["splits"][split] = {"by_source": curated}
+        totals = sum_up(rows.values(), ("documents", "bytes", "tokens", "targets", "dropped_empty"))
+        slots = -(-totals["targets"] // LENGTH) * LENGTH
+        packed[split] = {
+            **totals,
+            "slots": slots,
+            "padding_slots": slots - totals["targets"],
+            "by_source": rows,
+        }
+    ingest["read"] = sum_up(ingest["splits"].values(), sizes)
+    return ingest, curation, packed
+
+
+def numbers_in(tree, path=()):
+    """Paths to all numbers of nested dictionaries."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from numbers_in(value, (*path, key))
+        else:
+            yield (*path, key)
+
+
+def change(tree, path, by):
+    *branches, leaf = path
+    for key in branches:
+        tree = tree[key]
+    tree[leaf] += by
+
+
+@settings(deadline=None)
+@given(corpora(), st.floats(0.01, 100))
+def test_consistent_counts_balance(corpus, epochs):
+    funnel = build_funnel(*reports_of(corpus), epochs)
+    everything = [a for sources in corpus.values() for a in sources.values()]
+    total = funnel["total"]
+    gone = [d for a in everything for d in a["dropped"].values()]
+    kept = sum(a["kept"] for a in everything)
+    assert total["raw"]["documents"] == kept + sum(d for d, _ in gone)
+    assert total["raw"]["bytes"] == sum(a["raw_bytes"] for a in everything) + sum(
+        b for _, b in gone
+    )
+    assert total["curated"]["documents"] == kept
+    assert total["curated"]["tokens"] == sum(a["tokens"] for a in everything)
+    assert total["train"]["targets"] == sum(
+        a["tokens"] + a["kept"] - a["empty"] for a in corpus["train"].values()
+    )
+    assert funnel["quarantined"]["documents"] == 3
+
+
+@settings(deadline=None)
+@given(corpora(), st.floats(0.01, 100))
+def test_the_total_is_the_sum_of_the_sources(corpus, epochs):
+    funnel = build_funnel(*reports_of(corpus), epochs)
+    parts = list(funnel["by_source"].values())
+    assert set(funnel["by_source"]) == {s for sources in corpus.values() for s in sources}
+    for path in numbers_in(funnel["total"]):
+        if path == ("bytes_per_token",):
+            continue
+        added = 0.0
+        for part in parts:
+            for key in path:
+                part = part.get(key, 0) if isinstance(part, dict) else part
+            added += part
+        value = funnel["total"]
+        for key in path:
+            value = value[key]
+        assert value == pytest.approx(added, rel=1e-9, abs=1e-6), path
+
+
+@settings(deadline=None, max_examples=300)
+@given(corpora(), st.sampled_from([-1, 1]), st.data())
+def test_any_one_number_off_by_one_stops_the_run(corpus, by, data):
+    reports = reports_of(corpus)
+    places = [(i, path) for i, report in enumerate(reports) for path in numbers_in(report)]
+    which, path = data.draw(st.sampled_from(places))
+    wrong = copy.deepcopy(reports)
+    change(wrong[which], path, by)
+    with pytest.raises(UnbalancedLedgerError, match="does not balance"):
+        build_funnel(*wrong, 1.0)
+
+
+@settings(deadline=None)
+@given(corpora(), st.sampled_from(SPLITS))
+def test_a_source_that_appears_or_vanishes_in_packing_stops_the_run(corpus, split):
+    ingest, curation, packed = reports_of(corpus)
+    packed = copy.deepcopy(packed)
+    extra = {"documents": 1, "bytes": 5, "tokens": 4, "targets": 5, "dropped_empty": 0}
+    packed[split]["by_source"]["stranger"] = extra
+    for name, value in extra.items():
+        packed[split][name] += value
+    packed[split]["slots"] += 5
+    with pytest.raises(UnbalancedLedgerError, match="stranger"):
+        build_funnel(ingest, curation, packed, 1.0)
+
+
+def test_errors_that_cancel_between_splits_are_found():
+    account = {"kept": 5, "kept_bytes": 90, "raw_bytes": 99, "tokens": 40, "empty": 0}
+    account["dropped"] = {"too_short": (3, 7)}
+    ingest, curation, packed = reports_of({split: {"a": account} for split in SPLITS})
+    for split, by in zip(SPLITS, (1, -1), strict=True):
+        dropped = curation["splits"][split]["by_source"]["a"]["dropped"]["too_short"]
+        dropped["documents"] += by
+    with pytest.raises(UnbalancedLedgerError, match="a/train"):
+        build_funnel(ingest, curation, packed, 1.0)
+
+
+@settings(deadline=None)
+@given(corpora(), st.floats(0.01, 1000))
+def test_effective_tokens_never_exceed_the_targets_read(corpus, epochs):
+    funnel = build_funnel(*reports_of(corpus), epochs)
+    for account in (funnel["total"], *funnel["by_source"].values()):
+        train = account["train"]
+        most = train["targets"] * epochs
+        assert train["effective_tokens"] <= most * (1 + 1e-12)
+        if epochs <= 1:
+            assert train["effective_tokens"] == pytest.approx(most)
+        expected = repetition_discounted_tokens(train["targets"], epochs)
+        assert train["effective_tokens"] == expected
+    assert "effective_tokens" not in funnel["total"]["eval"]
+
+
+def test_tokens_of_raw_and_dropped_documents_are_estimated_from_the_source_itself():
+    dense = {"kept": 2, "kept_bytes": 100, "raw_bytes": 110, "tokens": 50, "empty": 0}
+    sparse = {"kept": 1, "kept_bytes": 400, "raw_bytes": 400, "tokens": 100, "empty": 0}
+    lost = {"kept": 0, "kept_bytes": 0, "raw_bytes": 0, "tokens": 0, "empty": 0}
+    sources = {
+        "dense": {**dense, "dropped": {"too_short": (1, 30)}},
+        "sparse": {**sparse, "dropped": {}},
+        "lost": {**lost, "dropped": {"few_letters": (4, 1000)}},
+    }
+    by_source = build_funnel(*reports_of({"train": sources, "eval": {}}), 1.0)["by_source"]
+    assert by_source["dense"]["bytes_per_token"] == 2.0
+    assert by_source["dense"]["raw"]["tokens_estimated"] == 70.0
+    assert by_source["dense"]["dropped"]["too_short"]["tokens_estimated"] == 15.0
+    assert by_source["sparse"]["raw"]["tokens_estimated"] == 100.0
+    # Nothing of it was tokenised: the ratio of the whole corpus, 500 bytes in 150 tokens.
+    assert by_source["lost"]["dropped"]["few_letters"]["tokens_estimated"] == pytest.approx(300.0)
+
+
+@settings(deadline=None)
+@given(corpora(), st.sampled_from(["tokens", "dropped_empty"]), st.sampled_from([-1, 1]))
+def test_targets_that_do_not_follow_from_the_tokens_stop_the_run(corpus, name, by):
+    corpus["train"]["z"] = {
+        "kept": 5, "kept_bytes": 9, "raw_bytes": 9, "tokens": 40, "empty": 1, "dropped": {}
+    }  # fmt: skip
+    ingest, curation, packed = reports_of(corpus)
+    packed["train"][name] += by
+    packed["train"]["by_source"]["z"][name] += by
+    with pytest.raises(UnbalancedLedgerError, match="z/train: packing made"):
+        build_funnel(ingest, curation, packed, 1.0)

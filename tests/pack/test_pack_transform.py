@@ -1,0 +1,222 @@
+"""Packing through Beam, on tf.Examples as Transform writes them."""
+
+import hashlib
+import json
+from collections import Counter
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+from tfx.types import Channel, standard_artifacts
+from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
+
+from components.artifacts import PackedRows
+from components.pack import transforms
+from components.pack.component import Packer, PackerExecutor
+from components.pack.packing import pack
+from components.pack.rows import PackedSplit, decode_row, densify
+from components.pack.transforms import PackSettings, PackSplit, decode_tokenised, write_manifest
+
+VOCAB, LENGTH = 300, 32
+SETTINGS = PackSettings(sequence_length=LENGTH, vocab_size=VOCAB, shards=3)
+BOS, EOS = 2, 3
+
+
+def make_documents(count, seed):
+    """(doc_id, source, byte_count, ids); every tenth document is empty."""
+    rng = np.random.default_rng(seed)
+    return [
+        (
+            b"doc-%04d" % i,
+            b"wiki" if i % 3 else "b\u00fccher".encode(),
+            int(rng.integers(1, 500)),
+            [] if i % 10 == 9 else rng.integers(4, VOCAB, rng.integers(1, 90)).tolist(),
+        )
+        for i in range(count)
+    ]
+
+
+def serialise(documents):
+    ids, sources, sizes, tokens = zip(*documents, strict=True)
+    batch = pa.RecordBatch.from_arrays(
+        [
+            pa.array([[i] for i in ids], pa.large_list(pa.large_binary())),
+            pa.array([[s] for s in sources], pa.large_list(pa.large_binary())),
+            pa.array([[n] for n in sizes], pa.large_list(pa.int64())),
+            pa.array(tokens, pa.large_list(pa.int64())),
+        ],
+        ["doc_id", "source", "byte_count", "token_ids"],
+    )
+    return RecordBatchToExamplesEncoder().encode(batch)
+
+
+def write_examples(directory, documents, files):
+    directory.mkdir(parents=True)
+    records = serialise(documents)
+    for i in range(files):
+        path = str(directory / f"transformed_examples-{i:05d}-of-{files:05d}.gz")
+        with tf.io.TFRecordWriter(path, options="GZIP") as writer:
+            for record in records[i::files]:
+                writer.write(record)
+
+
+def run_packing(examples, output, settings=SETTINGS):
+    with beam.Pipeline(runner="DirectRunner") as pipeline:
+        pipeline | PackSplit(f"{examples}/*", str(output), "train", settings)
+    return output / "Split-train"
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def documents():
+    return make_documents(120, seed=1)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory, documents):
+    """(artifact directory, split directory, manifest) of the documents, packed."""
+    base = tmp_path_factory.mktemp("packed")
+    write_examples(base / "examples", documents, files=1)
+    split = run_packing(base / "examples", base / "rows")
+    return base / "rows", split, json.loads((split / "manifest.json").read_text())
+
+
+def test_random_access_gives_what_reading_the_files_in_order_gives(packed):
+    uri, directory, manifest = packed
+    split = PackedSplit(str(uri), "train")
+    paths = [str(directory / shard["file"]) for shard in manifest["shards"]]
+    assert len(paths) == SETTINGS.shards
+    in_order = densify(
+        [decode_row(r.numpy(), manifest["dtype"]) for r in tf.data.TFRecordDataset(paths)], LENGTH
+    )
+    assert split.rows == manifest["rows"] == len(in_order.inputs)
+    shuffled = np.random.default_rng(2).permutation(split.rows)
+    for whole, one_by_one, expected in zip(
+        split.read(np.arange(split.rows)), split.read(shuffled), in_order, strict=True
+    ):
+        np.testing.assert_array_equal(whole, expected)
+        np.testing.assert_array_equal(one_by_one, expected[shuffled])
+
+
+def test_all_questions_of_all_documents_arrive(packed, documents):
+    uri, _, manifest = packed
+    batch = PackedSplit(str(uri), "train").read(np.arange(manifest["rows"]))
+    expected = Counter()
+    for _, _, _, ids in documents:
+        if ids:
+            expected.update(zip([BOS, *ids], [*ids, EOS], strict=True))
+    asked = batch.loss_weights > 0
+    pairs = zip(batch.inputs[asked].tolist(), batch.targets[asked].tolist(), strict=True)
+    assert Counter(pairs) == expected
+
+
+def test_the_files_do_not_depend_on_input_order_files_or_batches(
+    packed, documents, tmp_path, monkeypatch
+):
+    shuffled = [documents[i] for i in np.random.default_rng(3).permutation(len(documents))]
+    write_examples(tmp_path / "examples", shuffled, files=3)
+    monkeypatch.setattr(transforms, "BATCH_DOCUMENTS", 7)
+    again = run_packing(tmp_path / "examples", tmp_path / "rows")
+    assert contents(again) == contents(packed[1])
+
+
+def test_the_manifest_balances(packed, documents):
+    _, directory, manifest = packed
+    filled = sum(len(ids) + 1 for *_, ids in documents if ids)
+    assert manifest["slots"] == manifest["rows"] * LENGTH == filled + manifest["padding_slots"]
+    assert manifest["targets"] == filled
+    assert manifest["documents"] == len(documents)
+    assert manifest["bytes"] == sum(size for _, _, size, _ in documents)
+    assert manifest["tokens"] == sum(len(ids) for *_, ids in documents)
+    assert manifest["dropped_empty"] == 12
+    assert manifest["rows"] == sum(shard["rows"] for shard in manifest["shards"])
+    assert manifest["stored_bytes"] == sum(
+        (directory / shard["file"]).stat().st_size for shard in manifest["shards"]
+    )
+    assert manifest["segments"] >= manifest["documents"] - manifest["dropped_empty"]
+    assert set(manifest["by_source"]) == {"wiki", "b\u00fccher"}
+    for source, account in manifest["by_source"].items():
+        mine = [d for d in documents if d[1].decode() == source]
+        assert account == {
+            "documents": len(mine),
+            "bytes": sum(d[2] for d in mine),
+            "tokens": sum(len(d[3]) for d in mine),
+            "targets": sum(len(d[3]) + 1 for d in mine if d[3]),
+            "dropped_empty": sum(not d[3] for d in mine),
+        }
+
+
+def test_the_checksums_are_those_of_the_files(packed):
+    _, directory, manifest = packed
+    for shard in manifest["shards"]:
+        data = (directory / shard["file"]).read_bytes()
+        assert shard["sha256"] == hashlib.sha256(data).hexdigest()
+
+
+def test_target_counts_count_tokens_and_document_ends(packed, documents):
+    counts = np.load(packed[1] / "target_counts.npy")
+    expected = np.zeros(VOCAB, np.int64)
+    for *_, ids in documents:
+        for token in [*ids, EOS] if ids else []:
+            expected[token] += 1
+    np.testing.assert_array_equal(counts, expected)
+
+
+def test_documents_are_decoded_whether_or_not_they_have_tokens():
+    mixed = [(b"a", b"s", 3, [5, 6]), (b"b", b"s", 0, []), (b"c", b"t", 1, [7])]
+    decoded = decode_tokenised(serialise(mixed))
+    assert [(d.doc_id, d.source, d.byte_count, d.token_ids.tolist()) for d in decoded] == mixed
+    none = decode_tokenised(serialise([(b"a", b"s", 3, []), (b"b", b"s", 4, [])]))
+    assert [d.token_ids.tolist() for d in none] == [[], []]
+    without = tf.train.Example()
+    for name in ("doc_id", "source"):
+        without.features.feature[name].bytes_list.value.append(b"x")
+    without.features.feature["byte_count"].int64_list.value.append(1)
+    (document,) = decode_tokenised([without.SerializeToString()])
+    assert document.token_ids.tolist() == []
+
+
+@pytest.mark.parametrize("counter", ["filled_slots", "tokens", "targets"])
+def test_missing_tokens_stop_the_run(tmp_path, counter):
+    account = {"documents": 2, "bytes": 9, "tokens": 5, "targets": 7, "dropped_empty": 0}
+    counts = {"segments": 2, "filled_slots": 7, "by_source": {"s": account}}
+    shard = {"file": "rows-00000.tfrecord", "rows": 1, "bytes": 40, "counts": counts}
+
+    def write():
+        shard["target_counts"] = np.zeros(VOCAB, np.int64)
+        return write_manifest([shard], str(tmp_path), SETTINGS)
+
+    assert write()["padding_slots"] == LENGTH - 7
+    (counts if counter in counts else account)[counter] -= 1
+    with pytest.raises(ArithmeticError, match="does not balance"):
+        write()
+
+
+def test_the_component_packs_both_splits_and_sums_their_counts(tmp_path, documents):
+    # Splits of one small shard each, so that the rows can be told from the documents alone.
+    parts = {"train": documents[:20], "eval": documents[20:25]}
+    examples, rows = standard_artifacts.Examples(), PackedRows()
+    examples.uri, rows.uri = str(tmp_path / "examples"), str(tmp_path / "rows")
+    examples.split_names = '["train", "eval"]'
+    for split, mine in parts.items():
+        write_examples(tmp_path / "examples" / f"Split-{split}", mine, files=2)
+    component = Packer(
+        examples=Channel(type=standard_artifacts.Examples),
+        settings=PackSettings(LENGTH, VOCAB, shards=1),
+    )
+    PackerExecutor().Do(
+        {"examples": [examples]}, {"packed_rows": [rows]}, dict(component.exec_properties)
+    )
+    assert rows.split_names == examples.split_names
+    for split, mine in parts.items():
+        expected = densify(pack([np.array(ids) for *_, ids in mine if ids], LENGTH), LENGTH)
+        read = PackedSplit(rows.uri, split)
+        for a, b in zip(read.read(np.arange(read.rows)), expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert rows.get_int_custom_property("documents") == 25
+    assert rows.get_int_custom_property("tokens") == sum(len(d[3]) for d in documents[:25])

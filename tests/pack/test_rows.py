@@ -1,0 +1,151 @@
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.errors import TokenmillError
+from components.pack.packing import Row, pack
+from components.pack.rows import (
+    PackedSplit,
+    decode_row,
+    densify,
+    encode_row,
+    row_dtype,
+    write_shard,
+)
+
+
+def assert_same_row(a, b):
+    for x, y in zip(
+        (a.segment_lengths, a.inputs, a.last_targets),
+        (b.segment_lengths, b.inputs, b.last_targets),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(x, y)
+
+
+@st.composite
+def any_rows(draw, largest_id):
+    ids = st.integers(0, largest_id)
+    lengths = draw(st.lists(st.integers(1, 30), min_size=1, max_size=10))
+    total = sum(lengths)
+    return Row(
+        np.array(lengths, np.int32),
+        np.array(draw(st.lists(ids, min_size=total, max_size=total)), np.int32),
+        np.array(draw(st.lists(ids, min_size=len(lengths), max_size=len(lengths))), np.int32),
+    )
+
+
+@pytest.mark.parametrize(("vocab_size", "width"), [(300, 2), (65_536, 2), (65_537, 4)])
+def test_ids_take_two_bytes_as_long_as_they_fit(vocab_size, width):
+    assert np.dtype(row_dtype(vocab_size)).itemsize == width
+
+
+@settings(deadline=None)
+@given(any_rows(largest_id=65_535))
+def test_rows_of_two_bytes_come_back(row):
+    record = encode_row(row, "<u2")
+    assert len(record) == 2 * (1 + 2 * len(row.segment_lengths) + len(row.inputs))
+    assert_same_row(decode_row(record, "<u2"), row)
+
+
+@settings(deadline=None)
+@given(any_rows(largest_id=2**31 - 1))
+def test_rows_of_four_bytes_come_back(row):
+    assert_same_row(decode_row(encode_row(row, "<u4"), "<u4"), row)
+
+
+def test_the_largest_id_of_a_vocabulary_survives():
+    for vocab_size in (65_536, 65_537, 1_000_000):
+        ids = np.array([2, vocab_size - 1], np.int32)
+        row = Row(np.array([2], np.int32), ids, np.array([vocab_size - 1], np.int32))
+        dtype = row_dtype(vocab_size)
+        assert_same_row(decode_row(encode_row(row, dtype), dtype), row)
+
+
+def test_the_worked_example_of_the_docstring():
+    rows = pack([np.array([7, 8]), np.array([9])], 6)
+    batch = densify(rows, 6)
+    assert batch.inputs.tolist() == [[2, 7, 8, 2, 9, 0]]
+    assert batch.targets.tolist() == [[7, 8, 3, 9, 3, 0]]
+    assert batch.segment_ids.tolist() == [[1, 1, 1, 2, 2, 0]]
+    assert batch.positions.tolist() == [[0, 1, 2, 0, 1, 0]]
+    assert batch.loss_weights.tolist() == [[1, 1, 1, 1, 1, 0]]
+    assert [a.dtype for a in batch] == [np.int32] * 4 + [np.float32]
+
+
+def test_padding_is_zero_everywhere():
+    batch = densify(pack([np.array([250, 260])], 8), 8)
+    for array in batch:
+        assert not array[0, 3:].any()
+
+
+def test_no_rows_give_an_empty_batch():
+    assert all(a.shape == (0, 5) for a in densify([], 5))
+
+
+def write_split(directory, shards_of_rows, **changes):
+    """A split of hand-made shards under `directory`."""
+    split = directory / "Split-train"
+    split.mkdir(parents=True)
+    shards = [
+        write_shard(str(split), f"rows-{i:05d}", rows, "<u2")
+        for i, rows in enumerate(shards_of_rows)
+    ]
+    manifest = {
+        "format": "tokenmill-rows-1",
+        "dtype": "<u2",
+        "sequence_length": 16,
+        "rows": sum(len(rows) for rows in shards_of_rows),
+        "shards": shards,
+        **changes,
+    }
+    (split / "manifest.json").write_text(json.dumps(manifest))
+    return shards
+
+
+def some_rows(count, seed):
+    rng = np.random.default_rng(seed)
+    return pack([rng.integers(4, 300, rng.integers(9, 15)) for _ in range(count)], 16)
+
+
+def test_rows_are_found_in_the_right_shard_even_beside_an_empty_one(tmp_path):
+    shards = [[], some_rows(3, 1), [], some_rows(4, 2), []]
+    write_split(tmp_path, shards)
+    split = PackedSplit(str(tmp_path), "train")
+    rows = [row for shard in shards for row in shard]
+    assert split.rows == len(rows) == 7
+    numbers = np.array([6, 0, 3, 2, 2, 5])
+    expected = densify([rows[i] for i in numbers], 16)
+    for a, b in zip(split.read(numbers), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_shard_is_a_plain_tfrecord_file_with_its_checksum(tmp_path):
+    rows = some_rows(5, 3)
+    (entry,) = write_split(tmp_path, [rows])
+    path = tmp_path / "Split-train" / entry["file"]
+    records = [r.numpy() for r in tf.data.TFRecordDataset(str(path))]
+    assert records == [encode_row(row, "<u2") for row in rows]
+    assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert entry["bytes"] == path.stat().st_size
+    assert entry["rows"] == len(rows)
+    assert not list(path.parent.glob("*.writing"))
+
+
+def test_rows_of_256_take_at_most_2_2_bytes_a_token(tmp_path):
+    rng = np.random.default_rng(11)
+    lengths = rng.lognormal(5.0, 1.2, 1000).astype(int) + 1
+    rows = pack([rng.integers(4, 4096, n) for n in lengths], 256)
+    entry = write_shard(str(tmp_path), "rows", rows, row_dtype(4096))
+    assert entry["bytes"] / lengths.sum() <= 2.2
+
+
+def test_an_unknown_format_is_refused_by_name(tmp_path):
+    write_split(tmp_path, [some_rows(1, 4)], format="tokenmill-rows-9")
+    with pytest.raises(TokenmillError, match=r"tokenmill-rows-9.*tokenmill-rows-1"):
+        PackedSplit(str(tmp_path), "train")

@@ -1,0 +1,126 @@
+import os
+
+import pytest
+from tfx.components.pusher import executor as tfx_executor
+from tfx.proto import pusher_pb2
+from tfx.types import standard_artifacts
+from tfx.utils import proto_utils
+
+from components.errors import TokenmillError
+from components.push.component import AtomicPusherExecutor
+
+
+class Push:
+    """A model, its blessing and a serving directory, all on disk."""
+
+    def __init__(self, base):
+        self.directory = base / "serving"
+        serving = base / "model" / "Format-Serving"
+        (serving / "variables").mkdir(parents=True)
+        (serving / "saved_model.pb").write_bytes(b"graph")
+        (serving / "variables" / "variables.index").write_bytes(b"index")
+        self.model, self.pushed = standard_artifacts.Model(), standard_artifacts.PushedModel()
+        self.blessing = standard_artifacts.ModelBlessing()
+        self.model.uri, self.pushed.uri = str(base / "model"), str(base / "pushed")
+        self.bless(True)
+
+    def bless(self, blessed):
+        self.blessing.set_int_custom_property("blessed", int(blessed))
+
+    def __call__(self):
+        destination = pusher_pb2.PushDestination()
+        destination.filesystem.base_directory = str(self.directory)
+        AtomicPusherExecutor().Do(
+            {"model": [self.model], "model_blessing": [self.blessing]},
+            {"pushed_model": [self.pushed]},
+            {"push_destination": proto_utils.proto_to_json(destination)},
+        )
+
+    def listing(self):
+        return sorted(os.listdir(self.directory)) if self.directory.exists() else []
+
+
+@pytest.fixture
+def push(tmp_path):
+    return Push(tmp_path)
+
+
+def test_a_blessed_model_becomes_a_numbered_version(push):
+    push()
+    (version,) = push.listing()
+    assert version.isdigit()
+    target = push.directory / version
+    assert (target / "saved_model.pb").read_bytes() == b"graph"
+    assert (target / "variables" / "variables.index").read_bytes() == b"index"
+    assert push.pushed.get_int_custom_property("pushed") == 1
+    assert push.pushed.get_string_custom_property("pushed_version") == version
+    assert push.pushed.get_string_custom_property("pushed_destination") == str(target)
+
+
+def test_an_unblessed_model_leaves_nothing(push):
+    push.bless(False)
+    push()
+    assert push.listing() == []
+    assert push.pushed.get_int_custom_property("pushed") == 0
+
+
+def test_earlier_versions_stay(push):
+    earlier = push.directory / "17"
+    earlier.mkdir(parents=True)
+    (earlier / "saved_model.pb").write_bytes(b"old")
+    push()
+    assert len(push.listing()) == 2
+    assert (earlier / "saved_model.pb").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("blessed", [True, False])
+def test_what_a_killed_push_left_is_cleaned_up(push, blessed):
+    half = push.directory / ".pushing" / "123"
+    half.mkdir(parents=True)
+    (half / "half").write_bytes(b"")
+    push.bless(blessed)
+    push()
+    assert [name for name in push.listing() if not name.isdigit()] == []
+    assert len(push.listing()) == int(blessed)
+
+
+def test_a_copy_that_fails_half_way_leaves_no_version(push, monkeypatch):
+    copied = []
+
+    def copy_then_fail(source, target, **_):
+        os.makedirs(target)
+        copied.append(target)
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tfx_executor.io_utils, "copy_dir", copy_then_fail)
+        with pytest.raises(OSError, match="disk full"):
+            push()
+    assert copied
+    assert not any(name.isdigit() for name in push.listing())
+    push()  # the next push is not hindered
+    (version,) = push.listing()
+    assert version.isdigit()
+
+
+def test_no_version_is_visible_while_files_are_copied(push, monkeypatch):
+    seen = []
+    copy_file = tfx_executor.io_utils.copy_file
+
+    def copy_and_look(*args, **kwargs):
+        seen.extend(push.listing())
+        copy_file(*args, **kwargs)
+        seen.extend(push.listing())
+
+    monkeypatch.setattr(tfx_executor.io_utils, "copy_file", copy_and_look)
+    push()
+    assert set(seen) == {".pushing"}
+
+
+def test_two_pushes_in_one_second_do_not_overwrite_each_other(push, monkeypatch):
+    monkeypatch.setattr(tfx_executor.time, "time", lambda: 1_700_000_000.5)
+    push()
+    (push.directory / "1700000000" / "saved_model.pb").write_bytes(b"first")
+    with pytest.raises(TokenmillError, match="1700000000 exists"):
+        push()
+    assert (push.directory / "1700000000" / "saved_model.pb").read_bytes() == b"first"

@@ -1,0 +1,271 @@
+"""The model against its own documentation and against NumPy."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.model_shape import ModelShape
+from components.pack.packing import pack
+from components.pack.rows import Batch, densify
+from components.train.models.decoder import Decoder
+
+VOCAB, LENGTH = 300, 16
+
+
+def make_shape(**change):
+    options = {
+        "n_layers": 2,
+        "d_model": 16,
+        "n_heads": 4,
+        "d_ff": 24,
+        "vocab_size": VOCAB,
+        "sequence_length": LENGTH,
+        "positions": "rope",
+        "norm": "layer",
+        "use_bias": True,
+        "mlp": "gelu",
+        "tie_embeddings": True,
+    }
+    return ModelShape(**{**options, **change})
+
+
+SHAPES = {
+    "rope-gelu-layer": make_shape(),
+    "learned-swiglu-rms-gqa": make_shape(
+        positions="learned",
+        mlp="swiglu",
+        norm="rms",
+        n_kv_heads=2,
+        use_bias=False,
+        tie_embeddings=False,
+    ),
+    "rope-swiglu-rms-mqa-bias": make_shape(mlp="swiglu", norm="rms", n_kv_heads=1),
+}
+
+
+def random_model(shape, seed=1):
+    """A decoder in which every weight matters: biases and scales are random too."""
+    model = Decoder(shape, seed)
+    rng = np.random.default_rng(seed)
+    for weight in model.trainable_variables:
+        noise = rng.normal(0.0, 0.3, weight.shape)
+        weight.assign(noise + (1.0 if weight.name in ("gamma", "scale") else 0.0))
+    return model
+
+
+@pytest.fixture(scope="module", params=SHAPES, ids=str)
+def model(request):
+    return random_model(SHAPES[request.param])
+
+
+def call(model, batch):
+    return model(batch.inputs, batch.segment_ids, batch.positions).numpy()
+
+
+def packed_batch(*token_counts, seed=0):
+    """One row with documents of so many tokens; each takes one more slot for its BOS."""
+    rng = np.random.default_rng(seed)
+    documents = [rng.integers(4, VOCAB, count) for count in token_counts]
+    batch = densify(pack(documents, LENGTH), LENGTH)
+    assert len(batch.inputs) == 1
+    return batch
+
+
+OPTIONS = list(
+    itertools.product(
+        ("rope", "learned"), ("layer", "rms"), ("gelu", "swiglu"), (True, False), (True, False)
+    )
+)
+
+
+@pytest.mark.parametrize("kv_heads", [None, 1, 2])
+def test_the_model_has_as_many_parameters_as_the_ledger_counts(kv_heads):
+    for positions, norm, mlp, use_bias, tie in OPTIONS:
+        shape = make_shape(
+            positions=positions,
+            norm=norm,
+            mlp=mlp,
+            use_bias=use_bias,
+            tie_embeddings=tie,
+            n_kv_heads=kv_heads,
+            n_layers=1,
+        )
+        decoder = Decoder(shape, seed=0)
+        trainable = sum(math.prod(w.shape) for w in decoder.trainable_variables)
+        assert trainable == shape.params_total == decoder.count_params(), shape
+
+
+def test_the_seed_decides_the_weights():
+    def weights(seed):
+        return [w.numpy() for w in Decoder(make_shape(), seed).trainable_variables]
+
+    for a, b in zip(weights(3), weights(3), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any((a != b).any() for a, b in zip(weights(3), weights(4), strict=True))
+
+
+def test_no_two_matrices_start_equal():
+    matrices = [w.numpy() for w in Decoder(make_shape(), 3).trainable_variables if w.ndim == 2]
+    for a, b in itertools.combinations(matrices, 2):
+        assert a.shape != b.shape or not np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_untrained_loss_is_that_of_guessing(name):
+    shape = SHAPES[name]
+    rng = np.random.default_rng(5)
+    shape_of_batch = (16, LENGTH)
+    inputs = rng.integers(4, VOCAB, shape_of_batch).astype(np.int32)
+    targets = rng.integers(4, VOCAB, shape_of_batch)
+    positions = np.broadcast_to(np.arange(LENGTH, dtype=np.int32), shape_of_batch)
+    logits = Decoder(shape, seed=0)(inputs, np.ones_like(inputs), positions)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
+    assert float(tf.reduce_mean(losses)) == pytest.approx(math.log(VOCAB), rel=0.05)
+
+
+def test_mixed_precision_gives_float32_logits_near_those_of_float32():
+    exact, mixed = Decoder(make_shape(), 2), Decoder(make_shape(), 2, "mixed_bfloat16")
+    batch = packed_batch(6, 7)
+    assert {w.dtype for w in mixed.trainable_variables} == {"float32"}
+    logits = mixed(batch.inputs, batch.segment_ids, batch.positions)
+    assert logits.dtype == tf.float32
+    np.testing.assert_allclose(logits, call(exact, batch), atol=0.02)
+
+
+@settings(max_examples=15, deadline=None)
+@given(place=st.integers(0, 13), new_token=st.integers(4, VOCAB - 1))
+def test_a_token_reaches_its_own_document_from_its_place_on_and_nothing_else(
+    model, place, new_token
+):
+    batch = packed_batch(6, 3, 1)  # 13 slots, 3 of padding
+    before = call(model, batch)[0]
+    changed = batch.inputs.copy()
+    changed[0, place] = new_token if batch.inputs[0, place] != new_token else 4 + new_token % 7
+    after = call(model, batch._replace(inputs=changed))[0]
+    steps = np.arange(LENGTH)
+    segments = batch.segment_ids[0]
+    reached = (segments == segments[place]) & (steps >= place)
+    difference = np.abs(after - before).max(axis=-1)
+    assert difference[~reached].max(initial=0.0) <= 1e-6
+    assert difference[reached].min() > 1e-4
+
+
+@pytest.mark.parametrize("other_tokens", [1, 5, 7])
+def test_a_document_scores_alike_alone_and_behind_another(model, other_tokens):
+    rng = np.random.default_rng(8)
+    document, other = rng.integers(4, VOCAB, 5), rng.integers(4, VOCAB, other_tokens)
+    (alone,) = pack([document], LENGTH)
+    (neighbour,) = pack([other], LENGTH)
+    second = type(alone)(
+        np.concatenate([neighbour.segment_lengths, alone.segment_lengths]),
+        np.concatenate([neighbour.inputs, alone.inputs]),
+        np.concatenate([neighbour.last_targets, alone.last_targets]),
+    )
+    logits = call(model, densify([alone, second], LENGTH))
+    start = other_tokens + 1
+    np.testing.assert_allclose(logits[1, start : start + 6], logits[0, :6], atol=1e-5)
+
+
+def test_padding_gives_finite_logits(model):
+    empty = Batch(*(np.zeros((1, LENGTH), np.int32) for _ in range(4)), np.zeros((1, LENGTH)))
+    assert np.isfinite(call(model, empty)).all()
+
+
+@pytest.mark.parametrize("positions", ["rope", "learned"])
+def test_word_order_matters(positions):
+    model = random_model(make_shape(n_layers=1, positions=positions))
+    batch = packed_batch(10)
+    swapped = batch.inputs.copy()
+    swapped[0, [2, 3]] = swapped[0, [3, 2]]
+    before, after = call(model, batch), call(model, batch._replace(inputs=swapped))
+    assert np.abs(after - before)[0, 9].max() > 1e-3
+
+
+# The forward pass once more, in NumPy and float64, from the papers' formulas.
+
+
+def array(weight):
+    return weight.numpy().astype(np.float64)
+
+
+def dense(x, layer):
+    y = x @ array(layer.kernel)
+    return y if layer.bias is None else y + array(layer.bias)
+
+
+def normalise(x, layer, kind):
+    if kind == "rms":
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * array(layer.scale)
+    centred = x - x.mean(-1, keepdims=True)
+    deviation = np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+    return centred / deviation * array(layer.gamma) + array(layer.beta)
+
+
+def turn(vector, position):
+    """Rotates the pair (j, j + half) of one head by position * 10000 ** (-j / half)."""
+    half = len(vector) // 2
+    turned = np.empty_like(vector)
+    for j in range(half):
+        angle = position * 10_000.0 ** (-j / half)
+        a, b = vector[j], vector[j + half]
+        turned[j] = a * math.cos(angle) - b * math.sin(angle)
+        turned[j + half] = a * math.sin(angle) + b * math.cos(angle)
+    return turned
+
+
+def attend(x, layer, shape, segments, positions):
+    width, group = shape.head_dim, shape.n_heads // shape.kv_heads
+    steps = len(x)
+    q = dense(x, layer.query).reshape(steps, shape.n_heads, width)
+    k = dense(x, layer.key).reshape(steps, shape.kv_heads, width)
+    v = dense(x, layer.value).reshape(steps, shape.kv_heads, width)
+    if shape.positions == "rope":
+        q = np.array([[turn(h, positions[t]) for h in q[t]] for t in range(steps)])
+        k = np.array([[turn(h, positions[t]) for h in k[t]] for t in range(steps)])
+    mixed = np.zeros((steps, shape.n_heads, width))
+    for t in range(steps):
+        seen = [s for s in range(t + 1) if segments[s] == segments[t]]
+        for head in range(shape.n_heads):
+            scores = np.array([q[t, head] @ k[s, head // group] for s in seen]) / math.sqrt(width)
+            weights = np.exp(scores - scores.max())
+            weights /= weights.sum()
+            mixed[t, head] = sum(
+                w * v[s, head // group] for w, s in zip(weights, seen, strict=True)
+            )
+    return dense(mixed.reshape(steps, -1), layer.output_projection)
+
+
+def feed_forward(x, layer, shape):
+    up = dense(x, layer.up)
+    if shape.mlp == "swiglu":
+        gate = dense(x, layer.gate)
+        return dense(gate / (1 + np.exp(-gate)) * up, layer.down)
+    gelu = 0.5 * up * (1 + np.tanh(math.sqrt(2 / math.pi) * (up + 0.044715 * up**3)))
+    return dense(gelu, layer.down)
+
+
+def reference_logits(model, inputs, segments, positions):
+    """int [T] three times -> float64 [T, V]."""
+    shape = model.shape_config
+    table = array(model.token_embedding.embeddings)
+    x = table[inputs]
+    if shape.positions == "learned":
+        x = x + array(model.position_embedding.embeddings)[positions]
+    for attention_norm, attention, mlp_norm, mlp in model.blocks:
+        normal = normalise(x, attention_norm, shape.norm)
+        x = x + attend(normal, attention, shape, segments, positions)
+        x = x + feed_forward(normalise(x, mlp_norm, shape.norm), mlp, shape)
+    x = normalise(x, model.final_norm, shape.norm)
+    return x @ (table.T if shape.tie_embeddings else array(model.output_layer.kernel))
+
+
+def test_the_forward_pass_agrees_with_numpy(model):
+    batch = packed_batch(6, 3, 1)
+    expected = reference_logits(model, batch.inputs[0], batch.segment_ids[0], batch.positions[0])
+    assert np.abs(expected).max() > 1.0  # logits worth comparing
+    np.testing.assert_allclose(call(model, batch)[0], expected, atol=1e-4)

@@ -1,0 +1,271 @@
+import json
+import math
+import os
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components import progress
+from components.errors import TokenmillError
+from components.model_shape import ModelShape
+from components.pack.rows import PackedSplit
+from components.pack.transforms import (
+    PackSettings,
+    TokenisedDocument,
+    pack_shard,
+    write_manifest,
+)
+from components.train.loop import Trainer, TrainSettings, make_optimizer, nll_and_weight
+from components.train.models.decoder import Decoder
+from components.train.plan import plan_steps
+
+VOCAB, LENGTH = 300, 16
+SHAPE = ModelShape(
+    n_layers=1,
+    d_model=16,
+    n_heads=2,
+    d_ff=32,
+    vocab_size=VOCAB,
+    sequence_length=LENGTH,
+    positions="rope",
+    norm="layer",
+    use_bias=True,
+    mlp="gelu",
+    tie_embeddings=True,
+)
+SETTINGS = TrainSettings(
+    learning_rate=1e-2,
+    warmup_fraction=0.1,
+    weight_decay=0.1,
+    clip_norm=1.0,
+    jit_compile=False,
+    seed=7,
+)
+
+
+def write_split(uri, split, documents, seed):
+    """Documents that count upwards: text in which the next token can be learnt."""
+    rng = np.random.default_rng(seed)
+    counting = [
+        TokenisedDocument(
+            b"%04d" % i,
+            b"s",
+            40,
+            4 + (rng.integers(0, 40) + np.arange(rng.integers(3, 20), dtype=np.int32)) % 40,
+        )
+        for i in range(documents)
+    ]
+    settings, directory = PackSettings(LENGTH, VOCAB, 1), os.path.join(uri, f"Split-{split}")
+    write_manifest([pack_shard((0, [counting]), directory, settings)], directory, settings)
+
+
+@pytest.fixture(scope="module")
+def rows_uri(tmp_path_factory):
+    uri = str(tmp_path_factory.mktemp("rows"))
+    write_split(uri, "train", 60, seed=1)
+    write_split(uri, "eval", 11, seed=2)
+    return uri
+
+
+def fit(rows_uri, batch=8, max_steps=30, split_class=PackedSplit, **change):
+    """Trains from scratch; returns the model and the record."""
+    settings = TrainSettings(**{**SETTINGS.__dict__, **change})
+    train, held_out = split_class(rows_uri, "train"), PackedSplit(rows_uri, "eval")
+    plan = plan_steps(train.rows, batch, 1000, max_steps)
+    model = Decoder(SHAPE, settings.seed)
+    trainer = Trainer(tf.distribute.get_strategy(), model, settings, plan)
+    return model, trainer.fit(train, held_out)
+
+
+@pytest.fixture(scope="module")
+def trained(rows_uri):
+    heard = []
+    progress.set_listener(lambda *report: heard.append(report))
+    try:
+        model, record = fit(rows_uri)
+    finally:
+        progress.set_listener(None)
+    return model, record, heard
+
+
+def test_the_loss_falls_from_guessing(trained):
+    _, record, _ = trained
+    before = record.eval_before.nll / record.eval_before.targets
+    after = record.eval_after.nll / record.eval_after.targets
+    assert before == pytest.approx(math.log(VOCAB), rel=0.05)
+    assert after < 0.75 * before
+    assert record.loss_curve[0][1] == pytest.approx(math.log(VOCAB), rel=0.05)
+    assert record.loss_curve[-1][1] < 0.75 * before
+
+
+def test_the_record_counts_what_was_trained(trained, rows_uri):
+    _, record, _ = trained
+    train, held_out = PackedSplit(rows_uri, "train"), PackedSplit(rows_uri, "eval")
+    assert [step for step, _ in record.loss_curve] == list(range(1, 31))
+    assert record.trained_slots == 30 * 8 * LENGTH
+    assert record.eval_before.targets == held_out.manifest["targets"]
+    assert record.eval_after.targets == held_out.manifest["targets"]
+    filled = train.manifest["targets"] / train.manifest["slots"]
+    assert 0.9 * filled < record.trained_targets / record.trained_slots <= 1.0
+
+
+def test_whole_epochs_train_every_target_as_often(rows_uri):
+    train = PackedSplit(rows_uri, "train")
+    _, record = fit(rows_uri, batch=train.rows, max_steps=3)
+    assert record.plan.epochs == 3
+    assert record.trained_targets == 3 * train.manifest["targets"]
+
+
+def test_the_held_out_loss_is_that_of_the_model_on_all_rows(trained, rows_uri):
+    model, record, _ = trained
+    held_out = PackedSplit(rows_uri, "eval")
+    nll, weight = nll_and_weight(model, held_out.read(np.arange(held_out.rows)))
+    assert record.eval_after.nll == pytest.approx(float(nll), rel=1e-5)
+    assert record.eval_after.targets == float(weight)
+
+
+def test_seconds_are_booked_by_phase(trained):
+    seconds = trained[1].seconds
+    assert set(seconds) == {"evaluate_before", "compile", "input", "steps", "evaluate_after"}
+    assert min(seconds.values()) > 0
+    assert seconds["compile"] > seconds["input"]  # the rows are in memory, tracing takes a second
+
+
+class SlowSplit(PackedSplit):
+    """Rows from a slow disk."""
+
+    def read(self, row_numbers):
+        time.sleep(0.1)
+        return super().read(row_numbers)
+
+
+def test_waiting_for_data_is_booked_as_input(rows_uri):
+    started = time.perf_counter()
+    _, record = fit(rows_uri, max_steps=15, split_class=SlowSplit)
+    seconds = record.seconds
+    assert seconds["input"] > 0.5  # 15 reads, some of them while the first step compiles
+    assert seconds["input"] > seconds["steps"]
+    assert sum(seconds.values()) < time.perf_counter() - started
+
+
+def test_progress_is_told_step_by_step(trained):
+    heard = trained[2]
+    assert [(done, total) for done, total, _ in heard] == [(i, 30) for i in range(1, 31)]
+    assert all("loss" in detail for _, _, detail in heard)
+
+
+def test_two_runs_give_the_same_weights_bit_by_bit(trained, rows_uri):
+    model, record, _ = trained
+    again, record_again = fit(rows_uri)
+    assert record_again.loss_curve == record.loss_curve
+    for a, b in zip(model.trainable_variables, again.trainable_variables, strict=True):
+        assert a.numpy().tobytes() == b.numpy().tobytes()
+
+
+def test_compiled_training_follows_the_same_losses(trained, rows_uri):
+    _, compiled = fit(rows_uri, jit_compile=True)
+    losses = [[loss for _, loss in record.loss_curve] for record in (trained[1], compiled)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+
+
+def test_a_run_that_diverges_stops_with_advice(rows_uri):
+    with pytest.raises(TokenmillError, match=r"diverged.*step \d+ of 30.*learning_rate"):
+        fit(rows_uri, learning_rate=1e30)
+
+
+@pytest.mark.parametrize(("steps", "fraction", "warmup"), [(100, 0.1, 10), (100, 0.0, 1)])
+def test_the_learning_rate_warms_up_and_ends_at_a_tenth(steps, fraction, warmup):
+    settings = TrainSettings(**{**SETTINGS.__dict__, "warmup_fraction": fraction})
+    optimizer = make_optimizer(settings, steps)
+    rates = []
+    for step in range(steps + 1):
+        optimizer.iterations.assign(step)
+        rates.append(float(optimizer.learning_rate))
+    peak = settings.learning_rate
+    assert max(rates) == rates[warmup] == pytest.approx(peak)
+    assert rates[: warmup + 1] == sorted(rates[: warmup + 1])
+    assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
+    assert rates[steps] == pytest.approx(0.1 * peak)
+
+
+def test_weight_decay_spares_biases_and_norms():
+    model = Decoder(SHAPE, 1)
+    for weight in model.trainable_variables:
+        weight.assign(np.ones(weight.shape))
+    optimizer = make_optimizer(SETTINGS, steps=100)
+    optimizer.build(model.trainable_variables)
+    optimizer.iterations.assign(10)  # the peak of the learning rate
+    optimizer.apply_gradients([(tf.zeros(w.shape), w) for w in model.trainable_variables])
+    decayed = 1.0 - SETTINGS.weight_decay * SETTINGS.learning_rate
+    for weight in model.trainable_variables:
+        expected = decayed if weight.ndim == 2 else 1.0
+        np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-6, err_msg=weight.path)
+
+
+# Devices can only be split before TensorFlow starts, so this runs in a process of its own. With
+# gradients clipped far below Adam's epsilon, the update is proportional to them, and a factor
+# that Adam would divide out shows in the losses.
+TWO_DEVICES = textwrap.dedent(
+    """
+    import json, sys
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+    from components.model_shape import ModelShape
+    from components.pack.rows import PackedSplit
+    from components.train.loop import Trainer, TrainSettings
+    from components.train.models.decoder import Decoder
+    from components.train.plan import plan_steps
+
+    uri, shape, settings = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
+    shape, settings = ModelShape(**shape), TrainSettings(**settings)
+    train, held_out = PackedSplit(uri, "train"), PackedSplit(uri, "eval")
+    plan = plan_steps(train.rows, 8, 1000, 20)
+    runs = []
+    mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    for strategy in (tf.distribute.get_strategy(), mirrored):
+        with strategy.scope():
+            model = Decoder(shape, settings.seed)
+        record = Trainer(strategy, model, settings, plan).fit(train, held_out)
+        runs.append({
+            "replicas": strategy.num_replicas_in_sync,
+            "losses": [loss for _, loss in record.loss_curve],
+            "evaluations": [record.eval_before, record.eval_after],
+            "targets": record.trained_targets,
+        })
+    print("RESULT", json.dumps(runs))
+    """
+)
+
+
+def test_two_devices_follow_the_losses_of_one(rows_uri):
+    settings = {**SETTINGS.__dict__, "clip_norm": 1e-6, "learning_rate": 0.1}
+    process = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            TWO_DEVICES,
+            rows_uri,
+            json.dumps(SHAPE.__dict__),
+            json.dumps(settings),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    (line,) = (x for x in process.stdout.splitlines() if x.startswith("RESULT"))
+    one, two = json.loads(line.removeprefix("RESULT"))
+    assert (one["replicas"], two["replicas"]) == (1, 2)
+    assert one["losses"][-1] < 0.95 * one["losses"][0]
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
+    np.testing.assert_allclose(two["evaluations"], one["evaluations"], rtol=1e-5)
+    assert two["targets"] == one["targets"]
