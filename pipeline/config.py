@@ -12,6 +12,7 @@ from components.model_shape import ModelShape
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Threshold = Annotated[float, Field(ge=0.0)] | Literal["off"] | None
 
 
 class _Section(BaseModel):
@@ -58,16 +59,65 @@ class ValidateSection(_Section):
 
 
 class CurateSection(_Section):
-    """Curation; a rule set to "off" does not run."""
+    """Curation.
 
-    min_characters: PositiveInt | Literal["off"] = 100
-    """Drop shorter documents (reason too_short)."""
-    min_letter_fraction: Fraction | Literal["off"] = 0.5
-    """Drop documents with a smaller share of letters among non-blank characters (few_letters)."""
-    max_duplicate_line_fraction: Fraction | Literal["off"] = 0.5
-    """Drop documents in which a larger share of lines repeats (repeated_lines; Gopher uses 0.3)."""
+    A threshold left out is what the rule set says; "off" switches the rule off; zero is a
+    threshold like any other. `tokenmill curate rules` lists rules, thresholds and sources.
+    """
+
+    rules: Literal["web", "technical-prose", "code-docs", "none"] = "technical-prose"
+    """The set of quality rules: what the papers say for web text, or milder ones."""
+    languages: tuple[str, ...] = ()
+    """ISO 639 codes of the languages to keep (reason wrong_language); empty keeps all."""
+    min_language_score: Fraction = 0.65
+    """Least probability of one of these languages (FineWeb's threshold)."""
+    mask: tuple[Literal["url", "email", "ip"], ...] = ()
+    """Personal data to replace by <URL>, <EMAIL>, <IP>."""
     exact_duplicates: Literal["drop", "keep"] = "drop"
-    """Drop documents whose text, blanks and case aside, was seen already (exact_duplicate)."""
+    """Copies that differ in blanks and case at most (reason exact_duplicate)."""
+    near_duplicates: Literal["drop", "keep"] = "drop"
+    """Copies with nearly the same word n-grams (reason near_duplicate)."""
+    near_duplicate_min_jaccard: Fraction = 0.8
+    near_duplicate_ngram_words: PositiveInt = 5
+    near_duplicate_bands: PositiveInt = 14
+    near_duplicate_rows: PositiveInt = 8
+    decontaminate: Literal["held-out", "train", "off"] = "held-out"
+    """Which split loses a document if both share a run of words (reason contaminated)."""
+    decontaminate_ngram_words: PositiveInt = 13
+    benchmark_files: tuple[str, ...] = ()
+    """Texts that must not occur in train: files as for corpus.input."""
+
+    min_words: Threshold = None
+    max_words: Threshold = None
+    min_mean_word_length: Threshold = None
+    max_mean_word_length: Threshold = None
+    max_symbols_per_word: Threshold = None
+    max_bullet_line_fraction: Threshold = None
+    max_ellipsis_line_fraction: Threshold = None
+    min_alphabetic_word_fraction: Threshold = None
+    min_stop_words: Threshold = None
+    min_letter_fraction: Threshold = None
+    max_digit_fraction: Threshold = None
+    min_sentences: Threshold = None
+    max_curly_brackets: Threshold = None
+    max_lorem_ipsum: Threshold = None
+    min_punctuated_line_fraction: Threshold = None
+    max_short_line_fraction: Threshold = None
+    max_repeated_line_characters: Threshold = None
+    max_line_feeds_per_word: Threshold = None
+    max_duplicate_line_fraction: Threshold = None
+    max_duplicate_paragraph_fraction: Threshold = None
+    max_duplicate_line_character_fraction: Threshold = None
+    max_duplicate_paragraph_character_fraction: Threshold = None
+    max_top_2gram_character_fraction: Threshold = None
+    max_top_3gram_character_fraction: Threshold = None
+    max_top_4gram_character_fraction: Threshold = None
+    max_duplicate_5gram_character_fraction: Threshold = None
+    max_duplicate_6gram_character_fraction: Threshold = None
+    max_duplicate_7gram_character_fraction: Threshold = None
+    max_duplicate_8gram_character_fraction: Threshold = None
+    max_duplicate_9gram_character_fraction: Threshold = None
+    max_duplicate_10gram_character_fraction: Threshold = None
 
 
 class TokenizerSection(_Section):

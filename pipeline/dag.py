@@ -10,7 +10,10 @@ from tfx.components import Evaluator, ExampleValidator, SchemaGen, StatisticsGen
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.base.base_node import BaseNode
 
+from components.curate.benchmarks import read_benchmarks
 from components.curate.component import Curator
+from components.curate.near_duplicates import NearDuplicateSettings
+from components.curate.rules import thresholds_of
 from components.curate.transforms import CurateSettings
 from components.errors import TokenmillError
 from components.evaluate.eval_config import make_eval_config
@@ -136,11 +139,30 @@ def read_settings(config: Config) -> ReadSettings:
 
 
 def curate_settings(config: Config) -> CurateSettings:
-    """The curate step's share; a rule that is off has no threshold."""
-    curate = config.curate.model_dump()
-    exact_duplicates = curate.pop("exact_duplicates")
-    thresholds = {key: float(value) for key, value in curate.items() if value != "off"}
-    return CurateSettings(thresholds, exact_duplicates, partitions=config.corpus.shards)
+    """The curate step's share, with the benchmark files read.
+
+    Raises:
+        TokenmillError: A benchmark file cannot be read.
+    """
+    curate = config.curate
+    near = NearDuplicateSettings(
+        min_jaccard=curate.near_duplicate_min_jaccard,
+        ngram_words=curate.near_duplicate_ngram_words,
+        bands=curate.near_duplicate_bands,
+        rows=curate.near_duplicate_rows,
+    )
+    return CurateSettings(
+        thresholds=thresholds_of(curate.rules, curate.model_dump()),
+        languages=curate.languages,
+        min_language_score=curate.min_language_score,
+        mask=curate.mask,
+        exact_duplicates=curate.exact_duplicates,
+        near_duplicates=near if curate.near_duplicates == "drop" else None,
+        decontaminate=curate.decontaminate,
+        decontaminate_ngram_words=curate.decontaminate_ngram_words,
+        benchmarks=read_benchmarks(curate.benchmark_files, read_settings(config)),
+        partitions=config.corpus.shards,
+    )
 
 
 def training_job(config: Config) -> TrainingJob:

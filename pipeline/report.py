@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from components.curate.decontaminate import CONTAMINATED
+from components.curate.deduplicate import EXACT_DUPLICATE, NEAR_DUPLICATE
 from components.ledger.component import LEDGER_NAME
 from components.ledger.ledger import usd
 from components.settle.component import REPORT_NAME as COST_NAME
@@ -20,7 +22,8 @@ def print_report(console: Console, steps: dict[str, StepRecord]) -> dict[str, An
     cost = read_output(steps["CostReport"], "settlement", COST_NAME)
     hardware, price = ledger["hardware"], ledger["cost"]["price_usd_per_chip_hour"]
     for title, table in (
-        ("Tokens by source (documents dropped, by reason)", _funnel_table(ledger)),
+        ("Tokens by source", _funnel_table(ledger)),
+        ("Dropped, by reason", _dropped_table(ledger)),
         (
             f"Cost on {hardware['chips']} x {hardware['chip']} at {usd(price)} per chip-hour "
             f"({ledger['cost']['price_source']})",
@@ -34,35 +37,57 @@ def print_report(console: Console, steps: dict[str, StepRecord]) -> dict[str, An
 
 
 def _funnel_table(ledger: dict[str, Any]) -> Table:
-    funnel = ledger["funnel"]
-    reasons = list(funnel["total"]["dropped"])
     table = Table(box=None)
     table.add_column("source")
-    columns = ("raw docs", "raw bytes", "~ tokens", *reasons, "curated", "tokens", "effective")
-    for name in columns:
-        table.add_column(name.replace("_", " "), justify="right")
+    for name in ("raw docs", "raw bytes", "~ tokens", "low quality", "copies", "contaminated",
+                 "curated docs", "tokens", "effective"):  # fmt: skip
+        table.add_column(name, justify="right")
+    funnel = ledger["funnel"]
     accounts = sorted(
         funnel["by_source"].items(), key=lambda item: (-item[1]["raw"]["bytes"], item[0])
     )
     for source, account in accounts:
-        table.add_row(source, *_funnel_cells(account, reasons))
+        table.add_row(escape(source), *_funnel_cells(account))
     table.add_section()
-    table.add_row("all", *_funnel_cells(funnel["total"], reasons), style="bold")
+    table.add_row("all", *_funnel_cells(funnel["total"]), style="bold")
     return table
 
 
-def _funnel_cells(account: dict[str, Any], reasons: list[str]) -> list[str]:
-    raw = account["raw"]
-    dropped = [account["dropped"].get(reason, {}).get("documents", 0) for reason in reasons]
+def _funnel_cells(account: dict[str, Any]) -> list[str]:
+    raw, dropped = account["raw"], account["dropped"]
+    by_kind = {
+        "copies": (EXACT_DUPLICATE, NEAR_DUPLICATE),
+        "contaminated": (CONTAMINATED,),
+    }
+    named = {reason for reasons in by_kind.values() for reason in reasons}
+    by_kind = {"low quality": tuple(r for r in dropped if r not in named), **by_kind}
+    gone = [sum(dropped[r]["documents"] for r in rs if r in dropped) for rs in by_kind.values()]
     return [
         count(raw["documents"]),
         megabytes(raw["bytes"]),
         count(raw["tokens_estimated"]),
-        *(f"-{count(d)}" if d else "" for d in dropped),
+        *(f"-{count(documents)}" if documents else "" for documents in gone),
         count(account["curated"]["documents"]),
         count(account["curated"]["tokens"]),
         count(account["train"]["effective_tokens"]),
     ]
+
+
+def _dropped_table(ledger: dict[str, Any]) -> Table:
+    table = Table(box=None)
+    table.add_column("reason")
+    for name in ("documents", "bytes", "~ tokens", "of raw bytes"):
+        table.add_column(name, justify="right")
+    total = ledger["funnel"]["total"]
+    for reason, numbers in sorted(total["dropped"].items(), key=lambda item: -item[1]["bytes"]):
+        table.add_row(
+            reason.replace("_", " "),
+            count(numbers["documents"]),
+            megabytes(numbers["bytes"]),
+            count(numbers["tokens_estimated"]),
+            f"{numbers['bytes'] / total['raw']['bytes']:.2%}",
+        )
+    return table
 
 
 def _cost_table(ledger: dict[str, Any], cost: dict[str, Any]) -> Table:

@@ -1,22 +1,14 @@
 """Curator: normalises, filters and deduplicates documents."""
 
-import json
 import os
-from dataclasses import asdict
 
 import apache_beam as beam
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.types import Channel, artifact_utils, component_spec
 
 from components.artifacts import Examples, RejectedDocuments
-from components.curate.transforms import (
-    COUNTS,
-    REJECTED,
-    Curate,
-    CurateSettings,
-    WriteRejected,
-    summarise,
-)
+from components.curate.account import WriteRejected, summarise
+from components.curate.transforms import COUNTS, MASKED, REJECTED, Curate, CurateSettings
 from components.documents import SPLITS, ReadDocuments, WriteDocuments, read_json, write_json
 from components.errors import TokenmillError
 
@@ -46,7 +38,7 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         curated = artifact_utils.get_single_instance(output_dict["curated_examples"])
         rejected = artifact_utils.get_single_instance(output_dict["rejected"])
-        settings = CurateSettings(**json.loads(exec_properties["settings"]))
+        settings = CurateSettings.from_json(exec_properties["settings"])
         shards = exec_properties["shards"]
         report_path = os.path.join(rejected.uri, REPORT_NAME)
         curated.split_names = examples.split_names
@@ -62,10 +54,12 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
             for split in SPLITS:
                 result[split] | f"Write[{split}]" >> WriteDocuments(curated.uri, split, shards)
             result[REJECTED] | "WriteRejected" >> WriteRejected(rejected.uri, shards)
+            masked = result[MASKED] | "MaskedToList" >> beam.combiners.ToList()
             (
                 result[COUNTS]
                 | "CountsToList" >> beam.combiners.ToList()
-                | "WriteReport" >> beam.Map(_write_report, report_path)
+                | "WriteReport"
+                >> beam.Map(_write_report, beam.pvalue.AsSingleton(masked), report_path)
             )
 
         report = read_json(report_path)
@@ -77,8 +71,8 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
             rejected.set_int_custom_property(name, dropped)
 
 
-def _write_report(counts, path: str) -> None:
-    write_json(path, summarise(counts))
+def _write_report(counts, masked, path: str) -> None:
+    write_json(path, summarise(counts, masked))
 
 
 def _check(report: dict) -> None:
@@ -114,7 +108,7 @@ class Curator(base_beam_component.BaseBeamComponent):
     def __init__(self, examples: Channel, settings: CurateSettings, shards: int):
         spec = CuratorSpec(
             examples=examples,
-            settings=json.dumps(asdict(settings), sort_keys=True),
+            settings=settings.to_json(),
             shards=shards,
             curated_examples=Channel(type=Examples),
             rejected=Channel(type=RejectedDocuments),

@@ -1,88 +1,95 @@
-"""Curation as Beam transforms over batches of documents.
+"""Curation in Beam, from documents as ingested to the ones worth a token.
+
+    normalise, mask -> language, quality rules -> exact copies -> near copies -> decontaminate
 
 Every document ends as kept or as rejected for exactly one reason, and is counted as such; the
-text that normalisation takes away is counted in bytes.
+text that normalisation takes away is counted in bytes. Elements are batches throughout.
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import apache_beam as beam
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from components.curate.normalise import content_key, normalise
-from components.curate.rules import EXACT_DUPLICATE, judge
-from components.documents import (
-    SPLITS,
-    document_batch,
-    stable_hash,
-    write_tfrecords,
+from components.curate.account import KEPT, Outcome, Rejected, add_outcomes, count_rejected
+from components.curate.decontaminate import Decontaminate, GivesWay
+from components.curate.deduplicate import (
+    CANDIDATE_SCHEMA,
+    Dropped,
+    FindNearDuplicates,
+    exact_copies,
+    merge_partition,
+    without,
 )
+from components.curate.language import identify
+from components.curate.mask import mask
+from components.curate.near_duplicates import NearDuplicateSettings
+from components.curate.normalise import content_key, normalise
+from components.curate.rules import RULES, judge
+from components.curate.text_columns import TextColumns
+from components.documents import SPLITS, document_batch, stable_hash
 
-KEPT = "kept"
 REJECTED = "rejected"
 COUNTS = "counts"
+MASKED = "masked"
 
-# Of a rejected document, as many characters stay in the record.
-_EXCERPT_CHARACTERS = 200
+WRONG_LANGUAGE = "wrong_language"
+EMPTY = "empty"
 
 
 @dataclass(frozen=True)
 class CurateSettings:
-    """Thresholds by rule setting (a rule without one is off), and what to do with copies."""
+    """What curation does.
+
+    Attributes:
+        thresholds: Threshold by rule setting; a rule without one is off.
+        languages: ISO 639 codes to keep; empty means all, and no identification.
+        min_language_score: Least probability of one of these languages, 0 to 1.
+        mask: Kinds of personal data to mask (mask.KINDS).
+        exact_duplicates: Whether copies go.
+        near_duplicates: How near copies are found; None keeps them.
+        decontaminate: Which split gives way where train and held-out text overlap.
+        decontaminate_ngram_words: Length of an overlap, in words.
+        benchmarks: Texts that must not occur in train.
+        partitions: Parts that are deduplicated side by side; one lies in memory at a time.
+    """
 
     thresholds: dict[str, float]
+    languages: tuple[str, ...]
+    min_language_score: float
+    mask: tuple[str, ...]
     exact_duplicates: Literal["drop", "keep"]
+    near_duplicates: NearDuplicateSettings | None
+    decontaminate: GivesWay
+    decontaminate_ngram_words: int
+    benchmarks: tuple[str, ...]
     partitions: int
 
+    def to_json(self) -> str:
+        """The same settings give the same text."""
+        return json.dumps(asdict(self), sort_keys=True)
 
-class Candidate(NamedTuple):
-    """A document that passed the rules, on its way through deduplication."""
-
-    split: str
-    doc_id: bytes
-    source: bytes
-    text: bytes
-    raw_bytes: int
-
-
-class Rejected(NamedTuple):
-    """A document that was dropped, and why."""
-
-    split: str
-    doc_id: bytes
-    source: bytes
-    excerpt: str
-    raw_bytes: int
-    reason: str
-    value: float
-    threshold: float
-    kept_copy: bytes
-
-    def as_json(self) -> bytes:
-        """One line of the rejected-documents file."""
-        record = self._asdict()
-        for key in ("doc_id", "source", "kept_copy"):
-            record[key] = record[key].decode()
-        return json.dumps(record, ensure_ascii=False, sort_keys=True).encode()
-
-
-class Outcome(NamedTuple):
-    """Documents and bytes of one (split, source, outcome); outcome is KEPT or a drop reason."""
-
-    documents: int
-    raw_bytes: int
-    kept_bytes: int
+    @classmethod
+    def from_json(cls, text: str) -> "CurateSettings":
+        """What `to_json` wrote."""
+        values = json.loads(text)
+        near = values["near_duplicates"]
+        values["near_duplicates"] = near and NearDuplicateSettings(**near)
+        for key in ("languages", "mask", "benchmarks"):
+            values[key] = tuple(values[key])
+        return cls(**values)
 
 
 class Curate(beam.PTransform):
     """{"train": batches, "eval": batches} -> kept documents by split, rejected ones, counts.
 
-    Outputs (a dict): "train" and "eval" (pa.RecordBatch), REJECTED (Rejected), COUNTS
-    (((split, source, outcome), Outcome), each key once).
+    Outputs (a dict): "train" and "eval" (pa.RecordBatch of documents), REJECTED (lists of
+    Rejected), COUNTS (((split, source, outcome), Outcome), each key once), MASKED ((kind, how
+    many)).
     """
 
     def __init__(self, settings: CurateSettings):
@@ -90,163 +97,182 @@ class Curate(beam.PTransform):
         self._settings = settings
 
     def expand(self, documents: dict[str, beam.PCollection]) -> dict[str, beam.PCollection]:
-        """Applies the rules to each batch, then deduplicates over both splits."""
+        """Judges batch by batch, then deduplicates over both splits, then decontaminates."""
         settings = self._settings
         judged = [
             documents[split]
             | f"Rules[{split}]"
-            >> beam.FlatMap(apply_rules, split, settings).with_outputs(KEPT, REJECTED)
+            >> beam.FlatMap(judge_batch, split, settings).with_outputs(REJECTED, MASKED, main=KEPT)
             for split in SPLITS
         ]
-        final = (
+        rejected = [branch[REJECTED] for branch in judged]
+        partitions = (
             [branch[KEPT] for branch in judged]
             | "Candidates" >> beam.Flatten()
             | "ByContent" >> beam.GroupByKey()
-            | "Deduplicate"
-            >> beam.FlatMap(deduplicate, settings).with_outputs(*SPLITS, REJECTED, COUNTS)
+            | "Merge" >> beam.MapTuple(lambda key, groups: (key, merge_partition(groups)))
         )
-        rejected = [*(branch[REJECTED] for branch in judged), final[REJECTED]] | beam.Flatten()
-        counts = (
-            [final[COUNTS], rejected | "CountRejected" >> beam.Map(_count_rejected)]
-            | "Counts" >> beam.Flatten()
-            | beam.CombinePerKey(_add_outcomes)
-        )
-        return {**{split: final[split] for split in SPLITS}, REJECTED: rejected, COUNTS: counts}
-
-
-def apply_rules(
-    batch: pa.RecordBatch, split: str, settings: CurateSettings
-) -> Iterator[beam.pvalue.TaggedOutput]:
-    """Normalises and judges a batch; candidates go out grouped by a partition of their content."""
-    partitions: dict[int, list[Candidate]] = {}
-    columns = [batch.column(i).to_pylist() for i in range(3)]
-    for doc_id, source, raw in zip(*columns, strict=True):
-        text = normalise(raw.decode())
-        verdict = judge(text, settings.thresholds)
-        if verdict is None:
-            data = text.encode()
-            partition = stable_hash(content_key(data)) % settings.partitions
-            candidate = Candidate(split, doc_id, source, data, len(raw))
-            partitions.setdefault(partition, []).append(candidate)
-        else:
-            excerpt = text[:_EXCERPT_CHARACTERS]
-            rejected = Rejected(
-                split, doc_id, source, excerpt, len(raw),
-                verdict.reason, verdict.value, verdict.threshold, b"",
-            )  # fmt: skip
-            yield beam.pvalue.TaggedOutput(REJECTED, rejected)
-    for item in partitions.items():
-        yield beam.pvalue.TaggedOutput(KEPT, item)
-
-
-def deduplicate(
-    partition: tuple[int, Iterable[list[Candidate]]], settings: CurateSettings
-) -> Iterator[beam.pvalue.TaggedOutput]:
-    """Keeps one copy of each text in a partition; copies always share a partition.
-
-    The copy that stays is an eval one if there is any (so that no eval text is trained on), and
-    of several the one with the smallest doc_id: an order that no scheduling can change.
-    """
-    candidates = [c for group in partition[1] for c in group]
-    candidates.sort(key=lambda c: (SPLITS.index(c.split) == 0, c.doc_id, c.text))
-    first: dict[bytes, Candidate] = {}
-    kept: list[Candidate] = []
-    for candidate in candidates:
         if settings.exact_duplicates == "drop":
-            winner = first.setdefault(content_key(candidate.text), candidate)
-            if winner is not candidate:
-                excerpt = candidate.text.decode()[:_EXCERPT_CHARACTERS]
-                rejected = Rejected(
-                    *candidate[:3], excerpt, candidate.raw_bytes, EXACT_DUPLICATE, 2, 1,
-                    winner.doc_id,
-                )  # fmt: skip
-                yield beam.pvalue.TaggedOutput(REJECTED, rejected)
-                continue
-        kept.append(candidate)
-    for split in SPLITS:
-        mine = [c for c in kept if c.split == split]
-        if mine:
-            batch = document_batch(
-                [c.doc_id for c in mine], [c.source for c in mine], [c.text for c in mine]
+            exact = partitions | "ExactCopies" >> beam.FlatMap(_drop_exact).with_outputs(
+                REJECTED, main=KEPT
             )
-            yield beam.pvalue.TaggedOutput(split, batch)
-        for source in sorted({c.source for c in mine}):
-            of_source = [c for c in mine if c.source == source]
-            outcome = Outcome(
-                len(of_source),
-                sum(c.raw_bytes for c in of_source),
-                sum(len(c.text) for c in of_source),
+            partitions = exact[KEPT]
+            rejected.append(exact[REJECTED])
+        if settings.near_duplicates is not None:
+            found = partitions | "NearCopies" >> FindNearDuplicates(
+                settings.near_duplicates, settings.partitions
             )
-            yield beam.pvalue.TaggedOutput(COUNTS, ((split, source.decode(), KEPT), outcome))
-
-
-def _count_rejected(rejected: Rejected):
-    key = (rejected.split, rejected.source.decode(), rejected.reason)
-    return key, Outcome(1, rejected.raw_bytes, 0)
-
-
-def _add_outcomes(outcomes: Iterable[Outcome]) -> Outcome:
-    totals = [0, 0, 0]
-    for outcome in outcomes:
-        for i, value in enumerate(outcome):
-            totals[i] += value
-    return Outcome(*totals)
-
-
-class WriteRejected(beam.PTransform):
-    """Writes rejected documents as sorted shards of JSON records (gzipped TFRecord)."""
-
-    def __init__(self, directory: str, shards: int):
-        super().__init__()
-        self._directory, self._shards = directory, shards
-
-    def expand(self, rejected: beam.PCollection) -> beam.PCollection:
-        """PCollection of Rejected -> PCollection of the records written per file."""
-        directory, shards = self._directory, self._shards
-        return (
-            rejected
-            | "Shard" >> beam.Map(lambda r, n: (stable_hash(r.doc_id) % n, r), shards)
-            | "Group" >> beam.GroupByKey()
-            | "Write" >> beam.Map(_write_rejected, directory, shards)
+            near = (
+                {"batch": partitions, "dropped": found}
+                | "JoinNear" >> beam.CoGroupByKey()
+                | "DropNear" >> beam.FlatMap(_drop_near).with_outputs(REJECTED, main=KEPT)
+            )
+            partitions = near[KEPT]
+            rejected.append(near[REJECTED])
+        by_split = partitions | "BySplit" >> beam.FlatMap(_by_split).with_outputs(*SPLITS)
+        clean = {split: by_split[split] for split in SPLITS} | "Decontaminate" >> Decontaminate(
+            settings.decontaminate, settings.decontaminate_ngram_words, settings.benchmarks
         )
+        if REJECTED in clean:
+            rejected.append(clean[REJECTED] | "Contaminated" >> beam.MapTuple(_as_rejected))
+        all_rejected = rejected | "AllRejected" >> beam.Flatten()
+        counts = (
+            [
+                *(
+                    clean[split] | f"CountKept[{split}]" >> beam.FlatMap(_count_kept, split)
+                    for split in SPLITS
+                ),
+                all_rejected | "CountRejected" >> beam.FlatMap(count_rejected),
+            ]
+            | "Counts" >> beam.Flatten()
+            | beam.CombinePerKey(add_outcomes)
+        )
+        masked = (
+            [branch[MASKED] for branch in judged]
+            | "Masked" >> beam.Flatten()
+            | "SumMasked" >> beam.CombinePerKey(sum)
+        )
+        kept = {
+            split: clean[split] | f"Documents[{split}]" >> beam.Map(_as_documents)
+            for split in SPLITS
+        }
+        return {**kept, REJECTED: all_rejected, COUNTS: counts, MASKED: masked}
 
 
-def _write_rejected(item: tuple[int, Iterable[Rejected]], directory: str, shards: int) -> int:
-    shard, rejected = item
-    lines = sorted(r.as_json() for r in rejected)
-    write_tfrecords(
-        os.path.join(directory, f"rejected-{shard:05d}-of-{shards:05d}.gz"), lines, gzip=True
-    )
-    return len(lines)
+def judge_batch(batch: pa.RecordBatch, split: str, settings: CurateSettings) -> Iterator[Any]:
+    """Normalises and judges a batch; what passes goes on in parts by a hash of the content."""
+    doc_ids, sources, raw = (batch.column(i).to_pylist() for i in range(3))
+    texts = [normalise(text.decode()) for text in raw]
+    if settings.mask:
+        texts, masked = _mask_all(texts, settings.mask)
+        for item in masked.items():
+            yield beam.pvalue.TaggedOutput(MASKED, item)
+    verdicts = judge_texts(texts, settings)
+    rejected = [
+        Rejected(split, doc_ids[i], sources[i], texts[i], len(raw[i]), *verdicts[i], b"")
+        for i in sorted(verdicts)
+    ]
+    if rejected:
+        yield beam.pvalue.TaggedOutput(REJECTED, [r.shortened() for r in rejected])
+    partitions: dict[int, list[int]] = {}
+    encoded = [text.encode() for text in texts]
+    for i, text in enumerate(encoded):
+        if i not in verdicts:
+            key = stable_hash(content_key(text)) % settings.partitions
+            partitions.setdefault(key, []).append(i)
+    for key, places in partitions.items():
+        columns = (
+            [split == "train"] * len(places),
+            [doc_ids[i] for i in places],
+            [sources[i] for i in places],
+            [encoded[i] for i in places],
+            [len(raw[i]) for i in places],
+        )
+        arrays = [pa.array(c, f.type) for c, f in zip(columns, CANDIDATE_SCHEMA, strict=True)]
+        yield key, pa.RecordBatch.from_arrays(arrays, schema=CANDIDATE_SCHEMA)
 
 
-def summarise(counts: Iterable[tuple[tuple[str, str, str], Outcome]]) -> dict:
-    """Counts as one JSON document: per split, per source, in = kept + dropped by reason.
-
-    Bytes of dropped documents are as they came in; a kept document has `bytes` after
-    normalisation and `raw_bytes` before.
-    """
-    splits: dict[str, dict] = {split: {"by_source": {}} for split in SPLITS}
-    total: dict = _empty_account()
-    for (split, source, outcome), numbers in sorted(counts):
-        by_source = splits[split]["by_source"].setdefault(source, _empty_account())
-        for account in (total, by_source):
-            account["in"]["documents"] += numbers.documents
-            account["in"]["bytes"] += numbers.raw_bytes
-            if outcome == KEPT:
-                account["kept"]["documents"] += numbers.documents
-                account["kept"]["bytes"] += numbers.kept_bytes
-                account["kept"]["raw_bytes"] += numbers.raw_bytes
-            else:
-                dropped = account["dropped"].setdefault(outcome, {"documents": 0, "bytes": 0})
-                dropped["documents"] += numbers.documents
-                dropped["bytes"] += numbers.raw_bytes
-    return {"total": total, "splits": splits}
+def judge_texts(texts: list[str], settings: CurateSettings) -> dict[int, tuple[str, float, float]]:
+    """(reason, value, threshold) of each text that is dropped, by its place in the list."""
+    found = {i: (EMPTY, 0.0, 1.0) for i, text in enumerate(texts) if not text}
+    if settings.languages:
+        for i, (language, score) in enumerate(identify(texts)):
+            score = score if language in settings.languages else 0.0
+            if score < settings.min_language_score:
+                found.setdefault(i, (WRONG_LANGUAGE, score, settings.min_language_score))
+    verdicts = judge(TextColumns(texts), settings.thresholds)
+    for i in (verdicts.rule >= 0).nonzero()[0].tolist():
+        reason = RULES[verdicts.rule[i]].reason
+        value, threshold = float(verdicts.value[i]), float(verdicts.threshold[i])
+        found.setdefault(i, (reason, value, threshold))
+    return found
 
 
-def _empty_account() -> dict:
-    return {
-        "in": {"documents": 0, "bytes": 0},
-        "kept": {"documents": 0, "bytes": 0, "raw_bytes": 0},
-        "dropped": {},
-    }
+def _mask_all(texts: list[str], kinds: Iterable[str]) -> tuple[list[str], dict[str, int]]:
+    totals: dict[str, int] = {}
+    masked = []
+    for text in texts:
+        text, counts = mask(text, kinds)
+        masked.append(text)
+        for kind, count in counts.items():
+            totals[kind] = totals.get(kind, 0) + count
+    return masked, totals
+
+
+def _drop_exact(item: tuple[int, pa.RecordBatch]) -> Iterator[Any]:
+    key, batch = item
+    dropped = exact_copies(batch)
+    if dropped:
+        yield beam.pvalue.TaggedOutput(REJECTED, _as_rejected(batch, dropped))
+    yield key, without(batch, dropped)
+
+
+def _drop_near(item: tuple[int, dict[str, Any]]) -> Iterator[Any]:
+    key, joined = item
+    dropped = [d for group in joined["dropped"] for d in group]
+    for batch in joined["batch"]:
+        if dropped:
+            yield beam.pvalue.TaggedOutput(REJECTED, _as_rejected(batch, dropped))
+        yield key, without(batch, dropped)
+
+
+def _as_rejected(batch: pa.RecordBatch, dropped: list[Dropped]) -> list[Rejected]:
+    rows = batch.take(pa.array([d.place for d in dropped], pa.int64())).to_pylist()
+    return [
+        Rejected(
+            "train" if row["is_train"] else "eval",
+            row["doc_id"],
+            row["source"],
+            row["text"].decode(),
+            row["raw_bytes"],
+            *d[1:],
+        ).shortened()
+        for row, d in zip(rows, dropped, strict=True)
+    ]
+
+
+def _by_split(item: tuple[int, pa.RecordBatch]) -> Iterator[beam.pvalue.TaggedOutput]:
+    batch = item[1]
+    for split in SPLITS:
+        is_train = batch.column(0)
+        mine = batch.filter(is_train if split == "train" else pc.invert(is_train))
+        if mine.num_rows:
+            yield beam.pvalue.TaggedOutput(split, mine)
+
+
+def _as_documents(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return document_batch(*(batch.column(i).to_pylist() for i in (1, 2, 3)))
+
+
+def _count_kept(
+    batch: pa.RecordBatch, split: str
+) -> Iterator[tuple[tuple[str, str, str], Outcome]]:
+    by_source: dict[bytes, list[int]] = {}
+    columns = (batch.column(i).to_pylist() for i in (2, 3, 4))
+    for source, text, raw_bytes in zip(*columns, strict=True):
+        totals = by_source.setdefault(source, [0, 0, 0])
+        totals[0] += 1
+        totals[1] += raw_bytes
+        totals[2] += len(text)
+    for source, totals in by_source.items():
+        yield (split, source.decode(), KEPT), Outcome(*totals)

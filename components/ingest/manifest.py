@@ -50,8 +50,12 @@ def bare_suffix(path: str) -> str:
     return os.path.splitext(lower)[1]
 
 
-def list_inputs(inputs: Sequence[str]) -> list[InputFile]:
+def list_inputs(inputs: Sequence[str], option: str = "--input") -> list[InputFile]:
     """Resolves files, directories (walked, known suffixes only) and globs.
+
+    Args:
+        inputs: What the user named.
+        option: Where the user named it, for messages.
 
     Raises:
         TokenmillError: A path matches nothing, or nothing at all is there to read.
@@ -61,7 +65,7 @@ def list_inputs(inputs: Sequence[str]) -> list[InputFile]:
         matches = _match(pattern)
         if not matches:
             raise TokenmillError(
-                f"--input {pattern}: no such file, and no directory with text files in it.",
+                f"{option} {pattern}: no such file, and no directory with text files in it.",
                 f"Files read from a directory: {', '.join(JSON_LINES_SUFFIXES + TEXT_SUFFIXES)}, "
                 f"each also with {', '.join(COMPRESSION_SUFFIXES)}.",
             )

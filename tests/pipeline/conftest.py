@@ -19,6 +19,9 @@ name = "slice"
 eval_fraction = 0.1
 shards = 2
 
+[curate]
+rules = "code-docs"
+
 [tokenizer]
 vocab_size = 1200
 

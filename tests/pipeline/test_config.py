@@ -31,7 +31,7 @@ def test_config_is_frozen():
 
 
 def test_dump_reads_back_as_the_same_config(tmp_path):
-    config = load_config("gpt2-small", overrides=["curate.min_characters=off", "run.seed=7"])
+    config = load_config("gpt2-small", overrides=["curate.min_words=off", "run.seed=7"])
     path = tmp_path / "config.toml"
     path.write_text(dump_config(config), encoding="utf-8")
     assert load_config(config_path=str(path)) == config
@@ -54,8 +54,8 @@ def test_overrides_later_wins_and_bare_words_are_strings():
         ("train.epochs=-1", ["train.epochs = -1", "greater than 0"]),
         ("train.task=causal_lm", ["train.task", "causal-lm, masked-lm", "did you mean causal-lm?"]),
         ("model.heads=3", ["n_heads = 3", "256"]),
-        ("curate.min_characters=-5", ["curate.min_characters = -5", "greater than 0"]),
-        ("curate.min_characters=of", ["curate.min_characters = 'of'", "off"]),
+        ("curate.min_words=-5", ["curate.min_words = -5", "greater than or equal to 0"]),
+        ("curate.min_words=of", ["curate.min_words = 'of'", "off"]),
         ("run.name=No Spaces", ["run.name", "pattern"]),
         ("cost.hidden_cost_multiplier_low=9", ["hidden_cost_multiplier_low = 9", "5"]),
         ("epochs=1", ["section.key=value"]),

@@ -1,0 +1,132 @@
+"""The account of curation: what was kept, what was dropped, and why."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import apache_beam as beam
+
+from components.documents import SPLITS, stable_hash, write_tfrecords
+
+KEPT = "kept"
+
+# Of a rejected document, as many characters stay in the record.
+_EXCERPT_CHARACTERS = 200
+
+
+class Rejected(NamedTuple):
+    """A document that was dropped, and why; `kept_copy` is the id of the copy that stays."""
+
+    split: str
+    doc_id: bytes
+    source: bytes
+    excerpt: str
+    raw_bytes: int
+    reason: str
+    value: float
+    threshold: float
+    kept_copy: bytes
+
+    def shortened(self) -> "Rejected":
+        """The same with the beginning of the text only."""
+        return self._replace(excerpt=self.excerpt[:_EXCERPT_CHARACTERS])
+
+    def as_json(self) -> bytes:
+        """One line of the rejected-documents file."""
+        record = self._asdict()
+        for key in ("doc_id", "source", "kept_copy"):
+            record[key] = record[key].decode()
+        return json.dumps(record, ensure_ascii=False, sort_keys=True).encode()
+
+
+class Outcome(NamedTuple):
+    """Documents and bytes of one (split, source, outcome); outcome is KEPT or a drop reason."""
+
+    documents: int
+    raw_bytes: int
+    kept_bytes: int
+
+
+def count_rejected(
+    rejected: list[Rejected],
+) -> Iterator[tuple[tuple[str, str, str], Outcome]]:
+    """((split, source, reason), Outcome) of each."""
+    for r in rejected:
+        yield (r.split, r.source.decode(), r.reason), Outcome(1, r.raw_bytes, 0)
+
+
+def add_outcomes(outcomes: Iterable[Outcome]) -> Outcome:
+    """Their sum."""
+    totals = [0, 0, 0]
+    for outcome in outcomes:
+        for i, value in enumerate(outcome):
+            totals[i] += value
+    return Outcome(*totals)
+
+
+class WriteRejected(beam.PTransform):
+    """Writes rejected documents as sorted shards of JSON records (gzipped TFRecord)."""
+
+    def __init__(self, directory: str, shards: int):
+        super().__init__()
+        self._directory, self._shards = directory, shards
+
+    def expand(self, rejected: beam.PCollection) -> beam.PCollection:
+        """PCollection of lists of Rejected -> PCollection of the records written per file."""
+        directory, shards = self._directory, self._shards
+        return (
+            rejected
+            | "Shard" >> beam.FlatMap(_by_shard, shards)
+            | "Group" >> beam.GroupByKey()
+            | "Write" >> beam.Map(_write_shard, directory, shards)
+        )
+
+
+def _by_shard(rejected: list[Rejected], shards: int) -> Iterator[tuple[int, list[bytes]]]:
+    lines: dict[int, list[bytes]] = {}
+    for r in rejected:
+        lines.setdefault(stable_hash(r.doc_id) % shards, []).append(r.as_json())
+    yield from lines.items()
+
+
+def _write_shard(item: tuple[int, Iterable[list[bytes]]], directory: str, shards: int) -> int:
+    shard, groups = item
+    lines = sorted(line for group in groups for line in group)
+    path = os.path.join(directory, f"rejected-{shard:05d}-of-{shards:05d}.gz")
+    write_tfrecords(path, lines, gzip=True)
+    return len(lines)
+
+
+def summarise(
+    counts: Iterable[tuple[tuple[str, str, str], Outcome]], masked: Iterable[tuple[str, int]] = ()
+) -> dict:
+    """Counts as one JSON document: per split, per source, in = kept + dropped by reason.
+
+    Bytes of dropped documents are as they came in; a kept document has `bytes` after
+    normalisation and `raw_bytes` before. `masked` is how many of each kind were masked.
+    """
+    splits: dict[str, dict] = {split: {"by_source": {}} for split in SPLITS}
+    total: dict = _empty_account()
+    for (split, source, outcome), numbers in sorted(counts):
+        by_source = splits[split]["by_source"].setdefault(source, _empty_account())
+        for account in (total, by_source):
+            account["in"]["documents"] += numbers.documents
+            account["in"]["bytes"] += numbers.raw_bytes
+            if outcome == KEPT:
+                account["kept"]["documents"] += numbers.documents
+                account["kept"]["bytes"] += numbers.kept_bytes
+                account["kept"]["raw_bytes"] += numbers.raw_bytes
+            else:
+                dropped = account["dropped"].setdefault(outcome, {"documents": 0, "bytes": 0})
+                dropped["documents"] += numbers.documents
+                dropped["bytes"] += numbers.raw_bytes
+    return {"total": total, "splits": splits, "masked": dict(sorted(masked))}
+
+
+def _empty_account() -> dict:
+    return {
+        "in": {"documents": 0, "bytes": 0},
+        "kept": {"documents": 0, "bytes": 0, "raw_bytes": 0},
+        "dropped": {},
+    }

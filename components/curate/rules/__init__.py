@@ -1,0 +1,73 @@
+"""Quality rules, one file a family; each measures all documents of a batch at once.
+
+A rule drops a document whose value is beyond its threshold, and the rejected document records the
+rule's reason, the value and the threshold. Thresholds come in named sets for kinds of text; the
+numbers that the papers give are the set `web`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from components.curate.rules import c4, fineweb, gopher, repetition
+from components.curate.rules.rule import Rule
+from components.curate.text_columns import TextColumns
+
+# In the order in which they are asked: the first that drops a document gives the reason.
+RULES: tuple[Rule, ...] = (*gopher.RULES, *c4.RULES, *fineweb.RULES, *repetition.RULES)
+RULE_SETS = ("web", "technical-prose", "code-docs", "none")
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What the rules say of a batch.
+
+    Attributes:
+        rule: int64 [documents], index into RULES of the rule that drops it; -1 if it stays.
+        value: float64 [documents], what that rule measured (NaN if it stays).
+        threshold: float64 [documents], what it is held against (NaN if it stays).
+    """
+
+    rule: np.ndarray
+    value: np.ndarray
+    threshold: np.ndarray
+
+
+def thresholds_of(rule_set: str, overrides: Mapping[str, float | str | None]) -> dict[str, float]:
+    """Threshold by setting: those of the set, with the overrides on top.
+
+    Args:
+        rule_set: One of RULE_SETS.
+        overrides: By setting: a number, "off", or None for what the set says. Zero is a
+            threshold like any other.
+    """
+    thresholds = {}
+    for rule in RULES:
+        override = overrides.get(rule.setting)
+        value = rule.thresholds.get(rule_set) if override is None else override
+        if value is not None and value != "off":
+            thresholds[rule.setting] = float(value)
+    return thresholds
+
+
+def judge(columns: TextColumns, thresholds: Mapping[str, float]) -> Verdicts:
+    """The first rule that drops each document.
+
+    Args:
+        columns: The normalised texts.
+        thresholds: By setting; a rule without one does not run.
+    """
+    count = columns.documents
+    verdicts = Verdicts(np.full(count, -1), np.full(count, np.nan), np.full(count, np.nan))
+    for index, rule in enumerate(RULES):
+        threshold = thresholds.get(rule.setting)
+        if threshold is None:
+            continue
+        values = rule.measure(columns)
+        drops = values < threshold if rule.drop_if == "below" else values > threshold
+        new = drops & (verdicts.rule < 0)
+        verdicts.rule[new] = index
+        verdicts.value[new] = values[new]
+        verdicts.threshold[new] = threshold
+    return verdicts

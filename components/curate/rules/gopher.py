@@ -1,0 +1,129 @@
+"""Quality rules of Gopher (Rae et al. 2021, "Scaling Language Models", appendix A1.1)."""
+
+import numpy as np
+
+from components.curate.rules.rule import Rule, fraction, sets
+from components.curate.text_columns import DIGIT, LETTER, Spans, TextColumns
+
+_SOURCE = "Rae et al. 2021, A1.1"
+_STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+_BULLETS = "•‣▪▫◦*-"
+
+
+def _word_count(columns: TextColumns) -> np.ndarray:
+    return columns.words.count.astype(np.float64)
+
+
+def _mean_word_length(columns: TextColumns) -> np.ndarray:
+    words = columns.words
+    return fraction(columns.solid_characters, words.count)
+
+
+def _symbols_per_word(columns: TextColumns) -> np.ndarray:
+    """Hashes and ellipses ("..." or "…") a word."""
+    codes, words = columns.codes, columns.words
+    hashes = columns.count(codes == ord("#"))
+    dots = codes == ord(".")
+    # An ellipsis counts once, at its first dot: three dots with none before them.
+    starts = dots.copy()
+    starts[:-2] &= dots[1:-1] & dots[2:]
+    starts[-2:] = False
+    starts[1:] &= ~dots[:-1]
+    ellipses = columns.count(starts | (codes == ord("…")))
+    return fraction(np.maximum(hashes, ellipses).astype(np.float64), words.count)
+
+
+def _bullet_lines(columns: TextColumns) -> np.ndarray:
+    lines = columns.lines
+    bullets = np.isin(columns.codes[lines.start], [ord(c) for c in _BULLETS])
+    return fraction(lines.sum(bullets), lines.count)
+
+
+def _ellipsis_lines(columns: TextColumns) -> np.ndarray:
+    lines, codes = columns.lines, columns.codes
+    last = codes[lines.end - 1]
+    dots = last == ord(".")
+    for back in (2, 3):
+        long_enough = lines.length >= back
+        dots &= long_enough & (codes[np.maximum(lines.end - back, 0)] == ord("."))
+    return fraction(lines.sum(dots | (last == ord("…"))), lines.count)
+
+
+def _alphabetic_words(columns: TextColumns) -> np.ndarray:
+    """Share of the words with a letter in them."""
+    return fraction(columns.words.sum(_has_letter(columns, columns.words)), columns.words.count)
+
+
+def _has_letter(columns: TextColumns, spans: Spans) -> np.ndarray:
+    letters = np.concatenate(([0], np.cumsum((columns.classes & LETTER) > 0, dtype=np.int64)))
+    return letters[spans.end] > letters[spans.start]
+
+
+def _stop_words(columns: TextColumns) -> np.ndarray:
+    """How many of the eight stop words occur, in lower or title case."""
+    forms = [*_STOP_WORDS, *(w.title() for w in _STOP_WORDS)]
+    needles = TextColumns(forms)
+    needle_hashes = needles.hash_spans(needles.words)
+    words = columns.words
+    hashes = columns.word_hashes
+    order = np.argsort(needle_hashes)
+    place = np.minimum(np.searchsorted(needle_hashes, hashes, sorter=order), len(order) - 1)
+    found = needle_hashes[order][place] == hashes
+    kind = order[place[found]] % len(_STOP_WORDS)
+    seen = np.zeros((columns.documents, len(_STOP_WORDS)), bool)
+    seen[words.document[found], kind] = True
+    return seen.sum(axis=1).astype(np.float64)
+
+
+def _letter_fraction(columns: TextColumns) -> np.ndarray:
+    """Letters among the characters that are not blank."""
+    letters = columns.count((columns.classes & LETTER) > 0).astype(np.float64)
+    return fraction(letters, columns.solid_characters)
+
+
+def _digit_fraction(columns: TextColumns) -> np.ndarray:
+    """Digits among the characters that are not blank."""
+    digits = columns.count((columns.classes & DIGIT) > 0).astype(np.float64)
+    return fraction(digits, columns.solid_characters)
+
+
+RULES = (
+    Rule("too_few_words", "min_words", _word_count, "below", _SOURCE, sets(50, 30, 10)),
+    Rule("too_many_words", "max_words", _word_count, "above", _SOURCE, sets(1e5, 1e5, 1e5)),
+    Rule("short_words", "min_mean_word_length", _mean_word_length, "below", _SOURCE, sets(3, 3, 2)),
+    Rule(
+        "long_words", "max_mean_word_length", _mean_word_length, "above", _SOURCE, sets(10, 12, 25)
+    ),
+    Rule(
+        "symbols", "max_symbols_per_word", _symbols_per_word, "above", _SOURCE, sets(0.1, 0.1, 0.5)
+    ),
+    Rule("bullets", "max_bullet_line_fraction", _bullet_lines, "above", _SOURCE, sets(0.9, 0.9)),
+    Rule(
+        "ellipses", "max_ellipsis_line_fraction", _ellipsis_lines, "above", _SOURCE, sets(0.3, 0.3)
+    ),
+    Rule(
+        "few_alphabetic_words",
+        "min_alphabetic_word_fraction",
+        _alphabetic_words,
+        "below",
+        _SOURCE,
+        sets(0.8, 0.7, 0.4),
+    ),
+    Rule("few_stop_words", "min_stop_words", _stop_words, "below", _SOURCE, sets(2, 2, 1)),
+    Rule(
+        "few_letters",
+        "min_letter_fraction",
+        _letter_fraction,
+        "below",
+        "ours: tables of numbers and markup",
+        sets(prose=0.6, code_docs=0.5),
+    ),
+    Rule(
+        "many_digits",
+        "max_digit_fraction",
+        _digit_fraction,
+        "above",
+        "ours: tables of numbers",
+        sets(prose=0.3, code_docs=0.3),
+    ),
+)

@@ -1,0 +1,43 @@
+"""What a quality rule is."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from components.curate.text_columns import TextColumns
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A named measure of documents and the side on which they are dropped.
+
+    Attributes:
+        reason: The drop reason, as counted and reported.
+        setting: The key of the [curate] section that holds the threshold.
+        measure: Batch -> float64 [documents].
+        drop_if: Whether values below or above the threshold are dropped.
+        source: Where the rule and the threshold of the set `web` come from.
+        thresholds: Threshold by rule set; a set without one does not use the rule.
+    """
+
+    reason: str
+    setting: str
+    measure: Callable[[TextColumns], np.ndarray]
+    drop_if: Literal["below", "above"]
+    source: str
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+
+def fraction(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Part / whole, 0 where the whole is 0."""
+    return np.divide(part, whole, out=np.zeros(len(whole)), where=whole > 0)
+
+
+def sets(
+    web: float | None = None, prose: float | None = None, code_docs: float | None = None
+) -> dict[str, float]:
+    """Thresholds by rule set; None leaves the rule out of the set."""
+    named = {"web": web, "technical-prose": prose, "code-docs": code_docs}
+    return {name: value for name, value in named.items() if value is not None}

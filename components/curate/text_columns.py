@@ -1,0 +1,197 @@
+"""A batch of texts as NumPy columns: characters, words and lines of all documents at once.
+
+Every quality measure is then a few array operations over the batch instead of a Python loop over
+characters. Hashes of words, lines and n-grams come from one prefix sum over the characters.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+# Classes of characters, as bits.
+LETTER, DIGIT, BLANK, LINE_FEED = 1, 2, 4, 8
+
+_UNICODE = 0x110000
+# An odd multiplier is invertible modulo 2^64, which lets a span's hash be taken out of a prefix
+# sum (this is the 64-bit FNV prime; any odd number with mixed bits would do).
+_BASE = np.uint64(0x100000001B3)
+_BASE_INVERSE = np.uint64(pow(0x100000001B3, -1, 2**64))
+
+
+@functools.cache
+def character_classes() -> np.ndarray:
+    """uint8 [0x110000]: the class bits of each code point, as Python's str methods see them."""
+    classes = np.zeros(_UNICODE, np.uint8)
+    for code in range(_UNICODE):
+        character = chr(code)
+        if character.isalpha():
+            classes[code] = LETTER
+        elif character.isdigit():
+            classes[code] = DIGIT
+        elif character.isspace():
+            classes[code] = BLANK
+    classes[ord("\n")] |= LINE_FEED
+    return classes
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Words or lines of a batch, in order: characters [start, end) and the document they are of.
+
+    Attributes:
+        start: int64 [spans].
+        end: int64 [spans].
+        document: int64 [spans], not decreasing.
+        first: int64 [documents + 1]; document i has the spans first[i] .. first[i + 1] - 1.
+    """
+
+    start: np.ndarray
+    end: np.ndarray
+    document: np.ndarray
+    first: np.ndarray
+
+    @property
+    def count(self) -> np.ndarray:
+        """Spans of each document, int64 [documents]."""
+        return np.diff(self.first)
+
+    @property
+    def length(self) -> np.ndarray:
+        """Characters of each span, int64 [spans]."""
+        return self.end - self.start
+
+    def take(self, keep: np.ndarray) -> "Spans":
+        """The spans where `keep` (bool [spans]) holds."""
+        document = self.document[keep]
+        counts = np.bincount(document, minlength=len(self.first) - 1)
+        return Spans(self.start[keep], self.end[keep], document, _offsets(counts))
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """Sums of per-span values by document, float64 [documents]."""
+        return np.bincount(self.document, weights=values, minlength=len(self.first) - 1)
+
+
+class TextColumns:
+    """The columns of a batch.
+
+    Args:
+        texts: The documents.
+    """
+
+    def __init__(self, texts: Sequence[str]):
+        self.documents = len(texts)
+        self.codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
+        self.first = _offsets(np.array([len(t) for t in texts], np.int64))
+        self.classes = character_classes()[self.codes]
+        # By n, filled in by the repetition rules, which build each n on the one below.
+        self.repeated_ngrams: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    @property
+    def characters(self) -> np.ndarray:
+        """Characters of each document, int64 [documents]."""
+        return np.diff(self.first)
+
+    def count(self, flags: np.ndarray) -> np.ndarray:
+        """How many flags (bool [characters]) are set in each document, int64 [documents]."""
+        return np.diff(np.concatenate(([0], np.cumsum(flags, dtype=np.int64)))[self.first])
+
+    @functools.cached_property
+    def words(self) -> Spans:
+        """Maximal runs of characters that are not blank."""
+        return self._runs((self.classes & BLANK) == 0)
+
+    @functools.cached_property
+    def lines(self) -> Spans:
+        """Lines without surrounding blanks; empty ones are left out."""
+        runs = self._runs((self.classes & LINE_FEED) == 0)
+        words = self.words
+        # A line's text runs from its first word to its last; a line without a word is blank.
+        first = np.searchsorted(words.start, runs.start, side="left")
+        last = np.searchsorted(words.start, runs.end, side="left") - 1
+        full = last >= first
+        trimmed = Spans(
+            words.start[np.minimum(first, len(words.start) - 1)] if len(words.start) else first,
+            words.end[last] if len(words.end) else last,
+            runs.document,
+            runs.first,
+        )
+        return trimmed.take(full)
+
+    @functools.cached_property
+    def word_hashes(self) -> np.ndarray:
+        """uint64 [words]."""
+        return self.hash_spans(self.words)
+
+    @functools.cached_property
+    def solid_characters(self) -> np.ndarray:
+        """Characters of each document that are not blank, float64 [documents]."""
+        return self.words.sum(self.words.length)
+
+    def _runs(self, inside: np.ndarray) -> Spans:
+        """Maximal runs of `inside` (bool [characters]) that do not cross documents."""
+        begins = inside.copy()
+        begins[1:] &= ~inside[:-1]
+        ends = inside.copy()
+        ends[:-1] &= ~inside[1:]
+        edges = self.first[1:-1]
+        edges = edges[(edges > 0) & (edges < len(inside))]
+        begins[edges] = inside[edges]
+        ends[edges - 1] = inside[edges - 1]
+        start = np.flatnonzero(begins)
+        document = np.searchsorted(self.first, start, side="right") - 1
+        counts = np.bincount(document, minlength=self.documents)
+        return Spans(start, np.flatnonzero(ends) + 1, document, _offsets(counts))
+
+    @functools.cached_property
+    def _powers(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        size = len(self.codes) + 1
+        powers = np.full(size, _BASE, np.uint64)
+        powers[0] = 1
+        inverse = np.full(size, _BASE_INVERSE, np.uint64)
+        inverse[0] = 1
+        np.multiply.accumulate(powers, out=powers)
+        np.multiply.accumulate(inverse, out=inverse)
+        prefix = np.zeros(size, np.uint64)
+        np.cumsum((self.codes.astype(np.uint64) + np.uint64(1)) * powers[:-1], out=prefix[1:])
+        return powers, inverse, prefix
+
+    def hash_spans(self, spans: Spans) -> np.ndarray:
+        """uint64 [spans]: equal for spans of equal text, wherever they stand."""
+        _, inverse, prefix = self._powers
+        return mix((prefix[spans.end] - prefix[spans.start]) * inverse[spans.start])
+
+
+def mix(values: np.ndarray) -> np.ndarray:
+    """Spreads the bits of uint64 values (the finaliser of SplitMix64, Steele et al. 2014)."""
+    values = values.astype(np.uint64, copy=True)
+    values ^= values >> np.uint64(30)
+    values *= np.uint64(0xBF58476D1CE4E5B9)
+    values ^= values >> np.uint64(27)
+    values *= np.uint64(0x94D049BB133111EB)
+    values ^= values >> np.uint64(31)
+    return values
+
+
+def ngrams(hashes: np.ndarray, spans: Spans, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of all runs of n consecutive spans of a document.
+
+    Args:
+        hashes: uint64 [spans], of each span.
+        spans: The spans.
+        n: At least 1.
+
+    Returns:
+        uint64 [n-grams] hashes, and int64 [n-grams] the index of each one's first span.
+    """
+    index = np.arange(len(hashes) - n + 1) if len(hashes) >= n else np.zeros(0, np.int64)
+    index = index[spans.document[index] == spans.document[index + n - 1]]
+    combined = hashes[index].copy()
+    for i in range(1, n):
+        combined = mix(combined * _BASE + hashes[index + i])
+    return combined, index
+
+
+def _offsets(counts: np.ndarray) -> np.ndarray:
+    return np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
