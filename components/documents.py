@@ -93,7 +93,9 @@ def write_tfrecords(path: str, records: Iterable[bytes], gzip: bool) -> int:
     aside = f"{path}.writing"
     tf.io.gfile.makedirs(os.path.dirname(path))
     written_bytes = 0
-    with tf.io.TFRecordWriter(aside, options="GZIP" if gzip else "") as writer:
+    # Level 1: a third of the default's time for a tenth more bytes; these files are read once.
+    options = tf.io.TFRecordOptions("GZIP" if gzip else "", compression_level=1 if gzip else None)
+    with tf.io.TFRecordWriter(aside, options=options) as writer:
         for record in records:
             writer.write(record)
             written_bytes += len(record)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import click
 
 from components.errors import TokenmillError
+from pipeline.cli_curate import curate
+from pipeline.cli_schema import schema
 
 _EXIT_FAILED = 1
 
@@ -116,9 +118,16 @@ def generate(
         else:
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
             screen = send_output_to_log(os.devnull)
-        completion = complete(load(model_path), prompt, max_new_tokens, temperature, seed)
     except TokenmillError as error:
         _fail(error, debug)
+    try:
+        completion = complete(load(str(model_path)), prompt, max_new_tokens, temperature, seed)
+    except Exception as error:  # a damaged model fails in any way; standard error is closed by now
+        if debug:
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        click.echo(f"error: cannot use the model in {model_path}: {reason}", file=screen)
+        sys.exit(_EXIT_FAILED)
     bold_prompt = click.style(prompt, bold=True) if screen.isatty() else prompt
     click.echo(bold_prompt + completion.text, file=screen)
     tokens = f"[{completion.prompt_tokens} + {completion.completion_tokens} tokens]"
@@ -132,6 +141,10 @@ def _fail(error: TokenmillError, debug: bool) -> None:
     if error.hint:
         click.echo(error.hint.strip("\n"), err=True)
     sys.exit(_EXIT_FAILED)
+
+
+cli.add_command(curate)
+cli.add_command(schema)
 
 
 def main() -> None:

@@ -34,13 +34,23 @@ class CorpusSection(_Section):
     """Ingest: what is read and how it is split."""
 
     input: tuple[str, ...] = ()
-    """Files, directories or globs; empty means the embedded corpus."""
+    """Files, directories or globs; empty means the embedded corpus. {SPAN} stands for a number."""
+    span: Annotated[int, Field(ge=0)] | None = None
+    """Which span to read where the input holds {SPAN}; None means the newest, the greatest."""
+    format: Literal["auto", "jsonl", "text", "csv", "parquet", "tfrecord"] = "auto"
+    """The format of all files; "auto" goes by their names, whatever is unknown being text."""
+    text_unit: Literal["file", "paragraph"] = "file"
+    """What is a document in a text file: all of it, or what stands between blank lines."""
     text_field: str = "text"
-    """The key of a JSON record that holds the text."""
+    """The key (JSON), column (CSV, Parquet) or feature (tf.Example) that holds the text."""
     id_field: str = "id"
-    """The key that holds a unique id; records without it are named file:offset."""
+    """The one that holds a unique id; records without it are named file:offset."""
     source_field: str = "source"
-    """The key that names where a record came from; without it, the file's directory or name."""
+    """The one that names where a record came from; without it, the file's directory or name."""
+    csv_delimiter: Annotated[str, Field(pattern='^[^\\r\\n"]$')] = ","
+    """What parts the columns of .csv files; .tsv files have tabs."""
+    repair_encoding: bool = True
+    """Repair UTF-16, Windows-1252 and mojibake where safe; false quarantines such bytes."""
     eval_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
     """Share of documents held out for evaluation, chosen by a hash of the text."""
     max_document_bytes: PositiveInt = 10_000_000
@@ -55,7 +65,15 @@ class ValidateSection(_Section):
     """Data validation by TFDV."""
 
     schema_path: str | None = None
-    """A pinned schema (schema.pbtxt); without it the schema is inferred from this run's data."""
+    """A pinned schema (schema.pbtxt); without it the schema is inferred from this run's data.
+
+    `tokenmill schema freeze` makes one; docs/validation.md tells how."""
+    previous_statistics: str = "off"
+    """What to compare this run's data with, for drift: "off"; "latest", the newest run in this
+    output directory that passed with other input files; another run's output directory; or a
+    directory of statistics (a StatisticsGen artifact)."""
+    language: bool = False
+    """Identify each document's language for the statistics (some 70 microseconds each)."""
 
 
 class CurateSection(_Section):
@@ -73,6 +91,8 @@ class CurateSection(_Section):
     """Least probability of one of these languages (FineWeb's threshold)."""
     mask: tuple[Literal["url", "email", "ip"], ...] = ()
     """Personal data to replace by <URL>, <EMAIL>, <IP>."""
+    max_line_documents: PositiveInt | Literal["off"] = "off"
+    """Remove lines (of 40 characters or more) that stand in more documents than this."""
     exact_duplicates: Literal["drop", "keep"] = "drop"
     """Copies that differ in blanks and case at most (reason exact_duplicate)."""
     near_duplicates: Literal["drop", "keep"] = "drop"

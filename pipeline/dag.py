@@ -6,7 +6,7 @@ Only this file wires components together; where they run is a matter of the runn
 
 import os
 
-from tfx.components import Evaluator, ExampleValidator, SchemaGen, StatisticsGen
+from tfx.components import Evaluator, ExampleValidator, SchemaGen
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.base.base_node import BaseNode
 
@@ -29,7 +29,9 @@ from components.tokenize.component import TokenizerTrainer, TokenizingTransform
 from components.tokenize.training import TokenizerSettings
 from components.train.component import Trainer
 from components.train.run import TrainingJob
-from components.validate.component import AnomalyGate
+from components.validate.component import AnomalyGate, DocumentStatisticsGen, GateSettings
+from components.validate.history import resolve_previous
+from components.validate.schema import pin_schema
 from data.catalogue import find_chip
 from pipeline.config import Config
 
@@ -50,15 +52,23 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
     ).with_id("CorpusExampleGen")
     documents = ingest.outputs["examples"]
 
-    # 2 validate: statistics, schema, anomalies; the gate stops the run
-    statistics = StatisticsGen(examples=documents)
+    # 2 validate: statistics, schema, anomalies, drift; the gate stops the run
+    statistics_gen = DocumentStatisticsGen(documents, config.validation.language)
+    statistics_gen = statistics_gen.with_id("StatisticsGen")
+    statistics = statistics_gen.outputs["statistics"]
     if config.validation.schema_path is None:
-        schema_gen: BaseNode = SchemaGen(statistics=statistics.outputs["statistics"])
+        schema_gen: BaseNode = SchemaGen(statistics=statistics)
     else:
-        schema_gen = ImportSchemaGen(schema_file=os.path.abspath(config.validation.schema_path))
+        inputs = os.path.abspath(os.path.join(config.output_dir, "inputs"))
+        schema_gen = ImportSchemaGen(schema_file=pin_schema(config.validation.schema_path, inputs))
     schema = schema_gen.outputs["schema"]
-    validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema)
-    gate = AnomalyGate(validator.outputs["anomalies"])
+    validator = ExampleValidator(statistics=statistics, schema=schema)
+    gate = AnomalyGate(
+        validator.outputs["anomalies"],
+        statistics,
+        schema,
+        gate_settings(config, manifest_directory),
+    )
 
     # 3 curate: normalise, filter, deduplicate
     curator = Curator(documents, curate_settings(config), config.corpus.shards)
@@ -121,7 +131,7 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
     ).with_id("Pusher")
 
     return [
-        ingest, statistics, schema_gen, validator, gate, curator, tokenizer, transform, packer,
+        ingest, statistics_gen, schema_gen, validator, gate, curator, tokenizer, transform, packer,
         ledger, trainer, evaluator, settlement, pusher,
     ]  # fmt: skip
 
@@ -135,6 +145,24 @@ def read_settings(config: Config) -> ReadSettings:
         corpus.source_field,
         corpus.max_document_bytes,
         corpus.eval_fraction,
+        format=corpus.format,
+        text_unit=corpus.text_unit,
+        csv_delimiter=corpus.csv_delimiter,
+        repair_encoding=corpus.repair_encoding,
+    )
+
+
+def gate_settings(config: Config, manifest_directory: str) -> GateSettings:
+    """The anomaly gate's share; the earlier statistics are looked up here, before the run.
+
+    Raises:
+        TokenmillError: validate.previous_statistics names no statistics.
+    """
+    validation, run_directory = config.validation, os.path.abspath(config.output_dir)
+    return GateSettings(
+        run_directory,
+        os.path.abspath(validation.schema_path) if validation.schema_path else "",
+        resolve_previous(validation.previous_statistics, run_directory, manifest_directory),
     )
 
 
@@ -162,6 +190,9 @@ def curate_settings(config: Config) -> CurateSettings:
         decontaminate_ngram_words=curate.decontaminate_ngram_words,
         benchmarks=read_benchmarks(curate.benchmark_files, read_settings(config)),
         partitions=config.corpus.shards,
+        boilerplate_documents=(
+            None if curate.max_line_documents == "off" else curate.max_line_documents
+        ),
     )
 
 

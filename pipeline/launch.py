@@ -147,7 +147,8 @@ def _prepare_inputs(config: Config, screen: Screen) -> str:
     from components.ingest.manifest import list_inputs, write_manifest
 
     return write_manifest(
-        list_inputs(inputs), os.path.abspath(os.path.join(config.output_dir, "inputs"))
+        list_inputs(inputs, span=config.corpus.span),
+        os.path.abspath(os.path.join(config.output_dir, "inputs")),
     )
 
 

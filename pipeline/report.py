@@ -8,9 +8,11 @@ from rich.table import Table
 
 from components.curate.decontaminate import CONTAMINATED
 from components.curate.deduplicate import EXACT_DUPLICATE, NEAR_DUPLICATE
+from components.documents import SPLITS
 from components.ledger.component import LEDGER_NAME
 from components.ledger.ledger import usd
 from components.settle.component import REPORT_NAME as COST_NAME
+from components.validate.statistics import summarise_statistics
 from pipeline.metadata import StepRecord
 from pipeline.screen import count, duration, megabytes
 from pipeline.step_summary import read_output
@@ -20,8 +22,13 @@ def print_report(console: Console, steps: dict[str, StepRecord]) -> dict[str, An
     """Prints the final tables; returns the numbers behind them."""
     ledger = read_output(steps["TokenLedger"], "ledger", LEDGER_NAME)
     cost = read_output(steps["CostReport"], "settlement", COST_NAME)
+    statistics = {
+        split: summarise_statistics(steps["StatisticsGen"].one("statistics").uri, split)
+        for split in SPLITS
+    }
     hardware, price = ledger["hardware"], ledger["cost"]["price_usd_per_chip_hour"]
     for title, table in (
+        ("Documents as they came in", _statistics_table(statistics)),
         ("Tokens by source", _funnel_table(ledger)),
         ("Dropped, by reason", _dropped_table(ledger)),
         (
@@ -33,7 +40,21 @@ def print_report(console: Console, steps: dict[str, StepRecord]) -> dict[str, An
     ):
         console.print(f"\n[bold]{escape(title)}[/]", soft_wrap=True)
         console.print(table)
-    return {"ledger": ledger, "cost_report": cost}
+    return {"statistics": statistics, "ledger": ledger, "cost_report": cost}
+
+
+def _statistics_table(statistics: dict[str, Any]) -> Table:
+    table = Table(box=None)
+    table.add_column("")
+    for name in ("documents", "measure", "mean", "p10", "median", "p90", "most"):
+        table.add_column(name, justify="right")
+    for split, summary in statistics.items():
+        for i, measure in enumerate(("byte_count", "words")):
+            numbers = [summary[measure][key] for key in ("mean", "p10", "p50", "p90", "max")]
+            first = ("held-out" if split == "eval" else split, count(summary["documents"]))
+            name = measure.replace("byte_count", "bytes")
+            table.add_row(*(first if i == 0 else ("", "")), name, *map(count, numbers))
+    return table
 
 
 def _funnel_table(ledger: dict[str, Any]) -> Table:

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 from components.curate.component import REPORT_NAME as CURATION_NAME
-from components.documents import SPLITS, read_json, split_directory
+from components.documents import SPLITS, read_json
 from components.evaluate.results import read_metrics
 from components.ledger.component import LEDGER_NAME
 from components.ledger.ledger import usd
 from components.settle.component import REPORT_NAME as COST_NAME
 from components.train.run import TELEMETRY_NAME
+from components.validate.statistics import summarise_statistics
 from pipeline.metadata import StepRecord
 from pipeline.screen import count, duration, megabytes
 
@@ -34,15 +35,13 @@ def _ingest(record: StepRecord) -> str:
 
 
 def _statistics(record: StepRecord) -> str:
-    import tensorflow_data_validation as tfdv
-
-    uri = record.one("statistics").uri
-    described = []
-    for split in SPLITS:
-        path = os.path.join(split_directory(uri, split), "FeatureStats.pb")
-        (dataset,) = tfdv.load_stats_binary(path).datasets
-        described.append(f"{count(dataset.num_examples)} {split}")
-    return f"{' and '.join(described)} documents, {len(dataset.features)} features"
+    splits = {split: summarise_statistics(record.one("statistics").uri, split) for split in SPLITS}
+    counts = " and ".join(f"{count(s['documents'])} {split}" for split, s in splits.items())
+    sizes = splits["train"]["byte_count"]
+    return (
+        f"{counts} documents; bytes a document: median {count(sizes['p50'])}, "
+        f"most {count(sizes['max'])}"
+    )
 
 
 def _schema(record: StepRecord) -> str:
@@ -131,6 +130,7 @@ _SUMMARIES: dict[str, Callable[[StepRecord], str]] = {
     "CorpusExampleGen": _ingest,
     "StatisticsGen": _statistics,
     "SchemaGen": _schema,
+    "ImportSchemaGen": _schema,
     "AnomalyGate": _gate,
     "Curator": _curate,
     "TokenizerTrainer": _tokenizer,

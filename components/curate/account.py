@@ -1,15 +1,18 @@
 """The account of curation: what was kept, what was dropped, and why."""
 
+import heapq
 import json
 import os
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apache_beam as beam
+import tensorflow as tf
 
 from components.documents import SPLITS, stable_hash, write_tfrecords
 
 KEPT = "kept"
+REPORT_NAME = "curation.json"
 
 # Of a rejected document, as many characters stay in the record.
 _EXCERPT_CHARACTERS = 200
@@ -38,6 +41,32 @@ class Rejected(NamedTuple):
         for key in ("doc_id", "source", "kept_copy"):
             record[key] = record[key].decode()
         return json.dumps(record, ensure_ascii=False, sort_keys=True).encode()
+
+
+def read_rejected(directory: str) -> Iterator[dict[str, Any]]:
+    """The records of an artifact of rejected documents, as `Rejected.as_json` wrote them."""
+    paths = sorted(tf.io.gfile.glob(os.path.join(directory, "rejected-*.gz")))
+    for record in tf.data.TFRecordDataset(paths, "GZIP").as_numpy_iterator():
+        yield json.loads(record)
+
+
+def samples_by_reason(
+    records: Iterable[dict[str, Any]], reason: str | None, source: str | None, limit: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Up to `limit` records of each reason (or of one, or of one source): least hash first."""
+    least: dict[str, list[tuple[int, int, dict[str, Any]]]] = {}
+    for number, record in enumerate(records):
+        if reason in (None, record["reason"]) and source in (None, record["source"]):
+            heap = least.setdefault(record["reason"], [])
+            item = (-stable_hash(record["doc_id"].encode()), -number, record)
+            if len(heap) < limit:
+                heapq.heappush(heap, item)
+            else:
+                heapq.heappushpop(heap, item)
+    return {
+        reason: [record for *_, record in sorted(heap, key=lambda item: item[:2], reverse=True)]
+        for reason, heap in sorted(least.items())
+    }
 
 
 class Outcome(NamedTuple):
@@ -122,6 +151,18 @@ def summarise(
                 dropped["documents"] += numbers.documents
                 dropped["bytes"] += numbers.raw_bytes
     return {"total": total, "splits": splits, "masked": dict(sorted(masked))}
+
+
+def dropped_by_reason(report: dict, source: str | None = None) -> dict[str, tuple[int, int]]:
+    """(documents, bytes) by reason of all sources or one, from what `summarise` gave."""
+    totals: dict[str, tuple[int, int]] = {}
+    for split in report["splits"].values():
+        for name, account in split["by_source"].items():
+            if source in (None, name):
+                for reason, numbers in account["dropped"].items():
+                    documents, size = totals.get(reason, (0, 0))
+                    totals[reason] = (documents + numbers["documents"], size + numbers["bytes"])
+    return dict(sorted(totals.items()))
 
 
 def _empty_account() -> dict:

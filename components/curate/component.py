@@ -7,12 +7,10 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.types import Channel, artifact_utils, component_spec
 
 from components.artifacts import Examples, RejectedDocuments
-from components.curate.account import WriteRejected, summarise
+from components.curate.account import REPORT_NAME, WriteRejected, summarise
 from components.curate.transforms import COUNTS, MASKED, REJECTED, Curate, CurateSettings
 from components.documents import SPLITS, ReadDocuments, WriteDocuments, read_json, write_json
 from components.errors import TokenmillError
-
-REPORT_NAME = "curation.json"
 
 
 class CuratorSpec(component_spec.ComponentSpec):

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from components.curate.near_duplicates import (
     NearDuplicateSettings,
+    all_ngrams,
     band_hashes,
     components,
     jaccard,
@@ -82,7 +83,7 @@ class Edge(NamedTuple):
 def merge_partition(groups: Iterable[pa.RecordBatch]) -> pa.RecordBatch:
     """One sorted batch of all documents of a partition."""
     table = pa.Table.from_batches(list(groups), CANDIDATE_SCHEMA)
-    keys = [(name, "ascending") for name in ("is_train", "doc_id", "text", "source")]
+    keys = [(name, "ascending") for name in ("is_train", "doc_id", "text", "source", "raw_bytes")]
     table = table.take(_sort_indices(table, keys)).combine_chunks()
     (batch,) = table.to_batches() or [_empty()]
     return batch
@@ -182,7 +183,7 @@ def _bands(
     parts = []
     for places in _chunks(batch.num_rows):
         texts = _texts(batch, places)
-        shingles = shingle(texts, settings.ngram_words)
+        shingles = all_ngrams(texts, settings.ngram_words)
         long_enough = np.flatnonzero(np.diff(shingles.first))  # others have nothing to compare
         keys = np.array([stable_hash(texts[i].encode()) for i in long_enough], np.uint64)
         references = _reference(partition, places.start) + long_enough

@@ -5,25 +5,47 @@ import re
 import unicodedata
 
 # C0 and C1 control characters but for tab and line feed; form feeds and escapes carry no text.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_TRAILING_BLANKS = re.compile(r"[ \t]+(?=\n|\Z)")
+# In UTF-8 the C0 ones are single bytes, which bytes.translate deletes many times faster than a
+# regular expression finds them; the C1 ones all begin with the byte C2.
+_C0 = bytes({*range(0x20), 0x7F} - {0x09, 0x0A})
+_LINE_ENDS = bytes.maketrans(b"\x0b\x0c", b"\n\n")
+_C1 = re.compile("[\x80-\x9f]")
+# The look-behind starts each run of blanks once: without it a long run takes quadratic time.
+_TRAILING_BLANKS = re.compile(r"(?<![ \t])[ \t]+(?=\n|\Z)")
+# Layout, not text: inside a line; at its start, blanks are indentation and mean something.
+# It begins with a blank, which the engine finds fast, and only then looks behind it.
+_INNER_BLANKS = re.compile(r"[ \t](?<=[^ \t\n][ \t])[ \t]{2,}(?=[^ \t\n])")
 _MANY_NEWLINES = re.compile(r"\n{3,}")
-_BLANKS = re.compile(rb"\s+")
 
 
 def normalise(text: str) -> str:
     r"""Unicode NFC, "\n" line ends, no control characters, no trailing blanks.
 
-    Indentation stays: it means something in code. Three and more line feeds become two.
+    Indentation stays: it means something in code. Inside a line three and more blanks become
+    two; three and more line feeds become two.
     """
-    text = unicodedata.normalize("NFC", text)
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text = _CONTROL.sub("", text)
-    text = _TRAILING_BLANKS.sub("", text)
-    return _MANY_NEWLINES.sub("\n\n", text).strip("\n")
+    data = text.encode()
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    # Vertical tab, form feed and NEL end a line too; deleted, they would join two words.
+    data = data.translate(_LINE_ENDS).replace(b"\xc2\x85", b"\n")
+    # First out with the control characters: one may part a letter from its accent.
+    text = data.translate(None, _C0).decode()
+    if b"\xc2" in data:
+        text = _C1.sub("", text)
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    # Each pattern is looked for by a plain search first: most texts have none of it.
+    if " \n" in text or "\t\n" in text or text[-1:] in (" ", "\t"):
+        text = _TRAILING_BLANKS.sub("", text)
+    if "   " in text or "\t" in text:
+        text = _INNER_BLANKS.sub("  ", text)
+    if "\n\n\n" in text:
+        text = _MANY_NEWLINES.sub("\n\n", text)
+    return text.strip("\n")
 
 
 def content_key(text: bytes) -> bytes:
     """A 16-byte key that is equal for texts that differ only in blanks and (ASCII) case."""
-    collapsed = _BLANKS.sub(b" ", text.strip()).lower()
+    collapsed = b" ".join(text.split()).lower()
     return hashlib.blake2b(collapsed, digest_size=16).digest()

@@ -100,12 +100,12 @@ class TextColumns:
     @functools.cached_property
     def words(self) -> Spans:
         """Maximal runs of characters that are not blank."""
-        return self._runs((self.classes & BLANK) == 0)
+        return self.runs((self.classes & BLANK) == 0)
 
     @functools.cached_property
     def lines(self) -> Spans:
         """Lines without surrounding blanks; empty ones are left out."""
-        runs = self._runs((self.classes & LINE_FEED) == 0)
+        runs = self.runs((self.classes & LINE_FEED) == 0)
         words = self.words
         # A line's text runs from its first word to its last; a line without a word is blank.
         first = np.searchsorted(words.start, runs.start, side="left")
@@ -129,7 +129,7 @@ class TextColumns:
         """Characters of each document that are not blank, float64 [documents]."""
         return self.words.sum(self.words.length)
 
-    def _runs(self, inside: np.ndarray) -> Spans:
+    def runs(self, inside: np.ndarray) -> Spans:
         """Maximal runs of `inside` (bool [characters]) that do not cross documents."""
         begins = inside.copy()
         begins[1:] &= ~inside[:-1]
@@ -145,22 +145,32 @@ class TextColumns:
         return Spans(start, np.flatnonzero(ends) + 1, document, _offsets(counts))
 
     @functools.cached_property
-    def _powers(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        size = len(self.codes) + 1
-        powers = np.full(size, _BASE, np.uint64)
-        powers[0] = 1
-        inverse = np.full(size, _BASE_INVERSE, np.uint64)
-        inverse[0] = 1
-        np.multiply.accumulate(powers, out=powers)
-        np.multiply.accumulate(inverse, out=inverse)
-        prefix = np.zeros(size, np.uint64)
-        np.cumsum((self.codes.astype(np.uint64) + np.uint64(1)) * powers[:-1], out=prefix[1:])
-        return powers, inverse, prefix
+    def _prefix(self) -> np.ndarray:
+        """uint64 [characters + 1]: sums of the characters times powers of the base."""
+        powers, _ = _powers(len(self.codes))
+        prefix = np.zeros(len(self.codes) + 1, np.uint64)
+        np.cumsum((self.codes + np.uint64(1)) * powers[: len(self.codes)], out=prefix[1:])
+        return prefix
 
     def hash_spans(self, spans: Spans) -> np.ndarray:
         """uint64 [spans]: equal for spans of equal text, wherever they stand."""
-        _, inverse, prefix = self._powers
-        return mix((prefix[spans.end] - prefix[spans.start]) * inverse[spans.start])
+        _, inverse = _powers(len(self.codes))
+        return mix((self._prefix[spans.end] - self._prefix[spans.start]) * inverse[spans.start])
+
+
+def _powers(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """At least `count + 1` powers of the base and of its inverse, kept for the next batch."""
+    return _powers_up_to(1 << max(16, count.bit_length()))
+
+
+@functools.lru_cache(maxsize=4)
+def _powers_up_to(size: int) -> tuple[np.ndarray, np.ndarray]:
+    tables = []
+    for base in (_BASE, _BASE_INVERSE):
+        table = np.full(size, base, np.uint64)
+        table[0] = 1
+        tables.append(np.multiply.accumulate(table))
+    return tables[0], tables[1]
 
 
 def mix(values: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.curate.account import KEPT, Outcome, Rejected, add_outcomes, count_rejected
+from components.curate.boilerplate import LINES_REMOVED, RemoveBoilerplate
 from components.curate.decontaminate import Decontaminate, GivesWay
 from components.curate.deduplicate import (
     CANDIDATE_SCHEMA,
@@ -25,20 +26,15 @@ from components.curate.deduplicate import (
     merge_partition,
     without,
 )
-from components.curate.language import identify
 from components.curate.mask import mask
 from components.curate.near_duplicates import NearDuplicateSettings
 from components.curate.normalise import content_key, normalise
-from components.curate.rules import RULES, judge
-from components.curate.text_columns import TextColumns
+from components.curate.verdict import judge_texts
 from components.documents import SPLITS, document_batch, stable_hash
 
 REJECTED = "rejected"
 COUNTS = "counts"
 MASKED = "masked"
-
-WRONG_LANGUAGE = "wrong_language"
-EMPTY = "empty"
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,7 @@ class CurateSettings:
         decontaminate_ngram_words: Length of an overlap, in words.
         benchmarks: Texts that must not occur in train.
         partitions: Parts that are deduplicated side by side; one lies in memory at a time.
+        boilerplate_documents: Lines in more documents than this are removed; None removes none.
     """
 
     thresholds: dict[str, float]
@@ -68,6 +65,7 @@ class CurateSettings:
     decontaminate_ngram_words: int
     benchmarks: tuple[str, ...]
     partitions: int
+    boilerplate_documents: int | None = None
 
     def to_json(self) -> str:
         """The same settings give the same text."""
@@ -89,7 +87,7 @@ class Curate(beam.PTransform):
 
     Outputs (a dict): "train" and "eval" (pa.RecordBatch of documents), REJECTED (lists of
     Rejected), COUNTS (((split, source, outcome), Outcome), each key once), MASKED ((kind, how
-    many)).
+    many); boilerplate lines that were removed count here too).
     """
 
     def __init__(self, settings: CurateSettings):
@@ -99,6 +97,12 @@ class Curate(beam.PTransform):
     def expand(self, documents: dict[str, beam.PCollection]) -> dict[str, beam.PCollection]:
         """Judges batch by batch, then deduplicates over both splits, then decontaminates."""
         settings = self._settings
+        edits = []
+        if settings.boilerplate_documents is not None:
+            documents = documents | "Boilerplate" >> RemoveBoilerplate(
+                settings.boilerplate_documents, settings.partitions
+            )
+            edits.append(documents[LINES_REMOVED])
         judged = [
             documents[split]
             | f"Rules[{split}]"
@@ -148,7 +152,7 @@ class Curate(beam.PTransform):
             | beam.CombinePerKey(add_outcomes)
         )
         masked = (
-            [branch[MASKED] for branch in judged]
+            [*edits, *(branch[MASKED] for branch in judged)]
             | "Masked" >> beam.Flatten()
             | "SumMasked" >> beam.CombinePerKey(sum)
         )
@@ -161,7 +165,7 @@ class Curate(beam.PTransform):
 
 def judge_batch(batch: pa.RecordBatch, split: str, settings: CurateSettings) -> Iterator[Any]:
     """Normalises and judges a batch; what passes goes on in parts by a hash of the content."""
-    doc_ids, sources, raw = (batch.column(i).to_pylist() for i in range(3))
+    doc_ids, sources, raw, raw_bytes = (batch.column(i).to_pylist() for i in range(4))
     texts = [normalise(text.decode()) for text in raw]
     if settings.mask:
         texts, masked = _mask_all(texts, settings.mask)
@@ -169,7 +173,7 @@ def judge_batch(batch: pa.RecordBatch, split: str, settings: CurateSettings) -> 
             yield beam.pvalue.TaggedOutput(MASKED, item)
     verdicts = judge_texts(texts, settings)
     rejected = [
-        Rejected(split, doc_ids[i], sources[i], texts[i], len(raw[i]), *verdicts[i], b"")
+        Rejected(split, doc_ids[i], sources[i], texts[i], raw_bytes[i], *verdicts[i], b"")
         for i in sorted(verdicts)
     ]
     if rejected:
@@ -186,26 +190,10 @@ def judge_batch(batch: pa.RecordBatch, split: str, settings: CurateSettings) -> 
             [doc_ids[i] for i in places],
             [sources[i] for i in places],
             [encoded[i] for i in places],
-            [len(raw[i]) for i in places],
+            [raw_bytes[i] for i in places],
         )
         arrays = [pa.array(c, f.type) for c, f in zip(columns, CANDIDATE_SCHEMA, strict=True)]
         yield key, pa.RecordBatch.from_arrays(arrays, schema=CANDIDATE_SCHEMA)
-
-
-def judge_texts(texts: list[str], settings: CurateSettings) -> dict[int, tuple[str, float, float]]:
-    """(reason, value, threshold) of each text that is dropped, by its place in the list."""
-    found = {i: (EMPTY, 0.0, 1.0) for i, text in enumerate(texts) if not text}
-    if settings.languages:
-        for i, (language, score) in enumerate(identify(texts)):
-            score = score if language in settings.languages else 0.0
-            if score < settings.min_language_score:
-                found.setdefault(i, (WRONG_LANGUAGE, score, settings.min_language_score))
-    verdicts = judge(TextColumns(texts), settings.thresholds)
-    for i in (verdicts.rule >= 0).nonzero()[0].tolist():
-        reason = RULES[verdicts.rule[i]].reason
-        value, threshold = float(verdicts.value[i]), float(verdicts.threshold[i])
-        found.setdefault(i, (reason, value, threshold))
-    return found
 
 
 def _mask_all(texts: list[str], kinds: Iterable[str]) -> tuple[list[str], dict[str, int]]:

@@ -6,17 +6,18 @@ import os
 from dataclasses import asdict
 
 import apache_beam as beam
+import tensorflow as tf
 from tfx.components.example_gen import base_example_gen_executor, component, utils
 from tfx.dsl.components.base import executor_spec
 from tfx.proto import example_gen_pb2
 from tfx.types import Channel, artifact_utils, component_spec, standard_component_specs
 
 from components.artifacts import Examples, Quarantine
-from components.documents import SPLITS, WriteDocuments, write_json, write_text
+from components.documents import SPLITS, WriteDocuments, read_json, write_json, write_text
 from components.errors import TokenmillError
-from components.ingest.manifest import MANIFEST_NAME, read_manifest
+from components.ingest.manifest import MANIFEST_PATTERN, read_manifest
 from components.ingest.readers import BadRecord, ReadSettings
-from components.ingest.transforms import BAD_RECORDS, ReadCorpus
+from components.ingest.transforms import BAD_RECORDS, REPAIRED, ReadCorpus
 
 QUARANTINE_KEY = "quarantine"
 SETTINGS_KEY = "settings"
@@ -51,12 +52,13 @@ class CorpusExampleGenExecutor(base_example_gen_executor.BaseExampleGenExecutor)
         self._log_startup(input_dict, output_dict, exec_properties)
         values = json.loads(exec_properties[SETTINGS_KEY])
         settings = ReadSettings(**values["read"])
-        files = read_manifest(
-            os.path.join(exec_properties[standard_component_specs.INPUT_BASE_KEY], MANIFEST_NAME)
-        )
+        files, span = read_manifest(exec_properties[standard_component_specs.INPUT_BASE_KEY])
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         quarantine = artifact_utils.get_single_instance(output_dict[QUARANTINE_KEY])
         examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
+        # The driver has set the custom property of that name, which TFX's resolvers look at; the
+        # steps that follow take over this one.
+        examples.span = span
         utils_properties = {"payload_format": "FORMAT_TF_EXAMPLE", "file_format": "tfrecords_gzip"}
         for key, value in utils_properties.items():
             examples.set_string_custom_property(key, value)
@@ -71,6 +73,7 @@ class CorpusExampleGenExecutor(base_example_gen_executor.BaseExampleGenExecutor)
                 )
                 counts.append(read[split] | f"Count[{split}]" >> beam.FlatMap(_count, split))
             counts.append(read[BAD_RECORDS] | "CountBad" >> beam.Map(_count_bad))
+            counts.append(read[REPAIRED] | "CountRepaired" >> beam.MapTuple(_count_repaired))
             (
                 counts
                 | beam.Flatten()
@@ -84,8 +87,7 @@ class CorpusExampleGenExecutor(base_example_gen_executor.BaseExampleGenExecutor)
                 | "WriteBad"
                 >> beam.Map(_write_quarantine, os.path.join(quarantine.uri, "quarantine.jsonl"))
             )
-        with open(counts_path, encoding="utf-8") as source:
-            summary = json.load(source)
+        summary = read_json(counts_path)
         for name in ("documents", "bytes"):
             examples.set_int_custom_property(name, summary["read"][name])
         quarantine.set_int_custom_property("records", summary["quarantined"]["documents"])
@@ -105,6 +107,10 @@ def _count_bad(record: BadRecord):
     return ("quarantined", record.reason), (1, record.size_bytes)
 
 
+def _count_repaired(kind: str, documents: int):
+    return (REPAIRED, kind), (documents, 0)
+
+
 def _add(pairs) -> tuple[int, int]:
     documents = size_bytes = 0
     for d, b in pairs:
@@ -117,9 +123,13 @@ def _write_counts(counts, path: str) -> None:
     summary: dict = {
         "read": {"documents": 0, "bytes": 0},
         "quarantined": {"documents": 0, "bytes": 0, "by_reason": {}},
+        REPAIRED: {},  # documents by kind; they are among those read
         "splits": {split: {"documents": 0, "bytes": 0, "by_source": {}} for split in SPLITS},
     }
     for (split, name), (documents, size_bytes) in sorted(counts):
+        if split == REPAIRED:
+            summary[REPAIRED][name] = documents
+            continue
         entry = {"documents": documents, "bytes": size_bytes}
         if split == "quarantined":
             totals = [summary["quarantined"]]
@@ -165,7 +175,7 @@ def _check(summary: dict, files: int, max_fraction: float, quarantine_uri: str) 
 
 def _first_bad(quarantine_uri: str) -> str:
     """The first bad record, in the message: TFX removes the outputs of a failed step."""
-    with open(os.path.join(quarantine_uri, "quarantine.jsonl"), encoding="utf-8") as source:
+    with tf.io.gfile.GFile(os.path.join(quarantine_uri, "quarantine.jsonl")) as source:
         record = json.loads(source.readline())
     place = f"{record['file']}:{record['record']}" if record["record"] else record["file"]
     return f" The first: {place}: {record['reason']}: {record['detail']}."
@@ -196,7 +206,7 @@ class CorpusExampleGen(component.FileBasedExampleGen):
         shards: int,
     ):
         input_config = example_gen_pb2.Input(
-            splits=[example_gen_pb2.Input.Split(name="all", pattern=MANIFEST_NAME)]
+            splits=[example_gen_pb2.Input.Split(name="all", pattern=MANIFEST_PATTERN)]
         )
         settings = {
             "read": asdict(read),

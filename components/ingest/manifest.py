@@ -1,24 +1,34 @@
 """Which files a run reads: paths, directories and globs become one sorted, fixed list.
 
-The list is a file itself (`manifest.jsonl`), named by its content: TFX's ExampleGen driver takes
-its fingerprint for caching, and it stays in the run as the record of what was read.
+The list is a file itself, in a directory named by its content: TFX's ExampleGen driver takes its
+fingerprint for caching, and it stays in the run as the record of what was read. Its own name tells
+the driver the span.
 """
 
 import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from apache_beam.io.filesystem import FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
 from components.errors import TokenmillError
+from components.ingest.spans import SPAN_SPEC, choose_span, span_tokens
 
-MANIFEST_NAME = "manifest.jsonl"
-JSON_LINES_SUFFIXES = (".jsonl", ".ndjson", ".json")
-TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst")
+# TFX's driver fills in the span; 0 where the input has none, as in TFX.
+MANIFEST_PATTERN = f"manifest-span-{SPAN_SPEC}.jsonl"
+FORMATS = {
+    "jsonl": (".jsonl", ".ndjson", ".json"),
+    "text": (".txt", ".text", ".md", ".rst"),
+    "csv": (".csv", ".tsv"),
+    "parquet": (".parquet", ".pq"),
+    "tfrecord": (".tfrecord", ".tfrecords"),
+}
+_FORMAT_BY_SUFFIX = {suffix: name for name, suffixes in FORMATS.items() for suffix in suffixes}
 COMPRESSION_SUFFIXES = (".gz", ".bz2", ".zst")
 _GLOB = re.compile(r"[*?[]")
 
@@ -34,12 +44,14 @@ class InputFile:
         size_bytes: Its size (as stored, compressed or not).
         modified: Modification time in seconds since 1970; with the size, it tells TFX's cache
             whether the file changed.
+        span: The number that {SPAN} stood for in what the user named, if it was there.
     """
 
     path: str
     name: str
     size_bytes: int
     modified: float
+    span: int | None = None
 
 
 def bare_suffix(path: str) -> str:
@@ -50,32 +62,78 @@ def bare_suffix(path: str) -> str:
     return os.path.splitext(lower)[1]
 
 
-def list_inputs(inputs: Sequence[str], option: str = "--input") -> list[InputFile]:
-    """Resolves files, directories (walked, known suffixes only) and globs.
+def format_of(path: str) -> str:
+    """The format by the suffix; anything unknown is text."""
+    return _FORMAT_BY_SUFFIX.get(bare_suffix(path), "text")
+
+
+def list_inputs(
+    inputs: Sequence[str], option: str = "--input", span: int | None = None
+) -> list[InputFile]:
+    """Resolves files, directories (walked, known suffixes only), globs and spans.
+
+    A pattern with {SPAN} means the one whose number is `span`, or the newest (greatest) that is
+    there for every such pattern; files are named as if the user had written the number.
 
     Args:
         inputs: What the user named.
         option: Where the user named it, for messages.
+        span: Which span to read; None for the newest.
 
     Raises:
         TokenmillError: A path matches nothing, or nothing at all is there to read.
     """
     found: dict[str, InputFile] = {}
-    for pattern in inputs:
-        matches = _match(pattern)
+    patterns = [_absolute(pattern) for pattern in inputs]
+    tokens = {
+        pattern: span_tokens(pattern, [m.path for m in _glob_spans(pattern)], option)
+        for pattern in patterns
+        if SPAN_SPEC in pattern
+    }
+    span = choose_span(tokens, span, option)
+    for given, pattern in zip(inputs, patterns, strict=True):
+        if pattern in tokens and span is not None:
+            filled = [pattern.replace(SPAN_SPEC, token) for token in tokens[pattern][span]]
+            matches = [replace(m, span=span) for name in filled for m in _match(name)]
+        else:
+            matches = _match(pattern)
         if not matches:
             raise TokenmillError(
-                f"{option} {pattern}: no such file, and no directory with text files in it.",
-                f"Files read from a directory: {', '.join(JSON_LINES_SUFFIXES + TEXT_SUFFIXES)}, "
+                f"{option} {given}: no such file, and no directory with text files in it.",
+                f"Files read from a directory: {', '.join(_FORMAT_BY_SUFFIX)}, "
                 f"each also with {', '.join(COMPRESSION_SUFFIXES)}.",
             )
         found.update((match.path, match) for match in matches)
-    return sorted(found.values(), key=lambda file: (file.name, file.path))
+    files = _with_distinct_names(list(found.values()))
+    return sorted(files, key=lambda file: (file.name, file.path))
+
+
+def _with_distinct_names(files: list[InputFile]) -> list[InputFile]:
+    """Names are part of document ids: files that share one get more of their paths.
+
+    That happens when several directories are named that hold files of the same name.
+    """
+    counts = Counter(file.name for file in files)
+    if max(counts.values(), default=0) < 2:
+        return files
+    root = os.path.commonpath([file.path for file in files])
+    return [
+        replace(file, name=file.path[len(root) :].lstrip("/")) if counts[file.name] > 1 else file
+        for file in files
+    ]
+
+
+def _absolute(pattern: str) -> str:
+    return pattern if "://" in pattern else os.path.abspath(os.path.expanduser(pattern))
+
+
+def _glob_spans(pattern: str) -> list[FileMetadata]:
+    """What any span of the pattern matches: files, and those under directories."""
+    wild = pattern.replace(SPAN_SPEC, "*")
+    return [*_glob(wild), *_glob(f"{wild.rstrip('/')}/**")]
 
 
 def _match(pattern: str) -> list[InputFile]:
-    if "://" not in pattern:
-        pattern = os.path.abspath(os.path.expanduser(pattern))
     if FileSystems.exists(pattern) and not os.path.isdir(pattern):
         root, metadata = os.path.dirname(pattern), _glob(_literal(pattern))
     elif _GLOB.search(pattern) and not os.path.isdir(pattern):
@@ -85,8 +143,7 @@ def _match(pattern: str) -> list[InputFile]:
         metadata = [
             m
             for m in _glob(f"{_literal(root)}/**")
-            if bare_suffix(m.path) in JSON_LINES_SUFFIXES + TEXT_SUFFIXES
-            and not os.path.isdir(m.path)
+            if bare_suffix(m.path) in _FORMAT_BY_SUFFIX and not os.path.isdir(m.path)
         ]
     return [
         InputFile(
@@ -112,7 +169,8 @@ def write_manifest(files: Sequence[InputFile], directory: str) -> str:
     """Writes the list once, in a directory named by its content; returns that directory."""
     text = "".join(json.dumps(asdict(file), sort_keys=True) + "\n" for file in files)
     target = os.path.join(directory, hashlib.sha256(text.encode()).hexdigest()[:16])
-    path = os.path.join(target, MANIFEST_NAME)
+    span = max((file.span for file in files if file.span is not None), default=0)
+    path = os.path.join(target, MANIFEST_PATTERN.replace(SPAN_SPEC, str(span)))
     if not os.path.exists(path):  # never rewritten: its time is part of TFX's fingerprint
         os.makedirs(target, exist_ok=True)
         with open(f"{path}.writing", "w", encoding="utf-8") as out:
@@ -121,7 +179,10 @@ def write_manifest(files: Sequence[InputFile], directory: str) -> str:
     return target
 
 
-def read_manifest(path: str) -> list[InputFile]:
-    """Reads a list that `write_manifest` wrote."""
+def read_manifest(directory: str) -> tuple[list[InputFile], int]:
+    """Reads the list in a directory that `write_manifest` made, and the number of its span."""
+    pattern = os.path.join(_literal(directory), MANIFEST_PATTERN)
+    (path,) = (m.path for m in _glob(pattern.replace(SPAN_SPEC, "*")))
     with FileSystems.open(path) as source:
-        return [InputFile(**json.loads(line)) for line in source.read().decode().splitlines()]
+        files = [InputFile(**json.loads(line)) for line in source.read().decode().splitlines()]
+    return files, int(path.rpartition("-")[2].removesuffix(".jsonl"))

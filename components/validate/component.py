@@ -1,68 +1,224 @@
-"""AnomalyGate: stops the run if the data is not as the schema says.
+"""The validate step's own components: StatisticsGen over derived features, and the gate.
 
-TFX's ExampleValidator only writes its anomalies down; whatever comes after it runs all the same.
+SchemaGen, ImportSchemaGen and ExampleValidator are TFX's.
 """
 
+import json
 import os
-from typing import ClassVar
+from dataclasses import asdict, dataclass
 
+import tensorflow_data_validation as tfdv
+from google.protobuf import json_format
+from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tfx.components import StatisticsGen
+from tfx.components.example_validator import executor as example_validator
+from tfx.components.statistics_gen import executor as statistics_gen
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
-from tfx.types import Channel, artifact_utils, component_spec, standard_artifacts
+from tfx.types import (
+    Channel,
+    artifact_utils,
+    component_spec,
+    standard_artifacts,
+    standard_component_specs,
+)
 from tfx.utils import io_utils
 
 from components.artifacts import ValidationVerdict
-from components.documents import write_json
+from components.documents import split_directory, write_json
 from components.errors import TokenmillError
-from components.validate.anomalies import describe_anomalies
+from components.validate.anomalies import Anomaly, is_comparison, list_anomalies
+from components.validate.comparison import compare
+from components.validate.facts import DocumentStatistics, statistics_options
+from components.validate.schema import SCHEMA_NAME, read_schema
+from components.validate.statistics import STATISTICS_NAME, read_statistics
+
+VERDICT_NAME = "verdict.json"
+
+
+class DocumentStatisticsGenSpec(standard_component_specs.StatisticsGenSpec):
+    """TFX's StatisticsGen, and whether to identify languages."""
+
+    PARAMETERS = {
+        **standard_component_specs.StatisticsGenSpec.PARAMETERS,
+        "language": component_spec.ExecutionParameter(type=int),
+    }
+
+
+class DocumentStatisticsGenExecutor(statistics_gen.Executor):
+    """Computes TFDV's statistics of each document's facts, in one pass over the documents.
+
+    TFX's own `Do` takes statistics of the features as they lie in the Examples. Deriving others
+    on the way to the same `tfdv.GenerateStatistics` needs no second copy of the corpus (a step
+    that wrote a view of it for StatisticsGen would) and no new features in the documents. The
+    artifact is the standard one: SchemaGen, ExampleValidator and TFDV's viewer take it as it is.
+    """
+
+    def Do(self, input_dict, output_dict, exec_properties) -> None:
+        """Writes FeatureStats.pb for each split."""
+        self._log_startup(input_dict, output_dict, exec_properties)
+        examples = artifact_utils.get_single_instance(input_dict["examples"])
+        statistics = artifact_utils.get_single_instance(output_dict["statistics"])
+        statistics.split_names = examples.split_names
+        statistics.span = examples.span
+        options = tfdv.StatsOptions.from_json(exec_properties["stats_options_json"])
+        language = bool(exec_properties["language"])
+        with self._make_beam_pipeline() as pipeline:
+            for split in artifact_utils.decode_split_names(examples.split_names):
+                path = os.path.join(split_directory(statistics.uri, split), STATISTICS_NAME)
+                (
+                    pipeline
+                    | f"Statistics[{split}]"
+                    >> DocumentStatistics(examples.uri, split, options, language)
+                    | f"Write[{split}]" >> tfdv.WriteStatisticsToBinaryFile(path)
+                )
+
+
+class DocumentStatisticsGen(StatisticsGen):
+    """StatisticsGen for documents: length in bytes, characters and words, source, language.
+
+    Outputs:
+        statistics: `ExampleStatistics`, by split.
+
+    Args:
+        examples: Channel of `Examples`.
+        language: Whether to identify each document's language.
+    """
+
+    SPEC_CLASS = DocumentStatisticsGenSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(DocumentStatisticsGenExecutor)
+
+    def __init__(self, examples: Channel, language: bool):
+        spec = DocumentStatisticsGenSpec(
+            examples=examples,
+            stats_options_json=statistics_options().to_json(),
+            language=int(language),
+            exclude_splits="[]",
+            statistics=Channel(type=standard_artifacts.ExampleStatistics),
+        )
+        super(StatisticsGen, self).__init__(spec=spec)
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """What the gate compares with, and what its message names.
+
+    Attributes:
+        run_directory: The output directory, for the commands in the message.
+        schema_path: The pinned schema; empty if the schema was inferred.
+        previous_statistics: Statistics of an earlier run (a directory); empty if none.
+    """
+
+    run_directory: str
+    schema_path: str
+    previous_statistics: str
 
 
 class AnomalyGateSpec(component_spec.ComponentSpec):
-    """Anomalies in, a verdict out."""
+    """Anomalies, and what drift and skew need, in; a verdict out."""
 
-    PARAMETERS: ClassVar[dict] = {}
+    PARAMETERS = {"settings": component_spec.ExecutionParameter(type=str)}
     INPUTS = {
-        "anomalies": component_spec.ChannelParameter(type=standard_artifacts.ExampleAnomalies)
+        "anomalies": component_spec.ChannelParameter(type=standard_artifacts.ExampleAnomalies),
+        "statistics": component_spec.ChannelParameter(type=standard_artifacts.ExampleStatistics),
+        "schema": component_spec.ChannelParameter(type=standard_artifacts.Schema),
     }
     OUTPUTS = {"verdict": component_spec.ChannelParameter(type=ValidationVerdict)}
 
 
 class AnomalyGateExecutor(base_executor.BaseExecutor):
-    """Reads the anomalies of every split."""
+    """Reads ExampleValidator's anomalies, looks for drift and skew, and decides."""
 
     def Do(self, input_dict, output_dict, exec_properties) -> None:
         """Writes the verdict; raises TokenmillError with the list if there is any anomaly."""
         self._log_startup(input_dict, output_dict, exec_properties)
         anomalies = artifact_utils.get_single_instance(input_dict["anomalies"])
+        statistics = artifact_utils.get_single_instance(input_dict["statistics"])
+        schema_artifact = artifact_utils.get_single_instance(input_dict["schema"])
         verdict = artifact_utils.get_single_instance(output_dict["verdict"])
-        found = []
+        settings = GateSettings(**json.loads(exec_properties["settings"]))
+        schema, _ = read_schema(os.path.join(schema_artifact.uri, SCHEMA_NAME))
+        found: list[Anomaly] = []
         for split in artifact_utils.decode_split_names(anomalies.split_names):
-            # The format of ExampleValidator's output: a binary proto in each split's directory.
-            path = os.path.join(anomalies.uri, f"Split-{split}", "SchemaDiff.pb")
-            from tensorflow_metadata.proto.v0 import anomalies_pb2
-
+            path = split_directory(anomalies.uri, split)
             proto = anomalies_pb2.Anomalies()
-            proto.ParseFromString(io_utils.read_bytes_file(path))
-            found += [f"{split}: {line}" for line in describe_anomalies(proto)]
-        write_json(os.path.join(verdict.uri, "verdict.json"), {"anomalies": found})
-        verdict.set_int_custom_property("anomalies", len(found))
-        if found:
-            raise TokenmillError(
-                f"data validation found {len(found)} anomalies:\n  " + "\n  ".join(found),
-                "\nIf the data is right, change the schema that validate.schema_path names.",
+            proto.ParseFromString(
+                io_utils.read_bytes_file(os.path.join(path, example_validator.DEFAULT_FILE_NAME))
             )
+            found += list_anomalies(proto, schema, split)
+        previous = settings.previous_statistics
+        different, measured = compare(
+            schema,
+            read_statistics(statistics.uri, "train"),
+            read_statistics(statistics.uri, "eval"),
+            read_statistics(previous, "train") if previous else None,
+        )
+        found += different
+        if found:  # TFX deletes what a failed step wrote: all there is to know is in the message
+            raise TokenmillError(_message(found), _hint(found, settings))
+        write_json(
+            os.path.join(verdict.uri, VERDICT_NAME),
+            {
+                "anomalies": [],
+                "previous_statistics": previous,
+                "comparisons": [json_format.MessageToDict(info) for info in measured],
+            },
+        )
+        verdict.set_int_custom_property("anomalies", 0)
+
+
+def _message(found: list[Anomaly]) -> str:
+    count = f"{len(found)} anomal{'y' if len(found) == 1 else 'ies'}"
+    return f"data validation found {count}:\n  " + "\n  ".join(map(str, found))
+
+
+def _hint(found: list[Anomaly], settings: GateSettings) -> str:
+    """How to accept the anomalies, as commands."""
+    lines = ["Nothing after validation ran. If the data is wrong, repair the input."]
+    if settings.schema_path:
+        lines += [
+            "If it is right, let the schema of validate.schema_path accept it, and run again:",
+            f"  tokenmill schema accept {settings.run_directory} {settings.schema_path}",
+        ]
+    drifted = [a for a in found if is_comparison(a) and "earlier" in a.split]
+    if drifted:
+        lines += [
+            f"The earlier run: {settings.previous_statistics}",
+            "To take this run as the new point of comparison, run once without the comparison:",
+            "  tokenmill run ... --set validate.previous_statistics=off",
+        ]
+    missing = any(a.feature == "language" and a.kind == "SCHEMA_MISSING_COLUMN" for a in found)
+    if missing:
+        lines.append("Languages were not identified: --set validate.language=true does.")
+    return "\n".join(lines)
 
 
 class AnomalyGate(base_component.BaseComponent):
-    """Fails if ExampleValidator found anomalies, so that nothing downstream runs.
+    """Fails if the data is not as the schema says, so that nothing downstream runs.
+
+    TFX's ExampleValidator only writes its anomalies down, and compares with nothing: whatever
+    comes after it runs all the same.
 
     Outputs:
-        verdict: `ValidationVerdict`, an empty list of anomalies.
+        verdict: `ValidationVerdict`, with what was measured.
+
+    Args:
+        anomalies: ExampleValidator's.
+        statistics: StatisticsGen's.
+        schema: The schema by which ExampleValidator judged.
+        settings: What to compare with.
     """
 
     SPEC_CLASS = AnomalyGateSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(AnomalyGateExecutor)
 
-    def __init__(self, anomalies: Channel):
-        super().__init__(
-            spec=AnomalyGateSpec(anomalies=anomalies, verdict=Channel(type=ValidationVerdict))
+    def __init__(
+        self, anomalies: Channel, statistics: Channel, schema: Channel, settings: GateSettings
+    ):
+        spec = AnomalyGateSpec(
+            anomalies=anomalies,
+            statistics=statistics,
+            schema=schema,
+            settings=json.dumps(asdict(settings), sort_keys=True),
+            verdict=Channel(type=ValidationVerdict),
         )
+        super().__init__(spec=spec)

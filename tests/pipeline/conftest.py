@@ -102,7 +102,8 @@ def workspace(tmp_path_factory) -> Workspace:
     lines += Workspace.bad_lines
     (corpus / "documents.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (corpus / "notes.txt").write_bytes("Café: text in a file of its own. ".encode() * 20)
-    (corpus / "latin1.txt").write_bytes("Café".encode("latin-1") * 50)
+    (corpus / "latin1.txt").write_bytes("Un café crème, s'il vous plaît. ".encode("cp1252") * 20)
+    (corpus / "noise.txt").write_bytes(bytes(range(0x80, 0x100)) * 20)
     return Workspace(root, corpus)
 
 

@@ -81,6 +81,12 @@ def test_generate_without_a_model(tmp_path):
     assert_clean_failure(result, "no pushed model", "tokenmill run")
 
 
+def test_generate_with_a_damaged_model(tmp_path):
+    (tmp_path / "saved_model.pb").write_bytes(b"not a model")
+    result = tokenmill("generate", "x", "--model", str(tmp_path))
+    assert_clean_failure(result, "cannot use the model", str(tmp_path))
+
+
 @pytest.mark.parametrize("arguments", [["run", "stray"], ["generate"], ["fly"]])
 def test_usage_errors_exit_with_2(arguments):
     assert tokenmill(*arguments).returncode == 2

@@ -62,7 +62,8 @@ def test_documents_are_accounted_for_from_file_to_row(first_run, workspace):
     counts = newest_json(first_run, "components.Quarantine", "counts.json")
     curation = newest_json(first_run, "components.RejectedDocuments", "curation.json")["total"]
     # ingest: every line and file is a document or quarantined for a reason
-    assert counts["read"]["documents"] == len(lines) - len(workspace.bad_lines) + 1
+    assert counts["read"]["documents"] == len(lines) - len(workspace.bad_lines) + 2
+    assert counts["repaired"] == {"cp1252": 1}
     reasons = {k: v["documents"] for k, v in counts["quarantined"]["by_reason"].items()}
     assert reasons == {"invalid_json": 1, "missing_text": 1, "not_utf8": 1}
     # curation: in = kept + dropped by reason, in documents and in bytes

@@ -1,4 +1,4 @@
-"""Document rules of C4 (Raffel et al. 2020, section 2.2); its rules for lines are in lines.py."""
+"""Document rules of C4 (Raffel et al. 2020, section 2.2); its rules for lines are not here."""
 
 import numpy as np
 

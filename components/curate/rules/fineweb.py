@@ -7,6 +7,8 @@ from components.curate.rules.rule import Rule, fraction, sets
 from components.curate.text_columns import LINE_FEED, TextColumns
 
 _SOURCE = "Penedo et al. 2024, 3.6"
+# Where code and paper may differ, the numbers are those of the code that made FineWeb.
+_CODE = "datatrove, FineWebQualityFilter"
 _LINE_ENDS = ".!?\"'”’"
 _SHORT_LINE_CHARACTERS = 30
 
@@ -43,7 +45,7 @@ RULES = (
         "max_repeated_line_characters",
         duplicate_line_characters,
         "above",
-        _SOURCE,
+        _CODE,
         sets(0.01),
     ),
     Rule(
@@ -51,7 +53,7 @@ RULES = (
         "max_line_feeds_per_word",
         _line_feeds_per_word,
         "above",
-        _SOURCE,
+        _CODE,
         sets(0.3, 0.5),
     ),
 )

@@ -23,14 +23,10 @@ def _symbols_per_word(columns: TextColumns) -> np.ndarray:
     """Hashes and ellipses ("..." or "…") a word."""
     codes, words = columns.codes, columns.words
     hashes = columns.count(codes == ord("#"))
-    dots = codes == ord(".")
-    # An ellipsis counts once, at its first dot: three dots with none before them.
-    starts = dots.copy()
-    starts[:-2] &= dots[1:-1] & dots[2:]
-    starts[-2:] = False
-    starts[1:] &= ~dots[:-1]
-    ellipses = columns.count(starts | (codes == ord("…")))
-    return fraction(np.maximum(hashes, ellipses).astype(np.float64), words.count)
+    # An ellipsis is a run of three or more dots; it does not go on in the next document.
+    dots = columns.runs(codes == ord("."))
+    ellipses = dots.sum(dots.length >= 3) + columns.count(codes == ord("…"))
+    return fraction(np.maximum(hashes, ellipses), words.count)
 
 
 def _bullet_lines(columns: TextColumns) -> np.ndarray:

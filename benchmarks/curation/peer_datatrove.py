@@ -1,0 +1,100 @@
+"""datatrove on one JSON-lines file; run by run.py with the peer's own Python.
+
+    python peer_datatrove.py INPUT_DIR WORK_DIR filters|minhash|all KEPT_IDS
+
+One task, one worker, in this process. Prints CPU seconds by stage as JSON; imports are not counted.
+"""
+
+import json
+import sys
+import time
+
+from datatrove.executor.local import LocalPipelineExecutor
+from datatrove.pipeline.dedup.minhash import (
+    MinhashConfig,
+    MinhashDedupBuckets,
+    MinhashDedupCluster,
+    MinhashDedupFilter,
+    MinhashDedupSignature,
+)
+from datatrove.pipeline.filters import (
+    C4QualityFilter,
+    FineWebQualityFilter,
+    GopherQualityFilter,
+    GopherRepetitionFilter,
+)
+from datatrove.pipeline.readers import JsonlReader
+from datatrove.pipeline.writers import JsonlWriter
+
+
+def run(steps: list, work: str, name: str) -> float:
+    started = time.process_time()
+    LocalPipelineExecutor(
+        pipeline=steps, tasks=1, workers=1, logging_dir=f"{work}/logs-{name}"
+    ).run()
+    return time.process_time() - started
+
+
+def filters(source: str, work: str) -> float:
+    steps = [
+        JsonlReader(source),
+        GopherQualityFilter(),
+        # The document rules of C4 only, as in tokenmill: lines are left as they are.
+        C4QualityFilter(
+            filter_no_terminal_punct=False, min_num_sentences=3, min_words_per_line=0,
+            filter_javascript=False, filter_policy=False, remove_citations=False,
+        ),
+        FineWebQualityFilter(),
+        GopherRepetitionFilter(),
+        JsonlWriter(f"{work}/filtered", compression=None),
+    ]  # fmt: skip
+    return run(steps, work, "filters")
+
+
+def minhash(source: str, work: str) -> float:
+    config = MinhashConfig()  # 14 buckets of 8 hashes over 5-grams, the default
+    seconds = run(
+        [JsonlReader(source), MinhashDedupSignature(f"{work}/signatures", config=config)],
+        work,
+        "signatures",
+    )
+    for bucket in range(config.num_buckets):
+        # One task a bucket, as datatrove requires; run one after the other.
+        step = MinhashDedupBuckets(f"{work}/signatures", f"{work}/buckets", config=config)
+        started = time.process_time()
+        step.run(rank=bucket, world_size=config.num_buckets)
+        seconds += time.process_time() - started
+    seconds += run(
+        [MinhashDedupCluster(f"{work}/buckets", f"{work}/remove", config=config)], work, "cluster"
+    )
+    seconds += run(
+        [
+            JsonlReader(source),
+            MinhashDedupFilter(f"{work}/remove"),
+            JsonlWriter(f"{work}/deduplicated", compression=None),
+        ],
+        work,
+        "dedup",
+    )
+    return seconds
+
+
+def main() -> None:
+    source, work, what, kept = sys.argv[1:]
+    seconds = {}
+    if what in ("filters", "all"):
+        seconds["filters"] = filters(source, work)
+    if what in ("minhash", "all"):
+        # On the whole input, not only on what the filters left: so that both stages see the same
+        # bytes in both systems.
+        seconds["minhash"] = minhash(source, work)
+        with (
+            open(f"{work}/deduplicated/00000.jsonl", encoding="utf-8") as lines,
+            open(kept, "w", encoding="utf-8") as out,
+        ):
+            for line in lines:
+                out.write(json.loads(line)["id"] + "\n")
+    print(json.dumps(seconds))
+
+
+main()

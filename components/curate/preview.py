@@ -1,0 +1,227 @@
+"""What the rules would do to a corpus: judged on a sample of documents, without a run.
+
+Language, masking and the rules look at a document alone, so a sample tells what they do. Copies
+and overlaps need all documents; they are found in a run only.
+"""
+
+import hashlib
+import heapq
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from components.curate.mask import mask
+from components.curate.normalise import normalise
+from components.curate.rules import RULES
+from components.curate.rules.rule import Rule
+from components.curate.text_columns import TextColumns
+from components.curate.verdict import EMPTY, WRONG_LANGUAGE, judge_texts
+
+REASONS = (EMPTY, WRONG_LANGUAGE, *(rule.reason for rule in RULES))
+QUANTILES = (1, 5, 25, 50, 75, 95, 99)
+EXCERPT_CHARACTERS = 200
+
+_BATCH_DOCUMENTS = 512
+
+
+class SampledDocument(NamedTuple):
+    """A document as read."""
+
+    doc_id: str
+    source: str
+    text: str
+
+
+class Example(NamedTuple):
+    """A dropped document, to be looked at."""
+
+    doc_id: str
+    source: str
+    value: float
+    threshold: float
+    excerpt: str
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """What documents are judged by; the same as the keys of transforms.CurateSettings."""
+
+    thresholds: dict[str, float]
+    languages: tuple[str, ...]
+    min_language_score: float
+    mask: tuple[str, ...]
+
+
+@dataclass
+class Preview:
+    """What became of the sample.
+
+    Attributes:
+        documents: How many were judged.
+        raw_bytes: Their bytes, as read.
+        kept: (documents, bytes as read) that no rule drops.
+        dropped: (documents, bytes as read) by reason, in the order of REASONS.
+        masked: How many of each kind were masked.
+        examples: Some dropped documents by reason.
+        values: float64 [documents] by the setting of each rule in use.
+        sizes: int64 [documents], bytes as read.
+    """
+
+    documents: int = 0
+    raw_bytes: int = 0
+    kept: tuple[int, int] = (0, 0)
+    dropped: dict[str, tuple[int, int]] = field(default_factory=dict)
+    masked: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[Example]] = field(default_factory=dict)
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+    sizes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+def sample(documents: Iterable[tuple[bytes, bytes, bytes]], size: int) -> list[SampledDocument]:
+    """The `size` documents (id, source, text) with the least hash: the same every time.
+
+    In the order of their hashes, so that the first few are a sample, too.
+    """
+
+    def keyed() -> Iterable[tuple[bytes, int, tuple[bytes, bytes, bytes]]]:
+        for number, document in enumerate(documents):
+            digest = hashlib.blake2b(document[0], digest_size=8)
+            digest.update(b"\0" + document[2])
+            yield digest.digest(), number, document
+
+    least = heapq.nsmallest(size, keyed(), key=lambda item: item[:2])
+    return [SampledDocument(*(value.decode() for value in item[2])) for item in least]
+
+
+def preview(documents: Sequence[SampledDocument], criteria: Criteria, examples: int) -> Preview:
+    """Judges documents as the Curator does before it looks for copies.
+
+    Args:
+        documents: The sample.
+        criteria: Thresholds, languages and masks.
+        examples: How many dropped documents to keep of each reason.
+    """
+    result = Preview(documents=len(documents))
+    rules = in_use(criteria.thresholds)
+    values: dict[str, list[np.ndarray]] = {rule.setting: [np.zeros(0)] for rule in rules}
+    sizes: list[int] = []
+    masked: Counter[str] = Counter()
+    reasons: dict[int, str] = {}
+    for start in range(0, len(documents), _BATCH_DOCUMENTS):
+        batch = documents[start : start + _BATCH_DOCUMENTS]
+        texts = [normalise(document.text) for document in batch]
+        for i, text in enumerate(texts):
+            texts[i], counts = mask(text, criteria.mask)
+            masked.update(counts)
+        columns = TextColumns(texts)
+        for rule in rules:
+            values[rule.setting].append(rule.measure(columns))
+        sizes += [len(document.text.encode()) for document in batch]
+        for i, (reason, value, threshold) in sorted(judge_texts(texts, criteria).items()):
+            reasons[start + i] = reason
+            found = result.examples.setdefault(reason, [])
+            if len(found) < examples:
+                document = batch[i]
+                excerpt = texts[i][:EXCERPT_CHARACTERS]
+                found.append(Example(document.doc_id, document.source, value, threshold, excerpt))
+    result.sizes = np.array(sizes, np.int64)
+    result.raw_bytes = sum(sizes)
+    totals = {reason: (0, 0) for reason in REASONS}
+    for place, reason in reasons.items():
+        totals[reason] = (totals[reason][0] + 1, totals[reason][1] + sizes[place])
+    result.dropped = {reason: total for reason, total in totals.items() if total[0]}
+    gone = [sum(total[i] for total in result.dropped.values()) for i in (0, 1)]
+    result.kept = (len(documents) - gone[0], result.raw_bytes - gone[1])
+    result.masked = dict(sorted(masked.items()))
+    result.values = {setting: np.concatenate(parts) for setting, parts in values.items()}
+    return result
+
+
+def in_use(thresholds: dict[str, float]) -> list[Rule]:
+    """The rules with a threshold, in the order in which they are asked."""
+    return [rule for rule in RULES if rule.setting in thresholds]
+
+
+def tuning(result: Preview, rule: Rule, threshold: float) -> dict[str, Any]:
+    """One rule's values over the sample, and what its threshold and those beside it drop.
+
+    Shares are of all documents of the sample, whatever other rules say.
+    """
+    values = result.values[rule.setting]
+    looser, stricter = neighbours(rule, threshold)
+    return {
+        "reason": rule.reason,
+        "setting": rule.setting,
+        "drop_if": rule.drop_if,
+        "quantiles": {
+            str(q): float(value)
+            for q, value in zip(QUANTILES, np.percentile(values, QUANTILES), strict=True)
+        },
+        "threshold": _dropped_alone(result, rule, threshold),
+        "looser": None if looser is None else _dropped_alone(result, rule, looser),
+        "stricter": None if stricter is None else _dropped_alone(result, rule, stricter),
+    }
+
+
+def _dropped_alone(result: Preview, rule: Rule, threshold: float) -> dict[str, float]:
+    values = result.values[rule.setting]
+    drops = values < threshold if rule.drop_if == "below" else values > threshold
+    return {
+        "value": threshold,
+        "documents": float(drops.mean()),
+        "bytes": float(result.sizes[drops].sum() / max(1, result.raw_bytes)),
+    }
+
+
+def neighbours(rule: Rule, threshold: float) -> tuple[float | None, float | None]:
+    """(looser, stricter): the next numbers of one significant digit on either side.
+
+    None where there is none: no count or share is below 0, no share above 1.
+    """
+    is_share = "fraction" in rule.setting or rule.setting.endswith("characters")
+    is_count = not is_share and "per_word" not in rule.setting
+    least = 1.0 if is_count else 0.01
+    if threshold < least:
+        below = None if threshold == 0 else 0.0
+        above = least
+    else:
+        power = 10.0 ** math.floor(math.log10(threshold) + 1e-9)
+        digit = threshold / power
+        above = _rounded((math.floor(digit + 1e-9) + 1) * power)
+        lower = math.ceil(digit - 1e-9) - 1
+        below = _rounded(lower * power if lower else 0.9 * power)
+        if below < least:
+            below = 0.0
+    upper = None if is_share and above > 1 else above
+    return (below, upper) if rule.drop_if == "below" else (upper, below)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def as_json(result: Preview, criteria: Criteria, reason: str | None) -> dict[str, Any]:
+    """All of a preview; with `reason`, the examples and the tuning of that reason only."""
+    return {
+        "sample": {"documents": result.documents, "bytes": result.raw_bytes},
+        "kept": {"documents": result.kept[0], "bytes": result.kept[1]},
+        "dropped": {
+            name: {"documents": documents, "bytes": size}
+            for name, (documents, size) in result.dropped.items()
+        },
+        "masked": result.masked,
+        "examples": {
+            name: [example._asdict() for example in result.examples[name]]
+            for name in result.dropped
+            if reason in (None, name)
+        },
+        "tuning": [
+            tuning(result, rule, criteria.thresholds[rule.setting])
+            for rule in in_use(criteria.thresholds)
+            if reason in (None, rule.reason)
+        ],
+    }

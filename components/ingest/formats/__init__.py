@@ -1,0 +1,1 @@
+"""One file a format: `read_*(handle, file, settings)` yields Documents and BadRecords, in order."""

@@ -1,0 +1,92 @@
+"""Parquet: a document a row."""
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.ingest.manifest import InputFile
+from components.ingest.records import (
+    BadRecord,
+    Document,
+    ReadSettings,
+    default_source,
+    file_id,
+    make_document,
+    missing_text,
+    source_or_none,
+    to_bytes,
+)
+
+# Few: a dictionary page of some kB can stand for a long text in every row.
+_BATCH_ROWS = 64
+_BUFFER_BYTES = 1 << 20  # read pages as they come, not whole row groups
+
+
+def read_parquet(
+    handle: BinaryIO, file: InputFile, settings: ReadSettings
+) -> Iterator[Document | BadRecord]:
+    """Yields a document for each row; `handle` must be seekable."""
+    table = pq.ParquetFile(handle, buffer_size=_BUFFER_BYTES)
+    schema = table.schema_arrow
+    wrong = _wrong_text_column(schema, settings.text_field)
+    if wrong:
+        yield missing_text(file, 0, file.size_bytes, wrong)
+        return
+    fields = (settings.text_field, settings.id_field, settings.source_field)
+    columns = [field for field in dict.fromkeys(fields) if field in schema.names]
+    source_name, name = default_source(file), file_id(file)
+    row = 0
+    for batch in table.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
+        texts, ids, sources = (_values(batch, field) for field in fields)
+        for text, doc_id, source in zip(texts, ids, sources, strict=True):
+            row += 1
+            if text is None:
+                detail = f"null in column {settings.text_field!r}"
+                yield missing_text(file, row, 0, detail)
+                continue
+            yield make_document(
+                text,
+                to_bytes(doc_id) or b"%b:%d" % (name, row),
+                source_or_none(source) or source_name,
+                file,
+                row,
+                settings,
+            )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    checks = (
+        pa.types.is_string,
+        pa.types.is_large_string,
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+    )
+    return any(check(kind) for check in checks)
+
+
+def _wrong_text_column(schema: pa.Schema, field: str) -> str:
+    """What is wrong with the text column, or nothing."""
+    matches = schema.get_all_field_indices(field)
+    if len(matches) == 1:
+        kind = schema.field(matches[0]).type
+        return "" if _is_text(kind) else f"column {field!r} is {kind}, not text"
+    if matches:
+        return f"{len(matches)} columns are called {field!r}"
+    return f"no column {field!r}; found {schema.names[:10]}"
+
+
+def _values(batch: pa.RecordBatch, field: str) -> list:
+    """A column as bytes, whole numbers and None."""
+    index = batch.schema.get_field_index(field)
+    if index < 0:  # absent, or ambiguous
+        return [None] * batch.num_rows
+    column = batch.column(index)
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if _is_text(column.type):  # as bytes: what is declared a string need not be UTF-8
+        return column.cast(pa.large_binary()).to_pylist()
+    return column.to_pylist() if pa.types.is_integer(column.type) else [None] * batch.num_rows

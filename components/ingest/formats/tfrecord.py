@@ -1,0 +1,109 @@
+"""TFRecord files of tf.Examples: a document an example."""
+
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import google_crc32c
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from components.ingest.manifest import InputFile
+from components.ingest.records import (
+    BadRecord,
+    Document,
+    ReadSettings,
+    default_source,
+    file_id,
+    make_document,
+    missing_text,
+    source_or_none,
+    to_bytes,
+    too_large,
+)
+
+_LENGTH = struct.Struct("<Q")
+_CHECKSUM = struct.Struct("<I")
+_BLOCK_BYTES = 1 << 16
+
+
+def read_tfrecord(
+    handle: BinaryIO, file: InputFile, settings: ReadSettings
+) -> Iterator[Document | BadRecord]:
+    """Yields a document for each tf.Example.
+
+    A record whose content fails its checksum is quarantined and the next one read; one whose
+    length fails it ends the file, since nothing says where the next one begins.
+    """
+    source_name, name = default_source(file), file_id(file)
+    number = 0
+    while length := handle.read(_LENGTH.size):
+        number += 1
+        checksum = handle.read(_CHECKSUM.size)
+        if len(length) + len(checksum) < _LENGTH.size + _CHECKSUM.size:
+            raise EOFError(f"the file breaks off in record {number}")
+        if _masked_crc32c(length) != _CHECKSUM.unpack(checksum)[0]:
+            raise ValueError(f"the length of record {number} fails its checksum")
+        size = _LENGTH.unpack(length)[0]
+        if size > settings.max_record_bytes:
+            _skip(handle, size + _CHECKSUM.size, number)
+            yield too_large(file, number, size, settings)
+            continue
+        data = handle.read(size)
+        checksum = handle.read(_CHECKSUM.size)
+        if len(data) + len(checksum) < size + _CHECKSUM.size:
+            raise EOFError(f"the file breaks off in record {number}")
+        if _masked_crc32c(data) != _CHECKSUM.unpack(checksum)[0]:
+            detail = "the content fails its CRC-32C"
+            yield BadRecord(file.path, number, "bad_checksum", detail, size)
+            continue
+        try:
+            features = tf.train.Example.FromString(data).features.feature
+        except DecodeError as error:
+            yield BadRecord(file.path, number, "invalid_example", str(error)[:500], size)
+            continue
+        text = _value(features, settings.text_field)
+        if not isinstance(text, bytes):
+            detail = f"not one string in feature {settings.text_field!r}; found {_found(features)}"
+            yield missing_text(file, number, size, detail)
+            continue
+        yield make_document(
+            text,
+            to_bytes(_value(features, settings.id_field)) or b"%b:%d" % (name, number),
+            source_or_none(_value(features, settings.source_field)) or source_name,
+            file,
+            number,
+            settings,
+        )
+
+
+def _masked_crc32c(data: bytes) -> int:
+    """The checksum of TFRecord files (tensorflow/core/lib/hash/crc32c.h)."""
+    crc = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _skip(handle: BinaryIO, size: int, number: int) -> None:
+    while size > 0:
+        block = handle.read(min(size, _BLOCK_BYTES))
+        if not block:
+            raise EOFError(f"the file breaks off in record {number}")
+        size -= len(block)
+
+
+def _value(features, name: str) -> bytes | int | None:
+    """The only value of a feature; None if there is no such feature, or no or several values."""
+    if name not in features:  # indexing would add it
+        return None
+    feature = features[name]
+    kind = feature.WhichOneof("kind")
+    if kind not in ("bytes_list", "int64_list"):
+        return None
+    values = getattr(feature, kind).value
+    return values[0] if len(values) == 1 else None
+
+
+def _found(features) -> str:
+    names = sorted(features)[:10]
+    kinds = (features[name].WhichOneof("kind") or "empty" for name in names)
+    return ", ".join(f"{name} ({kind})" for name, kind in zip(names, kinds, strict=True)) or "none"

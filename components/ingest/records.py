@@ -1,0 +1,140 @@
+"""What reading gives: `Document` or `BadRecord`, and the checks that every format's text passes."""
+
+import os
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from components.ingest.encoding import decode_error, repair
+from components.ingest.manifest import InputFile
+
+
+@dataclass(frozen=True)
+class ReadSettings:
+    """The keys of the [corpus] section that reading needs (pipeline/config.py describes them)."""
+
+    text_field: str
+    id_field: str
+    source_field: str
+    max_document_bytes: int
+    eval_fraction: float
+    format: str = "auto"
+    text_unit: Literal["file", "paragraph"] = "file"
+    csv_delimiter: str = ","
+    repair_encoding: bool = True
+
+    @property
+    def max_record_bytes(self) -> int:
+        """Bytes of a record (a JSON line, a CSV row, a tf.Example) that is looked at at all.
+
+        Three times the document for the escapes (a Cyrillic letter of 2 bytes is 6 in JSON) and
+        some for what is around the text; the text itself is checked when it is known.
+        """
+        return 3 * self.max_document_bytes + 65_536
+
+
+class Document(NamedTuple):
+    """A document as read.
+
+    Attributes:
+        doc_id: Its id in the input, or file:record.
+        source: Where it came from.
+        text: Valid UTF-8, not blank.
+        repaired: What was repaired: bom, utf-16, utf-32, cp1252, mojibake.
+    """
+
+    doc_id: bytes
+    source: bytes
+    text: bytes
+    repaired: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """A record that could not be used, and why.
+
+    Attributes:
+        file: The file as the user would name it.
+        record: Line (JSON lines, CSV, paragraphs), row (Parquet) or record (TFRecord), from 1; 0
+            for the file as a whole.
+        reason: unreadable_file, invalid_json, malformed_row, bad_checksum, invalid_example,
+            missing_text, not_utf8, empty_text or too_large.
+        detail: What was found.
+        size_bytes: Size of the record where it is known, else 0.
+    """
+
+    file: str
+    record: int
+    reason: str
+    detail: str
+    size_bytes: int
+
+
+def make_document(
+    text: bytes,
+    doc_id: bytes,
+    source: bytes,
+    file: InputFile,
+    record: int,
+    settings: ReadSettings,
+    repaired: tuple[str, ...] = (),
+) -> Document | BadRecord:
+    """A document of `text`, its encoding repaired where that is safe, or what is wrong with it."""
+    if len(text) > settings.max_document_bytes:
+        return too_large(file, record, len(text), settings)
+    if not text.isascii():
+        size = len(text)
+        fixed = repair(text, settings.repair_encoding)
+        if fixed is None:
+            return BadRecord(file.path, record, "not_utf8", decode_error(text), size)
+        text, kinds = fixed
+        if kinds:
+            repaired = (*repaired, *(kind for kind in kinds if kind not in repaired))
+            if len(text) > settings.max_document_bytes:
+                return too_large(file, record, len(text), settings)
+    if not text or text.isspace():
+        return BadRecord(file.path, record, "empty_text", "only blanks", len(text))
+    return Document(doc_id, source, text, repaired)
+
+
+def too_large(file: InputFile, record: int, size: int, settings: ReadSettings) -> BadRecord:
+    """A record that is longer than allowed."""
+    detail = f"{size:,} bytes, corpus.max_document_bytes is {settings.max_document_bytes:,}"
+    return BadRecord(file.path, record, "too_large", detail, size)
+
+
+def missing_text(file: InputFile, record: int, size: int, detail: str) -> BadRecord:
+    """A record, or a file, without the text field."""
+    return BadRecord(file.path, record, "missing_text", detail[:500], size)
+
+
+def to_bytes(value: object) -> bytes | None:
+    """An id or a source as UTF-8; None if it is no text and no whole number, or empty.
+
+    Undecodable bytes and lone surrogates become question marks: they do not cost the document.
+    """
+    if isinstance(value, str):
+        data = value.encode("utf-8", "replace")
+    elif isinstance(value, bytes):
+        data = value if value.isascii() else value.decode("utf-8", "replace").encode("utf-8")
+    elif isinstance(value, int):
+        data = str(value).encode()
+    else:
+        return None
+    return data or None
+
+
+def source_or_none(value: object) -> bytes | None:
+    """As `to_bytes`, for sources: a number is none."""
+    return to_bytes(value) if isinstance(value, str | bytes) else None
+
+
+def file_id(file: InputFile) -> bytes:
+    """The id of the file's only document, and with :record those of its documents."""
+    return file.name.encode("utf-8", "replace")
+
+
+def default_source(file: InputFile) -> bytes:
+    """The first directory below what the user named, or the file's name without its suffixes."""
+    head, slash, _ = file.name.partition("/")
+    name = head if slash else os.path.basename(file.name).split(".")[0] or "input"
+    return name.encode("utf-8", "replace")

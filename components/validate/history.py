@@ -1,0 +1,194 @@
+"""What ML Metadata remembers of a run's validation: statistics, schema, what the gate was told."""
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import ml_metadata as mlmd
+from ml_metadata.proto import metadata_store_pb2
+
+from components.errors import TokenmillError
+
+_PASSED = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED)
+_METADATA_NAME = "metadata.sqlite"
+
+OFF, LATEST = "off", "latest"
+
+
+@dataclass(frozen=True)
+class GateRecord:
+    """One execution of the anomaly gate.
+
+    Attributes:
+        passed: Whether it let the run go on.
+        statistics_uri: The statistics it judged.
+        schema_uri: The schema it judged them by.
+        inferred: Whether that schema was inferred from the run itself.
+        previous_statistics: The earlier statistics it compared with; empty if none.
+        manifest: The directory of the list of input files, which is named by its content.
+    """
+
+    passed: bool
+    statistics_uri: str
+    schema_uri: str
+    inferred: bool
+    previous_statistics: str
+    manifest: str
+
+
+def gate_records(run_directory: str) -> list[GateRecord]:
+    """Every execution of the gate in an output directory, the newest first.
+
+    Raises:
+        TokenmillError: There is no metadata.
+    """
+    path = os.path.join(run_directory, _METADATA_NAME)
+    if not os.path.exists(path):
+        raise TokenmillError(
+            f"{run_directory} is not the output directory of a run: it has no {_METADATA_NAME}.",
+            "Give what was --output-dir, by default runs/NAME.",
+        )
+    config = metadata_store_pb2.ConnectionConfig()
+    config.sqlite.filename_uri = path
+    config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE
+    return _History(mlmd.MetadataStore(config)).gates()
+
+
+def newest_gate(run_directory: str) -> GateRecord:
+    """The gate's newest execution.
+
+    Raises:
+        TokenmillError: No run got that far.
+    """
+    records = gate_records(run_directory)
+    if not records:
+        raise TokenmillError(
+            f"no run in {run_directory} came as far as data validation.",
+            "Run the pipeline first: tokenmill run",
+        )
+    return records[0]
+
+
+def newest_inferred(run_directory: str) -> GateRecord:
+    """The gate's newest execution with an inferred schema.
+
+    Raises:
+        TokenmillError: There is none.
+    """
+    record = next((r for r in gate_records(run_directory) if r.inferred), None)
+    if record is None:
+        raise TokenmillError(
+            f"no run in {run_directory} inferred a schema.",
+            "Run once without validate.schema_path: tokenmill run",
+        )
+    return record
+
+
+def resolve_previous(setting: str, run_directory: str, manifest_directory: str) -> str:
+    """The statistics to compare this run with; empty if none.
+
+    They are looked up before the run starts and given to the gate as a path. A TFX Resolver would
+    do it inside the run; it takes the newest statistics there are, so a second run of the same
+    input would be compared with its own first run and, with a new input, miss the cache.
+    Statistics of the same input files are passed over here, so that run's answer stays the same
+    until a run of other files passes the gate.
+
+    Args:
+        setting: validate.previous_statistics: "off", "latest", the output directory of another
+            run, or a directory of statistics.
+        run_directory: This run's output directory.
+        manifest_directory: The list of this run's input files.
+
+    Raises:
+        TokenmillError: The setting names neither.
+    """
+    if setting == OFF:
+        return ""
+    if setting == LATEST:
+        if not os.path.exists(os.path.join(run_directory, _METADATA_NAME)):
+            return ""
+        this = os.path.abspath(manifest_directory)
+        records = gate_records(run_directory)
+        return next((r.statistics_uri for r in records if r.passed and r.manifest != this), "")
+    path = setting if "://" in setting else os.path.abspath(setting)
+    if os.path.exists(os.path.join(path, _METADATA_NAME)):
+        records = gate_records(path)
+        found = next((r.statistics_uri for r in records if r.passed), "")
+        if not found:
+            raise TokenmillError(
+                f"validate.previous_statistics: no run in {path} passed data validation."
+            )
+        return found
+    from components.validate.statistics import read_statistics
+
+    try:
+        read_statistics(path, "train")
+    except TokenmillError as error:
+        raise TokenmillError(
+            f"validate.previous_statistics = {setting}: {error.message}",
+            'Give "latest", another run\'s output directory, or its StatisticsGen artifact.',
+        ) from None
+    return path
+
+
+class _History:
+    """The few queries; each step's artifacts hang on its executions by events."""
+
+    def __init__(self, store: mlmd.MetadataStore):
+        self._store = store
+
+    def gates(self) -> list[GateRecord]:
+        """All executions of nodes called AnomalyGate."""
+        executions: dict[int, Any] = {}
+        for node in self._store.get_contexts_by_type("node"):
+            if node.name.endswith(".AnomalyGate"):
+                for execution in self._store.get_executions_by_context(node.id):
+                    executions[execution.id] = execution
+        records = [self._gate(executions[i]) for i in sorted(executions, reverse=True)]
+        return [record for record in records if record is not None]
+
+    def _gate(self, execution: Any) -> GateRecord | None:
+        inputs = self._inputs(execution.id)
+        if not {"statistics", "schema"} <= set(inputs):
+            return None  # of an older release
+        settings = json.loads(execution.custom_properties["settings"].string_value)
+        return GateRecord(
+            passed=execution.last_known_state in _PASSED,
+            statistics_uri=inputs["statistics"].uri,
+            schema_uri=inputs["schema"].uri,
+            inferred=not settings["schema_path"],
+            previous_statistics=settings["previous_statistics"],
+            manifest=self._manifest(inputs["statistics"]),
+        )
+
+    def _manifest(self, statistics: Any) -> str:
+        """From the statistics back to the examples, and to what ingest was told to read."""
+        statistics_gen = self._producer(statistics.id)
+        examples = self._inputs(statistics_gen).get("examples") if statistics_gen else None
+        ingest = self._producer(examples.id) if examples is not None else None
+        if not ingest:
+            return ""
+        (execution,) = self._store.get_executions_by_id([ingest])
+        return os.path.abspath(execution.custom_properties["input_base"].string_value)
+
+    def _inputs(self, execution_id: int) -> dict[str, Any]:
+        events = [
+            event
+            for event in self._store.get_events_by_execution_ids([execution_id])
+            if event.type == metadata_store_pb2.Event.INPUT
+        ]
+        artifacts = {
+            a.id: a for a in self._store.get_artifacts_by_id([e.artifact_id for e in events])
+        }
+        keys = (next(s.key for s in event.path.steps if s.HasField("key")) for event in events)
+        return {k: artifacts[e.artifact_id] for k, e in zip(keys, events, strict=True)}
+
+    def _producer(self, artifact_id: int) -> int | None:
+        """The execution that made an artifact, not one that took it from the cache."""
+        makers = [
+            event.execution_id
+            for event in self._store.get_events_by_artifact_ids([artifact_id])
+            if event.type == metadata_store_pb2.Event.OUTPUT
+        ]
+        return min(makers, default=None)

@@ -1,0 +1,234 @@
+"""Curator's executor from an Examples artifact to curated examples, rejects and the report."""
+
+import dataclasses
+import json
+import os
+import time
+
+import pytest
+import tensorflow as tf
+
+from components.artifacts import Examples, RejectedDocuments
+from components.curate.account import (
+    REPORT_NAME,
+    dropped_by_reason,
+    read_rejected,
+    samples_by_reason,
+)
+from components.curate.component import CuratorExecutor
+from components.curate.near_duplicates import NearDuplicateSettings
+from components.curate.transforms import CurateSettings
+from components.documents import (
+    decode_documents,
+    document_batch,
+    encode_documents,
+    split_directory,
+    write_tfrecords,
+)
+from components.errors import TokenmillError
+
+SETTINGS = CurateSettings(
+    thresholds={"min_words": 4.0, "min_letter_fraction": 0.5},
+    languages=(),
+    min_language_score=0.65,
+    mask=("email",),
+    exact_duplicates="drop",
+    near_duplicates=NearDuplicateSettings(min_jaccard=0.8, ngram_words=5, bands=14, rows=8),
+    decontaminate="held-out",
+    decontaminate_ngram_words=13,
+    benchmarks=(),
+    partitions=3,
+)
+
+
+def documents(prefix, count):
+    """(doc_id, source, text): of four, two stay, one is short, one is a copy of the first."""
+    rows = []
+    for i in range(count):
+        text = f"The {prefix} document about matter {i}, mail x{i}@example.org.  \r\n"
+        rows += [
+            (f"{prefix}-{i}-a", "web", text),
+            (f"{prefix}-{i}-b", "web", f"Another one of its kind: {text}"),
+            (f"{prefix}-{i}-c", "brief", f"short {i}"),
+            (f"{prefix}-{i}-d", "copies", text.upper()),
+        ]
+    return rows
+
+
+def write_examples(uri, splits, files=1):
+    """Writes an Examples artifact, each split spread over some files."""
+    for split, rows in splits.items():
+        for i in range(files):
+            columns = ([v.encode() for v in column] for column in zip(*rows[i::files], strict=True))
+            records = [record for _, record in encode_documents(document_batch(*columns))]
+            path = os.path.join(split_directory(uri, split), f"part-{i}.gz")
+            write_tfrecords(path, records, gzip=True)
+    examples = Examples()
+    examples.uri = uri
+    examples.split_names = json.dumps(["train", "eval"])
+    examples.set_string_custom_property("payload_format", "FORMAT_TF_EXAMPLE")
+    examples.set_string_custom_property("file_format", "tfrecords_gzip")
+    return examples
+
+
+def curate(home, splits, files=1, shards=2, settings=SETTINGS):
+    """Runs the executor; returns the artifacts (curated, rejected)."""
+    examples = write_examples(str(home / "examples"), splits, files)
+    curated, rejected = Examples(), RejectedDocuments()
+    curated.uri, rejected.uri = str(home / "curated"), str(home / "rejected")
+    context = CuratorExecutor.Context(
+        beam_pipeline_args=["--direct_running_mode=in_memory"],
+        tmp_dir=str(home / "tmp"),
+        unique_id="1",
+    )
+    CuratorExecutor(context).Do(
+        {"examples": [examples]},
+        {"curated_examples": [curated], "rejected": [rejected]},
+        {"settings": settings.to_json(), "shards": shards},
+    )
+    return curated, rejected
+
+
+def records_in(directory, prefix):
+    """The records of all files of a directory whose name starts so."""
+    records = []
+    for name in sorted(os.listdir(directory)):
+        if name.startswith(prefix):
+            dataset = tf.data.TFRecordDataset(os.path.join(directory, name), "GZIP")
+            records += [r.numpy() for r in dataset]
+    return records
+
+
+def files_under(uri):
+    """Path -> content of every file of an artifact."""
+    found = {}
+    for directory, _, names in os.walk(uri):
+        for name in names:
+            path = os.path.join(directory, name)
+            with open(path, "rb") as source:
+                found[os.path.relpath(path, uri)] = source.read()
+    return found
+
+
+def test_artifacts_agree_with_the_report(tmp_path):
+    splits = {"train": documents("train", 300), "eval": documents("eval", 20)}
+    curated, rejected = curate(tmp_path, splits)
+    with open(os.path.join(rejected.uri, REPORT_NAME), encoding="utf-8") as source:
+        report = json.load(source)
+
+    rejects = list(read_rejected(rejected.uri))
+    for split, count in (("train", 300), ("eval", 20)):
+        batch = decode_documents(records_in(split_directory(curated.uri, split), "documents-"))
+        ids = [doc_id.decode() for doc_id in batch.column(0).to_pylist()]
+        assert sorted(ids) == sorted(f"{split}-{i}-{x}" for i in range(count) for x in "ab")
+        assert all(text.endswith(b"<EMAIL>.") for text in batch.column(2).to_pylist())
+        by_source = report["splits"][split]["by_source"]
+        assert by_source["web"]["kept"]["documents"] == 2 * count
+        assert by_source["web"]["kept"]["bytes"] == sum(batch.column(3).to_pylist())
+        assert by_source["brief"]["dropped"]["too_few_words"]["documents"] == count
+        assert by_source["copies"]["dropped"]["exact_duplicate"]["documents"] == count
+        for account in (*by_source.values(), report["total"]):
+            for name, kept_name in (("documents", "documents"), ("bytes", "raw_bytes")):
+                assert account["in"][name] == account["kept"][kept_name] + sum(
+                    reason[name] for reason in account["dropped"].values()
+                )
+    everything = [row for rows in splits.values() for row in rows]
+    assert report["total"]["in"] == {
+        "documents": len(everything),
+        "bytes": sum(len(text) for _, _, text in everything),
+    }
+    assert report["masked"] == {"email": 960}
+    assert len(rejects) == 640
+    numbers = dropped_by_reason(report)
+    assert {reason: documents for reason, (documents, _) in numbers.items()} == {
+        "exact_duplicate": 320,
+        "too_few_words": 320,
+    }
+    assert sum(size for _, size in numbers.values()) == sum(r["raw_bytes"] for r in rejects)
+    assert set(dropped_by_reason(report, "brief")) == {"too_few_words"}
+    assert {(r["doc_id"].split("-")[2], r["reason"]) for r in rejects} == {
+        ("c", "too_few_words"),
+        ("d", "exact_duplicate"),
+    }
+    assert all(r["kept_copy"] == r["doc_id"][:-1] + "a" for r in rejects if r["kept_copy"])
+    assert curated.get_int_custom_property("documents") == 640
+    assert curated.get_int_custom_property("bytes") == report["total"]["kept"]["bytes"]
+    assert rejected.get_int_custom_property("documents") == 640
+    assert json.loads(curated.split_names) == ["train", "eval"]
+    assert curated.get_string_custom_property("file_format") == "tfrecords_gzip"
+
+
+def test_two_runs_give_the_same_bytes_whatever_the_input_files(tmp_path):
+    splits = {"train": documents("train", 200), "eval": documents("eval", 20)}
+    shuffled = {split: rows[::-1] for split, rows in splits.items()}
+    results = []
+    for name, given_splits, files in (("a", splits, 1), ("b", shuffled, 3)):
+        artifacts = curate(tmp_path / name, given_splits, files)
+        results.append([files_under(artifact.uri) for artifact in artifacts])
+    assert len(results[0][0]) == 4  # two splits, two shards
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_split_that_ends_empty_is_an_error_with_the_reasons(tmp_path, split):
+    splits = {"train": documents("train", 5), "eval": documents("eval", 5)}
+    splits[split] = [(f"{split}-{i}", "web", f"short {i}") for i in range(7)]
+    with pytest.raises(TokenmillError) as error:
+        curate(tmp_path, splits)
+    message = str(error.value)
+    assert f"no document in the {split} split" in message
+    assert "12 too_few_words" in message
+    assert "[curate]" in message
+
+
+def test_train_split_of_nothing_but_copies_of_eval_ends_empty(tmp_path):
+    rows = [(f"x-{i}", "web", f"The very same document, number {i}.") for i in range(5)]
+    with pytest.raises(TokenmillError, match=r"train split .*5 exact_duplicate"):
+        curate(tmp_path, {"train": rows, "eval": rows})
+
+
+def test_held_out_split_that_all_overlaps_ends_empty(tmp_path):
+    words = " ".join(f"w{'xyz'[i % 3]}{i}" for i in range(40))
+    other = " ".join(f"v{i} of many words" for i in range(40))
+    splits = {
+        "train": [("a", "web", f"{words} {other}")],
+        "eval": [("b", "web", f"Some words of its own before it, and then {words}")],
+    }
+    with pytest.raises(TokenmillError, match=r"eval split .*1 contaminated"):
+        curate(tmp_path, splits)
+
+
+@pytest.mark.parametrize(("exact", "count"), [("drop", 20_000), ("keep", 5_000)])
+def test_one_text_many_thousand_times_takes_seconds(tmp_path, exact, count):
+    """A hot key: all copies fall into one partition, and with "keep" into the same bands."""
+    text = "A notice that a crawler found on every single page of the site it was sent to."
+    splits = {
+        "train": [(f"{i:05d}", "web", text) for i in range(count)],
+        "eval": [("e", "web", "Something else entirely, of which there is just this one copy.")],
+    }
+    splits["train"].append(("z", "web", "One more document that is not like any of the others."))
+    started = time.perf_counter()
+    settings = dataclasses.replace(SETTINGS, exact_duplicates=exact)
+    _, rejected = curate(tmp_path, splits, settings=settings)
+    assert time.perf_counter() - started < 60
+    with open(os.path.join(rejected.uri, REPORT_NAME), encoding="utf-8") as source:
+        report = json.load(source)
+    reason = "exact_duplicate" if exact == "drop" else "near_duplicate"
+    assert dropped_by_reason(report) == {reason: (count - 1, (count - 1) * len(text))}
+    copies = {record["kept_copy"] for record in read_rejected(rejected.uri)}
+    assert copies == {"00000"}
+
+
+def test_samples_are_the_same_in_any_order():
+    records = [{"doc_id": f"{i}", "reason": "ab"[i % 2], "source": "xyz"[i % 3]} for i in range(60)]
+    found = samples_by_reason(records, None, None, 5)
+    assert {reason: len(chosen) for reason, chosen in found.items()} == {"a": 5, "b": 5}
+    assert found == samples_by_reason(records[::-1], None, None, 5)
+    more = samples_by_reason(records, "a", None, 8)
+    assert list(more) == ["a"]
+    assert more["a"][:5] == found["a"]
+    assert found["a"] != records[0:10:2]  # a sample, not the beginning
+    (of_source,) = samples_by_reason(records, "b", "y", 99).values()
+    assert len(of_source) == 10
+    assert {(r["reason"], r["source"]) for r in of_source} == {("b", "y")}
+    assert samples_by_reason(records, "c", None, 5) == {}

@@ -1,0 +1,70 @@
+"""Nothing in curation leans on DirectRunner: the pipeline is a proto of importable functions."""
+
+import apache_beam as beam
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+from apache_beam.portability import common_urns
+from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
+
+from components.curate.transforms import Curate
+from components.documents import SPLITS, ReadDocuments, WriteDocuments
+from pipeline.config_loader import load_config
+from pipeline.dag import curate_settings
+
+DATAFLOW = [
+    "--runner=DataflowRunner",
+    "--project=some-project",
+    "--region=europe-west1",
+    "--temp_location=gs://some-bucket/tmp",
+    "--staging_location=gs://some-bucket/staging",
+    "--job_name=curate",
+]
+
+
+def curation_pipeline(options: PipelineOptions) -> beam.Pipeline:
+    config = load_config(overrides=["curate.max_line_documents=10", 'curate.languages=["en"]'])
+    pipeline = beam.Pipeline(options=options)
+    documents = {
+        split: pipeline | f"Read[{split}]" >> ReadDocuments("gs://some-bucket/examples", split)
+        for split in SPLITS
+    }
+    result = documents | Curate(curate_settings(config))
+    for split in SPLITS:
+        result[split] | f"Write[{split}]" >> WriteDocuments("gs://some-bucket/out", split, 4)
+    return pipeline
+
+
+@pytest.fixture
+def no_gcs(monkeypatch):
+    """Building the graph looks the files and buckets up; there is no network here."""
+    monkeypatch.setattr(
+        "apache_beam.options.pipeline_options.GoogleCloudOptions"
+        "._warn_if_soft_delete_policy_enabled",
+        lambda self, name: None,
+    )
+    monkeypatch.setattr(
+        "apache_beam.io.filebasedsource.FileBasedSource._validate", lambda self: None
+    )
+
+
+def test_dataflow_options_are_valid(no_gcs):
+    options = PipelineOptions(DATAFLOW)
+    assert PipelineOptionsValidator(options, DataflowRunner()).validate() == []
+
+
+def test_the_pipeline_is_a_portable_proto(no_gcs):
+    pipeline = curation_pipeline(PipelineOptions(DATAFLOW[1:]))
+    proto = pipeline.to_runner_api()
+    urns = {t.spec.urn for t in proto.components.transforms.values()}
+    assert common_urns.primitives.GROUP_BY_KEY.urn in urns
+    payloads = [
+        t.spec.payload
+        for t in proto.components.transforms.values()
+        if t.spec.urn == common_urns.primitives.PAR_DO.urn
+    ]
+    assert len(payloads) > 20
+    # Functions are pickled by reference to their module: none lives in __main__ or a test.
+    for payload in payloads:
+        assert b"__main__" not in payload
+        assert b"test_portability" not in payload

@@ -1,0 +1,378 @@
+"""`tokenmill curate`: rules, preview and inspect, each in a process of its own."""
+
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+from ml_metadata.proto import metadata_store_pb2
+
+from components.curate.account import REPORT_NAME, Outcome, Rejected, summarise
+from components.curate.preview import neighbours
+from components.curate.rules import RULE_SETS, RULES
+from components.documents import write_json, write_tfrecords
+from pipeline.metadata import open_store
+
+
+def tokenmill_curate(*arguments):
+    result = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "curate", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "COLUMNS": "100"},
+    )
+    assert "Traceback" not in result.stdout + result.stderr
+    return result
+
+
+def shown(*arguments):
+    """What a command that succeeds prints, and nothing beside it."""
+    result = tokenmill_curate(*arguments)
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout
+
+
+def refused(*arguments):
+    """The message of a command that fails."""
+    result = tokenmill_curate(*arguments)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: ")
+    return result.stderr
+
+
+def lines_with(word, text):
+    return [line for line in text.splitlines() if word in line.split()]
+
+
+# ---- rules
+
+
+def test_rules_lists_every_rule_with_its_thresholds_within_100_columns():
+    output = shown("rules")
+    assert max(map(len, output.splitlines())) <= 100
+    for rule in RULES:
+        (line,) = lines_with(rule.setting, output)
+        assert line.split()[0] == rule.reason
+        sign = "<" if rule.drop_if == "below" else ">"
+        cells = line.split()[2:]
+        expected = []
+        for rule_set in RULE_SETS[:3]:
+            threshold = rule.thresholds.get(rule_set)
+            number = (
+                "100k" if threshold == 1e5 else f"{threshold:g}" if threshold is not None else ""
+            )
+            expected += [sign, number] if number else ["off"]
+        assert cells == expected
+        assert rule.source in output
+
+
+def test_rules_of_one_set():
+    output = shown("rules", "--rules", "code-docs")
+    listed = [rule for rule in RULES if lines_with(rule.setting, output)]
+    assert listed == [rule for rule in RULES if "code-docs" in rule.thresholds]
+    message = refused("rules", "--rules", "webb")
+    assert "did you mean web?" in message
+    assert "technical-prose" in message
+
+
+# ---- preview
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """400 sound documents, 40 short ones, 10 with brackets, a German one, a broken line."""
+    root = tmp_path_factory.mktemp("corpus")
+    rng = random.Random(1)
+    vocabulary = ["the", "weather", "of", "a", "river", "was", "calm", "and", "quiet", "today"]
+
+    def sentence(count):
+        return " ".join(rng.choices(vocabulary, k=count)) + "."
+
+    records = [{"id": f"sound-{i}", "text": sentence(40), "source": "web"} for i in range(400)]
+    records += [{"id": f"short-{i}", "text": sentence(5), "source": "web"} for i in range(40)]
+    records += [{"id": f"code-{i}", "text": "{ " + sentence(40)} for i in range(10)]
+    german = "Das Wetter war schön, und so gingen wir mit den Hunden lange am Fluss entlang "
+    german += "nach Hause, bis es Abend wurde."
+    records.append({"id": "german", "text": "An ann@example.org: " + german})
+    rng.shuffle(records)
+    lines = [json.dumps(record) for record in records] + ['{"text": "broken']
+    (root / "a.jsonl").write_text("\n".join(lines) + "\n")
+    return root
+
+
+LOOSE = ("--rules", "none", "--set", "curate.min_words=20", "--set", "curate.max_curly_brackets=0")
+
+
+def test_preview_counts_and_explains(corpus):
+    output = shown("preview", corpus, *LOOSE)
+    assert max(map(len, output.splitlines())) <= 100
+    assert "451 of 451 documents in 1 file(s)" in output
+    assert "1 records cannot be read" in output
+    assert "a.jsonl:452: invalid_json" in output
+    assert lines_with("kept", output)[0].split()[:3] == ["kept", "401", "88.9%"]
+    assert lines_with("too_few_words", output)[0].split()[:3] == ["too_few_words", "40", "8.9%"]
+    assert lines_with("curly_brackets", output)[0].split()[1] == "10"
+    assert "5 < 20" in output
+    assert "1 > 0" in output
+    # Quantiles of the number of words: 5 in 40 of 451, 40 or 41 in nearly all others.
+    tuning = output[output.index("Values in the sample") :]
+    quantiles, drops = lines_with("too_few_words", tuning)
+    assert quantiles.split() == ["too_few_words", "5", "5", "40", "40", "40", "40", "41"]
+    cells = drops.replace("<", "").split()
+    assert cells[1:3] + cells[4:6] + cells[7:9] == ["20", "8.9%", "10", "8.9%", "30", "9.1%"]
+
+
+def test_preview_as_json_balances_and_samples_the_same_every_time(corpus):
+    whole = json.loads(shown("preview", corpus, *LOOSE, "--json"))
+    for key in ("documents", "bytes"):
+        dropped = sum(numbers[key] for numbers in whole["dropped"].values())
+        assert whole["sample"][key] == whole["kept"][key] + dropped
+    assert whole["sample"]["documents"] == whole["documents_read"] == 451
+    assert whole["unreadable_records"] == 1
+    (words, brackets) = whole["tuning"]
+    assert words["setting"] == "min_words"
+    assert words["threshold"]["documents"] == pytest.approx(40 / 451)
+    assert words["stricter"] == {**words["stricter"], "value": 30.0}
+    assert words["stricter"]["documents"] == pytest.approx(41 / 451)
+    assert brackets["stricter"] is None
+    assert all(len(examples) == 2 for examples in whole["examples"].values())
+
+    part = shown("preview", corpus, *LOOSE, "--json", "--sample", "100")
+    assert json.loads(part)["sample"]["documents"] == 100
+    assert 75 <= json.loads(part)["kept"]["documents"] <= 97
+    lines = (corpus / "a.jsonl").read_text().splitlines()
+    other = corpus.parent / "shuffled"
+    other.mkdir()
+    (other / "a.jsonl").write_text("\n".join([*lines[200:], *lines[:200]]) + "\n")
+    moved = json.loads(shown("preview", other, *LOOSE, "--json", "--sample", "100"))
+    here = json.loads(part)
+    for key in ("sample", "kept", "dropped", "examples", "tuning"):
+        # Records without a source take that of their file, which is elsewhere.
+        assert moved[key] == here[key]
+
+
+def test_preview_by_language_with_masks_and_one_reason(corpus):
+    # A low score, since the other documents are random words: English, but not for certain.
+    sets = ('languages=["en"]', "min_language_score=0.2", 'mask=["email"]')
+    language = [word for item in sets for word in ("--set", f"curate.{item}")]
+    output = shown("preview", corpus, *LOOSE, *language, "--reason", "wrong_language")
+    assert lines_with("wrong_language", output)[0].split()[1] == "1"
+    assert "  german  (a)" in output
+    assert "0 < 0.2" in output
+    assert "<EMAIL>" in output
+    assert "masked: 1 email" in output
+    assert "too_few_words" not in output
+
+
+def test_preview_takes_the_rules_of_the_configuration(corpus, tmp_path):
+    config = tmp_path / "mine.toml"
+    config.write_text('[corpus]\ntext_field = "id"\n[curate]\nrules = "none"\nmin_words = 2\n')
+    found = json.loads(shown("preview", corpus, "--config", config, "--json"))
+    assert found["dropped"]["too_few_words"]["documents"] == 451  # ids are one word
+
+
+def test_preview_says_what_is_wrong(corpus, tmp_path):
+    assert "nowhere: no such file" in refused("preview", tmp_path / "nowhere")
+    message = refused("preview", corpus, "--reason", "few_word")
+    assert "did you mean too_few_words?" in message
+    assert "wrong_language" in message
+    assert "unknown key curate.min_wordz" in refused(
+        "preview", corpus, "--set", "curate.min_wordz=1"
+    )
+    assert "there is no such one" in refused("preview", corpus, "--rules", "strict")
+    (tmp_path / "bad.jsonl").write_text("no JSON\n")
+    message = refused("preview", tmp_path / "bad.jsonl")
+    assert "no document can be read" in message
+    assert "bad.jsonl:1: invalid_json" in message
+
+
+def test_neighbours_of_a_threshold_lie_on_their_sides():
+    """All rules, and the thresholds that a rule of its kind can have."""
+    for rule, threshold in itertools.product(RULES, [0.0, 0.01, 0.12, 0.67, 0.9, 1, 2, 12, 1e5]):
+        below, above = neighbours(rule, threshold)
+        if rule.drop_if == "above":
+            below, above = above, below
+        assert (below is None) == (threshold == 0)
+        assert below is None or 0 <= below < threshold
+        assert above is None or above > threshold
+        assert not ("fraction" in rule.setting and above is not None and above > 1)
+        assert above is not None or threshold >= 1
+
+
+# ---- inspect
+
+NODE = "demo.Curator"
+
+
+class Store:
+    """A metadata store as TFX leaves it, of Curator executions only."""
+
+    def __init__(self, home):
+        self.home = home
+        self.store = open_store(str(home / "metadata.sqlite"))
+
+    def _type(self, kind, name):
+        made = getattr(metadata_store_pb2, f"{kind}Type")(name=name)
+        return getattr(self.store, f"put_{kind.lower()}_type")(made)
+
+    def artifact(self, rejected, kept=((("train", "web"), 5),)):
+        """Writes an artifact of rejected documents; returns its id."""
+        uri = self.home / "artifacts" / str(random.randrange(10**9))
+        for shard in range(2):
+            path = str(uri / f"rejected-{shard:05d}-of-00002.gz")
+            write_tfrecords(path, [r.as_json() for r in rejected[shard::2]], gzip=True)
+        counts = {(*key, "kept"): Outcome(n, 10 * n, 10 * n) for key, n in kept}
+        for r in rejected:
+            key = (r.split, r.source.decode(), r.reason)
+            before = counts.get(key, Outcome(0, 0, 0))
+            counts[key] = Outcome(before.documents + 1, before.raw_bytes + r.raw_bytes, 0)
+        write_json(str(uri / REPORT_NAME), summarise(counts.items()))
+        artifact = metadata_store_pb2.Artifact(
+            type_id=self._type("Artifact", "components.RejectedDocuments"),
+            uri=str(uri),
+            state=metadata_store_pb2.Artifact.LIVE,
+        )
+        return self.store.put_artifacts([artifact])[0]
+
+    def run(self, name, artifact, state="COMPLETE"):
+        """A run whose Curator gave this artifact; None if it failed."""
+        contexts = []
+        for kind, context_name in (("pipeline_run", name), ("node", NODE)):
+            context = self.store.get_context_by_type_and_name(kind, context_name)
+            if context is None:
+                context = metadata_store_pb2.Context(
+                    type_id=self._type("Context", kind), name=context_name
+                )
+                context.id = self.store.put_contexts([context])[0]
+            contexts.append(context.id)
+        execution = metadata_store_pb2.Execution(
+            type_id=self._type("Execution", "components.curate.component.Curator"),
+            last_known_state=getattr(metadata_store_pb2.Execution, state),
+        )
+        execution_id = self.store.put_executions([execution])[0]
+        if artifact is not None:
+            event = metadata_store_pb2.Event(
+                artifact_id=artifact,
+                execution_id=execution_id,
+                type=metadata_store_pb2.Event.OUTPUT,
+            )
+            event.path.steps.add().key = "rejected"
+            event.path.steps.add().index = 0
+            self.store.put_events([event])
+        self.store.put_attributions_and_associations(
+            [],
+            [
+                metadata_store_pb2.Association(execution_id=execution_id, context_id=context)
+                for context in contexts
+            ],
+        )
+
+
+def rejects(count, reason, source, **changed):
+    return [
+        Rejected(
+            **{
+                "split": "train",
+                "doc_id": f"{reason}-{source}-{i}".encode(),
+                "source": source.encode(),
+                "excerpt": f"[bold] the text\nof document {i} " + "and so on " * 15,
+                "raw_bytes": 100,
+                "reason": reason,
+                "value": 0.93,
+                "threshold": 0.8,
+                "kept_copy": b"",
+                **changed,
+            }
+        )
+        for i in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Three runs: the newest failed, the one before took its documents from the first."""
+    store = Store(tmp_path_factory.mktemp("home"))
+    first = store.artifact(
+        rejects(30, "near_duplicate", "web", kept_copy=b"the-original")
+        + rejects(4, "near_duplicate", "books", kept_copy=b"the-original")
+        + rejects(2, "too_few_words", "books", value=3.0, threshold=10.0, split="eval")
+    )
+    second = store.artifact(rejects(1, "curly_brackets", "web"))
+    store.run("2024-01", first)
+    store.run("2024-02", second)
+    store.run("2024-03", first, state="CACHED")
+    store.run("2024-04", None, state="FAILED")
+    return store.home
+
+
+def test_inspect_shows_counts_first_and_samples_of_the_newest_run(home):
+    output = shown("inspect", home)
+    lines = output.splitlines()
+    assert lines[0] == "Dropped in run 2024-03:"
+    assert lines_with("near_duplicate", output)[0].split() == ["near_duplicate", "34", "3,400"]
+    assert lines_with("too_few_words", output)[0].split() == ["too_few_words", "2", "200"]
+    assert output.count("(web, train)") + output.count("(books, train)") == 3
+    assert output.count("(books, eval)") == 2
+    assert output.count("0.93 >= 0.8, copy of the-original") == 3
+    assert output.count("3 < 10") == 2
+    assert "[bold] the text of document" in output
+    assert max(map(len, lines)) <= 100
+
+
+def test_inspect_filters_by_reason_and_source(home):
+    only = ("--source", "books", "--reason", "near_duplicate", "--limit", "50")
+    output = shown("inspect", home, *only)
+    assert "source books" in output
+    assert lines_with("near_duplicate", output)[0].split()[1] == "4"
+    assert output.count("(books, train)") == output.count("copy of the-original") == 4
+    assert "(books, eval)" not in output
+    assert "(web" not in output
+
+
+def test_inspect_names_the_reasons_and_sources_there_are(home):
+    message = refused("inspect", home, "--reason", "near_duplicates")
+    assert "did you mean near_duplicate?" in message
+    assert "there are: near_duplicate, too_few_words." in message
+    assert "has: books, web." in refused("inspect", home, "--source", "wab")
+
+
+def test_inspect_without_a_run(tmp_path):
+    assert "no metadata.sqlite" in refused("inspect", tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+    store = Store(tmp_path)
+    store.run("2024-01", None, state="FAILED")
+    assert "no run here has come through" in refused("inspect", tmp_path)
+
+
+def test_inspect_a_run_whose_files_are_gone(tmp_path):
+    store = Store(tmp_path)
+    artifact = store.artifact(rejects(1, "symbols", "web"))
+    store.run("2024-01", artifact)
+    (uri,) = (tmp_path / "artifacts").iterdir()
+    (uri / REPORT_NAME).unlink()
+    assert "is gone" in refused("inspect", tmp_path)
+
+
+def test_inspect_reads_what_a_real_run_left(first_run):
+    output = shown("inspect", first_run.home, "--limit", "1")
+    curated = first_run.step_lines()["Curator"]
+    counted = [line.split() for line in output.split("\n\n")[0].splitlines()[2:]]
+    assert len(counted) >= 2
+    for reason, documents, _ in counted:
+        assert f"{documents} {reason}" in curated
+    assert lines_with("copy", output)
+
+
+def test_curate_commands_start_without_tensorflow():
+    code = (
+        "import sys, pipeline.cli\n"
+        "try: pipeline.cli.cli(['curate', 'rules'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'tensorflow', 'tfx', 'apache_beam'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
