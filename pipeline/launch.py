@@ -1,6 +1,7 @@
 """One run from the command line: prepares the run directory, runs, reports, explains failures."""
 
 import datetime
+import errno
 import json
 import os
 import sys
@@ -162,6 +163,10 @@ def _explain(screen: Screen, error: BaseException, log_path: str, debug: bool) -
         screen.console.print(f"[red]error:[/] {escape(error.message)}", soft_wrap=True)
         if error.hint:
             screen.console.print(escape(error.hint.strip("\n")), soft_wrap=True)
+    elif os.strerror(errno.ENOSPC) in str(error):
+        # Libraries wrap the system's error in their own types; its words are what they keep.
+        screen.console.print("[red]error:[/] the disk is full.", soft_wrap=True)
+        screen.console.print("Free some space or give another --output-dir, then run again.")
     else:
         first_line = (str(error).strip().splitlines() or [""])[0]
         text = f"{type(error).__name__}: {first_line}"

@@ -16,7 +16,8 @@ def send_output_to_log(path: str) -> TextIO:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    screen = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
+    # By lines: through a pipe, too, a step's line is to be seen when the step is done.
+    screen = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8", errors="replace")
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)

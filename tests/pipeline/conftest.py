@@ -74,14 +74,25 @@ class Workspace:
         self.config = root / "config.toml"
         self.config.write_text(CONFIG)
 
-    def run(self, *arguments: str) -> Run:
-        command = [
+    def _command(self, *arguments: str) -> list[str]:
+        return [
             *(sys.executable, "-m", "pipeline.cli", "run", "--config", str(self.config)),
             *("--input", str(self.corpus), "--output-dir", str(self.home)),
             *arguments,
         ]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+
+    def run(self, *arguments: str) -> Run:
+        """Runs to the end; later arguments win over the workspace's own."""
+        result = subprocess.run(
+            self._command(*arguments), capture_output=True, text=True, timeout=400, check=False
+        )
         return Run(result.returncode, result.stdout + result.stderr, self.home)
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        """Starts a run; its output can be read by line."""
+        return subprocess.Popen(
+            self._command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
 
 
 def slice_of_embedded_corpus(every: int) -> list[dict]:
