@@ -2,8 +2,8 @@
 
 A document has four fields, everywhere: `doc_id` (stable; unique unless the user's own ids repeat),
 `source` (where it came from), `text` (UTF-8) and `byte_count` (length of `text` in bytes). Records
-lie in shards that are chosen by a hash of `doc_id` and sorted by it, so that the same documents give
-the same files whatever the order, the bundles or the number of workers in which they were computed.
+lie in shards that are chosen by a hash of `doc_id` and sorted by it, so that the same documents
+give the same files whatever the order, the bundles or the number of workers that computed them.
 """
 
 import hashlib
