@@ -59,8 +59,8 @@ class CorpusExampleGenExecutor(base_example_gen_executor.BaseExampleGenExecutor)
         # The driver has set the custom property of that name, which TFX's resolvers look at; the
         # steps that follow take over this one.
         examples.span = span
-        utils_properties = {"payload_format": "FORMAT_TF_EXAMPLE", "file_format": "tfrecords_gzip"}
-        for key, value in utils_properties.items():
+        formats = {"payload_format": "FORMAT_TF_EXAMPLE", "file_format": "tfrecords_gzip"}
+        for key, value in formats.items():
             examples.set_string_custom_property(key, value)
 
         counts_path = os.path.join(quarantine.uri, "counts.json")

@@ -2,46 +2,19 @@
 
 import csv
 import gzip
-import io
 import os
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from format_files import MEGABYTE, csv_bytes, parquet_bytes, read
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components.ingest.manifest import list_inputs
-from components.ingest.readers import BadRecord, Document, ReadSettings, read_file
+from components.ingest.readers import Document
 
-MEGABYTE = 1_000_000
 on_files = settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-
-
-def read(path, data=None, max_document_bytes=10 * MEGABYTE, **keys):
-    """Writes `data`, reads the file: (documents, bad records)."""
-    if data is not None:
-        path.write_bytes(data)
-    read_settings = ReadSettings("text", "id", "source", max_document_bytes, 0.05, **keys)
-    items = list(read_file(list_inputs([str(path)])[0], read_settings))
-    documents = [item for item in items if isinstance(item, Document)]
-    return documents, [item for item in items if isinstance(item, BadRecord)]
-
-
-def csv_bytes(*rows, **options):
-    """Rows as the csv module writes them."""
-    out = io.StringIO(newline="")
-    csv.writer(out, **options).writerows(rows)
-    return out.getvalue().encode("utf-8", "surrogateescape")
-
-
-def parquet_bytes(columns, **options):
-    """A Parquet file of these columns."""
-    out = io.BytesIO()
-    pq.write_table(pa.table(columns), out, **options)
-    return out.getvalue()
 
 
 # --- CSV --------------------------------------------------------------------------------------

@@ -1,54 +1,13 @@
 """TFRecord files of tf.Examples, sound and damaged."""
 
-import struct
-
-import google_crc32c
 import tensorflow as tf
+from format_files import example, framed, read
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components.ingest.manifest import list_inputs
-from components.ingest.readers import BadRecord, Document, ReadSettings, read_file
-
-MEGABYTE = 1_000_000
 on_files = settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-
-
-def read(path, data=None, max_document_bytes=10 * MEGABYTE, **keys):
-    """Writes `data`, reads the file: (documents, bad records)."""
-    if data is not None:
-        path.write_bytes(data)
-    read_settings = ReadSettings("text", "id", "source", max_document_bytes, 0.05, **keys)
-    items = list(read_file(list_inputs([str(path)])[0], read_settings))
-    documents = [item for item in items if isinstance(item, Document)]
-    return documents, [item for item in items if isinstance(item, BadRecord)]
-
-
-def masked(data):
-    """TFRecord's checksum, written out anew from TensorFlow's crc32c.h."""
-    crc = google_crc32c.value(data)
-    return struct.pack("<I", (((crc >> 15) | (crc << 17 & 0xFFFFFFFF)) + 0xA282EAD8) % 2**32)
-
-
-def framed(data):
-    """One record of a TFRecord file."""
-    length = struct.pack("<Q", len(data))
-    return length + masked(length) + data + masked(data)
-
-
-def example(**features):
-    """A serialised tf.Example of strings, bytes, whole numbers, or lists of these."""
-    message = tf.train.Example()
-    for name, value in features.items():
-        for single in value if isinstance(value, list) else [value]:
-            if isinstance(single, int):
-                message.features.feature[name].int64_list.value.append(single)
-            else:
-                single = single.encode() if isinstance(single, str) else single
-                message.features.feature[name].bytes_list.value.append(single)
-    return message.SerializeToString()
 
 
 def as_tfrecord(path, *serialized, compression=""):
