@@ -220,11 +220,17 @@ class CostSection(_Section):
 
 
 class EvaluateSection(_Section):
-    """Thresholds that bless a model, on the held-out documents."""
+    """Thresholds that bless a model, on the held-out documents; one left out sets no limit."""
 
     max_bits_per_byte: Annotated[float, Field(gt=0)] = 8.0
+    max_source_bits_per_byte: Annotated[float, Field(gt=0)] | None = None
+    """In each source by itself."""
     max_perplexity: Annotated[float, Field(gt=1)] | None = None
     min_token_accuracy: Fraction | None = None
+    max_calibration_error: Fraction | None = None
+    """Mean distance between the probability of the first guess and the share of hits."""
+    max_bits_per_byte_increase: Annotated[float, Field(ge=0)] | None = None
+    """How much worse than the last blessed model of this pipeline; both are evaluated then."""
 
 
 class PushSection(_Section):

@@ -9,6 +9,11 @@ import os
 from tfx.components import Evaluator, ExampleValidator, SchemaGen
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.base.base_node import BaseNode
+from tfx.dsl.components.common.resolver import Resolver
+from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import (
+    LatestBlessedModelStrategy,
+)
+from tfx.types import Channel, standard_artifacts
 
 from components.curate.benchmarks import read_benchmarks
 from components.curate.component import Curator
@@ -16,7 +21,7 @@ from components.curate.near_duplicates import NearDuplicateSettings
 from components.curate.rules import thresholds_of
 from components.curate.transforms import CurateSettings
 from components.errors import TokenmillError
-from components.evaluate.eval_config import make_eval_config
+from components.evaluate.eval_config import SLICES_MODULE, EvaluateSettings, make_eval_config
 from components.ingest.component import CorpusExampleGen
 from components.ingest.readers import ReadSettings
 from components.ledger.component import TokenLedger
@@ -104,15 +109,15 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
     trainer.add_upstream_node(ledger)
 
     # 8 evaluate: the held-out documents, as raw text, through the model's own signature
+    compares = config.evaluate.max_bits_per_byte_increase is not None
+    baseline = last_blessed_model() if compares else None
     evaluator = Evaluator(
         examples=curated,
         model=trainer.outputs["model"],
+        baseline_model=baseline and baseline.outputs["model"],
         schema=schema,
-        eval_config=make_eval_config(
-            config.evaluate.max_bits_per_byte,
-            config.evaluate.max_perplexity,
-            config.evaluate.min_token_accuracy,
-        ),
+        eval_config=make_eval_config(EvaluateSettings(**config.evaluate.model_dump())),
+        module_path=SLICES_MODULE,
     )
 
     # 9 settle: estimate against actual
@@ -132,8 +137,17 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
 
     return [
         ingest, statistics_gen, schema_gen, validator, gate, curator, tokenizer, transform, packer,
-        ledger, trainer, evaluator, settlement, pusher,
+        ledger, trainer, *([baseline] if baseline else []), evaluator, settlement, pusher,
     ]  # fmt: skip
+
+
+def last_blessed_model() -> Resolver:
+    """Finds the newest model of this pipeline that an Evaluator blessed; the first has none."""
+    return Resolver(
+        strategy_class=LatestBlessedModelStrategy,
+        model=Channel(type=standard_artifacts.Model),
+        model_blessing=Channel(type=standard_artifacts.ModelBlessing),
+    ).with_id("LastBlessedModel")
 
 
 def read_settings(config: Config) -> ReadSettings:

@@ -79,7 +79,9 @@ def _print_push(screen: Screen, config: Config, record, numbers: dict) -> int:
     properties = record.one("pushed_model").custom_properties
     if not properties["pushed"].int_value:
         failures = numbers["cost_report"]["quality"]["evaluation"]["failures"]
-        screen.say(f"[red]Not pushed[/]: {escape('; '.join(failures) or 'not blessed')}")
+        screen.say("[red]Not pushed[/]: the Evaluator did not bless the model.")
+        for failure in failures:
+            screen.say(f"  {escape(failure)}")
         return 1
     destination = properties["pushed_destination"].string_value
     screen.say(f"Pushed: {destination}")

@@ -6,7 +6,8 @@ from typing import Any
 
 from components.curate.component import REPORT_NAME as CURATION_NAME
 from components.documents import SPLITS, read_json
-from components.evaluate.results import read_metrics
+from components.evaluate.metrics import HIGH, LOW
+from components.evaluate.results import WHOLE, read_metrics
 from components.ledger.component import LEDGER_NAME
 from components.ledger.ledger import usd
 from components.settle.component import REPORT_NAME as COST_NAME
@@ -102,11 +103,13 @@ def _train(record: StepRecord) -> str:
 
 
 def _evaluate(record: StepRecord) -> str:
-    metrics = read_metrics(record.one("evaluation").uri)[""]
+    metrics = read_metrics(record.one("evaluation").uri)[WHOLE]
     blessed = record.one("blessing").custom_properties["blessed"].int_value
+    half_width = (metrics["bits_per_byte" + HIGH] - metrics["bits_per_byte" + LOW]) / 2
     return (
-        f"{metrics['bits_per_byte']:.3f} bits per byte, perplexity {metrics['perplexity']:.1f}, "
-        f"accuracy {metrics['token_accuracy']:.1%}: {'blessed' if blessed else 'not blessed'}"
+        f"{metrics['bits_per_byte']:.3f} ± {half_width:.3f} bits per byte, "
+        f"perplexity {metrics['perplexity']:.1f}, accuracy {metrics['token_accuracy']:.1%}: "
+        f"{'blessed' if blessed else 'not blessed'}"
     )
 
 

@@ -14,9 +14,12 @@ import tensorflow_transform as tft
 from components.tokenize.preprocessing import load_tokenizer
 from components.tokenize.training import BOS_ID, EOS_ID
 from components.train.models.decoder import Decoder
+from components.train.scoring import SCORES, score_rows
 
 # Rows scored at once; bounds the memory that a long document or a large request takes.
 _SCORE_ROWS = 8
+
+_EVALUATED_ONLY = frozenset(SCORES) - {"nll_sum", "correct_count"}
 
 
 class ServedDecoder(tf.Module):
@@ -75,36 +78,33 @@ class ServedDecoder(tf.Module):
         grouped = [
             tf.reshape(tf.pad(x, [[0, missing], [0, 0]]), [-1, _SCORE_ROWS, length]) for x in parts
         ]
-        nll, correct = tf.map_fn(
+        by_row = tf.map_fn(
             lambda group: self._score_rows(*group),
             tuple(grouped),
-            fn_output_signature=(tf.float32, tf.float32),
+            fn_output_signature=dict.fromkeys(SCORES, tf.float32),
             parallel_iterations=1,
         )
-        sums = [
-            tf.math.unsorted_segment_sum(
-                tf.reshape(x, [-1])[: tf.shape(documents)[0]], documents, batch
+        sums = {
+            name: tf.math.unsorted_segment_sum(
+                tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], 0))[: tf.shape(documents)[0]],
+                documents,
+                batch,
             )
-            for x in (nll, correct)
-        ]
+            for name, x in by_row.items()
+        }
         byte_count = tf.strings.length(text)
-        bits = sums[0] / tf.math.log(2.0)
+        bits = sums["nll_sum"] / tf.math.log(2.0)
         return {
-            "nll_sum": sums[0],
-            "correct_count": sums[1],
+            **sums,
             "token_count": counts,
             "byte_count": byte_count,
             "bits_per_byte": tf.math.divide_no_nan(bits, tf.cast(byte_count, tf.float32)),
         }
 
     def _score_rows(self, inputs, targets, used):
-        """int32 [rows, T] three times -> summed nll and right guesses, float32 [rows] each."""
+        """int32 [rows, T] three times -> what `score_rows` counts."""
         positions = tf.broadcast_to(tf.range(self._length)[None], tf.shape(inputs))
-        logits = self.model(inputs, used, positions)
-        nll = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
-        right = tf.cast(tf.argmax(logits, -1, tf.int32) == targets, tf.float32)
-        weights = tf.cast(used, tf.float32)
-        return tf.reduce_sum(nll * weights, -1), tf.reduce_sum(right * weights, -1)
+        return score_rows(self.model(inputs, used, positions), targets, used)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
     def score(self, text):
@@ -114,11 +114,12 @@ class ServedDecoder(tf.Module):
         token_count (int32, targets: the text's tokens and the end), byte_count (int32),
         bits_per_byte (float32); each of shape [batch].
         """
-        return self._score(text)
+        scores = self._score(text)
+        return {name: value for name, value in scores.items() if name not in _EVALUATED_ONLY}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
     def evaluate(self, examples):
-        """`score` for serialised tf.Examples, as TFMA sends them."""
+        """What `score` gives, and the sums of `score_rows`, for tf.Examples as TFMA sends them."""
         features = tf.io.parse_example(examples, {"text": tf.io.FixedLenFeature([], tf.string)})
         return self._score(features["text"])
 

@@ -131,6 +131,20 @@ def test_evaluator_from_raw_text_agrees_with_the_trainer_from_rows(first_run):
     assert text["bits_per_byte"] == pytest.approx(rows["bits_per_byte"], rel=1e-5)
 
 
+def test_each_slicing_covers_every_evaluated_document(first_run):
+    evaluation = first_run.report()["cost_report"]["quality"]["evaluation"]
+    total = evaluation["total"]
+    assert total["bits_per_byte_ci95_low"] < total["bits_per_byte"]
+    assert total["bits_per_byte"] < total["bits_per_byte_ci95_high"]
+    assert total["token_accuracy"] < total["token_accuracy_top5"] < 1
+    assert 0 < total["calibration_error"] < 0.5
+    for slices in ("by_source", "by_length", "by_language"):
+        for unit in ("evaluated_documents", "evaluated_tokens"):
+            assert sum(s[unit] for s in evaluation[slices].values()) == total[unit]
+    assert len(evaluation["by_length"]) > 1
+    assert "en" in evaluation["by_language"]
+
+
 def test_the_bill_adds_up(first_run):
     report = first_run.report()
     ledger, cost = report["ledger"], report["cost_report"]
@@ -215,8 +229,7 @@ def test_a_new_price_runs_the_ledger_and_the_report_only(first_run, workspace):
 
 
 def first_run_cost(run) -> dict:
-    logs = sorted((run.home / "logs").iterdir())
-    return json.loads((logs[0] / "report.json").read_text())["cost_report"]["actual"]
+    return first_run_report(run)["cost_report"]["actual"]
 
 
 def test_over_budget_stops_before_training(first_run, workspace):
@@ -241,6 +254,24 @@ def test_unblessed_model_is_not_pushed(first_run, workspace):
     assert "bits_per_byte is" in run.output
     assert "wanted at most 0.5" in run.output
     assert set((first_run.home / "serving_model").iterdir()) == versions
+
+
+def test_a_model_worse_than_the_last_blessed_one_is_not_pushed(first_run, workspace):
+    versions = set((first_run.home / "serving_model").iterdir())
+    increase = "evaluate.max_bits_per_byte_increase=0.05"
+    run = workspace.run("--set", increase, "--set", "train.max_steps=30")
+    assert run.exit_code == 1
+    output = " ".join(run.output.split())
+    assert "above the last blessed model's, wanted at most 0.05 above" in output
+    assert set((first_run.home / "serving_model").iterdir()) == versions
+    evaluation = run.report()["cost_report"]["quality"]["evaluation"]
+    blessed = first_run_report(first_run)["cost_report"]["quality"]["evaluation"]
+    assert evaluation["total"]["bits_per_byte"] > blessed["total"]["bits_per_byte"] + 0.05
+
+
+def first_run_report(run) -> dict:
+    logs = sorted((run.home / "logs").iterdir())
+    return json.loads((logs[0] / "report.json").read_text())
 
 
 def test_anomalies_stop_the_run(first_run, workspace, tmp_path):
