@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from components.errors import TokenmillError
+from pipeline.cli_compile import compile_command
 from pipeline.cli_curate import curate
 from pipeline.cli_schema import schema
 
@@ -143,6 +144,7 @@ def _fail(error: TokenmillError, debug: bool) -> None:
     sys.exit(_EXIT_FAILED)
 
 
+cli.add_command(compile_command)
 cli.add_command(curate)
 cli.add_command(schema)
 

@@ -240,6 +240,39 @@ class PushSection(_Section):
     """Base directory of numbered SavedModels; None means <output_dir>/serving_model."""
 
 
+class StepResources(_Section):
+    """The machine of a step on Kubeflow or Vertex AI; what is left out is the engine's default."""
+
+    cpu: Annotated[float, Field(gt=0)] | None = None
+    """Virtual CPUs."""
+    memory_gb: Annotated[float, Field(gt=0)] | None = None
+    accelerator: str | None = None
+    """The engine's name for it, such as NVIDIA_L4 on Vertex AI or nvidia.com/gpu on Kubeflow."""
+    accelerator_count: PositiveInt = 1
+
+
+class EngineSection(_Section):
+    """Kubeflow Pipelines or Vertex AI: what `tokenmill compile` writes into the spec."""
+
+    pipeline_root: str | None = None
+    """Where artifacts go: gs://bucket/path, or a directory that every container sees."""
+    image: str | None = None
+    """The container image, with its digest: registry/name@sha256:..."""
+    project: str | None = None
+    """The Google Cloud project (Vertex AI)."""
+    region: str | None = None
+    """The region to run in (Vertex AI), such as europe-west4."""
+    service_account: str | None = None
+    """Who the run acts as (Vertex AI); None is the project's default, which may do too much."""
+    cache: bool = True
+    """Reuse the outputs of steps that have not changed."""
+    beam_args: tuple[str, ...] = ()
+    """Beam's options of all Beam steps, such as --runner=DataflowRunner; empty runs them in the
+    step's own container."""
+    resources: dict[str, StepResources] = {}
+    """By node id: [engine.resources.Trainer]."""
+
+
 class Config(_Section):
     """Everything that a run depends on, apart from the data itself."""
 
@@ -254,6 +287,7 @@ class Config(_Section):
     cost: CostSection = CostSection()
     evaluate: EvaluateSection = EvaluateSection()
     push: PushSection = PushSection()
+    engine: EngineSection = EngineSection()
 
     @model_validator(mode="after")
     def _check_across_sections(self) -> "Config":

@@ -64,7 +64,7 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
     if config.validation.schema_path is None:
         schema_gen: BaseNode = SchemaGen(statistics=statistics)
     else:
-        inputs = os.path.abspath(os.path.join(config.output_dir, "inputs"))
+        inputs = absolute(os.path.join(config.output_dir, "inputs"))
         schema_gen = ImportSchemaGen(schema_file=pin_schema(config.validation.schema_path, inputs))
     schema = schema_gen.outputs["schema"]
     validator = ExampleValidator(statistics=statistics, schema=schema)
@@ -132,7 +132,7 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
     pusher = AtomicPusher(
         trainer.outputs["model"],
         evaluator.outputs["blessing"],
-        os.path.abspath(push_directory(config)),
+        absolute(push_directory(config)),
     ).with_id("Pusher")
 
     return [
@@ -172,10 +172,10 @@ def gate_settings(config: Config, manifest_directory: str) -> GateSettings:
     Raises:
         TokenmillError: validate.previous_statistics names no statistics.
     """
-    validation, run_directory = config.validation, os.path.abspath(config.output_dir)
+    validation, run_directory = config.validation, absolute(config.output_dir)
     return GateSettings(
         run_directory,
-        os.path.abspath(validation.schema_path) if validation.schema_path else "",
+        absolute(validation.schema_path) if validation.schema_path else "",
         resolve_previous(validation.previous_statistics, run_directory, manifest_directory),
     )
 
@@ -282,6 +282,11 @@ def ledger_settings(config: Config) -> LedgerSettings:
         hidden_cost_multiplier_high=cost.hidden_cost_multiplier_high,
         budget_usd=cost.budget_usd,
     )
+
+
+def absolute(path: str) -> str:
+    """The path from the root; a URI is one already."""
+    return path if "://" in path else os.path.abspath(path)
 
 
 def push_directory(config: Config) -> str:

@@ -30,7 +30,7 @@ class PackerExecutor(base_beam_executor.BaseBeamExecutor):
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         packed = artifact_utils.get_single_instance(output_dict["packed_rows"])
         settings = PackSettings(**json.loads(exec_properties["settings"]))
-        packed.split_names = examples.split_names
+        packed.set_string_custom_property("split_names", examples.split_names)
         with self._make_beam_pipeline() as pipeline:
             for split in SPLITS:
                 pattern = os.path.join(split_directory(examples.uri, split), "*")

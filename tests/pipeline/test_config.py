@@ -110,3 +110,14 @@ def test_the_message_says_where_a_wrong_value_was_set():
 def test_a_dump_shows_every_section():
     sections = set(tomli.loads(dump_config(Config())))
     assert sections >= {"run", "corpus", "curate", "tokenizer", "pack", "model", "train", "cost"}
+
+
+def test_a_table_of_tables_is_set_key_by_key_and_checked_in_depth():
+    config = load_config("demo", None, ["engine.resources.Trainer.cpu=4"])
+    assert config.engine.resources["Trainer"].cpu == 4
+    with pytest.raises(ConfigError, match=r"engine\.resources\.Trainer\.cpus .*mean cpu\?"):
+        load_config("demo", None, ["engine.resources.Trainer.cpus=4"])
+    with pytest.raises(ConfigError, match=r"engine\.resources\.Trainer\.cpu = 'x'"):
+        load_config("demo", None, ["engine.resources.Trainer.cpu=x"])
+    with pytest.raises(ConfigError, match=r"run\.seed is not a section"):
+        load_config("demo", None, ["run.seed=1", "run.seed.more=2"])
