@@ -11,6 +11,7 @@ import click
 from components.errors import TokenmillError
 from pipeline.cli_compile import compile_command
 from pipeline.cli_curate import curate
+from pipeline.cli_lineage import gc, lineage
 from pipeline.cli_schema import schema
 
 _EXIT_FAILED = 1
@@ -146,6 +147,8 @@ def _fail(error: TokenmillError, debug: bool) -> None:
 
 cli.add_command(compile_command)
 cli.add_command(curate)
+cli.add_command(gc)
+cli.add_command(lineage)
 cli.add_command(schema)
 
 

@@ -290,3 +290,54 @@ def test_anomalies_stop_the_run(first_run, workspace, tmp_path):
     assert "Curator" not in run.step_lines()
     assert "feature source" in run.output
     assert "validate.schema_path" in run.output
+
+
+def tokenmill(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_lineage_leads_from_the_pushed_model_to_each_input_file(first_run, workspace):
+    result = tokenmill("lineage", str(first_run.home / "serving_model"), "--json")
+    assert result.returncode == 0, result.stderr
+    traced = json.loads(result.stdout)
+    names = {pathlib.Path(file["path"]).name for file in traced["inputs"]}
+    assert names == {path.name for path in workspace.corpus.iterdir()}
+    assert all(file["size_bytes"] > 0 for file in traced["inputs"])
+    report = first_run_report(first_run)
+    assert traced["ledger"] == report["ledger"]
+    assert traced["cost_report"]["quality"] == report["cost_report"]["quality"]
+    assert tomli.loads(traced["config_toml"])["model"]["d_model"] == 96
+    for directory in traced["artifacts"].values():
+        assert pathlib.Path(directory).is_dir()
+    elsewhere = tokenmill("lineage", str(workspace.corpus))
+    assert elsewhere.returncode == 1
+    assert "--run" in elsewhere.stderr or "holds no runs" in elsewhere.stderr
+
+
+def test_gc_keeps_what_the_newest_run_and_the_served_model_need(first_run, workspace):
+    """The runs before left models that were never pushed; the served one is not the newest."""
+    models = {int(p.name) for p in (first_run.home / "artifacts/Trainer/model").iterdir()}
+    assert len(models) > 1
+    result = tokenmill("gc", str(first_run.home), "--keep", "1", "--yes")
+    assert result.returncode == 0, result.stderr
+    assert "Removed" in result.stdout
+    left = {int(p.name) for p in (first_run.home / "artifacts/Trainer/model").iterdir()}
+    assert min(models) in left
+    assert left < models
+    gone = [
+        a
+        for a in store_of(first_run).get_artifacts()
+        if a.state == metadata_store_pb2.Artifact.DELETED
+    ]
+    assert gone
+    assert not any(pathlib.Path(a.uri).exists() for a in gone)
+    assert "Nothing to remove" in tokenmill("gc", str(first_run.home), "--keep", "1").stdout
+    # what the served model was made of is still there: the same run again is all cached
+    run = workspace.run()
+    assert run.exit_code == 0
+    assert all(" cached " in line for line in run.step_lines().values())
