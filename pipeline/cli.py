@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from components.errors import TokenmillError
-from pipeline.cli_compile import compile_command
+from pipeline.cli_compile import compile_command, submit
 from pipeline.cli_curate import curate
 from pipeline.cli_lineage import gc, lineage
 from pipeline.cli_schema import schema
@@ -150,6 +150,7 @@ cli.add_command(curate)
 cli.add_command(gc)
 cli.add_command(lineage)
 cli.add_command(schema)
+cli.add_command(submit)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
-"""`tokenmill compile`: the pipeline as a spec for Kubeflow Pipelines or Vertex AI."""
+"""`tokenmill compile` and `submit`: the pipeline on Kubeflow Pipelines or Vertex AI."""
 
+import json
 from collections.abc import Sequence
 
 import click
@@ -33,3 +34,37 @@ def compile_command(
 
         steps = compile_pipeline(config, engine, output)  # type: ignore[arg-type]
     click.echo(f"{output}: {steps} steps for {engine}")
+
+
+@click.command()
+@click.argument("spec")
+@click.option("--project", required=True, help="Google Cloud project.")
+@click.option("--region", required=True, help="Such as europe-west4.")
+@click.option("--service-account", help="Who the run acts as.")
+@click.option(
+    "--parameter", "parameters", multiple=True, metavar="NAME=VALUE", help="A runtime parameter."
+)
+@click.option("--dry-run", is_flag=True, help="Show the request; send nothing.")
+def submit(
+    spec: str,
+    project: str,
+    region: str,
+    service_account: str | None,
+    parameters: Sequence[str],
+    dry_run: bool,
+) -> None:
+    """Start the compiled SPEC on Vertex AI Pipelines."""
+    assignments = {}
+    for parameter in parameters:
+        name, sign, value = parameter.partition("=")
+        if not sign:
+            raise click.UsageError(f"--parameter {parameter}: expected NAME=VALUE.")
+        assignments[name] = value
+    with user_errors():
+        from pipeline import vertex
+
+        request = vertex.submit(spec, project, region, service_account, assignments, dry_run)
+    if dry_run:
+        click.echo(json.dumps(request, indent=2, sort_keys=True))
+    else:
+        click.echo(f"submitted: {request['pipelineJob'].get('name', '')}")
