@@ -13,6 +13,7 @@ from pipeline.cli_compile import compile_command, submit
 from pipeline.cli_curate import curate
 from pipeline.cli_lineage import gc, lineage
 from pipeline.cli_schema import schema
+from pipeline.cli_tokenizer import tokenizer
 
 _EXIT_FAILED = 1
 
@@ -151,6 +152,7 @@ cli.add_command(gc)
 cli.add_command(lineage)
 cli.add_command(schema)
 cli.add_command(submit)
+cli.add_command(tokenizer)
 
 
 def main() -> None:

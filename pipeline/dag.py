@@ -31,7 +31,9 @@ from components.pack.transforms import PackSettings
 from components.push.component import AtomicPusher
 from components.settle.component import CostReport
 from components.tokenize.component import TokenizerTrainer, TokenizingTransform
-from components.tokenize.training import TokenizerSettings
+from components.tokenize.existing import check_existing_model, read_model
+from components.tokenize.sampling import SamplingSettings
+from components.tokenize.training import TokenizerSettings, check_user_symbols
 from components.train.component import Trainer
 from components.train.run import TrainingJob
 from components.validate.component import AnomalyGate, DocumentStatisticsGen, GateSettings
@@ -81,8 +83,10 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
     curated = curator.outputs["curated_examples"]
 
     # 4 tokenise: a vocabulary, then token ids, in the graph that will also serve
-    tokenizer = TokenizerTrainer(curated, TokenizerSettings(**config.tokenizer.model_dump()))
-    transform = TokenizingTransform(curated, schema, tokenizer.outputs["tokenizer"])
+    tokenizer = TokenizerTrainer(curated, tokenizer_settings(config))
+    transform = TokenizingTransform(
+        curated, schema, tokenizer.outputs["tokenizer"], sampling_settings(config)
+    )
     transform = transform.with_id("Transform")
 
     # 5 pack: rows of sequence_length tokens
@@ -208,6 +212,39 @@ def curate_settings(config: Config) -> CurateSettings:
             None if curate.max_line_documents == "off" else curate.max_line_documents
         ),
     )
+
+
+def tokenizer_settings(config: Config) -> TokenizerSettings:
+    """The vocabulary's share; an existing model is looked at here, before the run.
+
+    Raises:
+        TokenmillError: tokenizer.path names no model that fits, or a user symbol cannot be one.
+    """
+    section = config.tokenizer
+    check_user_symbols(section.user_symbols)
+    path, digest = section.path, ""
+    if path is not None:
+        path = path if "://" in path else os.path.abspath(path)
+        model, digest = read_model(path)
+        check_existing_model(model, path, section.model_type, section.vocab_size, config.train.task)
+    return TokenizerSettings(
+        section.model_type,
+        section.vocab_size,
+        section.sample_bytes,
+        section.source_weights,
+        section.user_symbols,
+        path,
+        digest,
+    )
+
+
+def sampling_settings(config: Config) -> SamplingSettings | None:
+    """Transform's share: how training documents are split, None for the best way."""
+    section = config.tokenizer
+    alpha = section.sampling_alpha if section.model_type == "unigram" else section.bpe_dropout
+    if alpha is None or (section.model_type == "bpe" and not alpha):
+        return None
+    return SamplingSettings(alpha, config.run.seed)
 
 
 def training_job(config: Config) -> TrainingJob:
