@@ -10,6 +10,7 @@ import click
 
 from components.errors import TokenmillError
 from pipeline.cli_curate import curate
+from pipeline.cli_plan import plan
 from pipeline.cli_schema import schema
 
 _EXIT_FAILED = 1
@@ -144,6 +145,7 @@ def _fail(error: TokenmillError, debug: bool) -> None:
 
 
 cli.add_command(curate)
+cli.add_command(plan)
 cli.add_command(schema)
 
 
