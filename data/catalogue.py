@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,8 @@ GIGA = 1e9
 # Accelerators are labelled in GB but have about that many GiB: an 80GB A100 reports 81,920 MiB.
 BYTES_PER_LABELLED_GIB = 2**30
 NEAREST_NAMES = 5
+# People write them or not; no name in the catalogue begins so.
+_MAKER = re.compile(r"^((nvidia|amd|intel|google|cloud|tesla|geforce|instinct)-)+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +170,7 @@ def load_chips() -> tuple[Chip, ...]:
 
 
 def find_chip(name: str) -> Chip:
-    """Find a chip by its slug, name or alias; case, spaces and dashes do not matter.
+    """Find a chip by its slug, name or alias; case, spaces, dashes and maker do not matter.
 
     Args:
         name: Such as ``rtx-3090``, ``RTX 3090`` or ``tpu-v4``.
@@ -178,7 +181,7 @@ def find_chip(name: str) -> Chip:
     Raises:
         ValueError: If there is none of that name; the message lists the nearest.
     """
-    wanted = slug_of(name)
+    wanted = _MAKER.sub("", slug_of(name))
     key = wanted.replace("-", "")
     chips = load_chips()
     names = {name: chip for chip in chips for name in (chip.slug, *chip.aliases)}

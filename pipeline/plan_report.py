@@ -160,7 +160,7 @@ def _cost(plan: Plan) -> Table:
     if plan.utilisation is not None:
         mfus = (plan.utilisation.high, plan.mfu, plan.utilisation.low)
     row("MFU x goodput" if ranged else "MFU", *(f"{mfu:.1%}" for mfu in mfus))
-    if request.recompute != "none":
+    if request.recompute != "none" or request.observed_tokens_per_second is not None:
         row("HFU", *(f"{mfu * plan.hfu / plan.mfu:.1%}" for mfu in mfus))
     if request.goodput != 1:
         row("goodput", *[f"{request.goodput:.1%}"] * 3)

@@ -112,6 +112,10 @@ def test_a_chip_has_several_prices_and_may_have_none():
         ("cpu", "cpu-vcpu"),
         ("3090", "rtx-3090"),
         ("MI300X", "mi300x"),
+        ("NVIDIA A100-SXM4-80GB", "a100-sxm4-80gb"),
+        ("NVIDIA GeForce RTX 3090", "rtx-3090"),
+        ("Google Cloud TPU v4", "tpu-v4"),
+        ("Tesla V100-SXM2-16GB", "v100-sxm2-16gb"),
     ],
 )
 def test_aliases(alias, slug):
