@@ -415,3 +415,23 @@ ONE = "--params 1B --tokens 20B"
 )
 def test_bad_input_is_one_line_that_names_the_flag(arguments, words):
     assert words in refused(arguments)
+
+
+def shown_commands():
+    """Each `$ tokenmill plan ...` of docs/cost.md with the lines shown beneath it."""
+    blocks = PAGE.read_text(encoding="utf-8").split("```\n")[1::2]
+    for block in blocks:
+        first, *lines = block.rstrip("\n").split("\n")
+        assert first.startswith("$ tokenmill plan ")
+        yield first.removeprefix("$ tokenmill plan "), lines
+
+
+@pytest.mark.parametrize(("arguments", "lines"), shown_commands())
+def test_the_page_shows_what_the_command_prints(arguments, lines):
+    printed = run(arguments).output.split("\n")
+    start = printed.index(lines[0])
+    assert printed[start : start + len(lines)] == lines
+
+
+def test_the_page_shows_many_commands():
+    assert len(list(shown_commands())) == 6
