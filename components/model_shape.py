@@ -75,6 +75,9 @@ class ModelShape:
                 raise ValueError(
                     f"ModelShape.{field} = {value!r}: expected true or false; write one of them."
                 )
+        self._check_heads()
+
+    def _check_heads(self) -> None:
         if self.d_model % self.n_heads:
             raise ValueError(
                 f"ModelShape.n_heads = {self.n_heads}: expected a divisor of d_model = "
@@ -140,6 +143,36 @@ class ModelShape:
             "norms": (2 * self.n_layers + 1) * norm,
             "output_projection": 0 if self.tie_embeddings else embedding,
         }
+
+    @property
+    def attention_width(self) -> int:
+        """Width of all query heads together, in features."""
+        return self.n_heads * self.head_dim
+
+    @property
+    def active_d_ff(self) -> int:
+        """Inner MLP width that one token passes, in features."""
+        return self.d_ff
+
+    @property
+    def attention_products(self) -> float:
+        """Multiply-adds per token of the q, k, v and o projections of all layers."""
+        return self.n_layers * 2 * self.d_model * (self.attention_width + self.kv_dim)
+
+    @property
+    def score_features(self) -> float:
+        """Query features that meet each attended token, over all layers: L·H·Q."""
+        return self.n_layers * self.attention_width
+
+    @property
+    def mlp_products(self) -> float:
+        """Multiply-adds per token of the MLPs of all layers."""
+        return self.n_layers * (self.mlp_inner_matrices + 1) * self.d_model * self.d_ff
+
+    @property
+    def logit_products(self) -> float:
+        """Multiply-adds per token of the output projection."""
+        return self.d_model * self.vocab_size
 
     @property
     def params_total(self) -> int:

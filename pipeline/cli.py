@@ -12,6 +12,7 @@ from components.errors import TokenmillError
 from pipeline.cli_compile import compile_command, submit
 from pipeline.cli_curate import curate
 from pipeline.cli_lineage import gc, lineage
+from pipeline.cli_plan import plan
 from pipeline.cli_schema import schema
 from pipeline.cli_tokenizer import tokenizer
 
@@ -150,6 +151,7 @@ cli.add_command(compile_command)
 cli.add_command(curate)
 cli.add_command(gc)
 cli.add_command(lineage)
+cli.add_command(plan)
 cli.add_command(schema)
 cli.add_command(submit)
 cli.add_command(tokenizer)
