@@ -145,7 +145,7 @@ class TokenizerSection(_Section):
 
     model_type: Literal["bpe", "unigram"] = "bpe"
     vocab_size: Annotated[int, Field(ge=300, le=1_000_000)] = 8192
-    """Pieces in all: 256 of them are bytes, 4 control tokens."""
+    """Pieces in all: 256 of them are bytes, 16 control tokens."""
     sample_bytes: PositiveInt = 20_000_000
     """Train on at most about this much text."""
 
