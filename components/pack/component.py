@@ -59,7 +59,7 @@ class PackerExecutor(base_beam_executor.BaseBeamExecutor):
             for split in SPLITS:
                 pattern = os.path.join(split_directory(examples.uri, split), "*")
                 pipeline | f"Pack[{split}]" >> PackSplit(
-                    pattern, packed.uri, split, settings, flags
+                    pattern, packed.uri, split, settings.of_split(split), flags
                 )
         manifests = [read_manifest(packed.uri, split) for split in SPLITS]
         for name in ("rows", "slots", "padding_slots", "tokens", "documents", "targets"):

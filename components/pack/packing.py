@@ -126,11 +126,13 @@ class Layout:
         sequence_length: Slots of a row.
         framed: Tokens between CLS and SEP, instead of questions.
         overlap: Items of context that are repeated before a piece, where there are so many.
+        fixed_cuts: Cut where a row is full and nowhere else, as the served model cuts long text.
     """
 
     sequence_length: int
     framed: bool = False
     overlap: int = 0
+    fixed_cuts: bool = False
 
     @property
     def frame_slots(self) -> int:
@@ -219,7 +221,9 @@ class _Packer:
         sizes = [self._size(piece) for piece in pieces]
         bins = best_fit(sizes, capacity)
         rooms = [capacity - sum(sizes[i] for i in items) for items in bins]
-        rows = self._fill_gaps([[pieces[i] for i in items] for items in bins], rooms)
+        rows = [[pieces[i] for i in items] for items in bins]
+        if not self._layout.fixed_cuts:
+            rows = self._fill_gaps(rows, rooms)
         flat = np.array([p for row in rows for p in row], np.int64).reshape(-1, 3)
         document, start, length = flat.T
         numbers = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
@@ -247,7 +251,7 @@ class _Packer:
         The next piece begins with the token after the place. In causal mode that token is the
         target of the last question before the cut, so there the cut is one item later.
         """
-        if self._ranks is None:
+        if self._ranks is None or self._layout.fixed_cuts:
             return room
         shift = 1 if self._layout.framed else 2
         # A cut before item c is at the place after token c - shift.

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -35,6 +35,7 @@ class PackSettings:
         source_weights: How often rows of each source are drawn, relative to each other; none:
             rows hold documents of all sources, and all are read alike.
         max_repetitions: How often a row is read at most.
+        fixed_cuts: Cut documents where a row is full and nowhere else.
     """
 
     sequence_length: int
@@ -46,16 +47,28 @@ class PackSettings:
     whole_word: bool = False
     source_weights: dict[str, float] = field(default_factory=dict)
     max_repetitions: int | None = None
+    fixed_cuts: bool = False
 
     @property
     def causal(self) -> bool:
         """Whether targets are the next tokens."""
         return self.task == "causal-lm"
 
+    def of_split(self, split: str) -> "PackSettings":
+        """The settings of a split: held-out text is cut as the served model cuts it.
+
+        So the trainer's held-out loss and the Evaluator's from raw text are the same number.
+        """
+        if split == "train":
+            return self
+        return replace(
+            self, fixed_cuts=True, overlap_tokens=0, source_weights={}, max_repetitions=None
+        )
+
     @property
     def layout(self) -> Layout:
         """How pieces lie in rows."""
-        return Layout(self.sequence_length, not self.causal, self.overlap_tokens)
+        return Layout(self.sequence_length, not self.causal, self.overlap_tokens, self.fixed_cuts)
 
     @property
     def row_format(self) -> RowFormat:

@@ -247,3 +247,12 @@ def test_a_document_of_15_million_tokens_is_packed_in_seconds():
     rows = build_rows(pieces, tokens, counts, layout)
     assert pieces.length.sum() == counts.sum() + 2
     assert len(rows.inputs) == pieces.length.sum() + pieces.context.sum()
+
+
+@settings(deadline=None)
+@given(corpora, st.integers(8, 40), st.booleans())
+def test_fixed_cuts_are_where_a_row_is_full_and_nowhere_else(token_counts, length, framed):
+    layout = Layout(length, framed, fixed_cuts=True)
+    items, pieces = pack_layout(token_counts, layout, np.full(sum(token_counts), 3, np.uint8))
+    assert (pieces.start % layout.room(0) == 0).all()
+    assert pieces.length.sum() == items.sum()
