@@ -92,7 +92,8 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
     # 5 pack: rows of sequence_length tokens
     packer = Packer(
         transform.outputs["transformed_examples"],
-        PackSettings(config.model.sequence_length, config.tokenizer.vocab_size, config.pack.shards),
+        tokenizer.outputs["tokenizer"],
+        pack_settings(config),
     )
 
     # 6 ledger: effective tokens, FLOPs, time, money; the budget gate
@@ -247,6 +248,13 @@ def sampling_settings(config: Config) -> SamplingSettings | None:
     return SamplingSettings(alpha, config.run.seed)
 
 
+def pack_settings(config: Config) -> PackSettings:
+    """The pack step's share."""
+    return PackSettings(
+        sequence_length=config.model.sequence_length,
+        vocab_size=config.tokenizer.vocab_size,
+        task=config.train.task,
+        **config.pack.model_dump(),
 def training_job(config: Config) -> TrainingJob:
     """The train step's share."""
     train = config.train

@@ -12,7 +12,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from components.tokenize.preprocessing import load_tokenizer
-from components.tokenize.training import BOS_ID, EOS_ID
+from components.tokenize.vocabulary import BOS_ID, EOS_ID
 from components.train.models.decoder import Decoder
 from components.train.scoring import SCORES, score_rows
 

@@ -13,7 +13,7 @@ from components.pack.rows import PackedSplit
 from components.train.export import export_model
 from components.train.loop import LossSums, Trainer, TrainingRecord, TrainSettings, make_strategy
 from components.train.models.decoder import Decoder
-from components.train.plan import plan_steps
+from components.train.plan import Mixture, plan_steps
 
 TELEMETRY_NAME = "telemetry.json"
 
@@ -47,7 +47,13 @@ def train_and_export(
     started = time.perf_counter()
     shape, settings = ModelShape(**job.shape), TrainSettings(**job.settings)
     train, held_out = PackedSplit(rows_uri, "train"), PackedSplit(rows_uri, "eval")
-    plan = plan_steps(train.rows, job.global_batch_size, job.epochs, job.max_steps)
+    plan = plan_steps(
+        train.rows,
+        job.global_batch_size,
+        job.epochs,
+        job.max_steps,
+        Mixture.of(train.manifest).rows_available,
+    )
     strategy = make_strategy(job.strategy)
     with strategy.scope():
         model = Decoder(shape, settings.seed, job.precision)
