@@ -41,8 +41,14 @@ class PackedRows(artifact.Artifact):
     PROPERTIES = {"split_names": SPLIT_NAMES_PROPERTY, "span": SPAN_PROPERTY}
 
 
+class Calibration(artifact.Artifact):
+    """How fast the true training step is on the machine at hand: `calibration.json`."""
+
+    TYPE_NAME = "components.Calibration"
+
+
 class Ledger(artifact.Artifact):
-    """The token and cost estimate before training: `ledger.json`."""
+    """The estimate before training, `ledger.json`, and the index of documents."""
 
     TYPE_NAME = "components.Ledger"
 

@@ -6,7 +6,7 @@ Only this file wires components together; where they run is a matter of the runn
 
 import os
 
-from tfx.components import Evaluator, ExampleValidator, SchemaGen
+from tfx.components import ExampleValidator, SchemaGen
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.base.base_node import BaseNode
 
@@ -16,11 +16,19 @@ from components.curate.near_duplicates import NearDuplicateSettings
 from components.curate.rules import thresholds_of
 from components.curate.transforms import CurateSettings
 from components.errors import TokenmillError
+from components.evaluate.component import TimedEvaluator
 from components.evaluate.eval_config import make_eval_config
 from components.ingest.component import CorpusExampleGen
 from components.ingest.readers import ReadSettings
-from components.ledger.component import TokenLedger
-from components.ledger.ledger import LedgerSettings
+from components.ledger.component import Calibrator, TokenLedger
+from components.ledger.settings import (
+    CPU_CHIP,
+    DEFAULT_MFU,
+    Budget,
+    Hosting,
+    LedgerSettings,
+    Price,
+)
 from components.pack.component import Packer
 from components.pack.transforms import PackSettings
 from components.push.component import AtomicPusher
@@ -86,12 +94,22 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
         PackSettings(config.model.sequence_length, config.tokenizer.vocab_size, config.pack.shards),
     )
 
-    # 6 ledger: effective tokens, FLOPs, time, money; the budget gate
+    # 6 ledger: the machine's speed, effective tokens, FLOPs, time, money; the budget gate
+    settings = ledger_settings(config)
+    measuring: list[BaseNode] = []
+    if settings.mfu is None:
+        measuring.append(
+            Calibrator(
+                packer.outputs["packed_rows"], training_job(config), settings.chip, settings.chips
+            )
+        )
     ledger = TokenLedger(
         ingest.outputs["quarantine"],
+        curated,
         curator.outputs["rejected"],
         packer.outputs["packed_rows"],
-        ledger_settings(config),
+        settings,
+        measuring[0].outputs["calibration"] if measuring else None,
     )
 
     # 7 train. The ledger only has to let it pass: were it an input, a new price would train anew.
@@ -104,7 +122,7 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
     trainer.add_upstream_node(ledger)
 
     # 8 evaluate: the held-out documents, as raw text, through the model's own signature
-    evaluator = Evaluator(
+    evaluator = TimedEvaluator(
         examples=curated,
         model=trainer.outputs["model"],
         schema=schema,
@@ -113,14 +131,21 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
             config.evaluate.max_perplexity,
             config.evaluate.min_token_accuracy,
         ),
-    )
+    ).with_id("Evaluator")
 
-    # 9 settle: estimate against actual
+    # 9 settle: estimate against actual, and what each step cost
     settlement = CostReport(
-        ledger.outputs["ledger"],
-        packer.outputs["packed_rows"],
-        trainer.outputs["model_run"],
-        evaluator.outputs["evaluation"],
+        ledger=ledger.outputs["ledger"],
+        packed_rows=packer.outputs["packed_rows"],
+        model_run=trainer.outputs["model_run"],
+        evaluation=evaluator.outputs["evaluation"],
+        quarantine=ingest.outputs["quarantine"],
+        statistics=statistics,
+        verdict=gate.outputs["verdict"],
+        rejected=curator.outputs["rejected"],
+        tokenizer=tokenizer.outputs["tokenizer"],
+        transform_graph=transform.outputs["transform_graph"],
+        calibration=measuring[0].outputs["calibration"] if measuring else None,
     )
 
     # 10 push: a blessed model becomes a version to serve
@@ -132,7 +157,7 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
 
     return [
         ingest, statistics_gen, schema_gen, validator, gate, curator, tokenizer, transform, packer,
-        ledger, trainer, evaluator, settlement, pusher,
+        *measuring, ledger, trainer, evaluator, settlement, pusher,
     ]  # fmt: skip
 
 
@@ -229,7 +254,7 @@ def ledger_settings(config: Config) -> LedgerSettings:
     except ValueError as error:
         raise TokenmillError(f"cost.chip: {error}") from None
     chips = cost.chips
-    is_this_cpu = chip.slug == "cpu-vcpu"
+    is_this_cpu = chip.slug == CPU_CHIP
     if chips == "auto":
         if not is_this_cpu:
             raise TokenmillError(
@@ -243,16 +268,17 @@ def ledger_settings(config: Config) -> LedgerSettings:
             f"the catalogue has no peak for {chip.slug}.",
             "Set cost.peak_flops_per_second_per_chip.",
         )
-    price, price_source = cost.price_usd_per_chip_hour, "the configuration"
-    if price is None:
-        price = chip.price_usd_per_chip_hour
-        price_source = f"{chip.price_provider}, {chip.price_date}"
-    if price is None:
-        raise TokenmillError(
-            f"the catalogue has no price for {chip.slug}.", "Set cost.price_usd_per_chip_hour."
-        )
+    mfu: float | None = cost.mfu if isinstance(cost.mfu, float) else None
+    if cost.mfu == "auto" and not is_this_cpu:
+        mfu = DEFAULT_MFU
+    price = _price(config)
+    vcpu_price = price.usd_per_chip_hour
+    if not is_this_cpu:
+        vcpu_price = find_chip(CPU_CHIP).price_usd_per_chip_hour or 0.0
+    budget = config.budget
     return LedgerSettings(
         shape=config.shape().__dict__,
+        strategy=train.strategy,
         precision=train.precision,
         global_batch_size=train.global_batch_size,
         epochs=train.epochs,
@@ -260,13 +286,55 @@ def ledger_settings(config: Config) -> LedgerSettings:
         chip=chip.slug,
         chips=chips,
         peak_flops_per_second_per_chip=peak,
-        mfu=cost.mfu,
+        memory_bytes_per_chip=chip.memory_bytes,
+        mfu=mfu,
         goodput=cost.goodput,
-        price_usd_per_chip_hour=price,
-        price_source=price_source,
+        price=price,
+        vcpu_price_usd_per_hour=vcpu_price,
         hidden_cost_multiplier_low=cost.hidden_cost_multiplier_low,
         hidden_cost_multiplier_high=cost.hidden_cost_multiplier_high,
-        budget_usd=config.budget.max_usd,
+        goal=cost.goal,
+        budget=Budget(
+            max_usd=budget.max_usd,
+            max_hours=budget.max_hours,
+            min_effective_tokens=budget.min_effective_tokens,
+            max_epochs=budget.max_epochs,
+        ),
+        hosting=Hosting(
+            storage_usd_per_gb_month=cost.storage_usd_per_gb_month,
+            storage_months=cost.storage_months,
+            network_usd_per_gb=cost.network_usd_per_gb,
+            chip_mtbf_hours=cost.chip_mtbf_hours,
+            checkpoint_bytes_per_second=cost.checkpoint_bytes_per_second,
+            restart_seconds=cost.restart_seconds,
+        ),
+    )
+
+
+def _price(config: Config) -> Price:
+    """The user's price, or the catalogue's.
+
+    Raises:
+        TokenmillError: Neither is there.
+    """
+    cost = config.cost
+    if cost.price_usd_per_chip_hour is not None:
+        return Price(
+            usd_per_chip_hour=cost.price_usd_per_chip_hour,
+            provider="the configuration",
+            date=cost.price_date,
+            source="cost.price_usd_per_chip_hour",
+        )
+    chip = find_chip(cost.chip)
+    if chip.price_usd_per_chip_hour is None:
+        raise TokenmillError(
+            f"the catalogue has no price for {chip.slug}.", "Set cost.price_usd_per_chip_hour."
+        )
+    return Price(
+        usd_per_chip_hour=chip.price_usd_per_chip_hour,
+        provider=chip.price_provider,
+        date=chip.price_date,
+        source=chip.price_source,
     )
 
 

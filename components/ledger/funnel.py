@@ -1,9 +1,9 @@
 """The funnel of tokens, from raw text to effective tokens, by source and in all.
 
-raw -> curated -> loss-bearing -> effective. Every stage has documents, bytes and tokens; what one
-stage loses to the next is booked under a reason, and the books must balance. *Effective tokens*
-are the loss-bearing tokens of training after curation, discounted for repetition (Muennighoff et
-al. 2023, see scaling.py).
+raw -> valid -> curated -> tokenised -> packed -> loss-bearing -> unique -> repetition-discounted.
+Every stage has documents, bytes and tokens; what one stage loses to the next is booked under a
+reason, and the books must balance. *Effective tokens* are the loss-bearing tokens of training
+after curation, discounted for repetition (Muennighoff et al. 2023, see scaling.py).
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,9 @@ def build_funnel(
     Returns:
         {"total": account, "by_source": {source: account}, "quarantined": {..}}. Tokens of raw and
         dropped documents are estimates from the source's own bytes per token ("tokens_estimated"),
-        because only what survives is tokenised; all others are counts.
+        because only what survives is tokenised; all others are counts. An account's "stages" list
+        the funnel in order. Quarantined records have no source: only the total's raw stage has
+        them.
 
     Raises:
         UnbalancedLedgerError: Two steps disagree.
@@ -54,7 +56,17 @@ def build_funnel(
     for account in (*by_source.values(), total):
         train = account["train"]
         train["effective_tokens"] = repetition_discounted_tokens(train["targets"], epochs)
-    return {"total": total, "by_source": by_source, "quarantined": ingest["quarantined"]}
+        account["stages"] = _stages(account, epochs)
+    quarantined = ingest["quarantined"]
+    raw = total["stages"][0]
+    for name in ("documents", "bytes"):
+        raw[name] += quarantined[name]
+    total["stages"][1]["documents_lost"] = {
+        reason: numbers["documents"] for reason, numbers in quarantined["by_reason"].items()
+    }
+    if total["bytes_per_token"]:
+        raw["tokens"] += quarantined["bytes"] / total["bytes_per_token"]
+    return {"total": total, "by_source": by_source, "quarantined": quarantined}
 
 
 def _bytes_per_token(manifests: Any) -> float:
@@ -110,6 +122,45 @@ def _source_account(source, ingest, curation, packed, overall_bytes_per_token) -
     }
 
 
+def _stages(account: Mapping[str, Any], epochs: float) -> list[dict[str, Any]]:
+    """The funnel in order; each stage says what the one before lost, and to what."""
+    valid, curated, train, held_out = (account[k] for k in ("raw", "curated", "train", "eval"))
+    empty = train["dropped_empty"] + held_out["dropped_empty"]
+    packed_tokens = train["targets"] + held_out["targets"]
+    with_tokens = curated["documents"] - empty
+    trained = train["documents"] - train["dropped_empty"]
+    once = train["targets"] * min(1.0, epochs)
+
+    def stage(
+        name: str, numbers: tuple[float, float, float], counted: bool, lost: Mapping[str, float]
+    ) -> dict[str, Any]:
+        documents, size, tokens = numbers
+        return {
+            "stage": name,
+            "documents": documents,
+            "bytes": size,
+            "tokens": tokens,
+            "tokens_are": "counted" if counted else "estimated",
+            "documents_lost": {reason: count for reason, count in lost.items() if count},
+        }
+
+    size, trained_bytes = curated["bytes"], train["bytes"]
+    read = (valid["documents"], valid["bytes"], valid["tokens_estimated"])
+    dropped = {reason: numbers["documents"] for reason, numbers in account["dropped"].items()}
+    tokens, effective = curated["tokens"], train["effective_tokens"]
+    return [
+        stage("raw", read, False, {}),
+        stage("valid", read, False, {}),
+        stage("curated", (curated["documents"], size, tokens), True, dropped),
+        stage("tokenised", (with_tokens, size, tokens), True, {"empty": empty}),
+        stage("packed", (with_tokens, size, packed_tokens), True, {}),
+        stage("loss_bearing", (trained, trained_bytes, train["targets"]), True,
+              {"held_out": with_tokens - trained}),
+        stage("unique", (trained, trained_bytes, once), True, {}),
+        stage("repetition_discounted", (trained, trained_bytes, effective), True, {}),
+    ]  # fmt: skip
+
+
 def _check_sums(ingest: Mapping[str, Any], packed: Mapping[str, Mapping[str, Any]]) -> None:
     """Checks each total against its parts."""
     counts: tuple[str, ...] = ("documents", "bytes")
@@ -125,7 +176,9 @@ def _check_sums(ingest: Mapping[str, Any], packed: Mapping[str, Mapping[str, Any
             added = sum(part[name] for part in parts.values())
             _expect(total[name] == added, f"{where}: {total[name]} {name}, its parts have {added}")
     for split, manifest in packed.items():
-        filled = manifest["slots"] - manifest["padding_slots"]
+        # Context is read again for its successors' sake and bears no loss; absent means none.
+        context = manifest.get("context_slots", 0)
+        filled = manifest["slots"] - manifest["padding_slots"] - context
         _expect(
             filled == manifest["targets"],
             f"packing/{split}: {filled} slots filled with {manifest['targets']} targets",

@@ -11,6 +11,7 @@ from components.artifacts import Examples, PackedRows
 from components.documents import SPLITS, read_json, split_directory
 from components.pack.rows import MANIFEST_NAME
 from components.pack.transforms import PackSettings, PackSplit
+from components.timing import timed
 
 
 class PackerSpec(component_spec.ComponentSpec):
@@ -24,6 +25,7 @@ class PackerSpec(component_spec.ComponentSpec):
 class PackerExecutor(base_beam_executor.BaseBeamExecutor):
     """Packs each split for itself."""
 
+    @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
         """Writes rows, index and manifest of both splits."""
         self._log_startup(input_dict, output_dict, exec_properties)

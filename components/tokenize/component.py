@@ -26,6 +26,7 @@ from tfx.utils import json_utils
 
 from components.artifacts import Examples, Tokenizer
 from components.documents import decode_documents, split_directory, write_json
+from components.timing import timed
 from components.tokenize.preprocessing import TOKENIZER_PATH_KEY
 from components.tokenize.training import (
     TokenizerSettings,
@@ -49,6 +50,7 @@ class TokenizerTrainerSpec(component_spec.ComponentSpec):
 class TokenizerTrainerExecutor(base_executor.BaseExecutor):
     """Trains on a sample of the train split."""
 
+    @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
         """Writes the model, its settings and its hash."""
         self._log_startup(input_dict, output_dict, exec_properties)
@@ -116,6 +118,7 @@ class TokenizingTransformSpec(standard_component_specs.TransformSpec):
 class TokenizingTransformExecutor(transform_executor.Executor):
     """Tells preprocessing_fn where the tokeniser is, then does what Transform does."""
 
+    @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
         """Runs Transform with the tokeniser's path in custom_config."""
         inputs = dict(input_dict)

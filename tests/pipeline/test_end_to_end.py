@@ -16,7 +16,7 @@ from pipeline.metadata import CONFIG_PROPERTY, open_store
 
 STEPS = (
     "CorpusExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "AnomalyGate",
-    "Curator", "TokenizerTrainer", "Transform", "Packer", "TokenLedger", "Trainer",
+    "Curator", "TokenizerTrainer", "Transform", "Packer", "Calibrator", "TokenLedger", "Trainer",
     "Evaluator", "CostReport", "Pusher",
 )  # fmt: skip
 
@@ -136,7 +136,7 @@ def test_the_bill_adds_up(first_run):
     ledger, cost = report["ledger"], report["cost_report"]
     hours = cost["actual"]["chip_hours"]
     assert cost["actual"]["compute_usd"] == pytest.approx(
-        hours * ledger["cost"]["price_usd_per_chip_hour"]
+        hours * ledger["price"]["usd_per_chip_hour"]
     )
     assert hours == pytest.approx(
         cost["actual"]["total_seconds"] * ledger["hardware"]["chips"] / 3600
