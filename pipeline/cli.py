@@ -11,6 +11,7 @@ import click
 from components.errors import TokenmillError
 from pipeline.cli_curate import curate
 from pipeline.cli_schema import schema
+from pipeline.cli_why import runs, why
 
 _EXIT_FAILED = 1
 
@@ -145,6 +146,8 @@ def _fail(error: TokenmillError, debug: bool) -> None:
 
 cli.add_command(curate)
 cli.add_command(schema)
+cli.add_command(why)
+cli.add_command(runs)
 
 
 def main() -> None:

@@ -56,17 +56,6 @@ class Curated(Part):
     tokens: int = key("Tokens, counted.", ge=0)
 
 
-class Packed(BaseModel):
-    """What packing made of one split; further dropped_* keys are counts of documents."""
-
-    model_config = ConfigDict(extra="allow")
-    documents: int = key("Documents.", ge=0)
-    bytes: int = key("Bytes.", ge=0)
-    tokens: int = key("Tokens without control tokens.", ge=0)
-    targets: int = key("Loss-bearing tokens: tokens and one end a document.", ge=0)
-    dropped_empty: int = key("Documents without a token.", ge=0)
-
-
 class Account(Part):
     """One source, or all."""
 
