@@ -72,17 +72,16 @@ def _models(models: list[Any], rows_uri: str, rows: list[int]) -> list[dict[str,
     """Each model with how often its training read the rows."""
     if not rows:
         return []
-    from components.documents import read_json, split_directory
+    from components.documents import read_json
     from components.ledger.why import times_trained
-    from components.pack.rows import MANIFEST_NAME
     from components.train.run import TELEMETRY_NAME
 
-    split_rows = read_json(os.path.join(split_directory(rows_uri, "train"), MANIFEST_NAME))["rows"]
     found = []
     for model in models:
         telemetry = read_json(os.path.join(model.run_uri, TELEMETRY_NAME))
-        read = telemetry["steps"] * telemetry["global_batch_size"]
-        times = times_trained(rows, split_rows, read, model.seed)
+        times = times_trained(
+            rows_uri, rows, telemetry["steps"], telemetry["global_batch_size"], model.seed
+        )
         found.append(
             {
                 "model": model.uri,

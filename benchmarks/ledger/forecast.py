@@ -15,7 +15,7 @@ REPEATS, STEPS = 5, 25
 
 
 def once(rows_uri: str, vocab_size: int, steps: int) -> dict[str, float]:
-    from components.ledger.calibrate import _FirstRows, calibrate
+    from components.ledger.calibrate import FirstRows, calibrate
     from components.pack.rows import PackedSplit
     from components.train.loop import Trainer, TrainSettings, make_strategy
     from components.train.models.decoder import Decoder
@@ -29,11 +29,12 @@ def once(rows_uri: str, vocab_size: int, steps: int) -> dict[str, float]:
     compiling = measured["compile_seconds"] - measured["step_seconds"]
     forecast = compiling + steps * measured["step_seconds"]
     settings = TrainSettings(**job.settings)
-    train, held_out = PackedSplit(rows_uri, "train"), PackedSplit(rows_uri, "eval")
+    train = PackedSplit(rows_uri, "train")
+    held_out = FirstRows(rows_uri, "eval", job.global_batch_size)
     plan = plan_steps(train.rows, job.global_batch_size, 1.0, steps)
     model = Decoder(config.shape(), settings.seed, job.precision)
     trainer = Trainer(make_strategy(job.strategy), model, settings, plan)
-    seconds = trainer.fit(train, _FirstRows(held_out, job.global_batch_size)).seconds
+    seconds = trainer.fit(train, held_out).seconds
     actual = seconds["compile"] + seconds["steps"] + seconds["input"]
     steady = (seconds["steps"] + seconds["input"]) / (steps - 1)
     return {

@@ -9,7 +9,7 @@ from typing import Any
 from components.errors import TokenmillError
 from components.ledger.estimate import Hardware, RunEstimate, estimate_run
 from components.ledger.footprint import memory_of
-from components.ledger.ledger import Machine, hardware_of, overhead_seconds, usd
+from components.ledger.ledger import Machine, hardware_of, mixture_of, overhead_seconds, usd
 from components.ledger.memory import RESERVED_SHARE, Precision
 from components.ledger.money import SECONDS_PER_HOUR
 from components.ledger.settings import CPU_CHIP, DEFAULT_MFU, LedgerSettings
@@ -161,6 +161,8 @@ class _Search:
         self._overhead = overhead_seconds(
             machine.calibration, packed["eval"]["rows"], settings.global_batch_size
         )
+        mixture = mixture_of(packed["train"])
+        self._rows_available = None if mixture is None else mixture.rows_available
         self._now = self._estimate()
 
     def fits(self, estimate: RunEstimate) -> bool:
@@ -206,6 +208,7 @@ class _Search:
                 settings.hidden_cost_multiplier_low,
                 settings.hidden_cost_multiplier_high,
             ),
+            rows_available=self._rows_available if shape is self._shape else None,
         )
 
     def _share_allowed(self) -> float:

@@ -8,18 +8,17 @@ import os
 import time
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from components.errors import TokenmillError
 from components.ledger.flops import flops_per_token
 from components.ledger.machine import measure_matmul_flops_per_second
 from components.model_shape import ModelShape
-from components.pack.rows import Batch, PackedSplit
+from components.pack.rows import PackedSplit
 from components.timing import vcpus
 from components.train.loop import Trainer, TrainSettings, make_strategy
 from components.train.models.decoder import Decoder
-from components.train.plan import plan_steps
+from components.train.plan import Mixture, plan_steps
 from components.train.run import TrainingJob
 
 CALIBRATION_NAME = "calibration.json"
@@ -32,15 +31,12 @@ _EVALUATION_BATCHES = 4
 _USUAL_MFU = 0.4
 
 
-class _FirstRows:
-    """The first rows of a split: what the loop reads of one, and no more."""
+class FirstRows(PackedSplit):
+    """The first rows of a split."""
 
-    def __init__(self, split: PackedSplit, rows: int):
-        self._split, self.rows = split, min(rows, split.rows)
-        self.manifest, self.sequence_length = split.manifest, split.sequence_length
-
-    def read(self, row_numbers: np.ndarray) -> Batch:
-        return self._split.read(row_numbers)
+    def __init__(self, uri: str, split: str, rows: int):
+        super().__init__(uri, split)
+        self.rows = min(rows, self.rows)
 
 
 def calibrate(job: TrainingJob, rows_uri: str, on_cpu: bool) -> dict[str, Any]:
@@ -69,23 +65,29 @@ def calibrate(job: TrainingJob, rows_uri: str, on_cpu: bool) -> dict[str, Any]:
     started = time.perf_counter()
     shape, settings = ModelShape(**job.shape), TrainSettings(**job.settings)
     batch = job.global_batch_size
-    train, held_out = PackedSplit(rows_uri, "train"), PackedSplit(rows_uri, "eval")
+    train = PackedSplit(rows_uri, "train")
+    held_out = FirstRows(rows_uri, "eval", _EVALUATION_BATCHES * batch)
     peak = measure_matmul_flops_per_second() if on_cpu else None
     steps = _steps(shape, batch, peak)
     measured = time.perf_counter()
     strategy = make_strategy(job.strategy)
     with strategy.scope():
         model = Decoder(shape, settings.seed, job.precision)
-    plan = plan_steps(train.rows, batch, epochs=1000.0, max_steps=steps + 1)
+    available = Mixture.of(train.manifest).rows_available
+    plan = plan_steps(train.rows, batch, 1000.0, steps + 1, available)
+    if plan.steps < 2:
+        raise TokenmillError(
+            f"{train.rows} rows are too few for two steps of {batch}: nothing to measure.",
+            "Lower train.global_batch_size, or give cost.mfu as a number.",
+        )
     trainer = Trainer(strategy, model, settings, plan)
     built = time.perf_counter()
-    sample = _FirstRows(held_out, _EVALUATION_BATCHES * batch)
-    record = trainer.fit(train, sample)  # type: ignore[arg-type]
+    record = trainer.fit(train, held_out)
     seconds = record.seconds
     steady = seconds.get("steps", 0.0) + seconds.get("input", 0.0)
     rate = (plan.steps - 1) * batch * train.sequence_length / steady
     # The first evaluation compiles, the second does not.
-    evaluate_batch = seconds["evaluate_after"] / -(-sample.rows // batch)
+    evaluate_batch = seconds["evaluate_after"] / -(-held_out.rows // batch)
     achieved = rate * flops_per_token(shape).training
     return {
         "tokens_per_second": rate,

@@ -75,6 +75,7 @@ def estimate_run(
     hardware: Hardware,
     overhead_seconds: dict[str, float],
     hidden_multipliers: tuple[float, float],
+    rows_available: int | None = None,
 ) -> RunEstimate:
     """Estimates a run.
 
@@ -88,8 +89,9 @@ def estimate_run(
         hardware: What computes.
         overhead_seconds: Wall time of phases other than the steps, by name; may be empty.
         hidden_multipliers: Low and high total cost as multiples of compute.
+        rows_available: What `pack.max_repetitions` leaves to read; None without a limit.
     """
-    plan = plan_steps(rows, global_batch_size, epochs, max_steps)
+    plan = plan_steps(rows, global_batch_size, epochs, max_steps, rows_available)
     slots = plan.rows_read * shape.sequence_length
     total_flops = flops_per_token(shape).training * slots
     effective = repetition_discounted_tokens(targets, plan.epochs)

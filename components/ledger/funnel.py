@@ -23,6 +23,7 @@ def build_funnel(
     curation: Mapping[str, Any],
     packed: Mapping[str, Mapping[str, Any]],
     epochs: float,
+    epochs_by_source: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Joins the counts of ingest, curation and packing; checks that they balance.
 
@@ -31,6 +32,8 @@ def build_funnel(
         curation: curation.json of the rejected documents.
         packed: Manifest of the packed rows by split.
         epochs: How often training reads its rows.
+        epochs_by_source: The same by source where sources have weights; one that is missing
+            there has none and is not read.
 
     Returns:
         {"total": account, "by_source": {source: account}, "quarantined": {..}}. Tokens of raw and
@@ -53,10 +56,19 @@ def build_funnel(
         source: _source_account(source, ingest, curation, packed, overall) for source in sources
     }
     total = _add_up(list(by_source.values()))
-    for account in (*by_source.values(), total):
+    for source, account in by_source.items():
+        repeated = epochs_by_source.get(source, 0.0) if epochs_by_source else epochs
         train = account["train"]
-        train["effective_tokens"] = repetition_discounted_tokens(train["targets"], epochs)
-        account["stages"] = _stages(account, epochs)
+        train["effective_tokens"] = repetition_discounted_tokens(train["targets"], repeated)
+        account["stages"] = _stages(account, train["targets"] * min(1.0, repeated))
+    train = total["train"]
+    train["effective_tokens"] = repetition_discounted_tokens(train["targets"], epochs)
+    once = train["targets"] * min(1.0, epochs)
+    if epochs_by_source:
+        parts = list(by_source.values())
+        train["effective_tokens"] = sum(part["train"]["effective_tokens"] for part in parts)
+        once = sum(part["stages"][6]["tokens"] for part in parts)
+    total["stages"] = _stages(total, once)
     quarantined = ingest["quarantined"]
     raw = total["stages"][0]
     for name in ("documents", "bytes"):
@@ -124,14 +136,18 @@ def _source_account(source, ingest, curation, packed, overall_bytes_per_token) -
     }
 
 
-def _stages(account: Mapping[str, Any], epochs: float) -> list[dict[str, Any]]:
-    """The funnel in order; each stage says what the one before lost, and to what."""
+def _stages(account: Mapping[str, Any], once: float) -> list[dict[str, Any]]:
+    """The funnel in order; each stage says what the one before lost, and to what.
+
+    Args:
+        account: Of a source, or of all.
+        once: Loss-bearing tokens that training reads at least once.
+    """
     valid, curated, train, held_out = (account[k] for k in ("raw", "curated", "train", "eval"))
     empty = train["dropped_empty"] + held_out["dropped_empty"]
     packed_tokens = train["targets"] + held_out["targets"]
     with_tokens = curated["documents"] - empty
     trained = train["documents"] - train["dropped_empty"]
-    once = train["targets"] * min(1.0, epochs)
 
     def stage(
         name: str, numbers: tuple[float, float, float], counted: bool, lost: Mapping[str, float]

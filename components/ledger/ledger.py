@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from components.ledger.memory import Precision
 from components.ledger.savings import curation_savings
 from components.ledger.settings import DEFAULT_MFU, LedgerSettings
 from components.model_shape import ModelShape
+from components.train.plan import Mixture
 
 SCHEMA = "tokenmill-ledger-2"
 _BYTES_PER_GB = 1e9
@@ -59,7 +61,13 @@ def build_ledger(
     shape = ModelShape(**settings.shape)
     hardware = hardware_of(settings, machine, shape)
     run = plan_run(shape, packed, settings, hardware, machine.calibration)
-    funnel = build_funnel(ingest, curation, packed, run.plan.epochs)
+    epochs_by_source: dict[str, float] = {}
+    if packed["train"].get("source_weights") and (mixture := mixture_of(packed["train"])):
+        epochs_by_source = mixture.repetitions(run.plan.rows_read)
+    funnel = build_funnel(ingest, curation, packed, run.plan.epochs, epochs_by_source)
+    if epochs_by_source:  # each source is repeated as often as its weight says
+        effective = funnel["total"]["train"]["effective_tokens"]
+        run = dataclasses.replace(run, effective_tokens=effective)
     precision: Precision = "mixed_bfloat16" if settings.precision == "mixed_bfloat16" else "float32"
     memory = memory_of(shape, settings.global_batch_size, settings.devices, precision)
     params = shape.params_by_part()
@@ -166,6 +174,7 @@ def plan_run(
     calibration: Mapping[str, Any] | None,
 ) -> RunEstimate:
     """The estimate of the run that the settings describe."""
+    mixture = mixture_of(packed["train"])
     return estimate_run(
         shape=shape,
         rows=packed["train"]["rows"],
@@ -181,7 +190,15 @@ def plan_run(
             settings.hidden_cost_multiplier_low,
             settings.hidden_cost_multiplier_high,
         ),
+        rows_available=None if mixture is None else mixture.rows_available,
     )
+
+
+def mixture_of(manifest: Mapping[str, Any]) -> Mixture | None:
+    """The sources' mixture of a packed split; None without weights and limits."""
+    if not manifest.get("source_weights") and manifest.get("max_repetitions") is None:
+        return None
+    return Mixture.of(manifest)
 
 
 def overhead_seconds(

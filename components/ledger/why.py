@@ -11,7 +11,8 @@ from components.documents import SPLITS
 from components.errors import TokenmillError
 from components.ledger.document_index import KEPT, DocumentIndex
 from components.pack.provenance import Placement, documents_of_row, find_document
-from components.train.data import rows_of_step
+from components.pack.rows import PackedSplit
+from components.train.data import RowOrder
 
 # Rows of the data order that are computed at a time.
 _CHUNK = 1 << 20
@@ -72,33 +73,36 @@ def _as_json(placement: Placement) -> dict[str, Any]:
 
 
 def times_trained(
-    rows: Sequence[int], split_rows: int, rows_read: int, seed: int
+    rows_uri: str, rows: Sequence[int], steps: int, global_batch_size: int, seed: int
 ) -> dict[int, int]:
     """How often a training run read each of some rows: its order is a function of the seed.
 
     Args:
+        rows_uri: The packed rows.
         rows: Row numbers of the training split.
-        split_rows: Rows of the split.
-        rows_read: Rows that all steps read.
+        steps: Steps of the run.
+        global_batch_size: Rows a step.
         seed: Of the run.
     """
-    whole, rest = divmod(rows_read, split_rows)
-    counts = dict.fromkeys(rows, whole)
-    wanted = np.array(sorted(counts), np.int64)
-    first = whole * split_rows
-    for start in range(first, first + rest, _CHUNK):
-        # rows_of_step numbers samples from step x batch: batches of one are single samples.
-        size = min(_CHUNK, first + rest - start)
-        read = _order(start, size, split_rows, seed)
-        for row in wanted[np.isin(wanted, read)]:
-            counts[int(row)] += 1
+    split = PackedSplit(rows_uri, "train")
+    wanted = np.array(sorted(set(rows)), np.int64)
+    counts = dict.fromkeys(wanted.tolist(), 0)
+    done, read = 0, steps * global_batch_size
+    if not split.manifest["source_weights"]:  # every whole epoch reads every row once
+        whole = read // split.rows
+        counts = dict.fromkeys(counts, whole)
+        done = whole * split.rows
+    # The order is one of samples, whatever the batch: large batches as far as they go.
+    large = global_batch_size * max(1, _CHUNK // global_batch_size)
+    start = done
+    for size in (large, global_batch_size):
+        order = RowOrder(split, size, seed)
+        while (step := start // size) < read // size:
+            numbers, _ = order.rows_of_step(step)
+            numbers = numbers[start - step * size :]
+            found = np.bincount(np.searchsorted(wanted, numbers[np.isin(numbers, wanted)]),
+                                minlength=len(wanted))  # fmt: skip
+            for row, times in zip(wanted.tolist(), found.tolist(), strict=True):
+                counts[row] += times
+            start = (step + 1) * size
     return counts
-
-
-def _order(start: int, size: int, split_rows: int, seed: int) -> np.ndarray:
-    """Rows of the samples start .. start + size - 1 of the training order."""
-    step, offset = divmod(start, size)
-    numbers = [rows_of_step(step, size, split_rows, seed)]
-    if offset:
-        numbers.append(rows_of_step(step + 1, size, split_rows, seed))
-    return np.concatenate(numbers)[offset : offset + size]

@@ -1,13 +1,9 @@
-import numpy as np
 import pytest
 
-from components.documents import split_directory, write_json
 from components.errors import TokenmillError
 from components.ledger import calibrate as module
 from components.ledger.flops import flops_per_token
 from components.model_shape import ModelShape
-from components.pack.packing import pack
-from components.pack.rows import FORMAT, MANIFEST_NAME, row_dtype, write_shard
 from components.train.run import TrainingJob
 
 SHAPE = {
@@ -21,23 +17,6 @@ JOB = TrainingJob(
               "clip_norm": 1.0, "jit_compile": False, "seed": 3},
     strategy="default", precision="float32", global_batch_size=8, epochs=1.0, max_steps=None,
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def rows_uri(tmp_path_factory):
-    uri = str(tmp_path_factory.mktemp("rows"))
-    random = np.random.default_rng(1)
-    for split, count in (("train", 40), ("eval", 9)):
-        documents = [random.integers(20, 300, 31).astype(np.int32) for _ in range(count)]
-        rows = pack(documents, 32)
-        directory = split_directory(uri, split)
-        shard = write_shard(directory, "rows-00000", rows, row_dtype(300))
-        write_json(
-            f"{directory}/{MANIFEST_NAME}",
-            {"format": FORMAT, "dtype": row_dtype(300), "sequence_length": 32, "rows": len(rows),
-             "bytes": 1000, "shards": [shard]},
-        )  # fmt: skip
-    return uri
 
 
 @pytest.fixture(scope="module")
