@@ -16,6 +16,7 @@ from pipeline.metadata import StepRecord
 from pipeline.report_cost import (
     cost_table,
     describe_hardware,
+    notes,
     phases_table,
     stages_table,
     steps_table,
@@ -44,6 +45,9 @@ def print_report(console: Console, steps: dict[str, StepRecord]) -> dict[str, An
     ):
         console.print(f"\n[bold]{escape(title)}[/]", soft_wrap=True)
         console.print(table)
+    console.print()
+    for note in notes(ledger):
+        console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
     return {"statistics": statistics, "ledger": ledger, "cost_report": cost}
 
 

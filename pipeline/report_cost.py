@@ -135,3 +135,30 @@ def steps_table(cost: dict[str, Any], records: dict[str, StepRecord]) -> Table:
     table.add_row("all", duration(total["seconds"]), f"{total['chip_hours']:.4f}",
                   f"{usd(paid)} in this run", "", "", style="bold")  # fmt: skip
     return table
+
+
+def notes(ledger: dict[str, Any]) -> list[str]:
+    """What published fits and the limits say of this plan, a sentence each."""
+    guidance, memory, price = ledger["guidance"], ledger["memory"], ledger["price"]
+    chinchilla, repetition = guidance["chinchilla"], guidance["repetition"]
+    found = [
+        guidance["goal"]["message"],
+        f"Compute-optimal for this model: {chinchilla['optimal_tokens_for_this_model']:.3g} tokens "
+        f"(20 a parameter, Hoffmann et al. 2022); this run has "
+        f"{chinchilla['tokens_per_param']:.3g} effective tokens a parameter.",
+    ]
+    if repetition["over_limit"]:
+        found.append(
+            f"{repetition['epochs']:.1f} epochs: beyond about {repetition['limit_epochs']:.0f}, "
+            "repeated text is worth less and less (Muennighoff et al. 2023)."
+        )
+    if memory["fits"] is False:
+        count = memory["smallest_device_count"]
+        found.append(
+            f"Training needs {memory['bytes_per_device'] / 2**30:,.1f} GiB a device, more than "
+            f"{ledger['hardware']['chip']} has; "
+            + (f"{count} devices would do." if count else "no number of copies would do.")
+        )
+    if not price["dated"]:
+        found.append("The price has no date: set cost.price_date.")
+    return found

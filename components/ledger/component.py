@@ -7,8 +7,14 @@ import os
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import Channel, artifact_utils, component_spec
 
-from components.artifacts import Calibration, Examples, Ledger, PackedRows, Quarantine
-from components.artifacts import RejectedDocuments as Rejected
+from components.artifacts import (
+    Calibration,
+    Examples,
+    Ledger,
+    PackedRows,
+    Quarantine,
+    RejectedDocuments,
+)
 from components.curate.component import REPORT_NAME
 from components.documents import SPLITS, read_json, split_directory, write_json
 from components.errors import TokenmillError
@@ -93,7 +99,7 @@ class TokenLedgerSpec(component_spec.ComponentSpec):
     INPUTS = {
         "quarantine": component_spec.ChannelParameter(type=Quarantine),
         "curated_examples": component_spec.ChannelParameter(type=Examples),
-        "rejected": component_spec.ChannelParameter(type=Rejected),
+        "rejected": component_spec.ChannelParameter(type=RejectedDocuments),
         "packed_rows": component_spec.ChannelParameter(type=PackedRows),
         "calibration": component_spec.ChannelParameter(type=Calibration, optional=True),
     }

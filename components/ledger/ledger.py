@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from components.ledger.checkpoints import checkpoint_plan
+from components.ledger.checkpoint_section import checkpoint_plan
 from components.ledger.estimate import Hardware, RunEstimate, estimate_run
 from components.ledger.flops import flops_per_token, six_n
 from components.ledger.footprint import memory_of, memory_section

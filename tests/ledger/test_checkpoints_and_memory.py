@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.ledger.checkpoints import checkpoint_plan
+from components.ledger.checkpoint_section import checkpoint_plan
 from components.ledger.footprint import memory_of, memory_section
 from components.ledger.memory import RESERVED_SHARE
 from components.ledger.settings import CHIP_MTBF_HOURS, Hosting
