@@ -21,9 +21,11 @@ from components.evaluate.eval_config import make_eval_config
 from components.ingest.component import CorpusExampleGen
 from components.ingest.readers import ReadSettings
 from components.ledger.component import Calibrator, TokenLedger
+from components.ledger.estimate import peak_of
 from components.ledger.settings import (
     CPU_CHIP,
     DEFAULT_MFU,
+    USER_PRICE,
     Budget,
     Hosting,
     LedgerSettings,
@@ -273,7 +275,9 @@ def ledger_settings(config: Config) -> LedgerSettings:
                 "Set cost.chips.",
             )
         chips = len(os.sched_getaffinity(0))
-    peak = cost.peak_flops_per_second_per_chip or chip.peak_flops_per_second
+    peak = cost.peak_flops_per_second_per_chip
+    if peak is None and not is_this_cpu:
+        peak = peak_of(chip, train.precision)
     if peak is None and not is_this_cpu:
         raise TokenmillError(
             f"the catalogue has no peak for {chip.slug}.",
@@ -334,7 +338,7 @@ def _price(config: Config) -> Price:
             usd_per_chip_hour=cost.price_usd_per_chip_hour,
             provider="the configuration",
             date=cost.price_date,
-            source="cost.price_usd_per_chip_hour",
+            source=USER_PRICE,
         )
     chip = find_chip(cost.chip)
     if chip.price_usd_per_chip_hour is None:

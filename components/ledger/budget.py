@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from components.errors import TokenmillError
-from components.ledger.estimate import Hardware, RunEstimate, estimate_run
+from components.ledger.estimate import Hardware, RunEstimate, estimate_run, peak_of
 from components.ledger.footprint import memory_of
 from components.ledger.ledger import Machine, hardware_of, mixture_of, overhead_seconds, usd
 from components.ledger.memory import RESERVED_SHARE, Precision
 from components.ledger.money import SECONDS_PER_HOUR
-from components.ledger.settings import CPU_CHIP, DEFAULT_MFU, LedgerSettings
+from components.ledger.settings import CPU_CHIP, DEFAULT_MFU, USER_PRICE, LedgerSettings
 from components.model_shape import ModelShape
-from data.catalogue import load_chips
+from data.catalogue import find_chip, load_chips
 
 WAYS_SHOWN = 3
 # A way to fit must not miss by rounding.
@@ -270,9 +270,7 @@ class _Search:
             "mixed_bfloat16" if settings.precision == "mixed_bfloat16" else "float32"
         )
         for chip in load_chips():
-            peak, price = chip.peak_flops_per_second, chip.price_usd_per_chip_hour
-            if precision == "float32":
-                peak = chip.float32_flops_per_second
+            peak, price = peak_of(chip, precision), chip.price_usd_per_chip_hour
             if chip.slug == CPU_CHIP or peak is None or price is None or chip.memory_bytes is None:
                 continue
             same = chip.slug == settings.chip
@@ -294,13 +292,25 @@ class _Search:
                 )
                 way = Way(
                     kind="more_chips" if same else "other_chip",
-                    changes={"cost.chips": chips} if same else {
-                        "cost.chip": chip.slug, "cost.chips": chips},
+                    changes={"cost.chips": chips}
+                    if same
+                    else self._other_chip(chip.slug, chips, peak, price),
                     estimate=self._estimate(hardware=hardware),
-                )  # fmt: skip
+                )
                 yield way
                 if self.fits(way.estimate):
                     break  # more of the same cost as much
+
+    def _other_chip(self, slug: str, chips: int, peak: float, price: float) -> dict[str, Any]:
+        """The keys that change; numbers that the user gave for the old chip must go too."""
+        settings = self._settings
+        changes: dict[str, Any] = {"cost.chip": slug, "cost.chips": chips}
+        if settings.price.source == USER_PRICE:
+            changes["cost.price_usd_per_chip_hour"] = price
+        given = settings.peak_flops_per_second_per_chip
+        if given is not None and given != peak_of(find_chip(settings.chip), settings.precision):
+            changes["cost.peak_flops_per_second_per_chip"] = peak
+        return changes
 
     def _smaller_models(self) -> Iterator[Way]:
         shape = self._shape

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 CPU_CHIP = "cpu-vcpu"
+# The source of a price that the user gave.
+USER_PRICE = "cost.price_usd_per_chip_hour"
 # Without a measurement: what well-run training reaches (design.md section 3, PaLM: 46.2 %).
 DEFAULT_MFU = 0.4
 # Llama 3 (Dubey et al. 2024, arXiv 2407.21783, section 3.3.4): 419 unexpected interruptions in 54

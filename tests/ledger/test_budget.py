@@ -172,6 +172,20 @@ def test_ways_are_ordered_by_what_they_lose():
         assert ways[0].estimate.effective_tokens == ledger_of(PLAN)["training"]["effective_tokens"]
 
 
+def test_another_chip_takes_the_users_own_numbers_with_it():
+    cost = COST["compute_usd"] * 0.5
+    (kind, *_) = ways_to_fit(PACKED, limited(max_usd=cost), MACHINE)
+    assert set(kind.changes) == {"cost.chip", "cost.chips"}
+    price = dataclasses.replace(PLAN.price, source="cost.price_usd_per_chip_hour")
+    plan = dataclasses.replace(
+        limited(max_usd=cost), price=price, peak_flops_per_second_per_chip=1e14
+    )
+    (kind, *_) = ways_to_fit(PACKED, plan, MACHINE)
+    assert {"cost.price_usd_per_chip_hour", "cost.peak_flops_per_second_per_chip"} < set(
+        kind.changes
+    )
+
+
 def test_hours_can_be_bought_with_chips():
     ways = ways_to_fit(PACKED, limited(max_hours=COST["wall_hours"] * 0.4), MACHINE)
     more = next(way for way in ways if way.kind == "more_chips")
