@@ -38,8 +38,14 @@ class PackedRows(artifact.Artifact):
     TYPE_NAME = "components.PackedRows"
 
 
+class Calibration(artifact.Artifact):
+    """How fast the true training step is on the machine at hand: `calibration.json`."""
+
+    TYPE_NAME = "components.Calibration"
+
+
 class Ledger(artifact.Artifact):
-    """The token and cost estimate before training: `ledger.json`."""
+    """The estimate before training, `ledger.json`, and the index of documents."""
 
     TYPE_NAME = "components.Ledger"
 

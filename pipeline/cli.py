@@ -15,6 +15,7 @@ from pipeline.cli_lineage import gc, lineage
 from pipeline.cli_plan import plan
 from pipeline.cli_schema import schema
 from pipeline.cli_tokenizer import tokenizer
+from pipeline.cli_why import runs, why
 
 _EXIT_FAILED = 1
 
@@ -155,6 +156,8 @@ cli.add_command(plan)
 cli.add_command(schema)
 cli.add_command(submit)
 cli.add_command(tokenizer)
+cli.add_command(why)
+cli.add_command(runs)
 
 
 def main() -> None:

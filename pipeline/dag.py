@@ -6,7 +6,7 @@ Only this file wires components together; where they run is a matter of the runn
 
 import os
 
-from tfx.components import Evaluator, ExampleValidator, SchemaGen
+from tfx.components import ExampleValidator, SchemaGen
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver
@@ -21,11 +21,21 @@ from components.curate.near_duplicates import NearDuplicateSettings
 from components.curate.rules import thresholds_of
 from components.curate.transforms import CurateSettings
 from components.errors import TokenmillError
+from components.evaluate.component import TimedEvaluator
 from components.evaluate.eval_config import SLICES_MODULE, EvaluateSettings, make_eval_config
 from components.ingest.component import CorpusExampleGen
 from components.ingest.readers import ReadSettings
-from components.ledger.component import TokenLedger
-from components.ledger.ledger import LedgerSettings
+from components.ledger.component import Calibrator, TokenLedger
+from components.ledger.estimate import peak_of
+from components.ledger.settings import (
+    CPU_CHIP,
+    DEFAULT_MFU,
+    USER_PRICE,
+    Budget,
+    Hosting,
+    LedgerSettings,
+    Price,
+)
 from components.pack.component import Packer
 from components.pack.transforms import PackSettings
 from components.push.component import AtomicPusher
@@ -96,12 +106,22 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
         pack_settings(config),
     )
 
-    # 6 ledger: effective tokens, FLOPs, time, money; the budget gate
+    # 6 ledger: the machine's speed, effective tokens, FLOPs, time, money; the budget gate
+    settings = ledger_settings(config)
+    measuring: list[BaseNode] = []
+    if settings.mfu is None:
+        measuring.append(
+            Calibrator(
+                packer.outputs["packed_rows"], training_job(config), settings.chip, settings.chips
+            )
+        )
     ledger = TokenLedger(
         ingest.outputs["quarantine"],
+        curated,
         curator.outputs["rejected"],
         packer.outputs["packed_rows"],
-        ledger_settings(config),
+        settings,
+        measuring[0].outputs["calibration"] if measuring else None,
     )
 
     # 7 train. The ledger only has to let it pass: were it an input, a new price would train anew.
@@ -116,21 +136,28 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
     # 8 evaluate: the held-out documents, as raw text, through the model's own signature
     compares = config.evaluate.max_bits_per_byte_increase is not None
     baseline = last_blessed_model() if compares else None
-    evaluator = Evaluator(
+    evaluator = TimedEvaluator(
         examples=curated,
         model=trainer.outputs["model"],
         baseline_model=baseline and baseline.outputs["model"],
         schema=schema,
         eval_config=make_eval_config(EvaluateSettings(**config.evaluate.model_dump())),
         module_path=SLICES_MODULE,
-    )
+    ).with_id("Evaluator")
 
-    # 9 settle: estimate against actual
+    # 9 settle: estimate against actual, and what each step cost
     settlement = CostReport(
-        ledger.outputs["ledger"],
-        packer.outputs["packed_rows"],
-        trainer.outputs["model_run"],
-        evaluator.outputs["evaluation"],
+        ledger=ledger.outputs["ledger"],
+        packed_rows=packer.outputs["packed_rows"],
+        model_run=trainer.outputs["model_run"],
+        evaluation=evaluator.outputs["evaluation"],
+        quarantine=ingest.outputs["quarantine"],
+        statistics=statistics,
+        verdict=gate.outputs["verdict"],
+        rejected=curator.outputs["rejected"],
+        tokenizer=tokenizer.outputs["tokenizer"],
+        transform_graph=transform.outputs["transform_graph"],
+        calibration=measuring[0].outputs["calibration"] if measuring else None,
     )
 
     # 10 push: a blessed model becomes a version to serve
@@ -142,7 +169,8 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
 
     return [
         ingest, statistics_gen, schema_gen, validator, gate, curator, tokenizer, transform, packer,
-        ledger, trainer, *([baseline] if baseline else []), evaluator, settlement, pusher,
+        *measuring, ledger, trainer, *([baseline] if baseline else []), evaluator, settlement,
+        pusher,
     ]  # fmt: skip
 
 
@@ -255,6 +283,9 @@ def pack_settings(config: Config) -> PackSettings:
         vocab_size=config.tokenizer.vocab_size,
         task=config.train.task,
         **config.pack.model_dump(),
+    )
+
+
 def training_job(config: Config) -> TrainingJob:
     """The train step's share."""
     train = config.train
@@ -288,7 +319,7 @@ def ledger_settings(config: Config) -> LedgerSettings:
     except ValueError as error:
         raise TokenmillError(f"cost.chip: {error}") from None
     chips = cost.chips
-    is_this_cpu = chip.slug == "cpu-vcpu"
+    is_this_cpu = chip.slug == CPU_CHIP
     if chips == "auto":
         if not is_this_cpu:
             raise TokenmillError(
@@ -296,22 +327,25 @@ def ledger_settings(config: Config) -> LedgerSettings:
                 "Set cost.chips.",
             )
         chips = len(os.sched_getaffinity(0))
-    peak = cost.peak_flops_per_second_per_chip or chip.peak_flops_per_second
+    peak = cost.peak_flops_per_second_per_chip
+    if peak is None and not is_this_cpu:
+        peak = peak_of(chip, train.precision)
     if peak is None and not is_this_cpu:
         raise TokenmillError(
             f"the catalogue has no peak for {chip.slug}.",
             "Set cost.peak_flops_per_second_per_chip.",
         )
-    price, price_source = cost.price_usd_per_chip_hour, "the configuration"
-    if price is None:
-        price = chip.price_usd_per_chip_hour
-        price_source = f"{chip.price_provider}, {chip.price_date}"
-    if price is None:
-        raise TokenmillError(
-            f"the catalogue has no price for {chip.slug}.", "Set cost.price_usd_per_chip_hour."
-        )
+    mfu: float | None = cost.mfu if isinstance(cost.mfu, float) else None
+    if cost.mfu == "auto" and not is_this_cpu:
+        mfu = DEFAULT_MFU
+    price = _price(config)
+    vcpu_price = price.usd_per_chip_hour
+    if not is_this_cpu:
+        vcpu_price = find_chip(CPU_CHIP).price_usd_per_chip_hour or 0.0
+    budget = config.budget
     return LedgerSettings(
         shape=config.shape().__dict__,
+        strategy=train.strategy,
         precision=train.precision,
         global_batch_size=train.global_batch_size,
         epochs=train.epochs,
@@ -319,13 +353,56 @@ def ledger_settings(config: Config) -> LedgerSettings:
         chip=chip.slug,
         chips=chips,
         peak_flops_per_second_per_chip=peak,
-        mfu=cost.mfu,
+        memory_bytes_per_chip=chip.memory_bytes,
+        mfu=mfu,
         goodput=cost.goodput,
-        price_usd_per_chip_hour=price,
-        price_source=price_source,
+        price=price,
+        vcpu_price_usd_per_hour=vcpu_price,
         hidden_cost_multiplier_low=cost.hidden_cost_multiplier_low,
         hidden_cost_multiplier_high=cost.hidden_cost_multiplier_high,
-        budget_usd=cost.budget_usd,
+        goal=cost.goal,
+        budget=Budget(
+            max_usd=budget.max_usd,
+            max_hours=budget.max_hours,
+            min_effective_tokens=budget.min_effective_tokens,
+            max_epochs=budget.max_epochs,
+        ),
+        hosting=Hosting(
+            storage_usd_per_gb_month=cost.storage_usd_per_gb_month,
+            storage_months=cost.storage_months,
+            network_usd_per_gb=cost.network_usd_per_gb,
+            chip_mtbf_hours=cost.chip_mtbf_hours,
+            checkpoint_bytes_per_second=cost.checkpoint_bytes_per_second,
+            restart_seconds=cost.restart_seconds,
+        ),
+    )
+
+
+def _price(config: Config) -> Price:
+    """The user's price, or the catalogue's.
+
+    Raises:
+        TokenmillError: Neither is there.
+    """
+    cost = config.cost
+    if cost.price_usd_per_chip_hour is not None:
+        return Price(
+            usd_per_chip_hour=cost.price_usd_per_chip_hour,
+            provider="the configuration",
+            date=cost.price_date,
+            source=USER_PRICE,
+        )
+    chip = find_chip(cost.chip)
+    if not chip.prices:
+        raise TokenmillError(
+            f"the catalogue has no price for {chip.slug}.", "Set cost.price_usd_per_chip_hour."
+        )
+    listed = chip.prices[0]
+    return Price(
+        usd_per_chip_hour=listed.usd_per_chip_hour,
+        provider=chip.price_provider,
+        date=listed.date,
+        source=listed.source,
     )
 
 

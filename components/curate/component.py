@@ -11,6 +11,7 @@ from components.curate.account import REPORT_NAME, WriteRejected, summarise
 from components.curate.transforms import COUNTS, MASKED, REJECTED, Curate, CurateSettings
 from components.documents import SPLITS, ReadDocuments, WriteDocuments, read_json, write_json
 from components.errors import TokenmillError
+from components.timing import timed
 
 
 class CuratorSpec(component_spec.ComponentSpec):
@@ -30,6 +31,7 @@ class CuratorSpec(component_spec.ComponentSpec):
 class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
     """Runs `Curate` over both splits."""
 
+    @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
         """Writes kept and rejected documents; raises TokenmillError if a split ends empty."""
         self._log_startup(input_dict, output_dict, exec_properties)

@@ -15,6 +15,7 @@ from components.errors import TokenmillError
 from components.pack.pieces import CONTROL, piece_flags
 from components.pack.rows import read_manifest
 from components.pack.transforms import PackSettings, PackSplit
+from components.timing import timed
 from components.tokenize.component import MODEL_NAME
 
 
@@ -32,6 +33,7 @@ class PackerSpec(component_spec.ComponentSpec):
 class PackerExecutor(base_beam_executor.BaseBeamExecutor):
     """Packs each split for itself."""
 
+    @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
         """Writes rows, indexes and manifest of both splits.
 

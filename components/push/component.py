@@ -11,6 +11,7 @@ from tfx.types import Channel, artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
 from components.errors import TokenmillError
+from components.timing import timed
 
 # Not a number, so that TensorFlow Serving does not take it for a version.
 _ASIDE = ".pushing"
@@ -19,6 +20,7 @@ _ASIDE = ".pushing"
 class AtomicPusherExecutor(pusher_executor.Executor):
     """Copies aside, then renames: a server that polls the directory never loads half a model."""
 
+    @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
         """Pushes if the model is blessed."""
         destination = pusher_pb2.PushDestination()

@@ -29,6 +29,7 @@ from tfx.utils import json_utils, proto_utils
 from components.artifacts import Examples, Tokenizer
 from components.documents import SPLITS, decode_documents, split_directory, write_json
 from components.errors import TokenmillError
+from components.timing import timed
 from components.tokenize.existing import read_model
 from components.tokenize.materialise import MaterialiseSplit
 from components.tokenize.preprocessing import TOKENIZER_PATH_KEY
@@ -58,6 +59,7 @@ class TokenizerTrainerSpec(component_spec.ComponentSpec):
 class TokenizerTrainerExecutor(base_executor.BaseExecutor):
     """Trains on a sample of the train split, or takes the existing model."""
 
+    @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
         """Writes the model, its settings and its hash."""
         self._log_startup(input_dict, output_dict, exec_properties)
@@ -174,6 +176,7 @@ class TokenizingTransformSpec(standard_component_specs.TransformSpec):
 class TokenizingTransformExecutor(transform_executor.Executor):
     """Transform that is told the tokeniser's path; the examples are written here."""
 
+    @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
         """Makes the graph, with the tokeniser's path in custom_config, and applies it."""
         inputs = dict(input_dict)

@@ -8,6 +8,7 @@ from tfx.types import Channel, artifact_utils, component_spec, standard_artifact
 from tfx.utils import path_utils
 
 from components.artifacts import PackedRows, Tokenizer
+from components.timing import timed
 from components.tokenize.component import MODEL_NAME
 from components.train.run import TrainingJob, train_and_export
 
@@ -30,6 +31,7 @@ class TrainerSpec(component_spec.ComponentSpec):
 class TrainerExecutor(base_executor.BaseExecutor):
     """Runs `train_and_export` in this process."""
 
+    @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
         """Trains; raises TokenmillError if training diverges."""
         self._log_startup(input_dict, output_dict, exec_properties)
