@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import keras
 import tensorflow as tf
 
 from components import progress
@@ -14,22 +13,16 @@ from components.errors import TokenmillError
 from components.pack.rows import Batch, PackedSplit
 from components.train.data import evaluation_batches, training_batches
 from components.train.models.decoder import Decoder
+from components.train.optimizer import OptimizerSettings, clip_mean_gradients, make_optimizer
 from components.train.plan import StepPlan
 
-# The cosine ends at this share of the peak learning rate (Hoffmann et al. 2022).
-_FINAL_LEARNING_RATE = 0.1
-_ADAM_BETA_2 = 0.95
 _LOSS_POINTS = 200
 
 
-@dataclass(frozen=True)
-class TrainSettings:
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(OptimizerSettings):
     """The [train] section's part of the loop; units as there."""
 
-    learning_rate: float
-    warmup_fraction: float
-    weight_decay: float
-    clip_norm: float
     jit_compile: bool
     seed: int
 
@@ -71,24 +64,6 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
     return tf.distribute.get_strategy()
-
-
-def make_optimizer(settings: TrainSettings, steps: int) -> keras.optimizers.Optimizer:
-    """AdamW with decoupled decay (Loshchilov and Hutter 2019), warm-up and cosine."""
-    warmup_steps = max(1, round(settings.warmup_fraction * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=settings.learning_rate / warmup_steps,  # 0 would waste a step
-        warmup_target=settings.learning_rate,
-        warmup_steps=warmup_steps,
-        decay_steps=max(1, steps - warmup_steps),
-        alpha=_FINAL_LEARNING_RATE,
-    )
-    optimizer = keras.optimizers.AdamW(
-        schedule, weight_decay=settings.weight_decay, beta_2=_ADAM_BETA_2
-    )
-    # Decay pulls weights of matrices towards 0; biases and norm scales have no reason to go there.
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "scale"])
-    return optimizer
 
 
 def nll_and_weight(model: Decoder, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
@@ -142,10 +117,7 @@ class Trainer:
                     tf.distribute.ReduceOp.SUM, [nll, weight, gradients]
                 )
             # The mean over all targets of the global batch, wherever they lie.
-            scale = 1.0 / tf.maximum(weight, 1.0)
-            gradients, norm = tf.clip_by_global_norm(
-                [g * scale for g in gradients], settings.clip_norm
-            )
+            gradients, norm = clip_mean_gradients(optimizer, gradients, weight, settings.clip_norm)
             # Keras adds up gradients over the replicas, but these are the same on each.
             gradients = [g / strategy.num_replicas_in_sync for g in gradients]
             optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
