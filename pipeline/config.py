@@ -215,8 +215,20 @@ class CostSection(_Section):
     hidden_cost_multiplier_low: Annotated[float, Field(ge=1)] = 2.0
     hidden_cost_multiplier_high: Annotated[float, Field(ge=1)] = 5.0
     """Storage, network, failed runs and people come to 2-5 times the bare compute."""
-    budget_usd: Annotated[float, Field(ge=0)] | None = None
-    """The run stops before training if the estimated compute costs more."""
+
+class BudgetSection(_Section):
+    """Limits of training: over one of the first four, the run stops before the Trainer."""
+
+    max_usd: Annotated[float, Field(ge=0)] | None = None
+    """Most that training may cost, USD of compute."""
+    max_hours: Annotated[float, Field(ge=0)] | None = None
+    """Most that training may last, hours of wall time."""
+    min_effective_tokens: Annotated[float, Field(ge=0)] | None = None
+    """Least effective tokens that are worth training on."""
+    max_epochs: Annotated[float, Field(gt=0)] | None = None
+    """Most passes over the rows."""
+    on_overrun: Literal["warn", "stop"] = "warn"
+    """During training, when the projected end is over max_usd or max_hours: say so, or stop."""
 
 
 class EvaluateSection(_Section):
@@ -246,6 +258,7 @@ class Config(_Section):
     model: ModelSection = ModelSection()
     train: TrainSection = TrainSection()
     cost: CostSection = CostSection()
+    budget: BudgetSection = BudgetSection()
     evaluate: EvaluateSection = EvaluateSection()
     push: PushSection = PushSection()
 

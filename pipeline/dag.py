@@ -266,7 +266,7 @@ def ledger_settings(config: Config) -> LedgerSettings:
         price_source=price_source,
         hidden_cost_multiplier_low=cost.hidden_cost_multiplier_low,
         hidden_cost_multiplier_high=cost.hidden_cost_multiplier_high,
-        budget_usd=cost.budget_usd,
+        budget_usd=config.budget.max_usd,
     )
 
 

@@ -138,7 +138,7 @@ def check_budget(ledger: Mapping[str, Any]) -> None:
             f"the run would cost {usd(cost['compute_usd'])} of compute "
             f"({cost['chip_hours']:,.2f} chip-hours at {usd(cost['price_usd_per_chip_hour'])} an "
             f"hour for {ledger['training']['effective_tokens']:,.0f} effective tokens), more than "
-            f"cost.budget_usd = {usd(budget)}; nothing was trained.",
+            f"budget.max_usd = {usd(budget)}; nothing was trained.",
             "Raise the budget, or lower train.epochs, the model's size or the corpus.",
         )
 

@@ -180,7 +180,7 @@ def test_the_budget_stops_above_and_not_at():
 
 def test_a_budget_of_nothing_stops_all_but_a_free_run():
     check_budget(make_ledger(price_usd_per_chip_hour=0.0, budget_usd=0.0))
-    with pytest.raises(TokenmillError, match=r"budget_usd = \$0\.00"):
+    with pytest.raises(TokenmillError, match=r"budget.max_usd = \$0\.00"):
         check_budget(make_ledger(budget_usd=0.0))
 
 
@@ -190,7 +190,7 @@ def test_the_budget_message_names_both_amounts():
     with pytest.raises(TokenmillError) as raised:
         check_budget(ledger)
     assert "$1,234" in str(raised.value)
-    assert "cost.budget_usd = $0.50" in str(raised.value)
+    assert "budget.max_usd = $0.50" in str(raised.value)
     assert "$2.50 an hour" in str(raised.value)
     assert raised.value.hint
 

@@ -221,12 +221,12 @@ def first_run_cost(run) -> dict:
 
 def test_over_budget_stops_before_training(first_run, workspace):
     executions = len(store_of(first_run).get_executions())
-    run = workspace.run("--set", "cost.budget_usd=0.00000001")
+    run = workspace.run("--set", "budget.max_usd=0.00000001")
     assert run.exit_code == 1
     lines = run.step_lines()
     assert lines["TokenLedger"].startswith("✗")
     assert "Trainer" not in lines
-    for words in ("cost.budget_usd", "nothing was trained", "chip-hours"):
+    for words in ("budget.max_usd", "nothing was trained", "chip-hours"):
         assert words in run.output
     assert "Traceback" not in run.output
     new = store_of(run).get_executions()[executions:]
