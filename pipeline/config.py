@@ -195,6 +195,38 @@ class TrainSection(_Section):
     """Gradients are scaled to at most this global norm."""
     jit_compile: bool = True
     """Compile the forward and backward pass with XLA."""
+    accumulation_steps: PositiveInt = 1
+    """Micro-batches a step: less memory, the same update."""
+    resume_from: str | None = None
+    """Checkpoints of another training to go on from (a directory that holds step-<n>)."""
+    on_spike: Literal["off", "warn", "rewind"] = "off"
+    """At a loss spike: nothing; say so; or go back to a checkpoint and leave out the rows since."""
+    spike_deviations: Annotated[float, Field(gt=0)] = 8.0
+    """How many standard deviations above the last 64 steps' losses is a spike."""
+    rewind_steps: PositiveInt = 100
+    """With on_spike = "rewind", every so many steps there is a checkpoint to go back to."""
+
+    # From here on: how it is carried out. A change of these does not train anew.
+    checkpoint_steps: PositiveInt | None = None
+    """Save every so many steps; None goes by the clock."""
+    checkpoint_seconds: Annotated[float, Field(gt=0)] | None = None
+    """Save every so many seconds; None takes the optimal interval for mtbf_hours (Daly 2006)."""
+    mtbf_hours: Annotated[float, Field(gt=0)] = 6.0
+    """Mean time between failures of the whole run: preemptions, crashes, maintenance."""
+    keep_checkpoints: PositiveInt = 2
+    """The newest so many stay."""
+    keep_checkpoint_every_steps: PositiveInt | None = None
+    """Those of every so many steps stay, too."""
+    keep_best_checkpoint: bool = True
+    """The one of the lowest held-out loss stays, too (with evaluate_steps)."""
+    evaluate_steps: PositiveInt | None = None
+    """Held-out loss every so many steps; None for before and after only."""
+    log_steps: PositiveInt = 10
+    """Scalars for TensorBoard and metrics.jsonl every so many steps."""
+    detail_steps: PositiveInt | None = 500
+    """Distributions and attention maps every so many steps."""
+    profile_steps: tuple[PositiveInt, PositiveInt] | None = None
+    """First and last step to profile for TensorBoard."""
 
 
 class CostSection(_Section):
@@ -215,6 +247,7 @@ class CostSection(_Section):
     hidden_cost_multiplier_low: Annotated[float, Field(ge=1)] = 2.0
     hidden_cost_multiplier_high: Annotated[float, Field(ge=1)] = 5.0
     """Storage, network, failed runs and people come to 2-5 times the bare compute."""
+
 
 class BudgetSection(_Section):
     """Limits of training: over one of the first four, the run stops before the Trainer."""

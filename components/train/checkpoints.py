@@ -134,7 +134,7 @@ class CheckpointDirectory:
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest checkpoint that is sound, and what is wrong with each newer one."""
-        problems = []
+        problems: list[str] = []
         for step in reversed(self.steps()):
             try:
                 return self.read(step), problems

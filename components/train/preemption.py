@@ -4,6 +4,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from components import progress
 from components.errors import TokenmillError
@@ -63,11 +64,11 @@ def stop_on_signals() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {}
+    before: dict[signal.Signals, Any] = {}
 
     def ask(number, frame):
         request.signal = signal.Signals(number)
-        signal.signal(number, before[number])
+        signal.signal(number, before[request.signal])
         progress.say(f"{request.signal.name}: saving after this step (again: stop at once)")
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -33,6 +33,7 @@ class TrainingRecord:
         data_offset: Steps' worth of rows that rewinds have skipped.
         trained_targets: Loss-bearing tokens that the weights have learnt from.
         trained_slots: Tokens computed for them, padding included.
+        steady_slots: Those of them outside of steps that compiled.
         loss_curve: (step, mean loss in nats), some 200 points.
         recent_losses: The last steps' losses, for the detection of spikes.
         eval_before: Held-out loss before the first step.
@@ -49,6 +50,7 @@ class TrainingRecord:
     data_offset: int = 0
     trained_targets: int = 0
     trained_slots: int = 0
+    steady_slots: int = 0
     loss_curve: list[tuple[int, float]] = field(default_factory=list)
     recent_losses: list[float] = field(default_factory=list)
     eval_before: LossSums | None = None

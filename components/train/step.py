@@ -101,6 +101,7 @@ def make_train_step(
 
     def compute(batch: Batch, stop):
         nll, weight, gradients = accumulate(batch)
+        stop = tf.identity(stop)  # on this replica's device, from where it can be summed
         if replicas > 1:
             context = tf.distribute.get_replica_context()
             nll, weight, stop, gradients = context.all_reduce(

@@ -55,7 +55,7 @@ class Workers:
     """
 
     def __init__(self, strategy: tf.distribute.Strategy):
-        self._strategy = strategy
+        self._strategy, self.replicas = strategy, strategy.num_replicas_in_sync
         resolver = strategy.cluster_resolver
         spec = resolver.cluster_spec().as_dict() if resolver is not None else {}
         self.count = len(spec.get("worker", [])) + len(spec.get("chief", [])) or 1
@@ -75,9 +75,8 @@ class Workers:
         if self.count == 1:
             return value
         mine = float(value if self.is_chief else 0)
-        replicas_of_chief = self._strategy.num_replicas_in_sync // self.count
         total = self._sum(tf.constant(mine, tf.float64))
-        return round(float(total) / replicas_of_chief)
+        return round(float(total) / (self.replicas // self.count))
 
     def barrier(self) -> None:
         """Returns when every worker has come here."""
@@ -118,7 +117,7 @@ def distribute_batches(
     def share_of(context: tf.distribute.InputContext) -> tf.data.Dataset:
         rows = global_batch_size // context.num_input_pipelines
         first = rows * context.input_pipeline_id
-        mine = batches().map(lambda *b: Batch(*(x[first : first + rows] for x in b)))
+        mine = batches().map(lambda batch: Batch(*(x[first : first + rows] for x in batch)))
         return mine.rebatch(global_batch_size // replicas, drop_remainder=True).prefetch(4)
 
     return strategy.distribute_datasets_from_function(share_of)

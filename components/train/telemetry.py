@@ -21,6 +21,8 @@ from components.train.state import TrainingRecord
 TENSORBOARD_NAME = "tensorboard"
 # A histogram of more values than this is drawn from an even sample of them.
 _HISTOGRAM_VALUES = 65_536
+# What the line on the screen has beside the loss.
+_SHOWN = {"tokens_per_second": "{:,.0f} tokens/s", "mfu": "MFU {:.0%}", "cost_usd": "${:.3g}"}
 
 
 class Telemetry:
@@ -42,6 +44,7 @@ class Telemetry:
         self._writer: Any = None
         self._since: tuple[int, float, float] | None = None
         self._profiling = False
+        self._detail = ""
 
     @property
     def writer(self) -> Any:
@@ -50,43 +53,37 @@ class Telemetry:
             self._writer = tf.summary.create_file_writer(self._directory)
         return self._writer
 
-    def wants_scalars(self, step: int, steps: int) -> bool:
-        """Whether this step's scalars are written."""
-        return step % self._options.log_steps == 0 or step in (1, steps)
-
-    def wants_details(self, step: int, steps: int) -> bool:
-        """Whether this step's distributions and attention maps are written."""
-        every = self._options.detail_steps
-        if self._directory is None or every is None:
-            return False
-        return step % every == 0 or step == steps
-
-    def step(self, record: TrainingRecord, loss: float, norm: float, learning_rate: float) -> None:
+    def step(
+        self,
+        record: TrainingRecord,
+        loss: float,
+        norm: float,
+        learning_rate: Callable[[], float],
+    ) -> None:
         """Tells of a step that has just been booked in the record.
 
         Args:
             record: Totals after the step.
             loss: Mean loss of the step, nats.
             norm: Global norm of its mean gradient before clipping.
-            learning_rate: What it was applied with.
+            learning_rate: Gives what it was applied with.
         """
         step, steps = record.step, record.plan.steps
-        if not self.wants_scalars(step, steps):
-            return
-        scalars = {"loss": loss, "gradient_norm": norm, "learning_rate": learning_rate}
-        scalars |= self._rates(record)
-        scalars |= self._worth(record, loss)
-        detail = f"loss {loss:.3f}"
-        if "tokens_per_second" in scalars:
-            detail += f"  {scalars['tokens_per_second']:,.0f} tokens/s"
-        if "mfu" in scalars:
-            detail += f"  MFU {scalars['mfu']:.0%}"
-        if "cost_usd" in scalars:
-            detail += f"  ${scalars['cost_usd']:.3g}"
-        progress.report(step, steps, detail)
-        if self.log is None:
-            return
-        self.log.append({"step": step, "seconds": sum(record.seconds.values()), **scalars})
+        if step % self._options.log_steps == 0 or step in (1, steps):
+            scalars = self._rates(record) | self._worth(record, loss)
+            self._detail = "".join(
+                f"  {template.format(scalars[name])}"
+                for name, template in _SHOWN.items()
+                if name in scalars
+            )
+            if self.log is not None:
+                scalars |= {"gradient_norm": norm, "learning_rate": learning_rate(), "loss": loss}
+                self._write(step, sum(record.seconds.values()), scalars)
+        progress.report(step, steps, f"loss {loss:.3f}{self._detail}")
+
+    def _write(self, step: int, seconds: float, scalars: dict[str, float]) -> None:
+        assert self.log is not None
+        self.log.append({"step": step, "seconds": seconds, **scalars})
         with self.writer.as_default(step=step):
             for name, value in scalars.items():
                 tf.summary.scalar(name, value)

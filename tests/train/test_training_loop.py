@@ -20,9 +20,10 @@ from components.pack.transforms import (
     pack_shard,
     write_manifest,
 )
-from components.train.loop import Trainer, TrainSettings, nll_and_weight
+from components.train.loop import Trainer, TrainSettings
 from components.train.models.decoder import Decoder
 from components.train.plan import plan_steps
+from components.train.step import nll_and_weight
 
 VOCAB, LENGTH = 300, 16
 SHAPE = ModelShape(
@@ -131,7 +132,8 @@ def test_the_held_out_loss_is_that_of_the_model_on_all_rows(trained, rows_uri):
 
 def test_seconds_are_booked_by_phase(trained):
     seconds = trained[1].seconds
-    assert set(seconds) == {"evaluate_before", "compile", "input", "steps", "evaluate_after"}
+    phases = ("evaluate_before", "compile", "input", "steps", "evaluate_after", "telemetry")
+    assert set(seconds) == {*phases, "other"}
     assert min(seconds.values()) > 0
     assert seconds["compile"] > seconds["input"]  # the rows are in memory, tracing takes a second
 
