@@ -145,7 +145,7 @@ class TokenizerSection(_Section):
 
     model_type: Literal["bpe", "unigram"] = "bpe"
     vocab_size: Annotated[int, Field(ge=300, le=1_000_000)] = 8192
-    """Pieces in all: 256 of them are bytes, 4 control tokens."""
+    """Pieces in all: 256 of them are bytes, 16 control tokens."""
     sample_bytes: PositiveInt = 20_000_000
     """Train on at most about this much text."""
 
@@ -154,7 +154,18 @@ class PackSection(_Section):
     """Packing into fixed-length rows."""
 
     shards: PositiveInt = 4
-    """Files per split; a worker packs one shard in memory."""
+    """Files per split; a worker packs one shard in memory (docs/packing.md says how much)."""
+    overlap_tokens: Annotated[int, Field(ge=0)] = 0
+    """Context repeated, without a loss, before a piece that does not begin its document."""
+    mask_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    """Share of the tokens that masked-lm hides and asks for."""
+    whole_word: bool = False
+    """Hide all pieces of a word together; masked-lm."""
+    source_weights: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """Share of the rows of each source, relative to each other; without it, sources share rows
+    and weigh as much as they have. A source with weight 0 is left out."""
+    max_repetitions: PositiveInt | None = None
+    """How often a row is read at most; a source that comes to it leaves the mixture."""
 
 
 class ModelSection(_Section):
@@ -298,6 +309,14 @@ class Config(_Section):
     @model_validator(mode="after")
     def _check_across_sections(self) -> "Config":
         self.shape()  # raises for impossible shapes, naming the field
+        if self.pack.overlap_tokens > self.model.sequence_length // 2:
+            raise ValueError(
+                f"pack.overlap_tokens = {self.pack.overlap_tokens} is more than half of "
+                f"model.sequence_length = {self.model.sequence_length}"
+            )
+        weights = self.pack.source_weights
+        if weights and not any(weights.values()):
+            raise ValueError("pack.source_weights: all weights are 0, so there is nothing to read")
         cost = self.cost
         if cost.hidden_cost_multiplier_low > cost.hidden_cost_multiplier_high:
             raise ValueError(

@@ -9,12 +9,7 @@ import sentencepiece
 
 from components.documents import stable_hash
 from components.errors import TokenmillError
-
-# Control tokens have the first ids, in every tokenmill vocabulary. Text never encodes to them.
-PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
-
-# Control tokens and the 256 bytes that byte fallback needs.
-RESERVED_PIECES = 4 + 256
+from components.tokenize.vocabulary import BOS_ID, CONTROL_TOKENS, EOS_ID, PAD_ID, UNK_ID
 
 
 @dataclass(frozen=True)
@@ -67,6 +62,7 @@ def train_sentencepiece(texts: Iterable[str], settings: TokenizerSettings) -> by
             unk_id=UNK_ID,
             bos_id=BOS_ID,
             eos_id=EOS_ID,
+            control_symbols=list(CONTROL_TOKENS[4:]),
             num_threads=1,
             minloglevel=2,
         )

@@ -5,8 +5,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.pack.packing import best_fit, cut_into_pieces, pack
-from components.pack.rows import densify
+from components.pack.packing import Layout, best_fit, pack, pack_pieces
+from components.pack.records import densify
 
 BOS, EOS = 2, 3
 lengths_and_capacity = st.integers(1, 24).flatmap(
@@ -90,8 +90,8 @@ def test_the_end_of_a_document_never_predicts_the_next_document(token_counts, se
 
 
 def test_a_long_document_is_cut_into_whole_questions():
-    pieces = cut_into_pieces([9], 4)
-    assert [tuple(p) for p in pieces] == [(0, 0, 4), (0, 4, 4), (0, 8, 2)]
+    pieces = pack_pieces(np.array([10]), Layout(4))
+    assert list(zip(pieces.start, pieces.length, strict=True)) == [(0, 4), (4, 4), (8, 2)]
     batch = densify(pack(documents_of([9]), 4), 4)
     assert batch.inputs.tolist() == [[2, 4, 5, 6], [7, 8, 9, 10], [11, 12, 0, 0]]
     assert batch.targets.tolist() == [[4, 5, 6, 7], [8, 9, 10, 11], [12, 3, 0, 0]]

@@ -8,15 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.errors import TokenmillError
-from components.pack.packing import Row, pack
-from components.pack.rows import (
-    PackedSplit,
-    decode_row,
-    densify,
-    encode_row,
-    row_dtype,
-    write_shard,
-)
+from components.pack.packing import Row, Rows, pack
+from components.pack.records import RowFormat, decode_rows, densify, encode_rows, row_dtype
+from components.pack.rows import PackedSplit, write_shard
+
+PLAIN = RowFormat("<u2", last_targets=True, context=False)
+
+
+def encode(row, dtype):
+    (record,) = encode_rows(Rows.join([row]), PLAIN._replace(dtype=dtype))
+    return record
+
+
+def decode(record, dtype):
+    (row,) = decode_rows([record], PLAIN._replace(dtype=dtype)).split()
+    return row
 
 
 def assert_same_row(a, b):
@@ -48,15 +54,15 @@ def test_ids_take_two_bytes_as_long_as_they_fit(vocab_size, width):
 @settings(deadline=None)
 @given(any_rows(largest_id=65_535))
 def test_rows_of_two_bytes_come_back(row):
-    record = encode_row(row, "<u2")
+    record = encode(row, "<u2")
     assert len(record) == 2 * (1 + 2 * len(row.segment_lengths) + len(row.inputs))
-    assert_same_row(decode_row(record, "<u2"), row)
+    assert_same_row(decode(record, "<u2"), row)
 
 
 @settings(deadline=None)
 @given(any_rows(largest_id=2**31 - 1))
 def test_rows_of_four_bytes_come_back(row):
-    assert_same_row(decode_row(encode_row(row, "<u4"), "<u4"), row)
+    assert_same_row(decode(encode(row, "<u4"), "<u4"), row)
 
 
 def test_the_largest_id_of_a_vocabulary_survives():
@@ -64,7 +70,7 @@ def test_the_largest_id_of_a_vocabulary_survives():
         ids = np.array([2, vocab_size - 1], np.int32)
         row = Row(np.array([2], np.int32), ids, np.array([vocab_size - 1], np.int32))
         dtype = row_dtype(vocab_size)
-        assert_same_row(decode_row(encode_row(row, dtype), dtype), row)
+        assert_same_row(decode(encode(row, dtype), dtype), row)
 
 
 def test_the_worked_example_of_the_docstring():
@@ -93,12 +99,13 @@ def write_split(directory, shards_of_rows, **changes):
     split = directory / "Split-train"
     split.mkdir(parents=True)
     shards = [
-        write_shard(str(split), f"rows-{i:05d}", rows, "<u2")
+        write_shard(str(split), f"rows-{i:05d}", Rows.join(rows), PLAIN)
         for i, rows in enumerate(shards_of_rows)
     ]
     manifest = {
-        "format": "tokenmill-rows-1",
-        "dtype": "<u2",
+        "format": "tokenmill-rows-2",
+        "task": "causal-lm",
+        "row_format": PLAIN._asdict(),
         "sequence_length": 16,
         "rows": sum(len(rows) for rows in shards_of_rows),
         "shards": shards,
@@ -130,7 +137,7 @@ def test_a_shard_is_a_plain_tfrecord_file_with_its_checksum(tmp_path):
     (entry,) = write_split(tmp_path, [rows])
     path = tmp_path / "Split-train" / entry["file"]
     records = [r.numpy() for r in tf.data.TFRecordDataset(str(path))]
-    assert records == [encode_row(row, "<u2") for row in rows]
+    assert records == [encode(row, "<u2") for row in rows]
     assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert entry["bytes"] == path.stat().st_size
     assert entry["rows"] == len(rows)
@@ -141,11 +148,11 @@ def test_rows_of_256_take_at_most_2_2_bytes_a_token(tmp_path):
     rng = np.random.default_rng(11)
     lengths = rng.lognormal(5.0, 1.2, 1000).astype(int) + 1
     rows = pack([rng.integers(4, 4096, n) for n in lengths], 256)
-    entry = write_shard(str(tmp_path), "rows", rows, row_dtype(4096))
+    entry = write_shard(str(tmp_path), "rows", Rows.join(rows), PLAIN)
     assert entry["bytes"] / lengths.sum() <= 2.2
 
 
 def test_an_unknown_format_is_refused_by_name(tmp_path):
     write_split(tmp_path, [some_rows(1, 4)], format="tokenmill-rows-9")
-    with pytest.raises(TokenmillError, match=r"tokenmill-rows-9.*tokenmill-rows-1"):
+    with pytest.raises(TokenmillError, match=r"tokenmill-rows-9.*tokenmill-rows-2"):
         PackedSplit(str(tmp_path), "train")

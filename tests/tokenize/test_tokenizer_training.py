@@ -31,18 +31,26 @@ from components.tokenize.preprocessing import (
     preprocessing_fn,
 )
 from components.tokenize.training import (
-    BOS_ID,
-    EOS_ID,
-    PAD_ID,
-    RESERVED_PIECES,
-    UNK_ID,
     TokenizerSettings,
     sample_documents,
     train_sentencepiece,
 )
+from components.tokenize.vocabulary import (
+    BOS_ID,
+    CLS_ID,
+    CONTROL_COUNT,
+    CONTROL_TOKENS,
+    EOS_ID,
+    FIRST_RESERVED_ID,
+    MASK_ID,
+    PAD_ID,
+    RESERVED_PIECES,
+    SEP_ID,
+    UNK_ID,
+)
 
 VOCAB_SIZE = 600
-CONTROL_IDS = {PAD_ID, UNK_ID, BOS_ID, EOS_ID}
+CONTROL_IDS = set(range(CONTROL_COUNT))
 MODEL_TYPES = ["bpe", "unigram"]
 
 
@@ -116,6 +124,7 @@ def test_decoding_what_was_encoded_gives_the_text(tokenizers, model_type):
         "e\u0301 is not é, ﬁ is not fi",
         "\ufeffmark",
         "</s> <s> <unk> <pad> <0x41>",
+        "<mask><cls> <sep> <reserved_0>",
         "\u2047\u2585\uffff\u2028",
         "😀漢字ж",
         "12345",
@@ -164,8 +173,14 @@ def test_special_ids_and_size_are_as_asked(tokenizers, model_type):
     tokenizer = tokenizers[model_type]
     assert int(tokenizer.vocab_size()) == VOCAB_SIZE
     pieces = [tokenizer.id_to_string(i).numpy() for i in range(RESERVED_PIECES)]
-    assert pieces[:4] == [b"<pad>", b"<unk>", b"<s>", b"</s>"]
-    assert pieces[4:] == [b"<0x%02X>" % i for i in range(256)]
+    assert pieces[:CONTROL_COUNT] == [piece.encode() for piece in CONTROL_TOKENS]
+    assert pieces[CONTROL_COUNT:] == [b"<0x%02X>" % i for i in range(256)]
+    named = dict(zip(CONTROL_TOKENS, range(CONTROL_COUNT), strict=True))
+    assert (named["<pad>"], named["<unk>"], named["<s>"], named["</s>"]) == (
+        PAD_ID, UNK_ID, BOS_ID, EOS_ID,
+    )  # fmt: skip
+    assert (named["<mask>"], named["<cls>"], named["<sep>"]) == (MASK_ID, CLS_ID, SEP_ID)
+    assert named["<reserved_0>"] == FIRST_RESERVED_ID
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)

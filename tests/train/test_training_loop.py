@@ -17,6 +17,7 @@ from components.pack.rows import PackedSplit
 from components.pack.transforms import (
     PackSettings,
     TokenisedDocument,
+    TokenisedDocuments,
     pack_shard,
     write_manifest,
 )
@@ -62,7 +63,8 @@ def write_split(uri, split, documents, seed):
         for i in range(documents)
     ]
     settings, directory = PackSettings(LENGTH, VOCAB, 1), os.path.join(uri, f"Split-{split}")
-    write_manifest([pack_shard((0, [counting]), directory, settings)], directory, settings)
+    shard, flags = (0, [TokenisedDocuments.of(counting)]), np.zeros(VOCAB, np.uint8)
+    write_manifest([pack_shard(shard, directory, settings, flags)], directory, settings, flags)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +144,7 @@ class SlowSplit(PackedSplit):
     """Rows from a slow disk."""
 
     def read(self, row_numbers):
-        time.sleep(0.1)
+        time.sleep(0.2)  # two at a time are read ahead
         return super().read(row_numbers)
 
 
