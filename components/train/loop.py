@@ -10,7 +10,14 @@ import tensorflow as tf
 
 from components.errors import TokenmillError
 from components.pack.rows import Batch, PackedSplit
-from components.train.data import evaluation_batches, rows_of_step, training_batches
+from components.train.data import (
+    RowOrder,
+    Share,
+    distribute,
+    evaluation_batches,
+    reading,
+    training_batches,
+)
 from components.train.models.decoder import Decoder
 from components.train.optimizer import LearningRate, OptimizerSettings, make_optimizer
 from components.train.options import RunOptions
@@ -20,7 +27,7 @@ from components.train.session import Session
 from components.train.spikes import is_spike, remember
 from components.train.state import LossSums, TrainingRecord
 from components.train.step import StepResult, make_eval_step, make_train_step, nll_and_weight
-from components.train.strategy import Workers, check_batch_size, distribute_batches
+from components.train.strategy import Workers, check_batch_size
 
 _LOSS_POINTS = 200
 _MOST_REWINDS = 10
@@ -111,11 +118,12 @@ class Trainer:
         """Loss sums over all rows of a split."""
         nll = targets = 0.0
         size = self.plan.global_batch_size
-        batches = distribute_batches(self.strategy, size, lambda: evaluation_batches(split, size))
-        for batch in batches:
-            batch_nll, batch_weight = self.eval_step(batch)
-            nll += float(batch_nll)
-            targets += float(batch_weight)
+        batches = distribute(self.strategy, lambda share: evaluation_batches(split, size, share))
+        with reading(split):
+            for batch in batches:
+                batch_nll, batch_weight = self.eval_step(batch)
+                nll += float(batch_nll)
+                targets += float(batch_weight)
         return LossSums(nll, targets)
 
     def fit(
@@ -223,11 +231,11 @@ class _Fit:
         """Batches from where the record is."""
         size, record = self._plan.global_batch_size, self._record
         first, last = record.step + record.data_offset, self._plan.steps + record.data_offset
+        seed = self._settings.seed
         return iter(
-            distribute_batches(
+            distribute(
                 self._trainer.strategy,
-                size,
-                lambda: training_batches(self._train, size, last, self._settings.seed, first),
+                lambda share: training_batches(self._train, size, last, seed, first, share),
             )
         )
 
@@ -239,7 +247,8 @@ class _Fit:
     def _start_step(self, batches: Iterator[Batch], with_gradients: bool) -> None:
         stop = tf.constant(1.0 if self._session.stop else 0.0)
         with self._clock.phase(self._step_phase()):
-            with self._clock.phase("input" if self._compiled else self._step_phase()):
+            waiting = self._clock.phase("input" if self._compiled else self._step_phase())
+            with waiting, reading(self._train):
                 batch = next(batches)
             self._unread.append(self._trainer.train_step(batch, stop, with_gradients))
             if not self._compiled:
@@ -305,22 +314,17 @@ class _Fit:
                 'Lower train.learning_rate, or set train.precision = "mixed_bfloat16".',
             )
 
-    def _rows_of_next_step(self) -> np.ndarray:
-        record, plan = self._record, self._plan
-        return rows_of_step(
-            record.step + record.data_offset,
-            plan.global_batch_size,
-            self._train.rows,
-            self._settings.seed,
-        )
-
     def _refuse(self, loss: float, norm: float) -> None:
         """Says which rows of the step have no finite loss; the weights are those before it."""
-        rows = self._rows_of_next_step()
+        position, size = self._record.step + self._record.data_offset, self._plan.global_batch_size
+        seed = self._settings.seed
+        rows, _ = RowOrder(self._train, size, seed).rows_of_step(position)
         odd = rows
         if self._session.workers.count == 1:
-            losses = [float(nll_and_weight(self._trainer.model, self._row(r))[0]) for r in rows]
-            odd = rows[~np.isfinite(losses)] if not np.all(np.isfinite(losses)) else rows
+            one_by_one = Share(0, size, size)
+            batches = training_batches(self._train, size, position + 1, seed, position, one_by_one)
+            losses = [float(nll_and_weight(self._trainer.model, row)[0]) for row in batches]
+            odd = rows if np.all(np.isfinite(losses)) else rows[~np.isfinite(losses)]
         saved = self._session.save_diagnostic(self._record)
         where = f" The state before the step: {saved}." if saved else ""
         raise TokenmillError(
@@ -329,9 +333,6 @@ class _Fit:
             f"{', '.join(map(str, odd))}; the step was not applied.{where}",
             "Lower train.learning_rate or raise train.warmup_fraction.",
         )
-
-    def _row(self, number: int) -> Batch:
-        return Batch(*map(tf.constant, self._train.read(np.array([number]))))
 
     def _handle_spike(self, loss: float) -> bool:
         """Tells of a spike and, if so set, goes back before it; whether it did."""

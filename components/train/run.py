@@ -19,7 +19,7 @@ from components.train.export import export_model
 from components.train.loop import Trainer, TrainSettings
 from components.train.models.decoder import Decoder
 from components.train.options import RunOptions, read_options
-from components.train.plan import plan_steps
+from components.train.plan import Mixture, plan_steps
 from components.train.preemption import stop_on_signals
 from components.train.probes import attention_drawer
 from components.train.session import Session
@@ -83,7 +83,8 @@ def train(
     strategy = make_strategy(job.strategy)  # first: multi_worker must come before any operation
     workers = Workers(strategy)
     rows, held_out = PackedSplit(rows_uri, "train"), PackedSplit(rows_uri, "eval")
-    plan = plan_steps(rows.rows, job.global_batch_size, job.epochs, job.max_steps)
+    available = Mixture.of(rows.manifest).rows_available
+    plan = plan_steps(rows.rows, job.global_batch_size, job.epochs, job.max_steps, available)
     whole = dataclasses.replace(job, settings=asdict(settings))  # with the defaults
     told = identity.flatten(asdict(whole)) | {"rows": identity.rows_fingerprint(rows)}
     with stop_on_signals() as stop:

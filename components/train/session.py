@@ -280,6 +280,8 @@ class Session:
             seconds["lost"] = seconds.get("lost", 0.0) + since
         back.seconds, back.resumes = seconds, record.resumes
         self._saved_step = None
+        if self.telemetry.log is not None:
+            self.telemetry.log.rewind(step)
         return back
 
     def save_diagnostic(self, record: TrainingRecord) -> str:

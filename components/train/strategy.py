@@ -2,13 +2,10 @@
 
 import json
 import os
-from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
 from components.errors import TokenmillError
-from components.pack.rows import Batch
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:
@@ -96,28 +93,3 @@ def check_batch_size(strategy: tf.distribute.Strategy, global_batch_size: int, p
             f"replicas of {parts} micro-batches.",
             f"Set it to a multiple of {replicas * parts}, or change train.accumulation_steps.",
         )
-
-
-def distribute_batches(
-    strategy: tf.distribute.Strategy,
-    global_batch_size: int,
-    batches: Callable[[], tf.data.Dataset],
-) -> Any:
-    """Global batches as each replica's share: rows in order, worker by worker.
-
-    Args:
-        strategy: Whose replicas share a batch.
-        global_batch_size: Rows of a batch.
-        batches: Makes the dataset of `Batch` of [global_batch_size, T].
-    """
-    replicas = strategy.num_replicas_in_sync
-    if replicas == 1:
-        return batches()
-
-    def share_of(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        rows = global_batch_size // context.num_input_pipelines
-        first = rows * context.input_pipeline_id
-        mine = batches().map(lambda batch: Batch(*(x[first : first + rows] for x in batch)))
-        return mine.rebatch(global_batch_size // replicas, drop_remainder=True).prefetch(4)
-
-    return strategy.distribute_datasets_from_function(share_of)

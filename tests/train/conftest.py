@@ -15,6 +15,7 @@ from components.model_shape import ModelShape
 from components.pack.transforms import (
     PackSettings,
     TokenisedDocument,
+    TokenisedDocuments,
     pack_shard,
     write_manifest,
 )
@@ -48,7 +49,18 @@ def write_split(uri, split, documents, seed):
         for i in range(documents)
     ]
     settings, directory = PackSettings(LENGTH, VOCAB, 1), os.path.join(uri, f"Split-{split}")
-    write_manifest([pack_shard((0, [counting]), directory, settings)], directory, settings)
+    shard, flags = (0, [TokenisedDocuments.of(counting)]), np.zeros(VOCAB, np.uint8)
+    write_manifest([pack_shard(shard, directory, settings, flags)], directory, settings, flags)
+
+
+@pytest.fixture(scope="session")
+def make_split():
+    return write_split
+
+
+@pytest.fixture(scope="session")
+def small_shape():
+    return SHAPE
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,5 @@
-import json
 import math
 import os
-import subprocess
-import sys
-import textwrap
 import time
 
 import numpy as np
@@ -180,67 +176,3 @@ def test_compiled_training_follows_the_same_losses(trained, rows_uri):
 def test_a_run_that_diverges_stops_with_advice(rows_uri):
     with pytest.raises(TokenmillError, match=r"diverged.*step \d+ of 30.*learning_rate"):
         fit(rows_uri, learning_rate=1e30)
-
-
-# Devices can only be split before TensorFlow starts, so this runs in a process of its own. With
-# gradients clipped far below Adam's epsilon, the update is proportional to them, and a factor
-# that Adam would divide out shows in the losses.
-TWO_DEVICES = textwrap.dedent(
-    """
-    import json, sys
-    import tensorflow as tf
-
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-
-    from components.model_shape import ModelShape
-    from components.pack.rows import PackedSplit
-    from components.train.loop import Trainer, TrainSettings
-    from components.train.models.decoder import Decoder
-    from components.train.plan import plan_steps
-
-    uri, shape, settings = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
-    shape, settings = ModelShape(**shape), TrainSettings(**settings)
-    train, held_out = PackedSplit(uri, "train"), PackedSplit(uri, "eval")
-    plan = plan_steps(train.rows, 8, 1000, 20)
-    runs = []
-    mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    for strategy in (tf.distribute.get_strategy(), mirrored):
-        with strategy.scope():
-            model = Decoder(shape, settings.seed)
-        record = Trainer(strategy, model, settings, plan).fit(train, held_out)
-        runs.append({
-            "replicas": strategy.num_replicas_in_sync,
-            "losses": [loss for _, loss in record.loss_curve],
-            "evaluations": [record.eval_before, record.eval_after],
-            "targets": record.trained_targets,
-        })
-    print("RESULT", json.dumps(runs))
-    """
-)
-
-
-def test_two_devices_follow_the_losses_of_one(rows_uri):
-    settings = {**SETTINGS.__dict__, "clip_norm": 1e-6, "learning_rate": 0.1}
-    process = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            TWO_DEVICES,
-            rows_uri,
-            json.dumps(SHAPE.__dict__),
-            json.dumps(settings),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr[-3000:]
-    (line,) = (x for x in process.stdout.splitlines() if x.startswith("RESULT"))
-    one, two = json.loads(line.removeprefix("RESULT"))
-    assert (one["replicas"], two["replicas"]) == (1, 2)
-    assert one["losses"][-1] < 0.95 * one["losses"][0]
-    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
-    np.testing.assert_allclose(two["evaluations"], one["evaluations"], rtol=1e-5)
-    assert two["targets"] == one["targets"]
