@@ -6,6 +6,7 @@ save; to resume, start at the step after the last. Each worker reads only its pa
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from components.pack.masking import (
 )
 from components.pack.rows import Batch, PackedSplit
 from components.train.plan import Mixture
+
+_STEPS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class RowOrder:
         self._batch, self._seed = global_batch_size, seed
         self._mixture = Mixture.of(split.manifest)
         self._groups = _rows_of_sources(split.manifest, self._mixture.sources)
+        # TensorFlow takes as long to permute one step's numbers as those of many.
+        self._steps_of = functools.lru_cache(maxsize=4)(self._compute)
 
     def rows_of_step(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Row numbers of a step, and how often each was read before; int64 [global_batch_size].
@@ -65,13 +70,25 @@ class RowOrder:
         Raises:
             IndexError: All sources have come to their repetition limit.
         """
-        samples = np.arange(step * self._batch, (step + 1) * self._batch)
+        block, place = divmod(step, _STEPS_AT_ONCE)
+        mine = slice(place * self._batch, (place + 1) * self._batch)
+        numbers, epochs = (array[mine] for array in self._steps_of(block))
+        if len(numbers) < self._batch:
+            available = self._mixture.rows_available
+            raise IndexError(f"step {step}: pack.max_repetitions leaves {available} rows in all")
+        return numbers, epochs
+
+    def _compute(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+        """Row numbers and epochs of a block of steps, as far as there are rows."""
+        size, available = _STEPS_AT_ONCE * self._batch, self._mixture.rows_available
+        end = (block + 1) * size
+        samples = np.arange(block * size, end if available is None else min(end, available))
         source, ordinal = self._mixture.draws(samples)
         epochs, indices = np.divmod(ordinal, self._mixture.rows[source])
         sources = len(self._mixture.sources)
         # A permutation for each source and epoch.
         streams = epochs * sources + source
-        numbers = np.empty(self._batch, np.int64)
+        numbers = np.empty(len(samples), np.int64)
         for stream in np.unique(streams):
             mine = streams == stream
             starts, firsts = self._groups[stream % sources]

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from components.errors import TokenmillError
+
 # Samples of a block of the mixture; weights are rounded to whole samples of it.
 _BLOCK = 4096
 
@@ -55,16 +57,18 @@ def plan_steps(
         rows_available: Another: what `Mixture.rows_available` says of the repetition limits.
 
     Raises:
-        ValueError: There are no rows, or not a batch of them.
+        ValueError: There are no rows.
+        TokenmillError: The repetition limits leave less than a batch.
     """
     if rows < 1:
         raise ValueError(f"rows = {rows}: expected at least one packed row to train on")
     steps = max(1, round(epochs * rows / global_batch_size))
     if rows_available is not None:
         if rows_available < global_batch_size:
-            raise ValueError(
+            raise TokenmillError(
                 f"pack.max_repetitions leaves {rows_available} rows to read, fewer than "
-                f"global_batch_size = {global_batch_size}"
+                f"train.global_batch_size = {global_batch_size}.",
+                "Allow more repetitions, or make the batch smaller.",
             )
         steps = min(steps, rows_available // global_batch_size)
     return StepPlan(rows, global_batch_size, min(steps, max_steps or steps))
@@ -139,7 +143,7 @@ class Mixture:
         max_repetitions: How often a row may be read; None is no limit.
 
     Raises:
-        ValueError: No source has both rows and a weight.
+        TokenmillError: No source has both rows and a weight.
     """
 
     def __init__(
@@ -154,7 +158,10 @@ class Mixture:
         # A source without rows has no place, whatever its weight.
         shares[self.rows == 0] = 0.0
         if not shares.any():
-            raise ValueError("no source has both rows and a weight above 0: nothing to read")
+            raise TokenmillError(
+                "pack.source_weights: no source has both rows and a weight above 0.",
+                f"Weigh one of {', '.join(s for s in self.sources if rows_of_sources[s])}.",
+            )
         self.rows_available: int | None = None
         self._phases = [_Phase(0, np.zeros(len(shares), np.int64), shares)]
         if max_repetitions is None:
@@ -175,7 +182,7 @@ class Mixture:
         """The mixture of a packed split, from its manifest.
 
         Raises:
-            ValueError: There is nothing to read.
+            TokenmillError: There is nothing to read.
         """
         limit = manifest["max_repetitions"]
         if not manifest["source_weights"]:

@@ -13,8 +13,10 @@ from tfx.types import Channel, standard_artifacts
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from components.artifacts import PackedRows, Tokenizer
+from components.errors import TokenmillError
 from components.pack import transforms
 from components.pack.component import Packer, PackerExecutor
+from components.pack.provenance import documents_of_row
 from components.pack.records import RowFormat, decode_rows, densify
 from components.pack.rows import PackedSplit
 from components.pack.transforms import PackSettings, PackSplit, decode_tokenised, write_manifest
@@ -245,3 +247,38 @@ def test_the_component_packs_both_splits_and_sums_their_counts(
         assert asked.sum() == sum(len(ids) + 1 for *_, ids in mine if ids)
     assert rows.get_int_custom_property("documents") == 25
     assert rows.get_int_custom_property("tokens") == sum(len(d[3]) for d in documents[:25])
+
+
+def test_a_vocabulary_larger_than_the_model_is_refused(tmp_path, sentencepiece_model):
+    examples, rows, tokenizer = standard_artifacts.Examples(), PackedRows(), Tokenizer()
+    examples.uri, rows.uri, tokenizer.uri = (str(tmp_path / n) for n in ("e", "r", ""))
+    (tmp_path / "tokenizer.model").write_bytes(sentencepiece_model)
+    settings = json.dumps({"sequence_length": LENGTH, "vocab_size": VOCAB - 1, "shards": 1})
+    with pytest.raises(TokenmillError, match=r"has 300 pieces, the model has room for 299"):
+        PackerExecutor().Do(
+            {"examples": [examples], "tokenizer": [tokenizer]},
+            {"packed_rows": [rows]},
+            {"settings": settings},
+        )
+
+
+def test_every_source_needs_a_weight(pack_documents, random_documents):
+    with pytest.raises(TokenmillError, match=r"no weight for news; .* code, news, wiki"):
+        pack_documents(random_documents(30, 1), source_weights={"wiki": 1.0, "code": 0.0})
+
+
+def test_rows_hold_one_source_each_where_sources_have_weights(pack_documents, random_documents):
+    documents = random_documents(90, 2)
+    weights = {"wiki": 1.0, "code": 2.0, "news": 0.0}
+    uri = pack_documents(documents, source_weights=weights)
+    split = PackedSplit(uri, "train")
+    source_of = {doc_id: source.decode() for doc_id, source, _ in documents}
+    first = 0
+    for shard in split.manifest["shards"]:
+        for source, rows in shard["rows_by_source"]:
+            for row in range(first, first + rows):
+                placements = documents_of_row(uri, "train", row)
+                assert {source_of[p.doc_id] for p in placements} == {source}
+            first += rows
+    assert first == split.rows
+    assert split.manifest["targets"] == sum(len(ids) + 1 for *_, ids in documents if ids)

@@ -1,5 +1,7 @@
 import hashlib
 import json
+import pathlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from components.errors import TokenmillError
 from components.pack.packing import Row, Rows, pack
 from components.pack.records import RowFormat, decode_rows, densify, encode_rows, row_dtype
-from components.pack.rows import PackedSplit, write_shard
+from components.pack.rows import PackedSplit, verify_split, write_shard
 
 PLAIN = RowFormat("<u2", last_targets=True, context=False)
 
@@ -156,3 +158,95 @@ def test_an_unknown_format_is_refused_by_name(tmp_path):
     write_split(tmp_path, [some_rows(1, 4)], format="tokenmill-rows-9")
     with pytest.raises(TokenmillError, match=r"tokenmill-rows-9.*tokenmill-rows-2"):
         PackedSplit(str(tmp_path), "train")
+
+
+@pytest.fixture
+def written(pack_documents, random_documents):
+    uri = pathlib.Path(pack_documents(random_documents(60, seed=6), shards=2))
+    return uri, uri / "Split-train" / "rows-00001.tfrecord"
+
+
+def damage(path, change):
+    data = bytearray(path.read_bytes())
+    path.write_bytes(bytes(change(data)))
+
+
+def flip(place):
+    def change(data):
+        data[place] ^= 0x10
+        return data
+
+    return change
+
+
+def read_all(uri):
+    split = PackedSplit(str(uri), "train")
+    return split.read(np.arange(split.rows))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (flip(3), r"row 0 at byte 0: the record's header is damaged"),
+        (flip(9), r"row 0 at byte 0: the record's header is damaged"),
+        (flip(14), r"row 0 at byte 0: the record's checksum \(CRC-32C\)"),
+        (flip(-1), r"row \d+ at byte \d+: the record's checksum"),
+        (flip(-30), r"row \d+ at byte \d+: the record's checksum"),
+        (lambda data: data[:-7], r"row \d+ at byte \d+: the file ends after \d+ of \d+ bytes"),
+        (lambda data: data[:100], r"row \d+ at byte \d+: the file ends"),
+        (lambda data: b"", r"row 0 at byte 0: the file ends after 0"),
+    ],
+)
+def test_a_damaged_shard_is_refused_by_file_and_row(written, change, complaint):
+    uri, path = written
+    damage(path, change)
+    with pytest.raises(TokenmillError, match=r"rows-00001\.tfrecord: " + complaint):
+        read_all(uri)
+    with pytest.raises(TokenmillError, match=r"rows-00001\.tfrecord: SHA-256"):
+        verify_split(str(uri), "train")
+
+
+def test_rows_beside_a_damaged_one_are_still_read(written):
+    uri, path = written
+    whole = read_all(uri)
+    damage(path, flip(-20))
+    split = PackedSplit(str(uri), "train")
+    for row in range(split.rows - 1):
+        np.testing.assert_array_equal(split.read(np.array([row])).inputs[0], whole.inputs[row])
+    with pytest.raises(TokenmillError, match="checksum"):
+        split.read(np.array([split.rows - 1]))
+
+
+@pytest.mark.parametrize("change", [flip(9), lambda data: data[:-8], lambda data: b""])
+def test_a_damaged_index_is_refused(written, change):
+    uri, path = written
+    damage(path.with_suffix(".index"), change)
+    with pytest.raises(TokenmillError, match=r"rows-00001\.index: the index of \d+ rows"):
+        read_all(uri)
+
+
+@pytest.mark.parametrize("suffix", [".tfrecord", ".index"])
+def test_a_missing_file_is_named(written, suffix):
+    uri, path = written
+    path.with_suffix(suffix).unlink()
+    with pytest.raises(TokenmillError, match=rf"rows-00001\{suffix}: the file is missing"):
+        read_all(uri)
+    with pytest.raises(TokenmillError, match=rf"rows-00001\{suffix}: the file is missing"):
+        verify_split(str(uri), "train")
+
+
+def test_a_whole_split_is_verified(written):
+    uri, path = written
+    suffixes = (".tfrecord", ".index", ".provenance")
+    files = [f for f in path.parent.iterdir() if f.suffix in suffixes]
+    assert verify_split(str(uri), "train") == sum(f.stat().st_size for f in files)
+
+
+def test_several_threads_read_at_once(written):
+    uri, _ = written
+    split = PackedSplit(str(uri), "train")
+    whole = read_all(uri)
+    orders = [np.random.default_rng(i).permutation(split.rows) for i in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        for order, batch in zip(orders, pool.map(split.read, orders), strict=True):
+            np.testing.assert_array_equal(batch.inputs, whole.inputs[order])

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.errors import TokenmillError
 from components.train.plan import Mixture, plan_steps
 
 sizes = st.integers(1, 10**6)
@@ -48,7 +49,7 @@ def test_there_must_be_rows():
 def test_repetition_limits_shorten_a_plan():
     assert plan_steps(100, 16, 3.0, rows_available=200).steps == 200 // 16
     assert plan_steps(100, 16, 1.0, rows_available=200).steps == 6
-    with pytest.raises(ValueError, match="leaves 15 rows"):
+    with pytest.raises(TokenmillError, match="leaves 15 rows"):
         plan_steps(100, 16, 1.0, rows_available=15)
 
 
@@ -104,5 +105,5 @@ def test_when_one_source_is_used_up_the_others_share_its_places():
 
 
 def test_there_must_be_something_to_mix():
-    with pytest.raises(ValueError, match="nothing to read"):
+    with pytest.raises(TokenmillError, match="no source has both"):
         Mixture({"a": 10, "b": 0}, {"a": 0.0, "b": 1.0})
