@@ -12,8 +12,14 @@ from components import progress
 from components.errors import TokenmillError
 from components.pack.rows import Batch, PackedSplit
 from components.train.data import evaluation_batches, training_batches
-from components.train.models.decoder import Decoder
-from components.train.optimizer import OptimizerSettings, clip_mean_gradients, make_optimizer
+from components.train.models import dropout_seed, loss_sums
+from components.train.models.trunk import Trunk
+from components.train.optimizer import (
+    OptimizerSettings,
+    clip_mean_gradients,
+    make_optimizer,
+    scale_loss,
+)
 from components.train.plan import StepPlan
 
 _LOSS_POINTS = 200
@@ -25,6 +31,7 @@ class TrainSettings(OptimizerSettings):
 
     jit_compile: bool
     seed: int
+    z_loss: float = 0.0
 
 
 class LossSums(NamedTuple):
@@ -66,11 +73,10 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
-def nll_and_weight(model: Decoder, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+def nll_and_weight(model: Trunk, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
     """Summed negative log-likelihood in nats and summed weight of a batch, float32 scalars."""
-    logits = model(batch.inputs, batch.segment_ids, batch.positions)
-    nll = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=batch.targets, logits=logits)
-    return tf.reduce_sum(nll * batch.loss_weights), tf.reduce_sum(batch.loss_weights)
+    sums = loss_sums(model, batch)
+    return sums.nll, sums.weight
 
 
 class Trainer:
@@ -81,18 +87,23 @@ class Trainer:
         model: Built under the strategy's scope.
         settings: Optimiser and seed.
         plan: Steps and batch size.
+        precision: The model's dtype policy.
     """
 
     def __init__(
         self,
         strategy: tf.distribute.Strategy,
-        model: Decoder,
+        model: Trunk,
         settings: TrainSettings,
         plan: StepPlan,
+        precision: str = "float32",
     ):
         self._strategy, self._model, self._settings, self._plan = strategy, model, settings, plan
         with strategy.scope():
-            self._optimizer = make_optimizer(settings, plan.steps)
+            slots = plan.global_batch_size * model.shape_config.sequence_length
+            self._optimizer = make_optimizer(
+                settings, plan.steps, precision, slots // strategy.num_replicas_in_sync
+            )
             self._optimizer.build(model.trainable_variables)
         self._train_step = self._make_train_step()
         self._eval_step = self._make_eval_step()
@@ -103,15 +114,19 @@ class Trainer:
 
         # XLA compiles what has no collectives in it; the sums over replicas stay outside.
         @tf.function(jit_compile=settings.jit_compile)
-        def gradients_of_sum(batch: Batch):
+        def gradients_of_sum(batch: Batch, seed):
             with tf.GradientTape() as tape:
-                nll, weight = nll_and_weight(model, batch)
-            gradients = tape.gradient(nll, model.trainable_variables)
-            return nll, weight, [tf.convert_to_tensor(g) for g in gradients]
+                sums = loss_sums(model, batch, seed, settings.z_loss)
+                scaled = scale_loss(optimizer, sums.objective)
+            gradients = tape.gradient(scaled, model.trainable_variables)
+            return sums.nll, sums.weight, [tf.convert_to_tensor(g) for g in gradients]
 
         def replica_step(batch: Batch):
-            nll, weight, gradients = gradients_of_sum(batch)
             context = tf.distribute.get_replica_context()
+            seed = dropout_seed(
+                settings.seed, optimizer.iterations, context.replica_id_in_sync_group
+            )
+            nll, weight, gradients = gradients_of_sum(batch, seed)
             if strategy.num_replicas_in_sync > 1:
                 nll, weight, gradients = context.all_reduce(
                     tf.distribute.ReduceOp.SUM, [nll, weight, gradients]
