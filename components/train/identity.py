@@ -19,8 +19,7 @@ _HOW = frozenset(
         "resume_from",
         "settings.jit_compile",
         "settings.accumulation_steps",
-        "settings.remat",
-        "remat",
+        "rematerialize",
     }
 )
 # These decide what a weight or a data position means: a checkpoint is of no use under another.

@@ -18,7 +18,7 @@ from components.train.data import (
     reading,
     training_batches,
 )
-from components.train.models.decoder import Decoder
+from components.train.models.trunk import Trunk
 from components.train.optimizer import LearningRate, OptimizerSettings, make_optimizer
 from components.train.options import RunOptions
 from components.train.plan import StepPlan
@@ -41,6 +41,7 @@ class TrainSettings(OptimizerSettings):
     Attributes:
         jit_compile: Compile the forward and backward pass with XLA.
         seed: Of weights and data order.
+        z_loss: Weight of the squared log-partition in the loss.
         accumulation_steps: Micro-batches whose gradients are summed for one update.
         on_spike: What to do at a loss spike: ``off``, ``warn``, or ``rewind`` to an earlier
             checkpoint and leave out the rows since.
@@ -50,6 +51,7 @@ class TrainSettings(OptimizerSettings):
 
     jit_compile: bool
     seed: int
+    z_loss: float = 0.0
     accumulation_steps: int = 1
     on_spike: Literal["off", "warn", "rewind"] = "off"
     spike_deviations: float = 8.0
@@ -77,7 +79,7 @@ class Trainer:
     def __init__(
         self,
         strategy: tf.distribute.Strategy,
-        model: Decoder,
+        model: Trunk,
         settings: TrainSettings,
         plan: StepPlan,
         precision: str = "float32",
@@ -97,9 +99,11 @@ class Trainer:
             strategy,
             model,
             self.optimizer,
-            settings.clip_norm,
-            settings.jit_compile,
-            settings.accumulation_steps,
+            clip_norm=settings.clip_norm,
+            jit_compile=settings.jit_compile,
+            seed=settings.seed,
+            z_loss=settings.z_loss,
+            accumulation_steps=settings.accumulation_steps,
         )
         self.eval_step = make_eval_step(strategy, model, settings.jit_compile)
         self.learning_rate = LearningRate(settings, plan.steps)

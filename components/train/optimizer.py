@@ -4,6 +4,7 @@ Decay is decoupled (Loshchilov and Hutter 2019) and pulls on matrices only: kern
 tables, as in GPT-2 and BERT training; biases and norm scales have no reason to go to 0.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,7 +71,7 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
             decay_steps = min(decay_steps, max(1, round(settings.decay_fraction * self.steps)))
         done = ops.clip((step - (self.steps - decay_steps)) / decay_steps, 0.0, 1.0)
         if settings.schedule == "cosine":
-            left = 0.5 * (1.0 + ops.cos(done * 3.141592653589793))
+            left = 0.5 * (1.0 + ops.cos(done * math.pi))
         else:
             left = 1.0 - done
         final = settings.final_learning_rate_fraction
@@ -108,7 +109,8 @@ def make_optimizer(
     )
     optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
     if precision == "mixed_float16":
-        scale = max(1.0, _INITIAL_LOSS_SCALE / targets_per_replica)
+        # A power of two, so that scaling rounds nothing.
+        scale = 2.0 ** max(0, round(math.log2(_INITIAL_LOSS_SCALE / targets_per_replica)))
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=scale)
     return optimizer
 
@@ -139,6 +141,7 @@ def clip_mean_gradients(
         scalar; after an overflow it is not finite, and the gradients are NaN.
     """
     scale = scale_loss(optimizer, tf.ones([]))
-    mean = [g / (tf.maximum(weight, 1.0) * scale) for g in gradient_sums]
+    divisor = tf.maximum(weight, 1.0) * scale
+    mean = [tf.cast(g, tf.float32) / divisor for g in gradient_sums]
     clipped, norm = tf.clip_by_global_norm(mean, clip_norm)
     return [g * scale for g in clipped], norm

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from components.pack.rows import PackedSplit
 from components.tokenize.preprocessing import load_tokenizer
-from components.train.models.decoder import Decoder
+from components.train.models.trunk import Trunk
 
 PROBE_ROWS = 2
 # More tokens than this cannot be read beside an image.
@@ -70,7 +70,7 @@ def attention_image(
 
 
 def attention_drawer(
-    model: Decoder, held_out: PackedSplit, tokenizer_path: str
+    model: Trunk, held_out: PackedSplit, tokenizer_path: str
 ) -> Callable[[], tuple[dict[str, float], np.ndarray]]:
     """A function that looks at the model's attention on the first held-out rows as it is then.
 

@@ -17,7 +17,9 @@ from components.pack.rows import PackedSplit
 from components.train import identity
 from components.train.export import export_model
 from components.train.loop import Trainer, TrainSettings
-from components.train.models.decoder import Decoder
+from components.train.models import build_model
+from components.train.models.base_model import load_base_model
+from components.train.models.trunk import Trunk
 from components.train.options import RunOptions, read_options
 from components.train.plan import Mixture, plan_steps
 from components.train.preemption import stop_on_signals
@@ -41,6 +43,9 @@ class TrainingJob:
     global_batch_size: int
     epochs: float
     max_steps: int | None
+    dropout: float = 0.0
+    rematerialize: bool = False
+    base_model: str | None = None
     resume_from: str | None = None
 
     def to_json(self) -> str:
@@ -52,7 +57,7 @@ class TrainingJob:
 class Training:
     """A finished training, before its export."""
 
-    model: Decoder
+    model: Trunk
     record: TrainingRecord
     session: Session
     held_out: PackedSplit
@@ -72,7 +77,8 @@ def train(
         rows_uri: A PackedRows artifact.
         training_directory: Where checkpoints and telemetry go; None keeps nothing.
         options: How to carry it out.
-        tokenizer_path: For the words beside the attention maps; without it there are none.
+        tokenizer_path: For the words beside the attention maps; without it there are none. A
+            base model needs it.
 
     Raises:
         TrainingStoppedError: A signal came, or a worker was lost; the state is saved.
@@ -100,7 +106,12 @@ def train(
         try:
             with session.clock.phase("build"):
                 with strategy.scope():
-                    model = Decoder(shape, settings.seed, job.precision)
+                    model = build_model(
+                        shape, settings.seed, job.precision, job.dropout, job.rematerialize
+                    )
+                    if job.base_model is not None:
+                        assert tokenizer_path is not None, "a base model needs the tokeniser"
+                        load_base_model(model, job.base_model, tokenizer_path)
                 trainer = Trainer(strategy, model, settings, plan, job.precision)
                 drawer = None
                 if tokenizer_path is not None and workers.is_chief:
@@ -147,7 +158,7 @@ def train_and_export(
     """
     options = RunOptions() if training_directory is None else read_options(training_directory)
     if job.strategy == "multi_worker" and training_directory is not None:
-        work = {"job": asdict(job), "rows_uri": rows_uri}
+        work = {"job": asdict(job), "rows_uri": rows_uri, "tokenizer_path": tokenizer_path}
         write_json(os.path.join(training_directory, WORK_NAME), work)
     training = train(job, rows_uri, training_directory, options, tokenizer_path)
     session = training.session

@@ -7,7 +7,8 @@ import keras
 import tensorflow as tf
 
 from components.pack.rows import Batch
-from components.train.models.decoder import Decoder
+from components.train.models import dropout_seed, loss_sums
+from components.train.models.trunk import Trunk
 from components.train.optimizer import clip_mean_gradients, scale_loss
 
 
@@ -31,19 +32,21 @@ class StepResult(NamedTuple):
     gradients: Any
 
 
-def nll_and_weight(model: Decoder, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+def nll_and_weight(model: Trunk, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
     """Summed negative log-likelihood in nats and summed weight of a batch, float32 scalars."""
-    logits = model(batch.inputs, batch.segment_ids, batch.positions)
-    nll = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=batch.targets, logits=logits)
-    return tf.reduce_sum(nll * batch.loss_weights), tf.reduce_sum(batch.loss_weights)
+    sums = loss_sums(model, batch)
+    return sums.nll, sums.weight
 
 
 def make_train_step(
     strategy: tf.distribute.Strategy,
-    model: Decoder,
+    model: Trunk,
     optimizer: keras.optimizers.Optimizer,
+    *,
     clip_norm: float,
     jit_compile: bool,
+    seed: int,
+    z_loss: float = 0.0,
     accumulation_steps: int = 1,
 ) -> Callable[..., StepResult]:
     """A function (batch, stop, with_gradients) -> StepResult that trains one step.
@@ -58,6 +61,8 @@ def make_train_step(
         optimizer: Built under the strategy's scope.
         clip_norm: The mean gradient is scaled to at most this global norm.
         jit_compile: Compile the forward and backward pass with XLA.
+        seed: Of dropout, together with the optimiser's step, the replica and the micro-batch.
+        z_loss: Weight of the squared log-partition in the loss.
         accumulation_steps: Micro-batches, one after the other, whose gradients are summed.
     """
     replicas = strategy.num_replicas_in_sync
@@ -70,22 +75,27 @@ def make_train_step(
 
     # XLA compiles what has no collectives in it; the sums over replicas stay outside.
     @tf.function(jit_compile=jit_compile)
-    def gradients_of_sum(batch: Batch):
+    def gradients_of_sum(batch: Batch, dropout):
         with tf.GradientTape() as tape:
-            nll, weight = nll_and_weight(model, batch)
-            scaled = scale_loss(optimizer, nll)
+            sums = loss_sums(model, batch, dropout, z_loss)
+            scaled = scale_loss(optimizer, sums.objective)
         gradients = tape.gradient(scaled, variables)
-        return nll, weight, [tf.convert_to_tensor(g) for g in gradients]
+        return sums.nll, sums.weight, [tf.convert_to_tensor(g) for g in gradients]
+
+    def dropout_of(part):
+        context = tf.distribute.get_replica_context()
+        number = context.replica_id_in_sync_group * accumulation_steps + part
+        return dropout_seed(seed, optimizer.iterations, number)
 
     def accumulate(batch: Batch):
         if accumulation_steps == 1:
-            return gradients_of_sum(batch)
+            return gradients_of_sum(batch, dropout_of(0))
         rows = batch.inputs.shape[0] // accumulation_steps
 
         def add_micro_batch(i, sums):
             part = Batch(*(x[i * rows : (i + 1) * rows] for x in batch))
             part = Batch(*(tf.ensure_shape(x, [rows, *x.shape[1:]]) for x in part))
-            more = tf.nest.flatten(gradients_of_sum(part))
+            more = tf.nest.flatten(gradients_of_sum(part, dropout_of(i)))
             return i + 1, [a + b for a, b in zip(sums, more, strict=True)]
 
         zeros = [tf.zeros([]), tf.zeros([])]
@@ -139,7 +149,7 @@ def make_train_step(
 
 
 def make_eval_step(
-    strategy: tf.distribute.Strategy, model: Decoder, jit_compile: bool
+    strategy: tf.distribute.Strategy, model: Trunk, jit_compile: bool
 ) -> Callable[[Any], tuple[tf.Tensor, tf.Tensor]]:
     """A function of a batch: summed nll in nats and targets of the global batch."""
     compiled = tf.function(lambda batch: nll_and_weight(model, batch), jit_compile=jit_compile)

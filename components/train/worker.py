@@ -40,7 +40,8 @@ def work(training_directory: str, wait_seconds: float = 3600.0) -> None:
         time.sleep(_POLL_SECONDS)
     told = read_json(path)
     options = read_options(training_directory)
-    train(TrainingJob(**told["job"]), told["rows_uri"], training_directory, options)
+    job, tokenizer_path = TrainingJob(**told["job"]), told["tokenizer_path"]
+    train(job, told["rows_uri"], training_directory, options, tokenizer_path)
 
 
 def main() -> int:
