@@ -114,6 +114,7 @@ def saved_steps(directory):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_worker_is_killed_and_all_are_started_again(launcher, one_device, tmp_path, poll, victim):
     workers = start_workers(launcher, tmp_path)
@@ -129,6 +130,7 @@ def test_a_worker_is_killed_and_all_are_started_again(launcher, one_device, tmp_
     assert again[0].result["resumes"]
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_worker_stops_all_at_the_same_step(launcher, one_device, tmp_path, poll):
     workers = start_workers(launcher, tmp_path)
     poll(lambda: saved_steps(tmp_path))

@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import sentencepiece
 import tensorflow as tf
 from tensorflow.python.summary.summary_iterator import summary_iterator
 
@@ -18,7 +19,7 @@ from components.train.loop import Trainer, TrainSettings
 from components.train.models.decoder import Decoder
 from components.train.options import RunOptions
 from components.train.plan import plan_steps
-from components.train.probes import attention_entropies, attention_image
+from components.train.probes import attention_drawer, attention_entropies, attention_image
 from components.train.session import Session
 from components.train.strategy import Workers
 
@@ -286,6 +287,30 @@ def test_over_budget_it_saves_and_stops_and_more_money_continues(fit, tmp_path):
     _, record = fit(options={"budget": {**budget, "max_usd": 1e6}})
     assert record.step == 36
     assert record.resumes[0]["from_step"] >= 1
+
+
+def test_attention_of_the_model_is_drawn_with_the_words_beside_it(many_rows, small_shape, tmp_path):
+    sentences = (f"{a}{b} and {b}{a} are words" for a in "abcdefghij" for b in "klmnopqrst")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=sentences,
+        model_prefix=str(tmp_path / "tokenizer"),
+        vocab_size=300,
+        byte_fallback=True,
+        model_type="bpe",
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    model = Decoder(small_shape, SEED)
+    draw = attention_drawer(
+        model, PackedSplit(many_rows, "eval"), str(tmp_path / "tokenizer.model")
+    )
+    entropies, image = draw()
+    assert set(entropies) == {"layer0/head0", "layer0/head1"}
+    # Untrained attention is even over the tokens so far: between 1 and 16 of them.
+    assert all(0.3 < entropy < math.log(16) for entropy in entropies.values())
+    assert image.shape[2] == 3
+    model.trainable_variables[2].assign(100 * model.trainable_variables[2])
+    assert draw()[0] != entropies
 
 
 def test_entropy_is_that_of_the_distribution():
