@@ -129,6 +129,7 @@ class Session:
                     "Raise train.epochs or train.max_steps.",
                 )
             self._assign(checkpoint.variables, source.path(step))
+            self._saved_step = step if source is own else None
         self._account(record, source, resumed=step >= 0, is_own=source is own, changed=changed)
         return record
 
