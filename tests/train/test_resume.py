@@ -148,7 +148,10 @@ def whole_checkpoints(directory):
     return [p for p in checkpoints_of(directory) if (p / "manifest.json").exists()]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_a_signal_saves_and_ends_with_a_code_to_restart_on(
     launcher, undisturbed, tmp_path, poll, number, code
 ):
@@ -188,6 +191,7 @@ def test_a_corrupt_checkpoint_falls_back_to_the_one_before(launcher, undisturbed
     assert outcome.result["resumes"][-1]["from_step"] == step
 
 
+@pytest.mark.slow
 def test_without_a_sound_checkpoint_it_starts_over(launcher, undisturbed, tmp_path, poll):
     stop_halfway(launcher, tmp_path, poll)
     for checkpoint in whole_checkpoints(tmp_path):
@@ -197,6 +201,7 @@ def test_without_a_sound_checkpoint_it_starts_over(launcher, undisturbed, tmp_pa
     assert "continuing from the beginning instead" in outcome.said
 
 
+@pytest.mark.slow
 def test_a_change_of_how_is_named_and_the_training_goes_on(launcher, undisturbed, tmp_path, poll):
     stop_halfway(launcher, tmp_path, poll)
     outcome = launcher.run(tmp_path, {"accumulation_steps": 2}, SAVE_OFTEN)
@@ -207,6 +212,7 @@ def test_a_change_of_how_is_named_and_the_training_goes_on(launcher, undisturbed
     ]
 
 
+@pytest.mark.slow
 def test_another_learning_rate_is_another_training(launcher, undisturbed, tmp_path, poll):
     stop_halfway(launcher, tmp_path, poll)
     outcome = launcher.run(tmp_path, {"learning_rate": 2e-2}, SAVE_OFTEN)
