@@ -8,11 +8,18 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from components.model_shape import ModelShape
+from components.model_shape import Head, ModelShape
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Threshold = Annotated[float, Field(ge=0.0)] | Literal["off"] | None
+
+
+_HEADS: dict[str, Head] = {
+    "causal-lm": "lm",
+    "masked-lm": "mlm",
+    "classification": "classifier",
+}
 
 
 class _Section(BaseModel):
@@ -206,28 +213,84 @@ class ModelSection(_Section):
     mlp: Literal["gelu", "swiglu"] = "gelu"
     use_bias: bool = True
     tie_embeddings: bool = True
+    norm_position: Literal["pre", "post"] = "pre"
+    """Norms before attention and MLP (GPT-2), or behind them and the embeddings (BERT)."""
+    type_vocab_size: Annotated[int, Field(ge=0)] = 0
+    """Rows of a token type embedding; BERT has 2, of which packed documents use the first."""
+    classes: Annotated[int, Field(ge=0)] = 0
+    """Classes of the task classification."""
+    base_model: str | None = None
+    """Directory of a pushed model whose weights training starts from; None means random ones."""
 
 
 class TrainSection(_Section):
     """Training."""
 
-    task: Literal["causal-lm", "masked-lm"] = "causal-lm"
+    task: Literal["causal-lm", "masked-lm", "classification"] = "causal-lm"
     strategy: Literal["default", "mirrored", "multi_worker", "tpu"] = "default"
     """The tf.distribute strategy."""
-    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """mixed_*: 16-bit products, float32 weights; bfloat16: weights and moments are 16-bit too."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Rate after the embeddings, on attention probabilities, and after attention and MLP."""
+    rematerialize: bool = False
+    """Keep only each layer's input for the backward pass and compute the rest again."""
     global_batch_size: PositiveInt = 16
     """Rows a step, over all replicas."""
     epochs: Annotated[float, Field(gt=0, le=1000)] = 1.0
     max_steps: PositiveInt | None = None
     """Stop after this many steps even if `epochs` asks for more."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
-    """The peak, after warm-up; a cosine takes it to a tenth."""
+    """The peak, after warm-up."""
     warmup_fraction: Fraction = 0.05
+    schedule: Literal["cosine", "linear", "wsd"] = "cosine"
+    """After the warm-up: a cosine or a line down, or stable and then a line down (wsd)."""
+    decay_fraction: Fraction = 0.1
+    """Share of the steps in which wsd decays."""
+    final_learning_rate_fraction: Fraction = 0.1
+    """Share of the peak at the last step."""
+    beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """AdamW's decay of the second moment."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Of matrices, embeddings included; biases and norms are spared."""
+    z_loss: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the squared log-partition in the loss; PaLM's is 1e-4."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are scaled to at most this global norm."""
     jit_compile: bool = True
     """Compile the forward and backward pass with XLA."""
+    accumulation_steps: PositiveInt = 1
+    """Micro-batches a step: less memory, the same update."""
+    resume_from: str | None = None
+    """Checkpoints of another training to go on from (a directory that holds step-<n>)."""
+    on_spike: Literal["off", "warn", "rewind"] = "off"
+    """At a loss spike: nothing; say so; or go back to a checkpoint and leave out the rows since."""
+    spike_deviations: Annotated[float, Field(gt=0)] = 8.0
+    """How many standard deviations above the last 64 steps' losses is a spike."""
+    rewind_steps: PositiveInt = 100
+    """With on_spike = "rewind", every so many steps there is a checkpoint to go back to."""
+
+    # From here on: how it is carried out. A change of these does not train anew.
+    checkpoint_steps: PositiveInt | None = None
+    """Save every so many steps; None goes by the clock."""
+    checkpoint_seconds: Annotated[float, Field(gt=0)] | None = None
+    """Save every so many seconds; None takes the optimal interval for mtbf_hours (Daly 2006)."""
+    mtbf_hours: Annotated[float, Field(gt=0)] = 6.0
+    """Mean time between failures of the whole run: preemptions, crashes, maintenance."""
+    keep_checkpoints: PositiveInt = 2
+    """The newest so many stay."""
+    keep_checkpoint_every_steps: PositiveInt | None = None
+    """Those of every so many steps stay, too."""
+    keep_best_checkpoint: bool = True
+    """The one of the lowest held-out loss stays, too (with evaluate_steps)."""
+    evaluate_steps: PositiveInt | None = None
+    """Held-out loss every so many steps; None for before and after only."""
+    log_steps: PositiveInt = 10
+    """Scalars for TensorBoard and metrics.jsonl every so many steps."""
+    detail_steps: PositiveInt | None = 500
+    """Distributions and attention maps every so many steps."""
+    profile_steps: tuple[PositiveInt, PositiveInt] | None = None
+    """First and last step to profile for TensorBoard."""
 
 
 class CostSection(_Section):
@@ -390,6 +453,10 @@ class Config(_Section):
             mlp=model.mlp,
             tie_embeddings=model.tie_embeddings,
             causal=self.train.task == "causal-lm",
+            norm_position=model.norm_position,
+            type_vocab_size=model.type_vocab_size,
+            head=_HEADS[self.train.task],
+            classes=model.classes,
         )
 
     @property

@@ -27,6 +27,8 @@ from components.ingest.component import CorpusExampleGen
 from components.ingest.readers import ReadSettings
 from components.ledger.component import Calibrator, TokenLedger
 from components.ledger.estimate import peak_of
+from components.ledger.meter import BudgetMeter
+from components.ledger.money import SECONDS_PER_HOUR
 from components.ledger.settings import (
     CPU_CHIP,
     DEFAULT_MFU,
@@ -45,6 +47,7 @@ from components.tokenize.existing import check_existing_model, read_model
 from components.tokenize.sampling import SamplingSettings
 from components.tokenize.training import TokenizerSettings, check_user_symbols
 from components.train.component import Trainer
+from components.train.options import RunOptions
 from components.train.run import TrainingJob
 from components.validate.component import AnomalyGate, DocumentStatisticsGen, GateSettings
 from components.validate.history import resolve_previous
@@ -130,6 +133,7 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
         transform.outputs["transform_graph"],
         tokenizer.outputs["tokenizer"],
         training_job(config),
+        training_directory(config),
     )
     trainer.add_upstream_node(ledger)
 
@@ -296,14 +300,67 @@ def training_job(config: Config) -> TrainingJob:
             "warmup_fraction": train.warmup_fraction,
             "weight_decay": train.weight_decay,
             "clip_norm": train.clip_norm,
+            "schedule": train.schedule,
+            "decay_fraction": train.decay_fraction,
+            "final_learning_rate_fraction": train.final_learning_rate_fraction,
+            "beta_2": train.beta_2,
+            "z_loss": train.z_loss,
             "jit_compile": train.jit_compile,
             "seed": config.run.seed,
+            "accumulation_steps": train.accumulation_steps,
+            "on_spike": train.on_spike,
+            "spike_deviations": train.spike_deviations,
+            "rewind_steps": train.rewind_steps,
         },
         strategy=train.strategy,
         precision=train.precision,
         global_batch_size=train.global_batch_size,
         epochs=train.epochs,
         max_steps=train.max_steps,
+        dropout=train.dropout,
+        rematerialize=train.rematerialize,
+        base_model=config.model.base_model,
+        resume_from=os.path.abspath(train.resume_from) if train.resume_from else None,
+    )
+
+
+def training_directory(config: Config) -> str:
+    """Where checkpoints are, from run to run."""
+    return absolute(os.path.join(config.output_dir, "training"))
+
+
+def run_options(config: Config, fresh: bool) -> RunOptions:
+    """How the train step is carried out: what may change without training anew.
+
+    Args:
+        config: The resolved configuration.
+        fresh: Start over, whatever checkpoints there are.
+    """
+    train, budget, ledger = config.train, config.budget, ledger_settings(config)
+    peak, price = ledger.peak_flops_per_second_per_chip, ledger.price.usd_per_chip_hour
+    meter = BudgetMeter(
+        price_usd_per_chip_hour=price,
+        chips=ledger.chips,
+        max_usd=budget.max_usd,
+        max_hours=budget.max_hours,
+        on_overrun=budget.on_overrun,
+    )
+    return RunOptions(
+        checkpoint_steps=train.checkpoint_steps,
+        checkpoint_seconds=train.checkpoint_seconds,
+        mtbf_hours=train.mtbf_hours,
+        keep_checkpoints=train.keep_checkpoints,
+        keep_checkpoint_every_steps=train.keep_checkpoint_every_steps,
+        keep_best_checkpoint=train.keep_best_checkpoint,
+        evaluate_steps=train.evaluate_steps,
+        log_steps=train.log_steps,
+        detail_steps=train.detail_steps,
+        profile_steps=train.profile_steps,
+        fresh=fresh,
+        peak_flops_per_second=None if peak is None else peak * ledger.chips,
+        measure_peak=peak is None,
+        usd_per_second=price * ledger.chips / SECONDS_PER_HOUR,
+        budget=meter.to_json(),
     )
 
 

@@ -46,7 +46,9 @@ def launch(config: Config, started: datetime.datetime, use_cache: bool, debug: b
         _explain(screen, error, log_path, debug)
     except Exception as error:
         # TFX and Beam raise anything; the log has it whole, the user gets the sentence.
-        _explain(screen, error.__cause__ or error, log_path, debug)
+        cause = error.__cause__ or error
+        _explain(screen, cause, log_path, debug)
+        return getattr(cause, "exit_code", EXIT_FAILED)
     return EXIT_FAILED
 
 

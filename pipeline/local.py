@@ -16,7 +16,7 @@ from tfx.orchestration.portable import launcher
 from components import progress
 from pipeline.config import Config
 from pipeline.config_loader import dump_config
-from pipeline.dag import create_components
+from pipeline.dag import create_components, run_options, training_directory
 from pipeline.metadata import StepRecord, open_store, record_config, step_record
 from pipeline.screen import Screen
 from pipeline.sole_run import sole_run
@@ -85,7 +85,8 @@ def run_local(
             screen.step_finished(node_id, summarise_step(node_id, record), record.cached)
 
     with sole_run(output_dir), _observed(started, finished, screen):
-        progress.set_listener(screen.step_progress)
+        run_options(config, fresh=not use_cache).write(training_directory(config))
+        progress.set_listener(screen.step_progress, screen.note)
         try:
             local_dag_runner.LocalDagRunner().run(pipeline)
         finally:

@@ -16,10 +16,11 @@ from components.ledger.machine import measure_matmul_flops_per_second
 from components.model_shape import ModelShape
 from components.pack.rows import PackedSplit
 from components.timing import vcpus
-from components.train.loop import Trainer, TrainSettings, make_strategy
-from components.train.models.decoder import Decoder
+from components.train.loop import Trainer, TrainSettings
+from components.train.models import build_model
 from components.train.plan import Mixture, plan_steps
 from components.train.run import TrainingJob
+from components.train.strategy import make_strategy
 
 CALIBRATION_NAME = "calibration.json"
 
@@ -62,6 +63,12 @@ def calibrate(job: TrainingJob, rows_uri: str, on_cpu: bool) -> dict[str, Any]:
             'cost.mfu = "measured" times training on this machine, which has no accelerator.',
             "Give cost.mfu as a number, or run where the chip is.",
         )
+    if job.strategy == "multi_worker":
+        raise TokenmillError(
+            'cost.mfu = "measured" times training in one process, not with train.strategy = '
+            '"multi_worker".',
+            "Give cost.mfu as a number.",
+        )
     started = time.perf_counter()
     shape, settings = ModelShape(**job.shape), TrainSettings(**job.settings)
     batch = job.global_batch_size
@@ -72,7 +79,7 @@ def calibrate(job: TrainingJob, rows_uri: str, on_cpu: bool) -> dict[str, Any]:
     measured = time.perf_counter()
     strategy = make_strategy(job.strategy)
     with strategy.scope():
-        model = Decoder(shape, settings.seed, job.precision)
+        model = build_model(shape, settings.seed, job.precision, job.dropout, job.rematerialize)
     available = Mixture.of(train.manifest).rows_available
     plan = plan_steps(train.rows, batch, 1000.0, steps + 1, available)
     if plan.steps < 2:
@@ -80,12 +87,12 @@ def calibrate(job: TrainingJob, rows_uri: str, on_cpu: bool) -> dict[str, Any]:
             f"{train.rows} rows are too few for two steps of {batch}: nothing to measure.",
             "Lower train.global_batch_size, or give cost.mfu as a number.",
         )
-    trainer = Trainer(strategy, model, settings, plan)
+    trainer = Trainer(strategy, model, settings, plan, job.precision)
     built = time.perf_counter()
     record = trainer.fit(train, held_out)
     seconds = record.seconds
     steady = seconds.get("steps", 0.0) + seconds.get("input", 0.0)
-    rate = (plan.steps - 1) * batch * train.sequence_length / steady
+    rate = record.steady_slots / steady
     # The first evaluation compiles, the second does not.
     evaluate_batch = seconds["evaluate_after"] / -(-held_out.rows // batch)
     achieved = rate * flops_per_token(shape).training
@@ -95,7 +102,7 @@ def calibrate(job: TrainingJob, rows_uri: str, on_cpu: bool) -> dict[str, Any]:
         # A machine under load may have done better in training than in the short measurement.
         "peak_flops_per_second": None if peak is None else max(peak, achieved),
         "steps": plan.steps - 1,
-        "step_seconds": steady / (plan.steps - 1),
+        "step_seconds": batch * train.sequence_length / rate,
         "build_seconds": built - measured,
         "compile_seconds": seconds["compile"],
         "evaluate_batch_seconds": evaluate_batch,
