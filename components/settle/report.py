@@ -110,6 +110,7 @@ def _comparable(ledger: Mapping[str, Any], telemetry: Mapping[str, Any]) -> dict
     """
     seconds = {k: v for k, v in telemetry["seconds"].items() if k != _TOTAL}
     steady = _steady_seconds(telemetry)
+    seconds.pop(_OTHER, None)  # what no phase has is counted anew, once
     in_steps = sum(seconds.pop(phase, 0.0) for phase in _STEP_PHASES)
     compiling = seconds.pop("compile", 0.0)
     phases = {"steps": steady, "compile": compiling + in_steps - steady, **seconds}

@@ -7,10 +7,12 @@ import pytest
 import tensorflow as tf
 
 from components.errors import TokenmillError
+from components.ledger.memory import estimate_memory
 from components.model_shape import ModelShape
 from components.pack.rows import Batch
 from components.train.models import build_model, loss_sums
 from components.train.models.base_model import load_base_model
+from components.train.models.layers import Dropout
 from components.train.optimizer import (
     OptimizerSettings,
     clip_mean_gradients,
@@ -124,6 +126,19 @@ def test_presets_count_the_published_parameters(preset, parts, published):
     if parts == "with pooler":  # the pooler instead of the masked-LM head
         counted -= shape.params_by_part()["head"] - shape.d_model * (shape.d_model + 1)
     assert counted == published
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_saves_a_third_of_bert_large(precision):
+    """Weights, with the 16-bit copy, and activations by the ledger's table, 8 rows a device."""
+
+    def held(kind):
+        parts = estimate_memory(
+            load_config("bert-large").shape(), batch_per_device=8, precision=kind
+        )
+        return parts.weights + parts.compute_copy + parts.activations
+
+    assert held(precision) <= 0.7 * held("float32")
 
 
 @pytest.mark.slow
@@ -274,8 +289,6 @@ def test_dropout_is_a_function_of_seed_and_step(kind):
 
 
 def test_dropout_keeps_the_mean_and_drops_its_share():
-    from components.train.models.layers import Dropout
-
     dropout = Dropout(0.25, tf.constant([1, 2]))
     first = dropout.drop(tf.ones([200, 200]), dropout.next_seed()).numpy()
     second = dropout.drop(tf.ones([200, 200]), dropout.next_seed()).numpy()
