@@ -14,6 +14,7 @@ from components.train.export import export_model
 from components.train.loop import LossSums, Trainer, TrainingRecord, TrainSettings, make_strategy
 from components.train.models.decoder import Decoder
 from components.train.plan import plan_steps
+from components.train.weights import Weights
 
 TELEMETRY_NAME = "telemetry.json"
 
@@ -29,6 +30,7 @@ class TrainingJob:
     global_batch_size: int
     epochs: float
     max_steps: int | None
+    weights: Weights = "float32"
 
     def to_json(self) -> str:
         """The same settings give the same text."""
@@ -55,7 +57,7 @@ def train_and_export(
     built = time.perf_counter()
     record = trainer.fit(train, held_out)
     fitted = time.perf_counter()
-    export_model(model, transform_graph_uri, tokenizer_path, model_directory)
+    export_model(model, transform_graph_uri, tokenizer_path, model_directory, job.weights)
     record.seconds["build"] = built - started
     record.seconds["export"] = time.perf_counter() - fitted
     record.seconds["total"] = time.perf_counter() - started
