@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 
-_SAMPLES = {
+_SAMPLES: dict[str, list] = {
     "text": ["Some text to read.", ""],
     "token_ids": [[4, 5, 6], [7, 0, 0]],
     "max_new_tokens": [4],

@@ -6,6 +6,7 @@ take token ids (int32 [batch, width], filled up with 0 at the right).
     score (also serving_default), score_ids: the log-likelihood of a text.
     generate, generate_ids: a continuation.
     embed, embed_ids: a vector.
+    logits_ids: the model itself, begin (2) and tokens -> logits; TF Lite is made of it.
     evaluate: `examples` (serialised tf.Examples with a `text` feature) -> what score gives.
 
 Every answer counts its tokens. docs/serving.md describes inputs, outputs and errors.
@@ -106,6 +107,10 @@ class ExportedModel(tf.Module):
         def embed_ids(token_ids):
             return served.embed(self._unpadded(token_ids))
 
+        @tf.function(input_signature=[ids_spec])
+        def logits_ids(token_ids):
+            return {"logits": served.logits(token_ids)}
+
         @tf.function(input_signature=[text_spec, *options])
         def generate(
             text,
@@ -155,6 +160,7 @@ class ExportedModel(tf.Module):
             "generate_ids": generate_ids,
             "embed": embed,
             "embed_ids": embed_ids,
+            "logits_ids": logits_ids,
             "evaluate": evaluate,
         }
 

@@ -81,6 +81,12 @@ class ServedDecoder(tf.Module):
             "token_count": tf.cast(ids.row_lengths(), tf.int32) + 1,
         }
 
+    def logits(self, token_ids: tf.Tensor) -> tf.Tensor:
+        """int32 [batch, width] of begin and tokens -> float32 [batch, width, vocabulary]."""
+        with self._weights_in_use():
+            hidden, _ = prefill(self._decoder(), token_ids)
+            return self._decoder().logits(hidden)
+
     def embed(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
         """The mean of the last layer's output over each text's begin and tokens.
 
@@ -220,7 +226,7 @@ def _continue(model, prompt, starts, limits, sampling: Sampling, context_length:
         stopped |= active & (token == EOS_ID)
         written = active & ~stopped
         token = tf.where(written, token, PAD_ID)
-        tokens = tf.tensor_scatter_nd_update(tokens, [[step]], token[None])
+        tokens = tf.where(tf.range(steps)[:, None] == step, token[None], tokens)
         return tokens, counts + tf.cast(written, tf.int32), stopped, token
 
     def open_ended(step, tokens, counts, stopped, token, caches):

@@ -37,7 +37,8 @@ def outcome(due, done, status=200, tokens=10):
 
 def settings(**change):
     options = {"url": "http://x", "model": "m", "signature": "score", "texts": ("a",),
-               "options": {}, "rate_per_second": 1.0, "duration_seconds": 1.0, "seed": 0}  # fmt: skip
+               "options": {}, "rate_per_second": 1.0, "duration_seconds": 1.0,
+               "seed": 0}  # fmt: skip
     return LoadSettings(**{**options, **change})
 
 

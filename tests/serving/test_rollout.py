@@ -109,7 +109,7 @@ def test_two_real_versions_under_load_and_an_automatic_rollback(versions, tmp_pa
         users = [f"user-{i}" for i in range(250)]
         expected = [2 if user_share(user, "1-2") < 0.5 else 1 for user in users]
         assert [version_of(user) for user in users] == expected
-        assert [version_of(user) for user in users] == expected
+        assert [version_of(user) for user in users[:20]] == expected[:20]
         assert version_of(None) == 1
         for label, version in (("stable", "1"), ("canary", "2")):
             path = f"/v1/models/default/labels/{label}:predict"
@@ -119,7 +119,7 @@ def test_two_real_versions_under_load_and_an_automatic_rollback(versions, tmp_pa
         fine = invoke(*watch, "--p99-ms", 60_000, "--max-error-rate", 0.01)
         assert fine.exit_code == 0, fine.output
         report = json.loads(fine.output)
-        assert report["arms"]["canary"]["requests"] == 2 * expected.count(2) + 1
+        assert report["arms"]["canary"]["requests"] == (expected + expected[:20]).count(2) + 1
         assert report["canary_less_stable"]["tokens"]["verdict"] == "undecided"
         breach = invoke(*watch, "--p99-ms", 0.001)
         assert breach.exit_code == 1
