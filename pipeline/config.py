@@ -8,11 +8,18 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from components.model_shape import ModelShape
+from components.model_shape import Head, ModelShape
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Threshold = Annotated[float, Field(ge=0.0)] | Literal["off"] | None
+
+
+_HEADS: dict[str, Head] = {
+    "causal-lm": "lm",
+    "masked-lm": "mlm",
+    "classification": "classifier",
+}
 
 
 class _Section(BaseModel):
@@ -173,24 +180,48 @@ class ModelSection(_Section):
     mlp: Literal["gelu", "swiglu"] = "gelu"
     use_bias: bool = True
     tie_embeddings: bool = True
+    norm_position: Literal["pre", "post"] = "pre"
+    """Norms before attention and MLP (GPT-2), or behind them and the embeddings (BERT)."""
+    type_vocab_size: Annotated[int, Field(ge=0)] = 0
+    """Rows of a token type embedding; BERT has 2, of which packed documents use the first."""
+    classes: Annotated[int, Field(ge=0)] = 0
+    """Classes of the task classification."""
+    base_model: str | None = None
+    """Directory of a pushed model whose weights training starts from; None means random ones."""
 
 
 class TrainSection(_Section):
     """Training."""
 
-    task: Literal["causal-lm", "masked-lm"] = "causal-lm"
+    task: Literal["causal-lm", "masked-lm", "classification"] = "causal-lm"
     strategy: Literal["default", "mirrored", "multi_worker", "tpu"] = "default"
     """The tf.distribute strategy."""
-    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """mixed_*: 16-bit products, float32 weights; bfloat16: weights and moments are 16-bit too."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Rate after the embeddings, on attention probabilities, and after attention and MLP."""
+    rematerialize: bool = False
+    """Keep only each layer's input for the backward pass and compute the rest again."""
     global_batch_size: PositiveInt = 16
     """Rows a step, over all replicas."""
     epochs: Annotated[float, Field(gt=0, le=1000)] = 1.0
     max_steps: PositiveInt | None = None
     """Stop after this many steps even if `epochs` asks for more."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
-    """The peak, after warm-up; a cosine takes it to a tenth."""
+    """The peak, after warm-up."""
     warmup_fraction: Fraction = 0.05
+    schedule: Literal["cosine", "linear", "wsd"] = "cosine"
+    """After the warm-up: a cosine or a line down, or stable and then a line down (wsd)."""
+    decay_fraction: Fraction = 0.1
+    """Share of the steps in which wsd decays."""
+    final_learning_rate_fraction: Fraction = 0.1
+    """Share of the peak at the last step."""
+    beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """AdamW's decay of the second moment."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Of matrices, embeddings included; biases and norms are spared."""
+    z_loss: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the squared log-partition in the loss; PaLM's is 1e-4."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are scaled to at most this global norm."""
     jit_compile: bool = True
@@ -286,6 +317,10 @@ class Config(_Section):
             mlp=model.mlp,
             tie_embeddings=model.tie_embeddings,
             causal=self.train.task == "causal-lm",
+            norm_position=model.norm_position,
+            type_vocab_size=model.type_vocab_size,
+            head=_HEADS[self.train.task],
+            classes=model.classes,
         )
 
     @property

@@ -215,6 +215,11 @@ def training_job(config: Config) -> TrainingJob:
             "warmup_fraction": train.warmup_fraction,
             "weight_decay": train.weight_decay,
             "clip_norm": train.clip_norm,
+            "schedule": train.schedule,
+            "decay_fraction": train.decay_fraction,
+            "final_learning_rate_fraction": train.final_learning_rate_fraction,
+            "beta_2": train.beta_2,
+            "z_loss": train.z_loss,
             "jit_compile": train.jit_compile,
             "seed": config.run.seed,
         },
@@ -224,6 +229,9 @@ def training_job(config: Config) -> TrainingJob:
         epochs=train.epochs,
         max_steps=train.max_steps,
         weights=config.push.weights,
+        dropout=train.dropout,
+        rematerialize=train.rematerialize,
+        base_model=config.model.base_model,
     )
 
 

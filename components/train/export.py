@@ -6,6 +6,7 @@ take token ids (int32 [batch, width], filled up with 0 at the right).
     score (also serving_default), score_ids: the log-likelihood of a text.
     generate, generate_ids: a continuation.
     embed, embed_ids: a vector.
+    classify, classify_ids: a class, where the model was trained so; it has no score or evaluate.
     logits_ids: the model itself, begin (2) and tokens -> logits; TF Lite is made of it.
     evaluate: `examples` (serialised tf.Examples with a `text` feature) -> what score gives.
 
@@ -22,7 +23,7 @@ import tensorflow_transform as tft
 from components.documents import write_json
 from components.tokenize.preprocessing import load_tokenizer
 from components.tokenize.training import PAD_ID
-from components.train.models.decoder import Decoder
+from components.train.models import Decoder, Encoder
 from components.train.sampling import Sampling, require
 from components.train.served_model import ServedDecoder
 from components.train.warmup import write_warmup_requests
@@ -45,14 +46,18 @@ class ExportedModel(tf.Module):
     """`ServedDecoder` behind named signatures.
 
     Args:
-        model: The trained decoder.
+        model: The trained decoder or encoder.
         transform_graph_uri: Transform's output; its graph turns raw text into ids.
         tokenizer_path: The SentencePiece model, for turning ids back into text.
         weights: How the weights are stored.
     """
 
     def __init__(
-        self, model: Decoder, transform_graph_uri: str, tokenizer_path: str, weights: Weights
+        self,
+        model: Decoder | Encoder,
+        transform_graph_uri: str,
+        tokenizer_path: str,
+        weights: Weights,
     ):
         super().__init__()
         transform_output = tft.TFTransformOutput(transform_graph_uri)
@@ -152,17 +157,34 @@ class ExportedModel(tf.Module):
             text = tf.io.parse_example(examples, features)["text"]
             return self._score(text, self._tokenize(text))
 
-        return {
+        @tf.function(input_signature=[text_spec])
+        def classify(text):
+            return served.classify(served.token_ids(text))
+
+        @tf.function(input_signature=[ids_spec])
+        def classify_ids(token_ids):
+            return served.classify(self._unpadded(token_ids))
+
+        if served.classifies:
+            return {
+                "serving_default": classify,
+                "classify": classify,
+                "classify_ids": classify_ids,
+                "embed": embed,
+                "embed_ids": embed_ids,
+            }
+        functions = {
             "serving_default": score,
             "score": score,
             "score_ids": score_ids,
-            "generate": generate,
-            "generate_ids": generate_ids,
             "embed": embed,
             "embed_ids": embed_ids,
             "logits_ids": logits_ids,
             "evaluate": evaluate,
         }
+        if served.causal:  # an encoder continues nothing
+            functions |= {"generate": generate, "generate_ids": generate_ids}
+        return functions
 
     def _unpadded(self, token_ids: tf.Tensor) -> tf.RaggedTensor:
         vocabulary = self.served.vocab_size
@@ -193,7 +215,7 @@ def _generate(served: ServedDecoder, ids: tf.RaggedTensor, options: tuple) -> di
 
 
 def export_model(
-    model: Decoder,
+    model: Decoder | Encoder,
     transform_graph_uri: str,
     tokenizer_path: str,
     directory: str,
@@ -205,7 +227,8 @@ def export_model(
     are stored) and the warm-up requests that TensorFlow Serving replays.
     """
     exported = ExportedModel(model, transform_graph_uri, tokenizer_path, weights)
-    tf.saved_model.save(exported, directory, signatures=exported.signatures())
+    signatures = exported.signatures()
+    tf.saved_model.save(exported, directory, signatures=signatures)
     extra = os.path.join(directory, "assets.extra")
     tf.io.gfile.makedirs(extra)
     tf.io.gfile.copy(tokenizer_path, os.path.join(extra, "tokenizer.model"), overwrite=True)
@@ -215,4 +238,4 @@ def export_model(
         "weights": weights,
     }
     write_json(os.path.join(extra, DESCRIPTION_NAME), description)
-    write_warmup_requests(extra, model.shape_config.sequence_length)
+    write_warmup_requests(extra, exported.served.context_length, set(signatures))

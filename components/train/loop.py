@@ -6,32 +6,32 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import keras
 import tensorflow as tf
 
 from components import progress
 from components.errors import TokenmillError
 from components.pack.rows import Batch, PackedSplit
 from components.train.data import evaluation_batches, training_batches
-from components.train.models.decoder import Decoder
+from components.train.models import dropout_seed, loss_sums
+from components.train.models.trunk import Trunk
+from components.train.optimizer import (
+    OptimizerSettings,
+    clip_mean_gradients,
+    make_optimizer,
+    scale_loss,
+)
 from components.train.plan import StepPlan
 
-# The cosine ends at this share of the peak learning rate (Hoffmann et al. 2022).
-_FINAL_LEARNING_RATE = 0.1
-_ADAM_BETA_2 = 0.95
 _LOSS_POINTS = 200
 
 
-@dataclass(frozen=True)
-class TrainSettings:
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(OptimizerSettings):
     """The [train] section's part of the loop; units as there."""
 
-    learning_rate: float
-    warmup_fraction: float
-    weight_decay: float
-    clip_norm: float
     jit_compile: bool
     seed: int
+    z_loss: float = 0.0
 
 
 class LossSums(NamedTuple):
@@ -73,29 +73,10 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
-def make_optimizer(settings: TrainSettings, steps: int) -> keras.optimizers.Optimizer:
-    """AdamW with decoupled decay (Loshchilov and Hutter 2019), warm-up and cosine."""
-    warmup_steps = max(1, round(settings.warmup_fraction * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=settings.learning_rate / warmup_steps,  # 0 would waste a step
-        warmup_target=settings.learning_rate,
-        warmup_steps=warmup_steps,
-        decay_steps=max(1, steps - warmup_steps),
-        alpha=_FINAL_LEARNING_RATE,
-    )
-    optimizer = keras.optimizers.AdamW(
-        schedule, weight_decay=settings.weight_decay, beta_2=_ADAM_BETA_2
-    )
-    # Decay pulls weights of matrices towards 0; biases and norm scales have no reason to go there.
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "scale"])
-    return optimizer
-
-
-def nll_and_weight(model: Decoder, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+def nll_and_weight(model: Trunk, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
     """Summed negative log-likelihood in nats and summed weight of a batch, float32 scalars."""
-    logits = model(batch.inputs, batch.segment_ids, batch.positions)
-    nll = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=batch.targets, logits=logits)
-    return tf.reduce_sum(nll * batch.loss_weights), tf.reduce_sum(batch.loss_weights)
+    sums = loss_sums(model, batch)
+    return sums.nll, sums.weight
 
 
 class Trainer:
@@ -106,18 +87,23 @@ class Trainer:
         model: Built under the strategy's scope.
         settings: Optimiser and seed.
         plan: Steps and batch size.
+        precision: The model's dtype policy.
     """
 
     def __init__(
         self,
         strategy: tf.distribute.Strategy,
-        model: Decoder,
+        model: Trunk,
         settings: TrainSettings,
         plan: StepPlan,
+        precision: str = "float32",
     ):
         self._strategy, self._model, self._settings, self._plan = strategy, model, settings, plan
         with strategy.scope():
-            self._optimizer = make_optimizer(settings, plan.steps)
+            slots = plan.global_batch_size * model.shape_config.sequence_length
+            self._optimizer = make_optimizer(
+                settings, plan.steps, precision, slots // strategy.num_replicas_in_sync
+            )
             self._optimizer.build(model.trainable_variables)
         self._train_step = self._make_train_step()
         self._eval_step = self._make_eval_step()
@@ -128,24 +114,25 @@ class Trainer:
 
         # XLA compiles what has no collectives in it; the sums over replicas stay outside.
         @tf.function(jit_compile=settings.jit_compile)
-        def gradients_of_sum(batch: Batch):
+        def gradients_of_sum(batch: Batch, seed):
             with tf.GradientTape() as tape:
-                nll, weight = nll_and_weight(model, batch)
-            gradients = tape.gradient(nll, model.trainable_variables)
-            return nll, weight, [tf.convert_to_tensor(g) for g in gradients]
+                sums = loss_sums(model, batch, seed, settings.z_loss)
+                scaled = scale_loss(optimizer, sums.objective)
+            gradients = tape.gradient(scaled, model.trainable_variables)
+            return sums.nll, sums.weight, [tf.convert_to_tensor(g) for g in gradients]
 
         def replica_step(batch: Batch):
-            nll, weight, gradients = gradients_of_sum(batch)
             context = tf.distribute.get_replica_context()
+            seed = dropout_seed(
+                settings.seed, optimizer.iterations, context.replica_id_in_sync_group
+            )
+            nll, weight, gradients = gradients_of_sum(batch, seed)
             if strategy.num_replicas_in_sync > 1:
                 nll, weight, gradients = context.all_reduce(
                     tf.distribute.ReduceOp.SUM, [nll, weight, gradients]
                 )
             # The mean over all targets of the global batch, wherever they lie.
-            scale = 1.0 / tf.maximum(weight, 1.0)
-            gradients, norm = tf.clip_by_global_norm(
-                [g * scale for g in gradients], settings.clip_norm
-            )
+            gradients, norm = clip_mean_gradients(optimizer, gradients, weight, settings.clip_norm)
             # Keras adds up gradients over the replicas, but these are the same on each.
             gradients = [g / strategy.num_replicas_in_sync for g in gradients]
             optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))

@@ -12,7 +12,8 @@ from components.model_shape import ModelShape
 from components.pack.rows import PackedSplit
 from components.train.export import export_model
 from components.train.loop import LossSums, Trainer, TrainingRecord, TrainSettings, make_strategy
-from components.train.models.decoder import Decoder
+from components.train.models import build_model
+from components.train.models.base_model import load_base_model
 from components.train.plan import plan_steps
 from components.train.weights import Weights
 
@@ -31,6 +32,9 @@ class TrainingJob:
     epochs: float
     max_steps: int | None
     weights: Weights = "float32"
+    dropout: float = 0.0
+    rematerialize: bool = False
+    base_model: str | None = None
 
     def to_json(self) -> str:
         """The same settings give the same text."""
@@ -52,8 +56,10 @@ def train_and_export(
     plan = plan_steps(train.rows, job.global_batch_size, job.epochs, job.max_steps)
     strategy = make_strategy(job.strategy)
     with strategy.scope():
-        model = Decoder(shape, settings.seed, job.precision)
-    trainer = Trainer(strategy, model, settings, plan)
+        model = build_model(shape, settings.seed, job.precision, job.dropout, job.rematerialize)
+        if job.base_model is not None:
+            load_base_model(model, job.base_model, tokenizer_path)
+    trainer = Trainer(strategy, model, settings, plan, job.precision)
     built = time.perf_counter()
     record = trainer.fit(train, held_out)
     fitted = time.perf_counter()

@@ -17,7 +17,7 @@ WARMUP_NAME = "tf_serving_warmup_requests"
 _TEXT = "A few words to begin with. "
 
 
-def write_warmup_requests(directory: str, context_length: int) -> None:
+def write_warmup_requests(directory: str, context_length: int, signatures: set[str]) -> None:
     """Writes one record for each signature and size that users ask for."""
     records = (
         prediction_log_pb2.PredictionLog(
@@ -26,6 +26,7 @@ def write_warmup_requests(directory: str, context_length: int) -> None:
             )
         ).SerializeToString(deterministic=True)
         for signature, inputs in _requests(context_length)
+        if signature in signatures
     )
     write_tfrecords(os.path.join(directory, WARMUP_NAME), records, gzip=False)
 
@@ -47,11 +48,11 @@ def _requests(context_length: int) -> Iterator[tuple[str, dict[str, tf.Tensor]]]
     several = [_TEXT, _TEXT * 10, ""]
     ids = tf.constant([[4, 5, 6]], tf.int32)
     for texts in ([_TEXT], several):
-        for signature in ("serving_default", "score", "embed"):
+        for signature in ("serving_default", "score", "embed", "classify"):
             yield signature, {"text": tf.constant(texts)}
     for texts, temperature in (([_TEXT], 0.0), (several, 1.0)):
         yield "generate", {"text": tf.constant(texts), **_options(new, temperature)}
-    for signature in ("score_ids", "embed_ids"):
+    for signature in ("score_ids", "embed_ids", "classify_ids"):
         yield signature, {"token_ids": ids}
     yield "generate_ids", {"token_ids": ids, **_options(new, 1.0)}
 

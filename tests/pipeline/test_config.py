@@ -21,8 +21,8 @@ def test_presets_are_whole_configurations(preset, params):
         assert config.shape().params_total == pytest.approx(params, rel=0.005)
 
 
-def test_there_are_three_presets():
-    assert preset_names() == ["bert-large", "demo", "gpt2-small"]
+def test_there_are_four_presets():
+    assert preset_names() == ["bert-base", "bert-large", "demo", "gpt2-small"]
 
 
 def test_config_is_frozen():

@@ -20,7 +20,7 @@ from components.pack.transforms import (
     pack_shard,
     write_manifest,
 )
-from components.train.loop import Trainer, TrainSettings, make_optimizer, nll_and_weight
+from components.train.loop import Trainer, TrainSettings, nll_and_weight
 from components.train.models.decoder import Decoder
 from components.train.plan import plan_steps
 
@@ -176,35 +176,6 @@ def test_compiled_training_follows_the_same_losses(trained, rows_uri):
 def test_a_run_that_diverges_stops_with_advice(rows_uri):
     with pytest.raises(TokenmillError, match=r"diverged.*step \d+ of 30.*learning_rate"):
         fit(rows_uri, learning_rate=1e30)
-
-
-@pytest.mark.parametrize(("steps", "fraction", "warmup"), [(100, 0.1, 10), (100, 0.0, 1)])
-def test_the_learning_rate_warms_up_and_ends_at_a_tenth(steps, fraction, warmup):
-    settings = TrainSettings(**{**SETTINGS.__dict__, "warmup_fraction": fraction})
-    optimizer = make_optimizer(settings, steps)
-    rates = []
-    for step in range(steps + 1):
-        optimizer.iterations.assign(step)
-        rates.append(float(optimizer.learning_rate))
-    peak = settings.learning_rate
-    assert max(rates) == rates[warmup] == pytest.approx(peak)
-    assert rates[: warmup + 1] == sorted(rates[: warmup + 1])
-    assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
-    assert rates[steps] == pytest.approx(0.1 * peak)
-
-
-def test_weight_decay_spares_biases_and_norms():
-    model = Decoder(SHAPE, 1)
-    for weight in model.trainable_variables:
-        weight.assign(np.ones(weight.shape))
-    optimizer = make_optimizer(SETTINGS, steps=100)
-    optimizer.build(model.trainable_variables)
-    optimizer.iterations.assign(10)  # the peak of the learning rate
-    optimizer.apply_gradients([(tf.zeros(w.shape), w) for w in model.trainable_variables])
-    decayed = 1.0 - SETTINGS.weight_decay * SETTINGS.learning_rate
-    for weight in model.trainable_variables:
-        expected = decayed if weight.ndim == 2 else 1.0
-        np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-6, err_msg=weight.path)
 
 
 # Devices can only be split before TensorFlow starts, so this runs in a process of its own. With

@@ -3,19 +3,19 @@
 The layers are the decoder's own; only how they are called differs. Every length may be unknown
 when the graph is built.
 
-Shape suffixes as in decoder.py, and S: slots of the cache, R: query heads for each key/value head.
+Shape suffixes as in layers.py, and S: slots of the cache.
 """
 
 from typing import Any, NamedTuple
 
 import tensorflow as tf
-from keras import ops
 
-from components.train.models.decoder import Decoder, rotate_by_position
+from components.train.models.decoder import Decoder
+from components.train.models.layers import Dropout, attend
 
 
 class LayerCache(NamedTuple):
-    """Keys and values of one layer, each [B, S, G, K]; keys are already rotated."""
+    """Keys and values of one layer, each [B, G, S, K]; keys are already rotated."""
 
     keys: Any
     values: Any
@@ -35,8 +35,8 @@ def prefill(decoder: Decoder, tokens_BT: Any) -> tuple[Any, list[LayerCache]]:
 def widen(caches: list[LayerCache], slots: Any) -> list[LayerCache]:
     """Adds empty slots at the right, up to `slots` of them (a scalar of int32)."""
 
-    def pad(x_BSGK):
-        return tf.pad(x_BSGK, [[0, 0], [0, slots - tf.shape(x_BSGK)[1]], [0, 0], [0, 0]])
+    def pad(x_BGSK):
+        return tf.pad(x_BGSK, [[0, 0], [0, 0], [0, slots - tf.shape(x_BGSK)[2]], [0, 0]])
 
     return [LayerCache(pad(c.keys), pad(c.values)) for c in caches]
 
@@ -48,62 +48,44 @@ def decode_step(
 
     Slot s of the cache is position s. A token attends to its own slot and those left of it.
     """
-    slots = tf.shape(caches[0].keys)[1]
+    slots = tf.shape(caches[0].keys)[2]
     mask_B1S = (tf.range(slots)[None] <= positions_B[:, None])[:, None]
     hidden_B1D, caches = _run(decoder, tokens_B[:, None], positions_B[:, None], mask_B1S, caches)
     return hidden_B1D[:, 0], caches
 
 
 def _run(decoder, tokens_BT, positions_BT, mask_BTS, caches):
-    x_BTD = decoder.token_embedding(tokens_BT)
-    if decoder.position_embedding is not None:
-        x_BTD = x_BTD + decoder.position_embedding(positions_BT)
+    x_ND = decoder.embed(tokens_BT, positions_BT, Dropout(0.0, None))
     new_caches = []
-    for i, (attention_norm, attention, mlp_norm, mlp) in enumerate(decoder.blocks):
-        q_BTHK, k_BTGK, v_BTGK = _heads(
-            decoder.shape_config, attention, attention_norm(x_BTD), positions_BT
-        )
+    for i, block in enumerate(decoder.blocks):
+        attention = block.attention
+        q_BHTK, k_BGTK, v_BGTK = attention.heads(block.attention_norm(x_ND), positions_BT)
         if caches is None:
-            cache = LayerCache(k_BTGK, v_BTGK)
+            cache = LayerCache(k_BGTK, v_BGTK)
         else:
-            cache = _write(caches[i], positions_BT[:, 0], k_BTGK[:, 0], v_BTGK[:, 0])
-        mixed = _attend(decoder.shape_config, q_BTHK, cache, mask_BTS)
-        x_BTD = x_BTD + attention.output_projection(mixed)
-        x_BTD = x_BTD + mlp(mlp_norm(x_BTD))
+            cache = _write(caches[i], positions_BT[:, 0], k_BGTK, v_BGTK)
+        x_ND = x_ND + attention.project(_attend(q_BHTK, cache, mask_BTS))
+        x_ND = x_ND + block.mlp(block.mlp_norm(x_ND))
         new_caches.append(cache)
-    return decoder.final_norm(x_BTD), new_caches
+    hidden = decoder.final_norm(x_ND)
+    return tf.reshape(hidden, [*tf.unstack(tf.shape(tokens_BT)), hidden.shape[-1]]), new_caches
 
 
-def _heads(shape, attention, x_BTD, positions_BT):
-    rows, length = tf.shape(x_BTD)[0], tf.shape(x_BTD)[1]
-
-    def split(x, heads):
-        return tf.reshape(x, [rows, length, heads, shape.head_dim])
-
-    q_BTHK = split(attention.query(x_BTD), shape.n_heads)
-    k_BTGK = split(attention.key(x_BTD), shape.kv_heads)
-    v_BTGK = split(attention.value(x_BTD), shape.kv_heads)
-    if shape.positions == "rope":
-        q_BTHK = rotate_by_position(q_BTHK, positions_BT)
-        k_BTGK = rotate_by_position(k_BTGK, positions_BT)
-    return q_BTHK, k_BTGK, v_BTGK
-
-
-def _write(cache, positions_B, k_BGK, v_BGK):
-    slots_B2 = tf.stack([tf.range(tf.shape(positions_B)[0]), positions_B], axis=1)
+def _write(cache, positions_B, k_BG1K, v_BG1K):
+    batch, groups = tf.shape(positions_B)[0], cache.keys.shape[1]
+    places = [tf.range(batch)[:, None], tf.range(groups)[None], positions_B[:, None]]
+    slots_BG3 = tf.stack([tf.broadcast_to(x, [batch, groups]) for x in places], axis=-1)
     return LayerCache(
-        tf.tensor_scatter_nd_update(cache.keys, slots_B2, k_BGK),
-        tf.tensor_scatter_nd_update(cache.values, slots_B2, v_BGK),
+        tf.tensor_scatter_nd_update(cache.keys, slots_BG3, k_BG1K[:, :, 0]),
+        tf.tensor_scatter_nd_update(cache.values, slots_BG3, v_BG1K[:, :, 0]),
     )
 
 
-def _attend(shape, q_BTHK, cache, mask_BTS):
-    """Grouped queries against the cache, without repeating it: -> [B, T, H * K]."""
-    rows, length = tf.shape(q_BTHK)[0], tf.shape(q_BTHK)[1]
-    repeats = shape.n_heads // shape.kv_heads
-    q_BTGRK = tf.reshape(q_BTHK, [rows, length, shape.kv_heads, repeats, shape.head_dim])
-    scores = ops.einsum("btgrk,bsgk->bgrts", q_BTGRK, cache.keys) / shape.head_dim**0.5
-    scores = ops.where(mask_BTS[:, None, None], ops.cast(scores, "float32"), -1e9)
-    weights = ops.cast(ops.softmax(scores, axis=-1), cache.values.dtype)
-    mixed = ops.einsum("bgrts,bsgk->btgrk", weights, cache.values)
-    return tf.reshape(mixed, [rows, length, shape.n_heads * shape.head_dim])
+def _attend(q_BHTK, cache, mask_BTS):
+    """Grouped queries against the cache, without repeating it: -> [B, H, T, K]."""
+    groups, width = cache.keys.shape[1], q_BHTK.shape[-1]
+    rows, heads, length = tf.shape(q_BHTK)[0], q_BHTK.shape[1], tf.shape(q_BHTK)[2]
+    # The query heads of a group lie beside each other; they become more rows of one product.
+    q = tf.reshape(q_BHTK, [rows, groups, heads // groups * length, width])
+    mask = tf.tile(mask_BTS[:, None], [1, 1, heads // groups, 1])
+    return tf.reshape(attend(q, cache.keys, cache.values, mask), [rows, heads, length, width])
