@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import json
 import logging
+import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import uvicorn
@@ -18,7 +19,6 @@ from serving.server.rest import make_app
 from serving.server.rpc import start_grpc
 from serving.server.service import Service
 from serving.server.settings import ServerSettings
-from serving.server.versions import list_versions
 
 _LOG = logging.getLogger("tokenmill.serve")
 _STANDARD_FIELDS = set(vars(logging.makeLogRecord({})))
@@ -57,6 +57,15 @@ def log_as_json() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
 
 
+class _Server(uvicorn.Server):
+    """Leaves signals to `serve`: uvicorn would raise them again, and the process die undrained."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Captures none."""
+        yield
+
+
 async def serve(
     settings: ServerSettings,
     started: Callable[[Ports], None],
@@ -80,7 +89,7 @@ async def serve(
         await service.versions.refresh()
         if not service.versions.ready:
             raise _no_model(service)
-        server = uvicorn.Server(
+        server = _Server(
             uvicorn.Config(
                 make_app(service),
                 log_config=None,
@@ -92,6 +101,11 @@ async def serve(
             )
         )
         background.append(asyncio.ensure_future(service.versions.watch()))
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(
+                    number, setattr, server, "should_exit", True
+                )
         if stop is not None:
             background.append(asyncio.ensure_future(_stop_when(stop, server)))
         ports = Ports(rest_socket.getsockname()[1], grpc_port)
@@ -187,16 +201,3 @@ class ServerThread:
     def _on_started(self, ports: Ports) -> None:
         self.ports = ports
         self._ready.set()
-
-
-def check_directory(model_dir: str) -> None:
-    """Fails early, before TensorFlow is imported.
-
-    Raises:
-        TokenmillError: There is no version in the directory.
-    """
-    if not list_versions(model_dir):
-        raise TokenmillError(
-            f"no pushed model in {model_dir}.",
-            "Run `tokenmill run` first, or name the base directory of numbered versions.",
-        )
