@@ -14,7 +14,9 @@ except ImportError:
     try:
         from tflite_runtime.interpreter import Interpreter
     except ImportError:
-        from tensorflow.lite import Interpreter
+        import tensorflow as tf
+
+        Interpreter = tf.lite.Interpreter
 
 directory, text = sys.argv[1:3]
 tokenizer = sentencepiece.SentencePieceProcessor(model_file=f"{directory}/tokenizer.model")
