@@ -365,6 +365,15 @@ class PushSection(_Section):
 
     directory: str | None = None
     """Base directory of numbered SavedModels; None means <output_dir>/serving_model."""
+    weights: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
+    """How the SavedModel stores weights: half precision halves it, int8 quarters it; the
+    arithmetic stays as it was. The Evaluator scores the model with these weights."""
+    infra_validator: Literal["process", "docker", "off"] = "process"
+    """What a model must pass before it is pushed: "process" calls every signature in a fresh
+    process with TensorFlow and tensorflow-text only; "docker" is TFX's InfraValidator with
+    TensorFlow Serving's image, besides."""
+    max_probe_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """The longest that loading the model and calling it may take before the push."""
 
 
 class StepResources(_Section):

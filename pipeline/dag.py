@@ -40,7 +40,8 @@ from components.ledger.settings import (
 )
 from components.pack.component import Packer
 from components.pack.transforms import PackSettings
-from components.push.component import AtomicPusher
+from components.push.component import AtomicPusher, ProbeSettings
+from components.push.infra import make_infra_validator
 from components.settle.component import CostReport
 from components.tokenize.component import TokenizerTrainer, TokenizingTransform
 from components.tokenize.existing import check_existing_model, read_model
@@ -164,17 +165,24 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
         calibration=measuring[0].outputs["calibration"] if measuring else None,
     )
 
-    # 10 push: a blessed model becomes a version to serve
+    # 10 push: a blessed model becomes a version to serve, if it can be loaded and called
+    infra_validator = (
+        make_infra_validator(trainer.outputs["model"])
+        if config.push.infra_validator == "docker"
+        else None
+    )
     pusher = AtomicPusher(
         trainer.outputs["model"],
         evaluator.outputs["blessing"],
         absolute(push_directory(config)),
+        ProbeSettings(config.push.infra_validator != "off", config.push.max_probe_seconds),
+        infra_validator.outputs["blessing"] if infra_validator is not None else None,
     ).with_id("Pusher")
 
     return [
         ingest, statistics_gen, schema_gen, validator, gate, curator, tokenizer, transform, packer,
         *measuring, ledger, trainer, *([baseline] if baseline else []), evaluator, settlement,
-        pusher,
+        *([infra_validator] if infra_validator is not None else []), pusher,
     ]  # fmt: skip
 
 
@@ -317,6 +325,7 @@ def training_job(config: Config) -> TrainingJob:
         global_batch_size=train.global_batch_size,
         epochs=train.epochs,
         max_steps=train.max_steps,
+        weights=config.push.weights,
         dropout=train.dropout,
         rematerialize=train.rematerialize,
         base_model=config.model.base_model,

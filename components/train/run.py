@@ -27,6 +27,7 @@ from components.train.probes import attention_drawer
 from components.train.session import Session
 from components.train.state import LossSums, TrainingRecord
 from components.train.strategy import Workers, make_strategy
+from components.train.weights import Weights
 
 TELEMETRY_NAME = "telemetry.json"
 WORK_NAME = "work.json"
@@ -43,6 +44,7 @@ class TrainingJob:
     global_batch_size: int
     epochs: float
     max_steps: int | None
+    weights: Weights = "float32"
     dropout: float = 0.0
     rematerialize: bool = False
     base_model: str | None = None
@@ -163,7 +165,9 @@ def train_and_export(
     training = train(job, rows_uri, training_directory, options, tokenizer_path)
     session = training.session
     with session.clock.phase("export"):
-        export_model(training.model, transform_graph_uri, tokenizer_path, model_directory)
+        export_model(
+            training.model, transform_graph_uri, tokenizer_path, model_directory, job.weights
+        )
     session.publish(run_directory)
     session.clock.book()
     telemetry = describe(training, job)
