@@ -104,7 +104,7 @@ def _documents(inputs: Sequence[str], config: Any) -> Iterator[tuple[bytes, byte
     from components.ingest.manifest import list_inputs
     from components.ingest.readers import BadRecord, read_file
     from data.embedded_corpus import ensure_embedded_corpus
-    from pipeline.dag import read_settings
+    from pipeline.step_settings import read_settings
 
     files = list_inputs(inputs or [str(ensure_embedded_corpus().path)], "PATH")
     settings = read_settings(config)

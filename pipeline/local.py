@@ -16,10 +16,11 @@ from tfx.orchestration.portable import launcher
 from components import progress
 from pipeline.config import Config
 from pipeline.config_loader import dump_config
-from pipeline.dag import create_components, run_options, training_directory
+from pipeline.dag import create_components
 from pipeline.metadata import StepRecord, open_store, record_config, step_record
 from pipeline.screen import Screen
 from pipeline.sole_run import sole_run
+from pipeline.step_settings import run_options, training_directory
 from pipeline.step_summary import summarise_step
 
 

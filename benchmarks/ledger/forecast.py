@@ -21,7 +21,7 @@ def once(rows_uri: str, vocab_size: int, steps: int) -> dict[str, float]:
     from components.train.models.decoder import Decoder
     from components.train.plan import plan_steps
     from pipeline.config_loader import load_config
-    from pipeline.dag import training_job
+    from pipeline.step_settings import training_job
 
     config = load_config("demo", overrides=[f"tokenizer.vocab_size={vocab_size}"])
     job = training_job(config)

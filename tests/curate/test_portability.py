@@ -10,7 +10,7 @@ from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 from components.curate.transforms import Curate
 from components.documents import SPLITS, ReadDocuments, WriteDocuments
 from pipeline.config_loader import load_config
-from pipeline.dag import curate_settings
+from pipeline.step_settings import curate_settings
 
 DATAFLOW = [
     "--runner=DataflowRunner",
