@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from components.ledger.settings import CPU_CHIP, DEFAULT_MFU
 from data.catalogue import Chip, find_chip
 from pipeline.quantities import FlagError, fraction, quantity, whole
 
@@ -70,7 +71,7 @@ def hardware_of_flags(
     chips = _chips(given, own, chip)
     precision = _precision(given, config, chip, notes)
     peak = _peak(given, own, chip, chips, precision, notes)
-    mfu = _mfu(given, own, peak)
+    mfu = _mfu(given, own, peak, notes)
     if mfu is not None and mfu > _HIGH_MFU:
         notes.append(f"MFU {mfu:.0%} is more than any published run has reached over days")
     goodput = own.goodput if own else 1.0
@@ -169,7 +170,7 @@ def _measured_cpu_flops_per_second() -> float:
     return best
 
 
-def _mfu(given: Mapping[str, Any], cost: Any, peak: float) -> float | None:
+def _mfu(given: Mapping[str, Any], cost: Any, peak: float, notes: list[str]) -> float | None:
     ways = ("mfu", "hfu", "tflops_per_chip", "observed_tokens_per_second")
     chosen = [way for way in ways if given[way] is not None]
     if len(chosen) > 1:
@@ -185,7 +186,14 @@ def _mfu(given: Mapping[str, Any], cost: Any, peak: float) -> float | None:
                 f"--tflops-per-chip = {text!r}: more than the peak of {peak / 1e12:g} TFLOP/s."
             )
         return achieved / peak
-    return cost.mfu if cost is not None and not chosen else None
+    if cost is None or chosen:
+        return None
+    if isinstance(cost.mfu, float):
+        return cost.mfu
+    if find_chip(cost.chip).slug != CPU_CHIP:
+        return None  # the published runs' range
+    notes.append(f"a run measures its MFU on this machine; {DEFAULT_MFU:g} is assumed here")
+    return DEFAULT_MFU
 
 
 def _price(
