@@ -106,9 +106,11 @@ class PlannedShape(ModelShape):
         return {
             "token_embedding": embedding,
             "position_embedding": self.sequence_length * d if self.positions == "learned" else 0,
+            "type_embedding": 0,
             "attention": attentions * attention + relative,
             "mlp": layers * (self.n_experts * mlp + self._router),
             "norms": norms * norm,
+            "head": 0,
             "output_projection": 0 if self.tie_embeddings else embedding,
         }
 
