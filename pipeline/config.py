@@ -37,6 +37,9 @@ class RunSection(Section):
     """Seed of everything random: weights, data order, sampling."""
     output_dir: str = "runs/{name}"
     """Where artifacts, metadata, logs and pushed models go."""
+    metadata_url: str | None = None
+    """ML Metadata on a server: mysql://user@host:port/database or postgresql://...; None is a
+    SQLite file in output_dir. The password is in TOKENMILL_METADATA_PASSWORD, never here."""
 
 
 class ModelSection(Section):
