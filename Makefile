@@ -35,7 +35,10 @@ lock: setup  ## resolve requirements.lock anew from pyproject.toml
 	$$UV pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.10 \
 	  --extra dev --custom-compile-command "make lock" tools/build.in pyproject.toml -o requirements.lock; \
 	echo 'uv' | $$UV pip compile --quiet --universal --generate-hashes --no-emit-index-url \
-	  --custom-compile-command "make lock" - -o tools/uv.lock
+	  --custom-compile-command "make lock" - -o tools/uv.lock; \
+	sed -n 's/^tensorflow==\([^ ]*\) .*/tensorflow[and-cuda]==\1/p' requirements.lock | $$UV pip compile --quiet \
+	  --python-platform x86_64-manylinux_2_28 --generate-hashes --no-emit-index-url --no-annotate --python-version 3.10 \
+	  -c requirements.lock --custom-compile-command "make lock" - -o requirements-gpu.lock
 
 clean:  ## remove the environment and the runs
 	rm -rf .venv .uv runs

@@ -8,6 +8,7 @@ looked up only when asked for: the plain modules below this package stay free of
 from typing import Any
 
 _ARTIFACT_TYPES = (
+    "Calibration",
     "CostSettlement",
     "Ledger",
     "PackedRows",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from components.errors import TokenmillError
-from pipeline.cli_compile import compile_command, submit
+from pipeline.cli_compile import compile_command, manifests, submit
 from pipeline.cli_curate import curate
 from pipeline.cli_lineage import gc, lineage
 from pipeline.cli_plan import plan
@@ -101,6 +101,7 @@ cli.add_command(compile_command)
 cli.add_command(curate)
 cli.add_command(gc)
 cli.add_command(lineage)
+cli.add_command(manifests)
 cli.add_command(plan)
 cli.add_command(schema)
 cli.add_command(submit)

@@ -1,4 +1,4 @@
-"""`tokenmill compile` and `submit`: the pipeline on Kubeflow Pipelines or Vertex AI."""
+"""`tokenmill compile`, `submit` and `manifests`: the pipeline on other engines."""
 
 import json
 from collections.abc import Sequence
@@ -68,3 +68,27 @@ def submit(
         click.echo(json.dumps(request, indent=2, sort_keys=True))
     else:
         click.echo(f"submitted: {request['pipelineJob'].get('name', '')}")
+
+
+@click.group()
+def manifests() -> None:
+    """Write what a cluster takes; nothing is sent."""
+
+
+@manifests.command()
+@click.option("--engine", type=click.Choice(["vertex", "kubernetes"]), required=True)
+@click.option("--preset", default="demo", show_default=True, help="As for run.")
+@click.option("--config", "config_path", metavar="FILE", help="A TOML configuration.")
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="As for run.")
+@click.option("--output", required=True, metavar="DIR", help="Where to write the files.")
+def training(
+    engine: str, preset: str, config_path: str | None, overrides: Sequence[str], output: str
+) -> None:
+    """A training on several machines: a Vertex AI custom job, or a JobSet on Kubernetes."""
+    with user_errors():
+        from pipeline.config_loader import load_config
+        from pipeline.training_manifests import write_manifests
+
+        config = load_config(preset, config_path, overrides)
+        for path in write_manifests(config, engine, output):  # type: ignore[arg-type]
+            click.echo(path)

@@ -13,13 +13,14 @@ from pipeline.cli_errors import user_errors
 @click.command()
 @click.argument("model")
 @click.option("--run", "run_directory", metavar="DIR", help="Output directory of the runs.")
+@click.option("--metadata-url", metavar="URL", help="The server, as run.metadata_url.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
-def lineage(model: str, run_directory: str | None, as_json: bool) -> None:
+def lineage(model: str, run_directory: str | None, metadata_url: str | None, as_json: bool) -> None:
     """Show what the pushed model MODEL was trained on: files, tokens, settings, cost."""
     with user_errors():
         from pipeline.lineage import trace_model
 
-        traced = trace_model(model, run_directory)
+        traced = trace_model(model, run_directory, metadata_url)
     if as_json:
         click.echo(json.dumps(asdict(traced), indent=2, sort_keys=True))
         return
@@ -57,14 +58,15 @@ def lineage(model: str, run_directory: str | None, as_json: bool) -> None:
     required=True,
     help="How many of the newest runs keep their artifacts.",
 )
+@click.option("--metadata-url", metavar="URL", help="The server, as run.metadata_url.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def gc(run_directory: str, keep: int, yes: bool) -> None:
+def gc(run_directory: str, keep: int, metadata_url: str | None, yes: bool) -> None:
     """Remove artifacts of RUN_DIRECTORY that neither the newest runs nor a served model need."""
     with user_errors():
         from pipeline.lineage import collect_garbage, find_garbage, find_store
         from pipeline.sole_run import sole_run
 
-        store = find_store(run_directory)
+        store = find_store(run_directory, metadata_url)
         with sole_run(run_directory):
             garbage = find_garbage(store, run_directory, keep)
             if not garbage.directories:

@@ -37,6 +37,9 @@ class RunSection(Section):
     """Seed of everything random: weights, data order, sampling."""
     output_dir: str = "runs/{name}"
     """Where artifacts, metadata, logs and pushed models go."""
+    metadata_url: str | None = None
+    """ML Metadata on a server: mysql://user@host:port/database or postgresql://...; None is a
+    SQLite file in output_dir. The password is in TOKENMILL_METADATA_PASSWORD, never here."""
 
 
 class ModelSection(Section):
@@ -249,6 +252,18 @@ class EngineSection(Section):
     step's own container."""
     resources: dict[str, StepResources] = {}
     """By node id: [engine.resources.Trainer]."""
+    allow_unlisted: bool = False
+    """Let pass an accelerator or region that data/vertex_accelerators.csv does not list: Google may
+    have added it since."""
+    workers: PositiveInt = 2
+    """Machines of a training with strategy multi_worker (tokenmill manifests training)."""
+    machine_type: str | None = None
+    """Vertex AI's name of the training's machines, such as g2-standard-12."""
+    volume_claim: str | None = None
+    """Kubernetes: the PersistentVolumeClaim, readable and writable by all pods, that is mounted at
+    pipeline_root."""
+    max_restarts: Annotated[int, Field(ge=0)] = 20
+    """Kubernetes: how often a training that was preempted (exit code 75) starts again."""
 
 
 class Config(Section):

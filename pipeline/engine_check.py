@@ -4,6 +4,7 @@ import re
 from typing import Literal
 
 from components.errors import TokenmillError
+from data.vertex_accelerators import complaint
 from pipeline.config import Config
 
 Engine = Literal["kubeflow", "vertex"]
@@ -41,7 +42,39 @@ def check_engine(config: Config, engine: Engine) -> None:
             for name in ("project", "region")
             if not getattr(settings, name)
         ]
+        wrong += [
+            f"{key} = {path!r} is on this machine: the containers of Vertex AI see gs:// only"
+            for key, path in _read_by_containers(config)
+            if path and not path.startswith("gs://")
+        ]
+    wrong += unlisted_accelerators(config) if engine == "vertex" else []
     if wrong:
         raise TokenmillError(
             f"cannot compile for {engine}:\n" + "\n".join(f"  {line}." for line in wrong)
         )
+
+
+def _read_by_containers(config: Config) -> list[tuple[str, str | None]]:
+    """(key, path) of all that is read while the pipeline runs, not while it is compiled."""
+    return [
+        *(("corpus.input", path) for path in config.corpus.input),
+        ("tokenizer.path", config.tokenizer.path),
+        ("model.base_model", config.model.base_model),
+        ("train.resume_from", config.train.resume_from),
+        ("push.directory", config.push.directory),
+    ]
+
+
+def unlisted_accelerators(config: Config) -> list[str]:
+    """What the catalogue says against the accelerators of the steps; Vertex AI."""
+    if config.engine.allow_unlisted:
+        return []
+    found = []
+    for step, resources in config.engine.resources.items():
+        said = resources.accelerator and complaint(resources.accelerator, config.engine.region)
+        if said:
+            found.append(
+                f"engine.resources.{step}.accelerator: {said}; if Google has added it since, set "
+                "engine.allow_unlisted=true"
+            )
+    return found

@@ -16,6 +16,8 @@ from components.ingest.manifest import list_inputs, write_manifest
 from pipeline.config import Config, StepResources
 from pipeline.dag import create_components
 from pipeline.engine_check import Engine, check_engine
+from pipeline.run_parameters import add_run_parameters
+from pipeline.step_settings import run_options, training_directory
 
 _ResourceSpec = pipeline_spec_pb2.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec
 
@@ -24,7 +26,7 @@ def compile_pipeline(config: Config, engine: Engine, output: str) -> int:
     """Writes the spec (a PipelineJob as JSON) for one engine.
 
     The list of input files is made now and laid into the pipeline root, where the first step finds
-    it: the spec names the data that it runs on.
+    it: the spec names the data that it runs on. So are the options of the training.
 
     Returns:
         How many steps it has.
@@ -36,8 +38,11 @@ def compile_pipeline(config: Config, engine: Engine, output: str) -> int:
     check_engine(config, engine)
     root = str(config.engine.pipeline_root)
     files = list_inputs(config.corpus.input, span=config.corpus.span)
-    steps = create_components(placed_on(config, root), write_manifest(files, f"{root}/inputs"))
+    placed, manifest = placed_on(config, root), write_manifest(files, f"{root}/inputs")
+    steps = create_components(placed, manifest)
     _give_resources(steps, config.engine.resources)
+    values = add_run_parameters(steps, placed, manifest)
+    run_options(placed, fresh=False).write(training_directory(placed))
     pipeline = tfx_pipeline.Pipeline(
         pipeline_name=config.run.name,
         pipeline_root=root,
@@ -49,7 +54,8 @@ def compile_pipeline(config: Config, engine: Engine, output: str) -> int:
         display_name=config.run.name, default_image=config.engine.image
     )
     aside = f"{os.path.abspath(output)}.writing"
-    kubeflow_v2_dag_runner.KubeflowV2DagRunner(runner_config, output_filename=aside).run(pipeline)
+    runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(runner_config, output_filename=aside)
+    runner.run(pipeline, parameter_values=values)
     os.replace(aside, output)
     return len(steps)
 

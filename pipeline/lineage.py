@@ -44,12 +44,14 @@ class Lineage:
     config_toml: str
 
 
-def find_store(run_directory: str) -> mlmd.MetadataStore:
-    """The metadata store of a run directory.
+def find_store(run_directory: str, metadata_url: str | None = None) -> mlmd.MetadataStore:
+    """The metadata store of a run directory, or on a server.
 
     Raises:
         TokenmillError: There is none.
     """
+    if metadata_url is not None:
+        return open_store(metadata_url)
     path = os.path.join(run_directory, METADATA_NAME)
     if not os.path.exists(path):
         raise TokenmillError(
@@ -59,12 +61,15 @@ def find_store(run_directory: str) -> mlmd.MetadataStore:
     return open_store(os.path.abspath(path))
 
 
-def trace_model(model: str, run_directory: str | None = None) -> Lineage:
+def trace_model(
+    model: str, run_directory: str | None = None, metadata_url: str | None = None
+) -> Lineage:
     """Finds the run that pushed a model, and reads what it recorded.
 
     Args:
         model: A pushed version, or the directory of versions: then the newest.
         run_directory: The run's output directory; by default the one that the model lies in.
+        metadata_url: The server of ML Metadata, where it is not a file of the run directory.
 
     Raises:
         TokenmillError: No run there pushed this model.
@@ -75,7 +80,7 @@ def trace_model(model: str, run_directory: str | None = None) -> Lineage:
         model = os.path.join(model, max(versions, key=int))
     if run_directory is None:
         run_directory = os.path.dirname(os.path.dirname(model))
-    store = find_store(run_directory)
+    store = find_store(run_directory, metadata_url)
     for artifact in store.get_artifacts_by_type("PushedModel"):
         pushed = artifact.custom_properties["pushed_destination"].string_value
         if pushed == model:

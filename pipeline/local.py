@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from tfx.orchestration import metadata as tfx_metadata
 from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.local import local_dag_runner
 from tfx.orchestration.portable import launcher
@@ -18,6 +17,7 @@ from pipeline.config import Config
 from pipeline.config_loader import dump_config
 from pipeline.dag import create_components
 from pipeline.metadata import StepRecord, open_store, record_config, step_record
+from pipeline.metadata_store import connection_config
 from pipeline.screen import Screen
 from pipeline.sole_run import sole_run
 from pipeline.step_settings import run_options, training_directory
@@ -45,8 +45,10 @@ class StepFailedError(Exception):
         self.node_id = node_id
 
 
-def metadata_path(config: Config) -> str:
-    """The SQLite file of ML Metadata."""
+def metadata_location(config: Config) -> str:
+    """Where ML Metadata is: the server, or a SQLite file in the output directory."""
+    if config.run.metadata_url is not None:
+        return config.run.metadata_url
     return os.path.abspath(os.path.join(config.output_dir, "metadata.sqlite"))
 
 
@@ -60,14 +62,15 @@ def run_local(
         TokenmillError: Another run is using the same output directory.
     """
     output_dir = os.path.abspath(config.output_dir)
-    sqlite_path = metadata_path(config)
+    metadata = metadata_location(config)
+    os.makedirs(output_dir, exist_ok=True)
     steps = create_components(config, manifest_directory)
     pipeline = tfx_pipeline.Pipeline(
         pipeline_name=config.run.name,
         pipeline_root=os.path.join(output_dir, "artifacts"),
         components=steps,
         enable_cache=use_cache,
-        metadata_connection_config=tfx_metadata.sqlite_metadata_connection_config(sqlite_path),
+        metadata_connection_config=connection_config(metadata),
         beam_pipeline_args=["--direct_running_mode=in_memory", "--direct_num_workers=1"],
     )
     outcome = RunOutcome()
@@ -78,7 +81,7 @@ def run_local(
         screen.step_started(node_id)
 
     def finished(node_id: str) -> None:
-        store = open_store(sqlite_path)
+        store = open_store(metadata)
         record_config(store, outcome.run_id, config_toml)
         record = step_record(store, config.run.name, outcome.run_id, node_id)
         if record is not None:

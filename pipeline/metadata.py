@@ -7,6 +7,8 @@ from typing import Any
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
+from pipeline.metadata_store import connection_config
+
 CONFIG_PROPERTY = "resolved_config"
 
 
@@ -33,11 +35,9 @@ class StepRecord:
         return value.int_value or value.double_value
 
 
-def open_store(sqlite_path: str) -> mlmd.MetadataStore:
-    """The metadata store in a SQLite file."""
-    config = metadata_store_pb2.ConnectionConfig()
-    config.sqlite.filename_uri = sqlite_path
-    return mlmd.MetadataStore(config)
+def open_store(location: str) -> mlmd.MetadataStore:
+    """The metadata store in a SQLite file or on a server (pipeline/metadata_store.py)."""
+    return mlmd.MetadataStore(connection_config(location))
 
 
 def step_record(

@@ -166,7 +166,7 @@ def training_job(config: Config) -> TrainingJob:
         dropout=train.dropout,
         rematerialize=train.rematerialize,
         base_model=config.model.base_model,
-        resume_from=os.path.abspath(train.resume_from) if train.resume_from else None,
+        resume_from=absolute(train.resume_from) if train.resume_from else None,
     )
 
 

@@ -24,9 +24,11 @@ from components.ledger.document_index import write_index
 from components.ledger.ledger import Machine, build_ledger
 from components.ledger.machine import measure_matmul_flops_per_second
 from components.ledger.schema import check_ledger
-from components.ledger.settings import CPU_CHIP, LedgerSettings
+from components.ledger.settings import CPU_CHIP, USER_PRICE, LedgerSettings
 from components.pack.rows import MANIFEST_NAME
+from components.run_parameters import LEDGER_PARAMETERS, with_ledger_parameters
 from components.timing import timed
+from components.train.options import set_money
 from components.train.run import TrainingJob
 
 LEDGER_NAME = "ledger.json"
@@ -95,7 +97,14 @@ class Calibrator(base_component.BaseComponent):
 class TokenLedgerSpec(component_spec.ComponentSpec):
     """The counts of ingest, curation and packing in; the ledger out."""
 
-    PARAMETERS = {"settings": component_spec.ExecutionParameter(type=str)}
+    PARAMETERS = {
+        "settings": component_spec.ExecutionParameter(type=str),
+        "training_directory": component_spec.ExecutionParameter(type=str, optional=True),
+        **{
+            name: component_spec.ExecutionParameter(type=kind, optional=True)
+            for name, kind in LEDGER_PARAMETERS.items()
+        },
+    }
     INPUTS = {
         "quarantine": component_spec.ChannelParameter(type=Quarantine),
         "curated_examples": component_spec.ChannelParameter(type=Examples),
@@ -117,7 +126,11 @@ class TokenLedgerExecutor(base_executor.BaseExecutor):
             key: artifact_utils.get_single_uri(value) for key, value in input_dict.items() if value
         }
         ledger_artifact = artifact_utils.get_single_instance(output_dict["ledger"])
-        settings = LedgerSettings.from_json(json.loads(exec_properties["settings"]))
+        settings = LedgerSettings.from_json(
+            with_ledger_parameters(
+                json.loads(exec_properties["settings"]), exec_properties, CPU_CHIP, USER_PRICE
+            )
+        )
         packed = {
             split: read_json(
                 os.path.join(split_directory(uris["packed_rows"], split), MANIFEST_NAME)
@@ -137,6 +150,15 @@ class TokenLedgerExecutor(base_executor.BaseExecutor):
         for name, value in headline(ledger).items():
             ledger_artifact.set_float_custom_property(name, float(value))
         check_budget(ledger, packed, settings, machine)
+        if exec_properties.get("training_directory"):
+            price, budget = settings.price.usd_per_chip_hour, settings.budget
+            set_money(
+                exec_properties["training_directory"],
+                price,
+                settings.chips,
+                budget.max_usd,
+                budget.max_hours,
+            )
         write_index(
             ledger_artifact.uri, uris["curated_examples"], uris["rejected"], uris["quarantine"]
         )

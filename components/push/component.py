@@ -14,6 +14,7 @@ from tfx.utils import proto_utils
 
 from components.errors import TokenmillError
 from components.push.check import probe_model
+from components.push.publish import publish
 from components.timing import timed
 
 # Not a number, so that TensorFlow Serving does not take it for a version.
@@ -35,7 +36,7 @@ class ProbeSettings:
 
 
 class AtomicPusherExecutor(pusher_executor.Executor):
-    """Copies aside, tries the copy, then renames.
+    """Copies aside, tries the copy, then publishes it (components/push/publish.py).
 
     A server that polls the directory never loads half a model, or one that cannot be called.
     """
@@ -82,7 +83,7 @@ class AtomicPusherExecutor(pusher_executor.Executor):
                 fileio.rmtree(aside)
                 raise
             pushed.set_string_custom_property("probe", json.dumps(found, sort_keys=True))
-        fileio.rename(os.path.join(aside, version), target)
+        publish(os.path.join(aside, version), target)
         fileio.rmtree(aside)
         pushed.set_string_custom_property("pushed_destination", target)
 

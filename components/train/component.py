@@ -8,6 +8,7 @@ from tfx.types import Channel, artifact_utils, component_spec, standard_artifact
 from tfx.utils import path_utils
 
 from components.artifacts import PackedRows, Tokenizer
+from components.run_parameters import TRAINER_PARAMETERS, with_training_parameters
 from components.timing import timed
 from components.tokenize.component import MODEL_NAME
 from components.train.run import TrainingJob, train_and_export
@@ -19,6 +20,10 @@ class TrainerSpec(component_spec.ComponentSpec):
     PARAMETERS = {
         "job": component_spec.ExecutionParameter(type=str),
         "training_directory": component_spec.ExecutionParameter(type=str),
+        **{
+            name: component_spec.ExecutionParameter(type=kind, optional=True)
+            for name, kind in TRAINER_PARAMETERS.items()
+        },
     }
     INPUTS = {
         "packed_rows": component_spec.ChannelParameter(type=PackedRows),
@@ -44,7 +49,9 @@ class TrainerExecutor(base_executor.BaseExecutor):
         model = artifact_utils.get_single_instance(output_dict["model"])
         run = artifact_utils.get_single_instance(output_dict["model_run"])
         telemetry = train_and_export(
-            TrainingJob(**json.loads(exec_properties["job"])),
+            TrainingJob(
+                **with_training_parameters(json.loads(exec_properties["job"]), exec_properties)
+            ),
             rows.uri,
             graph.uri,
             os.path.join(tokenizer.uri, MODEL_NAME),

@@ -2,16 +2,18 @@
 
 These settings are no part of the Trainer's cache key, so that a new price or another checkpoint
 interval does not train anew. The runner writes them to a file in the training directory, whose
-path is the key's; the Trainer reads the file when it starts.
+path is the key's; the Trainer reads the file when it starts. For Kubeflow and Vertex AI, `tokenmill
+compile` writes it, and the TokenLedger puts the run's own price and budget into it.
 """
 
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import tensorflow as tf
 
 from components.documents import read_json, write_json
+from components.ledger.money import SECONDS_PER_HOUR
 from components.train.checkpoints import KeepPolicy
 
 OPTIONS_NAME = "options.json"
@@ -80,3 +82,33 @@ def read_options(training_directory: str) -> RunOptions:
     if values.get("profile_steps") is not None:
         values["profile_steps"] = tuple(values["profile_steps"])
     return RunOptions(**values)
+
+
+def set_money(
+    training_directory: str,
+    usd_per_chip_hour: float,
+    chips: int,
+    max_usd: float | None,
+    max_hours: float | None,
+) -> None:
+    """Puts another price and other limits into the options that are there.
+
+    Args:
+        training_directory: Where the options are.
+        usd_per_chip_hour: USD for one chip for one hour.
+        chips: How many.
+        max_usd: Most that training may cost, USD; None for no limit.
+        max_hours: Most that training may last, hours; None for no limit.
+    """
+    options = read_options(training_directory)
+    told = {
+        "price_usd_per_chip_hour": usd_per_chip_hour,
+        "chips": chips,
+        "max_usd": max_usd,
+        "max_hours": max_hours,
+    }
+    replace(
+        options,
+        usd_per_second=usd_per_chip_hour * chips / SECONDS_PER_HOUR,
+        budget={**(options.budget or {}), **told},
+    ).write(training_directory)

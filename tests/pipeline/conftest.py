@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -99,6 +100,23 @@ def slice_of_embedded_corpus(every: int) -> list[dict]:
     corpus = ensure_embedded_corpus()
     with open(corpus.path, encoding="utf-8") as lines:
         return [json.loads(line) for i, line in enumerate(lines) if i % every == 0]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def planted_secrets(tmp_path_factory) -> list[bytes]:
+    """Secrets where users have them: in the environment of every run, and in a file it names."""
+    credentials = tmp_path_factory.mktemp("secrets") / "credentials.json"
+    credentials.write_text('{"private_key": "planted-in-a-file-41f7"}')
+    planted = {
+        "TOKENMILL_METADATA_PASSWORD": "planted-password-9c2e",
+        "AWS_SECRET_ACCESS_KEY": "planted-key-77ab",
+        "HF_TOKEN": "planted-token-c01d",
+    }
+    before = dict(os.environ)
+    os.environ.update(planted, GOOGLE_APPLICATION_CREDENTIALS=str(credentials))
+    yield [b"planted-in-a-file-41f7", *(value.encode() for value in planted.values())]
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -48,8 +48,11 @@ class SpecEngine:
         }
         self.runs: dict[str, TaskRun] = {}
 
-    def run(self) -> dict[str, TaskRun]:
-        """Runs what has not succeeded yet; a task whose upstream failed does not start."""
+    def run(self, until: str | None = None) -> dict[str, TaskRun]:
+        """Runs what has not succeeded yet; a task whose upstream failed does not start.
+
+        Nothing after the task `until` runs.
+        """
         tasks = self._spec["root"]["dag"]["tasks"]
         graph = {name: set(task.get("dependentTasks", ())) for name, task in tasks.items()}
         for name in TopologicalSorter(dict(sorted(graph.items()))).static_order():
@@ -58,6 +61,8 @@ class SpecEngine:
                 continue
             if name not in self.runs or self.runs[name].exit_code:
                 self.runs[name] = self._run_task(name, tasks[name])
+            if name == until:
+                break
         return self.runs
 
     def _run_task(self, name: str, task: dict[str, Any]) -> TaskRun:

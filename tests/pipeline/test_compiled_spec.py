@@ -1,5 +1,6 @@
 """The spec for Kubeflow and Vertex AI, executed task by task in processes of their own."""
 
+import gzip
 import json
 import pathlib
 import subprocess
@@ -88,18 +89,83 @@ def test_the_ledger_is_the_one_of_the_local_run(first_run, executed):
         assert ledger[part] == local[part], part
 
 
-def test_a_failed_task_stops_what_comes_after_and_a_retry_goes_on(workspace, executed, tmp_path):
-    """The ledger over its budget: the trainer does not start; the rest of the run is not redone."""
-    result = compile_spec(workspace, tmp_path, "cost.budget_usd=0.00000001")
-    assert result.returncode == 0, result.stderr
-    engine = SpecEngine(tmp_path / "spec.json", tmp_path / "tasks")
-    done = [name for name in executed.runs if name != "TokenLedger"]
-    upstream = done[: done.index("Trainer")]
-    engine.runs = {name: executed.runs[name] for name in upstream}
+def test_no_secret_is_in_spec_artifacts_logs_or_metadata(first_run, executed, planted_secrets):
+    assert len(planted_secrets) == 4
+    printed = first_run.output + "".join(run.output for run in executed.runs.values())
+    found = [secret for secret in planted_secrets if secret in printed.encode()]
+    files = 0
+    for root in (first_run.home, executed.spec_path.parent):
+        for path in root.rglob("*"):
+            if path.is_file():
+                files += 1
+                found += [(secret, path) for secret in planted_secrets if secret in content(path)]
+    assert files > 100
+    assert not found
+
+
+def content(path: pathlib.Path) -> bytes:
+    data = path.read_bytes()
+    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+
+
+def upstream_of(task: str, executed: SpecEngine, directory, parameters) -> SpecEngine:
+    """An engine with other parameters that has done all that comes before a task."""
+    engine = SpecEngine(executed.spec_path, directory, parameters)
+    order = list(executed.runs)
+    engine.runs = {name: executed.runs[name] for name in order[: order.index(task)]}
+    return engine
+
+
+def test_a_budget_given_for_one_run_stops_it_before_the_trainer(executed, tmp_path):
+    engine = upstream_of("TokenLedger", executed, tmp_path, {"max_usd": 1e-8})
+    before = set(engine.runs)
     engine.run()
     assert engine.runs["TokenLedger"].exit_code != 0
     assert "nothing was trained" in engine.runs["TokenLedger"].output
-    assert set(engine.runs) == {*upstream, "TokenLedger"}
+    assert "Trainer" not in engine.runs
+    # What needs no ledger may run; it is not done again.
+    assert all(engine.runs[name] is executed.runs[name] for name in before)
+
+
+def test_ledger_and_trainer_follow_the_parameters_of_the_run(executed, tmp_path):
+    parameters = {
+        "price_usd_per_chip_hour": 7.5,
+        "max_usd": 1000.0,
+        "max_steps": 2,
+        "learning_rate": 1e-4,
+        "seed": 5,
+    }
+    engine = upstream_of("TokenLedger", executed, tmp_path, parameters)
+    engine.run(until="Trainer")
+    for name in ("TokenLedger", "Trainer"):
+        assert engine.runs[name].exit_code == 0, engine.runs[name].output[-3000:]
+    uri = engine.runs["TokenLedger"].artifacts["ledger"]["uri"]
+    ledger = json.loads((pathlib.Path(uri) / "ledger.json").read_text())
+    assert ledger["price"]["usd_per_chip_hour"] == 7.5
+    assert ledger["budget"]["max_usd"] == 1000.0
+    assert ledger["training"]["steps"] == 2
+    assert ledger["cost"]["compute_usd"] == pytest.approx(7.5 * ledger["cost"]["chip_hours"])
+    uri = engine.runs["Trainer"].artifacts["model_run"]["uri"]
+    telemetry = json.loads((pathlib.Path(uri) / "telemetry.json").read_text())
+    assert telemetry["steps"] == 2
+    work = pathlib.Path(telemetry["training_directory"])
+    options = json.loads((executed.spec_path.parent / "training" / "options.json").read_text())
+    assert options["budget"]["price_usd_per_chip_hour"] == 7.5
+    assert options["budget"]["max_usd"] == 1000.0
+    assert work.is_relative_to(executed.spec_path.parent / "training")
+
+
+def test_what_may_change_per_run_is_a_parameter_with_the_configured_value(compiled):
+    job = json.loads(compiled.read_text())
+    declared = job["pipelineSpec"]["root"]["inputDefinitions"]["parameters"]
+    values = {
+        name: next(iter(v.values())) for name, v in job["runtimeConfig"]["parameters"].items()
+    }
+    assert set(declared) == set(values)
+    assert values["max_steps"] == "250"
+    assert values["learning_rate"] == 4e-3
+    assert values["max_usd"] == -1.0
+    assert pathlib.Path(values["input"]).is_dir()
 
 
 @pytest.mark.parametrize(

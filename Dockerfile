@@ -1,0 +1,30 @@
+# The image of every step on Kubeflow Pipelines, Vertex AI and Kubernetes; docs/engines.md.
+#   docker build -t tokenmill .                              CPU
+#   docker build --build-arg VARIANT=gpu -t tokenmill:gpu .  with NVIDIA's CUDA 12.3 libraries
+ARG BASE=python:3.10-slim-bookworm@sha256:68d914ec641a0b69267ce65184d000a2bc3a9ee2590ab702b82250ab2385735a
+
+FROM ${BASE} AS build
+ARG VARIANT=cpu
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /src
+COPY requirements.lock requirements-gpu.lock ./
+RUN python -m venv /opt/venv \
+    && /opt/venv/bin/pip install --no-deps --require-hashes -r requirements.lock \
+    && if [ "$VARIANT" = gpu ]; then \
+         /opt/venv/bin/pip install --no-deps --require-hashes -r requirements-gpu.lock; \
+       fi
+COPY pyproject.toml README.md ./
+COPY components components
+COPY data data
+COPY pipeline pipeline
+COPY serving serving
+RUN /opt/venv/bin/pip install --no-deps --no-build-isolation .
+
+FROM ${BASE}
+RUN useradd --uid 65532 --user-group --create-home --shell /usr/sbin/nologin tokenmill
+COPY --from=build /opt/venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
+USER 65532:65532
+WORKDIR /home/tokenmill
+# A compiled spec and the manifests give their own command; this is what a TFX step runs.
+ENTRYPOINT ["python", "-m", "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor"]

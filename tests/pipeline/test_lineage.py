@@ -1,0 +1,156 @@
+"""What a model was made of, and what may go: on a true metadata store with directories on disk."""
+
+import json
+import os
+
+import pytest
+from click.testing import CliRunner
+from ml_metadata.proto import metadata_store_pb2
+
+from pipeline.cli import cli
+from pipeline.lineage import collect_garbage, find_garbage, find_store, trace_model
+from pipeline.metadata import CONFIG_PROPERTY, open_store
+
+EVENTS = metadata_store_pb2.Event
+STRING = metadata_store_pb2.STRING
+
+
+class History:
+    """Runs as TFX records them: contexts of pipeline, run and node; executions; artifacts."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.store = open_store(str(directory / "metadata.sqlite"))
+        self.types = {}
+        for name in ("pipeline", "pipeline_run", "node"):
+            kind = metadata_store_pb2.ContextType(name=name)
+            self.types[name] = self.store.put_context_type(kind)
+        for name in ("Examples", "Ledger", "CostSettlement", "PushedModel"):
+            kind = metadata_store_pb2.ArtifactType(name=name)
+            self.types[name] = self.store.put_artifact_type(kind)
+        kind = metadata_store_pb2.ExecutionType(name="step")
+        self.types["step"] = self.store.put_execution_type(kind)
+        self.pipeline = self.context("pipeline", "demo")
+
+    def context(self, kind, name):
+        found = self.store.get_context_by_type_and_name(kind, name)
+        if found is not None:
+            return found.id
+        context = metadata_store_pb2.Context(type_id=self.types[kind], name=name)
+        if kind == "pipeline_run":
+            context.custom_properties[CONFIG_PROPERTY].string_value = f"# {name}"
+        return self.store.put_contexts([context])[0]
+
+    def step(self, run, node, outputs, cached=(), input_base=None):
+        """outputs: key -> (artifact type, files by name); returns artifact ids."""
+        execution = metadata_store_pb2.Execution(type_id=self.types["step"])
+        if input_base:
+            execution.custom_properties["input_base"].string_value = str(input_base)
+        (execution_id,) = self.store.put_executions([execution])
+        ids = list(cached)
+        for key, (kind, files, properties) in outputs.items():
+            uri = self.directory / "artifacts" / node / key / str(execution_id)
+            uri.mkdir(parents=True)
+            for name, text in files.items():
+                (uri / name).write_text(text)
+            artifact = metadata_store_pb2.Artifact(type_id=self.types[kind], uri=str(uri))
+            artifact.state = metadata_store_pb2.Artifact.LIVE
+            for name, value in properties.items():
+                artifact.custom_properties[name].string_value = value
+            ids += self.store.put_artifacts([artifact])
+        key = next(iter(outputs), "examples")
+        for artifact_id in ids:
+            event = EVENTS(artifact_id=artifact_id, execution_id=execution_id, type=EVENTS.OUTPUT)
+            event.path.steps.add().key = key
+            self.store.put_events([event])
+        for context in (
+            self.pipeline,
+            self.context("pipeline_run", run),
+            self.context("node", f"demo.{node}"),
+        ):
+            association = metadata_store_pb2.Association(
+                context_id=context, execution_id=execution_id
+            )
+            self.store.put_attributions_and_associations([], [association])
+        return ids
+
+
+@pytest.fixture
+def history(tmp_path):
+    made = History(tmp_path)
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    files = [{"path": "/corpus/a.jsonl", "name": "a.jsonl", "size_bytes": 3, "modified": 0.0}]
+    (inputs / "manifest").write_text("".join(json.dumps(file) + "\n" for file in files))
+    examples = []
+    for number, run in enumerate(("run-1", "run-2", "run-3")):
+        if run != "run-2":  # run-2 takes run-1's examples from the cache
+            part = {"examples": ("Examples", {"data": "x" * 1000}, {})}
+            examples = made.step(run, "CorpusExampleGen", part, input_base=inputs)
+        else:
+            made.step(run, "CorpusExampleGen", {}, cached=examples, input_base=inputs)
+        numbers = json.dumps({"number": number})
+        made.step(run, "TokenLedger", {"ledger": ("Ledger", {"ledger.json": numbers}, {})})
+        made.step(
+            run,
+            "CostReport",
+            {"settlement": ("CostSettlement", {"cost_report.json": numbers}, {})},
+        )
+        target = tmp_path / "serving_model" / str(100 + number)
+        target.mkdir(parents=True)
+        pushed = {"pushed_destination": str(target)}
+        made.step(run, "Pusher", {"pushed_model": ("PushedModel", {"m": ""}, pushed)})
+    return made
+
+
+def test_a_model_is_traced_to_its_run_files_and_numbers(history, tmp_path):
+    traced = trace_model(str(tmp_path / "serving_model" / "101"))
+    assert traced.run_id == "run-2"
+    assert traced.config_toml == "# run-2"
+    assert [file["path"] for file in traced.inputs] == ["/corpus/a.jsonl"]
+    assert traced.ledger == traced.cost_report == {"number": 1}
+    assert trace_model(str(tmp_path / "serving_model")).run_id == "run-3"
+
+
+def test_what_a_kept_run_or_a_served_model_uses_stays(history, tmp_path):
+    assert find_garbage(history.store, str(tmp_path), keep=1).directories == []
+    for version in ("100", "101"):
+        os.rmdir(tmp_path / "serving_model" / version)
+    garbage = find_garbage(history.store, str(tmp_path), keep=2)
+    # Run 1 is not kept, but its examples are run 2's, too.
+    assert {path.split("/artifacts/")[1].split("/")[0] for path in garbage.directories} == {
+        "TokenLedger",
+        "CostReport",
+        "Pusher",
+    }
+    garbage = find_garbage(history.store, str(tmp_path), keep=1)
+    assert garbage.size_bytes > 1000
+    collect_garbage(history.store, garbage)
+    assert not any(os.path.exists(path) for path in garbage.directories)
+    states = {a.uri: a.state for a in history.store.get_artifacts()}
+    deleted = {u for u, state in states.items() if state == metadata_store_pb2.Artifact.DELETED}
+    assert deleted == set(garbage.directories)
+    assert find_garbage(history.store, str(tmp_path), keep=1).directories == []
+    assert trace_model(str(tmp_path / "serving_model")).run_id == "run-3"
+
+
+def test_the_command_says_what_it_removes_and_asks(history, tmp_path):
+    for version in ("100", "101"):
+        os.rmdir(tmp_path / "serving_model" / version)
+    asked = CliRunner().invoke(cli, ["gc", str(tmp_path), "--keep", "1"], input="n\n")
+    assert asked.exit_code != 0
+    before = find_garbage(history.store, str(tmp_path), keep=1)
+    assert before.directories
+    done = CliRunner().invoke(cli, ["gc", str(tmp_path), "--keep", "1", "--yes"])
+    assert done.exit_code == 0, done.output
+    assert not find_garbage(find_store(str(tmp_path)), str(tmp_path), keep=1).directories
+
+
+def test_a_model_that_no_run_pushed_is_one_message(history, tmp_path):
+    other = tmp_path / "serving_model" / "7" / "x"
+    result = CliRunner().invoke(cli, ["lineage", str(other), "--run", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "no run recorded" in result.output
+    result = CliRunner().invoke(cli, ["lineage", str(tmp_path / "nowhere" / "m" / "1")])
+    assert result.exit_code == 1
+    assert "holds no runs" in result.output

@@ -1,0 +1,82 @@
+"""The parameters of a run as engines pass them: numbers as doubles, always with a value."""
+
+import inspect
+
+import pytest
+
+import components
+from components import artifacts
+from components.errors import TokenmillError
+from components.run_parameters import (
+    LEDGER_PARAMETERS,
+    TRAINER_PARAMETERS,
+    given_parameters,
+    with_ledger_parameters,
+    with_training_parameters,
+)
+
+JOB = {"settings": {"seed": 1, "learning_rate": 0.1, "z_loss": 0.0}, "epochs": 1.0, "max_steps": 9}
+
+
+def test_without_parameters_nothing_changes():
+    assert with_training_parameters(JOB, {"job": "{}"}) == JOB
+
+
+def test_whole_doubles_come_back_as_integers():
+    changed = with_training_parameters(JOB, {"max_steps": 7.0, "seed": 3.0, "epochs": 2})
+    assert changed == {
+        "settings": {**JOB["settings"], "seed": 3},
+        "epochs": 2.0,
+        "max_steps": 7,
+    }
+    assert type(changed["max_steps"]) is type(changed["settings"]["seed"]) is int
+    assert type(changed["epochs"]) is float
+
+
+def test_no_limit_and_all_steps():
+    given = given_parameters({"max_usd": -1.0, "max_hours": 0.0, "max_steps": 0}, LEDGER_PARAMETERS)
+    assert given == {"max_usd": None, "max_hours": 0.0, "max_steps": None}
+
+
+@pytest.mark.parametrize("chip", ["cpu-vcpu", "h100-sxm"])
+def test_a_price_is_the_users_and_that_of_the_other_cores_if_those_are_the_chips(chip):
+    settings = {
+        "chip": chip,
+        "price": {"usd_per_chip_hour": 2.0, "source": "a list"},
+        "budget": {"max_usd": 5.0, "max_hours": None, "max_epochs": 3.0},
+        "vcpu_price_usd_per_hour": 0.5,
+    }
+    same = with_ledger_parameters(settings, {"price_usd_per_chip_hour": 2.0}, "cpu-vcpu", "user")
+    assert same == settings
+    changed = with_ledger_parameters(
+        settings, {"price_usd_per_chip_hour": 3, "max_usd": -1}, "cpu-vcpu", "user"
+    )
+    assert changed["price"]["usd_per_chip_hour"] == 3.0
+    assert changed["price"]["source"] == "user"
+    assert changed["budget"] == {"max_usd": None, "max_hours": None, "max_epochs": 3.0}
+    assert changed["vcpu_price_usd_per_hour"] == (3.0 if chip == "cpu-vcpu" else 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("seed", 1.5, "whole number"),
+        ("max_steps", "many", "whole number"),
+        ("max_steps", -1, "0 or more"),
+        ("learning_rate", 0.0, "above 0"),
+        ("epochs", -1.0, "above 0"),
+    ],
+)
+def test_a_wrong_value_is_one_message_with_its_name(name, value, words):
+    with pytest.raises(TokenmillError) as caught:
+        given_parameters({name: value}, TRAINER_PARAMETERS)
+    assert name in caught.value.message
+    assert words in caught.value.message
+
+
+def test_every_artifact_type_is_importable_by_the_name_that_containers_use():
+    for _, kind in inspect.getmembers(artifacts, inspect.isclass):
+        if kind.__module__ == artifacts.__name__:
+            package, _, name = kind.TYPE_NAME.rpartition(".")
+            assert package == "components"
+            assert getattr(components, name) is kind
