@@ -14,6 +14,7 @@ take token ids (int32 [batch, width], filled up with 0 at the right).
 Every answer counts its tokens. docs/serving.md describes inputs, outputs and errors.
 """
 
+import functools
 import os
 from dataclasses import asdict
 from typing import Any
@@ -97,21 +98,31 @@ class ExportedModel(tf.Module):
         options = [tf.TensorSpec([None], x.dtype, name=k) for k, x in defaults.items()]
         d = tuple(defaults.values())
 
+        # A signature on text and its twin on ids share these: they are traced and stored once.
+        ragged = tf.RaggedTensorSpec([None, None], tf.int32)
+        unnamed = tuple(tf.TensorSpec([None], x.dtype) for x in d)
+        score_of = tf.function(served.score, input_signature=[ragged])
+        embed_of = tf.function(served.embed, input_signature=[ragged])
+        classify_of = tf.function(served.classify, input_signature=[ragged])
+        generate_of = tf.function(
+            functools.partial(_generate, served), input_signature=[ragged, unnamed]
+        )
+
         @tf.function(input_signature=[text_spec])
         def score(text):
-            return self._with_bytes(served.score(served.token_ids(text)), text)
+            return self._with_bytes(score_of(served.token_ids(text)), text)
 
         @tf.function(input_signature=[ids_spec])
         def score_ids(token_ids):
-            return served.score(self._unpadded(token_ids))
+            return score_of(self._unpadded(token_ids))
 
         @tf.function(input_signature=[text_spec])
         def embed(text):
-            return served.embed(served.token_ids(text))
+            return embed_of(served.token_ids(text))
 
         @tf.function(input_signature=[ids_spec])
         def embed_ids(token_ids):
-            return served.embed(self._unpadded(token_ids))
+            return embed_of(self._unpadded(token_ids))
 
         @tf.function(input_signature=[ids_spec])
         def logits_ids(token_ids):
@@ -127,8 +138,7 @@ class ExportedModel(tf.Module):
             seed=d[4],
             truncate_prompt=d[5],
         ):
-            outputs = _generate(
-                served,
+            outputs = generate_of(
                 served.token_ids(text),
                 (max_new_tokens, temperature, top_k, top_p, seed, truncate_prompt),
             )
@@ -145,8 +155,7 @@ class ExportedModel(tf.Module):
             seed=d[4],
             truncate_prompt=d[5],
         ):
-            outputs = _generate(
-                served,
+            outputs = generate_of(
                 self._unpadded(token_ids),
                 (max_new_tokens, temperature, top_k, top_p, seed, truncate_prompt),
             )
@@ -160,11 +169,11 @@ class ExportedModel(tf.Module):
 
         @tf.function(input_signature=[text_spec])
         def classify(text):
-            return served.classify(served.token_ids(text))
+            return classify_of(served.token_ids(text))
 
         @tf.function(input_signature=[ids_spec])
         def classify_ids(token_ids):
-            return served.classify(self._unpadded(token_ids))
+            return classify_of(self._unpadded(token_ids))
 
         if served.classifies:
             return {
