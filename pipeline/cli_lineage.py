@@ -61,7 +61,7 @@ def lineage(model: str, run_directory: str | None, metadata_url: str | None, as_
 @click.option("--metadata-url", metavar="URL", help="The server, as run.metadata_url.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def gc(run_directory: str, keep: int, metadata_url: str | None, yes: bool) -> None:
-    """Remove artifacts of RUN_DIRECTORY that neither the newest runs nor a served model need."""
+    """Remove what neither the newest runs nor a served model need: artifacts, checkpoints."""
     with user_errors():
         from pipeline.lineage import collect_garbage, find_garbage, find_store
         from pipeline.sole_run import sole_run
@@ -74,7 +74,7 @@ def gc(run_directory: str, keep: int, metadata_url: str | None, yes: bool) -> No
                 return
             for directory in garbage.directories:
                 click.echo(os.path.relpath(directory, run_directory))
-            size = f"{len(garbage.directories)} artifacts, {garbage.size_bytes / 1e6:,.1f} MB"
+            size = f"{len(garbage.directories)} directories, {garbage.size_bytes / 1e6:,.1f} MB"
             if not yes and not click.confirm(f"Remove {size}?"):
                 raise SystemExit(1)
             collect_garbage(store, garbage)
