@@ -7,15 +7,22 @@ import pytest
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  (registers the SentencePiece ops)
 
+from components.train.metrics_log import read_metrics
+
+pytestmark = pytest.mark.slow  # a training of its own, beside the one that most tests share
+
 # Few pieces and many hidden tokens: an encoder this small then learns from context in a minute.
-MASK_RATE = 0.3
+MASK_RATE = 0.4
 SETTINGS = (
     "--set", "run.name=masked",
     "--set", "train.task=masked-lm",
     "--set", f"pack.mask_rate={MASK_RATE}",
     "--set", "tokenizer.vocab_size=500",
-    "--set", "train.max_steps=1000",
+    "--set", "train.global_batch_size=16",
+    "--set", "train.max_steps=1200",
     "--set", "train.epochs=100",
+    "--set", "train.learning_rate=3e-3",
+    "--set", "cost.mfu=0.4",
     "--set", "train.evaluate_steps=100",
 )  # fmt: skip
 
@@ -61,6 +68,15 @@ def test_the_books_count_the_hidden_tokens(masked_run):
     assert packing["loss_bearing_slots"] == tokens
 
 
+def test_live_telemetry_counts_as_the_ledger_does(masked_run):
+    """Effective tokens go by epochs, not by the share of the tokens that is hidden."""
+    (metrics,) = (masked_run.home / "artifacts").glob("Trainer/model_run/*/metrics.jsonl")
+    last = read_metrics(str(metrics))[-1]
+    training = masked_run.report()["ledger"]["training"]
+    assert last["effective_tokens"] == pytest.approx(training["effective_tokens"], rel=0.02)
+    assert last["trained_targets"] == pytest.approx(training["loss_bearing_tokens"], rel=0.02)
+
+
 def test_the_screen_names_the_measure(masked_run):
     assert "masked-token perplexity" in masked_run.output
     assert masked_run.output.count("bits per byte") == 1
@@ -86,7 +102,6 @@ def test_a_threshold_of_the_hidden_tokens_keeps_it_back(workspace, masked_run):
     assert "masked_perplexity is" in run.output
 
 
-@pytest.mark.slow
 def test_it_goes_on_from_a_pushed_model(workspace, masked_run):
     """With the pushed model's weights and tokeniser, training starts where that one ended."""
     pushed = str(_version(masked_run.home))
@@ -108,7 +123,6 @@ def test_it_goes_on_from_a_pushed_model(workspace, masked_run):
     assert new["masked_perplexity"] == pytest.approx(old["masked_perplexity"], rel=1e-2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["bert-base", "bert-large"])
 def test_the_presets_run_when_made_small(workspace, preset):
     """On this machine instead of TPUs; everything else as the preset has it."""
