@@ -25,6 +25,7 @@ def lineage(model: str, run_directory: str | None, metadata_url: str | None, as_
         click.echo(json.dumps(asdict(traced), indent=2, sort_keys=True))
         return
     from components.ledger.ledger import usd
+    from pipeline.report_quality import describe_quality
 
     total, actual = traced.ledger["funnel"]["total"], traced.cost_report["actual"]
     evaluation = traced.cost_report["quality"]["evaluation"]["total"]
@@ -42,7 +43,7 @@ def lineage(model: str, run_directory: str | None, metadata_url: str | None, as_
     )
     click.echo(
         f"  {usd(actual['compute_usd'])} for {actual['chip_hours']:.3g} chip-hours; "
-        f"{evaluation['bits_per_byte']:.3f} bits per byte on held-out text"
+        f"{describe_quality(evaluation)} on held-out text"
     )
     click.echo("  artifacts:")
     for name, directory in traced.artifacts.items():

@@ -181,6 +181,7 @@ def _print_runs(found: list[dict[str, Any]]) -> None:
         ("goodput", "actual", "goodput", ".1%"),
         ("time/est.", "actual", "training_seconds_actual_over_estimated", ".2f"),
         ("bits/byte", "actual", "bits_per_byte", ".3f"),
+        ("masked ppl", "actual", "masked_perplexity", ".1f"),
     )
     table.add_column("run")
     for title, *_ in columns:

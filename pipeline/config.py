@@ -192,7 +192,11 @@ class BudgetSection(Section):
 
 
 class EvaluateSection(Section):
-    """Thresholds that bless a model, on the held-out documents; one left out sets no limit."""
+    """Thresholds that bless a model, on the held-out documents; one left out sets no limit.
+
+    Bits per byte are of causal-lm only: max_bits_per_byte, which presets set, means nothing to
+    other tasks. The other thresholds hold for the hidden tokens of masked-lm.
+    """
 
     max_bits_per_byte: Annotated[float, Field(gt=0)] = 8.0
     max_source_bits_per_byte: Annotated[float, Field(gt=0)] | None = None
@@ -294,6 +298,13 @@ class Config(Section):
         weights = self.pack.source_weights
         if weights and not any(weights.values()):
             raise ValueError("pack.source_weights: all weights are 0, so there is nothing to read")
+        if self.train.task != "causal-lm":
+            for name in ("max_source_bits_per_byte", "max_bits_per_byte_increase"):
+                if (value := getattr(self.evaluate, name)) is not None:
+                    raise ValueError(
+                        f"evaluate.{name} = {value}: a model of {self.train.task} has no bits per "
+                        "byte; use evaluate.max_perplexity or evaluate.min_token_accuracy"
+                    )
         cost = self.cost
         if cost.hidden_cost_multiplier_low > cost.hidden_cost_multiplier_high:
             raise ValueError(

@@ -100,7 +100,10 @@ def build_ledger(
             "steps": run.plan.steps,
             "epochs": run.plan.epochs,
             "slots": run.slots,
-            "loss_bearing_tokens": packed["train"]["targets"] * run.plan.epochs,
+            # Of the tokens that can be hidden, an epoch asks for this share (masked-lm).
+            "loss_bearing_tokens": packed["train"]["targets"]
+            * run.plan.epochs
+            * packed["train"].get("mask_rate", 1.0),
             "effective_tokens": run.effective_tokens,
         },
         "flops": _flops(shape, run),

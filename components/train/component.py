@@ -64,12 +64,13 @@ class TrainerExecutor(base_executor.BaseExecutor):
         )
         for name in ("params_total", "steps", "trained_targets", "trained_slots"):
             run.set_int_custom_property(name, telemetry[name])
-        for name in ("perplexity", "bits_per_byte"):
-            run.set_float_custom_property(name, telemetry["held_out_after"][name])
+        held_out = telemetry["held_out_after"]
+        for name in sorted({"perplexity", "bits_per_byte"} & set(held_out)):
+            run.set_float_custom_property(name, held_out[name])
 
 
 class Trainer(base_component.BaseComponent):
-    """Trains a decoder-only Transformer.
+    """Trains a Transformer.
 
     Outputs:
         model: `Model`, a SavedModel that takes raw text.
