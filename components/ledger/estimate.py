@@ -6,31 +6,12 @@ The ledger makes it once, the budget gate again for every way to fit.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from components.ledger.flops import flops_per_token
 from components.ledger.money import CostEstimate, estimate_cost, wall_seconds
 from components.ledger.scaling import expected_loss, repetition_discounted_tokens
 from components.model_shape import ModelShape
 from components.train.plan import StepPlan, plan_steps
-
-if TYPE_CHECKING:
-    from data.catalogue import Chip
-
-
-def peak_of(chip: Chip, precision: str) -> float | None:
-    """The dense peak of a chip in a precision, FLOP/s: float32 has no use of 16-bit units.
-
-    Args:
-        chip: A chip of the catalogue.
-        precision: `train.precision`.
-
-    Returns:
-        FLOP/s; the 16-bit peak where no other is known, None where none is.
-    """
-    if precision == "float32" and chip.float32_flops_per_second is not None:
-        return chip.float32_flops_per_second
-    return chip.peak_flops_per_second
 
 
 @dataclass(frozen=True, kw_only=True)

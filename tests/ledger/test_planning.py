@@ -295,10 +295,10 @@ def test_document_has_null_money_without_a_price():
 
 def test_repetition_is_discounted_and_flagged():
     many = plan_document(make_plan(request(epochs=5)), price_label="given")
-    assert many["guidance"]["repetition_flagged"]
+    assert many["guidance"]["repetition"]["over_limit"]
     assert many["effective_tokens"] < many["tokens"] == 1e11
     four = plan_document(make_plan(request(epochs=4)), price_label="given")
-    assert not four["guidance"]["repetition_flagged"]
+    assert not four["guidance"]["repetition"]["over_limit"]
 
 
 def test_encoder_decoder_plans():
