@@ -14,7 +14,8 @@ from components.ledger.guidance import MAX_EPOCHS
 from components.ledger.inversion import Affordable, best_for_budget, tokens_for_budget
 from components.ledger.machine import memory_bytes
 from components.ledger.plan_document import plan_document
-from components.ledger.planning import Plan, PlannedModel, PlanRequest, make_plan
+from components.ledger.planned_model import PlannedModel
+from components.ledger.planning import Plan, PlanRequest, make_plan
 from components.ledger.scaling import Goal
 from components.ledger.utilisation import FlopsBasis
 from pipeline.plan_hardware import Hardware, hardware_of_flags

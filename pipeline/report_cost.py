@@ -73,7 +73,15 @@ def cost_table(ledger: dict[str, Any], cost: dict[str, Any]) -> Table:
     row("goodput", "goodput", lambda share: f"{share:.1%}")
     row("chip-hours", "chip_hours", lambda hours: f"{hours:.4f}")
     row("compute", "compute_usd", usd)
-    low, high = ledger["cost"]["total_usd_low"], ledger["cost"]["total_usd_high"]
+    bill, hardware = ledger["cost"], ledger["hardware"]
+    if hardware["mfu_runs"]:
+        mfu_range = f"{hardware['mfu_high']:.1%} - {hardware['mfu_low']:.1%}"
+        of = f"  at MFU {mfu_range} ({len(hardware['mfu_runs'])} bills)"
+        money = f"{usd(bill['compute_usd_low'])} - {usd(bill['compute_usd_high'])}"
+        table.add_row(of, money, "", "")
+        hours = f"{bill['wall_hours_low']:.3g} - {bill['wall_hours_high']:.3g} h"
+        table.add_row("", hours, "", "")
+    low, high = bill["total_usd_low"], bill["total_usd_high"]
     table.add_row("with hidden costs", f"{usd(low)} - {usd(high)}", "", "")
     row("per million effective tokens", "usd_per_million_effective_tokens", usd)
     difference = actual["total_seconds"] - estimated["total_seconds"]

@@ -9,12 +9,20 @@ from typing import Any
 from components.errors import TokenmillError
 from components.ledger.estimate import Hardware, RunEstimate, estimate_run
 from components.ledger.footprint import memory_of
-from components.ledger.ledger import Machine, hardware_of, mixture_of, overhead_seconds, usd
+from components.ledger.ledger import (
+    Machine,
+    hardware_of,
+    mixture_of,
+    overhead_seconds,
+    targets_by_source,
+    usd,
+)
 from components.ledger.memory import RESERVED_SHARE
 from components.ledger.money import SECONDS_PER_HOUR
 from components.ledger.settings import CPU_CHIP, USER_PRICE, LedgerSettings
 from components.ledger.utilisation import utilisation_range
 from components.model_shape import ModelShape
+from components.train.plan import Mixture
 from data.catalogue import find_chip, load_chips
 
 WAYS_SHOWN = 3
@@ -162,8 +170,7 @@ class _Search:
         self._overhead = overhead_seconds(
             machine.calibration, packed["eval"]["rows"], settings.global_batch_size
         )
-        mixture = mixture_of(packed["train"])
-        self._rows_available = None if mixture is None else mixture.rows_available
+        self._mixture = mixture_of(packed["train"])
         self._now = self._estimate()
 
     def fits(self, estimate: RunEstimate) -> bool:
@@ -209,7 +216,21 @@ class _Search:
                 settings.hidden_cost_multiplier_low,
                 settings.hidden_cost_multiplier_high,
             ),
-            rows_available=self._rows_available if shape is self._shape else None,
+            mixture=self._mixture_of(rows),
+            targets_by_source=targets_by_source(packed["train"]),
+        )
+
+    def _mixture_of(self, rows: int) -> Mixture | None:
+        """The sources' mixture where the same text is cut into another number of rows."""
+        manifest, mixture = self._packed["train"], self._mixture
+        if mixture is None or rows == manifest["rows"]:
+            return mixture
+        factor = rows / manifest["rows"]
+        counts = zip(mixture.sources, mixture.rows.tolist(), strict=True)
+        return Mixture(
+            {source: round(count * factor) for source, count in counts},
+            manifest["source_weights"] or {"": 1.0},
+            manifest["max_repetitions"],
         )
 
     def _share_allowed(self) -> float:

@@ -63,12 +63,10 @@ def build_ledger(
     hardware = hardware_of(settings, machine, shape)
     run = plan_run(shape, packed, settings, hardware, machine.calibration)
     epochs_by_source: dict[str, float] = {}
-    if packed["train"].get("source_weights") and (mixture := mixture_of(packed["train"])):
+    mixture = mixture_of(packed["train"])
+    if mixture is not None and packed["train"].get("source_weights"):
         epochs_by_source = mixture.repetitions(run.plan.rows_read)
     funnel = build_funnel(ingest, curation, packed, run.plan.epochs, epochs_by_source)
-    if epochs_by_source:  # each source is repeated as often as its weight says
-        effective = funnel["total"]["train"]["effective_tokens"]
-        run = dataclasses.replace(run, effective_tokens=effective)
     memory = memory_of(shape, settings, settings.devices)
     low, high = _cost_range(shape, packed, settings, hardware, machine.calibration)
     params = shape.params_by_part()
@@ -134,6 +132,7 @@ def build_ledger(
             run,
             settings_epochs=settings.epochs,
             max_steps=settings.max_steps,
+            rows_available=None if mixture is None else mixture.rows_available,
             chips=settings.chips,
             price_usd_per_chip_hour=price,
         ),
@@ -190,7 +189,8 @@ def plan_run(
             settings.hidden_cost_multiplier_low,
             settings.hidden_cost_multiplier_high,
         ),
-        rows_available=None if mixture is None else mixture.rows_available,
+        mixture=mixture,
+        targets_by_source=targets_by_source(packed["train"]),
     )
 
 
@@ -199,6 +199,11 @@ def mixture_of(manifest: Mapping[str, Any]) -> Mixture | None:
     if not manifest.get("source_weights") and manifest.get("max_repetitions") is None:
         return None
     return Mixture.of(manifest)
+
+
+def targets_by_source(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Loss-bearing tokens of one pass over a packed split, by source."""
+    return {source: account["targets"] for source, account in manifest["by_source"].items()}
 
 
 def overhead_seconds(

@@ -434,6 +434,8 @@ def test_a_mixture_repeats_each_source_as_often_as_its_weight_says():
         assert account["train"]["effective_tokens"] == pytest.approx(tokens)
         assert account["stages"][-1]["tokens"] == account["train"]["effective_tokens"]
     assert training["effective_tokens"] == pytest.approx(sum(expected.values()))
+    per_million = ledger["cost"]["compute_usd"] / training["effective_tokens"] * 1e6
+    assert ledger["cost"]["usd_per_million_effective_tokens"] == pytest.approx(per_million)
     # Even repetition is worth more than uneven, by concavity.
     assert training["effective_tokens"] < repetition_discounted_tokens(20 * 64, 2.0)
     check_ledger(ledger)
@@ -462,3 +464,5 @@ def test_a_limit_of_repetitions_ends_the_run():
     }
     assert each["a"] == pytest.approx(repetition_discounted_tokens(15 * 64, 2.0))
     assert each["b"] == pytest.approx(repetition_discounted_tokens(5 * 64, 2.0))
+    # Nothing was dropped, so curation saved nothing.
+    assert ledger["curation_saved"]["steps"] == 0

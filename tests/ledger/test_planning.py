@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from components.ledger.comparison import compare_chips
 from components.ledger.inversion import best_for_budget, tokens_for_budget
 from components.ledger.plan_document import plan_document
+from components.ledger.planned_model import PlannedModel
 from components.ledger.planned_shape import PlannedShape
-from components.ledger.planning import PlannedModel, PlanRequest, make_plan
+from components.ledger.planning import PlanRequest, make_plan
 from components.ledger.scaling import expected_loss
 from data.catalogue import find_chip, load_chips
 from data.published_runs import load_published_runs

@@ -7,7 +7,7 @@ from pipeline.metadata import StepRecord
 from pipeline.report_cost import cost_table, notes, phases_table, stages_table, steps_table
 
 LEDGER = {
-    "hardware": {"chip": "a100", "mfu_source": "measured"},
+    "hardware": {"chip": "a100", "mfu_source": "measured", "mfu_runs": []},
     "cost": {"total_usd_low": 2.0, "total_usd_high": 5.0},
     "price": {"dated": False},
     "curation_saved": {"steps_fixed": True},
@@ -92,6 +92,25 @@ def test_a_cached_step_costs_nothing_and_keeps_what_it_saved(cached, paid):
     assert ("$0 (cached; $0.02)" in text.replace("0.0200", "0.02")) == cached
     assert f"{paid} in this run" in text
     assert text.count("1.3000") == 2
+
+
+def test_a_published_mfu_has_its_range():
+    ledger = {
+        **LEDGER,
+        "hardware": {"mfu_source": "published", "mfu_runs": ["A", "B", "C"], "mfu_low": 0.2,
+                     "mfu_high": 0.45},
+        "cost": {**LEDGER["cost"], "compute_usd_low": 0.8, "compute_usd_high": 1.9,
+                 "wall_hours_low": 2.5, "wall_hours_high": 5.75},
+    }  # fmt: skip
+    text = text_of(cost_table(ledger, COST))
+    for words in (
+        "(published)",
+        "45.0% - 20.0% (3 bills)",
+        "$0.80 - $1.90",
+        "2.5 - 5.75 h",
+    ):
+        assert words in text
+    assert "bills" not in text_of(cost_table(LEDGER, COST))
 
 
 def test_what_the_bill_leaves_out_is_named():
