@@ -14,7 +14,7 @@ from components.curate.benchmarks import read_benchmarks
 from components.curate.component import Curator
 from components.curate.near_duplicates import NearDuplicateSettings
 from components.curate.rules import thresholds_of
-from components.curate.transforms import CurateSettings
+from components.curate.settings import CurateSettings
 from components.errors import TokenmillError
 from components.evaluate.eval_config import make_eval_config
 from components.ingest.component import CorpusExampleGen

@@ -38,6 +38,14 @@ def cpu_seconds() -> float:
     return total
 
 
+def peak_memory_mb() -> dict[str, float]:
+    """Of this process and of the largest of its children that has ended."""
+    return {
+        name: resource.getrusage(who).ru_maxrss / 1024
+        for name, who in (("self", resource.RUSAGE_SELF), ("child", resource.RUSAGE_CHILDREN))
+    }
+
+
 def artifact(kind, uri: str):
     instance = kind()
     instance.uri = uri
@@ -85,6 +93,7 @@ def main() -> None:
     result["ingest"] = {
         "cpu_seconds": cpu_seconds() - before,
         "wall_seconds": time.perf_counter() - started,
+        "peak_memory_mb": peak_memory_mb(),
     }
     curated = artifact(standard_artifacts.Examples, f"{work}/curated")
     rejected = artifact(RejectedDocuments, f"{work}/rejected")
@@ -97,7 +106,7 @@ def main() -> None:
     result["curate"] = {
         "cpu_seconds": cpu_seconds() - before,
         "wall_seconds": time.perf_counter() - started,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": peak_memory_mb(),
     }
     import apache_beam as beam
 
