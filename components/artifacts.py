@@ -1,13 +1,11 @@
 """The artifact types that tokenmill adds to TFX's standard ones.
 
 Each carries its counts as custom properties too, so that runs can be compared by a query to
-ML Metadata without opening a file.
+ML Metadata without opening a file. None declares properties: Kubeflow's compiler wants a schema
+for each, and knows TFX's own types only.
 """
 
 from tfx.types import artifact, standard_artifacts
-
-SPAN_PROPERTY = artifact.Property(type=artifact.PropertyType.INT)
-SPLIT_NAMES_PROPERTY = artifact.Property(type=artifact.PropertyType.STRING)
 
 
 class Quarantine(artifact.Artifact):
@@ -38,11 +36,16 @@ class PackedRows(artifact.Artifact):
     """Fixed-length rows of tokens by split; the format is that of components/pack/rows.py."""
 
     TYPE_NAME = "components.PackedRows"
-    PROPERTIES = {"split_names": SPLIT_NAMES_PROPERTY, "span": SPAN_PROPERTY}
+
+
+class Calibration(artifact.Artifact):
+    """How fast the true training step is on the machine at hand: `calibration.json`."""
+
+    TYPE_NAME = "components.Calibration"
 
 
 class Ledger(artifact.Artifact):
-    """The token and cost estimate before training: `ledger.json`."""
+    """The estimate before training, `ledger.json`, and the index of documents."""
 
     TYPE_NAME = "components.Ledger"
 

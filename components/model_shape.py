@@ -12,15 +12,23 @@ from typing import Literal, get_args
 Positions = Literal["rope", "learned"]
 Norm = Literal["layer", "rms"]
 Mlp = Literal["gelu", "swiglu"]
+NormPosition = Literal["pre", "post"]
+Head = Literal["lm", "mlm", "classifier"]
 
 _SIZES = ("n_layers", "d_model", "n_heads", "d_ff", "vocab_size", "sequence_length")
-_CHOICES = {"positions": get_args(Positions), "norm": get_args(Norm), "mlp": get_args(Mlp)}
+_CHOICES = {
+    "positions": get_args(Positions),
+    "norm": get_args(Norm),
+    "mlp": get_args(Mlp),
+    "norm_position": get_args(NormPosition),
+    "head": get_args(Head),
+}
 _FLAGS = ("use_bias", "tie_embeddings", "causal")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """A pre-norm Transformer with one stack of layers (a decoder, or an encoder if not causal).
+    """A Transformer with one stack of layers (a decoder, or an encoder if not causal).
 
     Attributes:
         n_layers: Number of Transformer layers.
@@ -37,6 +45,12 @@ class ModelShape:
         mlp: ``gelu`` has two matrices, ``swiglu`` three (Shazeer 2020).
         tie_embeddings: Whether the output projection reuses the token embedding.
         causal: Whether a token attends to earlier tokens only.
+        norm_position: ``pre``: norms before attention and MLP and one behind the last layer
+            (GPT-2); ``post``: norms behind them and one behind the embeddings (BERT).
+        type_vocab_size: Rows of a token type embedding; BERT has 2, 0 is none.
+        head: ``lm``: the output projection alone; ``mlm``: BERT's dense layer, norm and an output
+            bias before it; ``classifier``: BERT's pooler and a dense layer instead of it.
+        classes: Classes of a classifier.
     """
 
     n_layers: int
@@ -52,6 +66,10 @@ class ModelShape:
     tie_embeddings: bool
     n_kv_heads: int | None = None
     causal: bool = True
+    norm_position: NormPosition = "pre"
+    type_vocab_size: int = 0
+    head: Head = "lm"
+    classes: int = 0
 
     def __post_init__(self) -> None:
         sizes = _SIZES if self.n_kv_heads is None else (*_SIZES, "n_kv_heads")
@@ -75,6 +93,21 @@ class ModelShape:
                 raise ValueError(
                     f"ModelShape.{field} = {value!r}: expected true or false; write one of them."
                 )
+        for field, needed in (("type_vocab_size", 0), ("classes", 2 * (self.head == "classifier"))):
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or value < needed:
+                raise ValueError(
+                    f"ModelShape.{field} = {value!r}: expected a whole number of at least "
+                    f"{needed}; correct it in the model section of the configuration."
+                )
+        if self.causal and self.head != "lm":
+            raise ValueError(
+                f"ModelShape.head = {self.head!r}: expected 'lm' for a causal model; "
+                "choose it, or causal = false."
+            )
+        self._check_heads()
+
+    def _check_heads(self) -> None:
         if self.d_model % self.n_heads:
             raise ValueError(
                 f"ModelShape.n_heads = {self.n_heads}: expected a divisor of d_model = "
@@ -117,14 +150,17 @@ class ModelShape:
 
         Per layer: attention has q and o of d*d, k and v of d*kv_dim; the MLP has its inner
         matrices and one of d_ff*d; with ``use_bias`` each has a bias as wide as its output. Norms:
-        two a layer and a final one. The output projection is d*V without a bias, 0 when tied.
+        two a layer and one behind the last layer or the embeddings. The head of ``mlm`` is a dense
+        layer d*d + d, a norm and a bias V, that of ``classifier`` a dense layer d*d + d (pooler)
+        and one of d*classes + classes. The output projection is d*V, 0 when tied or classifying.
 
         Returns:
-            Number of parameters under token_embedding, position_embedding, attention, mlp, norms
-            and output_projection.
+            Number of parameters under token_embedding, position_embedding, type_embedding,
+            attention, mlp, norms, head and output_projection.
         """
         d, d_ff, kv = self.d_model, self.d_ff, self.kv_dim
         inner = self.mlp_inner_matrices
+        types = self.type_vocab_size * d
         attention = 2 * d * d + 2 * d * kv
         mlp = (inner + 1) * d * d_ff
         if self.use_bias:
@@ -132,14 +168,52 @@ class ModelShape:
             mlp += inner * d_ff + d
         norm = 2 * d if self.norm == "layer" else d
         embedding = self.vocab_size * d
+        head = {
+            "lm": 0,
+            "mlm": d * d + d + norm + self.vocab_size,
+            "classifier": d * d + d + d * self.classes + self.classes,
+        }
+        projected = not self.tie_embeddings and self.head != "classifier"
         return {
             "token_embedding": embedding,
             "position_embedding": self.sequence_length * d if self.positions == "learned" else 0,
+            "type_embedding": types,
             "attention": self.n_layers * attention,
             "mlp": self.n_layers * mlp,
             "norms": (2 * self.n_layers + 1) * norm,
-            "output_projection": 0 if self.tie_embeddings else embedding,
+            "head": head[self.head],
+            "output_projection": embedding if projected else 0,
         }
+
+    @property
+    def attention_width(self) -> int:
+        """Width of all query heads together, in features."""
+        return self.n_heads * self.head_dim
+
+    @property
+    def active_d_ff(self) -> int:
+        """Inner MLP width that one token passes, in features."""
+        return self.d_ff
+
+    @property
+    def attention_products(self) -> float:
+        """Multiply-adds per token of the q, k, v and o projections of all layers."""
+        return self.n_layers * 2 * self.d_model * (self.attention_width + self.kv_dim)
+
+    @property
+    def score_features(self) -> float:
+        """Query features that meet each attended token, over all layers: L·H·Q."""
+        return self.n_layers * self.attention_width
+
+    @property
+    def mlp_products(self) -> float:
+        """Multiply-adds per token of the MLPs of all layers."""
+        return self.n_layers * (self.mlp_inner_matrices + 1) * self.d_model * self.d_ff
+
+    @property
+    def logit_products(self) -> float:
+        """Multiply-adds per token of the output projection."""
+        return self.d_model * self.vocab_size
 
     @property
     def params_total(self) -> int:
@@ -148,13 +222,13 @@ class ModelShape:
 
     @property
     def params_non_embedding(self) -> int:
-        """Parameters of the layers and norms only.
+        """Parameters of the layers, norms and head only.
 
         The N of Kaplan et al. 2020 (sec. 1.3): no token or position embedding, no output
         projection.
         """
         parts = self.params_by_part()
-        return parts["attention"] + parts["mlp"] + parts["norms"]
+        return parts["attention"] + parts["mlp"] + parts["norms"] + parts["head"]
 
     @property
     def params_in_products(self) -> int:
@@ -163,4 +237,5 @@ class ModelShape:
         The N that 6·N should use for a count of matrix products: a look-up in the embedding costs
         no product, but the output projection does, even where it shares the embedding's matrix.
         """
-        return self.params_non_embedding + self.vocab_size * self.d_model
+        projection = 0 if self.head == "classifier" else self.vocab_size * self.d_model
+        return self.params_non_embedding + projection

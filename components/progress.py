@@ -1,20 +1,27 @@
 """How far a long step is, told to whoever runs the pipeline.
 
-A step calls `report`; the runner that shows a screen sets a listener. Without one (in a container
-of Kubeflow, in a test) nothing happens: the step's own log lines remain.
+A step calls `report` and `say`; the runner that shows a screen sets listeners. Without them (in a
+container of Kubeflow, in a test) nothing happens: the step's own log lines remain.
 """
 
 from collections.abc import Callable
 
 Listener = Callable[[float, float, str], None]
+Speaker = Callable[[str], None]
 
 _listener: Listener | None = None
+_speaker: Speaker | None = None
 
 
-def set_listener(listener: Listener | None) -> None:
-    """Sets (or with None removes) the function that is told of progress in this process."""
-    global _listener
-    _listener = listener
+def set_listener(listener: Listener | None, speaker: Speaker | None = None) -> None:
+    """Sets (or with None removes) the functions that are told of events in this process.
+
+    Args:
+        listener: Told of progress: units done, units in all, a few words.
+        speaker: Told of what a person has to see, in a sentence.
+    """
+    global _listener, _speaker
+    _listener, _speaker = listener, speaker
 
 
 def report(done: float, total: float, detail: str = "") -> None:
@@ -27,3 +34,13 @@ def report(done: float, total: float, detail: str = "") -> None:
     """
     if _listener is not None:
         _listener(done, total, detail)
+
+
+def say(message: str) -> None:
+    """Tells what a person has to see whatever else is on the screen.
+
+    Args:
+        message: A sentence.
+    """
+    if _speaker is not None:
+        _speaker(message)

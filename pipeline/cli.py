@@ -1,7 +1,6 @@
 """The command line. TFX and TensorFlow are imported only by the command that needs them."""
 
 import datetime
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -9,8 +8,14 @@ from collections.abc import Sequence
 import click
 
 from components.errors import TokenmillError
+from pipeline.cli_compile import compile_command, submit
 from pipeline.cli_curate import curate
+from pipeline.cli_lineage import gc, lineage
+from pipeline.cli_plan import plan
 from pipeline.cli_schema import schema
+from pipeline.cli_serve import add_serving_commands
+from pipeline.cli_tokenizer import tokenizer
+from pipeline.cli_why import runs, why
 
 _EXIT_FAILED = 1
 
@@ -83,57 +88,6 @@ def run(
         _fail(error, debug)
 
 
-@cli.command()
-@click.argument("prompt")
-@config_options
-@click.option("--model", "model_path", metavar="DIR", help="A SavedModel, or its base directory.")
-@click.option("--max-new-tokens", type=click.IntRange(1), default=64, show_default=True)
-@click.option("--temperature", type=click.FloatRange(0), default=0.7, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--debug", is_flag=True, help="Show the stack trace of an error.")
-def generate(
-    prompt: str,
-    preset: str,
-    config_path: str | None,
-    overrides: Sequence[str],
-    model_path: str | None,
-    max_new_tokens: int,
-    temperature: float,
-    seed: int,
-    debug: bool,
-) -> None:
-    """Continue PROMPT with the pushed model, loaded by its raw-text signature."""
-    from pipeline.config_loader import load_config
-    from pipeline.logs import send_output_to_log
-    from serving.saved_model import generate as complete
-    from serving.saved_model import load, newest_version
-
-    try:
-        if model_path is None:
-            config = load_config(preset, config_path, overrides)
-            model_path = config.push.directory or os.path.join(config.output_dir, "serving_model")
-        newest_version(model_path)  # before the slow import
-        if debug:
-            screen = sys.stdout
-        else:
-            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-            screen = send_output_to_log(os.devnull)
-    except TokenmillError as error:
-        _fail(error, debug)
-    try:
-        completion = complete(load(str(model_path)), prompt, max_new_tokens, temperature, seed)
-    except Exception as error:  # a damaged model fails in any way; standard error is closed by now
-        if debug:
-            raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        click.echo(f"error: cannot use the model in {model_path}: {reason}", file=screen)
-        sys.exit(_EXIT_FAILED)
-    bold_prompt = click.style(prompt, bold=True) if screen.isatty() else prompt
-    click.echo(bold_prompt + completion.text, file=screen)
-    tokens = f"[{completion.prompt_tokens} + {completion.completion_tokens} tokens]"
-    click.echo(click.style(tokens, dim=True) if screen.isatty() else tokens, file=screen)
-
-
 def _fail(error: TokenmillError, debug: bool) -> None:
     if debug:
         traceback.print_exc()
@@ -143,8 +97,17 @@ def _fail(error: TokenmillError, debug: bool) -> None:
     sys.exit(_EXIT_FAILED)
 
 
+cli.add_command(compile_command)
 cli.add_command(curate)
+cli.add_command(gc)
+cli.add_command(lineage)
+cli.add_command(plan)
 cli.add_command(schema)
+cli.add_command(submit)
+cli.add_command(tokenizer)
+cli.add_command(why)
+cli.add_command(runs)
+add_serving_commands(cli, config_options)
 
 
 def main() -> None:

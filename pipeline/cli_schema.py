@@ -1,16 +1,14 @@
 """`tokenmill schema`: pin the schema that data must fit, look at it, accept what a run found."""
 
-import contextlib
 import difflib
 import os
 import sys
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from components.errors import TokenmillError
+from pipeline.cli_errors import user_errors
 
 
 @click.group()
@@ -31,7 +29,7 @@ def schema() -> None:
 @click.option("--force", is_flag=True, help="Overwrite FILE.")
 def freeze(run_dir: str, output: str, open_sources: bool, force: bool) -> None:
     """Pin the schema that the newest run in RUN_DIR inferred from its data."""
-    with _user_errors():
+    with user_errors():
         from components.validate.history import newest_inferred
         from components.validate.schema import (
             SCHEMA_NAME,
@@ -66,7 +64,7 @@ def freeze(run_dir: str, output: str, open_sources: bool, force: bool) -> None:
 @click.option("--html", metavar="FILE", help="Write a run's statistics as TFDV's viewer.")
 def show(file_or_run: str, html: str | None) -> None:
     """Show a schema file, or the schema and statistics of the newest run in a directory."""
-    with _user_errors():
+    with user_errors():
         from components.documents import SPLITS, write_text
         from components.validate.history import newest_gate
         from components.validate.schema import SCHEMA_NAME, read_schema
@@ -96,7 +94,7 @@ def show(file_or_run: str, html: str | None) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def accept(run_dir: str, schema_file: str, yes: bool) -> None:
     """Change SCHEMA_FILE so that it accepts what the newest run in RUN_DIR found."""
-    with _user_errors():
+    with user_errors():
         from components.documents import SPLITS
         from components.validate.history import newest_gate
         from components.validate.schema import (
@@ -130,21 +128,6 @@ def accept(run_dir: str, schema_file: str, yes: bool) -> None:
         write_schema(schema_file, accepted, header)
     click.echo(f"Wrote {schema_file}. Run again:")
     click.echo(f"  tokenmill run ... --set validate.schema_path={schema_file}")
-
-
-@contextlib.contextmanager
-def _user_errors() -> Iterator[None]:
-    # TensorFlow complains at level 2 that it finds no GPU library; nothing here computes with it.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the libraries, about themselves
-            yield
-    except TokenmillError as error:
-        click.echo(f"{click.style('error:', fg='red')} {error.message}", err=True)
-        if error.hint:
-            click.echo(error.hint, err=True)
-        sys.exit(1)
 
 
 def _print_schema(shown: Any) -> None:

@@ -1,25 +1,34 @@
 """The one configuration: what every key means, its type and its default.
 
 A preset (pipeline/presets/*.toml) or a user's TOML file, with `--set section.key=value` on top,
-becomes one frozen `Config`. Loading and error messages are in pipeline/config_loader.py.
+becomes one frozen `Config`. The sections of the steps that work on text are in
+pipeline/config_data.py; loading and error messages in pipeline/config_loader.py.
 """
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from components.model_shape import ModelShape
+from components.model_shape import Head, ModelShape
+from pipeline.config_data import (
+    CorpusSection,
+    CurateSection,
+    Fraction,
+    PackSection,
+    PositiveInt,
+    Section,
+    TokenizerSection,
+    ValidateSection,
+)
 
-PositiveInt = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Threshold = Annotated[float, Field(ge=0.0)] | Literal["off"] | None
+_HEADS: dict[str, Head] = {
+    "causal-lm": "lm",
+    "masked-lm": "mlm",
+    "classification": "classifier",
+}
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class RunSection(_Section):
+class RunSection(Section):
     """The run as a whole."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = "demo"
@@ -30,134 +39,7 @@ class RunSection(_Section):
     """Where artifacts, metadata, logs and pushed models go."""
 
 
-class CorpusSection(_Section):
-    """Ingest: what is read and how it is split."""
-
-    input: tuple[str, ...] = ()
-    """Files, directories or globs; empty means the embedded corpus. {SPAN} stands for a number."""
-    span: Annotated[int, Field(ge=0)] | None = None
-    """Which span to read where the input holds {SPAN}; None means the newest, the greatest."""
-    format: Literal["auto", "jsonl", "text", "csv", "parquet", "tfrecord"] = "auto"
-    """The format of all files; "auto" goes by their names, whatever is unknown being text."""
-    text_unit: Literal["file", "paragraph"] = "file"
-    """What is a document in a text file: all of it, or what stands between blank lines."""
-    text_field: str = "text"
-    """The key (JSON), column (CSV, Parquet) or feature (tf.Example) that holds the text."""
-    id_field: str = "id"
-    """The one that holds a unique id; records without it are named file:offset."""
-    source_field: str = "source"
-    """The one that names where a record came from; without it, the file's directory or name."""
-    csv_delimiter: Annotated[str, Field(pattern='^[^\\r\\n"]$')] = ","
-    """What parts the columns of .csv files; .tsv files have tabs."""
-    repair_encoding: bool = True
-    """Repair UTF-16, Windows-1252 and mojibake where safe; false quarantines such bytes."""
-    eval_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
-    """Share of documents held out for evaluation, chosen by a hash of the text."""
-    max_document_bytes: PositiveInt = 10_000_000
-    """A longer document is quarantined."""
-    max_quarantine_fraction: Fraction = 0.05
-    """The run stops if a larger share of the records cannot be read."""
-    shards: PositiveInt = 4
-    """Files per split; a worker sorts one shard in memory."""
-
-
-class ValidateSection(_Section):
-    """Data validation by TFDV."""
-
-    schema_path: str | None = None
-    """A pinned schema (schema.pbtxt); without it the schema is inferred from this run's data.
-
-    `tokenmill schema freeze` makes one; docs/validation.md tells how."""
-    previous_statistics: str = "off"
-    """What to compare this run's data with, for drift: "off"; "latest", the newest run in this
-    output directory that passed with other input files; another run's output directory; or a
-    directory of statistics (a StatisticsGen artifact)."""
-    language: bool = False
-    """Identify each document's language for the statistics (some 70 microseconds each)."""
-
-
-class CurateSection(_Section):
-    """Curation.
-
-    A threshold left out is what the rule set says; "off" switches the rule off; zero is a
-    threshold like any other. `tokenmill curate rules` lists rules, thresholds and sources.
-    """
-
-    rules: Literal["web", "technical-prose", "code-docs", "none"] = "technical-prose"
-    """The set of quality rules: what the papers say for web text, or milder ones."""
-    languages: tuple[str, ...] = ()
-    """ISO 639 codes of the languages to keep (reason wrong_language); empty keeps all."""
-    min_language_score: Fraction = 0.65
-    """Least probability of one of these languages (FineWeb's threshold)."""
-    mask: tuple[Literal["url", "email", "ip"], ...] = ()
-    """Personal data to replace by <URL>, <EMAIL>, <IP>."""
-    max_line_documents: PositiveInt | Literal["off"] = "off"
-    """Remove lines (of 40 characters or more) that stand in more documents than this."""
-    exact_duplicates: Literal["drop", "keep"] = "drop"
-    """Copies that differ in blanks and case at most (reason exact_duplicate)."""
-    near_duplicates: Literal["drop", "keep"] = "drop"
-    """Copies with nearly the same word n-grams (reason near_duplicate)."""
-    near_duplicate_min_jaccard: Fraction = 0.8
-    near_duplicate_ngram_words: PositiveInt = 5
-    near_duplicate_bands: PositiveInt = 14
-    near_duplicate_rows: PositiveInt = 8
-    decontaminate: Literal["held-out", "train", "off"] = "held-out"
-    """Which split loses a document if both share a run of words (reason contaminated)."""
-    decontaminate_ngram_words: PositiveInt = 13
-    benchmark_files: tuple[str, ...] = ()
-    """Texts that must not occur in train: files as for corpus.input."""
-
-    min_words: Threshold = None
-    max_words: Threshold = None
-    min_mean_word_length: Threshold = None
-    max_mean_word_length: Threshold = None
-    max_symbols_per_word: Threshold = None
-    max_bullet_line_fraction: Threshold = None
-    max_ellipsis_line_fraction: Threshold = None
-    min_alphabetic_word_fraction: Threshold = None
-    min_stop_words: Threshold = None
-    min_letter_fraction: Threshold = None
-    max_digit_fraction: Threshold = None
-    min_sentences: Threshold = None
-    max_curly_brackets: Threshold = None
-    max_lorem_ipsum: Threshold = None
-    min_punctuated_line_fraction: Threshold = None
-    max_short_line_fraction: Threshold = None
-    max_repeated_line_characters: Threshold = None
-    max_line_feeds_per_word: Threshold = None
-    max_duplicate_line_fraction: Threshold = None
-    max_duplicate_paragraph_fraction: Threshold = None
-    max_duplicate_line_character_fraction: Threshold = None
-    max_duplicate_paragraph_character_fraction: Threshold = None
-    max_top_2gram_character_fraction: Threshold = None
-    max_top_3gram_character_fraction: Threshold = None
-    max_top_4gram_character_fraction: Threshold = None
-    max_duplicate_5gram_character_fraction: Threshold = None
-    max_duplicate_6gram_character_fraction: Threshold = None
-    max_duplicate_7gram_character_fraction: Threshold = None
-    max_duplicate_8gram_character_fraction: Threshold = None
-    max_duplicate_9gram_character_fraction: Threshold = None
-    max_duplicate_10gram_character_fraction: Threshold = None
-
-
-class TokenizerSection(_Section):
-    """The SentencePiece vocabulary."""
-
-    model_type: Literal["bpe", "unigram"] = "bpe"
-    vocab_size: Annotated[int, Field(ge=300, le=1_000_000)] = 8192
-    """Pieces in all: 256 of them are bytes, 4 control tokens."""
-    sample_bytes: PositiveInt = 20_000_000
-    """Train on at most about this much text."""
-
-
-class PackSection(_Section):
-    """Packing into fixed-length rows."""
-
-    shards: PositiveInt = 4
-    """Files per split; a worker packs one shard in memory."""
-
-
-class ModelSection(_Section):
+class ModelSection(Section):
     """The Transformer's shape."""
 
     layers: PositiveInt = 4
@@ -173,31 +55,87 @@ class ModelSection(_Section):
     mlp: Literal["gelu", "swiglu"] = "gelu"
     use_bias: bool = True
     tie_embeddings: bool = True
+    norm_position: Literal["pre", "post"] = "pre"
+    """Norms before attention and MLP (GPT-2), or behind them and the embeddings (BERT)."""
+    type_vocab_size: Annotated[int, Field(ge=0)] = 0
+    """Rows of a token type embedding; BERT has 2, of which packed documents use the first."""
+    classes: Annotated[int, Field(ge=0)] = 0
+    """Classes of the task classification."""
+    base_model: str | None = None
+    """Directory of a pushed model whose weights training starts from; None means random ones."""
 
 
-class TrainSection(_Section):
+class TrainSection(Section):
     """Training."""
 
-    task: Literal["causal-lm", "masked-lm"] = "causal-lm"
+    task: Literal["causal-lm", "masked-lm", "classification"] = "causal-lm"
     strategy: Literal["default", "mirrored", "multi_worker", "tpu"] = "default"
     """The tf.distribute strategy."""
-    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """mixed_*: 16-bit products, float32 weights; bfloat16: weights and moments are 16-bit too."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Rate after the embeddings, on attention probabilities, and after attention and MLP."""
+    rematerialize: bool = False
+    """Keep only each layer's input for the backward pass and compute the rest again."""
     global_batch_size: PositiveInt = 16
     """Rows a step, over all replicas."""
     epochs: Annotated[float, Field(gt=0, le=1000)] = 1.0
     max_steps: PositiveInt | None = None
     """Stop after this many steps even if `epochs` asks for more."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
-    """The peak, after warm-up; a cosine takes it to a tenth."""
+    """The peak, after warm-up."""
     warmup_fraction: Fraction = 0.05
+    schedule: Literal["cosine", "linear", "wsd"] = "cosine"
+    """After the warm-up: a cosine or a line down, or stable and then a line down (wsd)."""
+    decay_fraction: Fraction = 0.1
+    """Share of the steps in which wsd decays."""
+    final_learning_rate_fraction: Fraction = 0.1
+    """Share of the peak at the last step."""
+    beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """AdamW's decay of the second moment."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Of matrices, embeddings included; biases and norms are spared."""
+    z_loss: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the squared log-partition in the loss; PaLM's is 1e-4."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are scaled to at most this global norm."""
     jit_compile: bool = True
     """Compile the forward and backward pass with XLA."""
+    accumulation_steps: PositiveInt = 1
+    """Micro-batches a step: less memory, the same update."""
+    resume_from: str | None = None
+    """Checkpoints of another training to go on from (a directory that holds step-<n>)."""
+    on_spike: Literal["off", "warn", "rewind"] = "off"
+    """At a loss spike: nothing; say so; or go back to a checkpoint and leave out the rows since."""
+    spike_deviations: Annotated[float, Field(gt=0)] = 8.0
+    """How many standard deviations above the last 64 steps' losses is a spike."""
+    rewind_steps: PositiveInt = 100
+    """With on_spike = "rewind", every so many steps there is a checkpoint to go back to."""
+
+    # From here on: how it is carried out. A change of these does not train anew.
+    checkpoint_steps: PositiveInt | None = None
+    """Save every so many steps; None goes by the clock."""
+    checkpoint_seconds: Annotated[float, Field(gt=0)] | None = None
+    """Save every so many seconds; None takes the optimal interval for mtbf_hours (Daly 2006)."""
+    mtbf_hours: Annotated[float, Field(gt=0)] = 6.0
+    """Mean time between failures of the whole run: preemptions, crashes, maintenance."""
+    keep_checkpoints: PositiveInt = 2
+    """The newest so many stay."""
+    keep_checkpoint_every_steps: PositiveInt | None = None
+    """Those of every so many steps stay, too."""
+    keep_best_checkpoint: bool = True
+    """The one of the lowest held-out loss stays, too (with evaluate_steps)."""
+    evaluate_steps: PositiveInt | None = None
+    """Held-out loss every so many steps; None for before and after only."""
+    log_steps: PositiveInt = 10
+    """Scalars for TensorBoard and metrics.jsonl every so many steps."""
+    detail_steps: PositiveInt | None = 500
+    """Distributions and attention maps every so many steps."""
+    profile_steps: tuple[PositiveInt, PositiveInt] | None = None
+    """First and last step to profile for TensorBoard."""
 
 
-class CostSection(_Section):
+class CostSection(Section):
     """What the run is paid with: the ledger's inputs."""
 
     chip: str = "cpu-vcpu"
@@ -206,35 +144,114 @@ class CostSection(_Section):
     """How many; "auto" is every core of this machine, for cpu-vcpu."""
     peak_flops_per_second_per_chip: Annotated[float, Field(gt=0)] | None = None
     """Overrides the catalogue; for cpu-vcpu without it, matrix products are timed here."""
-    mfu: Annotated[float, Field(gt=0.0, le=1.0)] = 0.4
-    """Share of the peak that the training step is expected to reach (model FLOPs utilisation)."""
+    mfu: Annotated[float, Field(gt=0.0, le=1.0)] | Literal["auto", "measured"] = "auto"
+    """Share of the peak that the training step reaches (model FLOPs utilisation). "measured" trains
+    for some seconds on this machine before the estimate; "auto" does so for cpu-vcpu and takes 0.4
+    for other chips."""
     goodput: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of the wall time that goes to steps that count."""
     price_usd_per_chip_hour: Annotated[float, Field(ge=0)] | None = None
     """Overrides the catalogue's price."""
+    price_date: str = ""
+    """When that price was asked; a price without a date is flagged."""
     hidden_cost_multiplier_low: Annotated[float, Field(ge=1)] = 2.0
     hidden_cost_multiplier_high: Annotated[float, Field(ge=1)] = 5.0
     """Storage, network, failed runs and people come to 2-5 times the bare compute."""
-    budget_usd: Annotated[float, Field(ge=0)] | None = None
-    """The run stops before training if the estimated compute costs more."""
+    goal: Literal["fine_tune", "domain_adaptive", "from_scratch"] = "from_scratch"
+    """What the model is for: how many tokens the guidance asks for."""
+    storage_usd_per_gb_month: Annotated[float, Field(ge=0)] = 0.02
+    """Of 1e9 bytes for a month; the list price of Google Cloud Storage, standard, us-central1."""
+    storage_months: Annotated[float, Field(ge=0)] = 1.0
+    """How long corpus, rows, checkpoints and model are kept."""
+    network_usd_per_gb: Annotated[float, Field(ge=0)] = 0.0
+    """Of moving them once; nothing within a region."""
+    chip_mtbf_hours: Annotated[float, Field(gt=0)] = 50_677.0
+    """Mean time between failures of a chip (Llama 3: 419 in 54 days on 16,384 GPUs)."""
+    checkpoint_bytes_per_second: Annotated[float, Field(gt=0)] = 200e6
+    """How fast a checkpoint is written."""
+    restart_seconds: Annotated[float, Field(ge=0)] = 300.0
+    """From a failure until training goes on."""
 
 
-class EvaluateSection(_Section):
-    """Thresholds that bless a model, on the held-out documents."""
+class BudgetSection(Section):
+    """Limits of training: over one of the first four, the run stops before the Trainer."""
+
+    max_usd: Annotated[float, Field(ge=0)] | None = None
+    """Most that training may cost, USD of compute."""
+    max_hours: Annotated[float, Field(ge=0)] | None = None
+    """Most that training may last, hours of wall time."""
+    min_effective_tokens: Annotated[float, Field(ge=0)] | None = None
+    """Least effective tokens that are worth training on."""
+    max_epochs: Annotated[float, Field(gt=0)] | None = None
+    """Most passes over the rows."""
+    on_overrun: Literal["warn", "stop"] = "warn"
+    """During training, when the projected end is over max_usd or max_hours: say so, or stop."""
+
+
+class EvaluateSection(Section):
+    """Thresholds that bless a model, on the held-out documents; one left out sets no limit."""
 
     max_bits_per_byte: Annotated[float, Field(gt=0)] = 8.0
+    max_source_bits_per_byte: Annotated[float, Field(gt=0)] | None = None
+    """In each source by itself."""
     max_perplexity: Annotated[float, Field(gt=1)] | None = None
     min_token_accuracy: Fraction | None = None
+    max_calibration_error: Fraction | None = None
+    """Mean distance between the probability of the first guess and the share of hits."""
+    max_bits_per_byte_increase: Annotated[float, Field(ge=0)] | None = None
+    """How much worse than the last blessed model of this pipeline; both are evaluated then."""
 
 
-class PushSection(_Section):
+class PushSection(Section):
     """Where a blessed model goes."""
 
     directory: str | None = None
     """Base directory of numbered SavedModels; None means <output_dir>/serving_model."""
+    weights: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
+    """How the SavedModel stores weights: half precision halves it, int8 quarters it; the
+    arithmetic stays as it was. The Evaluator scores the model with these weights."""
+    infra_validator: Literal["process", "docker", "off"] = "process"
+    """What a model must pass before it is pushed: "process" calls every signature in a fresh
+    process with TensorFlow and tensorflow-text only; "docker" is TFX's InfraValidator with
+    TensorFlow Serving's image, besides."""
+    max_probe_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """The longest that loading the model and calling it may take before the push."""
 
 
-class Config(_Section):
+class StepResources(Section):
+    """The machine of a step on Kubeflow or Vertex AI; what is left out is the engine's default."""
+
+    cpu: Annotated[float, Field(gt=0)] | None = None
+    """Virtual CPUs."""
+    memory_gb: Annotated[float, Field(gt=0)] | None = None
+    accelerator: str | None = None
+    """The engine's name for it, such as NVIDIA_L4 on Vertex AI or nvidia.com/gpu on Kubeflow."""
+    accelerator_count: PositiveInt = 1
+
+
+class EngineSection(Section):
+    """Kubeflow Pipelines or Vertex AI: what `tokenmill compile` writes into the spec."""
+
+    pipeline_root: str | None = None
+    """Where artifacts go: gs://bucket/path, or a directory that every container sees."""
+    image: str | None = None
+    """The container image, with its digest: registry/name@sha256:..."""
+    project: str | None = None
+    """The Google Cloud project (Vertex AI)."""
+    region: str | None = None
+    """The region to run in (Vertex AI), such as europe-west4."""
+    service_account: str | None = None
+    """Who the run acts as (Vertex AI); None is the project's default, which may do too much."""
+    cache: bool = True
+    """Reuse the outputs of steps that have not changed."""
+    beam_args: tuple[str, ...] = ()
+    """Beam's options of all Beam steps, such as --runner=DataflowRunner; empty runs them in the
+    step's own container."""
+    resources: dict[str, StepResources] = {}
+    """By node id: [engine.resources.Trainer]."""
+
+
+class Config(Section):
     """Everything that a run depends on, apart from the data itself."""
 
     run: RunSection = RunSection()
@@ -246,12 +263,22 @@ class Config(_Section):
     model: ModelSection = ModelSection()
     train: TrainSection = TrainSection()
     cost: CostSection = CostSection()
+    budget: BudgetSection = BudgetSection()
     evaluate: EvaluateSection = EvaluateSection()
     push: PushSection = PushSection()
+    engine: EngineSection = EngineSection()
 
     @model_validator(mode="after")
     def _check_across_sections(self) -> "Config":
         self.shape()  # raises for impossible shapes, naming the field
+        if self.pack.overlap_tokens > self.model.sequence_length // 2:
+            raise ValueError(
+                f"pack.overlap_tokens = {self.pack.overlap_tokens} is more than half of "
+                f"model.sequence_length = {self.model.sequence_length}"
+            )
+        weights = self.pack.source_weights
+        if weights and not any(weights.values()):
+            raise ValueError("pack.source_weights: all weights are 0, so there is nothing to read")
         cost = self.cost
         if cost.hidden_cost_multiplier_low > cost.hidden_cost_multiplier_high:
             raise ValueError(
@@ -277,6 +304,10 @@ class Config(_Section):
             mlp=model.mlp,
             tie_embeddings=model.tie_embeddings,
             causal=self.train.task == "causal-lm",
+            norm_position=model.norm_position,
+            type_vocab_size=model.type_vocab_size,
+            head=_HEADS[self.train.task],
+            classes=model.classes,
         )
 
     @property

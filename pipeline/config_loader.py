@@ -11,7 +11,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from components.errors import TokenmillError
-from pipeline.config import Config
+from pipeline.config import Config, StepResources
 
 _PRESETS = Path(__file__).parent / "presets"
 
@@ -78,7 +78,7 @@ def _read_toml(path: str) -> dict[str, Any]:
 def _parse_override(override: str) -> tuple[tuple[str, ...], Any]:
     key, sign, text = override.partition("=")
     path = tuple(key.strip().split("."))
-    if not sign or len(path) != 2 or not all(path):
+    if not sign or len(path) < 2 or not all(path):
         raise ConfigError(f"--set {override}: expected section.key=value.")
     try:
         value = tomli.loads(f"value = {text}")["value"]
@@ -88,17 +88,21 @@ def _parse_override(override: str) -> tuple[tuple[str, ...], Any]:
 
 
 def _assign(values: dict[str, Any], path: tuple[str, ...], value: Any, override: str) -> None:
-    section = values.setdefault(path[0], {})
-    if not isinstance(section, dict):
-        raise ConfigError(f"--set {override}: {path[0]} is not a section.")
-    section[path[1]] = value
+    section = values
+    for depth, name in enumerate(path[:-1], start=1):
+        section = section.setdefault(name, {})
+        if not isinstance(section, dict):
+            raise ConfigError(f"--set {override}: {'.'.join(path[:depth])} is not a section.")
+    section[path[-1]] = value
 
 
 def _explain(error: ValidationError, origin: str, origins: Mapping[tuple[str, ...], str]) -> str:
     lines: dict[str, None] = {}  # ordered, each line once
     for item in error.errors():
         # A union adds its branches to the location: section and key are what the user typed.
-        path = tuple(str(part) for part in item["loc"][:2])
+        # A table of tables (engine.resources) is as deep as it says.
+        depth = 4 if item["loc"][:2] == ("engine", "resources") else 2
+        path = tuple(str(part) for part in item["loc"][:depth])
         name = ".".join(path)
         where = next((o for key, o in origins.items() if key[: len(path)] == path), origin)
         if item["type"] == "extra_forbidden":
@@ -144,6 +148,8 @@ def _section_models() -> dict[str, type[BaseModel]]:
 
 def _keys_of(path: tuple[str, ...]) -> list[str]:
     models = _section_models()
+    if path[:2] == ("engine", "resources"):
+        return list(StepResources.model_fields)
     return list(models[path[0]].model_fields) if path else list(models)
 
 

@@ -46,7 +46,9 @@ def launch(config: Config, started: datetime.datetime, use_cache: bool, debug: b
         _explain(screen, error, log_path, debug)
     except Exception as error:
         # TFX and Beam raise anything; the log has it whole, the user gets the sentence.
-        _explain(screen, error.__cause__ or error, log_path, debug)
+        cause = error.__cause__ or error
+        _explain(screen, cause, log_path, debug)
+        return getattr(cause, "exit_code", EXIT_FAILED)
     return EXIT_FAILED
 
 
@@ -79,7 +81,9 @@ def _print_push(screen: Screen, config: Config, record, numbers: dict) -> int:
     properties = record.one("pushed_model").custom_properties
     if not properties["pushed"].int_value:
         failures = numbers["cost_report"]["quality"]["evaluation"]["failures"]
-        screen.say(f"[red]Not pushed[/]: {escape('; '.join(failures) or 'not blessed')}")
+        screen.say("[red]Not pushed[/]: the Evaluator did not bless the model.")
+        for failure in failures:
+            screen.say(f"  {escape(failure)}")
         return 1
     destination = properties["pushed_destination"].string_value
     screen.say(f"Pushed: {destination}")

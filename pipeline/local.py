@@ -4,7 +4,6 @@ Imports TFX; pipeline/cli.py imports this module only when a run starts.
 """
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,12 +14,13 @@ from tfx.orchestration.local import local_dag_runner
 from tfx.orchestration.portable import launcher
 
 from components import progress
-from components.errors import TokenmillError
 from pipeline.config import Config
 from pipeline.config_loader import dump_config
 from pipeline.dag import create_components
 from pipeline.metadata import StepRecord, open_store, record_config, step_record
 from pipeline.screen import Screen
+from pipeline.sole_run import sole_run
+from pipeline.step_settings import run_options, training_directory
 from pipeline.step_summary import summarise_step
 
 
@@ -85,8 +85,9 @@ def run_local(
             outcome.steps[node_id] = record
             screen.step_finished(node_id, summarise_step(node_id, record), record.cached)
 
-    with _sole_run(output_dir), _observed(started, finished, screen):
-        progress.set_listener(screen.step_progress)
+    with sole_run(output_dir), _observed(started, finished, screen):
+        run_options(config, fresh=not use_cache).write(training_directory(config))
+        progress.set_listener(screen.step_progress, screen.note)
         try:
             local_dag_runner.LocalDagRunner().run(pipeline)
         finally:
@@ -125,17 +126,3 @@ def _observed(
         yield
     finally:
         launcher.Launcher = original
-
-
-@contextlib.contextmanager
-def _sole_run(output_dir: str) -> Iterator[None]:
-    """One run at a time in an output directory: SQLite and the cache have a single writer."""
-    with open(os.path.join(output_dir, ".lock"), "w", encoding="ascii") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise TokenmillError(
-                f"another run is using {output_dir}.",
-                "Wait for it, or give this one another --output-dir.",
-            ) from None
-        yield

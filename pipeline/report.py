@@ -10,11 +10,18 @@ from components.curate.decontaminate import CONTAMINATED
 from components.curate.deduplicate import EXACT_DUPLICATE, NEAR_DUPLICATE
 from components.documents import SPLITS
 from components.ledger.component import LEDGER_NAME
-from components.ledger.ledger import usd
 from components.settle.component import REPORT_NAME as COST_NAME
 from components.validate.statistics import summarise_statistics
 from pipeline.metadata import StepRecord
-from pipeline.screen import count, duration, megabytes
+from pipeline.report_cost import (
+    cost_table,
+    describe_hardware,
+    notes,
+    phases_table,
+    stages_table,
+    steps_table,
+)
+from pipeline.screen import count, megabytes
 from pipeline.step_summary import read_output
 
 
@@ -26,20 +33,21 @@ def print_report(console: Console, steps: dict[str, StepRecord]) -> dict[str, An
         split: summarise_statistics(steps["StatisticsGen"].one("statistics").uri, split)
         for split in SPLITS
     }
-    hardware, price = ledger["hardware"], ledger["cost"]["price_usd_per_chip_hour"]
     for title, table in (
         ("Documents as they came in", _statistics_table(statistics)),
         ("Tokens by source", _funnel_table(ledger)),
+        ("The funnel", stages_table(ledger)),
         ("Dropped, by reason", _dropped_table(ledger)),
-        (
-            f"Cost on {hardware['chips']} x {hardware['chip']} at {usd(price)} per chip-hour "
-            f"({ledger['cost']['price_source']})",
-            _cost_table(ledger, cost),
-        ),
+        (f"Cost on {describe_hardware(ledger)}", cost_table(ledger, cost)),
+        ("Where the trainer's time went", phases_table(cost)),
+        ("What each step cost, and the training it saved", steps_table(cost, steps)),
         ("Quality on held-out text", _quality_table(cost)),
     ):
         console.print(f"\n[bold]{escape(title)}[/]", soft_wrap=True)
         console.print(table)
+    console.print()
+    for note in notes(ledger):
+        console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
     return {"statistics": statistics, "ledger": ledger, "cost_report": cost}
 
 
@@ -108,39 +116,6 @@ def _dropped_table(ledger: dict[str, Any]) -> Table:
             count(numbers["tokens_estimated"]),
             f"{numbers['bytes'] / total['raw']['bytes']:.2%}",
         )
-    return table
-
-
-def _cost_table(ledger: dict[str, Any], cost: dict[str, Any]) -> Table:
-    estimated, actual = cost["estimated"], cost["actual"]
-    table = Table(box=None)
-    for name in ("", "estimated", "actual"):
-        table.add_column(name, justify="right" if name else "left")
-    mfu = f"{actual['mfu']:.1%}" if actual["mfu"] is not None else "unknown"
-    rows = (
-        ("FLOPs", f"{estimated['total_flops']:.3e}", f"{actual['total_flops']:.3e}"),
-        ("MFU of the steps", f"{estimated['mfu']:.1%}", mfu),
-        (
-            "training time",
-            duration(estimated["training_seconds"]),
-            duration(actual["training_seconds"]),
-        ),
-        ("trainer's time in all", "", duration(actual["total_seconds"])),
-        ("chip-hours", f"{estimated['chip_hours']:.4f}", f"{actual['chip_hours']:.4f}"),
-        ("compute", usd(estimated["compute_usd"]), usd(actual["compute_usd"])),
-        (
-            "with hidden costs",
-            f"{usd(ledger['cost']['total_usd_low'])} - {usd(ledger['cost']['total_usd_high'])}",
-            "",
-        ),
-        (
-            "per million effective tokens",
-            usd(estimated["usd_per_million_effective_tokens"]),
-            usd(actual["usd_per_million_effective_tokens"]),
-        ),
-    )
-    for row in rows:
-        table.add_row(*row)
     return table
 
 

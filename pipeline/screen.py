@@ -28,6 +28,10 @@ class Screen:
         """One line, in rich's markup."""
         self.console.print(text)
 
+    def note(self, message: str) -> None:
+        """A sentence that a person has to see, above a bar if there is one."""
+        self.console.print(f"[yellow]![/] {escape(message)}", soft_wrap=True)
+
     def step_started(self, name: str) -> None:
         """Shows a spinner with the step's name until `step_finished`."""
         self.stop()

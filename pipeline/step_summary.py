@@ -6,7 +6,9 @@ from typing import Any
 
 from components.curate.component import REPORT_NAME as CURATION_NAME
 from components.documents import SPLITS, read_json
-from components.evaluate.results import read_metrics
+from components.evaluate.metrics import HIGH, LOW
+from components.evaluate.results import WHOLE, read_metrics
+from components.ledger.calibrate import CALIBRATION_NAME
 from components.ledger.component import LEDGER_NAME
 from components.ledger.ledger import usd
 from components.settle.component import REPORT_NAME as COST_NAME
@@ -83,6 +85,15 @@ def _pack(record: StepRecord) -> str:
     return f"{count(number('tokens'))} tokens in {count(number('rows'))} rows, {filled:.2%} filled"
 
 
+def _calibrate(record: StepRecord) -> str:
+    calibration = read_output(record, "calibration", CALIBRATION_NAME)
+    return (
+        f"{count(calibration['tokens_per_second'])} tokens/s over {calibration['steps']} steps, "
+        f"{calibration['achieved_flops_per_second']:.3g} FLOP/s; compiling takes "
+        f"{duration(calibration['compile_seconds'])}"
+    )
+
+
 def _ledger(record: StepRecord) -> str:
     ledger = read_output(record, "ledger", LEDGER_NAME)
     cost = ledger["cost"]
@@ -102,11 +113,13 @@ def _train(record: StepRecord) -> str:
 
 
 def _evaluate(record: StepRecord) -> str:
-    metrics = read_metrics(record.one("evaluation").uri)[""]
+    metrics = read_metrics(record.one("evaluation").uri)[WHOLE]
     blessed = record.one("blessing").custom_properties["blessed"].int_value
+    half_width = (metrics["bits_per_byte" + HIGH] - metrics["bits_per_byte" + LOW]) / 2
     return (
-        f"{metrics['bits_per_byte']:.3f} bits per byte, perplexity {metrics['perplexity']:.1f}, "
-        f"accuracy {metrics['token_accuracy']:.1%}: {'blessed' if blessed else 'not blessed'}"
+        f"{metrics['bits_per_byte']:.3f} ± {half_width:.3f} bits per byte, "
+        f"perplexity {metrics['perplexity']:.1f}, accuracy {metrics['token_accuracy']:.1%}: "
+        f"{'blessed' if blessed else 'not blessed'}"
     )
 
 
@@ -136,6 +149,7 @@ _SUMMARIES: dict[str, Callable[[StepRecord], str]] = {
     "TokenizerTrainer": _tokenizer,
     "Transform": _transform,
     "Packer": _pack,
+    "Calibrator": _calibrate,
     "TokenLedger": _ledger,
     "Trainer": _train,
     "Evaluator": _evaluate,

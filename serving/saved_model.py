@@ -1,19 +1,10 @@
 """Finds and calls a pushed SavedModel; needs TensorFlow and tensorflow-text, nothing of TFX."""
 
+import json
 import os
-from dataclasses import dataclass
 from typing import Any
 
 from components.errors import TokenmillError
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A continuation, with the tokens that it took."""
-
-    text: str
-    prompt_tokens: int
-    completion_tokens: int
 
 
 def newest_version(path: str) -> str:
@@ -45,20 +36,38 @@ def load(path: str) -> Any:
     return tf.saved_model.load(newest_version(path))
 
 
-def generate(
-    model: Any, prompt: str, max_new_tokens: int, temperature: float, seed: int
-) -> Completion:
-    """Calls the raw-text signature `generate` with one prompt."""
+def call(model: Any, signature: str, text: str, **options: Any) -> dict[str, Any]:
+    """Calls a raw-text signature with one text; every option must be given.
+
+    Args:
+        model: What `load` returned.
+        signature: score, generate or embed.
+        text: The text.
+        **options: One value each.
+
+    Returns:
+        The outputs by name, one value each; strings as text.
+    """
     import tensorflow as tf
 
-    outputs = model.signatures["generate"](
-        text=tf.constant([prompt]),
-        max_new_tokens=tf.constant(max_new_tokens),
-        temperature=tf.constant(temperature, tf.float32),
-        seed=tf.constant(seed),
-    )
-    return Completion(
-        outputs["text"].numpy()[0].decode("utf-8", "replace"),
-        int(outputs["prompt_tokens"].numpy()[0]),
-        int(outputs["completion_tokens"].numpy()[0]),
-    )
+    function = model.signatures[signature]
+    given = {"text": [text], **{name: [value] for name, value in options.items()}}
+    inputs = {
+        name: tf.constant(given[name], spec.dtype)
+        for name, spec in function.structured_input_signature[1].items()
+    }
+    outputs = {name: value.numpy()[0] for name, value in function(**inputs).items()}
+    return {
+        name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value.tolist()
+        for name, value in outputs.items()
+    }
+
+
+def context_length(path: str) -> int:
+    """Tokens of the model's context, from the description beside it.
+
+    Raises:
+        OSError: The description is missing.
+    """
+    with open(os.path.join(newest_version(path), "assets.extra", "model.json"), "rb") as source:
+        return json.load(source)["model_shape"]["sequence_length"]

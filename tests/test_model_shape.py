@@ -41,9 +41,11 @@ def test_gpt2_small_is_exact():
     assert shape.params_by_part() == {
         "token_embedding": 38_597_376,
         "position_embedding": 786_432,
+        "type_embedding": 0,
         "attention": 12 * 4 * (768 * 768 + 768),
         "mlp": 12 * (2 * 768 * 3072 + 3072 + 768),
         "norms": 25 * 2 * 768,
+        "head": 0,
         "output_projection": 0,
     }
 

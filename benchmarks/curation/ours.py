@@ -20,7 +20,8 @@ from components.documents import ReadDocuments
 from components.ingest.component import CorpusExampleGenExecutor
 from components.ingest.manifest import list_inputs, write_manifest
 from pipeline.config_loader import load_config
-from pipeline.dag import create_components, curate_settings
+from pipeline.dag import create_components
+from pipeline.step_settings import curate_settings
 
 FILTERS_ONLY = (
     "curate.exact_duplicates=keep",

@@ -13,6 +13,7 @@ from components.curate.transforms import Curate
 from components.documents import SPLITS, read_json, write_json
 from components.errors import TokenmillError
 from components.spool import remove_spool
+from components.timing import timed
 
 
 class CuratorSpec(component_spec.ComponentSpec):
@@ -32,6 +33,7 @@ class CuratorSpec(component_spec.ComponentSpec):
 class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
     """Runs `Curate` over both splits."""
 
+    @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
         """Writes kept and rejected documents; raises TokenmillError if a split ends empty."""
         self._log_startup(input_dict, output_dict, exec_properties)

@@ -1,44 +1,66 @@
 """The Evaluator's configuration: metrics, slices and the thresholds that bless a model."""
 
+from dataclasses import dataclass
+
 import tensorflow_model_analysis as tfma
 
+from components.evaluate.slices import LANGUAGE, LENGTH
+
 METRICS_MODULE = "components.evaluate.metrics"
+SLICES_MODULE = "components.evaluate.slices"
+SLICED_BY = ("source", LENGTH, LANGUAGE)
+
+CANDIDATE, BASELINE = "candidate", "baseline"
 
 
-def make_eval_config(
-    max_bits_per_byte: float,
-    max_perplexity: float | None,
-    min_token_accuracy: float | None,
-) -> tfma.EvalConfig:
-    """Thresholds apply to the held-out documents as a whole; every source is reported too.
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """What a model must reach on the held-out documents; None sets no limit.
 
-    Args:
-        max_bits_per_byte: A model above it is not blessed.
-        max_perplexity: Likewise; None sets no limit.
-        min_token_accuracy: A model below it (0 to 1) is not blessed; None sets no limit.
+    Attributes:
+        max_bits_per_byte: Over all documents.
+        max_source_bits_per_byte: In every source.
+        max_perplexity: Over all documents.
+        min_token_accuracy: Over all documents, 0 to 1.
+        max_calibration_error: Over all documents, 0 to 1.
+        max_bits_per_byte_increase: How much worse than the last blessed model it may be.
     """
+
+    max_bits_per_byte: float
+    max_source_bits_per_byte: float | None = None
+    max_perplexity: float | None = None
+    min_token_accuracy: float | None = None
+    max_calibration_error: float | None = None
+    max_bits_per_byte_increase: float | None = None
+
+
+def make_eval_config(settings: EvaluateSettings) -> tfma.EvalConfig:
+    """TFMA's configuration: every metric on the whole and by source, length and language."""
     overall = tfma.SlicingSpec()
-
-    def threshold(lower: float | None = None, upper: float | None = None):
-        if lower is None and upper is None:
-            return []
-        bounds = {}
-        if lower is not None:
-            bounds["lower_bound"] = {"value": lower}
-        if upper is not None:
-            bounds["upper_bound"] = {"value": upper}
-        limit = tfma.MetricThreshold(value_threshold=tfma.GenericValueThreshold(**bounds))
-        return [tfma.PerSliceMetricThreshold(slicing_specs=[overall], threshold=limit)]
-
+    sources = tfma.SlicingSpec(feature_keys=["source"])
+    increase = settings.max_bits_per_byte_increase
+    bits_per_byte = [
+        *_at_most(settings.max_bits_per_byte, overall, _change(increase)),
+        *_at_most(settings.max_source_bits_per_byte, sources),
+    ]
     metrics = {
-        "BitsPerByte": threshold(upper=max_bits_per_byte),
-        "Perplexity": threshold(upper=max_perplexity),
-        "TokenAccuracy": threshold(lower=min_token_accuracy),
+        "BitsPerByte": bits_per_byte,
+        "Perplexity": _at_most(settings.max_perplexity, overall),
+        "TokenAccuracy": _at_least(settings.min_token_accuracy, overall),
+        "TokenAccuracyTop5": [],
+        "CalibrationError": _at_most(settings.max_calibration_error, overall),
         "EvaluatedTokens": [],
+        "EvaluatedDocuments": [],
     }
+    model_specs = [tfma.ModelSpec(signature_name="evaluate")]
+    if increase is not None:
+        model_specs = [
+            tfma.ModelSpec(name=CANDIDATE, signature_name="evaluate"),
+            tfma.ModelSpec(name=BASELINE, signature_name="evaluate", is_baseline=True),
+        ]
     return tfma.EvalConfig(
-        model_specs=[tfma.ModelSpec(signature_name="evaluate")],
-        slicing_specs=[overall, tfma.SlicingSpec(feature_keys=["source"])],
+        model_specs=model_specs,
+        slicing_specs=[overall, *(tfma.SlicingSpec(feature_keys=[key]) for key in SLICED_BY)],
         metrics_specs=[
             tfma.MetricsSpec(
                 metrics=[
@@ -50,3 +72,30 @@ def make_eval_config(
             )
         ],
     )
+
+
+def _at_most(value: float | None, where: tfma.SlicingSpec, change=None) -> list:
+    if value is None:
+        return []
+    bound = tfma.GenericValueThreshold(upper_bound={"value": value})
+    return [_limit(where, value_threshold=bound, change_threshold=change)]
+
+
+def _at_least(value: float | None, where: tfma.SlicingSpec) -> list:
+    if value is None:
+        return []
+    bound = tfma.GenericValueThreshold(lower_bound={"value": value})
+    return [_limit(where, value_threshold=bound)]
+
+
+def _change(increase: float | None):
+    if increase is None:
+        return None
+    return tfma.GenericChangeThreshold(
+        absolute={"value": increase}, direction=tfma.MetricDirection.LOWER_IS_BETTER
+    )
+
+
+def _limit(where: tfma.SlicingSpec, **thresholds) -> tfma.PerSliceMetricThreshold:
+    limit = tfma.MetricThreshold(**{k: v for k, v in thresholds.items() if v is not None})
+    return tfma.PerSliceMetricThreshold(slicing_specs=[where], threshold=limit)

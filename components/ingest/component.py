@@ -18,6 +18,7 @@ from components.errors import TokenmillError
 from components.ingest.manifest import MANIFEST_PATTERN, read_manifest
 from components.ingest.readers import BadRecord, ReadSettings
 from components.ingest.transforms import BAD_RECORDS, REPAIRED, ReadCorpus
+from components.timing import timed
 
 QUARANTINE_KEY = "quarantine"
 SETTINGS_KEY = "settings"
@@ -43,6 +44,7 @@ class CorpusExampleGenExecutor(base_example_gen_executor.BaseExampleGenExecutor)
         """Unused: documents go to the splits in batches, see `Do`."""
         raise NotImplementedError
 
+    @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
         """Reads, splits, writes; raises TokenmillError if too much had to be quarantined.
 

@@ -171,11 +171,12 @@ def write_manifest(files: Sequence[InputFile], directory: str) -> str:
     target = os.path.join(directory, hashlib.sha256(text.encode()).hexdigest()[:16])
     span = max((file.span for file in files if file.span is not None), default=0)
     path = os.path.join(target, MANIFEST_PATTERN.replace(SPAN_SPEC, str(span)))
-    if not os.path.exists(path):  # never rewritten: its time is part of TFX's fingerprint
-        os.makedirs(target, exist_ok=True)
-        with open(f"{path}.writing", "w", encoding="utf-8") as out:
-            out.write(text)
-        os.rename(f"{path}.writing", path)
+    if not FileSystems.exists(path):  # never rewritten: its time is part of TFX's fingerprint
+        if not FileSystems.exists(target):
+            FileSystems.mkdirs(target)
+        with FileSystems.create(f"{path}.writing") as out:
+            out.write(text.encode())
+        FileSystems.rename([f"{path}.writing"], [path])
     return target
 
 

@@ -1,20 +1,95 @@
-"""TokenLedger: counts effective tokens, estimates the cost, and can stop the run."""
+"""Calibrator and TokenLedger: measure, count, estimate, and stop the run if it is too dear."""
 
+import dataclasses
 import json
 import os
-from dataclasses import asdict
 
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import Channel, artifact_utils, component_spec
 
-from components.artifacts import Ledger, PackedRows, Quarantine, RejectedDocuments
+from components.artifacts import (
+    Calibration,
+    Examples,
+    Ledger,
+    PackedRows,
+    Quarantine,
+    RejectedDocuments,
+)
 from components.curate.component import REPORT_NAME
 from components.documents import SPLITS, read_json, split_directory, write_json
-from components.ledger.ledger import LedgerSettings, build_ledger, check_budget
+from components.errors import TokenmillError
+from components.ledger.budget import check_budget
+from components.ledger.calibrate import CALIBRATION_NAME, calibrate
+from components.ledger.document_index import write_index
+from components.ledger.ledger import Machine, build_ledger
 from components.ledger.machine import measure_matmul_flops_per_second
+from components.ledger.schema import check_ledger
+from components.ledger.settings import CPU_CHIP, LedgerSettings
 from components.pack.rows import MANIFEST_NAME
+from components.timing import timed
+from components.train.run import TrainingJob
 
 LEDGER_NAME = "ledger.json"
+
+
+class CalibratorSpec(component_spec.ComponentSpec):
+    """Packed rows in, the machine's speed out."""
+
+    PARAMETERS = {
+        "job": component_spec.ExecutionParameter(type=str),
+        "chip": component_spec.ExecutionParameter(type=str),
+        "chips": component_spec.ExecutionParameter(type=int),
+    }
+    INPUTS = {"packed_rows": component_spec.ChannelParameter(type=PackedRows)}
+    OUTPUTS = {"calibration": component_spec.ChannelParameter(type=Calibration)}
+
+
+class CalibratorExecutor(base_executor.BaseExecutor):
+    """Runs the training loop for some seconds."""
+
+    @timed
+    def Do(self, input_dict, output_dict, exec_properties) -> None:
+        """Writes calibration.json."""
+        self._log_startup(input_dict, output_dict, exec_properties)
+        rows = artifact_utils.get_single_instance(input_dict["packed_rows"])
+        calibration = artifact_utils.get_single_instance(output_dict["calibration"])
+        job = TrainingJob(**json.loads(exec_properties["job"]))
+        result = calibrate(job, rows.uri, on_cpu=exec_properties["chip"] == CPU_CHIP)
+        write_json(os.path.join(calibration.uri, CALIBRATION_NAME), result)
+        for name in ("tokens_per_second", "achieved_flops_per_second", "compile_seconds"):
+            calibration.set_float_custom_property(name, result[name])
+
+
+class Calibrator(base_component.BaseComponent):
+    """Times the true training step on the machine at hand.
+
+    A step of its own, so that a new price does not measure again, and so that in a cluster it can
+    run where the accelerator is while the ledger runs anywhere.
+
+    Outputs:
+        calibration: `Calibration`, calibration.json.
+
+    Args:
+        packed_rows: Channel of `PackedRows`.
+        job: What the Trainer will be told.
+        chip: Slug of the chip; `cpu-vcpu` for this machine's cores.
+        chips: How many.
+    """
+
+    SPEC_CLASS = CalibratorSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(CalibratorExecutor)
+
+    def __init__(self, packed_rows: Channel, job: TrainingJob, chip: str, chips: int):
+        # How long training goes on does not change how fast it goes.
+        one_epoch = dataclasses.replace(job, epochs=1.0, max_steps=None)
+        spec = CalibratorSpec(
+            packed_rows=packed_rows,
+            job=one_epoch.to_json(),
+            chip=chip,
+            chips=chips,
+            calibration=Channel(type=Calibration),
+        )
+        super().__init__(spec=spec)
 
 
 class TokenLedgerSpec(component_spec.ComponentSpec):
@@ -23,71 +98,133 @@ class TokenLedgerSpec(component_spec.ComponentSpec):
     PARAMETERS = {"settings": component_spec.ExecutionParameter(type=str)}
     INPUTS = {
         "quarantine": component_spec.ChannelParameter(type=Quarantine),
+        "curated_examples": component_spec.ChannelParameter(type=Examples),
         "rejected": component_spec.ChannelParameter(type=RejectedDocuments),
         "packed_rows": component_spec.ChannelParameter(type=PackedRows),
+        "calibration": component_spec.ChannelParameter(type=Calibration, optional=True),
     }
     OUTPUTS = {"ledger": component_spec.ChannelParameter(type=Ledger)}
 
 
 class TokenLedgerExecutor(base_executor.BaseExecutor):
-    """Reads counts only; the data itself is not touched again."""
+    """Joins the counts; of the documents it reads the ids only, for the index."""
 
+    @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Writes ledger.json; raises TokenmillError if the run is over its budget."""
+        """Writes ledger.json and the index; raises TokenmillError if the run is over budget."""
         self._log_startup(input_dict, output_dict, exec_properties)
-        quarantine = artifact_utils.get_single_instance(input_dict["quarantine"])
-        rejected = artifact_utils.get_single_instance(input_dict["rejected"])
-        packed = artifact_utils.get_single_instance(input_dict["packed_rows"])
+        uris = {
+            key: artifact_utils.get_single_uri(value) for key, value in input_dict.items() if value
+        }
         ledger_artifact = artifact_utils.get_single_instance(output_dict["ledger"])
-        settings = LedgerSettings(**json.loads(exec_properties["settings"]))
-        peak = settings.peak_flops_per_second_per_chip
-        if peak is None:  # a CPU: what this machine does, over its cores
-            peak = measure_matmul_flops_per_second() / settings.chips
+        settings = LedgerSettings.from_json(json.loads(exec_properties["settings"]))
+        packed = {
+            split: read_json(
+                os.path.join(split_directory(uris["packed_rows"], split), MANIFEST_NAME)
+            )
+            for split in SPLITS
+        }
+        machine = _machine(settings, uris.get("calibration"))
         ledger = build_ledger(
-            read_json(os.path.join(quarantine.uri, "counts.json")),
-            read_json(os.path.join(rejected.uri, REPORT_NAME)),
-            {
-                split: read_json(os.path.join(split_directory(packed.uri, split), MANIFEST_NAME))
-                for split in SPLITS
-            },
+            read_json(os.path.join(uris["quarantine"], "counts.json")),
+            read_json(os.path.join(uris["rejected"], REPORT_NAME)),
+            packed,
             settings,
-            peak,
+            machine,
         )
+        check_ledger(ledger)
         write_json(os.path.join(ledger_artifact.uri, LEDGER_NAME), ledger)
-        for name, value in (
-            ("effective_tokens", ledger["training"]["effective_tokens"]),
-            ("total_flops", ledger["flops"]["total_exact"]),
-            ("chip_hours", ledger["cost"]["chip_hours"]),
-            ("compute_usd", ledger["cost"]["compute_usd"]),
-        ):
+        for name, value in headline(ledger).items():
             ledger_artifact.set_float_custom_property(name, float(value))
-        check_budget(ledger)
+        check_budget(ledger, packed, settings, machine)
+        write_index(
+            ledger_artifact.uri, uris["curated_examples"], uris["rejected"], uris["quarantine"]
+        )
+
+
+def headline(ledger: dict) -> dict[str, float]:
+    """The numbers that runs are compared by, as custom properties of the artifact."""
+    return {
+        "effective_tokens": ledger["training"]["effective_tokens"],
+        "loss_bearing_tokens": ledger["training"]["loss_bearing_tokens"],
+        "epochs": ledger["training"]["epochs"],
+        "params_total": ledger["model"]["params_total"],
+        "total_flops": ledger["flops"]["total_exact"],
+        "mfu": ledger["hardware"]["mfu"],
+        "chip_hours": ledger["cost"]["chip_hours"],
+        "wall_seconds": ledger["cost"]["wall_seconds"],
+        "compute_usd": ledger["cost"]["compute_usd"],
+        "usd_per_million_effective_tokens": ledger["cost"]["usd_per_million_effective_tokens"],
+        "curation_saved_usd": ledger["curation_saved"]["usd"],
+        "expected_loss": ledger["guidance"]["expected_loss"]["nats_per_token"],
+    }
+
+
+def _machine(settings: LedgerSettings, calibration_uri: str | None) -> Machine:
+    calibration = None
+    if calibration_uri is not None:
+        calibration = read_json(os.path.join(calibration_uri, CALIBRATION_NAME))
+    peak = settings.peak_flops_per_second_per_chip
+    memory: float | None = settings.memory_bytes_per_chip
+    if settings.chip == CPU_CHIP:
+        memory = memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if calibration is not None:
+            memory = calibration["memory_bytes"]
+    if peak is None:  # a CPU: what this machine does, over its cores
+        if calibration is not None and calibration["peak_flops_per_second"] is not None:
+            peak = calibration["peak_flops_per_second"] / settings.chips
+        else:
+            peak = measure_matmul_flops_per_second() / settings.chips
+    elif calibration and calibration["achieved_flops_per_second"] > peak * settings.chips:
+        achieved = calibration["achieved_flops_per_second"] / settings.chips
+        raise TokenmillError(
+            f"cost.peak_flops_per_second_per_chip = {peak:g}, but training reached {achieved:g} "
+            f"on each of {settings.chips} chips: no chip does more than its peak.",
+            "Correct the peak (FLOP/s, not TFLOP/s) or cost.chips.",
+        )
+    return Machine(
+        peak_flops_per_second_per_chip=peak,
+        memory_bytes_per_device=memory,
+        calibration=calibration,
+    )
 
 
 class TokenLedger(base_component.BaseComponent):
     """The token and cost ledger, and the budget gate.
 
     Outputs:
-        ledger: `Ledger`, ledger.json; the main numbers are custom properties too.
+        ledger: `Ledger`: ledger.json, and the index of documents; the main numbers are custom
+            properties too.
 
     Args:
         quarantine: Channel of `Quarantine`.
+        curated_examples: Channel of the curator's `Examples`.
         rejected: Channel of `RejectedDocuments`.
         packed_rows: Channel of `PackedRows`.
         settings: What is to be trained, on what, at what price.
+        calibration: Channel of `Calibration`; None where MFU is not measured.
     """
 
     SPEC_CLASS = TokenLedgerSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(TokenLedgerExecutor)
 
     def __init__(
-        self, quarantine: Channel, rejected: Channel, packed_rows: Channel, settings: LedgerSettings
+        self,
+        quarantine: Channel,
+        curated_examples: Channel,
+        rejected: Channel,
+        packed_rows: Channel,
+        settings: LedgerSettings,
+        calibration: Channel | None = None,
     ):
+        inputs = {} if calibration is None else {"calibration": calibration}
         spec = TokenLedgerSpec(
             quarantine=quarantine,
+            curated_examples=curated_examples,
             rejected=rejected,
             packed_rows=packed_rows,
-            settings=json.dumps(asdict(settings), sort_keys=True),
+            settings=json.dumps(dataclasses.asdict(settings), sort_keys=True),
             ledger=Channel(type=Ledger),
+            **inputs,
         )
         super().__init__(spec=spec)

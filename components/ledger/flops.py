@@ -114,7 +114,7 @@ def flops_per_token_palm(
     return flops_per_token_6n(params) + (1 + BACKWARD_PER_FORWARD) * scores
 
 
-def scores_and_values_flops(n_layers: int, sequence_length: int, attention_width: int) -> float:
+def scores_and_values_flops(n_layers: int, sequence_length: int, attention_width: float) -> float:
     """Forward FLOPs per token of q·k scores and of the weighted sum of values.
 
     Args:
@@ -220,15 +220,12 @@ def flops_per_token(
             "causal_half = True: expected False, as the shape has causal = False and every token "
             "attends to all others; leave causal_half out."
         )
-    d, layers = shape.d_model, shape.n_layers
-    scores = scores_and_values_flops(layers, shape.sequence_length, d)
-    projections = 2 * d * d + 2 * d * shape.kv_dim
-    mlp = (shape.mlp_inner_matrices + 1) * d * shape.d_ff
+    scores = scores_and_values_flops(1, shape.sequence_length, shape.score_features)
     return TokenFlops(
-        attention_projections=float(FLOPS_PER_MULTIPLY_ADD * layers * projections),
+        attention_projections=float(FLOPS_PER_MULTIPLY_ADD * shape.attention_products),
         attention_scores_values=scores / 2 if causal_half else scores,
-        mlp=float(FLOPS_PER_MULTIPLY_ADD * layers * mlp),
-        output_projection=float(FLOPS_PER_MULTIPLY_ADD * d * shape.vocab_size),
+        mlp=float(FLOPS_PER_MULTIPLY_ADD * shape.mlp_products),
+        output_projection=float(FLOPS_PER_MULTIPLY_ADD * shape.logit_products),
         causal_half=causal_half,
         recompute=recompute,
     )

@@ -1,9 +1,9 @@
 """The funnel of tokens, from raw text to effective tokens, by source and in all.
 
-raw -> curated -> loss-bearing -> effective. Every stage has documents, bytes and tokens; what one
-stage loses to the next is booked under a reason, and the books must balance. *Effective tokens*
-are the loss-bearing tokens of training after curation, discounted for repetition (Muennighoff et
-al. 2023, see scaling.py).
+raw -> valid -> curated -> tokenised -> packed -> loss-bearing -> unique -> repetition-discounted.
+Every stage has documents, bytes and tokens; what one stage loses to the next is booked under a
+reason, and the books must balance. *Effective tokens* are the loss-bearing tokens of training
+after curation, discounted for repetition (Muennighoff et al. 2023, see scaling.py).
 """
 
 from collections.abc import Mapping
@@ -23,6 +23,7 @@ def build_funnel(
     curation: Mapping[str, Any],
     packed: Mapping[str, Mapping[str, Any]],
     epochs: float,
+    epochs_by_source: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Joins the counts of ingest, curation and packing; checks that they balance.
 
@@ -31,11 +32,15 @@ def build_funnel(
         curation: curation.json of the rejected documents.
         packed: Manifest of the packed rows by split.
         epochs: How often training reads its rows.
+        epochs_by_source: The same by source where sources have weights; one that is missing
+            there has none and is not read.
 
     Returns:
         {"total": account, "by_source": {source: account}, "quarantined": {..}}. Tokens of raw and
         dropped documents are estimates from the source's own bytes per token ("tokens_estimated"),
-        because only what survives is tokenised; all others are counts.
+        because only what survives is tokenised; all others are counts. An account's "stages" list
+        the funnel in order. Quarantined records have no source: only the total's raw stage has
+        them.
 
     Raises:
         UnbalancedLedgerError: Two steps disagree.
@@ -51,10 +56,29 @@ def build_funnel(
         source: _source_account(source, ingest, curation, packed, overall) for source in sources
     }
     total = _add_up(list(by_source.values()))
-    for account in (*by_source.values(), total):
+    for source, account in by_source.items():
+        repeated = epochs_by_source.get(source, 0.0) if epochs_by_source else epochs
         train = account["train"]
-        train["effective_tokens"] = repetition_discounted_tokens(train["targets"], epochs)
-    return {"total": total, "by_source": by_source, "quarantined": ingest["quarantined"]}
+        train["effective_tokens"] = repetition_discounted_tokens(train["targets"], repeated)
+        account["stages"] = _stages(account, train["targets"] * min(1.0, repeated))
+    train = total["train"]
+    train["effective_tokens"] = repetition_discounted_tokens(train["targets"], epochs)
+    once = train["targets"] * min(1.0, epochs)
+    if epochs_by_source:
+        parts = list(by_source.values())
+        train["effective_tokens"] = sum(part["train"]["effective_tokens"] for part in parts)
+        once = sum(part["stages"][6]["tokens"] for part in parts)
+    total["stages"] = _stages(total, once)
+    quarantined = ingest["quarantined"]
+    raw = total["stages"][0]
+    for name in ("documents", "bytes"):
+        raw[name] += quarantined[name]
+    total["stages"][1]["documents_lost"] = {
+        reason: numbers["documents"] for reason, numbers in quarantined["by_reason"].items()
+    }
+    if total["bytes_per_token"]:
+        raw["tokens"] += quarantined["bytes"] / total["bytes_per_token"]
+    return {"total": total, "by_source": by_source, "quarantined": quarantined}
 
 
 def _bytes_per_token(manifests: Any) -> float:
@@ -92,8 +116,10 @@ def _source_account(source, ingest, curation, packed, overall_bytes_per_token) -
         arrived = {name: mine[name] for name in ("documents", "bytes")}
         sent = {name: curated["kept"][name] for name in ("documents", "bytes")}
         _expect(arrived == sent, f"{where}: curation kept {sent}, packing read {arrived}")
+        # But for masked-lm, the end of a document is a target too.
+        ends = mine["documents"] - mine["dropped_empty"]
         _expect(
-            mine["targets"] == mine["tokens"] + mine["documents"] - mine["dropped_empty"],
+            mine["targets"] == mine["tokens"] + ends * (packed[split].get("task") != "masked-lm"),
             f"{where}: packing made {mine['targets']} targets of {mine['tokens']} tokens in "
             f"{mine['documents']} documents, {mine['dropped_empty']} of them empty",
         )
@@ -108,6 +134,49 @@ def _source_account(source, ingest, curation, packed, overall_bytes_per_token) -
         "bytes_per_token": ratio,
         **tokens,
     }
+
+
+def _stages(account: Mapping[str, Any], once: float) -> list[dict[str, Any]]:
+    """The funnel in order; each stage says what the one before lost, and to what.
+
+    Args:
+        account: Of a source, or of all.
+        once: Loss-bearing tokens that training reads at least once.
+    """
+    valid, curated, train, held_out = (account[k] for k in ("raw", "curated", "train", "eval"))
+    empty = train["dropped_empty"] + held_out["dropped_empty"]
+    packed_tokens = train["targets"] + held_out["targets"]
+    with_tokens = curated["documents"] - empty
+    trained = train["documents"] - train["dropped_empty"]
+
+    def stage(
+        name: str, numbers: tuple[float, float, float], counted: bool, lost: Mapping[str, float]
+    ) -> dict[str, Any]:
+        documents, size, tokens = numbers
+        return {
+            "stage": name,
+            "documents": documents,
+            "bytes": size,
+            "tokens": tokens,
+            "tokens_are": "counted" if counted else "estimated",
+            "documents_lost": {reason: count for reason, count in lost.items() if count},
+        }
+
+    size, trained_bytes = curated["bytes"], train["bytes"]
+    read = (valid["documents"], valid["bytes"], valid["tokens_estimated"])
+    dropped = {reason: numbers["documents"] for reason, numbers in account["dropped"].items()}
+    tokens, effective = curated["tokens"], train["effective_tokens"]
+    return [
+        stage("raw", read, False, {}),
+        stage("valid", read, False, {}),
+        stage("curated", (curated["documents"], size, tokens), True, dropped),
+        stage("tokenised", (with_tokens, size, tokens), True, {"empty": empty}),
+        stage("packed", (with_tokens, size, packed_tokens), True, {}),
+        stage("loss_bearing", (trained, trained_bytes, train["targets"]), True,
+              {"held_out": with_tokens - trained}),
+        stage("unique", (trained, trained_bytes, once), True, {}),
+        stage("repetition_discounted", (trained, trained_bytes, effective), True, {}),
+    ]  # fmt: skip
 
 
 def _check_sums(ingest: Mapping[str, Any], packed: Mapping[str, Mapping[str, Any]]) -> None:
@@ -125,7 +194,9 @@ def _check_sums(ingest: Mapping[str, Any], packed: Mapping[str, Mapping[str, Any
             added = sum(part[name] for part in parts.values())
             _expect(total[name] == added, f"{where}: {total[name]} {name}, its parts have {added}")
     for split, manifest in packed.items():
-        filled = manifest["slots"] - manifest["padding_slots"]
+        # Context is read again for its successors' sake and bears no loss; absent means none.
+        context = manifest.get("context_slots", 0)
+        filled = manifest["slots"] - manifest["padding_slots"] - context
         _expect(
             filled == manifest["targets"],
             f"packing/{split}: {filled} slots filled with {manifest['targets']} targets",

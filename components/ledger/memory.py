@@ -150,11 +150,12 @@ def layer_activation_bytes(
     check_recompute(recompute)
     size = _ACTIVATION_BYTES[precision]
     positions = shape.sequence_length * batch
-    d, d_ff = shape.d_model, shape.d_ff
+    d, d_ff, width = shape.d_model, shape.active_d_ff, shape.attention_width
     if recompute == "full":
         return size * positions * d
-    # Inputs of two norms, of q/k/v, of o and of the MLP: 5·d; q: d; k and v: kv_dim each.
-    features = 5 * d + d + 2 * shape.kv_dim
+    # Inputs of two norms, of q/k/v and of the MLP: 4·d; of o, and q: as wide as all query heads
+    # (d in most models); k and v: kv_dim each.
+    features = 4 * d + 2 * width + 2 * shape.kv_dim
     # gelu keeps its input and output; swiglu gate, value, silu(gate) and their product.
     features += (4 if shape.mlp == "swiglu" else 2) * d_ff
     masks = 2 * d if dropout else 0  # after attention and after the MLP

@@ -4,41 +4,66 @@ import json
 import os
 from dataclasses import asdict
 
+import numpy as np
+import tensorflow as tf
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.types import Channel, artifact_utils, component_spec
 
-from components.artifacts import Examples, PackedRows
-from components.documents import SPLITS, read_json, split_directory
-from components.pack.rows import MANIFEST_NAME
+from components.artifacts import Examples, PackedRows, Tokenizer
+from components.documents import SPLITS, split_directory
+from components.errors import TokenmillError
+from components.pack.pieces import CONTROL, piece_flags
+from components.pack.rows import read_manifest
 from components.pack.transforms import PackSettings, PackSplit
+from components.timing import timed
+from components.tokenize.component import MODEL_NAME
 
 
 class PackerSpec(component_spec.ComponentSpec):
-    """Transformed examples in, packed rows out."""
+    """Transformed examples and their vocabulary in, packed rows out."""
 
     PARAMETERS = {"settings": component_spec.ExecutionParameter(type=str)}
-    INPUTS = {"examples": component_spec.ChannelParameter(type=Examples)}
+    INPUTS = {
+        "examples": component_spec.ChannelParameter(type=Examples),
+        "tokenizer": component_spec.ChannelParameter(type=Tokenizer),
+    }
     OUTPUTS = {"packed_rows": component_spec.ChannelParameter(type=PackedRows)}
 
 
 class PackerExecutor(base_beam_executor.BaseBeamExecutor):
     """Packs each split for itself."""
 
+    @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Writes rows, index and manifest of both splits."""
+        """Writes rows, indexes and manifest of both splits.
+
+        Raises:
+            TokenmillError: The settings do not go with the vocabulary or the documents.
+        """
         self._log_startup(input_dict, output_dict, exec_properties)
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         packed = artifact_utils.get_single_instance(output_dict["packed_rows"])
         settings = PackSettings(**json.loads(exec_properties["settings"]))
-        packed.split_names = examples.split_names
+        tokenizer = artifact_utils.get_single_uri(input_dict["tokenizer"])
+        with tf.io.gfile.GFile(os.path.join(tokenizer, MODEL_NAME), "rb") as source:
+            flags = piece_flags(source.read())
+        if len(flags) > settings.vocab_size:
+            raise TokenmillError(
+                f"{tokenizer}: the vocabulary has {len(flags):,} pieces, the model has room for "
+                f"{settings.vocab_size:,}.",
+                "Set tokenizer.vocab_size to the vocabulary's size.",
+            )
+        # Ids that the vocabulary does not use are never drawn.
+        unused = settings.vocab_size - len(flags)
+        flags = np.pad(flags, (0, unused), constant_values=CONTROL)
+        packed.set_string_custom_property("split_names", examples.split_names)
         with self._make_beam_pipeline() as pipeline:
             for split in SPLITS:
                 pattern = os.path.join(split_directory(examples.uri, split), "*")
-                pipeline | f"Pack[{split}]" >> PackSplit(pattern, packed.uri, split, settings)
-        manifests = [
-            read_json(os.path.join(split_directory(packed.uri, split), MANIFEST_NAME))
-            for split in SPLITS
-        ]
+                pipeline | f"Pack[{split}]" >> PackSplit(
+                    pattern, packed.uri, split, settings.of_split(split), flags
+                )
+        manifests = [read_manifest(packed.uri, split) for split in SPLITS]
         for name in ("rows", "slots", "padding_slots", "tokens", "documents", "targets"):
             packed.set_int_custom_property(name, sum(m[name] for m in manifests))
 
@@ -51,15 +76,17 @@ class Packer(base_beam_component.BaseBeamComponent):
 
     Args:
         examples: Channel of transformed `Examples` with token_ids.
-        settings: Length, vocabulary size, files per split.
+        tokenizer: Channel of the `Tokenizer` that made them.
+        settings: Length, task, files per split.
     """
 
     SPEC_CLASS = PackerSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(PackerExecutor)
 
-    def __init__(self, examples: Channel, settings: PackSettings):
+    def __init__(self, examples: Channel, tokenizer: Channel, settings: PackSettings):
         spec = PackerSpec(
             examples=examples,
+            tokenizer=tokenizer,
             settings=json.dumps(asdict(settings), sort_keys=True),
             packed_rows=Channel(type=PackedRows),
         )

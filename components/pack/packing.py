@@ -1,61 +1,156 @@
-"""Best-fit packing of documents into fixed-length rows; plain Python and NumPy.
+"""Packs documents into fixed-length rows; NumPy and plain Python.
 
-A document of ids `t1 .. tn` is read as x = [BOS, t1, .., tn, EOS], and training asks n + 1
-questions of it: predict x[i + 1] from x[0 .. i]. A *slot* of a row holds one question: an input
-token x[i] and its target x[i + 1]. A document longer than a row is cut into *pieces* of whole
-questions, so each question is asked exactly once, whatever the cut; a piece is a segment of its
-row, and attention does not leave the segment. Example with sequence_length 6 and documents
-[7, 8] and [9]:
+What is packed are *items*. In causal mode an item is a question: a document of ids `t1 .. tn` is
+read as x = [BOS, t1, .., tn, EOS] and asks n + 1 of them, "predict x[i + 1] from x[0 .. i]"; a
+*slot* of a row holds one question, an input token x[i] and its target x[i + 1]. In the framed
+modes (masked language model, classification) an item is a token, and each piece takes two more
+slots, for the CLS before it and the SEP after it.
+
+Documents are cut into *pieces* of whole items, so each item is packed exactly once, whatever the
+cuts. A piece is a segment of its row, and attention does not leave the segment. A piece that does
+not begin its document may repeat the items before it as *context*: inputs without a loss. Example
+in causal mode with sequence_length 6, documents [7, 8] and [9]:
 
     input    2 7 8 2 9 0        2 = BOS, 3 = EOS, 0 = padding
     target   7 8 3 9 3 0
     segment  1 1 1 2 2 0
     position 0 1 2 0 1 0
+
+Three passes. Documents longer than a row are cut at the end of a paragraph, line, sentence or word
+if there is one in the second half of the row such that what stays free is the size of a short
+document that waits for a place; otherwise where the row is full. Best-fit decreasing puts the
+pieces into rows. Then the emptiest rows are taken apart again and their pieces cut to fill the gaps
+of the others.
 """
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from components.tokenize.training import BOS_ID, EOS_ID
+from components.tokenize.vocabulary import BOS_ID, CLS_ID, EOS_ID, SEP_ID
+
+# No piece is cut off that is shorter than this to fill a gap: a question needs some context.
+_MIN_PIECE_ITEMS = 8
 
 
-class Piece(NamedTuple):
-    """A run of questions of one document: x[start : start + length] and the targets after."""
-
-    document: int
-    start: int
-    length: int
-
-
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A packed row: segments of lengths that sum to at most sequence_length.
 
     Attributes:
-        segment_lengths: Slots of each segment.
+        segment_lengths: Slots of each segment, context and frame included.
         inputs: Input ids of all segments, one after the other; padding is not stored.
-        last_targets: For each segment, the target of its last slot. All other targets are the
-            next input, so nothing else has to be stored.
+        last_targets: For each segment, the target of its last slot (all other targets are the
+            next input). None in the framed modes, where targets are the inputs themselves.
+        context_lengths: For each segment, how many of its items are context. None without.
     """
 
     segment_lengths: np.ndarray
     inputs: np.ndarray
-    last_targets: np.ndarray
+    last_targets: np.ndarray | None = None
+    context_lengths: np.ndarray | None = None
 
 
-def cut_into_pieces(token_counts: Sequence[int], sequence_length: int) -> list[Piece]:
-    """The pieces of documents with so many tokens (BOS and EOS not counted)."""
-    return [
-        Piece(document, start, min(sequence_length, count + 1 - start))
-        for document, count in enumerate(token_counts)
-        for start in range(0, count + 1, sequence_length)
-    ]
+class Rows(NamedTuple):
+    """Many rows: the arrays of `Row`, one row after the other; all int32 or int64.
+
+    Attributes:
+        segment_counts: Segments of each row.
+        segment_lengths: See Row.
+        inputs: See Row.
+        last_targets: See Row.
+        context_lengths: See Row.
+    """
+
+    segment_counts: np.ndarray
+    segment_lengths: np.ndarray
+    inputs: np.ndarray
+    last_targets: np.ndarray | None
+    context_lengths: np.ndarray | None
+
+    def split(self) -> list[Row]:
+        """The rows one by one."""
+        rows, segment, item = [], 0, 0
+        for count in self.segment_counts.tolist():
+            mine = slice(segment, segment + count)
+            slots = int(self.segment_lengths[mine].sum())
+            rows.append(
+                Row(
+                    self.segment_lengths[mine],
+                    self.inputs[item : item + slots],
+                    None if self.last_targets is None else self.last_targets[mine],
+                    None if self.context_lengths is None else self.context_lengths[mine],
+                )
+            )
+            segment, item = segment + count, item + slots
+        return rows
+
+    @classmethod
+    def join(cls, rows: Sequence[Row]) -> "Rows":
+        """What `split` took apart."""
+
+        def column(i: int, optional: bool = False) -> Any:
+            if optional and rows and rows[0][i] is None:
+                return None
+            return np.concatenate([row[i] for row in rows]) if rows else np.zeros(0, np.int32)
+
+        counts = np.array([len(row.segment_lengths) for row in rows], np.int64)
+        return cls(counts, column(0), column(1), column(2, True), column(3, True))
 
 
-def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+class Pieces(NamedTuple):
+    """Where each piece went; int64 arrays, in the order of rows and of places in a row.
+
+    Attributes:
+        document: Index of the piece's document.
+        start: First item of the document in this piece, context not counted.
+        length: Items.
+        context: Items before `start` that are repeated.
+        row: Row of the piece; from 0 up without a gap.
+    """
+
+    document: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
+    context: np.ndarray
+    row: np.ndarray
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How pieces are laid into rows.
+
+    Attributes:
+        sequence_length: Slots of a row.
+        framed: Tokens between CLS and SEP, instead of questions.
+        overlap: Items of context that are repeated before a piece, where there are so many.
+        fixed_cuts: Cut where a row is full and nowhere else, as the served model cuts long text.
+    """
+
+    sequence_length: int
+    framed: bool = False
+    overlap: int = 0
+    fixed_cuts: bool = False
+
+    @property
+    def frame_slots(self) -> int:
+        """Slots that a piece takes beside its items and its context."""
+        return 2 if self.framed else 0
+
+    def room(self, start: int) -> int:
+        """Items that fit into an empty row if the piece begins at item `start`."""
+        return self.sequence_length - self.frame_slots - min(self.overlap, start)
+
+
+def spans(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """starts[0], starts[0] + 1, .. for lengths[0] numbers, then the same from starts[1], .."""
+    ends = np.cumsum(lengths)
+    return np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1] if len(ends) else 0)
+
+
+def best_fit(lengths: Sequence[int] | np.ndarray, capacity: int) -> list[list[int]]:
     """Best-fit decreasing: the longest first, each into the fullest bin that still takes it.
 
     Args:
@@ -66,12 +161,12 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
         For each bin, the indices of its items. The bins in use with a given room are found by a
         bit set over rooms, so the cost is O(n) for a fixed capacity, not O(n x bins).
     """
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    sizes = np.asarray(lengths, np.int64)
+    order = np.argsort(-sizes, kind="stable")
     bins: list[list[int]] = []
     by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
     rooms = 0  # bit r is set if by_room[r] is not empty
-    for index in order:
-        length = lengths[index]
+    for index, length in zip(order.tolist(), sizes[order].tolist(), strict=True):
         fitting = rooms >> length
         if fitting:
             room = length + (fitting & -fitting).bit_length() - 1
@@ -88,26 +183,166 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return bins
 
 
-def pack(documents: Sequence[np.ndarray], sequence_length: int) -> list[Row]:
-    """Packs documents (1-D integer arrays of token ids) into rows.
+def pack_pieces(
+    item_counts: np.ndarray, layout: Layout, place_ranks: np.ndarray | None = None
+) -> Pieces:
+    """Cuts documents and packs the pieces; a pure function of its arguments.
 
-    The result depends on the order of the documents and on nothing else.
+    Args:
+        item_counts: Items of each document, int64; 0 takes no place.
+        layout: Length of a row and how pieces lie in it.
+        place_ranks: For each token of all documents, how good a place to cut there is after it,
+            0 for none (vocabulary.place_ranks). Without it, rows decide alone where to cut.
     """
-    pieces = cut_into_pieces([len(d) for d in documents], sequence_length)
-    bins = best_fit([piece.length for piece in pieces], sequence_length)
-    framed = [np.concatenate(([BOS_ID], d, [EOS_ID])).astype(np.int32) for d in documents]
-    rows = []
-    for indices in bins:
-        chosen = [pieces[i] for i in indices]
-        rows.append(
-            Row(
-                segment_lengths=np.array([p.length for p in chosen], np.int32),
-                inputs=np.concatenate(
-                    [framed[p.document][p.start : p.start + p.length] for p in chosen]
-                ),
-                last_targets=np.array(
-                    [framed[p.document][p.start + p.length] for p in chosen], np.int32
-                ),
-            )
-        )
-    return rows
+    return _Packer(item_counts, layout, place_ranks).run()
+
+
+_Piece = tuple[int, int, int]  # document, start, length
+
+
+class _Packer:
+    def __init__(self, item_counts: np.ndarray, layout: Layout, ranks: np.ndarray | None):
+        self._counts, self._layout, self._ranks = item_counts, layout, ranks
+        self._token_counts = item_counts if layout.framed else np.maximum(item_counts - 1, 0)
+        self._first_token = np.cumsum(self._token_counts) - self._token_counts
+        self._min_items = max(1, min(_MIN_PIECE_ITEMS, layout.sequence_length // 8))
+
+    def run(self) -> Pieces:
+        capacity, room = self._layout.sequence_length, self._layout.room(0)
+        counts = self._counts
+        short = np.flatnonzero((counts > 0) & (counts <= room))
+        # Short pieces that wait for a row, by size; 0: a full row needs none.
+        waiting = np.bincount(counts[short] + self._layout.frame_slots, minlength=capacity + 1)
+        waiting[0] = np.iinfo(np.int64).max
+        pieces: list[_Piece] = [(d, 0, int(counts[d])) for d in short.tolist()]
+        for document in np.flatnonzero(counts > room).tolist():
+            pieces.extend(self._cut(document, 0, int(counts[document]), waiting))
+            waiting[self._size(pieces[-1])] += 1
+        sizes = [self._size(piece) for piece in pieces]
+        bins = best_fit(sizes, capacity)
+        rooms = [capacity - sum(sizes[i] for i in items) for items in bins]
+        rows = [[pieces[i] for i in items] for items in bins]
+        if not self._layout.fixed_cuts:
+            rows = self._fill_gaps(rows, rooms)
+        flat = np.array([p for row in rows for p in row], np.int64).reshape(-1, 3)
+        document, start, length = flat.T
+        numbers = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+        context = np.minimum(start, self._layout.overlap)
+        return Pieces(document, start, length, context, numbers)
+
+    def _size(self, piece: _Piece) -> int:
+        """Slots that a piece takes."""
+        layout = self._layout
+        return piece[2] + layout.frame_slots + min(layout.overlap, piece[1])
+
+    def _cut(
+        self, document: int, start: int, end: int, waiting: np.ndarray | None = None
+    ) -> Iterator[_Piece]:
+        """Items start .. end - 1 of a document as pieces that fit into a row."""
+        while end - start > (room := self._layout.room(start)):
+            length = room if waiting is None else self._good_length(document, start, room, waiting)
+            yield document, start, length
+            start += length
+        yield document, start, end - start
+
+    def _good_length(self, document: int, start: int, room: int, waiting: np.ndarray) -> int:
+        """Length of a piece, up to `room`, that ends at a good place and leaves no gap.
+
+        The next piece begins with the token after the place. In causal mode that token is the
+        target of the last question before the cut, so there the cut is one item later.
+        """
+        if self._ranks is None or self._layout.fixed_cuts:
+            return room
+        shift = 1 if self._layout.framed else 2
+        # A cut before item c is at the place after token c - shift.
+        last = self._first_token[document] + start + room - shift
+        window = min(room // 2, room - shift)
+        # By free slots: 0, 1, .. window.
+        ranks = self._ranks[last - window : last + 1][::-1] * (waiting[: window + 1] > 0)
+        free = int(np.argmax(ranks))  # the longest of the best
+        if not ranks[free]:
+            return room
+        waiting[free] -= 1
+        return room - free
+
+    def _fill_gaps(self, rows: list[list[_Piece]], rooms: list[int]) -> list[list[_Piece]]:
+        """Takes the emptiest rows apart and cuts their pieces to fill the gaps of the others."""
+        layout = self._layout
+        capacity, least = layout.sequence_length, self._min_items + layout.frame_slots
+        gaps = sorted((i for i, room in enumerate(rooms) if room >= least), key=lambda i: -rooms[i])
+        donors, content, free = 0, 0, sum(rooms[i] for i in gaps)
+        for i in gaps:  # as many as the gaps of the rest can take
+            content, free = content + capacity - rooms[i], free - rooms[i]
+            if content > free:
+                break
+            donors += 1
+        taken = set(gaps[:donors])
+        pool = [(-p[2], p) for i in gaps[:donors] for p in rows[i]]
+        heapq.heapify(pool)
+        for i in gaps[donors:]:
+            rows[i] = rows[i] + self._fill(rooms[i], pool, least)
+        # What found no gap goes into rows of its own.
+        left = [piece for _, p in sorted(pool) for piece in self._cut(p[0], p[1], p[1] + p[2])]
+        bins = best_fit([self._size(piece) for piece in left], capacity)
+        kept = [row for i, row in enumerate(rows) if i not in taken]
+        return kept + [[left[i] for i in items] for items in bins]
+
+    def _fill(self, room: int, pool: list[tuple[int, _Piece]], least: int) -> list[_Piece]:
+        """Takes pieces from the pool, the longest first, and cuts the last one to the room."""
+        filling: list[_Piece] = []
+        while pool and room >= least:
+            document, start, length = piece = pool[0][1]
+            if self._size(piece) <= room:
+                heapq.heappop(pool)
+                filling.append(piece)
+                room -= self._size(piece)
+                continue
+            longest = min(room - self._size((document, start, 0)), length - self._min_items)
+            if longest < self._min_items:
+                break
+            rest = (document, start + longest, length - longest)
+            heapq.heapreplace(pool, (-rest[2], rest))
+            filling.append((document, start, longest))
+            break
+        return filling
+
+
+def build_rows(
+    pieces: Pieces, tokens: np.ndarray, token_counts: np.ndarray, layout: Layout
+) -> Rows:
+    """The ids of all rows.
+
+    Args:
+        pieces: Of `pack_pieces`.
+        tokens: Ids of all documents, one after the other, int32.
+        token_counts: Tokens of each document.
+        layout: As given to `pack_pieces`.
+    """
+    begin, end = (CLS_ID, SEP_ID) if layout.framed else (BOS_ID, EOS_ID)
+    # x of all documents: a begin, the tokens, an end.
+    framed = np.empty(len(tokens) + 2 * len(token_counts), np.int32)
+    first = np.cumsum(token_counts + 2) - (token_counts + 2)
+    framed[first] = begin
+    framed[first + token_counts + 1] = end
+    framed[spans(first + 1, token_counts)] = tokens
+    lengths = pieces.length + pieces.context
+    starts = first[pieces.document] + pieces.start - pieces.context
+    counts = np.bincount(pieces.row) if len(pieces.row) else np.zeros(0, np.int64)
+    context = pieces.context if layout.overlap else None
+    if not layout.framed:
+        inputs = framed[spans(starts, lengths)]
+        return Rows(counts, lengths, inputs, framed[starts + lengths], context)
+    slots = lengths + 2
+    inputs = np.empty(slots.sum(), np.int32)
+    ends = np.cumsum(slots)
+    inputs[ends - slots], inputs[ends - 1] = begin, end
+    inputs[spans(ends - slots + 1, lengths)] = framed[spans(starts + 1, lengths)]
+    return Rows(counts, slots, inputs, None, context)
+
+
+def pack(documents: Sequence[np.ndarray], sequence_length: int) -> list[Row]:
+    """Packs documents (1-D integer arrays of token ids) in causal mode, without context."""
+    layout = Layout(sequence_length)
+    counts = np.array([len(d) for d in documents], np.int64)
+    tokens = np.concatenate([np.zeros(0, np.int32), *documents]).astype(np.int32)
+    return build_rows(pack_pieces(counts + 1, layout), tokens, counts, layout).split()

@@ -1,32 +1,79 @@
 """Packing as a Beam transform: tokenised documents of one split in, shards of rows out."""
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
-from components.documents import (
-    BATCH_DOCUMENTS,
-    split_directory,
-    stable_hash,
-    write_json,
-)
-from components.pack.packing import pack
-from components.pack.rows import FORMAT, MANIFEST_NAME, row_dtype, write_shard
-from components.tokenize.training import EOS_ID
+from components.documents import BATCH_DOCUMENTS, split_directory, stable_hash, write_json
+from components.errors import TokenmillError
+from components.pack.account import count_sources, sum_shards
+from components.pack.packing import Layout, Pieces, build_rows, pack_pieces, spans
+from components.pack.pieces import FLAGS_NAME, place_ranks
+from components.pack.provenance import write_provenance
+from components.pack.records import RowFormat, row_dtype
+from components.pack.rows import FORMAT, MANIFEST_NAME, write_array, write_shard
+from components.tokenize.vocabulary import EOS_ID
 
 
 @dataclass(frozen=True)
 class PackSettings:
-    """Length of a row, size of the vocabulary, files per split."""
+    """How documents are packed; keys and units as in the configuration.
+
+    Attributes:
+        sequence_length: Slots of a row.
+        vocab_size: Ids are below it.
+        shards: Files per split.
+        task: "causal-lm" or "masked-lm".
+        overlap_tokens: Context repeated before a piece that does not begin its document.
+        mask_rate: Share of tokens hidden; masked-lm.
+        whole_word: Hide words rather than tokens; masked-lm.
+        source_weights: How often rows of each source are drawn, relative to each other; none:
+            rows hold documents of all sources, and all are read alike.
+        max_repetitions: How often a row is read at most.
+        fixed_cuts: Cut documents where a row is full and nowhere else.
+    """
 
     sequence_length: int
     vocab_size: int
     shards: int
+    task: str = "causal-lm"
+    overlap_tokens: int = 0
+    mask_rate: float = 0.15
+    whole_word: bool = False
+    source_weights: dict[str, float] = field(default_factory=dict)
+    max_repetitions: int | None = None
+    fixed_cuts: bool = False
+
+    @property
+    def causal(self) -> bool:
+        """Whether targets are the next tokens."""
+        return self.task == "causal-lm"
+
+    def of_split(self, split: str) -> "PackSettings":
+        """The settings of a split: held-out text is cut as the served model cuts it.
+
+        So the trainer's held-out loss and the Evaluator's from raw text are the same number.
+        """
+        if split == "train":
+            return self
+        return replace(
+            self, fixed_cuts=True, overlap_tokens=0, source_weights={}, max_repetitions=None
+        )
+
+    @property
+    def layout(self) -> Layout:
+        """How pieces lie in rows."""
+        return Layout(self.sequence_length, not self.causal, self.overlap_tokens, self.fixed_cuts)
+
+    @property
+    def row_format(self) -> RowFormat:
+        """What a record holds."""
+        return RowFormat(row_dtype(self.vocab_size), self.causal, self.overlap_tokens > 0)
 
 
 class TokenisedDocument(NamedTuple):
@@ -38,32 +85,80 @@ class TokenisedDocument(NamedTuple):
     token_ids: np.ndarray
 
 
-def decode_tokenised(serialized: list[bytes]) -> list[TokenisedDocument]:
+class TokenisedDocuments(NamedTuple):
+    """Many documents in columns, which pass through Beam in a tenth of the time.
+
+    Attributes:
+        doc_ids: Id of each.
+        sources: Source of each.
+        byte_counts: Bytes of text of each, int64.
+        token_counts: Tokens of each, int64.
+        tokens: Ids of all, one document after the other, int32.
+    """
+
+    doc_ids: list[bytes]
+    sources: list[bytes]
+    byte_counts: np.ndarray
+    token_counts: np.ndarray
+    tokens: np.ndarray
+
+    @classmethod
+    def of(cls, documents: Sequence[TokenisedDocument]) -> "TokenisedDocuments":
+        """The columns of these documents."""
+        return cls(
+            [d.doc_id for d in documents],
+            [d.source for d in documents],
+            np.array([d.byte_count for d in documents], np.int64),
+            np.array([len(d.token_ids) for d in documents], np.int64),
+            np.concatenate([np.zeros(0, np.int32), *(d.token_ids for d in documents)]).astype(
+                np.int32
+            ),
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence["TokenisedDocuments"]) -> "TokenisedDocuments":
+        """All documents of the parts."""
+        return cls(
+            [i for part in parts for i in part.doc_ids],
+            [s for part in parts for s in part.sources],
+            *(np.concatenate([part[c] for part in parts]) for c in (2, 3, 4)),
+        )
+
+    def take(self, numbers: np.ndarray) -> "TokenisedDocuments":
+        """The documents of these numbers, in this order."""
+        first = np.cumsum(self.token_counts) - self.token_counts
+        counts = self.token_counts[numbers]
+        return TokenisedDocuments(
+            [self.doc_ids[i] for i in numbers.tolist()],
+            [self.sources[i] for i in numbers.tolist()],
+            self.byte_counts[numbers],
+            counts,
+            self.tokens[spans(first[numbers], counts)],
+        )
+
+
+def decode_tokenised(serialized: list[bytes]) -> TokenisedDocuments:
     """Parses serialised, transformed tf.Examples."""
     batch = ExamplesToRecordBatchDecoder().DecodeBatch(serialized)
 
     def column(name: str):
         return batch.column(batch.schema.get_field_index(name))
 
-    count = batch.num_rows
     token_column = batch.schema.get_field_index("token_ids")
     if token_column < 0:  # no document of the batch has a token
-        token_lists = [np.zeros(0, np.int32)] * count
+        counts, tokens = np.zeros(batch.num_rows, np.int64), np.zeros(0, np.int32)
     else:
-        tokens = batch.column(token_column)
-        flat = tokens.flatten().to_numpy(zero_copy_only=False).astype(np.int32)
-        lengths = tokens.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-        token_lists = np.split(flat, np.cumsum(lengths)[:-1]) if count else []
-    return [
-        TokenisedDocument(*fields)
-        for fields in zip(
-            column("doc_id").flatten().to_pylist(),
-            column("source").flatten().to_pylist(),
-            column("byte_count").flatten().to_pylist(),
-            token_lists,
-            strict=True,
-        )
-    ]
+        lists = batch.column(token_column)
+        tokens = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int32)
+        lengths = lists.value_lengths().fill_null(0)
+        counts = lengths.to_numpy(zero_copy_only=False).astype(np.int64)
+    return TokenisedDocuments(
+        column("doc_id").flatten().to_pylist(),
+        column("source").flatten().to_pylist(),
+        column("byte_count").flatten().to_numpy(zero_copy_only=False).astype(np.int64),
+        counts,
+        tokens,
+    )
 
 
 class PackSplit(beam.PTransform):
@@ -71,17 +166,30 @@ class PackSplit(beam.PTransform):
 
     A shard holds the documents whose hash falls to it, sorted by id: the rows depend on the
     documents and the number of shards, not on bundles, workers or the order of files.
+
+    Args:
+        examples_pattern: Files of the split.
+        output_uri: The PackedRows artifact.
+        split: "train" or "eval".
+        settings: How to pack.
+        flags: Of the vocabulary's pieces (pieces.py), uint8 [vocab_size].
     """
 
-    def __init__(self, examples_pattern: str, output_uri: str, split: str, settings: PackSettings):
+    def __init__(
+        self,
+        examples_pattern: str,
+        output_uri: str,
+        split: str,
+        settings: PackSettings,
+        flags: np.ndarray,
+    ):
         super().__init__()
-        self._pattern = examples_pattern
+        self._pattern, self._settings, self._flags = examples_pattern, settings, flags
         self._directory = split_directory(output_uri, split)
-        self._settings = settings
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         """Pipeline -> PCollection of one element, the manifest."""
-        settings = self._settings
+        settings, directory, flags = self._settings, self._directory, self._flags
         return (
             pipeline
             | "Read" >> beam.io.ReadFromTFRecord(self._pattern)
@@ -89,110 +197,149 @@ class PackSplit(beam.PTransform):
             >> beam.BatchElements(min_batch_size=BATCH_DOCUMENTS, max_batch_size=BATCH_DOCUMENTS)
             | "Shard" >> beam.FlatMap(_shard, settings.shards)
             | "Group" >> beam.GroupByKey()
-            | "Pack" >> beam.Map(pack_shard, self._directory, settings)
+            | "Pack" >> beam.Map(pack_shard, directory, settings, flags)
             | "Shards" >> beam.combiners.ToList()
-            | "Manifest" >> beam.Map(write_manifest, self._directory, settings)
+            | "Manifest" >> beam.Map(write_manifest, directory, settings, flags)
         )
 
 
-def _shard(serialized: list[bytes], shards: int) -> Iterator[tuple[int, list[TokenisedDocument]]]:
-    by_shard: dict[int, list[TokenisedDocument]] = {}
-    for document in decode_tokenised(serialized):
-        by_shard.setdefault(stable_hash(document.doc_id) % shards, []).append(document)
-    yield from by_shard.items()
+def _shard(serialized: list[bytes], shards: int) -> Iterator[tuple[int, TokenisedDocuments]]:
+    documents = decode_tokenised(serialized)
+    numbers = np.array([stable_hash(doc_id) % shards for doc_id in documents.doc_ids])
+    for shard in np.unique(numbers).tolist():
+        yield shard, documents.take(np.flatnonzero(numbers == shard))
 
 
 def pack_shard(
-    item: tuple[int, Iterable[list[TokenisedDocument]]], directory: str, settings: PackSettings
+    item: tuple[int, Iterable[TokenisedDocuments]],
+    directory: str,
+    settings: PackSettings,
+    flags: np.ndarray,
 ) -> dict[str, Any]:
     """Packs and writes one shard; returns its manifest entry with its counts."""
     shard, groups = item
-    documents = sorted((d for group in groups for d in group), key=lambda d: (d.doc_id, d.source))
-    packable = [d for d in documents if len(d.token_ids)]
-    rows = pack([d.token_ids for d in packable], settings.sequence_length)
-    entry = write_shard(directory, f"rows-{shard:05d}", rows, row_dtype(settings.vocab_size))
-    by_source: dict[str, dict[str, int]] = {}
-    for document in documents:
-        account = by_source.setdefault(
-            document.source.decode(),
-            {"documents": 0, "bytes": 0, "tokens": 0, "targets": 0, "dropped_empty": 0},
-        )
-        account["documents"] += 1
-        account["bytes"] += document.byte_count
-        account["tokens"] += len(document.token_ids)
-        if len(document.token_ids):
-            account["targets"] += len(document.token_ids) + 1
-        else:
-            account["dropped_empty"] += 1
-    counts = np.zeros(settings.vocab_size, np.int64)
-    for document in packable:
-        counts += np.bincount(document.token_ids, minlength=settings.vocab_size)
-    counts[EOS_ID] += len(packable)
-    entry["counts"] = {
-        "segments": sum(len(row.segment_lengths) for row in rows),
-        "filled_slots": sum(len(row.inputs) for row in rows),
-        "by_source": by_source,
+    documents = TokenisedDocuments.join(list(groups))
+    keys = list(zip(documents.doc_ids, documents.sources, strict=True))
+    documents = documents.take(np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64))
+    sources = [source.decode() for source in documents.sources]
+    layout = settings.layout
+    pieces, rows_by_source = _pack_sources(documents, sources, settings, flags)
+    rows = build_rows(pieces, documents.tokens, documents.token_counts, layout)
+    name = f"rows-{shard:05d}"
+    entry = write_shard(directory, name, rows, settings.row_format)
+    provenance = f"{name}.provenance"
+    digest = write_provenance(
+        os.path.join(directory, provenance),
+        documents.doc_ids,
+        pieces,
+        entry["rows"],
+        layout.frame_slots,
+    )
+    counts = np.bincount(documents.tokens, minlength=settings.vocab_size)
+    if settings.causal:
+        counts[EOS_ID] += np.count_nonzero(documents.token_counts)
+    return {
+        **entry,
+        "shard": shard,
+        "provenance": provenance,
+        "provenance_sha256": digest,
+        "rows_by_source": rows_by_source,
+        "counts": {
+            "segments": len(rows.segment_lengths),
+            "filled_slots": len(rows.inputs),
+            "context_slots": int(pieces.context.sum()),
+            "frame_slots": layout.frame_slots * len(pieces.row),
+            "packed_items": int(pieces.length.sum()),
+            "by_source": count_sources(
+                sources, documents.byte_counts, documents.token_counts, settings.causal
+            ),
+        },
+        "target_counts": counts,
     }
-    entry["target_counts"] = counts
-    return entry
+
+
+def _pack_sources(
+    documents: TokenisedDocuments, sources: list[str], settings: PackSettings, flags: np.ndarray
+) -> tuple[Pieces, list[list]]:
+    """The pieces of a shard; with weights, the rows of each source follow those of the last.
+
+    Returns:
+        The pieces, and [source, rows] in the order of rows (empty without weights).
+    """
+    counts = documents.token_counts
+    items = counts + (counts > 0) if settings.causal else counts
+    ranks = place_ranks(documents.tokens, flags)
+    if not settings.source_weights:
+        return pack_pieces(items, settings.layout, ranks), []
+    parts, rows_by_source, first_row = [], [], 0
+    first = np.cumsum(counts) - counts
+    names = np.array(sources, object)
+    for source in sorted(set(sources)):
+        mine = np.flatnonzero(names == source)
+        part = pack_pieces(items[mine], settings.layout, ranks[spans(first[mine], counts[mine])])
+        rows = int(part.row[-1]) + 1 if len(part.row) else 0
+        parts.append(part._replace(document=mine[part.document], row=part.row + first_row))
+        rows_by_source.append([source, rows])
+        first_row += rows
+    return Pieces(*(np.concatenate(c) for c in zip(*parts, strict=True))), rows_by_source
 
 
 def write_manifest(
-    shards: list[dict[str, Any]], directory: str, settings: PackSettings
+    shards: list[dict[str, Any]], directory: str, settings: PackSettings, flags: np.ndarray
 ) -> dict[str, Any]:
     """Sums the shards' counts, checks that they balance, and writes `manifest.json`.
 
-    `target_counts.npy` beside it holds how often each id is a target (int64, [vocab_size]).
+    `target_counts.npy` beside it holds how often each id is a target (int64, [vocab_size]), in
+    masked-lm how often it could be one; `piece_flags.npy` what pieces.py says of each id.
 
     Raises:
         ArithmeticError: Tokens went missing; a bug, and no run should go on with it.
+        TokenmillError: The sources with weights are not those of the documents.
     """
     shards = sorted(shards, key=lambda shard: shard["file"])
-    by_source: dict[str, dict[str, int]] = {}
-    for shard in shards:
-        for source, account in shard["counts"]["by_source"].items():
-            total = by_source.setdefault(source, dict.fromkeys(account, 0))
-            for name, value in account.items():
-                total[name] += value
-    totals = {
-        name: sum(account[name] for account in by_source.values())
-        for name in ("documents", "bytes", "tokens", "targets", "dropped_empty")
-    }
     rows = sum(shard["rows"] for shard in shards)
-    slots = rows * settings.sequence_length
-    filled = sum(shard["counts"]["filled_slots"] for shard in shards)
-    packed_documents = totals["documents"] - totals["dropped_empty"]
-    if not filled == totals["targets"] == totals["tokens"] + packed_documents:
-        raise ArithmeticError(
-            f"packing does not balance: {totals['tokens']} tokens in {packed_documents} documents "
-            f"make {totals['targets']} targets, but {filled} slots were filled"
-        )
+    account = sum_shards(shards, rows * settings.sequence_length, settings.causal)
+    _check_weights(settings.source_weights, sorted(account["by_source"]))
     target_counts = sum(
-        (shard.pop("target_counts") for shard in shards),
+        (shard["target_counts"] for shard in shards),
         start=np.zeros(settings.vocab_size, np.int64),
+    )
+    masks = (
+        {}
+        if settings.causal
+        else {"mask_rate": settings.mask_rate, "whole_word": settings.whole_word}
     )
     manifest = {
         "format": FORMAT,
-        "dtype": row_dtype(settings.vocab_size),
+        "task": settings.task,
+        "row_format": settings.row_format._asdict(),
         "sequence_length": settings.sequence_length,
         "vocab_size": settings.vocab_size,
+        "overlap_tokens": settings.overlap_tokens,
+        **masks,
+        "source_weights": settings.source_weights,
+        "max_repetitions": settings.max_repetitions,
         "rows": rows,
-        "slots": slots,
-        "padding_slots": slots - filled,
-        "segments": sum(shard["counts"]["segments"] for shard in shards),
-        **totals,
+        **account,
         "stored_bytes": sum(shard["bytes"] for shard in shards),
-        "by_source": by_source,
-        "shards": [{k: v for k, v in shard.items() if k != "counts"} for shard in shards],
+        "shard_count": settings.shards,
+        "shards": [
+            {k: v for k, v in shard.items() if k not in ("counts", "target_counts")}
+            for shard in shards
+        ],
     }
-    _write_array(os.path.join(directory, "target_counts.npy"), target_counts)
+    write_array(os.path.join(directory, "target_counts.npy"), target_counts)
+    write_array(os.path.join(directory, FLAGS_NAME), flags)
     write_json(os.path.join(directory, MANIFEST_NAME), manifest)
     return manifest
 
 
-def _write_array(path: str, array: np.ndarray) -> None:
-    import tensorflow as tf
-
-    tf.io.gfile.makedirs(os.path.dirname(path))
-    with tf.io.gfile.GFile(path, "wb") as out:
-        np.save(out, array)
+def _check_weights(weights: dict[str, float], sources: list[str]) -> None:
+    """Every source needs a weight: rows without one would be dropped silently."""
+    missing = [source for source in sources if source not in weights]
+    if weights and missing:
+        raise TokenmillError(
+            f"pack.source_weights has no weight for {', '.join(missing)}; the documents come from "
+            f"{', '.join(sources)}.",
+            "Give each source a weight; 0 leaves it out.",
+        )

@@ -1,6 +1,8 @@
-"""AtomicPusher: TFX's Pusher, but a version appears whole or not at all."""
+"""AtomicPusher: TFX's Pusher, but a version works, and appears whole or not at all."""
 
+import json
 import os
+from dataclasses import asdict, dataclass
 
 from tfx.components.pusher import component as pusher_component
 from tfx.components.pusher import executor as pusher_executor
@@ -11,16 +13,40 @@ from tfx.types import Channel, artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
 from components.errors import TokenmillError
+from components.push.check import probe_model
+from components.timing import timed
 
 # Not a number, so that TensorFlow Serving does not take it for a version.
 _ASIDE = ".pushing"
+_PROBE_SETTINGS_KEY = "probe"
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How a model is tried before it is pushed.
+
+    Attributes:
+        enabled: Whether it is.
+        max_seconds: The longest that it may take, imports included.
+    """
+
+    enabled: bool = True
+    max_seconds: float = 300.0
 
 
 class AtomicPusherExecutor(pusher_executor.Executor):
-    """Copies aside, then renames: a server that polls the directory never loads half a model."""
+    """Copies aside, tries the copy, then renames.
 
+    A server that polls the directory never loads half a model, or one that cannot be called.
+    """
+
+    @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Pushes if the model is blessed."""
+        """Pushes if the model is blessed and every signature answers.
+
+        Raises:
+            TokenmillError: The model cannot be loaded or called; nothing is pushed.
+        """
         destination = pusher_pb2.PushDestination()
         key = standard_component_specs.PUSH_DESTINATION_KEY
         proto_utils.json_to_proto(exec_properties[key], destination)
@@ -45,6 +71,17 @@ class AtomicPusherExecutor(pusher_executor.Executor):
             raise TokenmillError(
                 f"{target} exists already: two pushes in one second.", "Run again."
             )
+        probe = ProbeSettings(
+            **json.loads(exec_properties.get("custom_config") or "{}").get(_PROBE_SETTINGS_KEY, {})
+        )
+        if probe.enabled:
+            try:
+                found = probe_model(os.path.join(aside, version), probe.max_seconds)
+            except TokenmillError:
+                pushed.set_int_custom_property("pushed", 0)
+                fileio.rmtree(aside)
+                raise
+            pushed.set_string_custom_property("probe", json.dumps(found, sort_keys=True))
         fileio.rename(os.path.join(aside, version), target)
         fileio.rmtree(aside)
         pushed.set_string_custom_property("pushed_destination", target)
@@ -60,14 +97,25 @@ class AtomicPusher(pusher_component.Pusher):
         model: Channel of `Model`.
         model_blessing: Channel of `ModelBlessing`; an unblessed model is not pushed.
         directory: Base directory; each push adds a numbered version.
+        probe: How the model is tried in a fresh process.
+        infra_blessing: Channel of InfraValidator's `InfraBlessing`, where it runs.
     """
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(AtomicPusherExecutor)
 
-    def __init__(self, model: Channel, model_blessing: Channel, directory: str):
+    def __init__(
+        self,
+        model: Channel,
+        model_blessing: Channel,
+        directory: str,
+        probe: ProbeSettings,
+        infra_blessing: Channel | None = None,
+    ):
         super().__init__(
             model=model,
             model_blessing=model_blessing,
+            infra_blessing=infra_blessing,
+            custom_config={_PROBE_SETTINGS_KEY: asdict(probe)},
             push_destination=pusher_pb2.PushDestination(
                 filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=directory)
             ),

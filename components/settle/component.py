@@ -8,20 +8,47 @@ import tensorflow as tf
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import Channel, artifact_utils, component_spec, standard_artifacts
 
-from components.artifacts import CostSettlement, Ledger, PackedRows
+from components.artifacts import (
+    Calibration,
+    CostSettlement,
+    Ledger,
+    PackedRows,
+    Quarantine,
+    RejectedDocuments,
+    Tokenizer,
+    ValidationVerdict,
+)
 from components.documents import read_json, split_directory, write_json
 from components.evaluate.results import summarise
 from components.evaluate.unigram import unigram_bits_per_byte
 from components.ledger.component import LEDGER_NAME
 from components.pack.rows import MANIFEST_NAME
 from components.settle.report import build_cost_report
+from components.settle.schema import check_cost_report
+from components.settle.steps import StepTime
+from components.timing import STEP_RUN, STEP_SECONDS, STEP_VCPUS, timed
 from components.train.run import TELEMETRY_NAME
 
 REPORT_NAME = "cost_report.json"
 
+# Which step made each input: their artifacts say what they took.
+STEP_OF_INPUT = {
+    "quarantine": "CorpusExampleGen",
+    "statistics": "StatisticsGen",
+    "verdict": "AnomalyGate",
+    "rejected": "Curator",
+    "tokenizer": "TokenizerTrainer",
+    "transform_graph": "Transform",
+    "packed_rows": "Packer",
+    "calibration": "Calibrator",
+    "ledger": "TokenLedger",
+    "model_run": "Trainer",
+    "evaluation": "Evaluator",
+}
+
 
 class CostReportSpec(component_spec.ComponentSpec):
-    """Ledger, telemetry and evaluation in; the report out."""
+    """Ledger, telemetry and evaluation in, and an artifact of each step; the report out."""
 
     PARAMETERS: ClassVar[dict] = {}
     INPUTS = {
@@ -29,17 +56,31 @@ class CostReportSpec(component_spec.ComponentSpec):
         "packed_rows": component_spec.ChannelParameter(type=PackedRows),
         "model_run": component_spec.ChannelParameter(type=standard_artifacts.ModelRun),
         "evaluation": component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation),
+        "quarantine": component_spec.ChannelParameter(type=Quarantine, optional=True),
+        "statistics": component_spec.ChannelParameter(
+            type=standard_artifacts.ExampleStatistics, optional=True
+        ),
+        "verdict": component_spec.ChannelParameter(type=ValidationVerdict, optional=True),
+        "rejected": component_spec.ChannelParameter(type=RejectedDocuments, optional=True),
+        "tokenizer": component_spec.ChannelParameter(type=Tokenizer, optional=True),
+        "transform_graph": component_spec.ChannelParameter(
+            type=standard_artifacts.TransformGraph, optional=True
+        ),
+        "calibration": component_spec.ChannelParameter(type=Calibration, optional=True),
     }
     OUTPUTS = {"settlement": component_spec.ChannelParameter(type=CostSettlement)}
 
 
 class CostReportExecutor(base_executor.BaseExecutor):
-    """Joins the three accounts."""
+    """Joins the accounts."""
 
+    @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
         """Writes cost_report.json."""
         self._log_startup(input_dict, output_dict, exec_properties)
-        uris = {key: artifact_utils.get_single_uri(value) for key, value in input_dict.items()}
+        uris = {
+            key: artifact_utils.get_single_uri(value) for key, value in input_dict.items() if value
+        }
         settlement = artifact_utils.get_single_instance(output_dict["settlement"])
         held_out = split_directory(uris["packed_rows"], "eval")
         report = build_cost_report(
@@ -51,10 +92,48 @@ class CostReportExecutor(base_executor.BaseExecutor):
                 _read_counts(held_out),
                 read_json(os.path.join(held_out, MANIFEST_NAME))["bytes"],
             ),
+            _step_times(input_dict, self._context.pipeline_run_id if self._context else None),
         )
+        check_cost_report(report)
         write_json(os.path.join(settlement.uri, REPORT_NAME), report)
-        for name in ("chip_hours", "compute_usd", "training_seconds"):
-            settlement.set_float_custom_property(name, report["actual"][name])
+        for name, value in headline(report).items():
+            settlement.set_float_custom_property(name, float(value))
+
+
+def headline(report: dict) -> dict[str, float]:
+    """The numbers that runs are compared by, as custom properties of the artifact."""
+    actual = report["actual"]
+    curator = next((r for r in report["return_on_curation"] if r["step"] == "Curator"), None)
+    return {
+        **{name: actual[name] for name in ("chip_hours", "compute_usd", "training_seconds")},
+        "total_seconds": actual["total_seconds"],
+        "mfu": actual["mfu"] or 0.0,
+        "goodput": actual["goodput"],
+        "usd_per_million_effective_tokens": actual["usd_per_million_effective_tokens"],
+        "training_seconds_actual_over_estimated": report["training_seconds_actual_over_estimated"],
+        "pipeline_usd": report["pipeline"]["usd"],
+        "curation_cost_usd": curator["cost_usd"] if curator else 0.0,
+        "curation_saved_usd": curator["saved_usd"] if curator else 0.0,
+        "bits_per_byte": report["quality"]["evaluation"]["total"]["bits_per_byte"],
+    }
+
+
+def _step_times(input_dict: dict, run_id: str | None) -> list[StepTime]:
+    times = []
+    for key, step in STEP_OF_INPUT.items():
+        for artifact in input_dict.get(key) or []:
+            if not artifact.has_custom_property(STEP_SECONDS):
+                continue
+            made_by = artifact.get_string_custom_property(STEP_RUN)
+            times.append(
+                StepTime(
+                    step=step,
+                    seconds=artifact.get_float_custom_property(STEP_SECONDS),
+                    vcpus=artifact.get_int_custom_property(STEP_VCPUS),
+                    ran=made_by == run_id if made_by and run_id else None,
+                )
+            )
+    return times
 
 
 def _read_counts(directory: str) -> np.ndarray:
@@ -73,13 +152,20 @@ class CostReport(base_component.BaseComponent):
         packed_rows: Channel of `PackedRows`, for the unigram baseline.
         model_run: Channel of the trainer's `ModelRun`.
         evaluation: Channel of the Evaluator's `ModelEvaluation`.
+        others: Channels of the other keys of `STEP_OF_INPUT`, for the time that their steps took;
+            None or left out where there is no such step.
     """
 
     SPEC_CLASS = CostReportSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(CostReportExecutor)
 
     def __init__(
-        self, ledger: Channel, packed_rows: Channel, model_run: Channel, evaluation: Channel
+        self,
+        ledger: Channel,
+        packed_rows: Channel,
+        model_run: Channel,
+        evaluation: Channel,
+        **others: Channel | None,
     ):
         spec = CostReportSpec(
             ledger=ledger,
@@ -87,5 +173,6 @@ class CostReport(base_component.BaseComponent):
             model_run=model_run,
             evaluation=evaluation,
             settlement=Channel(type=CostSettlement),
+            **{key: channel for key, channel in others.items() if channel is not None},
         )
         super().__init__(spec=spec)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 import sentencepiece
@@ -15,6 +16,7 @@ from tfx.dsl.components.base import (
     base_executor,
     executor_spec,
 )
+from tfx.proto import transform_pb2
 from tfx.types import (
     Channel,
     artifact_utils,
@@ -22,14 +24,22 @@ from tfx.types import (
     standard_artifacts,
     standard_component_specs,
 )
-from tfx.utils import json_utils
+from tfx.utils import json_utils, proto_utils
 
 from components.artifacts import Examples, Tokenizer
-from components.documents import decode_documents, split_directory, write_json
+from components.documents import SPLITS, decode_documents, split_directory, write_json
+from components.errors import TokenmillError
+from components.timing import timed
+from components.tokenize.existing import read_model
+from components.tokenize.materialise import MaterialiseSplit
 from components.tokenize.preprocessing import TOKENIZER_PATH_KEY
+from components.tokenize.sampling import SamplingSettings
 from components.tokenize.training import (
+    Document,
     TokenizerSettings,
+    as_sentences,
     sample_documents,
+    sampling_rates,
     train_sentencepiece,
 )
 
@@ -47,38 +57,84 @@ class TokenizerTrainerSpec(component_spec.ComponentSpec):
 
 
 class TokenizerTrainerExecutor(base_executor.BaseExecutor):
-    """Trains on a sample of the train split."""
+    """Trains on a sample of the train split, or takes the existing model."""
 
+    @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
         """Writes the model, its settings and its hash."""
         self._log_startup(input_dict, output_dict, exec_properties)
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         tokenizer = artifact_utils.get_single_instance(output_dict["tokenizer"])
-        settings = TokenizerSettings(**json.loads(exec_properties["settings"]))
-        total_bytes = examples.get_int_custom_property("bytes")
-        texts = sample_documents(_read_in_order(examples.uri), total_bytes, settings.sample_bytes)
-        model = train_sentencepiece(texts, settings)
+        parameters = json.loads(exec_properties["settings"])
+        parameters["user_symbols"] = tuple(parameters["user_symbols"])
+        settings = TokenizerSettings(**parameters)
+        if settings.path is not None:
+            model, sample = _existing_model(settings), {}
+        else:
+            account = _Account()
+            documents = sample_documents(
+                _read_in_order(examples.uri), _rates(examples.uri, settings)
+            )
+            model = train_sentencepiece(as_sentences(account.count(documents)), settings)
+            sample = account.by_source
+        digest = hashlib.sha256(model).hexdigest()
+        pieces = sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size()
         tf.io.gfile.makedirs(tokenizer.uri)
         with tf.io.gfile.GFile(os.path.join(tokenizer.uri, MODEL_NAME), "wb") as out:
             out.write(model)
-        digest = hashlib.sha256(model).hexdigest()
-        pieces = sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size()
         write_json(
             os.path.join(tokenizer.uri, DESCRIPTION_NAME),
-            {**asdict(settings), "pieces": pieces, "sha256": digest},
+            {**asdict(settings), "sample": sample, "pieces": pieces, "sha256": digest},
         )
         tokenizer.set_int_custom_property("pieces", pieces)
         tokenizer.set_string_custom_property("sha256", digest)
 
 
-def _read_in_order(uri: str):
-    """(doc_id, text) of the train split, shard by shard; the shards are sorted."""
+class _Account:
+    """Counts documents and bytes by source as they pass."""
+
+    def __init__(self) -> None:
+        self.by_source: dict[str, dict[str, int]] = {}
+
+    def count(self, documents: Iterable[Document]) -> Iterator[Document]:
+        for document in documents:
+            counts = self.by_source.setdefault(document[1].decode(), {"documents": 0, "bytes": 0})
+            counts["documents"] += 1
+            counts["bytes"] += len(document[2])
+            yield document
+
+
+def _existing_model(settings: TokenizerSettings) -> bytes:
+    """The model at settings.path, if it still is the file that the pipeline was made with.
+
+    Raises:
+        TokenmillError: It is another one, or cannot be read.
+    """
+    model, digest = read_model(settings.path or "")
+    if digest != settings.path_sha256:
+        raise TokenmillError(
+            f"tokenizer.path = {settings.path}: the file changed since the pipeline was made.",
+            "Run again.",
+        )
+    return model
+
+
+def _rates(uri: str, settings: TokenizerSettings) -> dict[str, float]:
+    """Each source's share of documents to sample; one pass over the train split."""
+    bytes_by_source: dict[str, int] = {}
+    for _, source, text in _read_in_order(uri):
+        bytes_by_source[source.decode()] = bytes_by_source.get(source.decode(), 0) + len(text)
+    return sampling_rates(bytes_by_source, settings.sample_bytes, settings.source_weights)
+
+
+def _read_in_order(uri: str) -> Iterator[Document]:
+    """The documents of the train split, shard by shard; the shards are sorted."""
     directory = split_directory(uri, "train")
     for name in sorted(tf.io.gfile.listdir(directory)):
         dataset = tf.data.TFRecordDataset(os.path.join(directory, name), "GZIP").batch(512)
         for records in dataset.as_numpy_iterator():
             batch = decode_documents(records.tolist())
-            yield from zip(batch.column(0).to_pylist(), batch.column(2).to_pylist(), strict=True)
+            yield from zip(*(batch.column(i).to_pylist() for i in range(3)), strict=True)
 
 
 class TokenizerTrainer(base_component.BaseComponent):
@@ -89,7 +145,7 @@ class TokenizerTrainer(base_component.BaseComponent):
 
     Args:
         examples: Channel of curated `Examples`.
-        settings: Model type, vocabulary size, sample size.
+        settings: Model type, vocabulary size, sample; or an existing model.
     """
 
     SPEC_CLASS = TokenizerTrainerSpec
@@ -107,6 +163,10 @@ class TokenizerTrainer(base_component.BaseComponent):
 class TokenizingTransformSpec(standard_component_specs.TransformSpec):
     """TFX's Transform with one more input."""
 
+    PARAMETERS = {
+        **standard_component_specs.TransformSpec.PARAMETERS,
+        "sampling": component_spec.ExecutionParameter(type=str, optional=True),
+    }
     INPUTS = {
         **standard_component_specs.TransformSpec.INPUTS,
         "tokenizer": component_spec.ChannelParameter(type=Tokenizer),
@@ -114,21 +174,42 @@ class TokenizingTransformSpec(standard_component_specs.TransformSpec):
 
 
 class TokenizingTransformExecutor(transform_executor.Executor):
-    """Tells preprocessing_fn where the tokeniser is, then does what Transform does."""
+    """Transform that is told the tokeniser's path; the examples are written here."""
 
+    @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Runs Transform with the tokeniser's path in custom_config."""
+        """Makes the graph, with the tokeniser's path in custom_config, and applies it."""
         inputs = dict(input_dict)
         tokenizer = artifact_utils.get_single_instance(inputs.pop("tokenizer"))
-        custom_config = {TOKENIZER_PATH_KEY: os.path.join(tokenizer.uri, MODEL_NAME)}
+        curated = artifact_utils.get_single_instance(inputs["examples"])
+        model_path = os.path.join(tokenizer.uri, MODEL_NAME)
         properties = {
             **exec_properties,
-            standard_component_specs.CUSTOM_CONFIG_KEY: json_utils.dumps(custom_config),
+            standard_component_specs.CUSTOM_CONFIG_KEY: json_utils.dumps(
+                {TOKENIZER_PATH_KEY: model_path}
+            ),
         }
-        super().Do(inputs, output_dict, properties)
+        # TFX reads a split to analyse it, although there is nothing to analyse: the smaller one.
+        properties[standard_component_specs.SPLITS_CONFIG_KEY] = proto_utils.proto_to_json(
+            transform_pb2.SplitsConfig(analyze=["eval"])
+        )
+        sampling = json.loads(properties.pop("sampling", None) or "null")
+        outputs = dict(output_dict)
+        transformed = artifact_utils.get_single_instance(outputs.pop("transformed_examples"))
+        super().Do(inputs, outputs, properties)
+        graph = artifact_utils.get_single_instance(outputs["transform_graph"])
+        with self._make_beam_pipeline() as pipeline:
+            for split in SPLITS:
+                pipeline | f"Materialise[{split}]" >> MaterialiseSplit(
+                    curated.uri,
+                    transformed.uri,
+                    split,
+                    graph.uri,
+                    model_path,
+                    SamplingSettings(**sampling) if sampling and split == "train" else None,
+                )
+        transformed.split_names = curated.split_names
         # Transform counts nothing itself; the packer checks that every document arrived.
-        transformed = artifact_utils.get_single_instance(output_dict["transformed_examples"])
-        curated = artifact_utils.get_single_instance(inputs["examples"])
         for name in ("documents", "bytes"):
             transformed.set_int_custom_property(name, curated.get_int_custom_property(name))
 
@@ -147,12 +228,19 @@ class TokenizingTransform(base_beam_component.BaseBeamComponent):
         examples: Channel of curated `Examples`.
         schema: Channel of `Schema`.
         tokenizer: Channel of `Tokenizer`.
+        sampling: Draw the split of each training document at random; None takes the best.
     """
 
     SPEC_CLASS = TokenizingTransformSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(TokenizingTransformExecutor)
 
-    def __init__(self, examples: Channel, schema: Channel, tokenizer: Channel):
+    def __init__(
+        self,
+        examples: Channel,
+        schema: Channel,
+        tokenizer: Channel,
+        sampling: SamplingSettings | None = None,
+    ):
         standard = transform_component.Transform(
             examples=examples,
             schema=schema,
@@ -167,5 +255,6 @@ class TokenizingTransform(base_beam_component.BaseBeamComponent):
             transform_graph=Channel(type=standard_artifacts.TransformGraph),
             transformed_examples=standard.outputs["transformed_examples"],
             **standard.exec_properties,
+            sampling=json.dumps(asdict(sampling), sort_keys=True) if sampling else None,
         )
         super().__init__(spec=spec)

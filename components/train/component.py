@@ -8,6 +8,7 @@ from tfx.types import Channel, artifact_utils, component_spec, standard_artifact
 from tfx.utils import path_utils
 
 from components.artifacts import PackedRows, Tokenizer
+from components.timing import timed
 from components.tokenize.component import MODEL_NAME
 from components.train.run import TrainingJob, train_and_export
 
@@ -15,7 +16,10 @@ from components.train.run import TrainingJob, train_and_export
 class TrainerSpec(component_spec.ComponentSpec):
     """Rows, tokeniser and transform graph in; model and telemetry out."""
 
-    PARAMETERS = {"job": component_spec.ExecutionParameter(type=str)}
+    PARAMETERS = {
+        "job": component_spec.ExecutionParameter(type=str),
+        "training_directory": component_spec.ExecutionParameter(type=str),
+    }
     INPUTS = {
         "packed_rows": component_spec.ChannelParameter(type=PackedRows),
         "transform_graph": component_spec.ChannelParameter(type=standard_artifacts.TransformGraph),
@@ -30,8 +34,9 @@ class TrainerSpec(component_spec.ComponentSpec):
 class TrainerExecutor(base_executor.BaseExecutor):
     """Runs `train_and_export` in this process."""
 
+    @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Trains; raises TokenmillError if training diverges."""
+        """Trains; raises TokenmillError if training stops or diverges."""
         self._log_startup(input_dict, output_dict, exec_properties)
         rows = artifact_utils.get_single_instance(input_dict["packed_rows"])
         graph = artifact_utils.get_single_instance(input_dict["transform_graph"])
@@ -45,6 +50,7 @@ class TrainerExecutor(base_executor.BaseExecutor):
             os.path.join(tokenizer.uri, MODEL_NAME),
             path_utils.serving_model_dir(model.uri),
             run.uri,
+            exec_properties["training_directory"],
         )
         for name in ("params_total", "steps", "trained_targets", "trained_slots"):
             run.set_int_custom_property(name, telemetry[name])
@@ -57,26 +63,35 @@ class Trainer(base_component.BaseComponent):
 
     Outputs:
         model: `Model`, a SavedModel that takes raw text.
-        model_run: `ModelRun` with telemetry.json: losses, tokens, seconds by phase.
+        model_run: `ModelRun` with telemetry.json: losses, tokens, seconds by phase;
+            metrics.jsonl and TensorBoard's files.
 
     Args:
         packed_rows: Channel of `PackedRows`.
         transform_graph: Channel of `TransformGraph`.
         tokenizer: Channel of `Tokenizer`.
         job: Model shape and training settings.
+        training_directory: Where checkpoints and the options (components/train/options.py) are:
+            the same from run to run, so that a killed one is continued.
     """
 
     SPEC_CLASS = TrainerSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(TrainerExecutor)
 
     def __init__(
-        self, packed_rows: Channel, transform_graph: Channel, tokenizer: Channel, job: TrainingJob
+        self,
+        packed_rows: Channel,
+        transform_graph: Channel,
+        tokenizer: Channel,
+        job: TrainingJob,
+        training_directory: str,
     ):
         spec = TrainerSpec(
             packed_rows=packed_rows,
             transform_graph=transform_graph,
             tokenizer=tokenizer,
             job=job.to_json(),
+            training_directory=training_directory,
             model=Channel(type=standard_artifacts.Model),
             model_run=Channel(type=standard_artifacts.ModelRun),
         )

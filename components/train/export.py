@@ -1,43 +1,73 @@
-"""The SavedModel that is pushed: raw text in, scores or text out, tokenisation in the graph.
+"""The SavedModel that is pushed: its signatures, and how it is written.
 
-Signatures (each takes and gives batches):
-    serving_default, score: `text` -> log-likelihood sums, token and byte counts, bits per byte.
-    generate: `text`, `max_new_tokens`, `temperature`, `seed` -> `text`, token counts.
-    evaluate: `examples` (serialised tf.Examples with a `text` feature) -> what score gives.
+Every signature takes and gives batches. Those on raw text hold the tokeniser; their `*_ids` twins
+take token ids (int32 [batch, width], filled up with 0 at the right).
+
+    score (also serving_default), score_ids: the log-likelihood of a text.
+    generate, generate_ids: a continuation.
+    embed, embed_ids: a vector.
+    classify, classify_ids: a class, where the model was trained so; it has no score or evaluate.
+    logits_ids: the model itself, begin (2) and tokens -> logits; TF Lite is made of it.
+    evaluate: `examples` (serialised tf.Examples with a `text` feature) -> what score gives, and
+        the sums that the Evaluator's other metrics take.
+
+Every answer counts its tokens. docs/serving.md describes inputs, outputs and errors.
 """
 
 import os
+from dataclasses import asdict
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_transform as tft
 
+from components.documents import write_json
 from components.tokenize.preprocessing import load_tokenizer
-from components.tokenize.training import BOS_ID, EOS_ID
-from components.train.models.decoder import Decoder
+from components.tokenize.serving_assets import write_tokenizer_assets
+from components.tokenize.vocabulary import PAD_ID
+from components.train.models import Decoder, Encoder
+from components.train.sampling import Sampling, require
+from components.train.served_model import ServedDecoder
+from components.train.warmup import write_warmup_requests
+from components.train.weights import Weights
 
-# Rows scored at once; bounds the memory that a long document or a large request takes.
-_SCORE_ROWS = 8
+DESCRIPTION_NAME = "model.json"
+
+# What a request may leave out. TensorFlow Serving fills it in from the SignatureDef.
+_SAMPLING_DEFAULTS = {
+    "max_new_tokens": ([16], tf.int32),
+    "temperature": ([0.0], tf.float32),
+    "top_k": ([0], tf.int32),
+    "top_p": ([1.0], tf.float32),
+    "seed": ([0], tf.int32),
+    "truncate_prompt": ([False], tf.bool),
+}
 
 
-class ServedDecoder(tf.Module):
-    """A decoder with its tokeniser, as it is saved.
+class ExportedModel(tf.Module):
+    """`ServedDecoder` behind named signatures.
 
     Args:
-        model: The trained decoder.
-        transform_output: Transform's output; its graph turns raw text into ids.
+        model: The trained decoder or encoder.
+        transform_graph_uri: Transform's output; its graph turns raw text into ids.
         tokenizer_path: The SentencePiece model, for turning ids back into text.
+        weights: How the weights are stored.
     """
 
     def __init__(
-        self, model: Decoder, transform_output: tft.TFTransformOutput, tokenizer_path: str
+        self,
+        model: Decoder | Encoder,
+        transform_graph_uri: str,
+        tokenizer_path: str,
+        weights: Weights,
     ):
         super().__init__()
-        self.model = model
+        transform_output = tft.TFTransformOutput(transform_graph_uri)
         self.transform = transform_output.transform_features_layer()
         self.tokenizer = load_tokenizer(tokenizer_path)
-        self._length = model.shape_config.sequence_length
+        self.served = ServedDecoder(model, self._tokenize, weights)
 
-    def _token_ids(self, text: tf.Tensor) -> tf.RaggedTensor:
+    def _tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
         """String [batch] -> int32 ragged [batch, tokens], by Transform's graph."""
         blank = tf.fill([tf.shape(text)[0], 1], b"")
         features = {
@@ -49,154 +79,164 @@ class ServedDecoder(tf.Module):
         ids = tf.RaggedTensor.from_sparse(self.transform(features)["token_ids"])
         return tf.cast(ids, tf.int32)
 
-    def _score(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Scores each text exactly as packing cuts it: rows of whole questions, none twice."""
-        length, batch = self._length, tf.shape(text)[0]
-        ids = self._token_ids(text)
-        begin = tf.fill([batch, 1], BOS_ID)
-        end = tf.fill([batch, 1], EOS_ID)
-        inputs = tf.concat([begin, ids], axis=1)
-        targets = tf.concat([ids, end], axis=1)
-        counts = tf.cast(inputs.row_lengths(), tf.int32)
-        rows_each = (counts + length - 1) // length
-        width = tf.maximum(tf.reduce_max(rows_each), 1) * length
-
-        def rows(ragged: tf.RaggedTensor) -> tf.Tensor:
-            dense = tf.reshape(ragged.to_tensor(shape=[None, None]), [batch, -1])
-            dense = tf.pad(dense, [[0, 0], [0, width - tf.shape(dense)[1]]])
-            return tf.reshape(dense, [-1, length])
-
-        used = rows(tf.ones_like(inputs))
-        documents = tf.repeat(tf.range(batch), width // length)
-        real = used[:, 0] > 0  # a document shorter than the longest leaves empty rows
-        parts = [tf.boolean_mask(x, real) for x in (rows(inputs), rows(targets), used)]
-        documents = tf.boolean_mask(documents, real)
-        missing = -tf.shape(documents)[0] % _SCORE_ROWS
-        grouped = [
-            tf.reshape(tf.pad(x, [[0, missing], [0, 0]]), [-1, _SCORE_ROWS, length]) for x in parts
-        ]
-        nll, correct = tf.map_fn(
-            lambda group: self._score_rows(*group),
-            tuple(grouped),
-            fn_output_signature=(tf.float32, tf.float32),
-            parallel_iterations=1,
-        )
-        sums = [
-            tf.math.unsorted_segment_sum(
-                tf.reshape(x, [-1])[: tf.shape(documents)[0]], documents, batch
-            )
-            for x in (nll, correct)
-        ]
+    def _with_bytes(self, scores: dict[str, tf.Tensor], text: tf.Tensor) -> dict[str, tf.Tensor]:
         byte_count = tf.strings.length(text)
-        bits = sums[0] / tf.math.log(2.0)
+        bits = scores["nll_sum"] / tf.math.log(2.0)
         return {
-            "nll_sum": sums[0],
-            "correct_count": sums[1],
-            "token_count": counts,
+            **scores,
             "byte_count": byte_count,
             "bits_per_byte": tf.math.divide_no_nan(bits, tf.cast(byte_count, tf.float32)),
         }
 
-    def _score_rows(self, inputs, targets, used):
-        """int32 [rows, T] three times -> summed nll and right guesses, float32 [rows] each."""
-        positions = tf.broadcast_to(tf.range(self._length)[None], tf.shape(inputs))
-        logits = self.model(inputs, used, positions)
-        nll = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
-        right = tf.cast(tf.argmax(logits, -1, tf.int32) == targets, tf.float32)
-        weights = tf.cast(used, tf.float32)
-        return tf.reduce_sum(nll * weights, -1), tf.reduce_sum(right * weights, -1)
+    def signatures(self) -> dict[str, Any]:
+        """The functions to save, by name."""
+        served = self.served
+        text_spec = tf.TensorSpec([None], tf.string, name="text")
+        ids_spec = tf.TensorSpec([None, None], tf.int32, name="token_ids")
+        defaults = {k: tf.constant(v, dtype) for k, (v, dtype) in _SAMPLING_DEFAULTS.items()}
+        options = [tf.TensorSpec([None], x.dtype, name=k) for k, x in defaults.items()]
+        d = tuple(defaults.values())
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
-    def score(self, text):
-        """Log-likelihood of each text, its end included.
+        @tf.function(input_signature=[text_spec])
+        def score(text):
+            return self._with_bytes(served.score(served.token_ids(text)), text)
 
-        Returns a dict: nll_sum (float32, nats), correct_count (float32, targets guessed right),
-        token_count (int32, targets: the text's tokens and the end), byte_count (int32),
-        bits_per_byte (float32); each of shape [batch].
-        """
-        return self._score(text)
+        @tf.function(input_signature=[ids_spec])
+        def score_ids(token_ids):
+            return served.score(self._unpadded(token_ids))
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
-    def evaluate(self, examples):
-        """`score` for serialised tf.Examples, as TFMA sends them."""
-        features = tf.io.parse_example(examples, {"text": tf.io.FixedLenFeature([], tf.string)})
-        return self._score(features["text"])
+        @tf.function(input_signature=[text_spec])
+        def embed(text):
+            return served.embed(served.token_ids(text))
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None], tf.string, name="text"),
-            tf.TensorSpec([], tf.int32, name="max_new_tokens"),
-            tf.TensorSpec([], tf.float32, name="temperature"),
-            tf.TensorSpec([], tf.int32, name="seed"),
-        ]
-    )
-    def generate(self, text, max_new_tokens, temperature, seed):
-        """Continues each text until its end or for `max_new_tokens` tokens.
+        @tf.function(input_signature=[ids_spec])
+        def embed_ids(token_ids):
+            return served.embed(self._unpadded(token_ids))
 
-        A prompt that leaves no room in the context keeps its last tokens. Temperature 0 takes
-        the likeliest token; the same seed gives the same text.
+        @tf.function(input_signature=[ids_spec])
+        def logits_ids(token_ids):
+            return {"logits": served.logits(token_ids)}
 
-        Returns a dict: text (string, the continuation), prompt_tokens and completion_tokens
-        (int32); each of shape [batch].
-        """
-        length, batch = self._length, tf.shape(text)[0]
-        new = tf.clip_by_value(max_new_tokens, 1, length - 1)
-        room = length - new
-        prompt = tf.concat([tf.fill([batch, 1], BOS_ID), self._token_ids(text)], axis=1)
-        prompt = prompt[:, -room:]
-        prompt_lengths = tf.cast(prompt.row_lengths(), tf.int32)
-        tokens = tf.reshape(prompt.to_tensor(shape=[None, length]), [batch, length])
-        positions = tf.broadcast_to(tf.range(length)[None], [batch, length])
+        @tf.function(input_signature=[text_spec, *options])
+        def generate(
+            text,
+            max_new_tokens=d[0],
+            temperature=d[1],
+            top_k=d[2],
+            top_p=d[3],
+            seed=d[4],
+            truncate_prompt=d[5],
+        ):
+            outputs = _generate(
+                served,
+                served.token_ids(text),
+                (max_new_tokens, temperature, top_k, top_p, seed, truncate_prompt),
+            )
+            completion = self.tokenizer.detokenize(outputs.pop("token_ids"))
+            return {"text": completion, **outputs}
 
-        def open_ended(step, tokens, lengths, finished):
-            return (step < new) & ~tf.reduce_all(finished)
+        @tf.function(input_signature=[ids_spec, *options])
+        def generate_ids(
+            token_ids,
+            max_new_tokens=d[0],
+            temperature=d[1],
+            top_k=d[2],
+            top_p=d[3],
+            seed=d[4],
+            truncate_prompt=d[5],
+        ):
+            outputs = _generate(
+                served,
+                self._unpadded(token_ids),
+                (max_new_tokens, temperature, top_k, top_p, seed, truncate_prompt),
+            )
+            return {**outputs, "token_ids": outputs["token_ids"].to_tensor(PAD_ID)}
 
-        def extend(step, tokens, lengths, finished):
-            segments = tf.cast(positions < lengths[:, None], tf.int32)
-            hidden = self.model.hidden(tokens, segments, positions)
-            last = tf.gather(hidden, lengths - 1, axis=1, batch_dims=1)
-            logits = self.model.logits(last)
-            sampled = tf.random.stateless_categorical(
-                logits / tf.maximum(temperature, 1e-6), 1, seed=[seed, step], dtype=tf.int32
-            )[:, 0]
-            likeliest = tf.argmax(logits, -1, tf.int32)
-            token = tf.where(temperature > 0, sampled, likeliest)
-            finished |= token == EOS_ID
-            grows = tf.cast(~finished, tf.int32)
-            place = tf.one_hot(lengths, length, dtype=tf.int32) * grows[:, None]
-            tokens = tokens * (1 - place) + token[:, None] * place
-            return step + 1, tokens, lengths + grows, finished
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+        def evaluate(examples):
+            features = {"text": tf.io.FixedLenFeature([], tf.string)}
+            text = tf.io.parse_example(examples, features)["text"]
+            return self._with_bytes(served.evaluate(self._tokenize(text)), text)
 
-        _, tokens, lengths, _ = tf.while_loop(
-            open_ended,
-            extend,
-            [tf.constant(0), tokens, prompt_lengths, tf.zeros([batch], tf.bool)],
-        )
-        is_new = (positions >= prompt_lengths[:, None]) & (positions < lengths[:, None])
-        completion = self.tokenizer.detokenize(tf.ragged.boolean_mask(tokens, is_new))
-        return {
-            "text": completion,
-            "prompt_tokens": prompt_lengths - 1,  # BOS is ours, not the user's
-            "completion_tokens": lengths - prompt_lengths,
+        @tf.function(input_signature=[text_spec])
+        def classify(text):
+            return served.classify(served.token_ids(text))
+
+        @tf.function(input_signature=[ids_spec])
+        def classify_ids(token_ids):
+            return served.classify(self._unpadded(token_ids))
+
+        if served.classifies:
+            return {
+                "serving_default": classify,
+                "classify": classify,
+                "classify_ids": classify_ids,
+                "embed": embed,
+                "embed_ids": embed_ids,
+            }
+        functions = {
+            "serving_default": score,
+            "score": score,
+            "score_ids": score_ids,
+            "embed": embed,
+            "embed_ids": embed_ids,
+            "logits_ids": logits_ids,
+            "evaluate": evaluate,
         }
+        if served.causal:  # an encoder continues nothing
+            functions |= {"generate": generate, "generate_ids": generate_ids}
+        return functions
+
+    def _unpadded(self, token_ids: tf.Tensor) -> tf.RaggedTensor:
+        vocabulary = self.served.vocab_size
+        known = (token_ids >= 0) & (token_ids < vocabulary)
+        is_token = tf.cast(token_ids != PAD_ID, tf.int32)
+        gaps = (is_token == 0) & (tf.cumsum(is_token, axis=1, reverse=True) > 0)
+        with tf.control_dependencies(
+            [
+                require(known, f"token_ids must be from 0 to {vocabulary - 1}"),
+                require(~gaps, "token_ids may hold 0 (padding) at the right end only"),
+            ]
+        ):
+            return tf.RaggedTensor.from_tensor(tf.identity(token_ids), padding=PAD_ID)
+
+
+def _generate(served: ServedDecoder, ids: tf.RaggedTensor, options: tuple) -> dict[str, Any]:
+    """Options may be given for each text, or once for all."""
+    batch = ids.nrows(out_type=tf.int32)
+    checks = []
+    for name, option in zip(_SAMPLING_DEFAULTS, options, strict=True):
+        fits = (tf.shape(option)[0] == 1) | (tf.shape(option)[0] == batch)
+        checks.append(require(fits, f"{name} must have one value, or as many as there are texts"))
+    with tf.control_dependencies(checks):
+        new, temperature, top_k, top_p, seed, truncate = (
+            tf.broadcast_to(x, [batch]) for x in options
+        )
+    return served.generate(ids, new, Sampling(temperature, top_k, top_p, seed), truncate)
 
 
 def export_model(
-    model: Decoder, transform_graph_uri: str, tokenizer_path: str, directory: str
+    model: Decoder | Encoder,
+    transform_graph_uri: str,
+    tokenizer_path: str,
+    directory: str,
+    weights: Weights = "float32",
 ) -> None:
-    """Writes the SavedModel, with the SentencePiece model in `assets.extra`."""
-    served = ServedDecoder(model, tft.TFTransformOutput(transform_graph_uri), tokenizer_path)
-    score = served.score.get_concrete_function()
-    tf.saved_model.save(
-        served,
-        directory,
-        signatures={
-            "serving_default": score,
-            "score": score,
-            "generate": served.generate.get_concrete_function(),
-            "evaluate": served.evaluate.get_concrete_function(),
-        },
-    )
+    """Writes the SavedModel.
+
+    `assets.extra` gets the SentencePiece model, model.json (the model's shape, how the weights
+    are stored) and the warm-up requests that TensorFlow Serving replays.
+    """
+    exported = ExportedModel(model, transform_graph_uri, tokenizer_path, weights)
+    signatures = exported.signatures()
+    tf.saved_model.save(exported, directory, signatures=signatures)
     extra = os.path.join(directory, "assets.extra")
     tf.io.gfile.makedirs(extra)
-    tf.io.gfile.copy(tokenizer_path, os.path.join(extra, "tokenizer.model"), overwrite=True)
+    write_tokenizer_assets(tokenizer_path, directory)
+    description = {
+        "model_shape": asdict(model.shape_config),
+        "parameters": model.count_params(),
+        "weights": weights,
+    }
+    write_json(os.path.join(extra, DESCRIPTION_NAME), description)
+    write_warmup_requests(extra, exported.served.context_length, set(signatures))

@@ -1,101 +1,65 @@
-"""The training loop: one step function under tf.distribute, and what it measured."""
+"""The training loop: steps under tf.distribute, read one step late so that a device never waits."""
 
-import contextlib
-import time
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal
 
-import keras
+import numpy as np
 import tensorflow as tf
 
-from components import progress
 from components.errors import TokenmillError
 from components.pack.rows import Batch, PackedSplit
-from components.train.data import evaluation_batches, training_batches
-from components.train.models.decoder import Decoder
+from components.train.data import (
+    RowOrder,
+    Share,
+    distribute,
+    evaluation_batches,
+    reading,
+    training_batches,
+)
+from components.train.models.trunk import Trunk
+from components.train.optimizer import LearningRate, OptimizerSettings, make_optimizer
+from components.train.options import RunOptions
 from components.train.plan import StepPlan
+from components.train.preemption import TrainingStoppedError
+from components.train.session import Session
+from components.train.spikes import is_spike, remember
+from components.train.state import LossSums, TrainingRecord
+from components.train.step import StepResult, make_eval_step, make_train_step, nll_and_weight
+from components.train.strategy import Workers, check_batch_size
 
-# The cosine ends at this share of the peak learning rate (Hoffmann et al. 2022).
-_FINAL_LEARNING_RATE = 0.1
-_ADAM_BETA_2 = 0.95
 _LOSS_POINTS = 200
+_MOST_REWINDS = 10
+_MOST_OVERFLOWS_IN_A_ROW = 100
 
 
-@dataclass(frozen=True)
-class TrainSettings:
-    """The [train] section's part of the loop; units as there."""
-
-    learning_rate: float
-    warmup_fraction: float
-    weight_decay: float
-    clip_norm: float
-    jit_compile: bool
-    seed: int
-
-
-class LossSums(NamedTuple):
-    """Sums over targets, never averages of averages.
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(OptimizerSettings):
+    """The [train] section's part of the loop; units as there.
 
     Attributes:
-        nll: Negative log-likelihood in nats.
-        targets: Targets counted.
+        jit_compile: Compile the forward and backward pass with XLA.
+        seed: Of weights and data order.
+        z_loss: Weight of the squared log-partition in the loss.
+        accumulation_steps: Micro-batches whose gradients are summed for one update.
+        on_spike: What to do at a loss spike: ``off``, ``warn``, or ``rewind`` to an earlier
+            checkpoint and leave out the rows since.
+        spike_deviations: How many standard deviations above the last steps' losses is a spike.
+        rewind_steps: With ``rewind``, every so many steps there is a checkpoint to go back to.
     """
 
-    nll: float
-    targets: float
+    jit_compile: bool
+    seed: int
+    z_loss: float = 0.0
+    accumulation_steps: int = 1
+    on_spike: Literal["off", "warn", "rewind"] = "off"
+    spike_deviations: float = 8.0
+    rewind_steps: int = 100
 
 
-@dataclass
-class TrainingRecord:
-    """What happened: steps, losses and where the seconds went."""
-
-    plan: StepPlan
-    trained_targets: int = 0
-    trained_slots: int = 0
-    loss_curve: list[tuple[int, float]] = field(default_factory=list)
-    eval_before: LossSums | None = None
-    eval_after: LossSums | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-
-
-def make_strategy(name: str) -> tf.distribute.Strategy:
-    """The tf.distribute strategy of the `train.strategy` key."""
-    if name == "mirrored":
-        return tf.distribute.MirroredStrategy()
-    if name == "multi_worker":
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    if name == "tpu":
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu="")
-        tf.config.experimental_connect_to_cluster(resolver)
-        tf.tpu.experimental.initialize_tpu_system(resolver)
-        return tf.distribute.TPUStrategy(resolver)
-    return tf.distribute.get_strategy()
-
-
-def make_optimizer(settings: TrainSettings, steps: int) -> keras.optimizers.Optimizer:
-    """AdamW with decoupled decay (Loshchilov and Hutter 2019), warm-up and cosine."""
-    warmup_steps = max(1, round(settings.warmup_fraction * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=settings.learning_rate / warmup_steps,  # 0 would waste a step
-        warmup_target=settings.learning_rate,
-        warmup_steps=warmup_steps,
-        decay_steps=max(1, steps - warmup_steps),
-        alpha=_FINAL_LEARNING_RATE,
-    )
-    optimizer = keras.optimizers.AdamW(
-        schedule, weight_decay=settings.weight_decay, beta_2=_ADAM_BETA_2
-    )
-    # Decay pulls weights of matrices towards 0; biases and norm scales have no reason to go there.
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "scale"])
-    return optimizer
-
-
-def nll_and_weight(model: Decoder, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-    """Summed negative log-likelihood in nats and summed weight of a batch, float32 scalars."""
-    logits = model(batch.inputs, batch.segment_ids, batch.positions)
-    nll = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=batch.targets, logits=logits)
-    return tf.reduce_sum(nll * batch.loss_weights), tf.reduce_sum(batch.loss_weights)
+# Draws a model's attention: entropies by head, and an image, uint8 [height, width, 3].
+AttentionDrawer = Callable[[], tuple[dict[str, float], np.ndarray]]
 
 
 class Trainer:
@@ -106,141 +70,316 @@ class Trainer:
         model: Built under the strategy's scope.
         settings: Optimiser and seed.
         plan: Steps and batch size.
+        precision: The model's Keras dtype policy.
+
+    Raises:
+        TokenmillError: The global batch does not divide over the replicas.
     """
 
     def __init__(
         self,
         strategy: tf.distribute.Strategy,
-        model: Decoder,
+        model: Trunk,
         settings: TrainSettings,
         plan: StepPlan,
+        precision: str = "float32",
     ):
-        self._strategy, self._model, self._settings, self._plan = strategy, model, settings, plan
-        with strategy.scope():
-            self._optimizer = make_optimizer(settings, plan.steps)
-            self._optimizer.build(model.trainable_variables)
-        self._train_step = self._make_train_step()
-        self._eval_step = self._make_eval_step()
-
-    def _make_train_step(self) -> Callable[[Any], Any]:
-        model, optimizer, settings = self._model, self._optimizer, self._settings
-        strategy = self._strategy
-
-        # XLA compiles what has no collectives in it; the sums over replicas stay outside.
-        @tf.function(jit_compile=settings.jit_compile)
-        def gradients_of_sum(batch: Batch):
-            with tf.GradientTape() as tape:
-                nll, weight = nll_and_weight(model, batch)
-            gradients = tape.gradient(nll, model.trainable_variables)
-            return nll, weight, [tf.convert_to_tensor(g) for g in gradients]
-
-        def replica_step(batch: Batch):
-            nll, weight, gradients = gradients_of_sum(batch)
-            context = tf.distribute.get_replica_context()
-            if strategy.num_replicas_in_sync > 1:
-                nll, weight, gradients = context.all_reduce(
-                    tf.distribute.ReduceOp.SUM, [nll, weight, gradients]
-                )
-            # The mean over all targets of the global batch, wherever they lie.
-            scale = 1.0 / tf.maximum(weight, 1.0)
-            gradients, norm = tf.clip_by_global_norm(
-                [g * scale for g in gradients], settings.clip_norm
-            )
-            # Keras adds up gradients over the replicas, but these are the same on each.
-            gradients = [g / strategy.num_replicas_in_sync for g in gradients]
-            optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-            return nll, weight, norm
-
-        @tf.function
-        def step(batch: Batch):
-            results = strategy.run(replica_step, args=(batch,))
-            return [strategy.experimental_local_results(r)[0] for r in results]
-
-        return step
-
-    def _make_eval_step(self) -> Callable[[Any], Any]:
-        model, strategy = self._model, self._strategy
-        compiled = tf.function(
-            lambda batch: nll_and_weight(model, batch), jit_compile=self._settings.jit_compile
+        check_batch_size(strategy, plan.global_batch_size, settings.accumulation_steps)
+        self.strategy, self.model, self.settings, self.plan = strategy, model, settings, plan
+        replicas = strategy.num_replicas_in_sync
+        slots_per_replica = (
+            plan.global_batch_size
+            * model.shape_config.sequence_length
+            // (replicas * settings.accumulation_steps)
         )
+        with strategy.scope():
+            self.optimizer = make_optimizer(settings, plan.steps, precision, slots_per_replica)
+            self.optimizer.build(model.trainable_variables)
+        self.train_step = make_train_step(
+            strategy,
+            model,
+            self.optimizer,
+            clip_norm=settings.clip_norm,
+            jit_compile=settings.jit_compile,
+            seed=settings.seed,
+            z_loss=settings.z_loss,
+            accumulation_steps=settings.accumulation_steps,
+        )
+        self.eval_step = make_eval_step(strategy, model, settings.jit_compile)
+        self.learning_rate = LearningRate(settings, plan.steps)
 
-        @tf.function
-        def step(batch: Batch):
-            sums = strategy.run(compiled, args=(batch,))
-            return [strategy.reduce(tf.distribute.ReduceOp.SUM, s, axis=None) for s in sums]
-
-        return step
+    def variables(self) -> dict[str, Any]:
+        """All that a checkpoint holds, by unique name: weights, then the optimiser."""
+        named: dict[str, Any] = {}
+        for prefix, owner in (("model", self.model), ("optimizer", self.optimizer)):
+            for variable in owner.variables:
+                name = f"{prefix}/{variable.path}"
+                assert name not in named, name
+                named[name] = variable
+        return named
 
     def evaluate(self, split: PackedSplit) -> LossSums:
         """Loss sums over all rows of a split."""
         nll = targets = 0.0
-        batches = evaluation_batches(split, self._plan.global_batch_size)
-        for batch in self._strategy.experimental_distribute_dataset(batches):
-            batch_nll, batch_weight = self._eval_step(batch)
-            nll += float(batch_nll)
-            targets += float(batch_weight)
+        size = self.plan.global_batch_size
+        batches = distribute(self.strategy, lambda share: evaluation_batches(split, size, share))
+        with reading(split):
+            for batch in batches:
+                batch_nll, batch_weight = self.eval_step(batch)
+                nll += float(batch_nll)
+                targets += float(batch_weight)
         return LossSums(nll, targets)
 
-    def fit(self, train: PackedSplit, held_out: PackedSplit) -> TrainingRecord:
-        """Evaluates, trains all steps, evaluates again.
+    def fit(
+        self,
+        train: PackedSplit,
+        held_out: PackedSplit,
+        session: Session | None = None,
+        draw_attention: AttentionDrawer | None = None,
+    ) -> TrainingRecord:
+        """Evaluates, trains all steps that are left, evaluates again.
+
+        Args:
+            train: Rows to train on.
+            held_out: Rows to evaluate on.
+            session: Where to continue from and save to; without one nothing is kept.
+            draw_attention: Called for telemetry.
 
         Raises:
-            TokenmillError: The loss is not finite.
+            TrainingStoppedError: A signal, or the loss of a worker; the state is saved.
+            TokenmillError: The loss is not finite, or spikes again and again.
         """
-        record = TrainingRecord(self._plan)
-        clock = _PhaseClock(record.seconds)
-        with clock.phase("evaluate_before"):
-            record.eval_before = self.evaluate(held_out)
-        plan = self._plan
-        batches = training_batches(train, plan.global_batch_size, plan.steps, self._settings.seed)
-        iterator = iter(self._strategy.experimental_distribute_dataset(batches))
-        every = max(1, plan.steps // _LOSS_POINTS)
-        slots_per_step = plan.global_batch_size * train.sequence_length
-        started = time.perf_counter()
-        for step in range(plan.steps):
-            with clock.phase("compile" if step == 0 else "steps"):
-                with clock.phase("compile" if step == 0 else "input"):
-                    batch = next(iterator)
-                nll, weight, norm = (float(x) for x in self._train_step(batch))
-            record.trained_targets += int(weight)
-            record.trained_slots += slots_per_step
-            loss = nll / max(weight, 1.0)
-            if not (loss < float("inf") and norm < float("inf")):  # also true for NaN
-                raise TokenmillError(
-                    f"training diverged: loss {loss}, gradient norm {norm} at step {step + 1} of "
-                    f"{plan.steps}.",
-                    "Lower train.learning_rate or raise train.warmup_fraction.",
-                )
-            if step % every == 0 or step == plan.steps - 1:
-                record.loss_curve.append((step + 1, loss))
-            rate = record.trained_slots / (time.perf_counter() - started)
-            progress.report(step + 1, plan.steps, f"loss {loss:.3f}  {rate:,.0f} tokens/s")
-        with clock.phase("evaluate_after"):
-            record.eval_after = self.evaluate(held_out)
-        return record
+        if session is None:
+            targets = train.manifest["targets"]
+            session = Session(Workers(self.strategy), {}, RunOptions(), None, targets)
+        return _Fit(self, train, held_out, session, draw_attention).run()
 
 
-class _PhaseClock:
-    """Adds up seconds by phase; a phase inside another does not count for the outer one."""
+class _Fit:
+    """One attempt: its record, its place in the data, and the step that is not read yet."""
 
-    def __init__(self, seconds: dict[str, float]):
-        self._seconds = seconds
-        self._running: list[str] = []
-        self._since = time.perf_counter()
+    def __init__(
+        self,
+        trainer: Trainer,
+        train: PackedSplit,
+        held_out: PackedSplit,
+        session: Session,
+        draw_attention: AttentionDrawer | None,
+    ):
+        self._trainer, self._session = trainer, session
+        self._train, self._held_out, self._draw_attention = train, held_out, draw_attention
+        self._clock, self._telemetry = session.clock, session.telemetry
+        self._plan, self._settings = trainer.plan, trainer.settings
+        self._unread: list[StepResult] = []
+        # Several workers have to come to the same decisions before they start the same step.
+        self._lag = 1 if session.workers.count == 1 else 0
+        self._asked_to_stop = False
+        self._compiled = False
+        self._overflows_in_a_row = 0
 
-    @contextlib.contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        self._book()
-        self._running.append(name)
+    def run(self) -> TrainingRecord:
+        session, clock = self._session, self._clock
+        self._record = session.restore(self._trainer.variables(), self._plan)
+        if self._record.eval_before is None:
+            with clock.phase("evaluate_before"):
+                self._record.eval_before = self._trainer.evaluate(self._held_out)
+        if self._settings.on_spike == "rewind" and self._record.step == 0:
+            session.save_now(self._record)
         try:
-            yield
-        finally:
-            self._book()
-            self._running.pop()
+            self._train_all()
+        except tf.errors.OpError as error:
+            if session.workers.count == 1:
+                raise
+            first_line = str(error).splitlines()[0]
+            raise TrainingStoppedError(
+                f"a worker was lost after step {self._record.step:,}: {first_line}",
+                "Start all workers again; they continue from the last checkpoint.",
+            ) from error
+        saved = session.save_now(self._record)
+        if session.stop and session.workers.count == 1:
+            raise session.stop.error(self._record.step, self._plan.steps, saved)
+        with clock.phase("evaluate_after"):
+            self._record.eval_after = self._trainer.evaluate(self._held_out)
+        clock.book()
+        return self._record
 
-    def _book(self) -> None:
-        now = time.perf_counter()
-        if self._running:
-            name = self._running[-1]
-            self._seconds[name] = self._seconds.get(name, 0.0) + now - self._since
-        self._since = now
+    def _train_all(self) -> None:
+        session, steps = self._session, self._plan.steps
+        batches = self._batches()
+        while self._record.step < steps:
+            started = self._record.step + len(self._unread)
+            with_gradients = False
+            if started < steps:
+                with_gradients = self._session.wants_details(started + 1, steps)
+                self._telemetry.profile(started + 1)
+                self._start_step(batches, with_gradients)
+            # A step is read while the next one runs, or at once if its state is needed.
+            last = self._record.step + len(self._unread)
+            settle = last == steps or with_gradients or self._must_settle(last)
+            while len(self._unread) > (0 if settle else self._lag):
+                gradients = self._unread[0].gradients
+                with self._clock.phase(self._step_phase()):
+                    rewound = self._read_step()
+                if rewound:
+                    batches = self._batches()
+                    break
+                if gradients and self._telemetry.writer is not None:
+                    self._write_details(gradients)
+            if self._unread:
+                continue
+            self._evaluate_if_due()
+            session.save_if_due(self._record, forced=self._is_rewind_point(self._record.step))
+            self._stop_if_asked()
+
+    def _batches(self) -> Iterator[Batch]:
+        """Batches from where the record is."""
+        size, record = self._plan.global_batch_size, self._record
+        first, last = record.step + record.data_offset, self._plan.steps + record.data_offset
+        seed = self._settings.seed
+        return iter(
+            distribute(
+                self._trainer.strategy,
+                lambda share: training_batches(self._train, size, last, seed, first, share),
+            )
+        )
+
+    def _step_phase(self) -> str:
+        if self._compiled:
+            return "steps"
+        return "restart" if self._record.resumes else "compile"
+
+    def _start_step(self, batches: Iterator[Batch], with_gradients: bool) -> None:
+        stop = tf.constant(1.0 if self._session.stop else 0.0)
+        with self._clock.phase(self._step_phase()):
+            waiting = self._clock.phase("input" if self._compiled else self._step_phase())
+            with waiting, reading(self._train):
+                batch = next(batches)
+            self._unread.append(self._trainer.train_step(batch, stop, with_gradients))
+            if not self._compiled:
+                float(self._unread[-1].nll)  # the device has compiled when there is a result
+
+    def _must_settle(self, step: int) -> bool:
+        every = self._session.options.evaluate_steps
+        return (
+            self._session.is_due(step)
+            or (every is not None and step % every == 0)
+            or self._is_rewind_point(step)
+            or self._asked_to_stop
+        )
+
+    def _is_rewind_point(self, step: int) -> bool:
+        return self._settings.on_spike == "rewind" and step % self._settings.rewind_steps == 0
+
+    def _read_step(self) -> bool:
+        """Books the oldest unread step; whether it made the training go back instead."""
+        result, record = self._unread.pop(0), self._record
+        nll, weight, norm = float(result.nll), float(result.weight), float(result.norm)
+        loss = nll / max(weight, 1.0)
+        if bool(result.refused):
+            self._refuse(loss, norm)
+        # Agreed by all workers in this very step, so that they stop and save at the same one.
+        self._asked_to_stop = self._asked_to_stop or float(result.stop) > 0
+        if self._settings.on_spike != "off":
+            spikes = is_spike(record.recent_losses, loss, self._settings.spike_deviations)
+            if spikes and self._handle_spike(loss):
+                return True
+            remember(record.recent_losses, loss)
+        self._count_overflow(norm)
+        record.step += 1
+        slots = self._plan.global_batch_size * self._train.sequence_length
+        record.trained_targets += int(weight)
+        record.trained_slots += slots
+        record.steady_slots += slots if self._compiled else 0
+        self._compiled = True
+        every = max(1, self._plan.steps // _LOSS_POINTS)
+        if (record.step - 1) % every == 0 or record.step == self._plan.steps:
+            record.loss_curve.append((record.step, loss))
+        self._tell(loss, norm)
+        return False
+
+    def _tell(self, loss: float, norm: float) -> None:
+        record = self._record
+        applied = record.step - 1 - record.overflows
+        with self._clock.phase("telemetry"):
+            rate = self._trainer.learning_rate
+            self._telemetry.step(record, loss, norm, lambda: float(rate(applied)))
+        self._session.check_budget(record)
+
+    def _count_overflow(self, norm: float) -> None:
+        if math.isfinite(norm):
+            self._overflows_in_a_row = 0
+            return
+        self._record.overflows += 1
+        self._overflows_in_a_row += 1
+        if self._overflows_in_a_row > _MOST_OVERFLOWS_IN_A_ROW:
+            raise TokenmillError(
+                f"gradients have overflowed float16 in {self._overflows_in_a_row} steps in a row, "
+                f"at step {self._record.step} of {self._plan.steps}.",
+                'Lower train.learning_rate, or set train.precision = "mixed_bfloat16".',
+            )
+
+    def _refuse(self, loss: float, norm: float) -> None:
+        """Says which rows of the step have no finite loss; the weights are those before it."""
+        position, size = self._record.step + self._record.data_offset, self._plan.global_batch_size
+        seed = self._settings.seed
+        rows, _ = RowOrder(self._train, size, seed).rows_of_step(position)
+        odd = rows
+        if self._session.workers.count == 1:
+            one_by_one = Share(0, size, size)
+            batches = training_batches(self._train, size, position + 1, seed, position, one_by_one)
+            losses = [float(nll_and_weight(self._trainer.model, row)[0]) for row in batches]
+            odd = rows if np.all(np.isfinite(losses)) else rows[~np.isfinite(losses)]
+        saved = self._session.save_diagnostic(self._record)
+        where = f" The state before the step: {saved}." if saved else ""
+        raise TokenmillError(
+            f"training diverged: loss {loss}, gradient norm {norm} at step "
+            f"{self._record.step + 1} of {self._plan.steps}, rows "
+            f"{', '.join(map(str, odd))}; the step was not applied.{where}",
+            "Lower train.learning_rate or raise train.warmup_fraction.",
+        )
+
+    def _handle_spike(self, loss: float) -> bool:
+        """Tells of a spike and, if so set, goes back before it; whether it did."""
+        record, settings = self._record, self._settings
+        spike = {"spike_step": record.step + 1, "loss": loss}
+        if settings.on_spike != "rewind":
+            self._telemetry.event("spike", record.step + 1, self._clock.total, loss=loss)
+            return False
+        every = settings.rewind_steps
+        target = max(0, (record.step - 1) // every * every)
+        if len(record.rewinds) >= _MOST_REWINDS:
+            raise TokenmillError(
+                f"the loss has spiked {_MOST_REWINDS + 1} times, now to {loss:.3f} at step "
+                f"{record.step + 1} of {self._plan.steps}.",
+                "Lower train.learning_rate or raise train.spike_deviations.",
+            )
+        self._unread.clear()
+        skipped = record.step + 1 - target
+        offset, rewinds = record.data_offset + skipped, record.rewinds
+        self._record = self._session.rewind(record, target)
+        self._record.data_offset = offset
+        self._record.rewinds = [*rewinds, {**spike, "to_step": target, "skipped_steps": skipped}]
+        self._telemetry.event("rewind", target, self._clock.total, skipped_steps=skipped, **spike)
+        return True
+
+    def _write_details(self, gradients: tuple[tf.Tensor, ...]) -> None:
+        with self._clock.phase("telemetry"):
+            step = self._record.step
+            self._telemetry.distributions(step, self._trainer.model.trainable_variables, gradients)
+            if self._draw_attention is not None:
+                self._telemetry.attention(step, self._draw_attention)
+
+    def _evaluate_if_due(self) -> None:
+        every, record = self._session.options.evaluate_steps, self._record
+        if every is None or record.step % every or record.step == self._plan.steps:
+            return
+        with self._clock.phase("evaluate"):
+            sums = self._trainer.evaluate(self._held_out)
+        record.evaluations.append((record.step, sums.loss))
+        self._telemetry.evaluation(record.step, self._clock.total, sums.loss)
+        self._session.save_if_due(record, forced=True)
+
+    def _stop_if_asked(self) -> None:
+        if self._asked_to_stop and self._record.step < self._plan.steps:
+            saved = self._session.save_now(self._record)
+            raise self._session.stop.error(self._record.step, self._plan.steps, saved)

@@ -1,26 +1,41 @@
 """One training run from packed rows to a SavedModel; what the Trainer component calls."""
 
+import dataclasses
 import json
 import math
 import os
-import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import tensorflow as tf
+
 from components.documents import write_json
+from components.ledger.flops import flops_per_token
+from components.ledger.machine import measure_matmul_flops_per_second
 from components.model_shape import ModelShape
 from components.pack.rows import PackedSplit
+from components.train import identity
 from components.train.export import export_model
-from components.train.loop import LossSums, Trainer, TrainingRecord, TrainSettings, make_strategy
-from components.train.models.decoder import Decoder
-from components.train.plan import plan_steps
+from components.train.loop import Trainer, TrainSettings
+from components.train.models import build_model
+from components.train.models.base_model import load_base_model
+from components.train.models.trunk import Trunk
+from components.train.options import RunOptions, read_options
+from components.train.plan import Mixture, plan_steps
+from components.train.preemption import stop_on_signals
+from components.train.probes import attention_drawer
+from components.train.session import Session
+from components.train.state import LossSums, TrainingRecord
+from components.train.strategy import Workers, make_strategy
+from components.train.weights import Weights
 
 TELEMETRY_NAME = "telemetry.json"
+WORK_NAME = "work.json"
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """All settings of a training run; the Trainer's one execution property, as JSON."""
+    """All settings that decide what is trained; an execution property of the Trainer, as JSON."""
 
     shape: dict[str, Any]
     settings: dict[str, Any]
@@ -29,10 +44,96 @@ class TrainingJob:
     global_batch_size: int
     epochs: float
     max_steps: int | None
+    weights: Weights = "float32"
+    dropout: float = 0.0
+    rematerialize: bool = False
+    base_model: str | None = None
+    resume_from: str | None = None
 
     def to_json(self) -> str:
         """The same settings give the same text."""
         return json.dumps(asdict(self), sort_keys=True)
+
+
+@dataclass
+class Training:
+    """A finished training, before its export."""
+
+    model: Trunk
+    record: TrainingRecord
+    session: Session
+    held_out: PackedSplit
+
+
+def train(
+    job: TrainingJob,
+    rows_uri: str,
+    training_directory: str | None = None,
+    options: RunOptions | None = None,
+    tokenizer_path: str | None = None,
+) -> Training:
+    """Trains, continuing where an earlier attempt at the same job got to.
+
+    Args:
+        job: What to train.
+        rows_uri: A PackedRows artifact.
+        training_directory: Where checkpoints and telemetry go; None keeps nothing.
+        options: How to carry it out.
+        tokenizer_path: For the words beside the attention maps; without it there are none. A
+            base model needs it.
+
+    Raises:
+        TrainingStoppedError: A signal came, or a worker was lost; the state is saved.
+        TokenmillError: The loss is not finite, a checkpoint does not fit, the budget is spent.
+    """
+    options = options or RunOptions()
+    shape, settings = ModelShape(**job.shape), TrainSettings(**job.settings)
+    strategy = make_strategy(job.strategy)  # first: multi_worker must come before any operation
+    workers = Workers(strategy)
+    rows, held_out = PackedSplit(rows_uri, "train"), PackedSplit(rows_uri, "eval")
+    available = Mixture.of(rows.manifest).rows_available
+    plan = plan_steps(rows.rows, job.global_batch_size, job.epochs, job.max_steps, available)
+    whole = dataclasses.replace(job, settings=asdict(settings))  # with the defaults
+    told = identity.flatten(asdict(whole)) | {"rows": identity.rows_fingerprint(rows)}
+    with stop_on_signals() as stop:
+        session = Session(
+            workers,
+            told,
+            _with_peak(options, shape, workers),
+            training_directory,
+            rows.manifest["targets"],
+            job.resume_from,
+            stop,
+        )
+        try:
+            with session.clock.phase("build"):
+                with strategy.scope():
+                    model = build_model(
+                        shape, settings.seed, job.precision, job.dropout, job.rematerialize
+                    )
+                    if job.base_model is not None:
+                        assert tokenizer_path is not None, "a base model needs the tokeniser"
+                        load_base_model(model, job.base_model, tokenizer_path)
+                trainer = Trainer(strategy, model, settings, plan, job.precision)
+                drawer = None
+                if tokenizer_path is not None and workers.is_chief:
+                    drawer = attention_drawer(model, held_out, tokenizer_path)
+            record = trainer.fit(rows, held_out, session, drawer)
+        finally:
+            session.close()
+    return Training(model, record, session, held_out)
+
+
+def _with_peak(options: RunOptions, shape: ModelShape, workers: Workers) -> RunOptions:
+    """Options with what MFU needs, as far as it is known."""
+    peak = options.peak_flops_per_second
+    if peak is None and options.measure_peak and not tf.config.list_logical_devices("GPU"):
+        peak = measure_matmul_flops_per_second() * workers.count
+    return dataclasses.replace(
+        options,
+        flops_per_token=flops_per_token(shape).training,
+        peak_flops_per_second=peak,
+    )
 
 
 def train_and_export(
@@ -42,49 +143,65 @@ def train_and_export(
     tokenizer_path: str,
     model_directory: str,
     run_directory: str,
+    training_directory: str | None = None,
 ) -> dict[str, Any]:
-    """Trains, writes the SavedModel and `telemetry.json`; returns the telemetry."""
-    started = time.perf_counter()
-    shape, settings = ModelShape(**job.shape), TrainSettings(**job.settings)
-    train, held_out = PackedSplit(rows_uri, "train"), PackedSplit(rows_uri, "eval")
-    plan = plan_steps(train.rows, job.global_batch_size, job.epochs, job.max_steps)
-    strategy = make_strategy(job.strategy)
-    with strategy.scope():
-        model = Decoder(shape, settings.seed, job.precision)
-    trainer = Trainer(strategy, model, settings, plan)
-    built = time.perf_counter()
-    record = trainer.fit(train, held_out)
-    fitted = time.perf_counter()
-    export_model(model, transform_graph_uri, tokenizer_path, model_directory)
-    record.seconds["build"] = built - started
-    record.seconds["export"] = time.perf_counter() - fitted
-    record.seconds["total"] = time.perf_counter() - started
-    telemetry = _describe(record, job, train, held_out, model.count_params())
+    """Trains, writes the SavedModel and `telemetry.json`; returns the telemetry.
+
+    The chief of several workers calls this; the others run components/train/worker.py.
+
+    Args:
+        job: What to train.
+        rows_uri: A PackedRows artifact.
+        transform_graph_uri: A TransformGraph artifact.
+        tokenizer_path: The SentencePiece model.
+        model_directory: Where the SavedModel goes.
+        run_directory: Where telemetry.json, metrics.jsonl and TensorBoard's files go.
+        training_directory: Where checkpoints go, and where the options are read from.
+    """
+    options = RunOptions() if training_directory is None else read_options(training_directory)
+    if job.strategy == "multi_worker" and training_directory is not None:
+        work = {"job": asdict(job), "rows_uri": rows_uri, "tokenizer_path": tokenizer_path}
+        write_json(os.path.join(training_directory, WORK_NAME), work)
+    training = train(job, rows_uri, training_directory, options, tokenizer_path)
+    session = training.session
+    with session.clock.phase("export"):
+        export_model(
+            training.model, transform_graph_uri, tokenizer_path, model_directory, job.weights
+        )
+    session.publish(run_directory)
+    session.clock.book()
+    telemetry = describe(training, job)
     write_json(os.path.join(run_directory, TELEMETRY_NAME), telemetry)
     return telemetry
 
 
-def _describe(
-    record: TrainingRecord, job: TrainingJob, train: PackedSplit, held_out: PackedSplit, params: int
-) -> dict[str, Any]:
+def describe(training: Training, job: TrainingJob) -> dict[str, Any]:
+    """telemetry.json: the run's totals over all attempts."""
+    record, held_out = training.record, training.held_out
     assert record.eval_before is not None
     assert record.eval_after is not None
     held_out_bytes = held_out.manifest["bytes"]
-    # The first step compiles; its tokens are not in the steady rate.
-    steady_slots = (record.plan.steps - 1) * job.global_batch_size * train.sequence_length
-    steady_seconds = record.seconds.get("steps", 0.0) + record.seconds.get("input", 0.0)
+    seconds = dict(record.seconds)
+    # A step that compiles is not in the steady rate.
+    steady_seconds = seconds.get("steps", 0.0) + seconds.get("input", 0.0)
     return {
-        "params_total": params,
+        "params_total": training.model.count_params(),
         "steps": record.plan.steps,
         "epochs": record.plan.epochs,
         "global_batch_size": job.global_batch_size,
+        "replicas": training.session.workers.replicas,
         "trained_slots": record.trained_slots,
         "trained_targets": record.trained_targets,
-        "seconds": record.seconds,
-        "slots_per_second": steady_slots / steady_seconds if steady_slots else None,
+        "seconds": {**seconds, "total": sum(seconds.values())},
+        "slots_per_second": record.steady_slots / steady_seconds if record.steady_slots else None,
         "loss_curve": record.loss_curve,
         "held_out_before": _losses(record.eval_before, held_out_bytes),
         "held_out_after": _losses(record.eval_after, held_out_bytes),
+        "held_out_losses": record.evaluations,
+        "resumes": record.resumes,
+        "rewinds": record.rewinds,
+        "overflows": record.overflows,
+        "training_directory": training.session.directory,
     }
 
 

@@ -26,6 +26,7 @@ from tfx.utils import io_utils
 from components.artifacts import ValidationVerdict
 from components.documents import split_directory, write_json
 from components.errors import TokenmillError
+from components.timing import timed
 from components.validate.anomalies import Anomaly, is_comparison, list_anomalies
 from components.validate.comparison import compare
 from components.validate.facts import DocumentStatistics, statistics_options
@@ -53,6 +54,7 @@ class DocumentStatisticsGenExecutor(statistics_gen.Executor):
     artifact is the standard one: SchemaGen, ExampleValidator and TFDV's viewer take it as it is.
     """
 
+    @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
         """Writes FeatureStats.pb for each split."""
         self._log_startup(input_dict, output_dict, exec_properties)
@@ -128,6 +130,7 @@ class AnomalyGateSpec(component_spec.ComponentSpec):
 class AnomalyGateExecutor(base_executor.BaseExecutor):
     """Reads ExampleValidator's anomalies, looks for drift and skew, and decides."""
 
+    @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
         """Writes the verdict; raises TokenmillError with the list if there is any anomaly."""
         self._log_startup(input_dict, output_dict, exec_properties)

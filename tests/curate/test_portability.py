@@ -9,7 +9,7 @@ from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 
 from components.curate.transforms import Curate
 from pipeline.config_loader import load_config
-from pipeline.dag import curate_settings
+from pipeline.step_settings import curate_settings
 
 DATAFLOW = [
     "--runner=DataflowRunner",

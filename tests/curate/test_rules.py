@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from components.curate.rules import RULE_SETS, RULES, judge, thresholds_of
 from components.curate.text_columns import TextColumns
-from pipeline.config import CurateSection, Threshold
+from pipeline.config_data import CurateSection, Threshold
 
 # A module beside this one; pytest's importlib mode puts no directory on the path.
 _PATH = pathlib.Path(__file__).with_name("naive_rules.py")

@@ -6,7 +6,7 @@ import pytest
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.evaluators import metrics_validator
 
-from components.evaluate.eval_config import make_eval_config
+from components.evaluate.eval_config import SLICED_BY, EvaluateSettings, make_eval_config
 from components.evaluate.results import read_failures
 
 OVERALL = ()
@@ -14,9 +14,19 @@ GOOD = {
     "bits_per_byte": 1.5,
     "perplexity": 40.0,
     "token_accuracy": 0.4,
+    "token_accuracy_top5": 0.6,
+    "calibration_error": 0.02,
     "evaluated_tokens": 1000.0,
+    "evaluated_documents": 10.0,
 }
-CONFIG = make_eval_config(2.0, 50.0, 0.3)
+CONFIG = make_eval_config(
+    EvaluateSettings(
+        max_bits_per_byte=2.0,
+        max_perplexity=50.0,
+        min_token_accuracy=0.3,
+        max_calibration_error=0.1,
+    )
+)
 
 
 def validate(config, slice_key=OVERALL, **change):
@@ -40,7 +50,12 @@ def test_a_good_model_is_blessed():
 
 @pytest.mark.parametrize(
     ("metric", "limit", "bad"),
-    [("bits_per_byte", 2.0, 2.001), ("perplexity", 50.0, 50.1), ("token_accuracy", 0.3, 0.299)],
+    [
+        ("bits_per_byte", 2.0, 2.001),
+        ("perplexity", 50.0, 50.1),
+        ("token_accuracy", 0.3, 0.299),
+        ("calibration_error", 0.1, 0.101),
+    ],
 )
 def test_each_threshold_blocks_on_its_bad_side_only(metric, limit, bad):
     assert failed(CONFIG, **{metric: limit}) == set()
@@ -49,15 +64,21 @@ def test_each_threshold_blocks_on_its_bad_side_only(metric, limit, bad):
 
 
 def test_a_source_is_reported_but_never_blocks():
-    assert tfma.SlicingSpec(feature_keys=["source"]) in CONFIG.slicing_specs
+    for feature in SLICED_BY:
+        assert tfma.SlicingSpec(feature_keys=[feature]) in CONFIG.slicing_specs
     assert tfma.SlicingSpec() in CONFIG.slicing_specs
-    worst = {"bits_per_byte": 99.0, "perplexity": 1e9, "token_accuracy": 0.0}
+    worst = {
+        "bits_per_byte": 99.0,
+        "perplexity": 1e9,
+        "token_accuracy": 0.0,
+        "calibration_error": 0.9,
+    }
     assert failed(CONFIG, slice_key=(("source", "wiki"),), **worst) == set()
     assert failed(CONFIG, **worst) == set(worst)
 
 
 def test_limits_left_out_do_not_block():
-    config = make_eval_config(2.0, None, None)
+    config = make_eval_config(EvaluateSettings(max_bits_per_byte=2.0))
     assert failed(config, perplexity=1e9, token_accuracy=0.0) == set()
     assert failed(config, bits_per_byte=2.1) == {"bits_per_byte"}
 
@@ -71,15 +92,55 @@ def test_every_metric_named_exists_and_the_raw_text_signature_is_asked():
         "BitsPerByte",
         "Perplexity",
         "TokenAccuracy",
+        "TokenAccuracyTop5",
+        "CalibrationError",
         "EvaluatedTokens",
+        "EvaluatedDocuments",
     }
     assert [m.signature_name for m in CONFIG.model_specs] == ["evaluate"]
 
 
-def test_a_failure_is_told_as_a_sentence(monkeypatch):
-    result = validate(CONFIG, bits_per_byte=2.34567, token_accuracy=float("nan"))
-    monkeypatch.setattr(tfma, "load_validation_result", lambda _: result)
-    assert sorted(read_failures("anywhere")) == [
-        "bits_per_byte is 2.346, wanted at most 2",
+def test_a_limit_for_sources_blocks_in_any_source_and_not_over_all():
+    config = make_eval_config(EvaluateSettings(max_bits_per_byte=9, max_source_bits_per_byte=2))
+    wiki = (("source", "wiki"),)
+    assert failed(config, slice_key=wiki, bits_per_byte=2.5) == {"bits_per_byte"}
+    assert failed(config, slice_key=wiki, bits_per_byte=1.9) == set()
+    assert failed(config, bits_per_byte=2.5) == set()
+    assert failed(config, slice_key=(("length", "1-4 kB"),), bits_per_byte=2.5) == set()
+
+
+def validation_against_baseline(increase, by):
+    config = make_eval_config(
+        EvaluateSettings(max_bits_per_byte=9, max_bits_per_byte_increase=increase)
+    )
+    limits = tfma.metrics.metric_thresholds_from_metrics_specs(
+        config.metrics_specs, eval_config=config
+    )
+    metrics = {key: by if key.is_diff else 2.0 for key in limits}
+    assert sorted(key.is_diff for key in metrics) == [False, True]
+    return metrics_validator.validate_metrics((OVERALL, metrics), config)
+
+
+@pytest.mark.parametrize(
+    ("by", "blessed"), [(-0.5, True), (0.0, True), (0.04, True), (0.06, False)]
+)
+def test_a_model_worse_than_the_last_blessed_one_is_blocked(by, blessed):
+    assert validation_against_baseline(0.05, by).validation_ok is blessed
+
+
+def test_a_failure_is_told_with_slice_and_distance(monkeypatch):
+    def sentences(result):
+        monkeypatch.setattr(tfma, "load_validation_result", lambda _: result)
+        return sorted(read_failures("anywhere"))
+
+    assert sentences(validate(CONFIG, bits_per_byte=2.34567, token_accuracy=float("nan"))) == [
+        "bits_per_byte is 2.346, wanted at most 2, missed by 0.346",
         "token_accuracy is not a number, wanted at least 0.3",
+    ]
+    by_source = make_eval_config(EvaluateSettings(max_bits_per_byte=9, max_source_bits_per_byte=2))
+    assert sentences(validate(by_source, (("source", "wiki"),), bits_per_byte=3.0)) == [
+        "bits_per_byte where source is wiki is 3, wanted at most 2, missed by 1"
+    ]
+    assert sentences(validation_against_baseline(0.05, 0.06)) == [
+        "bits_per_byte is 0.06 above the last blessed model's, wanted at most 0.05 above"
     ]

@@ -9,13 +9,23 @@ import tensorflow_model_analysis as tfma
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.evaluate.metrics import BitsPerByte, EvaluatedTokens, Perplexity, TokenAccuracy
+from components.evaluate.metrics import (
+    HIGH,
+    LOW,
+    BitsPerByte,
+    CalibrationError,
+    EvaluatedDocuments,
+    EvaluatedTokens,
+    Perplexity,
+    TokenAccuracy,
+)
 
 METRICS = {
     "bits_per_byte": BitsPerByte,
     "perplexity": Perplexity,
     "token_accuracy": TokenAccuracy,
     "evaluated_tokens": EvaluatedTokens,
+    "evaluated_documents": EvaluatedDocuments,
 }
 
 
@@ -44,11 +54,11 @@ def inputs_of(document):
 
 def combiner(name):
     (computation,) = METRICS[name]().computations()
-    assert [key.name for key in computation.keys] == [name]
+    assert computation.keys[0].name == name
     return computation.combiner
 
 
-def evaluate(name, groups):
+def evaluate(name, groups, suffix=""):
     """Accumulates each group for itself, then merges."""
     combine = combiner(name)
     parts = []
@@ -57,8 +67,8 @@ def evaluate(name, groups):
         for document in group:
             accumulator = combine.add_input(accumulator, inputs_of(document))
         parts.append(accumulator)
-    (value,) = combine.extract_output(combine.merge_accumulators(parts)).values()
-    return value
+    values = combine.extract_output(combine.merge_accumulators(parts))
+    return {key.name: value for key, value in values.items()}[name + suffix]
 
 
 def expected(made):
@@ -68,6 +78,7 @@ def expected(made):
         "perplexity": np.exp(nll / tokens),
         "token_accuracy": correct / tokens,
         "evaluated_tokens": tokens,
+        "evaluated_documents": len(made),
     }
 
 
@@ -116,3 +127,67 @@ def test_a_hopeless_model_has_a_finite_perplexity():
 def test_counts_do_not_overflow_in_32_bits():
     document = (1.0, 0.0, np.int32(2**31 - 1), np.int32(2**31 - 1))
     assert evaluate("evaluated_tokens", [[document] * 3]) == 3 * (2**31 - 1)
+
+
+def test_the_interval_covers_the_truth_in_about_95_of_100_corpora():
+    """Documents of very unequal length and difficulty, drawn from a known law."""
+    random = np.random.default_rng(5)
+    truth, covered, corpora = 2.0, 0, 400
+    for _ in range(corpora):
+        size = random.integers(20, 3000, 150)
+        rate = random.gamma(4.0, truth / 4.0, 150) * math.log(2)
+        sample = [(r * n, 0.0, n, n) for r, n in zip(rate, size, strict=True)]
+        low, high = (evaluate("bits_per_byte", [sample], s) for s in (LOW, HIGH))
+        covered += low <= truth <= high
+    assert 0.91 <= covered / corpora <= 0.98
+
+
+@settings(deadline=None)
+@given(documents(min_size=2))
+def test_the_interval_holds_the_estimate_and_is_finite(made):
+    for name in ("bits_per_byte", "perplexity", "token_accuracy"):
+        low, value, high = (evaluate(name, [made], s) for s in (LOW, "", HIGH))
+        assert low <= value * (1 + 1e-9) + 1e-9
+        assert value <= high * (1 + 1e-9) + 1e-9
+        assert math.isfinite(high)
+
+
+def test_one_document_has_no_interval():
+    assert math.isnan(evaluate("bits_per_byte", [[(3.0, 1.0, 2, 5)]], LOW))
+
+
+def calibration(groups):
+    (computation,) = CalibrationError().computations()
+    combine = computation.combiner
+    parts = []
+    for group in groups:
+        accumulator = combine.create_accumulator()
+        for confidence, correct, count in group:
+            predictions = {
+                "calibration_confidence": np.array(confidence, np.float32),
+                "calibration_correct": np.array(correct, np.float32),
+                "calibration_count": np.array(count, np.float32),
+            }
+            inputs = tfma.metrics.StandardMetricInputs(predictions=predictions)
+            accumulator = combine.add_input(accumulator, inputs)
+        parts.append(accumulator)
+    (value,) = combine.extract_output(combine.merge_accumulators(parts)).values()
+    return value
+
+
+def test_calibration_error_weighs_bins_by_their_tokens():
+    """Ten tokens at 0.9, of which 5 are right, and 30 at 0.3, of which 9 are: 10/40 x 0.4."""
+    first = ([9.0, 0.0], [5.0, 0.0], [10.0, 0.0])
+    second = ([0.0, 9.0], [0.0, 9.0], [0.0, 30.0])
+    assert calibration([[first], [second]]) == pytest.approx(0.1)
+    assert calibration([[first, second]]) == pytest.approx(0.1)
+
+
+def test_errors_of_documents_in_one_bin_cancel_only_over_the_whole():
+    over, under = ([9.0], [8.0], [10.0]), ([9.0], [10.0], [10.0])
+    assert calibration([[over]]) == pytest.approx(0.1)
+    assert calibration([[over, under]]) == pytest.approx(0.0)
+
+
+def test_calibration_of_nothing_is_not_a_number():
+    assert math.isnan(calibration([[]]))

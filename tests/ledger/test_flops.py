@@ -13,7 +13,8 @@ from components.ledger.flops import (
     throughput,
 )
 from components.model_shape import ModelShape
-from data.catalogue import find_chip, load_published_runs
+from data.catalogue import find_chip
+from data.published_runs import load_published_runs
 
 RUNS = {run.name: run for run in load_published_runs()}
 

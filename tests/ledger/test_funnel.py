@@ -1,4 +1,5 @@
 import copy
+import itertools
 
 import pytest
 from hypothesis import given, settings
@@ -138,7 +139,7 @@ def test_the_total_is_the_sum_of_the_sources(corpus, epochs):
     parts = list(funnel["by_source"].values())
     assert set(funnel["by_source"]) == {s for sources in corpus.values() for s in sources}
     for path in numbers_in(funnel["total"]):
-        if path == ("bytes_per_token",):
+        if path[0] in ("bytes_per_token", "stages"):
             continue
         added = 0.0
         for part in parts:
@@ -232,3 +233,38 @@ def test_targets_that_do_not_follow_from_the_tokens_stop_the_run(corpus, name, b
     packed["train"]["by_source"]["z"][name] += by
     with pytest.raises(UnbalancedLedgerError, match="z/train: packing made"):
         build_funnel(ingest, curation, packed, 1.0)
+
+
+@settings(deadline=None)
+@given(corpora(), st.floats(0.01, 100))
+def test_each_stage_has_what_the_one_before_did_not_lose(corpus, epochs):
+    funnel = build_funnel(*reports_of(corpus), epochs)
+    total = funnel["total"]["stages"]
+    assert [stage["stage"] for stage in total] == [
+        "raw", "valid", "curated", "tokenised", "packed", "loss_bearing", "unique",
+        "repetition_discounted",
+    ]  # fmt: skip
+    for account in (funnel["total"], *funnel["by_source"].values()):
+        stages = account["stages"]
+        for before, after in itertools.pairwise(stages):
+            lost = sum(after["documents_lost"].values())
+            assert before["documents"] - lost == after["documents"], after["stage"]
+        assert stages[5]["tokens"] >= stages[6]["tokens"]
+        assert stages[7]["tokens"] >= stages[6]["tokens"] * 0.999999
+        assert stages[7]["tokens"] == account["train"]["effective_tokens"]
+    assert total[0]["documents"] - total[1]["documents"] == funnel["quarantined"]["documents"]
+    for i in range(8):
+        added = sum(a["stages"][i]["documents"] for a in funnel["by_source"].values())
+        assert added == total[i]["documents"] - (3 if i == 0 else 0)
+
+
+def test_context_slots_are_neither_loss_nor_padding():
+    corpus = {"train": {"a": {"kept": 1, "kept_bytes": 9, "raw_bytes": 9, "dropped": {},
+                              "tokens": 9, "empty": 0}}, "eval": {}}  # fmt: skip
+    ingest, curation, packed = reports_of(corpus)
+    train = packed["train"]
+    train["context_slots"] = 2
+    with pytest.raises(UnbalancedLedgerError, match="slots filled"):
+        build_funnel(ingest, curation, packed, 1.0)
+    train["padding_slots"] -= 2
+    build_funnel(ingest, curation, packed, 1.0)

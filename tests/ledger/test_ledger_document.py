@@ -4,13 +4,14 @@ import math
 
 import pytest
 
-from components.errors import TokenmillError
 from components.ledger.flops import flops_per_token, flops_per_token_6n
-from components.ledger.ledger import LedgerSettings, build_ledger, check_budget, usd
+from components.ledger.ledger import Machine, build_ledger, usd
 from components.ledger.machine import measure_matmul_flops_per_second
 from components.ledger.memory import estimate_memory
 from components.ledger.money import estimate_cost
 from components.ledger.scaling import repetition_discounted_tokens
+from components.ledger.schema import check_ledger
+from components.ledger.settings import LedgerSettings, Price
 from components.model_shape import ModelShape
 
 SHAPE = {
@@ -28,6 +29,7 @@ SHAPE = {
 }
 SETTINGS = LedgerSettings(
     shape=SHAPE,
+    strategy="mirrored",
     precision="float32",
     global_batch_size=4,
     epochs=3.0,
@@ -35,13 +37,13 @@ SETTINGS = LedgerSettings(
     chip="a100",
     chips=2,
     peak_flops_per_second_per_chip=None,
+    memory_bytes_per_chip=None,
     mfu=0.4,
     goodput=0.9,
-    price_usd_per_chip_hour=2.5,
-    price_source="a price list",
+    price=Price(usd_per_chip_hour=2.5, provider="us-1", date="2026-01-01", source="a price list"),
+    vcpu_price_usd_per_hour=0.05,
     hidden_cost_multiplier_low=2.0,
     hidden_cost_multiplier_high=5.0,
-    budget_usd=None,
 )
 PEAK = 1e9
 
@@ -74,7 +76,7 @@ def read_of(split):
     return {name: PACKED[split][name] for name in ("documents", "bytes")}
 
 
-def make_ledger(**change):
+def make_ledger(machine=None, dropped=None, **change):
     ingest = {
         "read": {"documents": 33, "bytes": 5400},
         "quarantined": {"documents": 0, "bytes": 0, "by_reason": {}},
@@ -84,9 +86,17 @@ def make_ledger(**change):
     for split in PACKED:
         kept = {**read_of(split), "raw_bytes": PACKED[split]["bytes"]}
         account = {"in": read_of(split), "kept": kept, "dropped": {}}
+        if dropped and split == "train":
+            account["dropped"] = dropped
+            for unit in ("documents", "bytes"):
+                gone = sum(d[unit] for d in dropped.values())
+                totals = (account["in"], ingest["read"], ingest["splits"][split])
+                for total in (*totals, ingest["splits"][split]["by_source"]["a"]):
+                    total[unit] += gone
         curation["splits"][split] = {"by_source": {"a": account}}
     settings = dataclasses.replace(SETTINGS, **change)
-    return build_ledger(ingest, curation, PACKED, settings, PEAK)
+    machine = machine or Machine(peak_flops_per_second_per_chip=PEAK)
+    return build_ledger(ingest, curation, PACKED, settings, machine)
 
 
 def test_the_plan_is_that_of_the_trainer():
@@ -139,7 +149,8 @@ def test_cost_is_that_of_the_money_module():
     seconds = ledger["flops"]["total_exact"] / (2 * PEAK * 0.4) / 0.9
     assert ledger["cost"]["wall_seconds"] == pytest.approx(seconds)
     assert ledger["cost"]["compute_usd"] == pytest.approx(seconds * 2 / 3600 * 2.5)
-    assert ledger["cost"]["price_source"] == "a price list"
+    assert ledger["price"]["source"] == "a price list"
+    assert ledger["price"]["dated"]
 
 
 def test_parameters_and_memory():
@@ -147,8 +158,8 @@ def test_parameters_and_memory():
     assert model["params_total"] == shape.params_total == sum(model["params_by_part"].values())
     assert model["embedding_share"] == pytest.approx(300 * 32 / shape.params_total)
     memory = estimate_memory(shape, batch_per_device=2, precision="float32", dropout=False)
-    assert model["memory_bytes_per_chip"] == memory.total
-    assert make_ledger(chips=64)["model"]["memory_bytes_per_chip"] < memory.total
+    assert make_ledger()["memory"]["bytes_per_device"] == memory.total
+    assert make_ledger(chips=64)["memory"]["bytes_per_device"] < memory.total
 
 
 def test_packing_is_repeated_and_hardware_named():
@@ -158,9 +169,12 @@ def test_packing_is_repeated_and_hardware_named():
     assert ledger["hardware"] == {
         "chip": "a100",
         "chips": 2,
-        "peak_flops_per_second_per_chip": PEAK,
+        "peak_flops_per_second": PEAK,
         "mfu": 0.4,
+        "mfu_source": "configured",
         "goodput": 0.9,
+        "price_usd_per_chip_hour": 2.5,
+        "calibration": None,
     }
 
 
@@ -169,30 +183,117 @@ def test_the_document_is_json():
     assert json.loads(json.dumps(ledger)) == ledger
 
 
-def test_the_budget_stops_above_and_not_at():
-    cost = make_ledger(price_usd_per_chip_hour=3000.0)["cost"]["compute_usd"]
-    check_budget(make_ledger(price_usd_per_chip_hour=3000.0))  # no budget
-    check_budget(make_ledger(price_usd_per_chip_hour=3000.0, budget_usd=cost))
-    budget = math.nextafter(cost, 0.0)
-    with pytest.raises(TokenmillError):
-        check_budget(make_ledger(price_usd_per_chip_hour=3000.0, budget_usd=budget))
+def test_the_document_has_the_schema():
+    for change in ({}, {"mfu": None, "machine": calibrated()}, {"dropped": DROPPED}):
+        check_ledger(make_ledger(**change))
+    broken = make_ledger()
+    del broken["cost"]["wall_hours"]
+    with pytest.raises(ValueError, match="wall_hours"):
+        check_ledger(broken)
 
 
-def test_a_budget_of_nothing_stops_all_but_a_free_run():
-    check_budget(make_ledger(price_usd_per_chip_hour=0.0, budget_usd=0.0))
-    with pytest.raises(TokenmillError, match=r"budget_usd = \$0\.00"):
-        check_budget(make_ledger(budget_usd=0.0))
+def calibrated(**change):
+    calibration = {
+        "tokens_per_second": 1000.0,
+        "achieved_flops_per_second": 1.0,
+        "peak_flops_per_second": 2.0,
+        "steps": 4,
+        "step_seconds": 0.256,
+        "build_seconds": 1.0,
+        "compile_seconds": 10.256,
+        "evaluate_batch_seconds": 0.5,
+        "evaluate_compile_seconds": 3.0,
+        "vcpus": 2,
+        "memory_bytes": 2**33,
+        "total_seconds": 20.0,
+        **change,
+    }
+    return Machine(peak_flops_per_second_per_chip=PEAK, calibration=calibration)
 
 
-def test_the_budget_message_names_both_amounts():
-    ledger = make_ledger(budget_usd=0.5)
-    ledger["cost"]["compute_usd"] = 1234.4
-    with pytest.raises(TokenmillError) as raised:
-        check_budget(ledger)
-    assert "$1,234" in str(raised.value)
-    assert "cost.budget_usd = $0.50" in str(raised.value)
-    assert "$2.50 an hour" in str(raised.value)
-    assert raised.value.hint
+def test_a_measured_speed_forecasts_the_steps_and_the_phases_around_them():
+    ledger = make_ledger(mfu=None, goodput=1.0, machine=calibrated())
+    seconds = ledger["forecast"]["seconds_by_phase"]
+    assert ledger["hardware"]["mfu_source"] == "measured"
+    assert seconds["steps"] == pytest.approx(15 * 4 * 64 / 1000.0)  # slots / (slots / second)
+    assert seconds["compile"] == 10.0  # the compiling step itself is one of the steps
+    assert seconds["evaluate_before"] == 3.5  # two held-out rows are one batch
+    assert seconds["evaluate_after"] == 0.5
+    total = 3.84 + 10.0 + 3.5 + 0.5 + 1.0
+    assert ledger["forecast"]["total_seconds"] == pytest.approx(total)
+    assert ledger["cost"]["chip_hours"] == pytest.approx(total * 2 / 3600)
+    assert ledger["forecast"]["training_seconds"] == pytest.approx(13.84)
+    assert ledger["forecast"]["goodput"] == pytest.approx(3.84 / total)
+
+
+def test_goodput_is_a_factor_of_its_own():
+    forecast = make_ledger(mfu=None, goodput=0.5, machine=calibrated())["forecast"]
+    busy = sum(v for k, v in forecast["seconds_by_phase"].items() if k != "lost")
+    assert forecast["seconds_by_phase"]["lost"] == pytest.approx(busy)
+    assert forecast["total_seconds"] == pytest.approx(2 * busy)
+
+
+DROPPED = {
+    "exact_duplicate": {"documents": 5, "bytes": 4000},
+    "too_short": {"documents": 9, "bytes": 1000},
+}
+
+
+def test_curation_saves_the_steps_that_dropped_text_would_have_added():
+    ledger = make_ledger(dropped=DROPPED)
+    saved = ledger["curation_saved"]
+    # As many bytes dropped as kept: 20 rows would have been 40, 15 steps 30.
+    assert saved["steps"] == 15
+    assert saved["documents"] == 14
+    step_hours = ledger["flops"]["total_exact"] / 15 / (2 * PEAK * 0.4) * 2 / 3600
+    assert saved["chip_hours"] == pytest.approx(15 * step_hours)
+    assert saved["usd"] == pytest.approx(15 * step_hours * 2.5)
+    by_reason = saved["by_reason"]
+    assert by_reason["exact_duplicate"]["usd"] == pytest.approx(saved["usd"] * 0.8)
+    assert sum(r["chip_hours"] for r in by_reason.values()) == pytest.approx(saved["chip_hours"])
+    assert saved["tokens_estimated"] == pytest.approx(5000 / ledger["funnel"]["total"][
+        "bytes_per_token"])  # fmt: skip
+
+
+def test_curation_saves_nothing_where_the_steps_are_fixed():
+    saved = make_ledger(dropped=DROPPED, max_steps=5)["curation_saved"]
+    assert saved["steps_fixed"]
+    assert saved["steps"] == saved["usd"] == 0
+
+
+def test_storage_and_network_have_their_own_lines():
+    cost = make_ledger()["cost"]
+    params = make_ledger()["model"]["params_total"]
+    rows = PACKED["train"]["stored_bytes"] + PACKED["eval"]["stored_bytes"]
+    assert cost["stored_bytes"] == 5400 + rows + 2 * 12 * params + 4 * params
+    assert cost["storage_usd"] == pytest.approx(cost["stored_bytes"] / 1e9 * 0.02)
+    assert cost["network_usd"] == 0
+    assert cost["hidden_usd_low"] == pytest.approx(cost["compute_usd"])
+
+
+def test_the_flops_by_part_add_up():
+    flops = make_ledger()["flops"]
+    assert sum(flops["forward_per_token_by_part"].values()) == flops["per_token_forward"]
+    assert flops["per_token_backward"] == 2 * flops["per_token_forward"]
+    assert (
+        flops["per_token_exact"]
+        == flops["per_token_forward"] + flops["per_token_backward"]
+        + flops["per_token_rematerialised"]
+    )  # fmt: skip
+    assert flops["per_token_exact_causal_half"] < flops["per_token_exact"]
+
+
+def test_a_price_without_a_date_is_flagged():
+    price = Price(usd_per_chip_hour=1.0, provider="me", date="", source="a guess")
+    assert make_ledger(price=price)["price"]["dated"] is False
+
+
+def test_guidance_flags_repetition_and_names_sources():
+    few, many = make_ledger(epochs=4.0)["guidance"], make_ledger(epochs=5.0)["guidance"]
+    assert not few["repetition"]["over_limit"]
+    assert many["repetition"]["over_limit"]
+    assert few["goal"]["verdict"] == "below_minimum"
+    assert all(part["source"] for part in few.values())
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from components.ledger.money import (
     wall_seconds,
     young_interval_seconds,
 )
-from data.catalogue import find_chip, load_published_runs
+from data.catalogue import find_chip
+from data.published_runs import load_published_runs
 
 RUNS = {run.name: run for run in load_published_runs()}
 MINUTE = 60.0

@@ -12,16 +12,19 @@ import tensorflow as tf
 from tfx.types import Channel, standard_artifacts
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
-from components.artifacts import PackedRows
+from components.artifacts import PackedRows, Tokenizer
+from components.errors import TokenmillError
 from components.pack import transforms
 from components.pack.component import Packer, PackerExecutor
-from components.pack.packing import pack
-from components.pack.rows import PackedSplit, decode_row, densify
+from components.pack.provenance import documents_of_row
+from components.pack.records import RowFormat, decode_rows, densify
+from components.pack.rows import PackedSplit
 from components.pack.transforms import PackSettings, PackSplit, decode_tokenised, write_manifest
 
 VOCAB, LENGTH = 300, 32
 SETTINGS = PackSettings(sequence_length=LENGTH, vocab_size=VOCAB, shards=3)
 BOS, EOS = 2, 3
+FLAGS = np.zeros(VOCAB, np.uint8)
 
 
 def make_documents(count, seed):
@@ -64,8 +67,12 @@ def write_examples(directory, documents, files):
 
 def run_packing(examples, output, settings=SETTINGS):
     with beam.Pipeline(runner="DirectRunner") as pipeline:
-        pipeline | PackSplit(f"{examples}/*", str(output), "train", settings)
+        pipeline | PackSplit(f"{examples}/*", str(output), "train", settings, FLAGS)
     return output / "Split-train"
+
+
+def all_rows(split):
+    return split.read(np.arange(split.rows))
 
 
 def contents(directory):
@@ -92,7 +99,11 @@ def test_random_access_gives_what_reading_the_files_in_order_gives(packed):
     paths = [str(directory / shard["file"]) for shard in manifest["shards"]]
     assert len(paths) == SETTINGS.shards
     in_order = densify(
-        [decode_row(r.numpy(), manifest["dtype"]) for r in tf.data.TFRecordDataset(paths)], LENGTH
+        decode_rows(
+            [r.numpy() for r in tf.data.TFRecordDataset(paths)],
+            RowFormat(**manifest["row_format"]),
+        ),
+        LENGTH,
     )
     assert split.rows == manifest["rows"] == len(in_order.inputs)
     shuffled = np.random.default_rng(2).permutation(split.rows)
@@ -169,54 +180,105 @@ def test_target_counts_count_tokens_and_document_ends(packed, documents):
 
 def test_documents_are_decoded_whether_or_not_they_have_tokens():
     mixed = [(b"a", b"s", 3, [5, 6]), (b"b", b"s", 0, []), (b"c", b"t", 1, [7])]
+
+    def tokens_of(decoded):
+        return [t.tolist() for t in np.split(decoded.tokens, np.cumsum(decoded.token_counts)[:-1])]
+
     decoded = decode_tokenised(serialise(mixed))
-    assert [(d.doc_id, d.source, d.byte_count, d.token_ids.tolist()) for d in decoded] == mixed
+    columns = (decoded.doc_ids, decoded.sources, decoded.byte_counts.tolist(), tokens_of(decoded))
+    assert list(zip(*columns, strict=True)) == mixed
     none = decode_tokenised(serialise([(b"a", b"s", 3, []), (b"b", b"s", 4, [])]))
-    assert [d.token_ids.tolist() for d in none] == [[], []]
+    assert tokens_of(none) == [[], []]
     without = tf.train.Example()
     for name in ("doc_id", "source"):
         without.features.feature[name].bytes_list.value.append(b"x")
     without.features.feature["byte_count"].int64_list.value.append(1)
-    (document,) = decode_tokenised([without.SerializeToString()])
-    assert document.token_ids.tolist() == []
+    assert tokens_of(decode_tokenised([without.SerializeToString()])) == [[]]
 
 
-@pytest.mark.parametrize("counter", ["filled_slots", "tokens", "targets"])
+@pytest.mark.parametrize(
+    "counter", ["filled_slots", "context_slots", "packed_items", "tokens", "targets"]
+)
 def test_missing_tokens_stop_the_run(tmp_path, counter):
     account = {"documents": 2, "bytes": 9, "tokens": 5, "targets": 7, "dropped_empty": 0}
-    counts = {"segments": 2, "filled_slots": 7, "by_source": {"s": account}}
+    counts = {
+        "segments": 2,
+        "filled_slots": 9,
+        "context_slots": 2,
+        "frame_slots": 0,
+        "packed_items": 7,
+        "by_source": {"s": account},
+    }
     shard = {"file": "rows-00000.tfrecord", "rows": 1, "bytes": 40, "counts": counts}
-
-    def write():
-        shard["target_counts"] = np.zeros(VOCAB, np.int64)
-        return write_manifest([shard], str(tmp_path), SETTINGS)
-
-    assert write()["padding_slots"] == LENGTH - 7
+    shard["target_counts"] = np.zeros(VOCAB, np.int64)
+    manifest = write_manifest([shard], str(tmp_path), SETTINGS, FLAGS)
+    assert manifest["padding_slots"] == LENGTH - 9
     (counts if counter in counts else account)[counter] -= 1
     with pytest.raises(ArithmeticError, match="does not balance"):
-        write()
+        write_manifest([shard], str(tmp_path), SETTINGS, FLAGS)
 
 
-def test_the_component_packs_both_splits_and_sums_their_counts(tmp_path, documents):
+def test_the_component_packs_both_splits_and_sums_their_counts(
+    tmp_path, documents, sentencepiece_model
+):
     # Splits of one small shard each, so that the rows can be told from the documents alone.
     parts = {"train": documents[:20], "eval": documents[20:25]}
-    examples, rows = standard_artifacts.Examples(), PackedRows()
+    examples, rows, tokenizer = standard_artifacts.Examples(), PackedRows(), Tokenizer()
     examples.uri, rows.uri = str(tmp_path / "examples"), str(tmp_path / "rows")
+    tokenizer.uri = str(tmp_path)
+    (tmp_path / "tokenizer.model").write_bytes(sentencepiece_model)
     examples.split_names = '["train", "eval"]'
     for split, mine in parts.items():
         write_examples(tmp_path / "examples" / f"Split-{split}", mine, files=2)
     component = Packer(
         examples=Channel(type=standard_artifacts.Examples),
+        tokenizer=Channel(type=Tokenizer),
         settings=PackSettings(LENGTH, VOCAB, shards=1),
     )
     PackerExecutor().Do(
-        {"examples": [examples]}, {"packed_rows": [rows]}, dict(component.exec_properties)
+        {"examples": [examples], "tokenizer": [tokenizer]},
+        {"packed_rows": [rows]},
+        dict(component.exec_properties),
     )
     assert rows.split_names == examples.split_names
     for split, mine in parts.items():
-        expected = densify(pack([np.array(ids) for *_, ids in mine if ids], LENGTH), LENGTH)
-        read = PackedSplit(rows.uri, split)
-        for a, b in zip(read.read(np.arange(read.rows)), expected, strict=True):
-            np.testing.assert_array_equal(a, b)
+        batch = all_rows(PackedSplit(rows.uri, split))
+        asked = batch.loss_weights > 0
+        assert asked.sum() == sum(len(ids) + 1 for *_, ids in mine if ids)
     assert rows.get_int_custom_property("documents") == 25
     assert rows.get_int_custom_property("tokens") == sum(len(d[3]) for d in documents[:25])
+
+
+def test_a_vocabulary_larger_than_the_model_is_refused(tmp_path, sentencepiece_model):
+    examples, rows, tokenizer = standard_artifacts.Examples(), PackedRows(), Tokenizer()
+    examples.uri, rows.uri, tokenizer.uri = (str(tmp_path / n) for n in ("e", "r", ""))
+    (tmp_path / "tokenizer.model").write_bytes(sentencepiece_model)
+    settings = json.dumps({"sequence_length": LENGTH, "vocab_size": VOCAB - 1, "shards": 1})
+    with pytest.raises(TokenmillError, match=r"has 300 pieces, the model has room for 299"):
+        PackerExecutor().Do(
+            {"examples": [examples], "tokenizer": [tokenizer]},
+            {"packed_rows": [rows]},
+            {"settings": settings},
+        )
+
+
+def test_every_source_needs_a_weight(pack_documents, random_documents):
+    with pytest.raises(TokenmillError, match=r"no weight for news; .* code, news, wiki"):
+        pack_documents(random_documents(30, 1), source_weights={"wiki": 1.0, "code": 0.0})
+
+
+def test_rows_hold_one_source_each_where_sources_have_weights(pack_documents, random_documents):
+    documents = random_documents(90, 2)
+    weights = {"wiki": 1.0, "code": 2.0, "news": 0.0}
+    uri = pack_documents(documents, source_weights=weights)
+    split = PackedSplit(uri, "train")
+    source_of = {doc_id: source.decode() for doc_id, source, _ in documents}
+    first = 0
+    for shard in split.manifest["shards"]:
+        for source, rows in shard["rows_by_source"]:
+            for row in range(first, first + rows):
+                placements = documents_of_row(uri, "train", row)
+                assert {source_of[p.doc_id] for p in placements} == {source}
+            first += rows
+    assert first == split.rows
+    assert split.manifest["targets"] == sum(len(ids) + 1 for *_, ids in documents if ids)

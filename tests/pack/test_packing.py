@@ -5,10 +5,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.pack.packing import best_fit, cut_into_pieces, pack
-from components.pack.rows import densify
+from components.pack.packing import Layout, best_fit, build_rows, pack, pack_pieces
+from components.pack.records import densify
 
-BOS, EOS = 2, 3
+BOS, EOS, CLS, SEP = 2, 3, 5, 6
 lengths_and_capacity = st.integers(1, 24).flatmap(
     lambda capacity: st.tuples(st.lists(st.integers(1, capacity), max_size=60), st.just(capacity))
 )
@@ -90,8 +90,8 @@ def test_the_end_of_a_document_never_predicts_the_next_document(token_counts, se
 
 
 def test_a_long_document_is_cut_into_whole_questions():
-    pieces = cut_into_pieces([9], 4)
-    assert [tuple(p) for p in pieces] == [(0, 0, 4), (0, 4, 4), (0, 8, 2)]
+    pieces = pack_pieces(np.array([10]), Layout(4))
+    assert list(zip(pieces.start, pieces.length, strict=True)) == [(0, 4), (4, 4), (8, 2)]
     batch = densify(pack(documents_of([9]), 4), 4)
     assert batch.inputs.tolist() == [[2, 4, 5, 6], [7, 8, 9, 10], [11, 12, 0, 0]]
     assert batch.targets.tolist() == [[4, 5, 6, 7], [8, 9, 10, 11], [12, 3, 0, 0]]
@@ -146,3 +146,113 @@ def test_there_is_hardly_any_padding_on_documents_of_mixed_lengths():
     rows = pack(documents_of(lengths.tolist()), 256)
     padding = len(rows) * 256 - int((lengths + 1).sum())
     assert padding < 0.01 * len(rows) * 256
+
+
+layouts = st.builds(Layout, st.integers(8, 40), st.booleans(), st.integers(0, 4))
+
+
+def pack_layout(token_counts, layout, ranks=None):
+    counts = np.array(token_counts, np.int64)
+    items = counts if layout.framed else counts + (counts > 0)
+    return items, pack_pieces(items, layout, ranks)
+
+
+@settings(deadline=None)
+@given(corpora, layouts, st.integers(0, 3))
+def test_every_item_is_packed_once_whatever_the_layout(token_counts, layout, seed):
+    ranks = np.random.default_rng(seed).integers(0, 5, sum(token_counts)).astype(np.uint8)
+    items, pieces = pack_layout(token_counts, layout, ranks)
+    for document, count in enumerate(items.tolist()):
+        mine = pieces.document == document
+        order = np.argsort(pieces.start[mine])
+        starts, lengths = pieces.start[mine][order], pieces.length[mine][order]
+        ends = np.cumsum(lengths)
+        np.testing.assert_array_equal(starts, ends - lengths)
+        assert lengths.sum() == count
+        assert lengths.min(initial=1) > 0
+    np.testing.assert_array_equal(pieces.context, np.minimum(pieces.start, layout.overlap))
+    sizes = pieces.length + pieces.context + layout.frame_slots
+    fills = np.bincount(pieces.row, weights=sizes)
+    assert len(fills) == 0 or (fills.min() > 0 and fills.max() <= layout.sequence_length)
+    assert (np.diff(pieces.row) >= 0).all()
+
+
+@settings(deadline=None)
+@given(corpora, st.integers(8, 32), st.integers(1, 4))
+def test_context_repeats_the_tokens_before_without_a_loss(token_counts, sequence_length, overlap):
+    documents = documents_of(token_counts)
+    tokens = np.concatenate([np.zeros(0, np.int32), *documents])
+    layout = Layout(sequence_length, overlap=overlap)
+    _, pieces = pack_layout(token_counts, layout)
+    batch = densify(
+        build_rows(pieces, tokens, np.array(token_counts, np.int64), layout), sequence_length
+    )
+    nonempty = [d for d in documents if len(d)]
+    assert questions_of_rows(batch) == questions_of_documents(nonempty)
+    silent = (batch.loss_weights == 0) & (batch.segment_ids > 0)
+    assert silent.sum() == pieces.context.sum()
+    questions = set(questions_of_documents(nonempty))
+    for pair in zip(batch.inputs[silent].tolist(), batch.targets[silent].tolist(), strict=True):
+        assert pair in questions  # it is the same document that goes on
+
+
+@settings(deadline=None)
+@given(corpora, st.integers(8, 32), st.integers(0, 3))
+def test_framed_pieces_hold_every_token_once_between_cls_and_sep(token_counts, length, overlap):
+    documents = documents_of([n + 16 for n in token_counts])
+    documents = [d + 16 for d in documents]
+    tokens = np.concatenate([np.zeros(0, np.int32), *documents])
+    counts = np.array([len(d) for d in documents], np.int64)
+    layout = Layout(length, framed=True, overlap=overlap)
+    batch = densify(build_rows(pack_pieces(counts, layout), tokens, counts, layout), length)
+    asked = batch.targets[batch.loss_weights > 0]
+    assert sorted(asked.tolist()) == sorted(tokens.tolist())
+    for row in range(len(batch.inputs)):
+        for segment in range(1, batch.segment_ids[row].max() + 1):
+            ids = batch.inputs[row, batch.segment_ids[row] == segment]
+            assert (ids[0], ids[-1]) == (CLS, SEP)
+            np.testing.assert_array_equal(np.diff(ids[1:-1]), 1)
+
+
+def test_documents_are_cut_at_the_best_place_that_leaves_no_gap():
+    # A document of 40 tokens and rows of 32: an 8 and a 4 wait for a place.
+    ranks = np.zeros(40 + 7 + 3, np.uint8)
+    ranks[[21, 25, 28]] = 3, 2, 4  # after 23, 27, 30 questions: 9, 5, 2 slots that none fits
+    counts = np.array([40, 7, 3])
+
+    def first_cut(pieces):
+        return min(pieces.start[(pieces.document == 0) & (pieces.start > 0)])
+
+    assert first_cut(pack_pieces(counts + 1, Layout(32), ranks)) == 32
+    ranks[[22, 26]] = 3, 2  # 24 and 28 questions leave 8 and 4
+    pieces = pack_pieces(counts + 1, Layout(32), ranks)
+    assert first_cut(pieces) == 24
+    assert len(set(pieces.row[(pieces.start == 0) & (pieces.document < 2)])) == 1
+
+
+def test_rows_are_filled_to_99_5_percent_on_documents_of_mixed_lengths():
+    counts = np.random.default_rng(7).lognormal(5.0, 1.0, 4000).astype(np.int64) + 1
+    ranks = np.random.default_rng(8).choice(5, counts.sum(), p=[0.5, 0.4, 0.04, 0.05, 0.01])
+    for layout in (Layout(256), Layout(512), Layout(1024)):
+        pieces = pack_pieces(counts + 1, layout, ranks.astype(np.uint8))
+        slots = (pieces.row[-1] + 1) * layout.sequence_length
+        assert pieces.length.sum() / slots >= 0.995
+
+
+def test_a_document_of_15_million_tokens_is_packed_in_seconds():
+    counts = np.array([15_000_000, 3])
+    tokens = np.arange(15_000_003, dtype=np.int32) % 200 + 16
+    layout = Layout(1024, overlap=64)
+    pieces = pack_pieces(counts + 1, layout, np.ones(len(tokens), np.uint8))
+    rows = build_rows(pieces, tokens, counts, layout)
+    assert pieces.length.sum() == counts.sum() + 2
+    assert len(rows.inputs) == pieces.length.sum() + pieces.context.sum()
+
+
+@settings(deadline=None)
+@given(corpora, st.integers(8, 40), st.booleans())
+def test_fixed_cuts_are_where_a_row_is_full_and_nowhere_else(token_counts, length, framed):
+    layout = Layout(length, framed, fixed_cuts=True)
+    items, pieces = pack_layout(token_counts, layout, np.full(sum(token_counts), 3, np.uint8))
+    assert (pieces.start % layout.room(0) == 0).all()
+    assert pieces.length.sum() == items.sum()

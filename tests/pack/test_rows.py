@@ -1,5 +1,7 @@
 import hashlib
 import json
+import pathlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,15 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.errors import TokenmillError
-from components.pack.packing import Row, pack
-from components.pack.rows import (
-    PackedSplit,
-    decode_row,
-    densify,
-    encode_row,
-    row_dtype,
-    write_shard,
-)
+from components.pack.packing import Row, Rows, pack
+from components.pack.records import RowFormat, decode_rows, densify, encode_rows, row_dtype
+from components.pack.rows import PackedSplit, verify_split, write_shard
+
+PLAIN = RowFormat("<u2", last_targets=True, context=False)
+
+
+def encode(row, dtype):
+    (record,) = encode_rows(Rows.join([row]), PLAIN._replace(dtype=dtype))
+    return record
+
+
+def decode(record, dtype):
+    (row,) = decode_rows([record], PLAIN._replace(dtype=dtype)).split()
+    return row
 
 
 def assert_same_row(a, b):
@@ -48,15 +56,15 @@ def test_ids_take_two_bytes_as_long_as_they_fit(vocab_size, width):
 @settings(deadline=None)
 @given(any_rows(largest_id=65_535))
 def test_rows_of_two_bytes_come_back(row):
-    record = encode_row(row, "<u2")
+    record = encode(row, "<u2")
     assert len(record) == 2 * (1 + 2 * len(row.segment_lengths) + len(row.inputs))
-    assert_same_row(decode_row(record, "<u2"), row)
+    assert_same_row(decode(record, "<u2"), row)
 
 
 @settings(deadline=None)
 @given(any_rows(largest_id=2**31 - 1))
 def test_rows_of_four_bytes_come_back(row):
-    assert_same_row(decode_row(encode_row(row, "<u4"), "<u4"), row)
+    assert_same_row(decode(encode(row, "<u4"), "<u4"), row)
 
 
 def test_the_largest_id_of_a_vocabulary_survives():
@@ -64,7 +72,7 @@ def test_the_largest_id_of_a_vocabulary_survives():
         ids = np.array([2, vocab_size - 1], np.int32)
         row = Row(np.array([2], np.int32), ids, np.array([vocab_size - 1], np.int32))
         dtype = row_dtype(vocab_size)
-        assert_same_row(decode_row(encode_row(row, dtype), dtype), row)
+        assert_same_row(decode(encode(row, dtype), dtype), row)
 
 
 def test_the_worked_example_of_the_docstring():
@@ -93,12 +101,13 @@ def write_split(directory, shards_of_rows, **changes):
     split = directory / "Split-train"
     split.mkdir(parents=True)
     shards = [
-        write_shard(str(split), f"rows-{i:05d}", rows, "<u2")
+        write_shard(str(split), f"rows-{i:05d}", Rows.join(rows), PLAIN)
         for i, rows in enumerate(shards_of_rows)
     ]
     manifest = {
-        "format": "tokenmill-rows-1",
-        "dtype": "<u2",
+        "format": "tokenmill-rows-2",
+        "task": "causal-lm",
+        "row_format": PLAIN._asdict(),
         "sequence_length": 16,
         "rows": sum(len(rows) for rows in shards_of_rows),
         "shards": shards,
@@ -130,7 +139,7 @@ def test_a_shard_is_a_plain_tfrecord_file_with_its_checksum(tmp_path):
     (entry,) = write_split(tmp_path, [rows])
     path = tmp_path / "Split-train" / entry["file"]
     records = [r.numpy() for r in tf.data.TFRecordDataset(str(path))]
-    assert records == [encode_row(row, "<u2") for row in rows]
+    assert records == [encode(row, "<u2") for row in rows]
     assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert entry["bytes"] == path.stat().st_size
     assert entry["rows"] == len(rows)
@@ -141,11 +150,103 @@ def test_rows_of_256_take_at_most_2_2_bytes_a_token(tmp_path):
     rng = np.random.default_rng(11)
     lengths = rng.lognormal(5.0, 1.2, 1000).astype(int) + 1
     rows = pack([rng.integers(4, 4096, n) for n in lengths], 256)
-    entry = write_shard(str(tmp_path), "rows", rows, row_dtype(4096))
+    entry = write_shard(str(tmp_path), "rows", Rows.join(rows), PLAIN)
     assert entry["bytes"] / lengths.sum() <= 2.2
 
 
 def test_an_unknown_format_is_refused_by_name(tmp_path):
     write_split(tmp_path, [some_rows(1, 4)], format="tokenmill-rows-9")
-    with pytest.raises(TokenmillError, match=r"tokenmill-rows-9.*tokenmill-rows-1"):
+    with pytest.raises(TokenmillError, match=r"tokenmill-rows-9.*tokenmill-rows-2"):
         PackedSplit(str(tmp_path), "train")
+
+
+@pytest.fixture
+def written(pack_documents, random_documents):
+    uri = pathlib.Path(pack_documents(random_documents(60, seed=6), shards=2))
+    return uri, uri / "Split-train" / "rows-00001.tfrecord"
+
+
+def damage(path, change):
+    data = bytearray(path.read_bytes())
+    path.write_bytes(bytes(change(data)))
+
+
+def flip(place):
+    def change(data):
+        data[place] ^= 0x10
+        return data
+
+    return change
+
+
+def read_all(uri):
+    split = PackedSplit(str(uri), "train")
+    return split.read(np.arange(split.rows))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (flip(3), r"row 0 at byte 0: the record's header is damaged"),
+        (flip(9), r"row 0 at byte 0: the record's header is damaged"),
+        (flip(14), r"row 0 at byte 0: the record's checksum \(CRC-32C\)"),
+        (flip(-1), r"row \d+ at byte \d+: the record's checksum"),
+        (flip(-30), r"row \d+ at byte \d+: the record's checksum"),
+        (lambda data: data[:-7], r"row \d+ at byte \d+: the file ends after \d+ of \d+ bytes"),
+        (lambda data: data[:100], r"row \d+ at byte \d+: the file ends"),
+        (lambda data: b"", r"row 0 at byte 0: the file ends after 0"),
+    ],
+)
+def test_a_damaged_shard_is_refused_by_file_and_row(written, change, complaint):
+    uri, path = written
+    damage(path, change)
+    with pytest.raises(TokenmillError, match=r"rows-00001\.tfrecord: " + complaint):
+        read_all(uri)
+    with pytest.raises(TokenmillError, match=r"rows-00001\.tfrecord: SHA-256"):
+        verify_split(str(uri), "train")
+
+
+def test_rows_beside_a_damaged_one_are_still_read(written):
+    uri, path = written
+    whole = read_all(uri)
+    damage(path, flip(-20))
+    split = PackedSplit(str(uri), "train")
+    for row in range(split.rows - 1):
+        np.testing.assert_array_equal(split.read(np.array([row])).inputs[0], whole.inputs[row])
+    with pytest.raises(TokenmillError, match="checksum"):
+        split.read(np.array([split.rows - 1]))
+
+
+@pytest.mark.parametrize("change", [flip(9), lambda data: data[:-8], lambda data: b""])
+def test_a_damaged_index_is_refused(written, change):
+    uri, path = written
+    damage(path.with_suffix(".index"), change)
+    with pytest.raises(TokenmillError, match=r"rows-00001\.index: the index of \d+ rows"):
+        read_all(uri)
+
+
+@pytest.mark.parametrize("suffix", [".tfrecord", ".index"])
+def test_a_missing_file_is_named(written, suffix):
+    uri, path = written
+    path.with_suffix(suffix).unlink()
+    with pytest.raises(TokenmillError, match=rf"rows-00001\{suffix}: the file is missing"):
+        read_all(uri)
+    with pytest.raises(TokenmillError, match=rf"rows-00001\{suffix}: the file is missing"):
+        verify_split(str(uri), "train")
+
+
+def test_a_whole_split_is_verified(written):
+    uri, path = written
+    suffixes = (".tfrecord", ".index", ".provenance")
+    files = [f for f in path.parent.iterdir() if f.suffix in suffixes]
+    assert verify_split(str(uri), "train") == sum(f.stat().st_size for f in files)
+
+
+def test_several_threads_read_at_once(written):
+    uri, _ = written
+    split = PackedSplit(str(uri), "train")
+    whole = read_all(uri)
+    orders = [np.random.default_rng(i).permutation(split.rows) for i in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        for order, batch in zip(orders, pool.map(split.read, orders), strict=True):
+            np.testing.assert_array_equal(batch.inputs, whole.inputs[order])

@@ -15,9 +15,12 @@ def main(path: str) -> None:
     def complete(prompts: list[str], tokens: int, temperature: float, seed: int) -> dict:
         outputs = model.signatures["generate"](
             text=tf.constant(prompts),
-            max_new_tokens=tf.constant(tokens),
-            temperature=tf.constant(temperature),
-            seed=tf.constant(seed),
+            max_new_tokens=tf.constant([tokens]),
+            temperature=tf.constant([temperature]),
+            top_k=tf.constant([0]),
+            top_p=tf.constant([1.0]),
+            seed=tf.constant([seed]),
+            truncate_prompt=tf.constant([True]),
         )
         return {key: [str(x) for x in value.numpy()] for key, value in outputs.items()}
 

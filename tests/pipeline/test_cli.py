@@ -47,7 +47,7 @@ def test_wrong_key_is_one_message(tmp_path):
 
 
 def test_unknown_chip_suggests_one(tmp_path):
-    result = tokenmill("run", "--set", "cost.chip=a100", "--output-dir", str(tmp_path / "out"))
+    result = tokenmill("run", "--set", "cost.chip=a101", "--output-dir", str(tmp_path / "out"))
     assert_clean_failure(result, "cost.chip", "a100-sxm4-80gb")
     assert not (tmp_path / "out").exists()
 

@@ -21,8 +21,8 @@ def test_presets_are_whole_configurations(preset, params):
         assert config.shape().params_total == pytest.approx(params, rel=0.005)
 
 
-def test_there_are_three_presets():
-    assert preset_names() == ["bert-large", "demo", "gpt2-small"]
+def test_there_are_four_presets():
+    assert preset_names() == ["bert-base", "bert-large", "demo", "gpt2-small"]
 
 
 def test_config_is_frozen():
@@ -57,6 +57,13 @@ def test_overrides_later_wins_and_bare_words_are_strings():
         ("curate.min_words=-5", ["curate.min_words = -5", "greater than or equal to 0"]),
         ("curate.min_words=of", ["curate.min_words = 'of'", "off"]),
         ("run.name=No Spaces", ["run.name", "pattern"]),
+        ("cost.mfu=fast", ["cost.mfu = 'fast'", "auto"]),
+        ("cost.mfu=1.5", ["cost.mfu = 1.5", "less than or equal to 1"]),
+        ("cost.budget_usd=5", ["unknown key cost.budget_usd"]),
+        ("budget.max_usd=-1", ["budget.max_usd = -1", "greater than or equal to 0"]),
+        ("budget.max_epochs=0", ["budget.max_epochs = 0", "greater than 0"]),
+        ("budget.on_overrun=halt", ["budget.on_overrun = 'halt'", "warn, stop"]),
+        ("budget.max_dollars=1", ["unknown key budget.max_dollars", "max_usd"]),
         ("cost.hidden_cost_multiplier_low=9", ["hidden_cost_multiplier_low = 9", "5"]),
         ("epochs=1", ["section.key=value"]),
         ("train.epochs", ["section.key=value"]),
@@ -110,3 +117,14 @@ def test_the_message_says_where_a_wrong_value_was_set():
 def test_a_dump_shows_every_section():
     sections = set(tomli.loads(dump_config(Config())))
     assert sections >= {"run", "corpus", "curate", "tokenizer", "pack", "model", "train", "cost"}
+
+
+def test_a_table_of_tables_is_set_key_by_key_and_checked_in_depth():
+    config = load_config("demo", None, ["engine.resources.Trainer.cpu=4"])
+    assert config.engine.resources["Trainer"].cpu == 4
+    with pytest.raises(ConfigError, match=r"engine\.resources\.Trainer\.cpus .*mean cpu\?"):
+        load_config("demo", None, ["engine.resources.Trainer.cpus=4"])
+    with pytest.raises(ConfigError, match=r"engine\.resources\.Trainer\.cpu = 'x'"):
+        load_config("demo", None, ["engine.resources.Trainer.cpu=x"])
+    with pytest.raises(ConfigError, match=r"run\.seed is not a section"):
+        load_config("demo", None, ["run.seed=1", "run.seed.more=2"])

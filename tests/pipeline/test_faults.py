@@ -1,5 +1,7 @@
 """Faults injected for real: a full disk, a killed run."""
 
+import json
+import signal
 import subprocess
 import time
 
@@ -25,24 +27,57 @@ def test_full_disk_is_one_message_and_leaves_no_artifact(workspace, tmp_path):
     assert left == []
 
 
+def _kill_at_a_checkpoint(workspace, number, *arguments):
+    """Starts a run and sends it a signal once it has saved a second checkpoint; its exit code."""
+    process = workspace.start(*arguments)
+    training = workspace.home / "training"
+    known = set(training.glob("*/checkpoints/step-*/manifest.json"))
+    while len(set(training.glob("*/checkpoints/step-*/manifest.json")) - known) < 2:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.01)
+    process.send_signal(number)
+    said = process.stdout.read()
+    code = process.wait()
+    process.stdout.close()
+    return code, said
+
+
 @pytest.mark.slow
-def test_killed_in_training_then_run_again(first_run, workspace):
-    """kill -9 while the trainer runs: the next run takes the steps before it from the cache."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75)])
+def test_stopped_in_training_the_next_run_continues_there(first_run, workspace, number, code):
+    """kill -9 or preemption: the same command takes the steps before the trainer from the cache
+    and goes on in the middle of training, to the weights of a run that nobody disturbed."""
     serving = first_run.home / "serving_model"
     versions = {p.name for p in serving.iterdir()}
-    changed = ("--set", "train.learning_rate=3e-3")
-    process = workspace.start(*changed)
-    for line in process.stdout:
-        if "TokenLedger" in line:
-            break
-    time.sleep(6)
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    changed = (
+        *("--set", f"train.learning_rate={3e-3 if number == signal.SIGKILL else 2e-3}"),
+        *("--set", "train.checkpoint_steps=40"),
+    )
+    ended, said = _kill_at_a_checkpoint(workspace, number, *changed)
+    assert ended == code, said
+    if number == signal.SIGTERM:
+        assert "stopped after step" in said
+        assert "The same command continues from there" in said
     assert {p.name for p in serving.iterdir()} == versions
     run = workspace.run(*changed)
     assert run.exit_code == 0, run.output
+    assert "continuing after step" in run.output
     ran = {name for name, line in run.step_lines().items() if " cached " not in line}
     assert ran == {"Trainer", "Evaluator", "CostReport", "Pusher"}
     (new,) = {p.name for p in serving.iterdir()} - versions
     assert new.isdigit()
+    (resume,) = telemetry_of(run)["resumes"]
+    assert resume["from_step"] >= 80
+    undisturbed = workspace.run(*changed, "--no-cache")
+    assert telemetry_of(undisturbed)["resumes"] == []
+    for name in ("loss_curve", "held_out_after", "trained_targets"):
+        assert telemetry_of(undisturbed)[name] == telemetry_of(run)[name]
+    # The way of carrying it out is no part of the cache's key.
+    cached = workspace.run(*changed, "--set", "train.log_steps=3", "--set", "train.mtbf_hours=1")
+    assert " cached " in cached.step_lines()["Trainer"]
+
+
+def telemetry_of(run):
+    """The newest telemetry.json."""
+    found = (run.home / "artifacts" / "Trainer" / "model_run").glob("*/telemetry.json")
+    return json.loads(max(found, key=lambda p: p.stat().st_mtime).read_text())

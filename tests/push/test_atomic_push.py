@@ -1,6 +1,8 @@
+import json
 import os
 
 import pytest
+import tensorflow as tf
 from tfx.components.pusher import executor as tfx_executor
 from tfx.proto import pusher_pb2
 from tfx.types import standard_artifacts
@@ -27,13 +29,16 @@ class Push:
     def bless(self, blessed):
         self.blessing.set_int_custom_property("blessed", int(blessed))
 
-    def __call__(self):
+    def __call__(self, probe=None):
         destination = pusher_pb2.PushDestination()
         destination.filesystem.base_directory = str(self.directory)
         AtomicPusherExecutor().Do(
             {"model": [self.model], "model_blessing": [self.blessing]},
             {"pushed_model": [self.pushed]},
-            {"push_destination": proto_utils.proto_to_json(destination)},
+            {
+                "push_destination": proto_utils.proto_to_json(destination),
+                "custom_config": json.dumps({"probe": probe or {"enabled": False}}),
+            },
         )
 
     def listing(self):
@@ -124,3 +129,55 @@ def test_two_pushes_in_one_second_do_not_overwrite_each_other(push, monkeypatch)
     with pytest.raises(TokenmillError, match="1700000000 exists"):
         push()
     assert (push.directory / "1700000000" / "saved_model.pb").read_bytes() == b"first"
+
+
+def save_model(push, function):
+    """A real SavedModel whose signature `score` is `function` of text."""
+    module = tf.Module()
+    module.score = tf.function(function, input_signature=[tf.TensorSpec([None], tf.string, "text")])
+    tf.saved_model.save(
+        module,
+        os.path.join(push.model.uri, "Format-Serving"),
+        signatures={"score": module.score.get_concrete_function()},
+    )
+
+
+PROBE = {"enabled": True, "max_seconds": 120}
+
+
+def test_a_model_that_answers_is_pushed_with_its_timings(push):
+    save_model(push, lambda text: {"bytes": tf.strings.length(text)})
+    push(PROBE)
+    assert len(push.listing()) == 1
+    found = json.loads(push.pushed.get_string_custom_property("probe"))
+    assert found["signatures"]["score"]["outputs"] == ["bytes"]
+    assert found["seconds"]["load"] > 0
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (
+            lambda text: {"x": tf.strings.to_number(text)},
+            "signature score: StringToNumber",
+        ),
+        (
+            lambda text: {"x": tf.cast(tf.strings.length(text), tf.float32) * float("nan")},
+            "signature score: x is not a number",
+        ),
+    ],
+)
+def test_a_model_that_fails_when_called_is_not_pushed(push, function, words):
+    save_model(push, function)
+    with pytest.raises(TokenmillError, match=words):
+        push(PROBE)
+    assert [name for name in push.listing() if name.isdigit()] == []
+    assert push.pushed.get_int_custom_property("pushed") == 0
+
+
+def test_a_model_that_cannot_be_loaded_or_takes_too_long_is_not_pushed(push):
+    with pytest.raises(TokenmillError, match="not pushed: the model fails in a fresh process"):
+        push(PROBE)  # saved_model.pb is no model
+    with pytest.raises(TokenmillError, match=r"did not answer in 0\.01 s"):
+        push({"enabled": True, "max_seconds": 0.01})
+    assert push.listing() == []

@@ -1,21 +1,45 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from components.settle.report import build_cost_report
+from components.settle.schema import check_cost_report
+from components.settle.steps import StepTime
 
 # Two chips of 1e9 FLOP/s at 3 USD an hour; 1000 FLOPs a token; 400 effective tokens.
 LEDGER = {
-    "hardware": {"chips": 2, "peak_flops_per_second_per_chip": 1e9, "mfu": 0.4},
+    "hardware": {"chips": 2, "peak_flops_per_second": 1e9, "mfu": 0.4},
+    "price": {"usd_per_chip_hour": 3.0, "vcpu_usd_per_hour": 0.1},
     "cost": {
-        "wall_seconds": 50.0,
         "total_flops": 4e10,
         "chip_hours": 0.0278,
         "compute_usd": 0.0833,
-        "price_usd_per_chip_hour": 3.0,
         "usd_per_million_effective_tokens": 208.0,
     },
+    "forecast": {
+        "seconds_by_phase": {"steps": 40.0, "compile": 10.0, "evaluate_before": 4.0, "lost": 0.0},
+        "training_seconds": 50.0,
+        "total_seconds": 54.0,
+        "goodput": 40 / 54,
+    },
     "flops": {"per_token_exact": 1000.0},
-    "training": {"effective_tokens": 400.0},
+    "training": {"effective_tokens": 400.0, "slots": 512, "steps": 16},
+    "packing": {"train": {"segments": 30, "rows": 20}},
+    "curation_saved": {
+        "steps": 8,
+        "steps_fixed": False,
+        "bytes": 100,
+        "by_reason": {
+            "exact_duplicate": {"documents": 3, "bytes": 75, "tokens_estimated": 20.0},
+            "too_short": {"documents": 1, "bytes": 25, "tokens_estimated": 5.0},
+        },
+    },
 }
+TIMES = [
+    StepTime(step="Curator", seconds=36.0, vcpus=4, ran=True),
+    StepTime(step="Packer", seconds=18.0, vcpus=4, ran=False),
+    StepTime(step="Trainer", seconds=99.0, vcpus=4, ran=True),
+]
 TELEMETRY = {
     "seconds": {
         "build": 4.0,
@@ -28,15 +52,15 @@ TELEMETRY = {
         "total": 90.0,
     },
     "trained_slots": 512,
-    "slots_per_second": 1.2e6,
+    "slots_per_second": 8.0,
     "held_out_before": {"loss": 8.0},
     "held_out_after": {"loss": 5.0},
 }
 EVALUATION = {"total": {"bits_per_byte": 2.0}, "by_source": {}, "failures": []}
 
 
-def settle(**telemetry):
-    return build_cost_report(LEDGER, {**TELEMETRY, **telemetry}, EVALUATION, 4.5)
+def settle(times=TIMES, **telemetry):
+    return build_cost_report(LEDGER, {**TELEMETRY, **telemetry}, EVALUATION, 4.5, times)
 
 
 def test_a_bill_worked_out_by_hand():
@@ -44,26 +68,102 @@ def test_a_bill_worked_out_by_hand():
     actual = report["actual"]
     assert actual["training_seconds"] == 75.0  # steps, input, compile
     assert actual["total_seconds"] == 90.0
-    assert actual["goodput"] == pytest.approx(75 / 90)
+    assert actual["goodput"] == pytest.approx(64 / 90)  # 512 slots at 8 a second
     assert actual["chip_hours"] == pytest.approx(90 * 2 / 3600)  # 0.05
     assert actual["compute_usd"] == pytest.approx(0.15)
     assert actual["usd_per_million_effective_tokens"] == pytest.approx(0.15 / 400 * 1e6)
     assert actual["total_flops"] == 512_000.0
-    assert actual["mfu"] == pytest.approx(1.2e6 * 1000 / 2e9)  # 0.6
+    assert actual["mfu"] == pytest.approx(8 * 1000 / 2e9)
     assert report["training_seconds_actual_over_estimated"] == pytest.approx(1.5)
     assert report["effective_tokens"] == 400.0
 
 
 def test_the_estimate_is_repeated_as_the_ledger_gave_it():
-    cost = LEDGER["cost"]
+    cost, forecast = LEDGER["cost"], LEDGER["forecast"]
     assert settle()["estimated"] == {
-        "training_seconds": cost["wall_seconds"],
+        "slots": 512,
+        "training_seconds": 50.0,
+        "total_seconds": 54.0,
         "total_flops": cost["total_flops"],
         "mfu": 0.4,
+        "goodput": forecast["goodput"],
         "chip_hours": cost["chip_hours"],
         "compute_usd": cost["compute_usd"],
         "usd_per_million_effective_tokens": cost["usd_per_million_effective_tokens"],
     }
+
+
+def test_the_report_has_the_schema():
+    check_cost_report(settle())
+    check_cost_report(settle(times=[]))
+    with pytest.raises(ValueError, match="pipeline"):
+        check_cost_report({k: v for k, v in settle().items() if k != "pipeline"})
+
+
+def test_the_reasons_name_what_differed():
+    reasons = {r["reason"]: r["seconds"] for r in settle()["reasons"]}
+    # 512 slots took 64 s, not 40; compiling 75 - 64 = 11 s, not 10; nobody forecast the export.
+    assert reasons == pytest.approx(
+        {"mfu": 24.0, "export": 5.0, "build": 4.0, "evaluate_after": 3.0, "compile": 1.0,
+         "evaluate_before": -1.0}
+    )  # fmt: skip
+    words = {r["reason"]: r["meaning"] for r in settle()["reasons"]}
+    assert words["export"] == "phase export, not forecast"
+    half = {r["reason"]: r["seconds"] for r in settle(trained_slots=256)["reasons"]}
+    assert half["tokens"] == pytest.approx(-20.0)
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            name: st.floats(0.0, 1e4)
+            for name in ("compile", "input", "steps", "export", "checkpoint", "lost", "new_phase")
+        }
+    ),
+    st.floats(0.0, 1e3),
+    st.integers(1, 10**6),
+    st.floats(0.1, 1e4),
+)
+def test_reasons_and_phases_always_add_up(seconds, unknown, slots, rate):
+    seconds["total"] = sum(seconds.values()) + unknown + 1.0
+    report = settle(seconds=seconds, trained_slots=slots, slots_per_second=rate)
+    difference = report["actual"]["total_seconds"] - report["estimated"]["total_seconds"]
+    assert sum(r["seconds"] for r in report["reasons"]) == pytest.approx(difference, abs=1e-3)
+    shown = sum(p["actual_seconds"] for p in report["phases"])
+    assert shown == pytest.approx(seconds["total"], abs=1e-3)
+
+
+def test_each_step_costs_its_time_and_a_cached_one_nothing_now():
+    report = settle()
+    steps = {step["step"]: step for step in report["steps"]}
+    assert steps["Curator"]["usd"] == pytest.approx(36 * 4 / 3600 * 0.1)
+    assert steps["Packer"]["usd"] == pytest.approx(0.002)
+    assert steps["Packer"]["usd_in_this_run"] == 0.0
+    assert steps["Trainer"]["seconds"] == 90.0  # its own account, on two chips at 3 USD
+    assert steps["Trainer"]["usd"] == pytest.approx(report["actual"]["compute_usd"])
+    assert report["pipeline"]["usd"] == pytest.approx(0.004 + 0.002 + 0.15)
+    assert report["pipeline"]["usd_in_this_run"] == pytest.approx(0.004 + 0.15)
+
+
+def test_return_on_curation_at_the_measured_speed():
+    curator, packer = settle()["return_on_curation"]
+    # 64 s for 16 steps are 4 s a step: 8 steps saved are 32 s on two chips.
+    assert curator["saved_chip_hours"] == pytest.approx(64 / 3600)
+    assert curator["saved_usd"] == pytest.approx(64 / 3600 * 3)
+    assert curator["cost_usd"] == pytest.approx(0.004)
+    assert curator["saved_over_cost"] == pytest.approx(64 / 1200 / 0.004)
+    assert curator["by_reason"]["exact_duplicate"]["saved_usd"] == pytest.approx(0.04)
+    # 30 pieces in 20 rows: unpacked, 16 steps would be 24.
+    assert packer["saved_training_steps"] == pytest.approx(8.0)
+    assert packer["cost_usd_in_this_run"] == 0.0
+
+
+def test_a_runner_that_tells_no_run_leaves_the_cache_unknown():
+    times = [StepTime(step="Curator", seconds=36.0, vcpus=4, ran=None)]
+    report = settle(times=times)
+    assert report["steps"][0]["usd_in_this_run"] is None
+    assert report["pipeline"]["usd_in_this_run"] is None
+    assert report["return_on_curation"][0]["cost_usd_in_this_run"] == pytest.approx(0.004)
 
 
 def test_quality_is_passed_on():
@@ -81,3 +181,4 @@ def test_a_run_of_one_step_has_no_steady_rate_and_no_mfu():
     assert report["actual"]["mfu"] is None
     assert report["actual"]["training_seconds"] == 11.0
     assert report["actual"]["goodput"] == pytest.approx(0.5)
+    assert sum(p["actual_seconds"] for p in report["phases"]) == pytest.approx(22.0)

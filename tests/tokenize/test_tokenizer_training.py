@@ -1,13 +1,17 @@
 """The tokeniser: lossless, the same bytes every time, trained on a sample of the train split."""
 
+import dataclasses
 import hashlib
 import importlib
 import inspect
+import io
 import json
 import os
 import random
+import re
 
 import pytest
+import sentencepiece
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,24 +29,35 @@ from components.tokenize.component import (
     MODEL_NAME,
     TokenizerTrainerExecutor,
 )
+from components.tokenize.existing import check_existing_model, read_model
 from components.tokenize.preprocessing import (
     TOKENIZER_PATH_KEY,
     load_tokenizer,
     preprocessing_fn,
 )
 from components.tokenize.training import (
+    TokenizerSettings,
+    check_user_symbols,
+    sample_documents,
+    sampling_rates,
+    train_sentencepiece,
+)
+from components.tokenize.vocabulary import (
     BOS_ID,
+    CLS_ID,
+    CONTROL_COUNT,
+    CONTROL_TOKENS,
     EOS_ID,
+    FIRST_RESERVED_ID,
+    MASK_ID,
     PAD_ID,
     RESERVED_PIECES,
+    SEP_ID,
     UNK_ID,
-    TokenizerSettings,
-    sample_documents,
-    train_sentencepiece,
 )
 
 VOCAB_SIZE = 600
-CONTROL_IDS = {PAD_ID, UNK_ID, BOS_ID, EOS_ID}
+CONTROL_IDS = set(range(CONTROL_COUNT))
 MODEL_TYPES = ["bpe", "unigram"]
 
 
@@ -83,8 +98,10 @@ def decode(tokenizer, ids) -> bytes:
     return tokenizer.detokenize(ids).numpy().tolist()
 
 
-# What is lossless: every text that UTF-8 can hold, but for U+2581, "▁".
-TEXT = st.text(max_size=30).map(lambda text: text.replace("\u2581", ""))
+# Every text that UTF-8 can hold, with more of what SentencePiece and the escaping use themselves.
+TEXT = st.text(
+    st.one_of(st.characters(codec="utf-8"), st.sampled_from("\u2581\ue000.- \n\x00a1")), max_size=30
+)
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
@@ -116,6 +133,7 @@ def test_decoding_what_was_encoded_gives_the_text(tokenizers, model_type):
         "e\u0301 is not é, ﬁ is not fi",
         "\ufeffmark",
         "</s> <s> <unk> <pad> <0x41>",
+        "<mask><cls> <sep> <reserved_0>",
         "\u2047\u2585\uffff\u2028",
         "😀漢字ж",
         "12345",
@@ -129,10 +147,23 @@ def test_lossless_where_tokenisers_often_are_not(tokenizers, model_type, text):
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
-def test_only_the_blank_mark_is_not_lossless(tokenizers, model_type):
-    """SentencePiece writes a blank as U+2581; a U+2581 in the text comes back as a blank."""
-    tokenizer = tokenizers[model_type]
-    assert decode(tokenizer, tokenizer.tokenize(["a\u2581b \u2581"])) == [b"a b  "]
+def test_indentation_is_one_token(docstrings, tmp_path, model_type):
+    texts = [*docstrings[:100], *["def f():\n        return x\n"] * 300]
+    model = train_sentencepiece(texts, TokenizerSettings(model_type, 500, 1))
+    (tmp_path / "indented.model").write_bytes(model)
+    op = load_tokenizer(str(tmp_path / "indented.model"))
+    pieces = [op.id_to_string(i).numpy().decode() for i in range(int(op.vocab_size()))]
+    assert "\u2581" * 4 in pieces
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_the_model_does_not_depend_on_the_temporary_directory(
+    docstrings, models, tmp_path, monkeypatch, model_type
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    again = train_sentencepiece(docstrings, TokenizerSettings(model_type, VOCAB_SIZE, 1))
+    assert again == models[model_type]
+    assert str(tmp_path).encode() not in again
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
@@ -164,25 +195,70 @@ def test_special_ids_and_size_are_as_asked(tokenizers, model_type):
     tokenizer = tokenizers[model_type]
     assert int(tokenizer.vocab_size()) == VOCAB_SIZE
     pieces = [tokenizer.id_to_string(i).numpy() for i in range(RESERVED_PIECES)]
-    assert pieces[:4] == [b"<pad>", b"<unk>", b"<s>", b"</s>"]
-    assert pieces[4:] == [b"<0x%02X>" % i for i in range(256)]
+    assert pieces[:CONTROL_COUNT] == [piece.encode() for piece in CONTROL_TOKENS]
+    assert pieces[CONTROL_COUNT:] == [b"<0x%02X>" % i for i in range(256)]
+    named = dict(zip(CONTROL_TOKENS, range(CONTROL_COUNT), strict=True))
+    assert (named["<pad>"], named["<unk>"], named["<s>"], named["</s>"]) == (
+        PAD_ID, UNK_ID, BOS_ID, EOS_ID,
+    )  # fmt: skip
+    assert (named["<mask>"], named["<cls>"], named["<sep>"]) == (MASK_ID, CLS_ID, SEP_ID)
+    assert named["<reserved_0>"] == FIRST_RESERVED_ID
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
-@pytest.mark.parametrize("texts", [[], [""], ["a"], ["too little text for so many pieces"]])
-def test_too_small_a_corpus_is_an_error_with_the_size_asked_for(model_type, texts):
-    with pytest.raises(TokenmillError) as error:
+@pytest.mark.parametrize("texts", [[], [""]])
+def test_no_text_is_an_error(model_type, texts):
+    with pytest.raises(TokenmillError, match="no text"):
         train_sentencepiece(texts, TokenizerSettings(model_type, 8192, 1))
-    message = str(error.value)
-    assert "8,192" in message
-    assert model_type in message
-    assert "tokenizer.vocab_size" in message
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_too_large_a_vocabulary_is_an_error_that_says_what_is_possible(docstrings, model_type):
+    with pytest.raises(TokenmillError) as error:
+        train_sentencepiece(docstrings, TokenizerSettings(model_type, 500_000, 1))
+    assert "tokenizer.vocab_size = 500,000" in error.value.message
+    possible = int(re.search("at most ([0-9,]+) ", error.value.message)[1].replace(",", ""))
+    train_sentencepiece(docstrings, TokenizerSettings(model_type, possible, 1))
+    with pytest.raises(TokenmillError, match=f"at most {possible:,} "):
+        train_sentencepiece(docstrings, TokenizerSettings(model_type, possible + 1, 1))
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_too_small_a_vocabulary_is_an_error(docstrings, model_type):
+    with pytest.raises(TokenmillError, match="reserved"):
+        train_sentencepiece(docstrings, TokenizerSettings(model_type, RESERVED_PIECES + 1, 1))
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_user_symbols_are_one_token_wherever_they_stand(docstrings, tmp_path, model_type):
+    symbols = ("<URL>", "def")
+    settings_ = TokenizerSettings(model_type, VOCAB_SIZE, 1, user_symbols=symbols)
+    (tmp_path / "m.model").write_bytes(train_sentencepiece(docstrings, settings_))
+    ids = load_tokenizer(str(tmp_path / "m.model")).tokenize(["see<URL>x undefined"]).to_list()[0]
+    assert ids.count(CONTROL_COUNT) == ids.count(CONTROL_COUNT + 1) == 1
+
+
+@pytest.mark.parametrize("symbol", ["", "a b", "\u2581", "<pad>", "<0x41>", "<reserved_0>"])
+def test_what_cannot_be_a_user_symbol(symbol):
+    with pytest.raises(TokenmillError, match=r"tokenizer\.user_symbols"):
+        check_user_symbols([symbol])
+    with pytest.raises(TokenmillError, match="twice"):
+        check_user_symbols(["x", "x"])
 
 
 # --- the sample -------------------------------------------------------------------------------
 
-DOCUMENTS = [(b"doc-%d" % i, b"%05d" % i + b"x" * (i % 200)) for i in range(5000)]
-TOTAL = sum(len(text) for _, text in DOCUMENTS)
+DOCUMENTS = [
+    (b"doc-%d" % i, (b"a", b"b")[i % 3 == 0], b"%05d" % i + b"x" * (i % 200)) for i in range(5000)
+]
+BYTES = {
+    source.decode(): sum(len(t) for _, s, t in DOCUMENTS if s == source) for source in (b"a", b"b")
+}
+TOTAL = sum(BYTES.values())
+
+
+def sample(documents, size, weights=None):
+    return list(sample_documents(documents, sampling_rates(BYTES, size, weights or {})))
 
 
 @given(st.integers(), st.integers(1, 2 * TOTAL))
@@ -190,37 +266,48 @@ TOTAL = sum(len(text) for _, text in DOCUMENTS)
 def test_sample_does_not_depend_on_the_order(seed, size):
     shuffled = DOCUMENTS.copy()
     random.Random(seed).shuffle(shuffled)
-    expected = sorted(sample_documents(DOCUMENTS, TOTAL, size))
-    assert sorted(sample_documents(shuffled, TOTAL, size)) == expected
+    assert sorted(sample(shuffled, size)) == sorted(sample(DOCUMENTS, size))
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.8])
 def test_sample_has_about_the_size_asked_for(share):
-    sample = list(sample_documents(DOCUMENTS, TOTAL, int(share * TOTAL)))
-    assert sum(map(len, sample)) == pytest.approx(share * TOTAL, rel=0.15)
-    assert len(set(sample)) == len(sample)
+    chosen = sample(DOCUMENTS, int(share * TOTAL))
+    assert sum(len(text) for _, _, text in chosen) == pytest.approx(share * TOTAL, rel=0.15)
+    assert len(set(chosen)) == len(chosen)
 
 
 def test_small_corpus_is_the_sample():
-    everything = [text.decode() for _, text in DOCUMENTS]
-    assert list(sample_documents(DOCUMENTS, TOTAL, TOTAL)) == everything
-    assert list(sample_documents(DOCUMENTS, TOTAL, 10 * TOTAL)) == everything
+    assert sample(DOCUMENTS, TOTAL) == DOCUMENTS
+    assert sample(DOCUMENTS, 10 * TOTAL) == DOCUMENTS
 
 
 def test_a_larger_sample_holds_the_smaller_one():
-    smaller, larger = (set(sample_documents(DOCUMENTS, TOTAL, TOTAL // n)) for n in (10, 3))
-    assert smaller < larger
+    assert set(sample(DOCUMENTS, TOTAL // 10)) < set(sample(DOCUMENTS, TOTAL // 3))
+
+
+@pytest.mark.parametrize("size", [TOTAL // 4, 10 * TOTAL])
+def test_weights_set_how_often_a_source_is_taken(size):
+    chosen = sample(DOCUMENTS, size, {"a": 0.25})
+    taken = {s: sum(len(t) for _, x, t in chosen if x == s.encode()) for s in BYTES}
+    rates = {s: taken[s] / BYTES[s] for s in BYTES}
+    assert rates["a"] / rates["b"] == pytest.approx(0.25, rel=0.15)
+    assert {source for _, source, _ in sample(DOCUMENTS, size, {"a": 0})} == {b"b"}
+
+
+def test_weights_that_cannot_be():
+    with pytest.raises(TokenmillError, match="'c'"):
+        sampling_rates(BYTES, 1, {"c": 2.0})
+    with pytest.raises(TokenmillError, match="no text"):
+        sampling_rates(BYTES, 1, {"a": 0, "b": 0})
 
 
 # --- the steps --------------------------------------------------------------------------------
 
 
-def train(home, train_texts, eval_texts, shards=2, sample_bytes=10**9):
+def train(home, train_texts, eval_texts, shards=2, sample_bytes=10**9, **changes):
     """Runs TokenizerTrainer's executor; returns its artifact."""
-    total = 0
     for split, texts in (("train", train_texts), ("eval", eval_texts)):
         rows = [(b"%s-%04d" % (split.encode(), i), b"s", t.encode()) for i, t in enumerate(texts)]
-        total += sum(len(row[2]) for row in rows)
         for shard in range(shards):
             columns = zip(*rows[shard::shards], strict=True)
             records = [record for _, record in encode_documents(document_batch(*columns))]
@@ -228,9 +315,9 @@ def train(home, train_texts, eval_texts, shards=2, sample_bytes=10**9):
             write_tfrecords(path, records, gzip=True)
     examples, tokenizer = Examples(), Tokenizer()
     examples.uri, tokenizer.uri = str(home / "examples"), str(home / "tokenizer")
-    examples.set_int_custom_property("bytes", total)
     context = TokenizerTrainerExecutor.Context(tmp_dir=str(home / "tmp"), unique_id="1")
-    settings_json = {"model_type": "bpe", "vocab_size": 500, "sample_bytes": sample_bytes}
+    asked = {"model_type": "bpe", "vocab_size": 500, "sample_bytes": sample_bytes, **changes}
+    settings_json = dataclasses.asdict(TokenizerSettings(**asked))
     TokenizerTrainerExecutor(context).Do(
         {"examples": [examples]},
         {"tokenizer": [tokenizer]},
@@ -248,13 +335,15 @@ def test_trainer_describes_the_model_it_wrote(tmp_path, docstrings):
     tokenizer = train(tmp_path, docstrings[:150], docstrings[150:160])
     digest = hashlib.sha256(model_of(tokenizer)).hexdigest()
     with open(os.path.join(tokenizer.uri, DESCRIPTION_NAME), encoding="utf-8") as source:
-        assert json.load(source) == {
-            "model_type": "bpe",
-            "vocab_size": 500,
-            "sample_bytes": 10**9,
-            "pieces": 500,
-            "sha256": digest,
+        description = json.load(source)
+    assert description["sample"] == {
+        "s": {
+            "documents": 150,
+            "bytes": sum(len(text.encode()) for text in docstrings[:150]),
         }
+    }
+    assert (description["model_type"], description["pieces"]) == ("bpe", 500)
+    assert description["sha256"] == digest
     assert tokenizer.get_int_custom_property("pieces") == 500
     assert tokenizer.get_string_custom_property("sha256") == digest
 
@@ -274,6 +363,57 @@ def test_sample_bytes_limits_what_is_trained_on(tmp_path, docstrings):
     assert model_of(part) != model_of(whole)
 
 
+@pytest.fixture
+def model_file(models, tmp_path):
+    path = tmp_path / "own.model"
+    path.write_bytes(models["bpe"])
+    return str(path)
+
+
+def test_an_existing_model_is_taken_as_it_is(models, model_file, tmp_path, docstrings):
+    model, digest = read_model(model_file)
+    tokenizer = train(
+        tmp_path, docstrings[:50], docstrings[50:60], path=model_file, path_sha256=digest
+    )
+    assert model_of(tokenizer) == model == models["bpe"]
+    with pytest.raises(TokenmillError, match="changed"):
+        train(tmp_path / "b", docstrings[:50], docstrings[:9], path=model_file, path_sha256="0")
+
+
+@pytest.mark.parametrize("task", ["causal-lm", "masked-lm", "classification"])
+def test_own_models_fit_every_task(models, task):
+    for model_type, model in models.items():
+        check_existing_model(model, "m", model_type, VOCAB_SIZE, task)
+
+
+def foreign_model(docstrings, **changes) -> bytes:
+    out = io.BytesIO()
+    ids = {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3, "byte_fallback": True, **changes}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(docstrings), model_writer=out, model_type="bpe", vocab_size=500,
+        minloglevel=2, **ids,
+    )  # fmt: skip
+    return out.getvalue()
+
+
+def test_models_that_do_not_fit_say_why(models, docstrings):
+    def message(model, model_type="bpe", size=500, task="causal-lm"):
+        with pytest.raises(TokenmillError) as error:
+            check_existing_model(model, "some.model", model_type, size, task)
+        return f"{error.value.message} {error.value.hint}"
+
+    assert "no SentencePiece model" in message(b"")
+    assert "no SentencePiece model" in message(b"not one")
+    assert "600" in message(models["bpe"])
+    assert 'model_type = "bpe"' in message(models["bpe"], "unigram", VOCAB_SIZE)
+    assert "id 0" in message(foreign_model(docstrings, pad_id=3, unk_id=0, bos_id=1, eos_id=2))
+    assert "byte fallback" in message(foreign_model(docstrings, byte_fallback=False))
+    check_existing_model(foreign_model(docstrings), "some.model", "bpe", 500, "causal-lm")
+    assert "<mask>" in message(foreign_model(docstrings), task="masked-lm")
+    with pytest.raises(TokenmillError, match="cannot be read"):
+        read_model("/nowhere/some.model")
+
+
 def test_preprocessing_tokenises_and_passes_the_rest_through(models, tokenizers, tmp_path):
     path = tmp_path / MODEL_NAME
     path.write_bytes(models["bpe"])
@@ -287,6 +427,6 @@ def test_preprocessing_tokenises_and_passes_the_rest_through(models, tokenizers,
     outputs = preprocessing_fn(dict(inputs), {TOKENIZER_PATH_KEY: str(path)})
     assert set(outputs) == {"token_ids", "doc_id", "source", "byte_count"}
     ids = tf.RaggedTensor.from_sparse(outputs["token_ids"])
-    assert ids.to_list() == tokenizers["bpe"].tokenize(texts).to_list()
+    assert ids.to_list() == tokenizers["bpe"].tokenize(texts).to_list()  # bpe: whole or by word
     for name in ("doc_id", "source", "byte_count"):
         assert tf.reduce_all(outputs[name] == inputs[name])

@@ -221,9 +221,8 @@ def turn(vector, position):
 def attend(x, layer, shape, segments, positions):
     width, group = shape.head_dim, shape.n_heads // shape.kv_heads
     steps = len(x)
-    q = dense(x, layer.query).reshape(steps, shape.n_heads, width)
-    k = dense(x, layer.key).reshape(steps, shape.kv_heads, width)
-    v = dense(x, layer.value).reshape(steps, shape.kv_heads, width)
+    qkv = dense(x, layer.qkv).reshape(steps, -1, width)
+    q, k, v = np.split(qkv, [shape.n_heads, shape.n_heads + shape.kv_heads], axis=1)
     if shape.positions == "rope":
         q = np.array([[turn(h, positions[t]) for h in q[t]] for t in range(steps)])
         k = np.array([[turn(h, positions[t]) for h in k[t]] for t in range(steps)])
@@ -256,10 +255,10 @@ def reference_logits(model, inputs, segments, positions):
     x = table[inputs]
     if shape.positions == "learned":
         x = x + array(model.position_embedding.embeddings)[positions]
-    for attention_norm, attention, mlp_norm, mlp in model.blocks:
-        normal = normalise(x, attention_norm, shape.norm)
-        x = x + attend(normal, attention, shape, segments, positions)
-        x = x + feed_forward(normalise(x, mlp_norm, shape.norm), mlp, shape)
+    for block in model.blocks:
+        normal = normalise(x, block.attention_norm, shape.norm)
+        x = x + attend(normal, block.attention, shape, segments, positions)
+        x = x + feed_forward(normalise(x, block.mlp_norm, shape.norm), block.mlp, shape)
     x = normalise(x, model.final_norm, shape.norm)
     return x @ (table.T if shape.tie_embeddings else array(model.output_layer.kernel))
 

@@ -1,0 +1,33 @@
+"""Trains the overhead benchmark's model a while and prints its steady tokens/s."""
+
+import os
+import sys
+
+import tensorflow as tf
+from resume_overhead import LENGTH, VOCAB, write_rows
+
+from components.model_shape import ModelShape
+from components.train.run import TrainingJob, describe, train
+
+
+def main():
+    rows, strategy = sys.argv[1:]
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(2)
+    shape = ModelShape(
+        n_layers=2, d_model=256, n_heads=4, d_ff=1024, vocab_size=VOCAB, sequence_length=LENGTH,
+        positions="rope", norm="layer", use_bias=True, mlp="gelu", tie_embeddings=True,
+    )  # fmt: skip
+    settings = {
+        "learning_rate": 1e-3, "warmup_fraction": 0.05, "weight_decay": 0.1, "clip_norm": 1.0,
+        "jit_compile": True, "seed": 1,
+    }  # fmt: skip
+    job = TrainingJob(shape.__dict__, settings, strategy, "float32", 16, 100.0, 30)
+    if not os.path.exists(rows):
+        os.makedirs(rows)
+        write_rows(rows)
+    print(round(describe(train(job, rows), job)["slots_per_second"]))
+
+
+if __name__ == "__main__":
+    main()

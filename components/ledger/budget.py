@@ -1,0 +1,350 @@
+"""The budget gate: stops a run that is over its limits, and finds the cheapest ways to fit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from components.errors import TokenmillError
+from components.ledger.estimate import Hardware, RunEstimate, estimate_run, peak_of
+from components.ledger.footprint import memory_of
+from components.ledger.ledger import Machine, hardware_of, mixture_of, overhead_seconds, usd
+from components.ledger.memory import RESERVED_SHARE, Precision
+from components.ledger.money import SECONDS_PER_HOUR
+from components.ledger.settings import CPU_CHIP, DEFAULT_MFU, USER_PRICE, LedgerSettings
+from components.model_shape import ModelShape
+from data.catalogue import find_chip, load_chips
+
+WAYS_SHOWN = 3
+# A way to fit must not miss by rounding.
+_MARGIN = 0.98
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Way:
+    """One way to stay within the budget, computed with the ledger's own formulas.
+
+    Attributes:
+        kind: `fewer_steps`, `other_chip`, `more_chips`, `smaller_model` or `shorter_sequence`.
+        changes: Configuration keys and their new values.
+        estimate: The run with these changes.
+    """
+
+    kind: str
+    changes: dict[str, Any]
+    estimate: RunEstimate
+
+    def as_json(self) -> dict[str, Any]:
+        """Numbers for the record; units in the names."""
+        cost = self.estimate.cost
+        return {
+            "kind": self.kind,
+            "changes": self.changes,
+            "compute_usd": cost.compute_usd,
+            "wall_hours": cost.wall_hours,
+            "chip_hours": cost.chip_hours,
+            "effective_tokens": self.estimate.effective_tokens,
+            "epochs": self.estimate.plan.epochs,
+            "expected_loss": self.estimate.expected_loss,
+        }
+
+
+def overruns(ledger: Mapping[str, Any]) -> list[str]:
+    """The limits that a ledger's estimate is over, each as a sentence's part; empty if none."""
+    budget, cost, training = ledger["budget"], ledger["cost"], ledger["training"]
+    found = []
+    if _over(cost["compute_usd"], budget["max_usd"]):
+        found.append(
+            f"{usd(cost['compute_usd'])} of compute ({cost['chip_hours']:,.4g} chip-hours at "
+            f"{usd(ledger['price']['usd_per_chip_hour'])} an hour) is more than budget.max_usd = "
+            f"{usd(budget['max_usd'])}"
+        )
+    if _over(cost["wall_hours"], budget["max_hours"]):
+        found.append(
+            f"{cost['wall_hours']:,.4g} hours is more than budget.max_hours = "
+            f"{budget['max_hours']:g}"
+        )
+    if _over(training["epochs"], budget["max_epochs"]):
+        found.append(
+            f"{training['epochs']:.4g} epochs is more than budget.max_epochs = "
+            f"{budget['max_epochs']:g}"
+        )
+    least = budget["min_effective_tokens"]
+    if least is not None and training["effective_tokens"] < least:
+        found.append(
+            f"{training['effective_tokens']:,.0f} effective tokens is less than "
+            f"budget.min_effective_tokens = {least:,.0f}"
+        )
+    return found
+
+
+def _over(value: float, limit: float | None) -> bool:
+    return limit is not None and value > limit
+
+
+def check_budget(
+    ledger: Mapping[str, Any],
+    packed: Mapping[str, Mapping[str, Any]],
+    settings: LedgerSettings,
+    machine: Machine,
+) -> None:
+    """The budget gate.
+
+    Args:
+        ledger: What `build_ledger` gave for the other three.
+        packed: Manifest of the packed rows by split.
+        settings: What is to be trained, on what, at what price, within which limits.
+        machine: What was measured.
+
+    Raises:
+        TokenmillError: The estimate is over a limit; the hint has the cheapest ways to fit.
+    """
+    over = overruns(ledger)
+    if not over:
+        return
+    ways = ways_to_fit(packed, settings, machine)
+    lines = [_describe(way, ledger) for way in ways[:WAYS_SHOWN]]
+    hint = "No single change fits: raise the limit, or give more text."
+    if lines:
+        hint = "Ways to fit, least loss first:\n" + "\n".join(f"  {line}" for line in lines)
+    raise TokenmillError(
+        f"training is over its budget: {'; '.join(over)}. It would give "
+        f"{ledger['training']['effective_tokens']:,.0f} effective tokens; nothing was trained.",
+        hint,
+    )
+
+
+def ways_to_fit(
+    packed: Mapping[str, Mapping[str, Any]], settings: LedgerSettings, machine: Machine
+) -> list[Way]:
+    """Changes of one kind each that bring the run within every limit.
+
+    Returns:
+        The best of each kind; least expected loss first, then the least money.
+    """
+    search = _Search(packed, settings, machine)
+    best: dict[str, Way] = {}
+    for way in search.candidates():
+        known = best.get(way.kind)
+        if search.fits(way.estimate) and (known is None or _rank(way) < _rank(known)):
+            best[way.kind] = way
+    return sorted(best.values(), key=_rank)
+
+
+def _rank(way: Way) -> tuple[float, float, float]:
+    cost = way.estimate.cost
+    return round(way.estimate.expected_loss, 4), cost.compute_usd, cost.wall_seconds
+
+
+def _describe(way: Way, ledger: Mapping[str, Any]) -> str:
+    options = " ".join(f"--set {key}={value}" for key, value in way.changes.items())
+    estimate = way.estimate
+    before = ledger["guidance"]["expected_loss"]["nats_per_token"]
+    loss = f"{estimate.expected_loss - before:+.2f} expected loss"
+    return (
+        f"{options}: {usd(estimate.cost.compute_usd)}, {estimate.cost.wall_hours:.3g} h, "
+        f"{estimate.effective_tokens:,.0f} effective tokens, {loss}"
+    )
+
+
+class _Search:
+    def __init__(
+        self,
+        packed: Mapping[str, Mapping[str, Any]],
+        settings: LedgerSettings,
+        machine: Machine,
+    ):
+        self._packed, self._settings, self._machine = packed, settings, machine
+        self._shape = ModelShape(**settings.shape)
+        self._hardware = hardware_of(settings, machine, self._shape)
+        self._overhead = overhead_seconds(
+            machine.calibration, packed["eval"]["rows"], settings.global_batch_size
+        )
+        mixture = mixture_of(packed["train"])
+        self._rows_available = None if mixture is None else mixture.rows_available
+        self._now = self._estimate()
+
+    def fits(self, estimate: RunEstimate) -> bool:
+        """Whether an estimate is within all limits."""
+        budget = self._settings.budget
+        least = budget.min_effective_tokens
+        return not (
+            _over(estimate.cost.compute_usd, budget.max_usd)
+            or _over(estimate.cost.wall_hours, budget.max_hours)
+            or _over(estimate.plan.epochs, budget.max_epochs)
+            or (least is not None and estimate.effective_tokens < least)
+        )
+
+    def candidates(self) -> Iterator[Way]:
+        """One change after another, each with its estimate."""
+        yield from self._fewer_steps()
+        yield from self._more_epochs()
+        yield from self._chips()
+        yield from self._smaller_models()
+        yield from self._shorter_sequences()
+
+    def _estimate(
+        self,
+        shape: ModelShape | None = None,
+        hardware: Hardware | None = None,
+        epochs: float | None = None,
+    ) -> RunEstimate:
+        shape, packed, settings = shape or self._shape, self._packed, self._settings
+        # Rows of another length: as many as hold the same slots.
+        rows = -(-packed["train"]["rows"] * self._shape.sequence_length // shape.sequence_length)
+        same_chip = hardware is None or hardware.chip == self._hardware.chip
+        return estimate_run(
+            shape=shape,
+            rows=rows,
+            targets=packed["train"]["targets"],
+            global_batch_size=settings.global_batch_size,
+            epochs=settings.epochs if epochs is None else epochs,
+            max_steps=settings.max_steps if epochs is None else None,
+            hardware=hardware or self._hardware,
+            # Timed on this chip; another one's are unknown.
+            overhead_seconds=self._overhead if same_chip else {},
+            hidden_multipliers=(
+                settings.hidden_cost_multiplier_low,
+                settings.hidden_cost_multiplier_high,
+            ),
+            rows_available=self._rows_available if shape is self._shape else None,
+        )
+
+    def _share_allowed(self) -> float:
+        """The share of the planned steps that every upper limit allows; at most 1."""
+        budget, now = self._settings.budget, self._now
+        cost = now.cost
+        shares = [1.0]
+        fixed = cost.wall_seconds * (1 - now.seconds_by_phase["steps"] / sum(
+            now.seconds_by_phase[p] for p in now.seconds_by_phase if p != "lost"
+        ))  # fmt: skip
+        for limit, spent in (
+            (budget.max_usd, cost.compute_usd),
+            (budget.max_hours, cost.wall_seconds / SECONDS_PER_HOUR),
+        ):
+            if _over(spent, limit) and limit is not None:
+                seconds = limit / spent * cost.wall_seconds
+                shares.append((seconds - fixed) / (cost.wall_seconds - fixed))
+        if _over(now.plan.epochs, budget.max_epochs) and budget.max_epochs is not None:
+            shares.append(budget.max_epochs / now.plan.epochs)
+        return min(shares)
+
+    def _fewer_steps(self) -> Iterator[Way]:
+        share = self._share_allowed()
+        for margin in (1.0, _MARGIN, 0.9):
+            epochs = _three_digits(self._now.plan.epochs * share * margin)
+            if epochs > 0 and share < 1:
+                yield Way(
+                    kind="fewer_steps",
+                    changes=self._epochs(epochs),
+                    estimate=self._estimate(epochs=epochs),
+                )
+
+    def _more_epochs(self) -> Iterator[Way]:
+        least = self._settings.budget.min_effective_tokens
+        if least is None or self._now.effective_tokens >= least:
+            return
+        epochs = self._now.plan.epochs
+        for _ in range(12):
+            epochs *= 1.25
+            rounded = _three_digits(epochs)
+            yield Way(
+                kind="more_epochs",
+                changes=self._epochs(rounded),
+                estimate=self._estimate(epochs=rounded),
+            )
+
+    def _epochs(self, epochs: float) -> dict[str, Any]:
+        """The change of epochs; a limit of steps would hide it."""
+        steps = self._settings.max_steps
+        if steps is None:
+            return {"train.epochs": epochs}
+        plan = self._estimate(epochs=epochs).plan
+        return {"train.epochs": epochs, "train.max_steps": plan.steps}
+
+    def _chips(self) -> Iterator[Way]:
+        """Each chip of the catalogue, in counts from what the memory needs upward."""
+        settings = self._settings
+        precision: Precision = (
+            "mixed_bfloat16" if settings.precision == "mixed_bfloat16" else "float32"
+        )
+        for chip in load_chips():
+            peak, price = peak_of(chip, precision), chip.price_usd_per_chip_hour
+            if chip.slug == CPU_CHIP or peak is None or price is None or chip.memory_bytes is None:
+                continue
+            same = chip.slug == settings.chip
+            for chips in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024):
+                if chips > settings.global_batch_size or (same and chips <= settings.chips):
+                    continue
+                memory = memory_of(self._shape, settings.global_batch_size, chips, precision)
+                if memory.total > chip.memory_bytes * (1 - RESERVED_SHARE):
+                    continue
+                hardware = Hardware(
+                    chip=chip.slug,
+                    chips=chips,
+                    peak_flops_per_second=(self._hardware.peak_flops_per_second if same else peak),
+                    mfu=self._hardware.mfu if same else settings.mfu or DEFAULT_MFU,
+                    goodput=settings.goodput,
+                    price_usd_per_chip_hour=(
+                        self._hardware.price_usd_per_chip_hour if same else price
+                    ),
+                )
+                way = Way(
+                    kind="more_chips" if same else "other_chip",
+                    changes={"cost.chips": chips}
+                    if same
+                    else self._other_chip(chip.slug, chips, peak, price),
+                    estimate=self._estimate(hardware=hardware),
+                )
+                yield way
+                if self.fits(way.estimate):
+                    break  # more of the same cost as much
+
+    def _other_chip(self, slug: str, chips: int, peak: float, price: float) -> dict[str, Any]:
+        """The keys that change; numbers that the user gave for the old chip must go too."""
+        settings = self._settings
+        changes: dict[str, Any] = {"cost.chip": slug, "cost.chips": chips}
+        if settings.price.source == USER_PRICE:
+            changes["cost.price_usd_per_chip_hour"] = price
+        given = settings.peak_flops_per_second_per_chip
+        if given is not None and given != peak_of(find_chip(settings.chip), settings.precision):
+            changes["cost.peak_flops_per_second_per_chip"] = peak
+        return changes
+
+    def _smaller_models(self) -> Iterator[Way]:
+        shape = self._shape
+        step = shape.n_heads * (2 if shape.positions == "rope" else 1)
+        for width in range(shape.d_model // step * step, 0, -step):
+            for layers in (shape.n_layers, *({(shape.n_layers + 1) // 2} - {shape.n_layers})):
+                d_ff = max(1, round(shape.d_ff * width / shape.d_model))
+                if (width, layers) == (shape.d_model, shape.n_layers):
+                    continue
+                smaller = dataclasses.replace(shape, d_model=width, n_layers=layers, d_ff=d_ff)
+                yield Way(
+                    kind="smaller_model",
+                    changes={
+                        "model.layers": layers, "model.d_model": width, "model.d_ff": d_ff,
+                    },
+                    estimate=self._estimate(shape=smaller),
+                )  # fmt: skip
+
+    def _shorter_sequences(self) -> Iterator[Way]:
+        length = self._shape.sequence_length // 2
+        while length >= 64:
+            shorter = dataclasses.replace(self._shape, sequence_length=length)
+            yield Way(
+                kind="shorter_sequence",
+                changes={"model.sequence_length": length},
+                estimate=self._estimate(shape=shorter),
+            )
+            length //= 2
+
+
+def _three_digits(number: float) -> float:
+    """Rounded down to three significant digits, so that a limit still holds."""
+    if number <= 0:
+        return 0.0
+    digits = f"{number:.2e}"
+    rounded = float(digits)
+    return rounded if rounded <= number else float(f"{rounded - 10 ** (int(digits[5:]) - 2):.2e}")

@@ -1,0 +1,144 @@
+"""One run's estimate from its plan: tokens, FLOPs, seconds, money; plain arithmetic.
+
+The ledger makes it once, the budget gate again for every way to fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from components.ledger.flops import flops_per_token
+from components.ledger.money import CostEstimate, estimate_cost, wall_seconds
+from components.ledger.scaling import expected_loss, repetition_discounted_tokens
+from components.model_shape import ModelShape
+from components.train.plan import StepPlan, plan_steps
+
+if TYPE_CHECKING:
+    from data.catalogue import Chip
+
+
+def peak_of(chip: Chip, precision: str) -> float | None:
+    """The dense peak of a chip in a precision, FLOP/s: float32 has no use of 16-bit units.
+
+    Args:
+        chip: A chip of the catalogue.
+        precision: `train.precision`.
+
+    Returns:
+        FLOP/s; the 16-bit peak where no other is known, None where none is.
+    """
+    if precision == "float32" and chip.float32_flops_per_second is not None:
+        return chip.float32_flops_per_second
+    return chip.peak_flops_per_second
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """What computes.
+
+    Attributes:
+        chip: Slug of the catalogue.
+        chips: Number of chips.
+        peak_flops_per_second: Of one chip.
+        mfu: Share of the peak that the steps reach.
+        goodput: Share of the wall time that trains, apart from the overheads named here.
+        price_usd_per_chip_hour: USD.
+    """
+
+    chip: str
+    chips: int
+    peak_flops_per_second: float
+    mfu: float
+    goodput: float
+    price_usd_per_chip_hour: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunEstimate:
+    """What a run takes.
+
+    Attributes:
+        plan: Steps and rows.
+        slots: Positions computed in all steps, padding included.
+        effective_tokens: Loss-bearing tokens, discounted for repetition.
+        total_flops: Exact model FLOPs of all slots.
+        seconds_by_phase: Of the trainer: steps by FLOPs / (chips x peak x MFU), the phases that
+            calibration timed, and `lost` = what goodput takes.
+        cost: Time and money of all phases together.
+        expected_loss: Nats per token (Besiroglu et al. 2024's fit), for comparison only.
+    """
+
+    plan: StepPlan
+    slots: int
+    effective_tokens: float
+    total_flops: float
+    seconds_by_phase: dict[str, float] = field(default_factory=dict)
+    cost: CostEstimate
+    expected_loss: float
+
+    @property
+    def training_seconds(self) -> float:
+        """Steps and the compilation of the first."""
+        return self.seconds_by_phase["steps"] + self.seconds_by_phase.get("compile", 0.0)
+
+
+def estimate_run(
+    *,
+    shape: ModelShape,
+    rows: int,
+    targets: int,
+    global_batch_size: int,
+    epochs: float,
+    max_steps: int | None,
+    hardware: Hardware,
+    overhead_seconds: dict[str, float],
+    hidden_multipliers: tuple[float, float],
+    rows_available: int | None = None,
+) -> RunEstimate:
+    """Estimates a run.
+
+    Args:
+        shape: The model.
+        rows: Packed rows of the training split.
+        targets: Loss-bearing tokens of one pass over them.
+        global_batch_size: Rows a step.
+        epochs: Passes asked for.
+        max_steps: Steps at most.
+        hardware: What computes.
+        overhead_seconds: Wall time of phases other than the steps, by name; may be empty.
+        hidden_multipliers: Low and high total cost as multiples of compute.
+        rows_available: What `pack.max_repetitions` leaves to read; None without a limit.
+    """
+    plan = plan_steps(rows, global_batch_size, epochs, max_steps, rows_available)
+    slots = plan.rows_read * shape.sequence_length
+    total_flops = flops_per_token(shape).training * slots
+    effective = repetition_discounted_tokens(targets, plan.epochs)
+    steps = wall_seconds(
+        total_flops=total_flops,
+        chips=hardware.chips,
+        peak_flops_per_second=hardware.peak_flops_per_second,
+        mfu=hardware.mfu,
+    )
+    busy = steps + sum(overhead_seconds.values())
+    cost = estimate_cost(
+        total_flops=total_flops,
+        effective_tokens=effective,
+        chips=hardware.chips,
+        peak_flops_per_second=hardware.peak_flops_per_second,
+        mfu=hardware.mfu,
+        price_usd_per_chip_hour=hardware.price_usd_per_chip_hour,
+        goodput=hardware.goodput * steps / busy,
+        hidden_multiplier_low=hidden_multipliers[0],
+        hidden_multiplier_high=hidden_multipliers[1],
+    )
+    lost = busy * (1 / hardware.goodput - 1)
+    return RunEstimate(
+        plan=plan,
+        slots=slots,
+        effective_tokens=effective,
+        total_flops=total_flops,
+        seconds_by_phase={**overhead_seconds, "steps": steps, "lost": lost},
+        cost=cost,
+        expected_loss=expected_loss(shape.params_total, max(effective, 1.0)),
+    )

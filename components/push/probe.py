@@ -1,0 +1,82 @@
+"""Calls every signature of a SavedModel; run in a process of its own, before the model is pushed.
+
+Imports TensorFlow and tensorflow-text only, as a server would, so it needs no name of this project.
+Prints one line of JSON: seconds to import, to load, and of each signature's first and second call.
+"""
+
+import json
+import sys
+import time
+import traceback
+
+_SAMPLES: dict[str, list] = {
+    "text": ["Some text to read.", ""],
+    "token_ids": [[4, 5, 6], [7, 0, 0]],
+    "max_new_tokens": [4],
+    "temperature": [1.0],
+    "top_k": [40],
+    "top_p": [0.9],
+    "seed": [1],
+    "truncate_prompt": [True],
+}
+
+
+def main(path: str) -> None:
+    """Probes the SavedModel at `path`; raises what its signatures raise."""
+    started = time.perf_counter()
+    import tensorflow as tf
+    import tensorflow_text  # noqa: F401  (registers the SentencePiece ops)
+
+    seconds = {"import": time.perf_counter() - started}
+    started = time.perf_counter()
+    model = tf.saved_model.load(path)
+    seconds["load"] = time.perf_counter() - started
+    signatures = {}
+    for name, function in sorted(model.signatures.items()):
+        inputs = {
+            key: _sample(tf, key, spec)
+            for key, spec in function.structured_input_signature[1].items()
+        }
+        calls = []
+        for _ in range(2):
+            started = time.perf_counter()
+            try:
+                outputs = {key: value.numpy() for key, value in function(**inputs).items()}
+            except Exception as error:
+                traceback.print_exc()
+                sys.exit(f"signature {name}: {_reason(str(error))}")
+            calls.append(time.perf_counter() - started)
+        for key, value in outputs.items():
+            if value.dtype.kind == "f" and not (value == value).all():
+                sys.exit(f"signature {name}: {key} is not a number")
+        signatures[name] = {
+            "first_seconds": calls[0],
+            "second_seconds": calls[1],
+            "outputs": sorted(outputs),
+        }
+    print(json.dumps({"seconds": seconds, "signatures": signatures}))
+
+
+def _reason(message):
+    """What is left of TensorFlow's message without node names and stack traces."""
+    lines = [
+        line.strip()
+        for line in message.splitlines()
+        if line.strip() and not line.startswith(("Graph execution", "Detected at", "<stack"))
+    ]
+    return next((line for line in lines if "{{" not in line), "it fails")
+
+
+def _sample(tf, key, spec):
+    if key == "examples":
+        example = tf.train.Example()
+        for text in _SAMPLES["text"]:
+            example.features.feature["text"].bytes_list.value[:] = [text.encode()]
+        return tf.constant([example.SerializeToString()] * 2)
+    if key not in _SAMPLES:
+        raise ValueError(f"input {key}: the probe has no sample of it")
+    return tf.constant(_SAMPLES[key], spec.dtype)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,88 @@
+"""Subword regularisation: another split of the same text, drawn at random, for training.
+
+A unigram model draws from all splits of a text (Kudo 2018, "Subword Regularization"), a BPE model
+leaves merges out (Provilkov et al. 2020, "BPE-Dropout"). tf.text's op cannot be seeded, so the
+sentencepiece library draws here, on Beam's workers, for the train split only; what is evaluated
+and served is split by Transform's graph, which does not draw.
+
+Each document is drawn once, when it is tokenised: every epoch sees the same split of it.
+"""
+
+import threading
+from dataclasses import dataclass
+
+import pyarrow as pa
+import sentencepiece
+
+from components.documents import stable_hash
+
+# Part of a text that is drawn at once; it bounds the memory.
+_PART_BYTES = 65_536
+# The library's random generator belongs to the process.
+_LOCK = threading.Lock()
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How training documents are split.
+
+    Attributes:
+        alpha: For unigram the smoothing: a split is drawn by its probability to the power of
+            alpha, so small values mean even choice. For BPE the probability to leave a merge out.
+        seed: With a document's id it decides on the document's split.
+    """
+
+    alpha: float
+    seed: int
+
+
+class Sampler:
+    """Draws token ids.
+
+    Args:
+        model: A SentencePiece model file's content.
+        settings: Alpha and seed.
+    """
+
+    def __init__(self, model: bytes, settings: SamplingSettings):
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self._settings = settings
+
+    def encode(self, doc_id: bytes, text: bytes) -> list[int]:
+        """The token ids of a document; the same for the same id, text and seed."""
+        ids: list[int] = []
+        for number, part in enumerate(_parts(text)):
+            key = b"%d/%d/%s" % (self._settings.seed, number, doc_id)
+            with _LOCK:
+                sentencepiece.set_random_generator_seed(stable_hash(key) % 2**32)
+                ids += self._processor.encode(
+                    part.decode("utf-8", "replace"),
+                    out_type=int,
+                    enable_sampling=True,
+                    alpha=self._settings.alpha,
+                    nbest_size=-1,
+                )
+        return ids
+
+    def encode_batch(self, batch: pa.RecordBatch) -> list[list[int]]:
+        """The token ids of each document of a batch (DOCUMENT_SCHEMA)."""
+        doc_ids, _, texts, _ = (column.to_pylist() for column in batch.columns)
+        return [self.encode(*pair) for pair in zip(doc_ids, texts, strict=True)]
+
+
+def _parts(text: bytes) -> list[bytes]:
+    """A text in parts, cut before a run of blanks, else between two characters."""
+    parts, start = [], 0
+    while len(text) - start > _PART_BYTES:
+        end = start + _PART_BYTES
+        cut = text.rfind(b" ", start + 1, end + 1)
+        while cut > start and text[cut - 1 : cut] == b" ":
+            cut -= 1
+        if cut <= start:
+            cut = end
+            while cut > start and text[cut] & 0xC0 == 0x80:
+                cut -= 1
+            cut = cut if cut > start else end  # no UTF-8 at all
+        parts.append(text[start:cut])
+        start = cut
+    return [*parts, text[start:]]

@@ -1,0 +1,255 @@
+"""Which vocabulary suits a text: trains several, and counts what each costs in training.
+
+A larger vocabulary makes fewer tokens of the same bytes, but each token costs more: the output
+projection, its memory, and embeddings of pieces that are hardly ever seen. The text is fixed, so
+vocabularies are compared for the same bytes, not the same tokens.
+
+Tao et al. 2024, "Scaling Laws with Vocabulary: Larger Models Deserve Larger Vocabularies", find
+that the best vocabulary grows with the model and its compute; they compare losses, which a count
+cannot know. What is recommended here is the least training FLOPs for the same bytes, among
+vocabularies of which at most MAX_UNUSED of the learned pieces never occur in held-out text.
+"""
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from components.documents import stable_hash
+from components.errors import TokenmillError
+from components.ledger.flops import flops_per_token
+from components.ledger.memory import Precision, estimate_memory
+from components.model_shape import ModelShape
+from components.tokenize.existing import load_processor
+from components.tokenize.preprocessing import load_tokenizer, tokenize
+from components.tokenize.training import (
+    Document,
+    ModelType,
+    TokenizerSettings,
+    as_sentences,
+    sample_documents,
+    sampling_rates,
+    train_sentencepiece,
+)
+from components.tokenize.vocabulary import RESERVED_PIECES
+
+MAX_UNUSED = 0.2
+"""Ours: above it more than every fifth learned embedding row is not seen in the held-out text."""
+DEFAULT_SIZES = (4096, 8192, 16384, 32768, 65536)
+_HELD_OUT = 0.1
+_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One vocabulary and what it means for a model; ratios are of the held-out text.
+
+    Attributes:
+        model_type: `bpe` or `unigram`.
+        vocab_size: Pieces in all.
+        bytes_per_token: Held-out bytes over tokens (without begin and end tokens).
+        tokens_per_word_by_source: Tokens over words (runs without white space).
+        unused_fraction: Share of the learned pieces that no held-out text has.
+        byte_token_fraction: Share of the tokens that are single bytes of byte fallback.
+        embedding_params: Parameters of the token embedding, and the output projection if untied.
+        embedding_param_fraction: Their share of all parameters.
+        vocabulary_memory_fraction: Share of training memory: weights, gradients and moments of
+            these parameters, and the logits.
+        softmax_flop_fraction: The output projection's share of the forward FLOPs.
+        training_flops: For `corpus_bytes` of text, once.
+    """
+
+    model_type: str
+    vocab_size: int
+    bytes_per_token: float
+    tokens_per_word_by_source: dict[str, float]
+    unused_fraction: float
+    byte_token_fraction: float
+    embedding_params: int
+    embedding_param_fraction: float
+    vocabulary_memory_fraction: float
+    softmax_flop_fraction: float
+    training_flops: float
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What was found.
+
+    Attributes:
+        corpus_bytes: Bytes that `training_flops` is for.
+        held_out_bytes: Bytes that the ratios were measured on.
+        candidates: The vocabularies, by type and size.
+        impossible: (model type, size, reason) of those that the text does not support.
+        recommended: Index into candidates.
+        reason: Why.
+    """
+
+    corpus_bytes: int
+    held_out_bytes: int
+    candidates: list[Candidate]
+    impossible: list[tuple[str, int, str]]
+    recommended: int
+    reason: str
+
+    def as_json(self) -> dict[str, Any]:
+        """As a JSON value."""
+        return dataclasses.asdict(self)
+
+
+def sweep(
+    documents: Sequence[Document],
+    sizes: Sequence[int],
+    model_types: Sequence[ModelType],
+    settings: TokenizerSettings,
+    shape: ModelShape,
+    precision: Precision,
+    batch_per_device: int,
+    progress: Callable[[str, int], None] = lambda *_: None,
+) -> Sweep:
+    """Trains and measures a vocabulary of each type and size.
+
+    A tenth of the documents, chosen by a hash, is held out; ratios are measured on it.
+
+    Args:
+        documents: The text.
+        sizes: Vocabulary sizes.
+        model_types: `bpe`, `unigram` or both.
+        settings: Sample size, source weights, user's symbols; its type and size are not used.
+        shape: The model; its vocab_size is not used.
+        precision: Of training.
+        batch_per_device: Rows of sequence_length tokens on one chip in one step.
+        progress: Told the name of what begins and how many are done.
+
+    Raises:
+        TokenmillError: There are too few documents, or the text supports none of the sizes.
+    """
+    held_out = [d for d in documents if stable_hash(b"held-out/" + d[0]) < _HELD_OUT * 2**64]
+    train = [d for d in documents if stable_hash(b"held-out/" + d[0]) >= _HELD_OUT * 2**64]
+    held_out_bytes = sum(len(d[2]) for d in held_out)
+    if not held_out_bytes or not train:
+        raise TokenmillError(
+            f"{len(documents):,} documents are too few: a tenth is held out to measure on.",
+            "Give more documents.",
+        )
+    by_source: dict[str, int] = {}
+    for _, source, text in train:
+        by_source[source.decode()] = by_source.get(source.decode(), 0) + len(text)
+    rates = sampling_rates(by_source, settings.sample_bytes, settings.source_weights)
+    texts = list(as_sentences(sample_documents(train, rates)))
+    corpus_bytes = sum(len(d[2]) for d in documents)
+    candidates: list[Candidate] = []
+    impossible: list[tuple[str, int, str]] = []
+    wanted = [(t, size) for t in model_types for size in sorted(set(sizes))]
+    for done, (model_type, size) in enumerate(wanted):
+        progress(f"{model_type} {size:,}", done)
+        try:
+            model = train_sentencepiece(
+                texts, dataclasses.replace(settings, model_type=model_type, vocab_size=size)
+            )
+        except TokenmillError as error:
+            impossible.append((model_type, size, error.message))
+            continue
+        measured = _measure(model, held_out, len(settings.user_symbols))
+        costs = vocabulary_costs(
+            dataclasses.replace(shape, vocab_size=size),
+            corpus_bytes / measured["bytes_per_token"],
+            precision,
+            batch_per_device,
+        )
+        candidates.append(Candidate(model_type=model_type, vocab_size=size, **measured, **costs))
+    progress("done", len(wanted))
+    if not candidates:
+        raise TokenmillError(
+            "the text supports none of these vocabularies: " + impossible[0][2],
+            "Give more text or smaller --sizes.",
+        )
+    best, reason = recommend(candidates)
+    return Sweep(corpus_bytes, held_out_bytes, candidates, impossible, best, reason)
+
+
+def vocabulary_costs(
+    shape: ModelShape, tokens: float, precision: Precision, batch_per_device: int
+) -> dict[str, Any]:
+    """What a vocabulary costs a model, by the ledger's formulas.
+
+    Args:
+        shape: The model with this vocabulary.
+        tokens: To train on.
+        precision: Of training.
+        batch_per_device: Rows on one chip in one step.
+    """
+    parts = shape.params_by_part()
+    embedding = parts["token_embedding"] + parts["output_projection"]
+    memory = estimate_memory(shape, batch_per_device=batch_per_device, precision=precision)
+    share = embedding / shape.params_total
+    per_param = memory.weights + memory.compute_copy + memory.gradients + memory.optimiser
+    flops = flops_per_token(shape)
+    return {
+        "embedding_params": embedding,
+        "embedding_param_fraction": share,
+        "vocabulary_memory_fraction": (share * per_param + memory.logits) / memory.total,
+        "softmax_flop_fraction": flops.output_projection / flops.forward,
+        "training_flops": flops.training * tokens,
+    }
+
+
+def recommend(candidates: Sequence[Candidate]) -> tuple[int, str]:
+    """Index of the best candidate, and why it is.
+
+    Least training FLOPs for the same bytes, among those with at most MAX_UNUSED unused pieces;
+    if none is, the one with the fewest unused pieces.
+    """
+    used = [i for i, c in enumerate(candidates) if c.unused_fraction <= MAX_UNUSED]
+    if not used:
+        best = min(range(len(candidates)), key=lambda i: candidates[i].unused_fraction)
+        return best, (
+            f"all leave more than {MAX_UNUSED:.0%} of their learned pieces unused on held-out "
+            "text; this one the fewest: the text is small for such vocabularies"
+        )
+    best = min(used, key=lambda i: candidates[i].training_flops)
+    reason = (
+        f"least training FLOPs for the same bytes among the {len(used)} of {len(candidates)} "
+        f"vocabularies that use at least {1 - MAX_UNUSED:.0%} of their learned pieces on held-out "
+        "text"
+    )
+    return best, reason
+
+
+def _measure(model: bytes, held_out: Sequence[Document], user_symbols: int) -> dict[str, Any]:
+    """Ratios of one model on held-out text, counted by the graph's op as everywhere."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "tokenizer.model")
+        with open(path, "wb") as out:
+            out.write(model)
+        op = load_tokenizer(path)
+    size = load_processor(model, path).get_piece_size()
+    graph = tf.function(
+        lambda text: tokenize(op, text), input_signature=[tf.TensorSpec([None], tf.string)]
+    )
+    counts = np.zeros(size, np.int64)
+    tokens: dict[str, int] = {}
+    words: dict[str, int] = {}
+    for start in range(0, len(held_out), _BATCH):
+        batch = held_out[start : start + _BATCH]
+        ids = graph(tf.constant([text for _, _, text in batch]))
+        counts += np.bincount(ids.flat_values.numpy(), minlength=size)
+        for (_, source, text), length in zip(batch, ids.row_lengths().numpy(), strict=True):
+            name = source.decode()
+            tokens[name] = tokens.get(name, 0) + int(length)
+            words[name] = words.get(name, 0) + len(text.split())
+    first_learned = RESERVED_PIECES + user_symbols
+    total = int(counts.sum())
+    return {
+        "bytes_per_token": sum(len(d[2]) for d in held_out) / total,
+        "tokens_per_word_by_source": {
+            name: tokens[name] / words[name] for name in sorted(tokens) if words[name]
+        },
+        "unused_fraction": float((counts[first_learned:] == 0).mean()),
+        "byte_token_fraction": float(counts[first_learned - 256 : first_learned].sum() / total),
+    }

@@ -1,0 +1,350 @@
+"""One attempt at a training: finds where the last one got to, saves as it goes, accounts for it."""
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from components import progress
+from components.errors import TokenmillError
+from components.ledger.meter import BudgetMeter
+from components.train import identity
+from components.train.checkpoints import Checkpoint, CheckpointDirectory
+from components.train.clock import PhaseClock
+from components.train.metrics_log import METRICS_NAME
+from components.train.options import RunOptions
+from components.train.plan import StepPlan
+from components.train.preemption import StopRequest
+from components.train.saving import CheckpointSchedule, CheckpointWriter
+from components.train.state import TrainingRecord
+from components.train.strategy import Workers
+from components.train.telemetry import TENSORBOARD_NAME, Telemetry
+
+CHECKPOINTS_NAME, DIAGNOSTIC_NAME = "checkpoints", "diagnostic"
+# Phases whose seconds are lost when their steps are.
+_LOSABLE_PHASES = ("compile", "input", "steps")
+
+
+class Session:
+    """Checkpoints, telemetry, budget and signals of one attempt.
+
+    Args:
+        workers: Who takes part; only the chief writes.
+        job: The training's settings, flat (components/train/identity.py).
+        options: How it is carried out.
+        training_directory: Holds a directory for each training; None saves and writes nothing.
+        unique_targets: Targets of the training split.
+        resume_from: A directory of checkpoints to start from if this training has none.
+        stop: Filled by signals.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        job: Mapping[str, Any],
+        options: RunOptions,
+        training_directory: str | None,
+        unique_targets: int,
+        resume_from: str | None = None,
+        stop: StopRequest | None = None,
+    ):
+        self.workers, self.options, self.job = workers, options, dict(job)
+        self.stop = stop if stop is not None else StopRequest()
+        self.clock = PhaseClock({})
+        self.directory: str | None = None
+        self.checkpoints: CheckpointDirectory | None = None
+        if training_directory is not None:
+            self.directory = os.path.join(training_directory, identity.directory_name(job))
+            self.checkpoints = CheckpointDirectory(os.path.join(self.directory, CHECKPOINTS_NAME))
+        writes = workers.is_chief and self.directory is not None
+        self.telemetry = Telemetry(self.directory if writes else None, options, unique_targets)
+        self._resume_from = resume_from
+        self._budget = BudgetMeter.from_json(options.budget) if options.budget else None
+        self._writer: CheckpointWriter | None = None
+        self._schedule: CheckpointSchedule | None = None
+        self._variables: Mapping[str, Any] = {}
+        self._saved_step: int | None = None
+
+    def restore(self, variables: Mapping[str, Any], plan: StepPlan) -> TrainingRecord:
+        """Brings the weights to where the last attempt got to; an empty record if there was none.
+
+        Args:
+            variables: Keras variables by unique name: all that a checkpoint holds.
+            plan: The run's steps.
+
+        Raises:
+            TokenmillError: The checkpoint does not fit the job.
+        """
+        self._variables = variables
+        if self.checkpoints is None:
+            return TrainingRecord(plan, seconds=self.clock.seconds)
+        with self.clock.phase("restart"):
+            record = self._restore(self.checkpoints, plan)
+        if self.workers.is_chief:
+            self._writer = CheckpointWriter(self.checkpoints, self.options.keep, self._on_written)
+            bytes_each = sum(
+                int(np.prod(v.shape)) * tf.as_dtype(v.dtype).size for v in variables.values()
+            )
+            self._schedule = CheckpointSchedule(self.options, bytes_each)
+        return record
+
+    def _restore(self, own: CheckpointDirectory, plan: StepPlan) -> TrainingRecord:
+        assert self.directory is not None
+        source, step = own, -1
+        if self.workers.is_chief:
+            if self.options.fresh and tf.io.gfile.exists(self.directory):
+                tf.io.gfile.rmtree(self.directory)
+            tf.io.gfile.makedirs(self.directory)
+            own.delete_unfinished()
+            step = self._newest(own)
+        step = self.workers.chiefs(step)  # the others look only when the chief has chosen
+        name = int(identity.directory_name(self.job)[:8], 16)
+        if self.workers.chiefs(name) != name:
+            raise TokenmillError(
+                "this worker was given another job or other rows than the chief.",
+                "Start all workers of a training with the same configuration.",
+            )
+        if step < 0 and self._resume_from:
+            source = CheckpointDirectory(self._resume_from)
+            step = self.workers.chiefs(self._newest(source) if self.workers.is_chief else -1)
+            if step < 0:
+                raise TokenmillError(
+                    f"train.resume_from = {self._resume_from}: no checkpoint there.",
+                    "Expected a directory that holds step-<number> directories.",
+                )
+        record = TrainingRecord(plan)
+        changed: dict[str, tuple[Any, Any]] = {}
+        if step >= 0:
+            checkpoint = source.read(step)
+            changed = identity.changes(checkpoint.state["job"], self.job)
+            identity.check_changes(changed, source.path(step))
+            record = TrainingRecord.from_json(plan, checkpoint.state["record"])
+            if record.step > plan.steps:
+                raise TokenmillError(
+                    f"{source.path(step)} has trained {record.step:,} steps, the run has "
+                    f"{plan.steps:,}.",
+                    "Raise train.epochs or train.max_steps.",
+                )
+            self._assign(checkpoint.variables, source.path(step))
+            self._saved_step = step if source is own else None
+        self._account(record, source, resumed=step >= 0, is_own=source is own, changed=changed)
+        return record
+
+    def _newest(self, source: CheckpointDirectory) -> int:
+        checkpoint, problems = source.newest()
+        for problem in problems:
+            instead = f"step {checkpoint.step:,}" if checkpoint else "the beginning"
+            _tell(f"corrupt checkpoint: {problem}; continuing from {instead} instead")
+        return checkpoint.step if checkpoint is not None else -1
+
+    def _assign(self, values: Mapping[str, np.ndarray], where: str) -> None:
+        shapes = {name: tuple(v.shape) for name, v in self._variables.items()}
+        if shapes != {name: v.shape for name, v in values.items()}:
+            odd = sorted(set(shapes.items()) ^ {(name, v.shape) for name, v in values.items()})
+            raise TokenmillError(
+                f"{where} holds other variables than this training has, such as {odd[0][0]} "
+                f"{odd[0][1]}.",
+                "It was written by another version or for another precision; run with --no-cache.",
+            )
+        for name, variable in self._variables.items():
+            variable.assign(values[name])
+
+    def _account(
+        self,
+        record: TrainingRecord,
+        source: CheckpointDirectory,
+        *,
+        resumed: bool,
+        is_own: bool,
+        changed: dict[str, tuple[Any, Any]],
+    ) -> None:
+        """Books what the last attempt did beyond its last checkpoint as lost."""
+        for phase, seconds in record.seconds.items():
+            self.clock.seconds[phase] = self.clock.seconds.get(phase, 0.0) + seconds
+        saved_seconds = sum(record.seconds.values())
+        record.seconds = self.clock.seconds
+        if self.telemetry.log is None:
+            return
+        reached, reached_seconds = self.telemetry.log.rewind(record.step)
+        if not resumed and not reached:
+            return
+        lost = {
+            "lost_steps": max(0, reached - record.step) if is_own else 0,
+            "lost_seconds": max(0.0, reached_seconds - saved_seconds) if is_own else 0.0,
+        }
+        self.clock.seconds["lost"] = self.clock.seconds.get("lost", 0.0) + lost["lost_seconds"]
+        told = {name: list(pair) for name, pair in changed.items()}
+        record.resumes.append({"from_step": record.step, **lost, "changed": told})
+        self.telemetry.event(
+            "resume", record.step, self.clock.total, source=source.directory, changed=told, **lost
+        )
+        self.telemetry.flush()
+        message = f"continuing after step {record.step:,} of {record.plan.steps:,}"
+        if lost["lost_steps"]:
+            message += f"; {lost['lost_steps']:,} steps are done again"
+        if changed:
+            message += f"; changed: {identity.describe(changed)}"
+        _tell(message)
+
+    def wants_details(self, step: int, steps: int) -> bool:
+        """Whether a step's distributions and attention maps are written; the same on all workers.
+
+        Args:
+            step: From 1.
+            steps: Steps in all.
+        """
+        every = self.options.detail_steps
+        return self.directory is not None and every is not None and step % every == 0
+
+    def save_if_due(self, record: TrainingRecord, *, forced: bool = False) -> None:
+        """Saves after a step, in the background, if it is time; the chief only.
+
+        Args:
+            record: Totals after the step; all steps that have been started are in it.
+            forced: Save whatever the schedule says.
+        """
+        if self._writer is None or self._schedule is None or self._saved_step == record.step:
+            return
+        if not forced:
+            # By the clock, a save that takes long puts off the next; by steps, it is waited for.
+            late = self._writer.busy and self._schedule.interval_seconds is not None
+            if late or not self._schedule.due(record.step):
+                return
+        with self.clock.phase("checkpoint"):
+            self._submit(self._writer, record)
+
+    def is_due(self, step: int) -> bool:
+        """Whether `save_if_due` would save after this step, on this worker."""
+        if self._writer is None or self._schedule is None:
+            return False
+        return self._schedule.due(step)
+
+    def save_now(self, record: TrainingRecord) -> str:
+        """Saves and waits until it is done; returns where, empty on workers that do not save."""
+        if self._writer is None or self.checkpoints is None:
+            return ""
+        with self.clock.phase("checkpoint"):
+            if self._saved_step != record.step or not self._writer.wait():
+                self._submit(self._writer, record)
+            return self.checkpoints.path(record.step) if self._writer.wait() else ""
+
+    def _submit(self, writer: CheckpointWriter, record: TrainingRecord) -> None:
+        self.telemetry.flush()  # the log must not lag behind what it is compared with
+        writer.submit(self._snapshot(record), self._protected(record.step))
+        self._saved_step = record.step
+        if self._schedule is not None:
+            self._schedule.saved()
+
+    def _snapshot(self, record: TrainingRecord) -> Checkpoint:
+        self.clock.book()
+        variables = {name: np.array(v.numpy()) for name, v in self._variables.items()}
+        return Checkpoint(record.step, variables, {"record": record.to_json(), "job": self.job})
+
+    def _protected(self, step: int) -> frozenset[int]:
+        """Steps that a rewind may need."""
+        if self.job.get("settings.on_spike") != "rewind":
+            return frozenset()
+        every = self.job["settings.rewind_steps"]
+        newest = step // every * every
+        return frozenset({newest, newest - every})
+
+    def rewind(self, record: TrainingRecord, step: int) -> TrainingRecord:
+        """Brings weights and totals back to a checkpoint; the seconds since are lost.
+
+        Args:
+            record: Where the training is.
+            step: The checkpoint's.
+
+        Returns:
+            The record at that step.
+        """
+        assert self.checkpoints is not None
+        with self.clock.phase("restart"):
+            if self._writer is not None:
+                self._writer.wait()
+            self.workers.barrier()  # the chief's last save is whole before the others read
+            checkpoint = self.checkpoints.read(step)
+            self._assign(checkpoint.variables, self.checkpoints.path(step))
+            self.workers.barrier()
+            if self.workers.is_chief:
+                for later in self.checkpoints.steps():
+                    if later > step:
+                        self.checkpoints.delete(later)
+        back = TrainingRecord.from_json(record.plan, checkpoint.state["record"])
+        seconds = self.clock.seconds
+        for phase in _LOSABLE_PHASES:
+            since = seconds.get(phase, 0.0) - back.seconds.get(phase, 0.0)
+            seconds[phase] = seconds.get(phase, 0.0) - since
+            seconds["lost"] = seconds.get("lost", 0.0) + since
+        back.seconds, back.resumes = seconds, record.resumes
+        self._saved_step = None
+        if self.telemetry.log is not None:
+            self.telemetry.log.rewind(step)
+        return back
+
+    def save_diagnostic(self, record: TrainingRecord) -> str:
+        """Saves beside the checkpoints, where no run continues from; returns where."""
+        if self.directory is None or not self.workers.is_chief:
+            return ""
+        directory = CheckpointDirectory(os.path.join(self.directory, DIAGNOSTIC_NAME))
+        directory.write(self._snapshot(record))
+        return directory.path(record.step)
+
+    def check_budget(self, record: TrainingRecord) -> None:
+        """Asks to stop if the run is over its budget; warns once if it will be."""
+        if self._budget is None or not self.workers.is_chief:
+            return
+        decision = self._budget.update(
+            seconds_so_far=self.clock.total,
+            tokens_so_far=record.trained_slots,
+            step=record.step,
+            steps=record.plan.steps,
+        )
+        if decision is not None:
+            self.telemetry.event(
+                "budget", record.step, self.clock.total, decision=decision,
+                message=self._budget.message,
+            )  # fmt: skip
+            _tell(self._budget.message)
+        if decision == "stop":
+            self.stop.reason = TokenmillError(
+                f"{self._budget.message} The state is saved.",
+                "Raise the budget and run again: training continues where it stopped.",
+            )
+
+    def _on_written(self, step: int, size: int, seconds: float) -> None:
+        if self._schedule is not None:
+            self._schedule.write_seconds = max(seconds, 1e-3)
+        logging.info("checkpoint of step %d: %d bytes in %.2f s", step, size, seconds)
+
+    def close(self) -> None:
+        """Waits for a save under way and closes the telemetry."""
+        if self._writer is not None:
+            self._writer.close()
+        self.telemetry.close()
+
+    def publish(self, run_directory: str) -> None:
+        """Copies scalars and TensorBoard's files to where the run's results are."""
+        if self.directory is None or not self.workers.is_chief:
+            return
+        _copy(os.path.join(self.directory, METRICS_NAME), run_directory)
+        _copy(os.path.join(self.directory, TENSORBOARD_NAME), run_directory)
+
+
+def _tell(message: str) -> None:
+    logging.warning(message)
+    progress.say(message)
+
+
+def _copy(source: str, directory: str) -> None:
+    """Copies a file or a tree into a directory, under its own name."""
+    target = os.path.join(directory, os.path.basename(source))
+    if tf.io.gfile.isdir(source):
+        for name in tf.io.gfile.listdir(source):
+            _copy(os.path.join(source, name.rstrip("/")), target)
+    elif tf.io.gfile.exists(source):
+        tf.io.gfile.makedirs(directory)
+        tf.io.gfile.copy(source, target, overwrite=True)

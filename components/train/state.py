@@ -1,0 +1,78 @@
+"""What a training has done so far: the part of a checkpoint that is not a weight."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+from components.train.plan import StepPlan
+
+
+class LossSums(NamedTuple):
+    """Sums over targets, never averages of averages.
+
+    Attributes:
+        nll: Negative log-likelihood in nats.
+        targets: Targets counted.
+    """
+
+    nll: float
+    targets: float
+
+    @property
+    def loss(self) -> float:
+        """Nats a target."""
+        return self.nll / max(self.targets, 1.0)
+
+
+@dataclass
+class TrainingRecord:
+    """Steps, tokens, losses and where the seconds went, over all attempts.
+
+    Attributes:
+        plan: Steps of the whole run.
+        step: Steps done; the next step reads the rows of `step + data_offset`.
+        data_offset: Steps' worth of rows that rewinds have skipped.
+        trained_targets: Loss-bearing tokens that the weights have learnt from.
+        trained_slots: Tokens computed for them, padding included.
+        steady_slots: Those of them outside of steps that compiled.
+        loss_curve: (step, mean loss in nats), some 200 points.
+        recent_losses: The last steps' losses, for the detection of spikes.
+        eval_before: Held-out loss before the first step.
+        eval_after: Held-out loss after the last step.
+        evaluations: (step, held-out loss) in between.
+        seconds: Wall seconds by phase.
+        rewinds: One entry for each rewind: what was seen, where to, which rows were skipped.
+        resumes: One entry for each attempt after the first.
+        overflows: Steps that the loss scale left out.
+    """
+
+    plan: StepPlan
+    step: int = 0
+    data_offset: int = 0
+    trained_targets: int = 0
+    trained_slots: int = 0
+    steady_slots: int = 0
+    loss_curve: list[tuple[int, float]] = field(default_factory=list)
+    recent_losses: list[float] = field(default_factory=list)
+    eval_before: LossSums | None = None
+    eval_after: LossSums | None = None
+    evaluations: list[tuple[int, float]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    rewinds: list[dict[str, Any]] = field(default_factory=list)
+    resumes: list[dict[str, Any]] = field(default_factory=list)
+    overflows: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the plan, for a checkpoint."""
+        values = asdict(self)
+        del values["plan"]
+        return values
+
+    @classmethod
+    def from_json(cls, plan: StepPlan, values: dict[str, Any]) -> "TrainingRecord":
+        """What `to_json` gave, as it was."""
+        values = dict(values)
+        for name in ("eval_before", "eval_after"):
+            values[name] = None if values[name] is None else LossSums(*values[name])
+        for name in ("loss_curve", "evaluations"):
+            values[name] = [(int(step), loss) for step, loss in values[name]]
+        return cls(plan, **values)

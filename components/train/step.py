@@ -1,0 +1,162 @@
+"""One step: the gradients of the global batch's mean loss, and the update if they are finite."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from components.pack.rows import Batch
+from components.train.models import dropout_seed, loss_sums
+from components.train.models.trunk import Trunk
+from components.train.optimizer import clip_mean_gradients, scale_loss
+
+
+class StepResult(NamedTuple):
+    """Scalars of one step over the global batch; tensors until they are read.
+
+    Attributes:
+        nll: Summed negative log-likelihood in nats, float32.
+        weight: Targets, float32.
+        norm: Global norm of the mean gradient before clipping, float32.
+        refused: Whether the update was left out because something was not finite, bool.
+        stop: Workers that ask to stop after this step, float32.
+        gradients: Mean gradients after clipping, one a variable; empty unless asked for.
+    """
+
+    nll: Any
+    weight: Any
+    norm: Any
+    refused: Any
+    stop: Any
+    gradients: Any
+
+
+def nll_and_weight(model: Trunk, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+    """Summed negative log-likelihood in nats and summed weight of a batch, float32 scalars."""
+    sums = loss_sums(model, batch)
+    return sums.nll, sums.weight
+
+
+def make_train_step(
+    strategy: tf.distribute.Strategy,
+    model: Trunk,
+    optimizer: keras.optimizers.Optimizer,
+    *,
+    clip_norm: float,
+    jit_compile: bool,
+    seed: int,
+    z_loss: float = 0.0,
+    accumulation_steps: int = 1,
+) -> Callable[..., StepResult]:
+    """A function (batch, stop, with_gradients) -> StepResult that trains one step.
+
+    A step whose loss or gradient is not finite changes nothing, nor does any step after it: the
+    loop reads results a step late. An overflow of float16 gradients is the loss-scaling
+    optimiser's to handle.
+
+    Args:
+        strategy: Where the replicas are.
+        model: Built under the strategy's scope.
+        optimizer: Built under the strategy's scope.
+        clip_norm: The mean gradient is scaled to at most this global norm.
+        jit_compile: Compile the forward and backward pass with XLA.
+        seed: Of dropout, together with the optimiser's step, the replica and the micro-batch.
+        z_loss: Weight of the squared log-partition in the loss.
+        accumulation_steps: Micro-batches, one after the other, whose gradients are summed.
+    """
+    replicas = strategy.num_replicas_in_sync
+    variables = model.trainable_variables
+    scales_loss = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    with strategy.scope():
+        halted = tf.Variable(
+            False, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+        )
+
+    # XLA compiles what has no collectives in it; the sums over replicas stay outside.
+    @tf.function(jit_compile=jit_compile)
+    def gradients_of_sum(batch: Batch, dropout):
+        with tf.GradientTape() as tape:
+            sums = loss_sums(model, batch, dropout, z_loss)
+            scaled = scale_loss(optimizer, sums.objective)
+        gradients = tape.gradient(scaled, variables)
+        return sums.nll, sums.weight, [tf.convert_to_tensor(g) for g in gradients]
+
+    def dropout_of(part):
+        context = tf.distribute.get_replica_context()
+        number = context.replica_id_in_sync_group * accumulation_steps + part
+        return dropout_seed(seed, optimizer.iterations, number)
+
+    def accumulate(batch: Batch):
+        if accumulation_steps == 1:
+            return gradients_of_sum(batch, dropout_of(0))
+        rows = batch.inputs.shape[0] // accumulation_steps
+
+        def add_micro_batch(i, sums):
+            part = Batch(*(x[i * rows : (i + 1) * rows] for x in batch))
+            part = Batch(*(tf.ensure_shape(x, [rows, *x.shape[1:]]) for x in part))
+            more = tf.nest.flatten(gradients_of_sum(part, dropout_of(i)))
+            return i + 1, [a + b for a, b in zip(sums, more, strict=True)]
+
+        zeros = [tf.zeros([]), tf.zeros([])]
+        zeros += [tf.zeros(v.shape, v.dtype) for v in variables]
+        # One at a time: what accumulation saves is the activations of the others.
+        _, (nll, weight, *gradients) = tf.while_loop(
+            lambda i, _: i < accumulation_steps,
+            add_micro_batch,
+            (tf.constant(0), zeros),
+            parallel_iterations=1,
+        )
+        return nll, weight, gradients
+
+    def compute(batch: Batch, stop):
+        nll, weight, gradients = accumulate(batch)
+        stop = tf.identity(stop)  # on this replica's device, from where it can be summed
+        if replicas > 1:
+            context = tf.distribute.get_replica_context()
+            nll, weight, stop, gradients = context.all_reduce(
+                tf.distribute.ReduceOp.SUM, [nll, weight, stop, gradients]
+            )
+        # The mean over all targets of the global batch, wherever they lie.
+        gradients, norm = clip_mean_gradients(optimizer, gradients, weight, clip_norm)
+        return nll, weight, stop, norm, gradients
+
+    def apply(gradients) -> None:
+        # Keras adds up gradients over the replicas, but these are the same on each.
+        optimizer.apply_gradients(zip([g / replicas for g in gradients], variables, strict=True))
+
+    @tf.function
+    def step(batch: Batch, stop, with_gradients: bool):
+        *results, gradients = strategy.run(compute, args=(batch, stop))
+        nll, weight, stop, norm = (strategy.experimental_local_results(r)[0] for r in results)
+        finite = tf.math.is_finite(nll)
+        if not scales_loss:
+            finite &= tf.math.is_finite(norm)
+        refused = tf.logical_or(halted, tf.logical_not(finite))
+        halted.assign(refused)
+
+        def update():
+            strategy.run(apply, args=(gradients,))
+            return tf.constant(True)
+
+        tf.cond(refused, lambda: tf.constant(False), update)
+        shown = ()
+        if with_gradients:
+            shown = tuple(strategy.experimental_local_results(g)[0] for g in gradients)
+        return StepResult(nll, weight, norm, refused, stop, shown)
+
+    return step
+
+
+def make_eval_step(
+    strategy: tf.distribute.Strategy, model: Trunk, jit_compile: bool
+) -> Callable[[Any], tuple[tf.Tensor, tf.Tensor]]:
+    """A function of a batch: summed nll in nats and targets of the global batch."""
+    compiled = tf.function(lambda batch: nll_and_weight(model, batch), jit_compile=jit_compile)
+
+    @tf.function
+    def step(batch: Batch):
+        sums = strategy.run(compiled, args=(batch,))
+        return tuple(strategy.reduce(tf.distribute.ReduceOp.SUM, s, axis=None) for s in sums)
+
+    return step

@@ -1,0 +1,52 @@
+"""Smaller weights in a SavedModel: half precision, or 8-bit integers with a scale a channel.
+
+The weights are stored small and widened when a signature runs, so the arithmetic stays float32:
+this saves disk, transfer and memory at rest, not time. The loss of quality is measured, not
+assumed: the Evaluator scores the SavedModel that is pushed, with the weights it is pushed with.
+"""
+
+from typing import Any, Literal, get_args
+
+import tensorflow as tf
+
+Weights = Literal["float32", "float16", "bfloat16", "int8"]
+WEIGHTS = get_args(Weights)
+
+
+class StoredWeights(tf.Module):
+    """The variables of a layer, stored as `kind`.
+
+    int8 is symmetric, q = round(w / s) with s = max|w| / 127: one s for each output channel (last
+    axis) of a matrix, for each row of an embedding. Vectors stay float32.
+
+    Args:
+        layer: A built Keras layer; its own variables are read, and not saved.
+        kind: float16, bfloat16 or int8.
+    """
+
+    def __init__(self, layer: Any, kind: Weights):
+        super().__init__()
+        # A function, not a list: what a module holds in a list is saved with it.
+        self._variables_of_layer = lambda: layer.variables
+        self.stored, self.scales = [], []
+        for variable in layer.variables:
+            value = tf.cast(tf.convert_to_tensor(variable), tf.float32)
+            # A vector is a bias or a norm: little to save, much to lose.
+            dtype = tf.float32 if value.shape.rank < 2 else tf.as_dtype(kind)
+            if dtype == tf.int8:
+                axis = 1 if "embeddings" in variable.path else 0
+                peak = tf.reduce_max(tf.abs(value), axis=axis, keepdims=True)
+                scale = tf.where(peak > 0, peak / 127.0, 1.0)
+                value = tf.round(value / scale)
+            else:
+                scale = tf.ones([])
+            self.stored.append(tf.Variable(tf.cast(value, dtype), trainable=False))
+            self.scales.append(tf.Variable(scale, trainable=False))
+
+    def mapping(self) -> list[tuple[Any, tf.Tensor]]:
+        """(Keras variable, float32 tensor) pairs, for `keras.StatelessScope`."""
+        widened = [
+            tf.cast(value, tf.float32) * scale
+            for value, scale in zip(self.stored, self.scales, strict=True)
+        ]
+        return list(zip(self._variables_of_layer(), widened, strict=True))

@@ -1,0 +1,220 @@
+"""From a pushed model back to what it was made of, and what no run needs any more.
+
+Reads ML Metadata only; imports no TFX and no TensorFlow.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ml_metadata as mlmd
+from ml_metadata.proto import metadata_store_pb2
+
+from components.errors import TokenmillError
+from pipeline.metadata import CONFIG_PROPERTY, open_store, step_record
+
+METADATA_NAME = "metadata.sqlite"
+
+_Artifact = metadata_store_pb2.Artifact
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What a pushed model was made of.
+
+    Attributes:
+        model: The pushed directory.
+        run_id: The run that trained and pushed it.
+        inputs: The files that were read: name, path, size_bytes, modified (seconds since 1970).
+        artifacts: Directory by step and output key.
+        ledger: ledger.json: tokens and the estimate.
+        cost_report: cost_report.json: the bill and the quality.
+        config_toml: The whole configuration.
+    """
+
+    model: str
+    run_id: str
+    inputs: list[dict[str, Any]]
+    artifacts: dict[str, str]
+    ledger: dict[str, Any]
+    cost_report: dict[str, Any]
+    config_toml: str
+
+
+def find_store(run_directory: str) -> mlmd.MetadataStore:
+    """The metadata store of a run directory.
+
+    Raises:
+        TokenmillError: There is none.
+    """
+    path = os.path.join(run_directory, METADATA_NAME)
+    if not os.path.exists(path):
+        raise TokenmillError(
+            f"{path} does not exist: {run_directory} holds no runs.",
+            "Give the run's output directory (run.output_dir, such as runs/demo).",
+        )
+    return open_store(os.path.abspath(path))
+
+
+def trace_model(model: str, run_directory: str | None = None) -> Lineage:
+    """Finds the run that pushed a model, and reads what it recorded.
+
+    Args:
+        model: A pushed version, or the directory of versions: then the newest.
+        run_directory: The run's output directory; by default the one that the model lies in.
+
+    Raises:
+        TokenmillError: No run there pushed this model.
+    """
+    model = os.path.abspath(model)
+    versions = [name for name in _names(model) if name.isdigit()]
+    if versions:
+        model = os.path.join(model, max(versions, key=int))
+    if run_directory is None:
+        run_directory = os.path.dirname(os.path.dirname(model))
+    store = find_store(run_directory)
+    for artifact in store.get_artifacts_by_type("PushedModel"):
+        pushed = artifact.custom_properties["pushed_destination"].string_value
+        if pushed == model:
+            return _describe(store, model, *_run_of(store, artifact.id))
+    raise TokenmillError(
+        f"no run recorded in {run_directory} pushed {model}.",
+        "Name the run's output directory with --run.",
+    )
+
+
+def _names(directory: str) -> list[str]:
+    return os.listdir(directory) if os.path.isdir(directory) else []
+
+
+def _run_of(store: mlmd.MetadataStore, artifact_id: int) -> tuple[str, str, str]:
+    """(pipeline, run id, configuration) of the run whose step made an artifact, not reused it."""
+    executions = [
+        event.execution_id
+        for event in store.get_events_by_artifact_ids([artifact_id])
+        if event.type == metadata_store_pb2.Event.OUTPUT
+    ]
+    first = min(executions)
+    contexts = {c.type: c for c in store.get_contexts_by_execution(first)}
+    run = contexts["pipeline_run"]
+    config = run.custom_properties[CONFIG_PROPERTY].string_value
+    return contexts["pipeline"].name, run.name, config
+
+
+def _describe(
+    store: mlmd.MetadataStore, model: str, pipeline: str, run_id: str, config_toml: str
+) -> Lineage:
+    artifacts: dict[str, str] = {}
+    run = store.get_context_by_type_and_name("pipeline_run", run_id)
+    nodes = {
+        context.name.removeprefix(f"{pipeline}.")
+        for execution in store.get_executions_by_context(run.id)
+        for context in store.get_contexts_by_execution(execution.id)
+        if context.type == "node"
+    }
+    for node in sorted(nodes):
+        record = step_record(store, pipeline, run_id, node)
+        for key, made in record.outputs.items() if record else ():
+            if made:
+                artifacts[f"{node}.{key}"] = made[0].uri
+    return Lineage(
+        model=model,
+        run_id=run_id,
+        inputs=list(_inputs(store, run.id)),
+        artifacts=artifacts,
+        ledger=_json(artifacts["TokenLedger.ledger"], "ledger.json"),
+        cost_report=_json(artifacts["CostReport.settlement"], "cost_report.json"),
+        config_toml=config_toml,
+    )
+
+
+def _json(directory: str, name: str) -> dict[str, Any]:
+    path = os.path.join(directory, name)
+    try:
+        with open(path, encoding="utf-8") as source:
+            return json.load(source)
+    except FileNotFoundError:
+        raise TokenmillError(f"{path} is gone; the run's artifacts were removed.") from None
+
+
+def _inputs(store: mlmd.MetadataStore, run_context_id: int) -> Iterator[dict[str, Any]]:
+    for execution in store.get_executions_by_context(run_context_id):
+        base = execution.custom_properties["input_base"].string_value
+        for name in _names(base):
+            with open(os.path.join(base, name), encoding="utf-8") as lines:
+                yield from map(json.loads, lines)
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """Artifacts that no kept run refers to.
+
+    Attributes:
+        artifact_ids: In ML Metadata.
+        directories: Where they lie.
+        size_bytes: Of all of them.
+    """
+
+    artifact_ids: list[int]
+    directories: list[str]
+    size_bytes: int
+
+
+def find_garbage(store: mlmd.MetadataStore, run_directory: str, keep: int) -> Garbage:
+    """What the newest runs do not use; models that are being served, and theirs, are used.
+
+    Args:
+        store: The metadata store.
+        run_directory: Only what lies under its `artifacts` is looked at.
+        keep: How many of the newest runs keep all their artifacts.
+    """
+    runs = sorted(store.get_contexts_by_type("pipeline_run"), key=lambda c: c.id)
+    kept = {run.id for run in runs[-keep:]} if keep else set()
+    for pushed in store.get_artifacts_by_type("PushedModel"):
+        destination = pushed.custom_properties["pushed_destination"].string_value
+        if destination and os.path.isdir(destination):
+            _, run_id, _ = _run_of(store, pushed.id)
+            kept.add(store.get_context_by_type_and_name("pipeline_run", run_id).id)
+    executions = [e.id for run in kept for e in store.get_executions_by_context(run)]
+    used = {event.artifact_id for event in store.get_events_by_execution_ids(executions)}
+    root = os.path.join(os.path.abspath(run_directory), "artifacts")
+    artifacts = store.get_artifacts()
+    # A directory may stand in ML Metadata twice: it is used if either is.
+    needed = {artifact.uri for artifact in artifacts if artifact.id in used}
+    unused = [
+        artifact
+        for artifact in artifacts
+        if artifact.uri.startswith(root + os.sep)
+        and artifact.uri not in needed
+        and os.path.isdir(artifact.uri)
+    ]
+    directories = sorted({artifact.uri for artifact in unused})
+    return Garbage(
+        [artifact.id for artifact in unused], directories, sum(map(_size_bytes, directories))
+    )
+
+
+def _size_bytes(directory: str) -> int:
+    return sum(
+        os.path.getsize(os.path.join(parent, name))
+        for parent, _, names in os.walk(directory)
+        for name in names
+    )
+
+
+def collect_garbage(store: mlmd.MetadataStore, garbage: Garbage) -> None:
+    """Removes the directories; ML Metadata keeps the records, marked as deleted.
+
+    A step whose outputs are gone runs anew when it is needed: TFX's cache looks for the files.
+    """
+    for directory in garbage.directories:
+        # Renamed first: an artifact is there whole or not at all, also if this is interrupted.
+        os.rename(directory, f"{directory}.removing")
+        shutil.rmtree(f"{directory}.removing")
+    artifacts = store.get_artifacts_by_id(garbage.artifact_ids)
+    for artifact in artifacts:
+        artifact.state = _Artifact.DELETED
+    store.put_artifacts(artifacts)

@@ -1,0 +1,319 @@
+"""Each step's share of the configuration, as the step takes it; checked before the run starts."""
+
+import os
+
+from components.curate.benchmarks import read_benchmarks
+from components.curate.near_duplicates import NearDuplicateSettings
+from components.curate.rules import thresholds_of
+from components.curate.settings import CurateSettings
+from components.errors import TokenmillError
+from components.ingest.readers import ReadSettings
+from components.ledger.estimate import peak_of
+from components.ledger.meter import BudgetMeter
+from components.ledger.money import SECONDS_PER_HOUR
+from components.ledger.settings import (
+    CPU_CHIP,
+    DEFAULT_MFU,
+    USER_PRICE,
+    Budget,
+    Hosting,
+    LedgerSettings,
+    Price,
+)
+from components.pack.transforms import PackSettings
+from components.tokenize.existing import check_existing_model, read_model
+from components.tokenize.sampling import SamplingSettings
+from components.tokenize.training import TokenizerSettings, check_user_symbols
+from components.train.options import RunOptions
+from components.train.run import TrainingJob
+from components.validate.component import GateSettings
+from components.validate.history import resolve_previous
+from data.catalogue import find_chip
+from pipeline.config import Config
+
+
+def read_settings(config: Config) -> ReadSettings:
+    """The ingest step's share of the configuration."""
+    corpus = config.corpus
+    return ReadSettings(
+        corpus.text_field,
+        corpus.id_field,
+        corpus.source_field,
+        corpus.max_document_bytes,
+        corpus.eval_fraction,
+        format=corpus.format,
+        text_unit=corpus.text_unit,
+        csv_delimiter=corpus.csv_delimiter,
+        repair_encoding=corpus.repair_encoding,
+    )
+
+
+def gate_settings(config: Config, manifest_directory: str) -> GateSettings:
+    """The anomaly gate's share; the earlier statistics are looked up here, before the run.
+
+    Raises:
+        TokenmillError: validate.previous_statistics names no statistics.
+    """
+    validation, run_directory = config.validation, absolute(config.output_dir)
+    return GateSettings(
+        run_directory,
+        absolute(validation.schema_path) if validation.schema_path else "",
+        resolve_previous(validation.previous_statistics, run_directory, manifest_directory),
+    )
+
+
+def curate_settings(config: Config) -> CurateSettings:
+    """The curate step's share, with the benchmark files read.
+
+    Raises:
+        TokenmillError: A benchmark file cannot be read.
+    """
+    curate = config.curate
+    near = NearDuplicateSettings(
+        min_jaccard=curate.near_duplicate_min_jaccard,
+        ngram_words=curate.near_duplicate_ngram_words,
+        bands=curate.near_duplicate_bands,
+        rows=curate.near_duplicate_rows,
+    )
+    return CurateSettings(
+        thresholds=thresholds_of(curate.rules, curate.model_dump()),
+        languages=curate.languages,
+        min_language_score=curate.min_language_score,
+        mask=curate.mask,
+        exact_duplicates=curate.exact_duplicates,
+        near_duplicates=near if curate.near_duplicates == "drop" else None,
+        decontaminate=curate.decontaminate,
+        decontaminate_ngram_words=curate.decontaminate_ngram_words,
+        benchmarks=read_benchmarks(curate.benchmark_files, read_settings(config)),
+        partitions=config.corpus.shards,
+        boilerplate_documents=(
+            None if curate.max_line_documents == "off" else curate.max_line_documents
+        ),
+    )
+
+
+def tokenizer_settings(config: Config) -> TokenizerSettings:
+    """The vocabulary's share; an existing model is looked at here, before the run.
+
+    Raises:
+        TokenmillError: tokenizer.path names no model that fits, or a user symbol cannot be one.
+    """
+    section = config.tokenizer
+    check_user_symbols(section.user_symbols)
+    path, digest = section.path, ""
+    if path is not None:
+        path = path if "://" in path else os.path.abspath(path)
+        model, digest = read_model(path)
+        check_existing_model(model, path, section.model_type, section.vocab_size, config.train.task)
+    return TokenizerSettings(
+        section.model_type,
+        section.vocab_size,
+        section.sample_bytes,
+        section.source_weights,
+        section.user_symbols,
+        path,
+        digest,
+    )
+
+
+def sampling_settings(config: Config) -> SamplingSettings | None:
+    """Transform's share: how training documents are split, None for the best way."""
+    section = config.tokenizer
+    alpha = section.sampling_alpha if section.model_type == "unigram" else section.bpe_dropout
+    if alpha is None or (section.model_type == "bpe" and not alpha):
+        return None
+    return SamplingSettings(alpha, config.run.seed)
+
+
+def pack_settings(config: Config) -> PackSettings:
+    """The pack step's share."""
+    return PackSettings(
+        sequence_length=config.model.sequence_length,
+        vocab_size=config.tokenizer.vocab_size,
+        task=config.train.task,
+        **config.pack.model_dump(),
+    )
+
+
+def training_job(config: Config) -> TrainingJob:
+    """The train step's share."""
+    train = config.train
+    return TrainingJob(
+        shape=config.shape().__dict__,
+        settings={
+            "learning_rate": train.learning_rate,
+            "warmup_fraction": train.warmup_fraction,
+            "weight_decay": train.weight_decay,
+            "clip_norm": train.clip_norm,
+            "schedule": train.schedule,
+            "decay_fraction": train.decay_fraction,
+            "final_learning_rate_fraction": train.final_learning_rate_fraction,
+            "beta_2": train.beta_2,
+            "z_loss": train.z_loss,
+            "jit_compile": train.jit_compile,
+            "seed": config.run.seed,
+            "accumulation_steps": train.accumulation_steps,
+            "on_spike": train.on_spike,
+            "spike_deviations": train.spike_deviations,
+            "rewind_steps": train.rewind_steps,
+        },
+        strategy=train.strategy,
+        precision=train.precision,
+        global_batch_size=train.global_batch_size,
+        epochs=train.epochs,
+        max_steps=train.max_steps,
+        weights=config.push.weights,
+        dropout=train.dropout,
+        rematerialize=train.rematerialize,
+        base_model=config.model.base_model,
+        resume_from=os.path.abspath(train.resume_from) if train.resume_from else None,
+    )
+
+
+def training_directory(config: Config) -> str:
+    """Where checkpoints are, from run to run."""
+    return absolute(os.path.join(config.output_dir, "training"))
+
+
+def run_options(config: Config, fresh: bool) -> RunOptions:
+    """How the train step is carried out: what may change without training anew.
+
+    Args:
+        config: The resolved configuration.
+        fresh: Start over, whatever checkpoints there are.
+    """
+    train, budget, ledger = config.train, config.budget, ledger_settings(config)
+    peak, price = ledger.peak_flops_per_second_per_chip, ledger.price.usd_per_chip_hour
+    meter = BudgetMeter(
+        price_usd_per_chip_hour=price,
+        chips=ledger.chips,
+        max_usd=budget.max_usd,
+        max_hours=budget.max_hours,
+        on_overrun=budget.on_overrun,
+    )
+    return RunOptions(
+        checkpoint_steps=train.checkpoint_steps,
+        checkpoint_seconds=train.checkpoint_seconds,
+        mtbf_hours=train.mtbf_hours,
+        keep_checkpoints=train.keep_checkpoints,
+        keep_checkpoint_every_steps=train.keep_checkpoint_every_steps,
+        keep_best_checkpoint=train.keep_best_checkpoint,
+        evaluate_steps=train.evaluate_steps,
+        log_steps=train.log_steps,
+        detail_steps=train.detail_steps,
+        profile_steps=train.profile_steps,
+        fresh=fresh,
+        peak_flops_per_second=None if peak is None else peak * ledger.chips,
+        measure_peak=peak is None,
+        usd_per_second=price * ledger.chips / SECONDS_PER_HOUR,
+        budget=meter.to_json(),
+    )
+
+
+def ledger_settings(config: Config) -> LedgerSettings:
+    """The ledger's share, with the catalogue's facts of the chip.
+
+    Raises:
+        TokenmillError: The chip is unknown, or has no price or number and none was given.
+    """
+    cost, train = config.cost, config.train
+    try:
+        chip = find_chip(cost.chip)
+    except ValueError as error:
+        raise TokenmillError(f"cost.chip: {error}") from None
+    chips = cost.chips
+    is_this_cpu = chip.slug == CPU_CHIP
+    if chips == "auto":
+        if not is_this_cpu:
+            raise TokenmillError(
+                f'cost.chips = "auto" counts this machine\'s cores; {chip.slug} needs a number.',
+                "Set cost.chips.",
+            )
+        chips = len(os.sched_getaffinity(0))
+    peak = cost.peak_flops_per_second_per_chip
+    if peak is None and not is_this_cpu:
+        peak = peak_of(chip, train.precision)
+    if peak is None and not is_this_cpu:
+        raise TokenmillError(
+            f"the catalogue has no peak for {chip.slug}.",
+            "Set cost.peak_flops_per_second_per_chip.",
+        )
+    mfu: float | None = cost.mfu if isinstance(cost.mfu, float) else None
+    if cost.mfu == "auto" and not is_this_cpu:
+        mfu = DEFAULT_MFU
+    price = _price(config)
+    vcpu_price = price.usd_per_chip_hour
+    if not is_this_cpu:
+        vcpu_price = find_chip(CPU_CHIP).price_usd_per_chip_hour or 0.0
+    budget = config.budget
+    return LedgerSettings(
+        shape=config.shape().__dict__,
+        strategy=train.strategy,
+        precision=train.precision,
+        global_batch_size=train.global_batch_size,
+        epochs=train.epochs,
+        max_steps=train.max_steps,
+        chip=chip.slug,
+        chips=chips,
+        peak_flops_per_second_per_chip=peak,
+        memory_bytes_per_chip=chip.memory_bytes,
+        mfu=mfu,
+        goodput=cost.goodput,
+        price=price,
+        vcpu_price_usd_per_hour=vcpu_price,
+        hidden_cost_multiplier_low=cost.hidden_cost_multiplier_low,
+        hidden_cost_multiplier_high=cost.hidden_cost_multiplier_high,
+        goal=cost.goal,
+        budget=Budget(
+            max_usd=budget.max_usd,
+            max_hours=budget.max_hours,
+            min_effective_tokens=budget.min_effective_tokens,
+            max_epochs=budget.max_epochs,
+        ),
+        hosting=Hosting(
+            storage_usd_per_gb_month=cost.storage_usd_per_gb_month,
+            storage_months=cost.storage_months,
+            network_usd_per_gb=cost.network_usd_per_gb,
+            chip_mtbf_hours=cost.chip_mtbf_hours,
+            checkpoint_bytes_per_second=cost.checkpoint_bytes_per_second,
+            restart_seconds=cost.restart_seconds,
+        ),
+    )
+
+
+def _price(config: Config) -> Price:
+    """The user's price, or the catalogue's.
+
+    Raises:
+        TokenmillError: Neither is there.
+    """
+    cost = config.cost
+    if cost.price_usd_per_chip_hour is not None:
+        return Price(
+            usd_per_chip_hour=cost.price_usd_per_chip_hour,
+            provider="the configuration",
+            date=cost.price_date,
+            source=USER_PRICE,
+        )
+    chip = find_chip(cost.chip)
+    if not chip.prices:
+        raise TokenmillError(
+            f"the catalogue has no price for {chip.slug}.", "Set cost.price_usd_per_chip_hour."
+        )
+    listed = chip.prices[0]
+    return Price(
+        usd_per_chip_hour=listed.usd_per_chip_hour,
+        provider=chip.price_provider,
+        date=listed.date,
+        source=listed.source,
+    )
+
+
+def absolute(path: str) -> str:
+    """The path from the root; a URI is one already."""
+    return path if "://" in path else os.path.abspath(path)
+
+
+def push_directory(config: Config) -> str:
+    """Where versions are pushed to."""
+    return config.push.directory or os.path.join(config.output_dir, "serving_model")

@@ -1,0 +1,286 @@
+"""A client for TensorFlow Serving's APIs; the same for its binary and for `tokenmill serve`.
+
+Retries what may succeed later (UNAVAILABLE, RESOURCE_EXHAUSTED and connections that broke), with
+exponential back-off and full jitter (Brooker 2015, "Exponential Backoff and Jitter"), within the
+deadline of the call. Every signature is a pure function, so that a repeated request does no harm.
+"""
+
+import random
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from components.errors import TokenmillError
+from serving.rollout import Rollout
+
+_RETRIED_GRPC = {"UNAVAILABLE", "RESOURCE_EXHAUSTED"}
+_USER_HEADER = "x-user-key"
+_TIMEOUT_HEADER = "x-timeout-seconds"
+
+
+class ServingError(TokenmillError):
+    """The server's answer was an error, or there was none.
+
+    Attributes:
+        code: gRPC's name of it, such as INVALID_ARGUMENT.
+    """
+
+    def __init__(self, code: str, message: str):
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often and how long a call is repeated.
+
+    Attributes:
+        attempts: The most tries, the first included.
+        first_wait_seconds: Upper bound of the first wait; it doubles from try to try.
+        longest_wait_seconds: Upper bound of any wait.
+    """
+
+    attempts: int = 5
+    first_wait_seconds: float = 0.1
+    longest_wait_seconds: float = 5.0
+
+    def wait_seconds(self, attempt: int, rng: random.Random) -> float:
+        """A random wait after the given try (from 1)."""
+        bound = min(self.longest_wait_seconds, self.first_wait_seconds * 2 ** (attempt - 1))
+        return rng.uniform(0, bound)
+
+
+@dataclass
+class Client:
+    """Calls a model's signatures.
+
+    Args:
+        address: "http://host:port" for REST, "host:port" for gRPC.
+        model: The model's name.
+        timeout_seconds: For a call with all its retries.
+        retry: How calls are repeated.
+        label: "stable", "canary" or None.
+        version: A version's number or None.
+        rollout: Assigns a user to a label here, as TensorFlow Serving does not.
+    """
+
+    address: str
+    model: str = "default"
+    timeout_seconds: float = 30.0
+    retry: Retry = field(default_factory=Retry)
+    label: str | None = None
+    version: int | None = None
+    rollout: Rollout | None = None
+
+    def __post_init__(self) -> None:
+        self._random = random.Random()
+        self._transport: Any
+        if self.address.startswith(("http://", "https://")):
+            self._transport = _Rest(self.address.rstrip("/"))
+        else:
+            self._transport = _Grpc(self.address)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._transport.close()
+
+    def generate(self, texts: list[str], user: str | None = None, **options: Any) -> list[dict]:
+        """Continues texts.
+
+        Args:
+            texts: The prompts.
+            user: A key that assigns the user to an arm of a rollout.
+            **options: max_new_tokens, temperature, top_k, top_p, seed, truncate_prompt: a value
+                for all or a list with one for each; what is left out has the model's default.
+
+        Returns:
+            For each text: text, prompt_tokens, completion_tokens, truncated_tokens, finish_reason.
+        """
+        return self.predict("generate", {"text": texts, **options}, user)
+
+    def score(self, texts: list[str], user: str | None = None) -> list[dict]:
+        """Log-likelihood and bits per byte of texts."""
+        return self.predict("score", {"text": texts}, user)
+
+    def embed(self, texts: list[str], user: str | None = None) -> list[dict]:
+        """A vector for each text."""
+        return self.predict("embed", {"text": texts}, user)
+
+    def predict(
+        self, signature: str, inputs: dict[str, Any], user: str | None = None
+    ) -> list[dict]:
+        """Calls any signature by columns.
+
+        Args:
+            signature: Its name.
+            inputs: Lists with a value for each row, or single values that hold for all rows.
+            user: A key that assigns the user to an arm of a rollout.
+
+        Returns:
+            For each row, the outputs by name.
+
+        Raises:
+            ServingError: The last try failed, or the deadline passed.
+        """
+        label = self.label
+        if label is None and self.version is None and self.rollout is not None:
+            label = self.rollout.assign(user)
+        columns = {k: v if isinstance(v, list) else [v] for k, v in inputs.items()}
+        target = (self.model, self.version, label)
+        deadline = time.monotonic() + self.timeout_seconds
+        for attempt in range(1, self.retry.attempts + 1):
+            left = deadline - time.monotonic()
+            try:
+                outputs = self._transport.predict(
+                    target, signature, columns, user, max(left, 0.001)
+                )
+                return [
+                    dict(zip(outputs, row, strict=True))
+                    for row in zip(*outputs.values(), strict=True)
+                ]
+            except ServingError as error:
+                wait = self.retry.wait_seconds(attempt, self._random)
+                last = attempt == self.retry.attempts or time.monotonic() + wait >= deadline
+                if last or error.code not in _RETRIED_GRPC:
+                    raise
+                time.sleep(wait)
+        raise AssertionError("a try returns or raises")
+
+    def status(self) -> list[dict[str, Any]]:
+        """The versions: version, state, error.
+
+        Raises:
+            ServingError: The server does not answer, or does not know the model.
+        """
+        return self._transport.status(self.model, self.timeout_seconds)
+
+
+_CODES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 405: "UNIMPLEMENTED", 413: "TOO_LARGE",
+          429: "RESOURCE_EXHAUSTED", 502: "UNAVAILABLE", 503: "UNAVAILABLE",
+          504: "DEADLINE_EXCEEDED"}  # fmt: skip
+
+
+class _Rest:
+    def __init__(self, base: str):
+        import httpx
+
+        self._errors = httpx
+        self._client = httpx.Client(base_url=base, trust_env=False)
+
+    def predict(self, target, signature, columns, user, timeout):
+        model, version, label = target
+        where = f"/versions/{version}" if version is not None else f"/labels/{label}"
+        path = f"/v1/models/{model}{where if version is not None or label else ''}:predict"
+        headers = {_TIMEOUT_HEADER: f"{timeout:.3f}"}
+        if user is not None:
+            headers[_USER_HEADER] = user
+        body = {"signature_name": signature, "inputs": columns}
+        answer = self._send("POST", path, timeout, json=body, headers=headers)["outputs"]
+        return answer if isinstance(answer, dict) else {"output": answer}
+
+    def status(self, model, timeout):
+        answer = self._send("GET", f"/v1/models/{model}", timeout)
+        return [
+            {
+                "version": int(v["version"]),
+                "state": v["state"],
+                "error": v["status"].get("error_message", ""),
+            }
+            for v in answer["model_version_status"]
+        ]
+
+    def _send(self, method, path, timeout, **options):
+        try:
+            response = self._client.request(method, path, timeout=timeout, **options)
+        except self._errors.TimeoutException:
+            raise ServingError("DEADLINE_EXCEEDED", f"no answer in {timeout:.3g} s") from None
+        except self._errors.TransportError as error:
+            raise ServingError("UNAVAILABLE", str(error) or type(error).__name__) from None
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = {"error": response.text[:200]}
+        if response.status_code != 200:
+            code = _CODES.get(response.status_code, "INTERNAL")
+            raise ServingError(code, str(answer.get("error", "")))
+        return answer
+
+    def close(self):
+        self._client.close()
+
+
+class _Grpc:
+    def __init__(self, address: str):
+        import grpc
+        from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+        self._errors = grpc
+        self._channel = grpc.insecure_channel(address)
+        self._predictions = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+        self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
+
+    def predict(self, target, signature, columns, user, timeout):
+        import tensorflow as tf
+        from tensorflow_serving.apis import predict_pb2
+
+        request = predict_pb2.PredictRequest()
+        model, version, label = target
+        request.model_spec.name, request.model_spec.signature_name = model, signature
+        if version is not None:
+            request.model_spec.version.value = version
+        elif label:
+            request.model_spec.version_label = label
+        for name, values in columns.items():
+            request.inputs[name].CopyFrom(_to_proto(tf, values))
+        metadata = [] if user is None else [(_USER_HEADER, user)]
+        response = self._call(self._predictions.Predict, request, timeout, metadata)
+        return {name: _to_list(tf.make_ndarray(x)) for name, x in sorted(response.outputs.items())}
+
+    def status(self, model, timeout):
+        from tensorflow_serving.apis import get_model_status_pb2
+
+        request = get_model_status_pb2.GetModelStatusRequest()
+        request.model_spec.name = model
+        response = self._call(self._models.GetModelStatus, request, timeout, [])
+        states = get_model_status_pb2.ModelVersionStatus.State
+        return [
+            {
+                "version": v.version,
+                "state": states.Name(v.state),
+                "error": v.status.error_message,
+            }
+            for v in response.model_version_status
+        ]
+
+    def _call(self, method, request, timeout, metadata):
+        try:
+            return method(request, timeout=timeout, metadata=metadata)
+        except self._errors.RpcError as error:
+            raise ServingError(error.code().name, error.details() or "") from None
+
+    def close(self):
+        self._channel.close()
+
+
+def _to_proto(tf, values):
+    """int32 and float32 are what the signatures take."""
+    first = values[0] if values else ""
+    if isinstance(first, bool):
+        return tf.make_tensor_proto(values, tf.bool)
+    if isinstance(first, (str, bytes)):
+        return tf.make_tensor_proto(values, tf.string)
+    flat = first if isinstance(first, list) else values
+    dtype = tf.float32 if any(isinstance(x, float) for x in flat) else tf.int32
+    return tf.make_tensor_proto(values, dtype)
+
+
+def _to_list(array):
+    if array.dtype.kind == "O":
+        return [x.decode("utf-8", "replace") for x in array.reshape(-1)]
+    return array.tolist()

@@ -1,0 +1,169 @@
+"""Which version serves whom: labels, weights, and the file that says so.
+
+`rollout.json` in the model's base directory is the one truth; `models.config` beside it says the
+same to TensorFlow Serving (labels only: it knows no weights, so the client assigns users). Both are
+written aside and renamed.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from components.errors import TokenmillError
+
+ROLLOUT_NAME = "rollout.json"
+MODELS_CONFIG_NAME = "models.config"
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The state of a rollout.
+
+    Attributes:
+        stable: The version that serves those who are not in the canary.
+        canary: The version on trial, or None.
+        canary_weight: Share of users that get the canary, 0 to 1.
+        salt: Makes the assignment of one rollout independent of the others.
+        status: "running", "promoted" or "rolled_back".
+        reason: Why it ended.
+    """
+
+    stable: int
+    canary: int | None
+    canary_weight: float
+    salt: str
+    status: str
+    reason: str = ""
+
+    def assign(self, user_key: str | None) -> str:
+        """The label for a user: the same key always gets the same; no key is stable.
+
+        A user in the canary stays there when the weight grows.
+        """
+        if self.canary is None or user_key is None:
+            return "stable"
+        return "canary" if user_share(user_key, self.salt) < self.canary_weight else "stable"
+
+
+def user_share(user_key: str, salt: str) -> float:
+    """A number in [0, 1) that looks random, from the SHA-256 of salt and key."""
+    digest = hashlib.sha256(f"{salt}\x00{user_key}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def read_rollout(base: str) -> Rollout | None:
+    """The rollout of a base directory, None if there never was one.
+
+    Raises:
+        TokenmillError: The file is damaged.
+    """
+    path = os.path.join(base, ROLLOUT_NAME)
+    try:
+        with open(path, encoding="utf-8") as source:
+            return Rollout(**json.load(source))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise TokenmillError(
+            f"{path} is damaged: {error}.", "Restore it, or delete it to serve the newest version."
+        ) from None
+
+
+def write_rollout(base: str, rollout: Rollout, model_name: str = "default") -> None:
+    """Writes `rollout.json` and TensorFlow Serving's `models.config`, each at once."""
+    _write(os.path.join(base, MODELS_CONFIG_NAME), models_config(base, rollout, model_name))
+    _write(os.path.join(base, ROLLOUT_NAME), json.dumps(asdict(rollout), indent=2) + "\n")
+
+
+def _write(path: str, text: str) -> None:
+    aside = f"{path}.writing"
+    with open(aside, "w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(aside, path)
+
+
+def models_config(base: str, rollout: Rollout, model_name: str) -> str:
+    """ModelServerConfig as text: the versions to load and their labels."""
+    versions = sorted({v for v in (rollout.stable, rollout.canary) if v is not None})
+    labels = {"stable": rollout.stable}
+    if rollout.canary is not None:
+        labels["canary"] = rollout.canary
+    lines = [
+        "model_config_list {",
+        "  config {",
+        f"    name: {json.dumps(model_name)}",
+        f"    base_path: {json.dumps(os.path.abspath(base))}",
+        '    model_platform: "tensorflow"',
+        "    model_version_policy { specific {",
+        *(f"      versions: {version}" for version in versions),
+        "    } }",
+        *(
+            f"    version_labels {{ key: {json.dumps(key)} value: {version} }}"
+            for key, version in labels.items()
+        ),
+        "  }",
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def start_rollout(
+    base: str, versions: list[int], canary: int, weight: float, stable: int | None = None
+) -> Rollout:
+    """A rollout of `canary` to a share of the users.
+
+    Args:
+        base: The model's base directory.
+        versions: The complete versions in it.
+        canary: The version to try.
+        weight: Share of the users, above 0 and at most 1.
+        stable: The version that others get; None is the current one, or the newest before canary.
+
+    Raises:
+        TokenmillError: A version does not exist, or another rollout is running.
+    """
+    current = read_rollout(base)
+    if current is not None and current.status == "running" and current.canary != canary:
+        raise TokenmillError(
+            f"version {current.canary} is being rolled out.", "Promote it or roll it back first."
+        )
+    if stable is None:
+        earlier = [v for v in versions if v < canary]
+        stable = current.stable if current is not None else max(earlier, default=None)
+    for version, name in ((canary, "--canary"), (stable, "--stable")):
+        if version not in versions:
+            known = ", ".join(map(str, versions)) or "none"
+            raise TokenmillError(f"{name} {version}: no such version in {base}.", f"There: {known}")
+    if not 0 < weight <= 1 or stable == canary:
+        raise TokenmillError("a rollout needs two versions and a weight above 0 and at most 1.")
+    assert stable is not None
+    return Rollout(stable, canary, weight, f"{stable}-{canary}", "running")
+
+
+def end_rollout(base: str, promote: bool, reason: str) -> Rollout:
+    """The canary becomes stable (`promote`), or all users get the stable version again.
+
+    Raises:
+        TokenmillError: No rollout is running.
+    """
+    current = read_rollout(base)
+    if current is None or current.status != "running" or current.canary is None:
+        raise TokenmillError(f"no rollout is running in {base}.", "Begin one: rollout start.")
+    stable = current.canary if promote else current.stable
+    return replace(
+        current,
+        stable=stable,
+        canary=None,
+        canary_weight=0.0,
+        status="promoted" if promote else "rolled_back",
+        reason=reason,
+    )
+
+
+def describe(rollout: Rollout | None) -> dict[str, Any]:
+    """For the screen and the log."""
+    return {} if rollout is None else asdict(rollout)

@@ -1,0 +1,1 @@
+"""A server for laptops and tests that speaks TensorFlow Serving's REST and gRPC API."""

@@ -1,0 +1,203 @@
+"""Runs both ports on one event loop until it is told to stop."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import uvicorn
+
+from components.errors import TokenmillError
+from serving.server.rest import make_app
+from serving.server.rpc import start_grpc
+from serving.server.service import Service
+from serving.server.settings import ServerSettings
+
+_LOG = logging.getLogger("tokenmill.serve")
+_STANDARD_FIELDS = set(vars(logging.makeLogRecord({})))
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where the server listens."""
+
+    rest: int
+    grpc: int
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, event, and the fields that the caller named."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        fields = {k: v for k, v in vars(record).items() if k not in _STANDARD_FIELDS}
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **fields,
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def log_as_json() -> None:
+    """Structured logs on standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `serve`: uvicorn would raise them again, and the process die undrained."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Captures none."""
+        yield
+
+
+async def serve(
+    settings: ServerSettings,
+    started: Callable[[Ports], None],
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Serves until a signal or `stop`; answers what was accepted before it returns.
+
+    Raises:
+        TokenmillError: There is no model, it cannot be loaded, or a port is in use.
+    """
+    service = Service(settings)
+    # The ports first: that one is in use should not take a model's load to find out.
+    rest_socket = _listen(settings.host, settings.rest_port)
+    try:
+        grpc_server, grpc_port = await start_grpc(service, settings.host, settings.grpc_port)
+    except OSError:
+        rest_socket.close()
+        raise _in_use(settings.host, settings.grpc_port, "--grpc-port") from None
+    background: list[asyncio.Future] = []
+    try:
+        await service.versions.refresh()
+        if not service.versions.ready:
+            raise _no_model(service)
+        server = _Server(
+            uvicorn.Config(
+                make_app(service),
+                log_config=None,
+                lifespan="off",
+                access_log=False,
+                timeout_graceful_shutdown=int(settings.deadline_seconds) + 1,
+                timeout_keep_alive=30,
+                server_header=False,
+            )
+        )
+        background.append(asyncio.ensure_future(service.versions.watch()))
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(
+                    number, setattr, server, "should_exit", True
+                )
+        if stop is not None:
+            background.append(asyncio.ensure_future(_stop_when(stop, server)))
+        ports = Ports(rest_socket.getsockname()[1], grpc_port)
+        names = {"host": settings.host, "rest": ports.rest, "grpc": ports.grpc}
+        _LOG.info("listening", extra=names)
+        started(ports)
+        await server.serve(sockets=[rest_socket])
+    finally:
+        for task in background:
+            task.cancel()
+        await grpc_server.stop(grace=settings.deadline_seconds)
+        await service.batcher.close()
+        rest_socket.close()
+        _LOG.info("stopped")
+
+
+def _no_model(service: Service) -> TokenmillError:
+    failed = [f"{v}: {s.error}" for v, s in service.versions.status.items() if s.error]
+    return TokenmillError(
+        f"no version in {service.settings.model_dir} can be loaded. {' '.join(failed)}".strip(),
+        "" if failed else "Run `tokenmill run` first, or name another directory.",
+    )
+
+
+async def _stop_when(stop: asyncio.Event, server: uvicorn.Server) -> None:
+    await stop.wait()
+    server.should_exit = True
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+        listener.setblocking(False)
+        return listener
+    except OSError as error:
+        listener.close()
+        if error.errno in (98, 48):  # EADDRINUSE on Linux, on macOS
+            raise _in_use(host, port, "--rest-port") from None
+        raise TokenmillError(f"cannot listen on {host}:{port}: {error.strerror}.") from None
+
+
+def _in_use(host: str, port: int, option: str) -> TokenmillError:
+    return TokenmillError(
+        f"{host}:{port} is in use, or may not be used.", f"Choose another port with {option}."
+    )
+
+
+class ServerThread:
+    """A server on a thread of this process, for tests and notebooks.
+
+    Args:
+        settings: Its options; ports of 0 take free ones.
+    """
+
+    def __init__(self, settings: ServerSettings):
+        self._settings = settings
+        self._ready = threading.Event()
+        self._error: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self.ports = Ports(0, 0)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "ServerThread":
+        self._thread.start()
+        self._ready.wait()
+        if self._error is not None:
+            raise self._error
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._loop is not None and self._stop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        async def main() -> None:
+            self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+            await serve(self._settings, self._on_started, self._stop)
+
+        try:
+            asyncio.run(main())
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ready.set()
+
+    def _on_started(self, ports: Ports) -> None:
+        self.ports = ports
+        self._ready.set()

@@ -1,0 +1,132 @@
+"""TensorFlow Serving's REST API as an ASGI application.
+
+The API: https://www.tensorflow.org/tfx/serving/api_rest
+"""
+
+import math
+import re
+
+import orjson
+from google.protobuf import json_format
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from serving.server.codec import decode_body, encode_answer
+from serving.server.protos import metadata_response, status_response
+from serving.server.service import Service, Target
+from serving.server.settings import Code, RequestError
+
+USER_HEADER = "x-user-key"
+TIMEOUT_HEADER = "x-timeout-seconds"
+
+_PATH = re.compile(
+    r"/v1/models/(?P<model>[^/:]+)"
+    r"(?:/versions/(?P<version>[0-9]{1,18})|/labels/(?P<label>[^/:]+))?"
+    r"(?P<what>:predict|:classify|:regress|/metadata)?"
+)
+
+
+def make_app(service: Service) -> Starlette:
+    """The application; it answers every error as {"error": message}."""
+
+    async def models(request: Request) -> Response:
+        try:
+            return await _answer(service, request)
+        except RequestError as error:
+            headers = {"retry-after": "1"} if error.code is Code.RESOURCE_EXHAUSTED else {}
+            return _json({"error": error.message}, error.code.value, headers)
+        except ClientDisconnect:
+            return Response(status_code=499)
+
+    async def healthz(request: Request) -> Response:
+        return _json({"status": "alive"})
+
+    async def readyz(request: Request) -> Response:
+        ready = service.versions.ready
+        return _json({"status": "ready" if ready else "loading"}, 200 if ready else 503)
+
+    async def metrics(request: Request) -> Response:
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def unknown(request: Request, error: Exception) -> Response:
+        return _json({"error": "no such path; see /v1/models/NAME"}, 404)
+
+    return Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+            Route("/monitoring/prometheus/metrics", metrics),  # TensorFlow Serving's path
+            Route("/v1/models/{rest:path}", models, methods=["GET", "POST"]),
+        ],
+        exception_handlers={404: unknown},
+    )
+
+
+def _json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(value), status, headers, media_type="application/json")
+
+
+async def _answer(service: Service, request: Request) -> Response:
+    match = _PATH.fullmatch(request.url.path)
+    if match is None:
+        raise RequestError(Code.NOT_FOUND, "no such path; see /v1/models/NAME")
+    version = None if match["version"] is None else int(match["version"])
+    target = Target(match["model"], version, match["label"])
+    service.check_name(target.model)
+    what = match["what"]
+    if what in (None, "/metadata"):
+        if request.method != "GET":
+            raise RequestError(Code.METHOD_NOT_ALLOWED, "use GET, or POST to a path with :predict")
+        message = (metadata_response if what else status_response)(service, target)
+        text = json_format.MessageToJson(
+            message, preserving_proto_field_name=True, including_default_value_fields=True
+        )
+        return Response(text, media_type="application/json")
+    if request.method != "POST":
+        raise RequestError(Code.METHOD_NOT_ALLOWED, f"use POST for {what}")
+    body = await _read_body(request, service.settings.max_request_bytes)
+    if what != ":predict":
+        raise RequestError(
+            Code.INVALID_ARGUMENT,
+            f"this model has no signature for {what}; its signatures are for :predict",
+        )
+
+    def decode(model):
+        return decode_body(body, model.find)
+
+    outputs, model, _, layout = await service.predict(
+        "rest", target, decode, request.headers.get(USER_HEADER), _timeout(request)
+    )
+    headers = {"x-model-version": str(model.version)}
+    return Response(encode_answer(outputs, layout), 200, headers, "application/json")
+
+
+async def _read_body(request: Request, limit: int) -> bytes:
+    """The body, refused as soon as it is known to be too long."""
+    error = RequestError(Code.TOO_LARGE, f"the body is longer than {limit} bytes")
+    announced = request.headers.get("content-length", "0")
+    if announced.isascii() and announced.isdigit() and int(announced[:19]) > limit:
+        raise error
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise error
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _timeout(request: Request) -> float | None:
+    text = request.headers.get(TIMEOUT_HEADER)
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if math.isnan(seconds):
+        raise RequestError(Code.INVALID_ARGUMENT, f"{TIMEOUT_HEADER} is not a number of seconds")
+    return seconds

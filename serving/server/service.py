@@ -1,0 +1,154 @@
+"""What REST and gRPC have in common: answer a request, count it, log it."""
+
+import asyncio
+import hashlib
+import json
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import numpy as np
+
+from serving.server.batching import Batcher
+from serving.server.metrics import ServerMetrics
+from serving.server.model import LoadedModel, Signature
+from serving.server.settings import Code, RequestError, ServerSettings
+from serving.server.versions import VersionManager
+
+_LOG = logging.getLogger("tokenmill.serve")
+_LONGEST_DEADLINE_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """Whom a request is for: the model's name, and a version, a label or neither."""
+
+    model: str
+    version: int | None = None
+    label: str | None = None
+
+
+class Service:
+    """The versions, the batcher and the metrics of a server."""
+
+    def __init__(self, settings: ServerSettings):
+        self.settings = settings
+        self.metrics = ServerMetrics()
+        self.versions = VersionManager(settings, self.metrics)
+        self.batcher = Batcher(settings, self.metrics)
+        self._request_log = RequestLog(settings)
+
+    def check_name(self, name: str) -> None:
+        """The name is compared, never used as a path.
+
+        Raises:
+            RequestError: It is not this server's.
+        """
+        if name != self.settings.model_name:
+            raise RequestError(Code.NOT_FOUND, f"no model {name!r:.80}")
+
+    async def predict(
+        self,
+        protocol: str,
+        target: Target,
+        decode: Callable[[LoadedModel], tuple[Signature, dict[str, np.ndarray], Any]],
+        user_key: str | None,
+        timeout_seconds: float | None,
+    ) -> tuple[dict[str, np.ndarray], LoadedModel, Signature, Any]:
+        """Answers a request.
+
+        Args:
+            protocol: "rest" or "grpc".
+            target: Whom it is for.
+            decode: Gives the signature and inputs, and whatever else the caller wants back.
+            user_key: Assigns the user to an arm of a rollout.
+            timeout_seconds: From now; None takes the server's.
+
+        Raises:
+            RequestError: It cannot be answered.
+        """
+        started = time.monotonic()
+        version = label = signature_name = ""
+        outputs: dict[str, np.ndarray] = {}
+        code, tokens = "OK", 0
+        inputs: dict[str, np.ndarray] = {}
+        try:
+            self.check_name(target.model)
+            timeout = self.settings.deadline_seconds if timeout_seconds is None else timeout_seconds
+            if not timeout > 0:
+                raise RequestError(Code.DEADLINE_EXCEEDED, "the deadline has passed")
+            deadline = started + min(timeout, _LONGEST_DEADLINE_SECONDS)
+            with self.versions.hold(target.version, target.label, user_key) as (model, label):
+                version = str(model.version)
+                signature, inputs, extra = decode(model)
+                signature_name = signature.name
+                outputs = await self.batcher.compute(model, signature_name, inputs, deadline)
+            tokens = self.metrics.count_tokens(version, signature_name, outputs)
+            return outputs, model, signature, extra
+        except RequestError as error:
+            code = error.code.name
+            raise
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        except Exception as error:
+            code = "INTERNAL"
+            _LOG.exception("request_failed")
+            raise RequestError(Code.INTERNAL, type(error).__name__) from error
+        finally:
+            seconds = time.monotonic() - started
+            names = (protocol, version, label, signature_name)
+            self.metrics.requests.labels(*names, code).inc()
+            self.metrics.seconds.labels(*names).observe(seconds)
+            self._request_log.write(
+                protocol, version, label, signature_name, code, seconds, tokens, inputs, user_key
+            )
+
+
+class RequestLog:
+    """A sample of the requests as JSON lines: sizes and times; texts only if asked for."""
+
+    def __init__(self, settings: ServerSettings):
+        self._settings = settings
+        self._random = random.Random()  # which requests are sampled is no data
+        self._file: TextIO | None = None
+        if settings.request_log:
+            self._file = open(settings.request_log, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+
+    def write(
+        self,
+        protocol: str,
+        version: str,
+        label: str,
+        signature: str,
+        code: str,
+        seconds: float,
+        tokens: int,
+        inputs: dict[str, np.ndarray],
+        user_key: str | None,
+    ) -> None:
+        """Adds a line, or does not, by chance."""
+        if self._file is None or self._random.random() >= self._settings.request_log_fraction:
+            return
+        column = inputs.get("text")
+        texts: list[bytes] = []
+        if column is not None:
+            texts = [text for text in column.reshape(-1) if isinstance(text, bytes)]
+        record = {
+            "time": time.time(),
+            "protocol": protocol,
+            "version": version,
+            "label": label,
+            "signature": signature,
+            "code": code,
+            "seconds": round(seconds, 6),
+            "tokens": tokens,
+            "text_bytes": [len(t) for t in texts],
+            "user": hashlib.sha256(user_key.encode()).hexdigest()[:16] if user_key else None,
+        }
+        if self._settings.log_text:
+            record["text"] = [t.decode("utf-8", "replace") for t in texts]
+        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -1,0 +1,101 @@
+"""The ids-model as TensorFlow Lite, with the tokenizer beside it.
+
+A .tflite file takes ids (int32 [1, context]: begin, the tokens, then zeros) and gives logits
+(float32 [1, context, vocabulary]); no token looks ahead, so what stands right does no harm.
+SentencePiece has no TF Lite op, so the text is encoded outside. Converting a Keras 3 model or a
+SavedModel aborts the process; the graph is frozen first.
+"""
+
+import os
+import shutil
+import time
+from typing import Any
+
+import numpy as np
+
+from components.errors import TokenmillError
+from serving.saved_model import context_length, newest_version
+
+_CHECKED_TEXT = "Returns the sum of the elements of a tensor over an axis."
+
+
+def export_tflite(model: str, directory: str, check: bool) -> dict[str, Any]:
+    """Writes model-float16.tflite, model-int8.tflite and tokenizer.model.
+
+    Args:
+        model: A SavedModel, or the base directory of versions.
+        directory: Where to write; made if it is not there.
+        check: Whether to run each file and compare its logits with the SavedModel's.
+
+    Returns:
+        For each file: bytes, and if checked the median latency in milliseconds for a whole
+        context, the largest difference of logits, and the share of positions at which both would
+        choose the same next token.
+
+    Raises:
+        TokenmillError: There is no model, or it has no `logits_ids` signature.
+    """
+    import tensorflow as tf
+    import tensorflow_text  # noqa: F401  (registers the SentencePiece ops)
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2,
+    )
+
+    path = newest_version(model)
+    loaded = tf.saved_model.load(path)
+    if "logits_ids" not in loaded.signatures:
+        raise TokenmillError(
+            f"{path} has no signature logits_ids.", "Push it anew with this version of tokenmill."
+        )
+    length = context_length(path)
+
+    @tf.function(input_signature=[tf.TensorSpec([1, length], tf.int32, name="token_ids")])
+    def logits(token_ids):
+        return loaded.signatures["logits_ids"](token_ids=token_ids)["logits"]
+
+    frozen = convert_variables_to_constants_v2(logits.get_concrete_function())
+    os.makedirs(directory, exist_ok=True)
+    report = {}
+    for name in ("float16", "int8"):
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], loaded)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if name == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        content = converter.convert()
+        target = os.path.join(directory, f"model-{name}.tflite")
+        with open(f"{target}.writing", "wb") as out:
+            out.write(content)
+        os.replace(f"{target}.writing", target)
+        report[name] = {"path": target, "bytes": len(content)}
+        if check:
+            report[name] |= _compare(tf, loaded, target, path)
+    source = os.path.join(path, "assets.extra", "tokenizer.model")
+    shutil.copyfile(source, os.path.join(directory, "tokenizer.model"))
+    return report
+
+
+def _compare(tf: Any, loaded: Any, target: str, path: str) -> dict[str, float]:
+    import sentencepiece
+
+    processor = sentencepiece.SentencePieceProcessor(
+        model_file=os.path.join(path, "assets.extra", "tokenizer.model")
+    )
+    length = context_length(path)
+    ids = np.array([([2] + processor.encode(_CHECKED_TEXT) * length)[:length]], np.int32)
+    expected = loaded.signatures["logits_ids"](token_ids=tf.constant(ids))["logits"].numpy()
+    interpreter = tf.lite.Interpreter(target, num_threads=len(os.sched_getaffinity(0)))
+    (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.allocate_tensors()
+    times = []
+    for _ in range(10):
+        started = time.perf_counter()
+        interpreter.set_tensor(given["index"], ids)
+        interpreter.invoke()
+        logits = interpreter.get_tensor(made["index"])
+        times.append(time.perf_counter() - started)
+    return {
+        "latency_ms": float(np.median(times) * 1e3),
+        "tokens": length,
+        "largest_difference": float(np.abs(logits - expected).max()),
+        "same_next_token": float((logits.argmax(-1) == expected.argmax(-1)).mean()),
+    }

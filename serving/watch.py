@@ -1,0 +1,154 @@
+"""Compares the arms of a rollout from the server's request log, and rolls back on a breach."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from serving.rollout import end_rollout, read_rollout, user_share, write_rollout
+from serving.sequential import MIN_VALUES, Arm, compare
+
+_ARMS = ("stable", "canary")
+_SERVER_FAULTS = {"INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED"}
+_LOOK_EVERY_SECONDS = 1.0
+
+
+class ArmRecords:
+    """What is known of one arm."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.measures = {name: Arm() for name in ("log_seconds", "error", "tokens", "feedback")}
+
+    def add_request(self, record: dict[str, Any]) -> None:
+        """Takes in a line of the request log."""
+        failed = record["code"] in _SERVER_FAULTS
+        self.measures["error"].add(float(failed))
+        if record["code"] == "OK":
+            self.seconds.append(record["seconds"])
+            # The logarithm: latencies have tails that would drown a mean.
+            self.measures["log_seconds"].add(float(np.log(max(record["seconds"], 1e-6))))
+            self.measures["tokens"].add(float(record["tokens"]))
+
+    @property
+    def p99_ms(self) -> float | None:
+        """The 99th percentile of latency."""
+        return float(np.percentile(self.seconds, 99) * 1e3) if self.seconds else None
+
+
+class _Tail:
+    """New whole lines of a growing file."""
+
+    def __init__(self, path: str | None):
+        self._path, self._offset = path, 0
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        if self._path is None or not os.path.exists(self._path):
+            return
+        with open(self._path, "rb") as source:
+            source.seek(self._offset)
+            for line in source:
+                if not line.endswith(b"\n"):
+                    return  # being written
+                self._offset += len(line)
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(record, dict):
+                    yield record
+
+
+def watch_rollout(
+    model_dir: str,
+    name: str,
+    seconds: float,
+    request_log: str,
+    feedback: str | None = None,
+    p99_ms: float | None = None,
+    max_error_rate: float | None = None,
+) -> dict[str, Any]:
+    """Reads the log until the rollout ends, an objective is missed, or the time is over.
+
+    Args:
+        model_dir: The model's base directory.
+        name: The model's name, for models.config.
+        seconds: How long to watch; 0 looks once.
+        request_log: The server's, from before the rollout or not; other versions are left out.
+        feedback: Lines {"user": key, "value": number}; the higher the better.
+        p99_ms: Bound of the canary's 99th percentile of latency.
+        max_error_rate: Bound of the canary's share of failed requests. Both bounds hold from
+            `sequential.MIN_VALUES` requests on.
+
+    Returns:
+        For each measure the difference and its confidence sequence, each arm's numbers,
+        "rolled_back" and "reason".
+    """
+    rollout = read_rollout(model_dir)
+    arms = {label: ArmRecords() for label in _ARMS}
+    log, votes = _Tail(request_log), _Tail(feedback)
+    versions = {} if rollout is None else {str(rollout.stable): "stable"}
+    if rollout is not None and rollout.canary is not None:
+        versions[str(rollout.canary)] = "canary"
+    end = time.monotonic() + seconds
+    reason = ""
+    while True:
+        for record in log.lines():
+            label = versions.get(str(record.get("version")))
+            if label is not None:
+                arms[label].add_request(record)
+        for vote in votes.lines():
+            if rollout is not None and isinstance(vote.get("value"), (int, float)):
+                share = user_share(str(vote.get("user")), rollout.salt)
+                label = "canary" if share < rollout.canary_weight else "stable"
+                arms[label].measures["feedback"].add(float(vote["value"]))
+        reason = _breach(arms["canary"], p99_ms, max_error_rate)
+        current = read_rollout(model_dir)
+        running = current is not None and current.status == "running"
+        if reason and running:
+            write_rollout(model_dir, end_rollout(model_dir, False, reason), name)
+        if reason or not running or time.monotonic() >= end:
+            break
+        time.sleep(min(_LOOK_EVERY_SECONDS, max(0.0, end - time.monotonic())))
+    return {
+        "rolled_back": bool(reason and running),
+        "reason": reason,
+        "arms": {
+            label: {
+                "requests": arm.measures["error"].count,
+                "p99_ms": arm.p99_ms,
+                **{measure: x.mean for measure, x in arm.measures.items() if x.count},
+            }
+            for label, arm in arms.items()
+        },
+        "canary_less_stable": {
+            measure: _comparison(arms, measure) for measure in arms["stable"].measures
+        },
+    }
+
+
+def _breach(canary: ArmRecords, p99_ms: float | None, max_error_rate: float | None) -> str:
+    requests = canary.measures["error"]
+    if requests.count < MIN_VALUES:
+        return ""
+    if max_error_rate is not None and requests.mean > max_error_rate:
+        return f"error rate {requests.mean:.3g} is above {max_error_rate:g}"
+    found = canary.p99_ms
+    if p99_ms is not None and found is not None and found > p99_ms:
+        return f"p99 of {found:.4g} ms is above {p99_ms:g} ms"
+    return ""
+
+
+def _comparison(arms: dict[str, ArmRecords], measure: str) -> dict[str, Any]:
+    stable, canary = (arms[label].measures[measure] for label in _ARMS)
+    found = compare(stable, canary)
+    known = np.isfinite(found.low)
+    return {
+        "difference": found.difference,
+        "low": found.low if known else None,
+        "high": found.high if known else None,
+        "verdict": found.verdict,
+    }

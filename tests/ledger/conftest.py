@@ -1,0 +1,45 @@
+"""A small artifact of packed rows, both splits, of made documents."""
+
+import numpy as np
+import pytest
+
+from components.documents import split_directory
+from components.pack.pieces import CONTROL
+from components.pack.transforms import (
+    PackSettings,
+    TokenisedDocument,
+    TokenisedDocuments,
+    pack_shard,
+    write_manifest,
+)
+
+VOCAB, LENGTH = 300, 32
+
+
+@pytest.fixture(scope="session")
+def packed_documents():
+    """{split: [(id, number of tokens)]}; every tenth has more tokens than a row."""
+    return {
+        split: [(f"{split}-{i:03d}", 70 if i % 10 == 0 else 9 + i % 13) for i in range(count)]
+        for split, count in (("train", 120), ("eval", 30))
+    }
+
+
+@pytest.fixture(scope="session")
+def rows_uri(tmp_path_factory, packed_documents):
+    uri = str(tmp_path_factory.mktemp("rows"))
+    random = np.random.default_rng(1)
+    flags = np.zeros(VOCAB, np.uint8)
+    flags[:16] = CONTROL
+    settings = PackSettings(LENGTH, VOCAB, 1)
+    for split, documents in packed_documents.items():
+        made = [
+            TokenisedDocument(
+                name.encode(), b"made", 3 * n, random.integers(16, VOCAB, n).astype(np.int32)
+            )
+            for name, n in documents
+        ]
+        directory = split_directory(uri, split)
+        entry = pack_shard((0, [TokenisedDocuments.of(made)]), directory, settings, flags)
+        write_manifest([entry], directory, settings, flags)
+    return uri

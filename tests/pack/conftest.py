@@ -1,0 +1,81 @@
+"""Packed splits of made documents, shared by the tests of the step."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from components.documents import stable_hash
+from components.pack.pieces import CONTROL, STARTS_WORD
+from components.pack.transforms import (
+    PackSettings,
+    TokenisedDocument,
+    TokenisedDocuments,
+    pack_shard,
+    write_manifest,
+)
+from components.tokenize.training import TokenizerSettings, train_sentencepiece
+
+VOCAB = 300
+
+
+def make_flags():
+    """Control tokens first; then every second piece begins a word."""
+    flags = np.zeros(VOCAB, np.uint8)
+    flags[:16] = CONTROL
+    flags[16::2] = STARTS_WORD
+    return flags
+
+
+@pytest.fixture(scope="session")
+def sentencepiece_model():
+    """A small trained vocabulary."""
+    text = ["Some words. And a sentence, with commas;\n\nthen a new paragraph.\n"] * 20
+    return train_sentencepiece(text, TokenizerSettings("bpe", VOCAB, 1000))
+
+
+@pytest.fixture(scope="session")
+def flags():
+    return make_flags()
+
+
+@pytest.fixture(scope="session")
+def pack_documents(tmp_path_factory):
+    """(documents as (id, source, ids), **settings) -> URI of an artifact with a train split."""
+
+    def pack(documents, sequence_length=32, shards=3, **options):
+        uri = tmp_path_factory.mktemp("packed")
+        directory, flags = str(uri / "Split-train"), make_flags()
+        settings = PackSettings(sequence_length, VOCAB, shards, **options)
+
+        def shard_of(document):
+            return stable_hash(document[0]) % shards
+
+        entries = []
+        for shard, mine in itertools.groupby(sorted(documents, key=shard_of), shard_of):
+            columns = TokenisedDocuments.of(
+                [TokenisedDocument(i, s, 2 * len(t), np.array(t, np.int32)) for i, s, t in mine]
+            )
+            entries.append(pack_shard((shard, [columns]), directory, settings, flags))
+        write_manifest(entries, directory, settings, flags)
+        return str(uri)
+
+    return pack
+
+
+@pytest.fixture(scope="session")
+def random_documents():
+    """(count, seed, longest) -> documents of (id, source, ids), one in ten empty."""
+
+    def make(count, seed, longest=90):
+        rng = np.random.default_rng(seed)
+        return [
+            (
+                b"doc-%05d" % i,
+                (b"wiki", b"code", b"news")[i % 3],
+                [] if i % 10 == 9 else rng.integers(16, VOCAB, rng.integers(1, longest)).tolist(),
+            )
+            for i in range(count)
+        ]
+
+    return make

@@ -1,0 +1,438 @@
+"""`tokenmill plan` from outside: what it prints, its JSON, its errors, what it imports."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from components.ledger.flops import flops_per_token
+from components.ledger.memory import estimate_memory
+from data.catalogue import find_chip, load_chips
+from pipeline.cli import cli
+from pipeline.config_loader import load_config
+
+PAGE = Path(__file__).parents[2] / "docs" / "cost.md"
+DOCUMENTED = {
+    "params_total",
+    "flops_per_token_6n",
+    "flops_per_token_exact",
+    "total_flops_6n",
+    "total_flops_exact",
+    "chip_hours",
+    "wall_hours",
+    "compute_usd",
+    "total_usd_low",
+    "total_usd_high",
+    "mfu",
+    "memory_gib_per_chip",
+}
+GPT3 = "--layers 96 --d-model 12288 --heads 96 --d-ff 49152 --vocab 50257 --seq-len 2048"
+LLAMA7B = "--layers 32 --d-model 4096 --heads 32 --d-ff 11008 --vocab 32000 --seq-len 2048"
+
+
+def run(arguments):
+    return CliRunner().invoke(cli, ["plan", *arguments.split()])
+
+
+def planned(arguments):
+    result = run(f"{arguments} --json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.output)
+
+
+def refused(arguments):
+    result = run(arguments)
+    assert result.exit_code == 2, result.output
+    (line,) = result.output.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+# ---- speed and imports
+
+
+def test_it_imports_nothing_heavy():
+    code = (
+        "import sys; from pipeline.cli import cli\n"
+        "try: cli(['plan', '--preset', 'gpt2-small', '--tokens', '2.5B'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'tensorflow', 'tfx', 'apache_beam', 'numpy', 'pandas', 'matplotlib', 'keras'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert result.stderr.strip() == "[]"
+    assert "A100 SXM4 80GB" in result.stdout
+
+
+def test_cpu_seconds_of_a_whole_process_are_below_one():
+    before = os.times()
+    subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "plan", "--params", "1B", "--tokens", "20B"],
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    after = os.times()
+    used = after.children_user + after.children_system
+    assert used - before.children_user - before.children_system < 1
+
+
+# ---- the design's examples
+
+
+def test_bert_like_on_an_rtx_3090_takes_9_2_days():
+    got = planned("--params 340M --tokens 12.8B --hardware rtx-3090 --peak-tflops 33 --mfu 1")
+    assert got["total_flops_6n"] == pytest.approx(2.61e19, rel=1e-3)
+    assert got["wall_hours"] / 24 == pytest.approx(9.2, abs=0.05)
+
+
+def test_palm_at_an_exaflop_takes_702_hours():
+    got = planned("--params 540e9 --tokens 780e9 --hardware tpu-v4 --peak-tflops 1e6 --mfu 1")
+    assert got["total_flops_6n"] == pytest.approx(2.53e24, rel=2e-3)
+    assert got["wall_hours"] == pytest.approx(702, abs=0.5)
+
+
+def test_the_price_is_of_a_chip_hour():
+    got = planned("--params 540e9 --tokens 780e9 --hardware tpu-v4 --chips 6144 --mfu 0.304")
+    assert got["compute_usd"] == pytest.approx(3.22 * got["chip_hours"])
+    assert got["chip_hours"] == pytest.approx(6144 * got["wall_hours"])
+    assert got["chip_hours"] == pytest.approx(8_404_992, rel=0.005)
+
+
+# ---- models by shape
+
+
+@pytest.mark.parametrize(
+    ("shape", "params"),
+    [
+        (GPT3, 175e9),
+        (LLAMA7B, 6.74e9),
+        # Touvron et al. 2023, table 2: 65.2e9
+        ("--layers 80 --d-model 8192 --heads 64 --d-ff 22016 --vocab 32000", 65.2e9),
+        # Jiang et al. 2023 ("Mistral 7B"): 7.24e9
+        (
+            "--layers 32 --d-model 4096 --heads 32 --kv-heads 8 --d-ff 14336 --vocab 32000",
+            7.24e9,
+        ),
+        # Devlin et al. 2019, BERT-base: "110M", 109.5e6 in the released weights
+        (
+            "--layers 12 --d-model 768 --heads 12 --d-ff 3072 --vocab 30522 --seq-len 512 "
+            "--encoder",
+            109.5e6,
+        ),
+        # Gemma team 2024, Gemma 7B: 8.54e9, heads wider than d_model / heads
+        (
+            "--layers 28 --d-model 3072 --heads 16 --head-dim 256 --d-ff 24576 --vocab 256000 "
+            "--mlp geglu --style llama --tied",
+            8.54e9,
+        ),
+        # Rae et al. 2021, Gopher 280B with relative positions
+        (
+            "--layers 80 --d-model 16384 --heads 128 --d-ff 65536 --vocab 32000 "
+            "--positions relative --norm rms",
+            280e9,
+        ),
+        # Workshop et al. 2022, BLOOM: 176.2e9, ALiBi
+        (
+            "--layers 70 --d-model 14336 --heads 112 --d-ff 57344 --vocab 250880 --positions alibi",
+            176.2e9,
+        ),
+        # Almazrouei et al. 2023, Falcon-40B: 41.8e9 with 8 key heads, no biases
+        (
+            "--layers 60 --d-model 8192 --heads 128 --kv-heads 8 --vocab 65024 --no-bias "
+            "--positions rope --untied",
+            41.8e9,
+        ),
+        # Muennighoff et al. 2024, OLMoE: 6.9e9
+        (
+            "--layers 16 --d-model 2048 --heads 16 --d-ff 1024 --vocab 50304 --experts 64 "
+            "--experts-per-token 8",
+            6.9e9,
+        ),
+        # Raffel et al. 2020, T5-11B
+        (
+            "--layers 24 --encoder-layers 24 --d-model 1024 --heads 128 --head-dim 128 "
+            "--d-ff 65536 --vocab 32128 --style gpt --no-bias --norm rms --positions none",
+            11.3e9,
+        ),
+    ],
+)
+def test_published_shapes_have_their_parameters(shape, params):
+    got = planned(f"{shape} --tokens 1e12 --mfu 0.4")
+    assert got["params_total"] == pytest.approx(params, rel=0.01)
+    assert not got["exact_is_approximate"]
+
+
+def test_published_bills_kept_out_of_the_catalogue():
+    """LLaMA 65B: 380 tokens/s a GPU on 2,048 GPUs; about 21 days for 1.4e12 tokens."""
+    shape = "--layers 80 --d-model 8192 --heads 64 --d-ff 22016 --vocab 32000 --seq-len 2048"
+    got = planned(
+        f"{shape} --tokens 1.4T --hardware a100-80gb --chips 2048 "
+        f"--observed-tokens-per-second {380 * 2048}"
+    )
+    assert got["chip_hours"] == pytest.approx(1_022_362, rel=0.03)
+    assert got["wall_hours"] / 24 == pytest.approx(21, rel=0.03)
+    assert 0.4 < got["mfu"] < 0.56
+    default = planned(f"{shape} --tokens 1.4T --hardware a100-80gb --chips 2048")
+    assert default["chip_hours"] == pytest.approx(1_022_362, rel=0.4)
+
+
+def test_hfu_and_tflops_per_chip():
+    # Narayanan et al. 2021, eq. 4 and table 2: GPT-3 175B at 140 TFLOP/s a GPU (recomputation
+    # counted), 1,024 A100, 300e9 tokens: 34 days.
+    got = planned(f"{GPT3} --tokens 300B --chips 1024 --recompute full --hfu {140 / 312}")
+    assert got["wall_hours"] / 24 == pytest.approx(34, rel=0.03)
+    assert got["hfu"] == pytest.approx(140 / 312)
+    model_rate = planned(f"{GPT3} --tokens 300B --chips 1024 --tflops-per-chip 100")
+    assert model_rate["mfu"] == pytest.approx(100 / 312)
+
+
+# ---- presets, and agreement with the ledger
+
+
+@pytest.mark.parametrize("preset", ["demo", "gpt2-small", "bert-large"])
+def test_a_preset_is_counted_as_the_ledger_counts_it(preset):
+    config = load_config(preset)
+    shape = config.shape()
+    got = planned(f"--preset {preset} --tokens 1e9")
+    assert got["params_total"] == shape.params_total
+    assert got["flops_per_token_exact"] == flops_per_token(shape).training
+    if isinstance(config.cost.mfu, float):
+        assert got["mfu"] == config.cost.mfu
+    assert got["goodput"] == config.cost.goodput
+    assert got["hardware"] == config.cost.chip
+    memory = estimate_memory(
+        shape,
+        batch_per_device=max(1, config.train.global_batch_size // got["chips"]),
+        precision=config.train.precision,
+        dropout=False,
+    )
+    assert got["memory_gib_per_chip"] == memory.total / 2**30
+
+
+def test_a_toml_file_and_set(tmp_path):
+    config = tmp_path / "mine.toml"
+    config.write_text('[model]\nlayers = 2\n[cost]\nchip = "t4"\nchips = 4\n')
+    got = planned(f"--config {config} --tokens 1e9")
+    assert (got["shape"]["layers"], got["hardware"], got["chips"]) == (2, "t4", 4)
+    more = planned(f"--config {config} --set model.layers=3 --tokens 1e9 --chips 8")
+    assert (more["shape"]["layers"], more["chips"]) == (3, 8)
+
+
+def test_other_hardware_leaves_the_presets_mfu_and_price_behind():
+    got = planned("--preset gpt2-small --tokens 1e9 --hardware h100")
+    assert got["mfu_runs"]
+    assert got["price_usd_per_chip_hour"] == find_chip("h100").price_usd_per_chip_hour
+    assert got["goodput"] == 1
+
+
+# ---- the answer
+
+
+def test_documented_keys_are_there_and_are_numbers():
+    for model in ("--params 1B", LLAMA7B, "--preset gpt2-small"):
+        got = planned(f"{model} --tokens 20B")
+        assert set(got) >= DOCUMENTED
+        for key in DOCUMENTED:
+            assert isinstance(got[key], int | float), key
+        assert got["total_usd_low"] == pytest.approx(2 * got["compute_usd"])
+        assert got["total_usd_high"] == pytest.approx(5 * got["compute_usd"])
+
+
+def test_every_key_of_the_json_is_documented():
+    words = PAGE.read_text(encoding="utf-8")
+    got = planned("--params 1B --tokens 20B --budget-usd 100 --compare --goal fine-tune")
+    for key in got:
+        assert f"`{key}`" in words, key
+
+
+def test_every_flag_is_documented():
+    words = PAGE.read_text(encoding="utf-8")
+    for parameter in cli.commands["plan"].params:
+        for option in (*parameter.opts, *parameter.secondary_opts):
+            assert f"`{option}" in words, option
+
+
+def test_text_bytes_are_divided_by_bytes_per_token():
+    got = planned("--params 1B --text-bytes 50GB --bytes-per-token 4")
+    assert got["tokens"] == 12.5e9
+    assert planned("--params 1B --text-bytes 50GB")["tokens"] == 12.5e9
+    assert planned("--params 1B --text-bytes 1GiB")["tokens"] == 2**28
+
+
+def test_a_range_shows_its_n():
+    got = planned("--params 7B --tokens 1T --hardware a100")
+    assert got["mfu_low"] < got["mfu"] < got["mfu_high"]
+    assert f"{len(got['mfu_runs'])} published bills" in got["mfu_source"]
+    output = run("--params 7B --tokens 1T --hardware a100").output
+    assert f"median of {len(got['mfu_runs'])} published bills (ampere chips" in output
+    assert "likely" in output
+
+
+def test_the_table_stays_within_100_columns_and_names_what_counts():
+    for extra in ("", " --compare", " --budget-usd 500", " --goal domain-adapt --epochs 6"):
+        output = run(f"--params 1.5B --tokens 30B --chips 8 --recompute full{extra}").output
+        assert max(map(len, output.splitlines())) <= 100
+        for words in ("FLOPs in all", "chip-hours", "with hidden costs x 2", "HFU", "save every"):
+            assert words in output
+
+
+def test_compare_ranks_every_chip_with_a_peak():
+    got = planned("--params 1B --tokens 20B --compare")["comparison"]
+    assert len(got) == sum(chip.peak_flops_per_second is not None for chip in load_chips())
+    costs = [line["compute_usd"] for line in got if line["compute_usd"] is not None]
+    assert costs == sorted(costs)
+
+
+def test_a_budget_alone_is_inverted():
+    got = planned("--budget-usd 1000 --hardware rtx-4090")
+    assert got["compute_usd"] == pytest.approx(1000)
+    (best,) = got["affordable"]
+    assert best["params"] == got["params_total"]
+    assert 10 < best["tokens_per_param"] < 40
+
+
+def test_a_budget_with_a_model_or_tokens_or_both():
+    model = planned("--budget-usd 1000 --params 1B")
+    assert model["compute_usd"] == pytest.approx(1000)
+    tokens = planned("--budget-usd 1000 --tokens 10B")
+    assert tokens["compute_usd"] == pytest.approx(1000)
+    assert tokens["tokens"] == 10e9
+    both = planned("--budget-usd 1000 --params 1B --tokens 100B")
+    assert both["within_budget"] is False
+    assert len(both["affordable"]) == 3
+    assert planned("--budget-usd 1e6 --params 1B --tokens 1B")["within_budget"] is True
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+def test_plot(tmp_path, kind):
+    file = tmp_path / f"cost.{kind}"
+    output = run(f"--params 1B --tokens 20B --plot {file}").output
+    assert f"Wrote {file}".replace("\n", "") in output.replace("\n", "")
+    assert file.read_bytes()[:4] in (b"\x89PNG", b"<?xm", b"%PDF")
+    assert file.stat().st_size < 150_000
+    assert list(tmp_path.iterdir()) == [file]
+
+
+# ---- warnings and errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--price-per-chip-hour 2", "the price has no date"),
+        ("--hardware mi250x", "has no date"),
+        ("--hardware gaudi2", "no price for gaudi2"),
+        ("--mfu 0.9", "more than any published run"),
+        ("--price-per-chip-hour 98.32", "price of a whole machine"),
+        ("--hardware v100 --precision mixed_bfloat16", "has no bfloat16"),
+        ("--epochs 5", "beyond about 4"),
+        ("--goodput 0.9", "comes on top"),
+        ("", "only --params is known"),
+        ("", "--hardware a100-sxm4-80gb assumed"),
+    ],
+)
+def test_what_is_odd_is_allowed_and_flagged(arguments, words):
+    got = planned(f"--params 1B --tokens 20B {arguments}")
+    assert any(words in note for note in got["warnings"])
+
+
+def test_a_dated_price_is_not_flagged():
+    got = planned("--params 1B --tokens 20B --price-per-chip-hour 2 --price-date 2026-01")
+    assert not any("date" in note for note in got["warnings"])
+    assert got["price_source"] == "given, 2026-01"
+
+
+def test_a_price_can_be_chosen_by_its_provider():
+    got = planned("--params 1B --tokens 20B --hardware h100 --price-from lambda")
+    assert got["price_usd_per_chip_hour"] == 3.99
+    assert got["price_source"].startswith("Lambda")
+
+
+ONE = "--params 1B --tokens 20B"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("", "no model is given"),
+        ("--params 1B", "--tokens is missing"),
+        (f"{ONE} --hardware rtx-3091", "--hardware = 'rtx-3091'"),
+        (f"{ONE} --hardware rtx-3091", "rtx-3090"),
+        ("--params 0 --tokens 1e9", "--params = '0'"),
+        ("--params 12 --tokens 1e9", "--params = '12'"),
+        ("--params 1e30 --tokens 1e9", "--params = '1e30'"),
+        ("--params 1B --tokens -5", "--tokens = '-5'"),
+        ("--params 1B --tokens 1e30", "--tokens = '1e30'"),
+        ("--params 1B --tokens many", "--tokens = 'many'"),
+        ("--params 1B --tokens 5Q", "--tokens = '5Q'"),
+        ("--params 1B --tokens 100", "--tokens: 100 tokens are fewer than one batch"),
+        (f"{ONE} --chips 0", "--chips = '0'"),
+        (f"{ONE} --chips 1.5", "--chips = '1.5'"),
+        (f"{ONE} --chips 1e9", "--chips = '1e9'"),
+        (f"{ONE} --mfu 40", "write 40 % as 0.4"),
+        (f"{ONE} --mfu 0", "--mfu = '0'"),
+        (f"{ONE} --mfu nan", "--mfu = 'nan'"),
+        (f"{ONE} --goodput 1.2", "--goodput = '1.2'"),
+        (f"{ONE} --epochs 0", "--epochs = '0'"),
+        (f"{ONE} --price-per-chip-hour -1", "--price-per-chip-hour = '-1'"),
+        (f"{ONE} --price-per-chip-hour 1e6", "--price-per-chip-hour = '1e6'"),
+        (f"{ONE} --price-date 2026", "--price-date needs"),
+        (f"{ONE} --price-from nobody", "--price-from = 'nobody'"),
+        (f"{ONE} --price-from aws --price-per-chip-hour 1", "--price-from contradicts"),
+        (f"{ONE} --text-bytes 4GB", "--tokens contradicts --text-bytes"),
+        (f"{ONE} --mfu 0.3 --hfu 0.4", "--mfu contradicts --hfu"),
+        (f"{ONE} --tflops-per-chip 400", "--tflops-per-chip = '400'"),
+        (f"{ONE} --observed-tokens-per-second 1e9", "--observed-tokens-per-second"),
+        (f"{ONE} --layers 3", "--layers contradicts --params"),
+        (f"{ONE} --active-params 2B", "--active-params = '2B'"),
+        (f"{ONE} --hidden-cost-low 0.5", "--hidden-cost-low"),
+        (f"{ONE} --hidden-cost-high 1.5", "--hidden-cost-high"),
+        (f"{ONE} --budget-usd 0", "--budget-usd = '0'"),
+        (f"{ONE} --budget-usd 5 --price-per-chip-hour 0", "--budget-usd needs a price"),
+        ("--budget-usd 1e-9", "too few for any model"),
+        (f"{ONE} --plot cost.gif", "--plot = 'cost.gif'"),
+        (f"{ONE} --plot /nowhere/cost.png", "--plot = '/nowhere/cost.png'"),
+        (f"{ONE} --set model.layers=2", "--set needs"),
+        ("--preset demo --tokens 1e9 --layers 3", "--layers contradicts --preset"),
+        ("--preset demo --tokens 1e9 --params 1B", "--params contradicts --preset"),
+        ("--preset demos --tokens 1e9", "--preset"),
+        ("--preset demo --config x.toml --tokens 1e9", "--preset contradicts --config"),
+        ("--config /nowhere.toml --tokens 1e9", "--config"),
+        ("--preset demo --set model.layers=0 --tokens 1e9", "model.layers"),
+        ("--layers 3 --tokens 1e9", "--d-model is missing"),
+        ("--layers 2 --d-model 100 --heads 3 --tokens 1e9", "--heads = 3"),
+        (f"{LLAMA7B} --kv-heads 5 --tokens 1e9", "--kv-heads = 5"),
+        (f"{LLAMA7B} --experts 8 --tokens 1e9", "--experts needs --experts-per-token"),
+        (f"{LLAMA7B} --encoder --encoder-layers 3 --tokens 1e9", "--encoder contradicts"),
+        (f"{LLAMA7B} --encoder-token-share 0.5 --tokens 1e9", "--encoder-token-share needs"),
+    ],
+)
+def test_bad_input_is_one_line_that_names_the_flag(arguments, words):
+    assert words in refused(arguments)
+
+
+def shown_commands():
+    """Each `$ tokenmill plan ...` of docs/cost.md with the lines shown beneath it."""
+    blocks = PAGE.read_text(encoding="utf-8").split("```\n")[1::2]
+    for block in blocks:
+        first, *lines = block.rstrip("\n").split("\n")
+        assert first.startswith("$ tokenmill plan ")
+        yield first.removeprefix("$ tokenmill plan "), lines
+
+
+@pytest.mark.parametrize(("arguments", "lines"), shown_commands())
+def test_the_page_shows_what_the_command_prints(arguments, lines):
+    printed = run(arguments).output.split("\n")
+    start = printed.index(lines[0])
+    assert printed[start : start + len(lines)] == lines
+
+
+def test_the_page_shows_many_commands():
+    assert len(list(shown_commands())) == 6

@@ -1,0 +1,99 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from pipeline.metadata import StepRecord
+from pipeline.report_cost import cost_table, notes, phases_table, stages_table, steps_table
+
+LEDGER = {
+    "hardware": {"chip": "a100", "mfu_source": "measured"},
+    "cost": {"total_usd_low": 2.0, "total_usd_high": 5.0},
+    "price": {"dated": False},
+    "memory": {"fits": False, "bytes_per_device": 2**31, "smallest_device_count": 4},
+    "guidance": {
+        "goal": {"message": "Too few tokens."},
+        "chinchilla": {"optimal_tokens_for_this_model": 2e9, "tokens_per_param": 0.5},
+        "repetition": {"over_limit": True, "epochs": 6.0, "limit_epochs": 4.0},
+    },
+    "funnel": {
+        "total": {
+            "stages": [
+                {"stage": "raw", "documents": 12, "bytes": 100, "tokens": 30.0,
+                 "tokens_are": "estimated", "documents_lost": {}},
+                {"stage": "valid", "documents": 10, "bytes": 90, "tokens": 28.0,
+                 "tokens_are": "counted", "documents_lost": {"not_utf8": 2}},
+            ]
+        }
+    },
+}  # fmt: skip
+SIDE = {
+    "slots": 100, "total_flops": 1e12, "mfu": 0.4, "training_seconds": 100.0,
+    "total_seconds": 110.0, "goodput": 0.9, "chip_hours": 0.1, "compute_usd": 1.0,
+    "usd_per_million_effective_tokens": 3.0,
+}  # fmt: skip
+
+
+def step(name, usd):
+    return {"step": name, "seconds": 5.0, "chip_hours": 0.01, "usd": usd, "ran_in_this_run": None}
+
+
+COST = {
+    "estimated": SIDE,
+    "actual": {**SIDE, "total_seconds": 130.0, "mfu": None},
+    "reasons": [
+        {"reason": "mfu", "meaning": "steps slower", "seconds": 19.5, "usd": 0.1},
+        {"reason": "build", "meaning": "phase build", "seconds": 0.5, "usd": 0.0},
+    ],
+    "phases": [
+        {"phase": "checkpoint", "forecast_seconds": None, "actual_seconds": 9.0, "share": 0.1},
+        {"phase": "lost", "forecast_seconds": 0.0, "actual_seconds": 0.0, "share": 0.0},
+    ],
+    "steps": [step("Curator", 0.02), step("Trainer", 1.0)],
+    "pipeline": {"seconds": 10.0, "chip_hours": 0.02},
+    "return_on_curation": [
+        {"step": "Curator", "saved_chip_hours": 1.3, "saved_usd": 2.6,
+         "by_reason": {"exact_duplicate": {"saved_chip_hours": 1.3, "saved_usd": 2.6}}}
+    ],
+}  # fmt: skip
+
+
+def text_of(table):
+    out = io.StringIO()
+    Console(file=out, width=140).print(table)
+    return out.getvalue()
+
+
+def test_the_funnel_says_what_each_stage_lost():
+    text = text_of(stages_table(LEDGER))
+    assert "-2 not utf8" in text
+    assert "~ 30" in text
+
+
+def test_reasons_too_small_to_matter_are_left_out():
+    text = text_of(cost_table(LEDGER, COST))
+    assert "steps slower" in text
+    assert "+19.5 s" in text
+    assert "phase build" not in text
+    assert "unknown" in text  # the MFU of a single step
+
+
+def test_whatever_phases_there_are_have_a_line():
+    text = text_of(phases_table(COST))
+    assert "checkpoint" in text
+    assert "lost" not in text  # nothing was
+
+
+@pytest.mark.parametrize(("cached", "paid"), [(True, "$1.00"), (False, "$1.02")])
+def test_a_cached_step_costs_nothing_and_keeps_what_it_saved(cached, paid):
+    records = {"Curator": StepRecord(cached, {}), "Trainer": StepRecord(False, {})}
+    text = text_of(steps_table(COST, records))
+    assert ("$0 (cached; $0.02)" in text.replace("0.0200", "0.02")) == cached
+    assert f"{paid} in this run" in text
+    assert text.count("1.3000") == 2
+
+
+def test_notes_flag_repetition_memory_and_undated_prices():
+    text = " ".join(notes(LEDGER))
+    for words in ("Too few tokens.", "6.0 epochs", "2.0 GiB", "4 devices", "no date"):
+        assert words in text

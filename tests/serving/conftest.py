@@ -1,0 +1,107 @@
+"""Two small models, exported once by the code that exports the real ones."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components.model_shape import ModelShape
+
+CONTEXT_LENGTH = 48
+TEXTS = [
+    "Returns the sum of the elements of a tensor over an axis.",
+    "A layer that adds its inputs and returns the result, a tensor of the same shape.",
+    "Raises ValueError if the shape is unknown, and TypeError if the type is not supported.",
+    "The quick brown fox jumps over the lazy dog, and the dog does not mind at all.",
+] * 20
+
+
+@dataclasses.dataclass
+class Exported:
+    """A served base directory with versions 1 and 2, and the decoders inside them."""
+
+    base: pathlib.Path
+    decoders: dict[int, Any]
+    transform_graph: str
+    tokenizer: str
+
+    def export(self, directory: pathlib.Path, **options) -> None:
+        """Writes the decoder of version 1 once more."""
+        from components.train.export import export_model
+
+        export_model(
+            self.decoders[1], self.transform_graph, self.tokenizer, str(directory), **options
+        )
+
+    @functools.cached_property
+    def loaded(self):
+        """The SavedModel of version 1."""
+        import tensorflow as tf
+        import tensorflow_text  # noqa: F401
+
+        return tf.saved_model.load(str(self.base / "1"))
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory) -> Exported:
+    from components.tokenize.training import TokenizerSettings, train_sentencepiece
+    from components.train.export import export_model
+    from components.train.models.decoder import Decoder
+
+    root = tmp_path_factory.mktemp("exported")
+    tokenizer = root / "tokenizer.model"
+    settings = TokenizerSettings(model_type="bpe", vocab_size=340, sample_bytes=10**6)
+    tokenizer.write_bytes(train_sentencepiece(TEXTS, settings))
+    graph = str(root / "transform_graph")
+    _write_transform_graph(graph, str(tokenizer), str(root / "temporary"))
+    shape = ModelShape(
+        n_layers=2, d_model=32, n_heads=4, n_kv_heads=2, d_ff=64, vocab_size=340,
+        sequence_length=CONTEXT_LENGTH, positions="rope", norm="layer", use_bias=True, mlp="gelu",
+        tie_embeddings=True,
+    )  # fmt: skip
+    base, decoders = root / "tiny", {}
+    for version in (1, 2):
+        decoder = decoders[version] = Decoder(shape, version)
+        rng = np.random.default_rng(version)
+        for weight in decoder.trainable_variables:  # so that outputs differ from text to text
+            noise = rng.normal(0.0, 0.3, weight.shape)
+            weight.assign(noise + (1.0 if weight.name == "gamma" else 0.0))
+        export_model(decoder, graph, str(tokenizer), str(base / str(version)))
+    return Exported(base, decoders, graph, str(tokenizer))
+
+
+def _write_transform_graph(directory: str, tokenizer: str, temporary: str) -> None:
+    import tensorflow as tf
+    import tensorflow_transform.beam as tft_beam
+    from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
+
+    from components.tokenize.preprocessing import TOKENIZER_PATH_KEY, preprocessing_fn
+
+    strings = {name: tf.io.FixedLenFeature([1], tf.string) for name in ("text", "source", "doc_id")}
+    spec = {**strings, "byte_count": tf.io.FixedLenFeature([1], tf.int64)}
+    metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
+    row = {name: np.array([b"x"], object) for name in strings} | {"byte_count": np.array([1])}
+    function = functools.partial(preprocessing_fn, custom_config={TOKENIZER_PATH_KEY: tokenizer})
+    with tft_beam.Context(temp_dir=temporary):
+        analysed = ([row], metadata) | tft_beam.AnalyzeDataset(function)
+        analysed | tft_beam.WriteTransformFn(directory)
+
+
+@pytest.fixture
+def versions(exported, tmp_path):
+    """An empty base directory, and a function that pushes version 1 or 2 under a number."""
+    base = tmp_path / "model"
+    base.mkdir()
+
+    def push(source: int, number: int) -> None:
+        aside = base / ".pushing"
+        shutil.copytree(exported.base / str(source), aside)
+        os.rename(aside, base / str(number))
+
+    push.base = base
+    return push

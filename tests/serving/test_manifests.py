@@ -1,0 +1,157 @@
+"""What cannot run here is at least well-formed, typed, and agrees with itself and the server."""
+
+import inspect
+import json
+import pathlib
+import re
+
+import kubernetes.client
+import pytest
+import yaml
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+from serving.server.metrics import ServerMetrics
+
+DIRECTORY = pathlib.Path(__file__).parents[2] / "serving" / "tensorflow_serving"
+KINDS = {
+    "ConfigMap": "V1ConfigMap",
+    "Deployment": "V1Deployment",
+    "Service": "V1Service",
+    "HorizontalPodAutoscaler": "V2HorizontalPodAutoscaler",
+    "PodDisruptionBudget": "V1PodDisruptionBudget",
+}
+
+
+def documents(name):
+    return list(yaml.safe_load_all((DIRECTORY / name).read_text()))
+
+
+def check(value, type_name, where):
+    """Every key is a field of the Kubernetes client's model, every required field is there."""
+    if match := re.fullmatch(r"list\[(.+)\]", type_name):
+        assert isinstance(value, list), where
+        for i, item in enumerate(value):
+            check(item, match[1], f"{where}[{i}]")
+    elif match := re.fullmatch(r"dict\(str, (.+)\)", type_name):
+        assert isinstance(value, dict), where
+        for key, item in value.items():
+            check(item, match[1], f"{where}.{key}")
+    elif type_name in ("str", "int", "bool"):
+        assert type(value).__name__ == type_name, where
+    elif type_name != "object":
+        model = getattr(kubernetes.client, type_name)
+        fields = {model.attribute_map[name]: kind for name, kind in model.openapi_types.items()}
+        assert isinstance(value, dict), where
+        assert not set(value) - set(fields), f"{where}: {set(value) - set(fields)}"
+        for key, item in value.items():
+            check(item, fields[key], f"{where}.{key}")
+        names = {json_name: name for name, json_name in model.attribute_map.items()}
+        model(**{names[key]: item for key, item in value.items()})  # raises if one is missing
+        assert inspect.isclass(model)
+
+
+def test_kubernetes_objects_fit_their_models():
+    found = {document["kind"]: document for document in documents("kubernetes.yaml")}
+    assert set(found) == set(KINDS)
+    for kind, document in found.items():
+        check(document, KINDS[kind], kind)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [(("spec", "replica"), 2), (("spec", "replicas"), "two"), (("spec", "selector"), None)],
+)
+def test_the_check_would_find_a_mistake(path, value):
+    deployment = next(d for d in documents("kubernetes.yaml") if d["kind"] == "Deployment")
+    if value is None:
+        del deployment[path[0]][path[1]]
+    else:
+        deployment[path[0]][path[1]] = value
+    with pytest.raises((AssertionError, ValueError)):
+        check(deployment, "V1Deployment", "Deployment")
+
+
+def pod():
+    deployment = next(d for d in documents("kubernetes.yaml") if d["kind"] == "Deployment")
+    return deployment["spec"]["template"]["spec"]
+
+
+def test_the_pod_is_probed_bounded_and_may_do_little():
+    (container,) = pod()["containers"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert probe in container
+    assert set(container["resources"]) == {"requests", "limits"}
+    assert pod()["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert all(mount["readOnly"] for mount in container["volumeMounts"])
+    assert "latest" not in container["image"].rsplit(":", 1)[1]
+
+
+def test_selectors_ports_and_names_agree():
+    found = {d["kind"]: d for d in documents("kubernetes.yaml")}
+    labels = found["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert found["Service"]["spec"]["selector"] == labels
+    assert found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+    assert found["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == "tokenmill-serving"
+    (container,) = pod()["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    flags = dict(flag.lstrip("-").split("=", 1) for flag in container["args"])
+    assert ports == {"grpc": int(flags["port"]), "http": int(flags["rest_api_port"])}
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    for flag in ("model_config_file", "batching_parameters_file", "monitoring_config_file"):
+        directory, name = flags[flag].rsplit("/", 1)
+        assert directory in mounts
+        assert name in found["ConfigMap"]["data"]
+
+
+def test_model_configs_are_tensorflow_servings():
+    data = next(d for d in documents("kubernetes.yaml") if d["kind"] == "ConfigMap")["data"]
+    for text in (data["models.config"], (DIRECTORY / "models.config").read_text()):
+        config = model_server_config_pb2.ModelServerConfig()
+        text_format.Parse(text, config)
+        (model,) = config.model_config_list.config
+        assert (model.name, model.base_path) == ("default", "/models/default")
+    assert dict(model.version_labels) == {"stable": 1, "canary": 2}
+    assert set(model.version_labels.values()) == set(model.model_version_policy.specific.versions)
+
+
+def test_batching_and_monitoring_are_the_same_in_both_places():
+    data = next(d for d in documents("kubernetes.yaml") if d["kind"] == "ConfigMap")["data"]
+    for name in ("batching.config", "monitoring.config"):
+        assert data[name].strip() == (DIRECTORY / name).read_text().strip()
+
+
+def test_compose_is_read_only_and_listens_on_loopback():
+    (compose,) = documents("compose.yaml")
+    server = compose["services"]["tensorflow-serving"]
+    assert server["read_only"] is True
+    assert server["user"] != "0"
+    assert all(volume.endswith(":ro") for volume in server["volumes"])
+    assert all(port.startswith("127.0.0.1:") for port in server["ports"])
+    for flag in server["command"]:
+        if "=/config/" in flag:
+            assert (DIRECTORY / flag.rsplit("/", 1)[1]).exists()
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_the_server_has():
+    names = set()
+    for family in ServerMetrics().registry.collect():
+        names |= {family.name + suffix for suffix in ("", "_total", "_bucket", "_sum", "_count")}
+    (alerts,) = documents("alerts.yaml")
+    expressions = [rule["expr"] for group in alerts["groups"] for rule in group["rules"]]
+    dashboard = json.loads((DIRECTORY / "grafana.json").read_text())
+    expressions += [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
+    asked = {name for text in expressions for name in re.findall(r"tokenmill_\w+", text)}
+    assert len(expressions) > 10
+    assert asked <= names
+    titles = " ".join(panel["title"] for panel in dashboard["panels"])
+    for word in ("Latency", "Requests by outcome", "Tokens per second", "Cost per million"):
+        assert word in titles
+
+
+def test_kserve_names_the_same_volume():
+    (service,) = documents("kserve.yaml")
+    (claim,) = (v["persistentVolumeClaim"] for v in pod()["volumes"] if v["name"] == "models")
+    storage = service["spec"]["predictor"]["model"]["storageUri"]
+    assert storage == f"pvc://{claim['claimName']}"

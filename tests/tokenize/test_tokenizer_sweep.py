@@ -1,0 +1,93 @@
+"""The sweep over vocabularies, and the tokeniser beside a SavedModel."""
+
+import dataclasses
+import inspect
+import json
+import random
+
+import pytest
+from click.testing import CliRunner
+
+from components.errors import TokenmillError
+from components.ledger.flops import flops_per_token
+from components.model_shape import ModelShape
+from components.tokenize.serving_assets import read_tokenizer_asset, write_tokenizer_assets
+from components.tokenize.sweep import MAX_UNUSED, recommend, sweep
+from components.tokenize.training import TokenizerSettings
+from pipeline.cli import cli
+
+SHAPE = ModelShape(
+    n_layers=2, d_model=64, n_heads=2, d_ff=256, vocab_size=1, sequence_length=64,
+    positions="rope", norm="layer", use_bias=True, mlp="gelu", tie_embeddings=True,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def documents():
+    texts = [inspect.getdoc(v) or "" for m in (random, inspect, json) for v in vars(m).values()]
+    texts = [text for text in texts if len(text) > 60]
+    return [(b"%d" % i, (b"a", b"b")[i % 2], text.encode()) for i, text in enumerate(texts)]
+
+
+@pytest.fixture(scope="module")
+def result(documents):
+    settings = TokenizerSettings("bpe", 1, 10**9)
+    return sweep(documents, [500, 900, 500_000], ["bpe", "unigram"], settings, SHAPE, "float32", 4)
+
+
+def test_what_the_text_does_not_support_is_told_and_the_rest_measured(result):
+    assert [(c.model_type, c.vocab_size) for c in result.candidates] == [
+        ("bpe", 500), ("bpe", 900), ("unigram", 500), ("unigram", 900),
+    ]  # fmt: skip
+    assert [(t, size) for t, size, _ in result.impossible] == [
+        ("bpe", 500_000), ("unigram", 500_000),
+    ]  # fmt: skip
+    assert all("at most" in reason for _, _, reason in result.impossible)
+
+
+def test_figures_fit_together(result, documents):
+    assert result.corpus_bytes == sum(len(text) for _, _, text in documents)
+    for c in result.candidates:
+        shape = dataclasses.replace(SHAPE, vocab_size=c.vocab_size)
+        tokens = result.corpus_bytes / c.bytes_per_token
+        assert c.training_flops == pytest.approx(flops_per_token(shape).training * tokens)
+        assert c.embedding_params == c.vocab_size * SHAPE.d_model
+        assert set(c.tokens_per_word_by_source) == {"a", "b"}
+        assert 0 < c.vocabulary_memory_fraction < 1
+    small, large = result.candidates[:2]
+    assert large.bytes_per_token > small.bytes_per_token > 1
+    assert large.unused_fraction > small.unused_fraction
+
+
+def test_the_cheapest_of_the_used_ones_is_recommended(result):
+    used = dataclasses.replace(result.candidates[0], unused_fraction=0.1, training_flops=5.0)
+    cheaper = dataclasses.replace(used, training_flops=4.0)
+    wasteful = dataclasses.replace(used, unused_fraction=MAX_UNUSED + 0.1, training_flops=1.0)
+    assert recommend([used, cheaper, wasteful])[0] == 1
+    assert recommend([wasteful, dataclasses.replace(wasteful, unused_fraction=0.9)])[0] == 0
+
+
+def test_command_prints_writes_and_plots(tmp_path, documents):
+    corpus = tmp_path / "texts.jsonl"
+    lines = [json.dumps({"text": text.decode()}) for _, _, text in documents]
+    corpus.write_text("\n".join(lines))
+    arguments = ["tokenizer", "sweep", str(corpus), "--sizes", "400,600", "--model-types", "bpe"]
+    outputs = ["--json", str(tmp_path / "s.json"), "--plot", str(tmp_path / "s.png")]
+    done = CliRunner().invoke(cli, [*arguments, *outputs])
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "s.json").read_text())
+    best = found["candidates"][found["recommended"]]
+    assert f"tokenizer.vocab_size={best['vocab_size']}" in done.output
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+    wrong = CliRunner().invoke(cli, [*arguments[:4], "many"])
+    assert wrong.exit_code == 1
+    assert "--sizes" in wrong.output
+
+
+def test_the_tokeniser_beside_a_model_is_checked_by_its_hash(tmp_path):
+    (tmp_path / "own.model").write_bytes(b"content")
+    write_tokenizer_assets(str(tmp_path / "own.model"), str(tmp_path / "saved"))
+    assert read_tokenizer_asset(str(tmp_path / "saved")) == b"content"
+    (tmp_path / "saved" / "assets.extra" / "tokenizer.model").write_bytes(b"other")
+    with pytest.raises(TokenmillError, match="not the file"):
+        read_tokenizer_asset(str(tmp_path / "saved"))

@@ -1,0 +1,143 @@
+"""One training on one device, on two, and by two processes: the same losses at every step."""
+
+import json
+import os
+import signal
+import socket
+
+import numpy as np
+import pytest
+
+OPTIONS = {"log_steps": 1, "detail_steps": None, "checkpoint_steps": 5}
+# With gradients clipped far below Adam's epsilon, the update is proportional to them, and a
+# factor that Adam would divide out shows in the losses.
+SETTINGS = {"clip_norm": 1e-6, "learning_rate": 0.1}
+
+
+@pytest.fixture(scope="module")
+def one_device(launcher, tmp_path_factory):
+    outcome = launcher.run(tmp_path_factory.mktemp("one"), SETTINGS, OPTIONS)
+    assert outcome.exit_code == 0, outcome.said
+    losses = [loss for _, loss in outcome.result["loss_curve"]]
+    assert losses[-1] < 0.95 * losses[0]
+    return outcome.result
+
+
+def assert_follows(result, reference):
+    """The same losses to the rounding of another order of summation."""
+    for curve in ("loss_curve",):
+        steps, losses = zip(*result[curve], strict=True)
+        assert list(steps) == [step for step, _ in reference[curve]]
+        np.testing.assert_allclose(losses, [loss for _, loss in reference[curve]], rtol=1e-5)
+    for name in ("held_out_before", "held_out_after"):
+        assert result[name]["targets"] == reference[name]["targets"]
+        assert result[name]["loss"] == pytest.approx(reference[name]["loss"], rel=1e-5)
+    for name in ("trained_targets", "trained_slots"):
+        assert result[name] == reference[name]
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulated_micro_batches_follow_the_losses_of_whole_ones(
+    launcher, one_device, tmp_path, parts
+):
+    outcome = launcher.run(tmp_path, {**SETTINGS, "accumulation_steps": parts}, OPTIONS)
+    assert outcome.exit_code == 0, outcome.said
+    assert_follows(outcome.result, one_device)
+
+
+def test_two_devices_follow_the_losses_of_one(launcher, one_device, tmp_path):
+    options = {**OPTIONS, "cpu_devices": 2}
+    outcome = launcher.run(tmp_path, SETTINGS, options, strategy="mirrored")
+    assert outcome.exit_code == 0, outcome.said
+    assert outcome.result["replicas"] == 2
+    assert_follows(outcome.result, one_device)
+
+
+def test_a_batch_that_does_not_divide_is_refused(launcher, tmp_path):
+    options = {**OPTIONS, "cpu_devices": 2}
+    outcome = launcher.run(tmp_path, SETTINGS, options, strategy="mirrored", global_batch_size=7)
+    assert outcome.exit_code == 1
+    assert "global_batch_size = 7 does not divide into 2 replicas" in outcome.said
+
+
+def test_multi_worker_without_tf_config_says_what_it_needs(launcher, tmp_path):
+    outcome = launcher.run(tmp_path, SETTINGS, OPTIONS, strategy="multi_worker")
+    assert outcome.exit_code == 1
+    assert "needs TF_CONFIG" in outcome.said
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def start_workers(launcher, directory, options=OPTIONS, **job):
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    return [
+        launcher.start_apart(
+            directory,
+            {
+                "TF_CONFIG": json.dumps(
+                    {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+                )
+            },
+            SETTINGS,
+            options,
+            strategy="multi_worker",
+            **job,
+        )
+        for index in range(2)
+    ]
+
+
+def test_two_processes_follow_the_losses_of_one(launcher, one_device, tmp_path):
+    outcomes = [worker.wait() for worker in start_workers(launcher, tmp_path)]
+    for outcome in outcomes:
+        assert outcome.exit_code == 0, outcome.said
+        assert_follows(outcome.result, one_device)
+    assert outcomes[0].result["weights"] == outcomes[1].result["weights"]
+    # Only the chief writes: every line once.
+    (metrics,) = tmp_path.glob("*/metrics.jsonl")
+    lines = map(json.loads, metrics.read_text().splitlines())
+    assert [x["step"] for x in lines if "event" not in x] == list(range(1, 41))
+
+
+def saved_steps(directory):
+    return [
+        int(p.parent.name.removeprefix("step-"))
+        for p in directory.glob("*/checkpoints/step-*/manifest.json")
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_worker_is_killed_and_all_are_started_again(launcher, one_device, tmp_path, poll, victim):
+    workers = start_workers(launcher, tmp_path)
+    poll(lambda: saved_steps(tmp_path))
+    os.kill(workers[victim].pid, signal.SIGKILL)
+    outcomes = [worker.wait() for worker in workers]
+    assert outcomes[victim].exit_code == -signal.SIGKILL
+    assert outcomes[1 - victim].exit_code == 75, outcomes[1 - victim].said  # it does not hang
+    again = [worker.wait() for worker in start_workers(launcher, tmp_path)]
+    for outcome in again:
+        assert outcome.exit_code == 0, outcome.said
+        assert_follows(outcome.result, one_device)
+    assert again[0].result["resumes"]
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_worker_stops_all_at_the_same_step(launcher, one_device, tmp_path, poll):
+    workers = start_workers(launcher, tmp_path)
+    poll(lambda: saved_steps(tmp_path))
+    os.kill(workers[1].pid, signal.SIGTERM)
+    outcomes = [worker.wait() for worker in workers]
+    assert [outcome.exit_code for outcome in outcomes] == [75, 75], outcomes
+    again = [worker.wait() for worker in start_workers(launcher, tmp_path)]
+    for outcome in again:
+        assert_follows(outcome.result, one_device)
+    assert again[0].result["resumes"][0]["lost_steps"] == 0

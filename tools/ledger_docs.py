@@ -1,0 +1,85 @@
+"""Writes docs/ledger.md and the JSON Schemas from the models of ledger.json and cost_report.json.
+
+Usage: python tools/ledger_docs.py [DIRECTORY]   (default: docs)
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from components.ledger.schema import LedgerDocument  # noqa: E402
+from components.settle.schema import CostReportDocument  # noqa: E402
+
+# What stands above it in docs/ledger.md is written by hand.
+MARKER = "<!-- from here on written by tools/ledger_docs.py -->"
+SCHEMAS = {
+    "ledger.schema.json": LedgerDocument,
+    "cost_report.schema.json": CostReportDocument,
+}
+
+
+def documents() -> dict[str, str]:
+    """The files' texts by name."""
+    texts = {
+        name: json.dumps(model.model_json_schema(by_alias=True), indent=2) + "\n"
+        for name, model in SCHEMAS.items()
+    }
+    _seen.clear()
+    head = (ROOT / "docs" / "ledger.md").read_text("utf-8").partition(MARKER)[0]
+    tables = [_tables(model.model_json_schema(by_alias=True)) for model in SCHEMAS.values()]
+    return {**texts, "ledger.md": f"{head}{MARKER}\n\n" + "\n".join(tables)}
+
+
+def _tables(schema: dict[str, Any]) -> str:
+    lines = [f"## {schema['title']}", ""]
+    lines += _rows("", schema, schema["$defs"])
+    return "\n".join(lines) + "\n"
+
+
+def _rows(prefix: str, part: dict[str, Any], parts: dict[str, Any]) -> list[str]:
+    """A table of one part's keys, then a table for each part inside it."""
+    title = prefix.rstrip(".")
+    lines = [f"### `{title}`", "", part.get("description", "").split("\n")[0], ""] if title else []
+    lines += ["| key | meaning |", "| --- | --- |"]
+    inner: list[str] = []
+    for name, value in part["properties"].items():
+        reference, path = _reference(value), f"{prefix}{name}"
+        meaning = value.get("description", "")
+        if reference:
+            target = parts[reference]
+            suffix = "[]" if value.get("type") == "array" else ""
+            suffix = "{}" if "additionalProperties" in value else suffix
+            first = target.get("description", "").split("\n")[0]
+            meaning = meaning or first
+            if reference not in _seen:
+                _seen.add(reference)
+                inner += ["", *_rows(f"{path}{suffix}.", target, parts)]
+        lines.append(f"| `{name}` | {meaning.replace('|', '/')} |")
+    return lines + inner
+
+
+_seen: set[str] = set()
+
+
+def _reference(value: dict[str, Any]) -> str | None:
+    for candidate in (value, value.get("items", {}), value.get("additionalProperties") or {}):
+        if isinstance(candidate, dict) and "$ref" in candidate:
+            return candidate["$ref"].rsplit("/", 1)[1]
+    return None
+
+
+def main() -> None:
+    """Writes the files."""
+    directory = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs"
+    for name, text in documents().items():
+        (directory / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
