@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import struct
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -193,20 +194,22 @@ def read_tfrecords(path: str) -> Iterator[bytes]:
     record; the checksums are looked at all the same.
 
     Raises:
-        ValueError: A record is broken off or has another checksum.
+        ValueError: A record is broken off or has another checksum, or the file is not what gzip
+            wrote.
     """
     with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as stored:
         file = gzip.GzipFile(fileobj=stored) if path.endswith(".gz") else stored
-        rest = b""
-        while block := file.read(_READ_BYTES):
+        rest, missing = b"", 0
+        while block := _read(path, file, max(_READ_BYTES, missing)):
             data = rest + block
-            at = 0
+            at = missing = 0
             while len(data) >= at + _HEADER.size:
                 size, checksum = _HEADER.unpack_from(data, at)
                 if checksum != _masked_crc32c(data[at : at + 8]):
                     raise ValueError(f"{path}: the length of a record has another checksum")
                 end = at + _HEADER.size + size
                 if len(data) < end + _FOOTER.size:
+                    missing = end + _FOOTER.size - len(data)
                     break
                 record = data[at + _HEADER.size : end]
                 if _FOOTER.unpack_from(data, end)[0] != _masked_crc32c(record):
@@ -216,6 +219,18 @@ def read_tfrecords(path: str) -> Iterator[bytes]:
             rest = data[at:]
         if rest:
             raise ValueError(f"{path}: the last record is broken off")
+
+
+def _read(path: str, file: Any, size: int) -> bytes:
+    """The next block; what gzip says of a broken file becomes a ValueError that names it."""
+    try:
+        return file.read(size)
+    except EOFError:
+        raise ValueError(f"{path}: the compressed file is broken off") from None
+    except gzip.BadGzipFile as error:
+        raise ValueError(f"{path}: not a gzip file, or a damaged one ({error})") from error
+    except zlib.error as error:
+        raise ValueError(f"{path}: damaged ({error})") from error
 
 
 def _masked_crc32c(data: bytes) -> int:

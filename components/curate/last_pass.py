@@ -9,15 +9,8 @@ from components.curate.account import KEPT, Outcome, Rejected
 from components.curate.deduplicate import NO_COPY, Dropped, dropped_mask
 from components.curate.first_pass import REJECTED_ROW
 from components.documents import decode_documents, split_directory, write_tfrecords
-from components.spool import (
-    Piece,
-    Record,
-    Spool,
-    read_rows,
-    read_sources,
-    sorted_shard,
-    write_sorted_shard,
-)
+from components.spool import Piece, Spool, read_rows, read_sources
+from components.spooled_shards import Record, sorted_shard, write_sorted_shard
 
 Count = tuple[tuple[str, str, str], Outcome]
 
