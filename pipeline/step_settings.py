@@ -5,7 +5,7 @@ import os
 from components.curate.benchmarks import read_benchmarks
 from components.curate.near_duplicates import NearDuplicateSettings
 from components.curate.rules import thresholds_of
-from components.curate.transforms import CurateSettings
+from components.curate.settings import CurateSettings
 from components.errors import TokenmillError
 from components.ingest.readers import ReadSettings
 from components.ledger.meter import BudgetMeter
