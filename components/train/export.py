@@ -117,7 +117,10 @@ class ExportedModel(tf.Module):
         unnamed = tuple(tf.TensorSpec([None], x.dtype) for x in d)
         score_of = tf.function(served.score, input_signature=[ragged])
         embed_of = tf.function(served.embed, input_signature=[ragged])
-        classify_of = tf.function(served.classify, input_signature=[ragged])
+        # Only an encoder has it, and only for a classifier it is called.
+        classify_of = tf.function(
+            getattr(served, "classify", served.embed), input_signature=[ragged]
+        )
         generate_of = tf.function(
             functools.partial(_generate, served), input_signature=[ragged, unnamed]
         )
