@@ -211,9 +211,22 @@ class ModelShape:
         return self.n_layers * (self.mlp_inner_matrices + 1) * self.d_model * self.d_ff
 
     @property
+    def logit_width(self) -> int:
+        """Logits of a token: the vocabulary, or a classifier's classes."""
+        return self.classes if self.head == "classifier" else self.vocab_size
+
+    @property
     def logit_products(self) -> float:
-        """Multiply-adds per token of the output projection."""
-        return self.d_model * self.vocab_size
+        """Multiply-adds per token of the output projection, or of a classifier's last layer.
+
+        The trainer computes both at every position (components/train/models).
+        """
+        return self.d_model * self.logit_width
+
+    @property
+    def head_products(self) -> float:
+        """Multiply-adds per token of the dense layer before it: BERT's, d*d; none in a decoder."""
+        return 0 if self.head == "lm" else self.d_model * self.d_model
 
     @property
     def params_total(self) -> int:

@@ -35,18 +35,18 @@ class Price:
     Attributes:
         usd_per_chip_hour: USD for one chip (never a board or a pod) for one hour.
         provider: Who asks it.
-        region: Where; empty if the source does not say.
         date: When: a year, month or day; empty if the source does not say.
         source: Where the price stands.
+        region: Where; empty if the source does not say.
         notes: How it was derived, cautions.
     """
 
     usd_per_chip_hour: float
     provider: str
-    region: str
     date: str
     source: str
-    notes: str
+    region: str = ""
+    notes: str = ""
 
     @property
     def label(self) -> str:
@@ -89,6 +89,19 @@ class Chip:
     prices: tuple[Price, ...]
     spec_source: str
     notes: str
+
+    def peak_for(self, precision: str) -> float | None:
+        """The dense peak in a precision, FLOP/s: float32 has no use of 16-bit units.
+
+        Args:
+            precision: `train.precision`.
+
+        Returns:
+            FLOP/s; the 16-bit peak where no other is known, None where none is.
+        """
+        if precision == "float32" and self.float32_flops_per_second is not None:
+            return self.float32_flops_per_second
+        return self.peak_flops_per_second
 
     @property
     def price_usd_per_chip_hour(self) -> float | None:

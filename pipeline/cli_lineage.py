@@ -25,6 +25,7 @@ def lineage(model: str, run_directory: str | None, metadata_url: str | None, as_
         click.echo(json.dumps(asdict(traced), indent=2, sort_keys=True))
         return
     from components.ledger.ledger import usd
+    from pipeline.report_quality import describe_quality
 
     total, actual = traced.ledger["funnel"]["total"], traced.cost_report["actual"]
     evaluation = traced.cost_report["quality"]["evaluation"]["total"]
@@ -42,7 +43,7 @@ def lineage(model: str, run_directory: str | None, metadata_url: str | None, as_
     )
     click.echo(
         f"  {usd(actual['compute_usd'])} for {actual['chip_hours']:.3g} chip-hours; "
-        f"{evaluation['bits_per_byte']:.3f} bits per byte on held-out text"
+        f"{describe_quality(evaluation)} on held-out text"
     )
     click.echo("  artifacts:")
     for name, directory in traced.artifacts.items():
@@ -61,7 +62,7 @@ def lineage(model: str, run_directory: str | None, metadata_url: str | None, as_
 @click.option("--metadata-url", metavar="URL", help="The server, as run.metadata_url.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def gc(run_directory: str, keep: int, metadata_url: str | None, yes: bool) -> None:
-    """Remove artifacts of RUN_DIRECTORY that neither the newest runs nor a served model need."""
+    """Remove what neither the newest runs nor a served model need: artifacts, checkpoints."""
     with user_errors():
         from pipeline.lineage import collect_garbage, find_garbage, find_store
         from pipeline.sole_run import sole_run
@@ -74,7 +75,7 @@ def gc(run_directory: str, keep: int, metadata_url: str | None, yes: bool) -> No
                 return
             for directory in garbage.directories:
                 click.echo(os.path.relpath(directory, run_directory))
-            size = f"{len(garbage.directories)} artifacts, {garbage.size_bytes / 1e6:,.1f} MB"
+            size = f"{len(garbage.directories)} directories, {garbage.size_bytes / 1e6:,.1f} MB"
             if not yes and not click.confirm(f"Remove {size}?"):
                 raise SystemExit(1)
             collect_garbage(store, garbage)

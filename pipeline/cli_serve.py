@@ -1,4 +1,4 @@
-"""`tokenmill generate|score|serve|loadtest|rollout|export`: use a pushed model."""
+"""`tokenmill generate|score|serve|loadtest|drift|rollout|export`: use a pushed model."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ def add_serving_commands(cli: click.Group, config_options: Callable) -> None:
     """Adds the commands; those that look for a run's model take the configuration's options."""
     for function, name in ((_generate, "generate"), (_score, "score")):
         cli.add_command(click.command(name)(config_options(function)))
-    for command in (serve, loadtest, rollout, export):
+    for command in (serve, loadtest, drift, rollout, export):
         cli.add_command(command)
 
 
@@ -154,7 +154,7 @@ def _ask(
 @click.option("--max-batch-size", type=click.IntRange(1), default=16, show_default=True)
 @click.option("--batch-timeout-micros", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--num-batch-threads", type=click.IntRange(1), default=2, show_default=True)
-@click.option("--max-queued-rows", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--max-queued-rows", type=click.IntRange(1), default=32, show_default=True)
 @click.option("--max-request-bytes", type=click.IntRange(1), default=1 << 20, show_default=True)
 @click.option("--deadline-seconds", default=30.0, show_default=True)
 @click.option("--poll-seconds", default=1.0, show_default=True)
@@ -248,6 +248,36 @@ def loadtest(
     shown = {key: value for key, value in summary.items() if key != "settings"}
     click.echo(json.dumps(shown, indent=2))
     sys.exit(1 if summary["missed"] else 0)
+
+
+@click.command()
+@click.argument("request_log")
+@click.option(
+    "--statistics",
+    default="runs/demo",
+    show_default=True,
+    metavar="DIR",
+    help="A run, or a StatisticsGen artifact.",
+)
+@click.option("--signature", help="Only requests for this one.  [default: all]")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    help="Jensen-Shannon divergence that is still no drift.",
+)
+def drift(request_log: str, statistics: str, signature: str | None, threshold: float) -> None:
+    """Compare the texts' sizes in REQUEST_LOG with the training documents' (TFDV).
+
+    Exit code 1 if they drifted.
+    """
+    with _user_errors():
+        from serving.drift import find_drift
+
+        report = find_drift(request_log, statistics, signature, threshold)
+    click.echo(json.dumps(report, indent=2))
+    sys.exit(1 if report["drifted"] else 0)
 
 
 @click.group()

@@ -102,14 +102,28 @@ def _print_documents(found: dict[str, Any]) -> None:
         elif document["fate"] == "rejected":
             click.echo(f"  source {document['source']}, {document['split']} split, "
                        f"{document['raw_bytes']:,} bytes")  # fmt: skip
-            reason = f"{document['reason']} = {document['value']:g}"
-            click.echo(f"  dropped by curation: {reason} (threshold {document['threshold']:g})")
+            click.echo(f"  dropped by curation: {_reason(document)}")
             if document["kept_copy"]:
-                click.echo(f"  the copy that stays, or the other text: {document['kept_copy']}")
-            click.echo(f"  it began: {' '.join(document['excerpt'].split())[:120]}")
+                click.echo(f"  the text that stays: {document['kept_copy']}")
+            click.echo(f"  its text begins: {' '.join(document['excerpt'].split())[:120]}")
         else:
             _print_kept(document)
     _print_models(found)
+
+
+# What the value of a rule is, where the rule's name does not say it.
+_VALUES = {
+    "near_duplicate": "Jaccard similarity",
+    "contaminated": "n-grams shared with held-out or benchmark text",
+}
+
+
+def _reason(document: dict[str, Any]) -> str:
+    """The rule, its value and its limit, for a person."""
+    reason, value, limit = document["reason"], document["value"], document["threshold"]
+    if reason == "exact_duplicate":
+        return "exact_duplicate: the same text, once normalised, is there already"
+    return f"{reason}: {_VALUES.get(reason, 'value')} {value:g}, limit {limit:g}"
 
 
 def _print_kept(document: dict[str, Any]) -> None:
@@ -140,6 +154,9 @@ def _print_models(found: dict[str, Any]) -> None:
     for model in found["models"]:
         times = model["times_trained_by_row"].values()
         low, high = min(times), max(times)
+        if not high:
+            click.echo(f"  model {model['model']} was not trained on it: its steps ended before")
+            continue
         often = f"{low}" if low == high else f"{low} to {high}"
         click.echo(f"  model {model['model']} read {'it' if len(times) == 1 else 'its rows'} "
                    f"{often} time{'' if high == 1 else 's'}")  # fmt: skip
@@ -181,6 +198,7 @@ def _print_runs(found: list[dict[str, Any]]) -> None:
         ("goodput", "actual", "goodput", ".1%"),
         ("time/est.", "actual", "training_seconds_actual_over_estimated", ".2f"),
         ("bits/byte", "actual", "bits_per_byte", ".3f"),
+        ("masked ppl", "actual", "masked_perplexity", ".1f"),
     )
     table.add_column("run")
     for title, *_ in columns:

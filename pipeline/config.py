@@ -163,16 +163,18 @@ class CostSection(Section):
     goal: Literal["fine_tune", "domain_adaptive", "from_scratch"] = "from_scratch"
     """What the model is for: how many tokens the guidance asks for."""
     storage_usd_per_gb_month: Annotated[float, Field(ge=0)] = 0.02
-    """Of 1e9 bytes for a month; the list price of Google Cloud Storage, standard, us-central1."""
+    """Of 1e9 bytes for a month. Google Cloud Storage's list price, standard, us-central1: $0.020
+    (cloud.google.com/storage/pricing, as archived 2022-12-30)."""
     storage_months: Annotated[float, Field(ge=0)] = 1.0
     """How long corpus, rows, checkpoints and model are kept."""
     network_usd_per_gb: Annotated[float, Field(ge=0)] = 0.0
     """Of moving them once; nothing within a region."""
     chip_mtbf_hours: Annotated[float, Field(gt=0)] = 50_677.0
-    """Mean time between failures of a chip (Llama 3: 419 in 54 days on 16,384 GPUs)."""
-    checkpoint_bytes_per_second: Annotated[float, Field(gt=0)] = 200e6
-    """How fast a checkpoint is written."""
-    restart_seconds: Annotated[float, Field(ge=0)] = 300.0
+    """Mean time between failures of a chip (Llama 3: 419 unexpected interruptions in 54 days on
+    16,384 GPUs; arXiv 2407.21783, sec. 3.3.4)."""
+    checkpoint_bytes_per_second: Annotated[float, Field(gt=0)] | None = None
+    """How fast a checkpoint is written, all hosts together; None is 1e9 for each eight chips."""
+    restart_seconds: Annotated[float, Field(ge=0)] = 600.0
     """From a failure until training goes on."""
 
 
@@ -192,7 +194,11 @@ class BudgetSection(Section):
 
 
 class EvaluateSection(Section):
-    """Thresholds that bless a model, on the held-out documents; one left out sets no limit."""
+    """Thresholds that bless a model, on the held-out documents; one left out sets no limit.
+
+    Bits per byte are of causal-lm only: max_bits_per_byte, which presets set, means nothing to
+    other tasks. The other thresholds hold for the hidden tokens of masked-lm.
+    """
 
     max_bits_per_byte: Annotated[float, Field(gt=0)] = 8.0
     max_source_bits_per_byte: Annotated[float, Field(gt=0)] | None = None
@@ -294,6 +300,13 @@ class Config(Section):
         weights = self.pack.source_weights
         if weights and not any(weights.values()):
             raise ValueError("pack.source_weights: all weights are 0, so there is nothing to read")
+        if self.train.task != "causal-lm":
+            for name in ("max_source_bits_per_byte", "max_bits_per_byte_increase"):
+                if (value := getattr(self.evaluate, name)) is not None:
+                    raise ValueError(
+                        f"evaluate.{name} = {value}: a model of {self.train.task} has no bits per "
+                        "byte; use evaluate.max_perplexity or evaluate.min_token_accuracy"
+                    )
         cost = self.cost
         if cost.hidden_cost_multiplier_low > cost.hidden_cost_multiplier_high:
             raise ValueError(

@@ -126,6 +126,7 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
     trainer.add_upstream_node(ledger)
 
     # 8 evaluate: the held-out documents, as raw text, through the model's own signature
+    evaluating = EvaluateSettings(**config.evaluate.model_dump(), task=config.train.task)
     compares = config.evaluate.max_bits_per_byte_increase is not None
     baseline = last_blessed_model() if compares else None
     evaluator = TimedEvaluator(
@@ -133,7 +134,7 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
         model=trainer.outputs["model"],
         baseline_model=baseline and baseline.outputs["model"],
         schema=schema,
-        eval_config=make_eval_config(EvaluateSettings(**config.evaluate.model_dump())),
+        eval_config=make_eval_config(evaluating),
         module_path=SLICES_MODULE,
     ).with_id("Evaluator")
 

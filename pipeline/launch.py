@@ -87,6 +87,9 @@ def _print_push(screen: Screen, config: Config, record, numbers: dict) -> int:
         return 1
     destination = properties["pushed_destination"].string_value
     screen.say(f"Pushed: {destination}")
+    if config.train.task != "causal-lm":
+        screen.say(f"Serve it: [bold]tokenmill serve {os.path.dirname(destination)}[/]")
+        return 0
     by_default = os.path.abspath("runs/demo/serving_model") == os.path.dirname(destination)
     option = "" if by_default else f" --model {os.path.dirname(destination)}"
     screen.say(f'Try it: [bold]tokenmill generate "This function returns"{option}[/]')
@@ -94,10 +97,10 @@ def _print_push(screen: Screen, config: Config, record, numbers: dict) -> int:
 
 
 def _check_runnable(config: Config) -> None:
-    if config.train.task != "causal-lm":
+    if config.train.task == "classification":
         raise TokenmillError(
-            f'train.task = "{config.train.task}" can be configured and costed, not trained yet.',
-            'Only "causal-lm" is trained by this version.',
+            'train.task = "classification" can be configured and costed, not trained yet.',
+            '"causal-lm" and "masked-lm" are trained by this version.',
         )
     try:  # before anything is read or imported
         from data.catalogue import find_chip
@@ -131,6 +134,10 @@ def _print_config(screen: Screen, config: Config, run_directory: str) -> None:
         f"  {train.task}, {train.epochs:g} epochs, global batch {train.global_batch_size} rows, "
         f"{train.precision}, strategy {train.strategy}, seed {config.run.seed}"
     )
+    if train.task != "causal-lm":
+        screen.say(
+            f"  evaluate.max_bits_per_byte does not apply: {train.task} has no bits per byte"
+        )
     screen.say(f"  everything: {os.path.join(run_directory, CONFIG_NAME)}")
 
 

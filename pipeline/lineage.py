@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import ml_metadata as mlmd
+import tomli
 from ml_metadata.proto import metadata_store_pb2
 
 from components.errors import TokenmillError
 from pipeline.metadata import CONFIG_PROPERTY, open_store, step_record
 
 METADATA_NAME = "metadata.sqlite"
+_TELEMETRY_NAME = "telemetry.json"  # components/train/run.py, which imports TensorFlow
 
 _Artifact = metadata_store_pb2.Artifact
 
@@ -155,11 +157,11 @@ def _inputs(store: mlmd.MetadataStore, run_context_id: int) -> Iterator[dict[str
 
 @dataclass(frozen=True)
 class Garbage:
-    """Artifacts that no kept run refers to.
+    """Artifacts and trainings' checkpoints that no kept run refers to.
 
     Attributes:
         artifact_ids: In ML Metadata.
-        directories: Where they lie.
+        directories: Where they lie, and the directories of old trainings.
         size_bytes: Of all of them.
     """
 
@@ -173,7 +175,7 @@ def find_garbage(store: mlmd.MetadataStore, run_directory: str, keep: int) -> Ga
 
     Args:
         store: The metadata store.
-        run_directory: Only what lies under its `artifacts` is looked at.
+        run_directory: Only what lies under its `artifacts` and `training` is looked at.
         keep: How many of the newest runs keep all their artifacts.
     """
     runs = sorted(store.get_contexts_by_type("pipeline_run"), key=lambda c: c.id)
@@ -197,9 +199,55 @@ def find_garbage(store: mlmd.MetadataStore, run_directory: str, keep: int) -> Ga
         and os.path.isdir(artifact.uri)
     ]
     directories = sorted({artifact.uri for artifact in unused})
+    directories += _old_trainings(store, run_directory, runs[-keep:], kept, needed)
     return Garbage(
         [artifact.id for artifact in unused], directories, sum(map(_size_bytes, directories))
     )
+
+
+def _old_trainings(
+    store: mlmd.MetadataStore,
+    run_directory: str,
+    newest_runs: list[Any],
+    kept: set[int],
+    needed: set[str],
+) -> list[str]:
+    """Training directories that no kept run made, reads or can still continue.
+
+    Args:
+        store: The metadata store.
+        run_directory: Trainings lie under its `training`.
+        newest_runs: Contexts of the newest runs, the oldest of them first.
+        kept: Context ids of all runs that are kept.
+        needed: Directories of the artifacts that they use.
+    """
+    referred: set[str] = set()
+    for uri in needed:
+        if os.path.exists(os.path.join(uri, _TELEMETRY_NAME)):
+            training = _json(uri, _TELEMETRY_NAME)["training_directory"]
+            if training:
+                referred.add(os.path.abspath(training))
+    for run in store.get_contexts_by_id(kept):
+        config = tomli.loads(run.custom_properties[CONFIG_PROPERTY].string_value)
+        resumed = config.get("train", {}).get("resume_from")
+        if resumed:  # <training>/checkpoints
+            referred.add(os.path.dirname(os.path.abspath(resumed)))
+    # A training that has not ended is named nowhere yet; a kept run has written into it.
+    started = newest_runs[0].create_time_since_epoch / 1000 if newest_runs else 0.0
+    root = os.path.join(os.path.abspath(run_directory), "training")
+    directories = [os.path.join(root, name) for name in sorted(_names(root))]
+    return [
+        directory
+        for directory in directories
+        if os.path.isdir(directory) and directory not in referred
+        if _last_written(directory) < started
+    ]
+
+
+def _last_written(directory: str) -> float:
+    """When the newest file was written, seconds since 1970."""
+    paths = [os.path.join(parent, n) for parent, _, names in os.walk(directory) for n in names]
+    return max(map(os.path.getmtime, [directory, *paths]))
 
 
 def _size_bytes(directory: str) -> int:

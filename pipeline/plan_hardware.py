@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from components.ledger.settings import CPU_CHIP, DEFAULT_MFU
+from components.ledger.settings import ASSUMED_CPU_MFU, CPU_CHIP
 from data.catalogue import Chip, find_chip
 from pipeline.quantities import FlagError, fraction, quantity, whole
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pipeline.config import Config
 
 DEFAULT_CHIP = "a100-sxm4-80gb"
-CPU = "cpu-vcpu"
 _MOST_CHIPS = 1e7
 _HIGH_MFU = 0.7
 _HIGH_PRICE_USD = 50.0
@@ -110,7 +109,7 @@ def _chips(given: Mapping[str, Any], cost: Any, chip: Chip) -> int:
         return 1
     if cost.chips != "auto":
         return int(cost.chips)
-    return len(os.sched_getaffinity(0)) if chip.slug == CPU else 1
+    return len(os.sched_getaffinity(0)) if chip.slug == CPU_CHIP else 1
 
 
 def _precision(
@@ -125,7 +124,7 @@ def _precision(
         return chosen
     if config is not None:
         return config.train.precision
-    if chip.slug == CPU:
+    if chip.slug == CPU_CHIP:
         return "float32"
     return "mixed_float16" if chip.bfloat16_supported is False else "mixed_bfloat16"
 
@@ -137,19 +136,19 @@ def _peak(
         return quantity("--peak-tflops", given["peak_tflops"], "TFLOP/s", most=1e6) * 1e12
     if cost is not None and cost.peak_flops_per_second_per_chip is not None:
         return float(cost.peak_flops_per_second_per_chip)
-    if chip.slug == CPU:
+    if chip.slug == CPU_CHIP:
         cores = len(os.sched_getaffinity(0))
         notes.append(
             f"a CPU has no peak in the catalogue: float32 matrix products timed on this machine's "
             f"{cores} cores; --peak-tflops overrides"
         )
         return _measured_cpu_flops_per_second() / cores
-    if precision == "float32" and chip.float32_flops_per_second is not None:
-        notes.append(f"float32 runs at the {chip.float32_flops_per_second / 1e12:g} TFLOP/s peak")
-        return chip.float32_flops_per_second
-    if chip.peak_flops_per_second is None:
+    peak = chip.peak_for(precision)
+    if peak is None:
         raise FlagError(f"--peak-tflops is missing: the catalogue has no peak for {chip.slug}.")
-    return chip.peak_flops_per_second
+    if peak != chip.peak_flops_per_second:
+        notes.append(f"float32 runs at the {peak / 1e12:g} TFLOP/s peak")
+    return peak
 
 
 def _measured_cpu_flops_per_second() -> float:
@@ -192,8 +191,8 @@ def _mfu(given: Mapping[str, Any], cost: Any, peak: float, notes: list[str]) -> 
         return cost.mfu
     if find_chip(cost.chip).slug != CPU_CHIP:
         return None  # the published runs' range
-    notes.append(f"a run measures its MFU on this machine; {DEFAULT_MFU:g} is assumed here")
-    return DEFAULT_MFU
+    notes.append(f"a run measures its MFU on this machine; {ASSUMED_CPU_MFU:g} is assumed here")
+    return ASSUMED_CPU_MFU
 
 
 def _price(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from components.ledger.planned_model import PlannedModel
 from components.ledger.planned_shape import (
     TYPICAL_SEQUENCE_LENGTH,
     TYPICAL_VOCAB_SIZE,
     PlannedShape,
 )
-from components.ledger.planning import PlannedModel
 from pipeline.quantities import FlagError, quantity, whole
 
 MOST_PARAMS = 1e16

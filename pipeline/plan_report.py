@@ -191,13 +191,13 @@ def _cost(plan: Plan) -> Table:
 
 def _memory(plan: Plan) -> Table:
     request = plan.request
-    room = request.chip.memory_bytes
+    room = request.memory_bytes
     have = f"{room / _GIB:,.0f} GiB, a tenth reserved" if room else "memory unknown"
     table = _table(
-        f"\nMemory a chip: {request.precision}, {request.sequences_per_chip:,} x "
+        f"\nMemory a chip: {request.precision}, {request.sequences_per_copy:,} x "
         f"{request.model.shape.sequence_length:,} tokens, recompute {request.recompute} ({have})",
         "",
-        f"GiB on {request.chips:,}",
+        f"GiB on {request.devices:,}",
         "fits",
         "smallest count",
     )
@@ -214,6 +214,7 @@ def _memory(plan: Plan) -> Table:
 
 def _guidance(plan: Plan) -> Table:
     facts = guidance_document(plan)
+    chinchilla, loss = facts["chinchilla"], facts["expected_loss"]
     table = _pairs("Checkpoints and guidance")
     checkpoints = plan.checkpoints
     if checkpoints is None:
@@ -231,14 +232,14 @@ def _guidance(plan: Plan) -> Table:
             f"{checkpoints.goodput:.1%}, disk {checkpoints.disk_bytes / 1e9:,.3g} GB",
         )
     table.add_row(
-        "tokens a parameter",
-        f"{facts['tokens_per_param']:.3g}; compute-optimal about 20, that is "
-        f"{count(facts['chinchilla_optimal_tokens'])} tokens (Hoffmann et al. 2022)",
+        "effective tokens a parameter",
+        f"{chinchilla['tokens_per_param']:.3g}; compute-optimal about 20, that is "
+        f"{count(chinchilla['optimal_tokens_for_this_model'])} tokens (Hoffmann et al. 2022)",
     )
     table.add_row(
         "expected loss",
-        f"{facts['expected_loss_besiroglu']:.3f} nats a token (Besiroglu et al. 2024), "
-        f"{facts['expected_loss_hoffmann']:.3f} (Hoffmann et al. 2022)",
+        f"{loss['nats_per_token']:.3f} nats a token (Besiroglu et al. 2024), "
+        f"{loss['nats_per_token_hoffmann']:.3f} (Hoffmann et al. 2022)",
     )
     if "goal" in facts:
         table.add_row("goal", facts["goal"]["message"])

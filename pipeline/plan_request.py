@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import TokenmillError
 from components.ledger.comparison import ChipLine, compare_chips
+from components.ledger.guidance import MAX_EPOCHS
 from components.ledger.inversion import Affordable, best_for_budget, tokens_for_budget
-from components.ledger.plan_document import FREE_EPOCHS, plan_document
-from components.ledger.planning import Plan, PlannedModel, PlanRequest, make_plan
+from components.ledger.machine import memory_bytes
+from components.ledger.plan_document import plan_document
+from components.ledger.planned_model import PlannedModel
+from components.ledger.planning import Plan, PlanRequest, make_plan
 from components.ledger.scaling import Goal
 from components.ledger.utilisation import FlopsBasis
 from pipeline.plan_hardware import Hardware, hardware_of_flags
@@ -106,7 +109,7 @@ def answer(flags: Mapping[str, Any]) -> Reply:
     assert unique is not None
     request = _request(given, config, hardware, model, unique, epochs, bytes_per_token, notes)
     plan = make_plan(request)
-    if epochs > FREE_EPOCHS:
+    if epochs > MAX_EPOCHS:
         notes.append(
             f"{epochs:g} epochs: beyond about 4, repeated tokens are worth ever less "
             "(Muennighoff et al. 2023)"
@@ -198,10 +201,10 @@ def _request(
         return quantity(flag(name), text, unit, most=most, zero_ok=zero_ok)
 
     length = model.shape.sequence_length
+    fixed: int | None = None if config is None else config.train.global_batch_size
     if given["batch_size"] is not None:
-        batch = whole("--batch-size", given["batch_size"], "sequences", most=1e9)
-    else:
-        batch = config.train.global_batch_size if config is not None else hardware.chips
+        fixed = whole("--batch-size", given["batch_size"], "sequences", most=1e9)
+    batch = hardware.chips if fixed is None else fixed
     if unique * epochs < batch * length:
         raise FlagError(
             f"--tokens: {unique * epochs:,.0f} tokens are fewer than one batch of {batch:,} "
@@ -220,7 +223,31 @@ def _request(
         raise FlagError(f"--hidden-cost-high = {high:g}: expected at least --hidden-cost-low.")
     write = number("checkpoint_write_gb_per_second", "GB per second", 1e6)
     mtbf = number("chip_mtbf_hours", "hours", 1e12)
-    kept = given["checkpoints_kept"]
+    run: dict[str, Any] = {}
+    if config is not None:  # what a run of this configuration would do; flags go before it
+        cost, train = config.cost, config.train
+        run = {
+            "accumulation_steps": train.accumulation_steps,
+            "dropout": train.dropout > 0,
+            "recompute": "full" if train.rematerialize else "none",
+            "chip_mtbf_hours": cost.chip_mtbf_hours,
+            "write_bytes_per_second": cost.checkpoint_bytes_per_second,
+            "restart_seconds": cost.restart_seconds,
+            "checkpoints_kept": train.keep_checkpoints,
+            "goal": cost.goal,
+        }
+    if write is not None:
+        run["write_bytes_per_second"] = write * 1e9
+    if mtbf is not None:
+        run["chip_mtbf_hours"] = mtbf
+    if given["checkpoints_kept"] is not None:
+        run["checkpoints_kept"] = whole(
+            "--checkpoints-kept", given["checkpoints_kept"], "checkpoints", most=1e6
+        )
+    if given["recompute"] is not None:
+        run["recompute"] = given["recompute"]
+    if given["goal"]:
+        run["goal"] = _GOALS[given["goal"]]
     request = PlanRequest(
         model=model,
         unique_tokens=unique,
@@ -235,24 +262,18 @@ def _request(
         observed_tokens_per_second=hardware.observed_tokens_per_second,
         goodput=hardware.goodput,
         flops_basis=given["flops_basis"],
-        recompute=given["recompute"] or "none",
         precision=hardware.precision,  # type: ignore[arg-type]
         strategy=given["strategy"] or "data",
-        sequences_per_chip=max(1, batch // hardware.chips),
+        global_batch_size=fixed,
+        machine_memory_bytes=memory_bytes(),
         bytes_per_token=bytes_per_token,
         hidden_multiplier_low=low,
         hidden_multiplier_high=high,
         storage_usd_per_gb_month=number("storage_usd_per_gb_month", "USD", 1000, True),
         network_usd_per_gb=number("network_usd_per_gb", "USD", 1000, True),
-        write_bytes_per_second=None if write is None else write * 1e9,
-        goal=_GOALS[given["goal"]] if given["goal"] else None,
+        **run,
     )
-    if mtbf is not None:
-        request = replace(request, chip_mtbf_hours=mtbf)
-    if kept is not None:
-        count = whole("--checkpoints-kept", kept, "checkpoints", most=1e6)
-        request = replace(request, checkpoints_kept=count)
-    if batch < hardware.chips:
+    if batch < request.devices:
         notes.append(f"{batch:,} sequences a step leave some of {hardware.chips:,} chips idle")
     return request
 
@@ -298,7 +319,9 @@ def _affordable(
 
 def _memory_note(plan: Plan, notes: list[str]) -> None:
     request = plan.request
-    if request.chip.memory_bytes is None or plan.memory.fits(request.chip):
+    here = next(fit for fit in plan.fits if fit.strategy == request.strategy)
+    room = request.memory_bytes
+    if here.fits is not False or room is None:
         return
     fitting = [fit for fit in plan.fits if fit.smallest_chips is not None]
     best = min(fitting, key=lambda fit: fit.smallest_chips or 0, default=None)
@@ -307,7 +330,7 @@ def _memory_note(plan: Plan, notes: list[str]) -> None:
         advice = f"--strategy {best.strategy} fits from {best.smallest_chips:,} chips on"
     notes.append(
         f"{plan.memory.total / 2**30:,.0f} GiB a chip do not fit {request.chip.slug}'s "
-        f"{request.chip.memory_bytes / 2**30:,.0f} GiB: {advice}"
+        f"{room / 2**30:,.0f} GiB: {advice}"
     )
 
 

@@ -21,6 +21,7 @@ from pipeline.report_cost import (
     stages_table,
     steps_table,
 )
+from pipeline.report_quality import quality_table
 from pipeline.screen import count, megabytes
 from pipeline.step_summary import read_output
 
@@ -41,7 +42,7 @@ def print_report(console: Console, steps: dict[str, StepRecord]) -> dict[str, An
         (f"Cost on {describe_hardware(ledger)}", cost_table(ledger, cost)),
         ("Where the trainer's time went", phases_table(cost)),
         ("What each step cost, and the training it saved", steps_table(cost, steps)),
-        ("Quality on held-out text", _quality_table(cost)),
+        ("Quality on held-out text", quality_table(cost)),
     ):
         console.print(f"\n[bold]{escape(title)}[/]", soft_wrap=True)
         console.print(table)
@@ -116,23 +117,4 @@ def _dropped_table(ledger: dict[str, Any]) -> Table:
             count(numbers["tokens_estimated"]),
             f"{numbers['bytes'] / total['raw']['bytes']:.2%}",
         )
-    return table
-
-
-def _quality_table(cost: dict[str, Any]) -> Table:
-    quality = cost["quality"]
-    before, after = quality["held_out_before"], quality["held_out_after"]
-    evaluation = quality["evaluation"]["total"]
-    table = Table(box=None)
-    for name in ("", "bits per byte", "perplexity", "token accuracy"):
-        table.add_column(name, justify="right" if name else "left")
-    table.add_row("untrained", f"{before['bits_per_byte']:.3f}", f"{before['perplexity']:,.1f}", "")
-    table.add_row("unigram baseline", f"{quality['unigram_bits_per_byte']:.3f}", "", "")
-    table.add_row("trained", f"{after['bits_per_byte']:.3f}", f"{after['perplexity']:,.1f}", "")
-    table.add_row(
-        "pushed model, from raw text",
-        f"{evaluation['bits_per_byte']:.3f}",
-        f"{evaluation['perplexity']:,.1f}",
-        f"{evaluation['token_accuracy']:.1%}",
-    )
     return table

@@ -24,9 +24,10 @@ def describe_hardware(ledger: dict[str, Any]) -> str:
     """Chips, price and where the price comes from."""
     hardware, price = ledger["hardware"], ledger["price"]
     when = price["date"] or "no date given"
+    place = f"{price['provider']} {price['region']}".strip()
     return (
         f"{hardware['chips']} x {hardware['chip']} at {usd(price['usd_per_chip_hour'])} per "
-        f"chip-hour ({price['provider']}, {when})"
+        f"chip-hour ({place}, {when})"
     )
 
 
@@ -72,7 +73,15 @@ def cost_table(ledger: dict[str, Any], cost: dict[str, Any]) -> Table:
     row("goodput", "goodput", lambda share: f"{share:.1%}")
     row("chip-hours", "chip_hours", lambda hours: f"{hours:.4f}")
     row("compute", "compute_usd", usd)
-    low, high = ledger["cost"]["total_usd_low"], ledger["cost"]["total_usd_high"]
+    bill, hardware = ledger["cost"], ledger["hardware"]
+    if hardware["mfu_runs"]:
+        mfu_range = f"{hardware['mfu_high']:.1%} - {hardware['mfu_low']:.1%}"
+        of = f"  at MFU {mfu_range} ({len(hardware['mfu_runs'])} bills)"
+        money = f"{usd(bill['compute_usd_low'])} - {usd(bill['compute_usd_high'])}"
+        table.add_row(of, money, "", "")
+        hours = f"{bill['wall_hours_low']:.3g} - {bill['wall_hours_high']:.3g} h"
+        table.add_row("", hours, "", "")
+    low, high = bill["total_usd_low"], bill["total_usd_high"]
     table.add_row("with hidden costs", f"{usd(low)} - {usd(high)}", "", "")
     row("per million effective tokens", "usd_per_million_effective_tokens", usd)
     difference = actual["total_seconds"] - estimated["total_seconds"]
@@ -126,6 +135,8 @@ def steps_table(cost: dict[str, Any], records: dict[str, StepRecord]) -> Table:
             usd(gain["saved_usd"]) if gain else "",
         )
         for reason, part in (gain["by_reason"] if gain else {}).items():
+            if not part["saved_chip_hours"]:
+                continue
             table.add_row(
                 f"  {reason.replace('_', ' ')}", "", "", "",
                 f"{part['saved_chip_hours']:.4f}", usd(part["saved_usd"]), style="dim",
@@ -134,6 +145,11 @@ def steps_table(cost: dict[str, Any], records: dict[str, StepRecord]) -> Table:
     table.add_section()
     table.add_row("all", duration(total["seconds"]), f"{total['chip_hours']:.4f}",
                   f"{usd(paid)} in this run", "", "", style="bold")  # fmt: skip
+    billed = {step["step"] for step in cost["steps"]}
+    rest = [name for name in records if name not in billed]
+    if rest:
+        table.caption = f"Not in the bill (TFX's own, seconds each): {', '.join(rest)}."
+        table.caption_justify = "left"
     return table
 
 
@@ -151,6 +167,11 @@ def notes(ledger: dict[str, Any]) -> list[str]:
         found.append(
             f"{repetition['epochs']:.1f} epochs: beyond about {repetition['limit_epochs']:.0f}, "
             "repeated text is worth less and less (Muennighoff et al. 2023)."
+        )
+    if ledger["curation_saved"]["steps_fixed"]:
+        found.append(
+            "train.max_steps ends the run, so curation saved no training time: the same steps read "
+            "better text."
         )
     if memory["fits"] is False:
         count = memory["smallest_device_count"]

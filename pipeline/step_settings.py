@@ -5,21 +5,19 @@ import os
 from components.curate.benchmarks import read_benchmarks
 from components.curate.near_duplicates import NearDuplicateSettings
 from components.curate.rules import thresholds_of
-from components.curate.transforms import CurateSettings
+from components.curate.settings import CurateSettings
 from components.errors import TokenmillError
 from components.ingest.readers import ReadSettings
-from components.ledger.estimate import peak_of
 from components.ledger.meter import BudgetMeter
 from components.ledger.money import SECONDS_PER_HOUR
 from components.ledger.settings import (
     CPU_CHIP,
-    DEFAULT_MFU,
     USER_PRICE,
     Budget,
     Hosting,
     LedgerSettings,
-    Price,
 )
+from components.ledger.utilisation import utilisation_range
 from components.pack.transforms import PackSettings
 from components.tokenize.existing import check_existing_model, read_model
 from components.tokenize.sampling import SamplingSettings
@@ -28,7 +26,7 @@ from components.train.options import RunOptions
 from components.train.run import TrainingJob
 from components.validate.component import GateSettings
 from components.validate.history import resolve_previous
-from data.catalogue import find_chip
+from data.catalogue import Price, find_chip
 from pipeline.config import Config
 
 
@@ -232,24 +230,29 @@ def ledger_settings(config: Config) -> LedgerSettings:
         chips = len(os.sched_getaffinity(0))
     peak = cost.peak_flops_per_second_per_chip
     if peak is None and not is_this_cpu:
-        peak = peak_of(chip, train.precision)
+        peak = chip.peak_for(train.precision)
     if peak is None and not is_this_cpu:
         raise TokenmillError(
             f"the catalogue has no peak for {chip.slug}.",
             "Set cost.peak_flops_per_second_per_chip.",
         )
     mfu: float | None = cost.mfu if isinstance(cost.mfu, float) else None
+    shape = config.shape()
+    published = None
     if cost.mfu == "auto" and not is_this_cpu:
-        mfu = DEFAULT_MFU
+        published = utilisation_range(chip, shape.params_total)
     price = _price(config)
     vcpu_price = price.usd_per_chip_hour
     if not is_this_cpu:
         vcpu_price = find_chip(CPU_CHIP).price_usd_per_chip_hour or 0.0
     budget = config.budget
     return LedgerSettings(
-        shape=config.shape().__dict__,
+        shape=shape.__dict__,
         strategy=train.strategy,
         precision=train.precision,
+        recompute="full" if train.rematerialize else "none",
+        dropout=train.dropout,
+        accumulation_steps=train.accumulation_steps,
         global_batch_size=train.global_batch_size,
         epochs=train.epochs,
         max_steps=train.max_steps,
@@ -258,6 +261,7 @@ def ledger_settings(config: Config) -> LedgerSettings:
         peak_flops_per_second_per_chip=peak,
         memory_bytes_per_chip=chip.memory_bytes,
         mfu=mfu,
+        published_mfu=published,
         goodput=cost.goodput,
         price=price,
         vcpu_price_usd_per_hour=vcpu_price,
@@ -276,6 +280,7 @@ def ledger_settings(config: Config) -> LedgerSettings:
             network_usd_per_gb=cost.network_usd_per_gb,
             chip_mtbf_hours=cost.chip_mtbf_hours,
             checkpoint_bytes_per_second=cost.checkpoint_bytes_per_second,
+            checkpoints_kept=train.keep_checkpoints,
             restart_seconds=cost.restart_seconds,
         ),
     )
@@ -300,13 +305,7 @@ def _price(config: Config) -> Price:
         raise TokenmillError(
             f"the catalogue has no price for {chip.slug}.", "Set cost.price_usd_per_chip_hour."
         )
-    listed = chip.prices[0]
-    return Price(
-        usd_per_chip_hour=listed.usd_per_chip_hour,
-        provider=chip.price_provider,
-        date=listed.date,
-        source=listed.source,
-    )
+    return chip.prices[0]
 
 
 def absolute(path: str) -> str:

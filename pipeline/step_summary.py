@@ -6,7 +6,6 @@ from typing import Any
 
 from components.curate.component import REPORT_NAME as CURATION_NAME
 from components.documents import SPLITS, read_json
-from components.evaluate.metrics import HIGH, LOW
 from components.evaluate.results import WHOLE, read_metrics
 from components.ledger.calibrate import CALIBRATION_NAME
 from components.ledger.component import LEDGER_NAME
@@ -15,6 +14,7 @@ from components.settle.component import REPORT_NAME as COST_NAME
 from components.train.run import TELEMETRY_NAME
 from components.validate.statistics import summarise_statistics
 from pipeline.metadata import StepRecord
+from pipeline.report_quality import describe_quality
 from pipeline.screen import count, duration, megabytes
 
 
@@ -115,12 +115,7 @@ def _train(record: StepRecord) -> str:
 def _evaluate(record: StepRecord) -> str:
     metrics = read_metrics(record.one("evaluation").uri)[WHOLE]
     blessed = record.one("blessing").custom_properties["blessed"].int_value
-    half_width = (metrics["bits_per_byte" + HIGH] - metrics["bits_per_byte" + LOW]) / 2
-    return (
-        f"{metrics['bits_per_byte']:.3f} ± {half_width:.3f} bits per byte, "
-        f"perplexity {metrics['perplexity']:.1f}, accuracy {metrics['token_accuracy']:.1%}: "
-        f"{'blessed' if blessed else 'not blessed'}"
-    )
+    return f"{describe_quality(metrics)}: {'blessed' if blessed else 'not blessed'}"
 
 
 def _settle(record: StepRecord) -> str:

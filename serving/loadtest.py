@@ -79,15 +79,14 @@ def arrival_times(rate_per_second: float, duration_seconds: float, seed: int) ->
 
 
 async def _send_all(settings: LoadSettings) -> list[Outcome]:
-    import httpx
+    import aiohttp
 
     where = f"/labels/{settings.label}" if settings.label else ""
-    path = f"/v1/models/{settings.model}{where}:predict"
+    address = f"{settings.url}/v1/models/{settings.model}{where}:predict"
     due_times = arrival_times(settings.rate_per_second, settings.duration_seconds, settings.seed)
-    limits = httpx.Limits(max_connections=1000, max_keepalive_connections=1000)
-    async with httpx.AsyncClient(
-        base_url=settings.url, timeout=settings.timeout_seconds, limits=limits, trust_env=False
-    ) as client:
+    timeout = aiohttp.ClientTimeout(total=settings.timeout_seconds)
+    connector = aiohttp.TCPConnector(limit=0)  # a bound would close the loop
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as client:
         start = time.perf_counter()
 
         async def send(index: int, due: float) -> Outcome:
@@ -98,16 +97,19 @@ async def _send_all(settings: LoadSettings) -> list[Outcome]:
             sent = time.perf_counter() - start
             status, tokens, version, error = 0, 0, "", ""
             try:
-                response = await client.post(path, json=body, headers=headers)
-                status, version = response.status_code, response.headers.get("x-model-version", "")
-                if status == 200:
-                    outputs = response.json()["outputs"]
+                async with client.post(address, json=body, headers=headers) as response:
+                    content = await response.read()
+                done = time.perf_counter() - start
+                version = response.headers.get("x-model-version", "")
+                if response.status == 200:
+                    outputs = json.loads(content)["outputs"]
                     tokens = sum(sum(outputs.get(name, [])) for name in _TOKEN_FIELDS)
                 else:
-                    error = response.text[:200]
-            except (httpx.HTTPError, ValueError) as problem:
+                    error = content.decode("utf-8", "replace")[:200]
+                status = response.status
+            except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as problem:
+                done = time.perf_counter() - start
                 error = f"{type(problem).__name__}: {problem}"
-            done = time.perf_counter() - start
             return Outcome(due, sent, done, status, tokens, version, error)
 
         tasks = []

@@ -1,26 +1,35 @@
-"""tokenmill's ingest and curation on one JSON-lines file, through the TFX executors; run by run.py.
+"""tokenmill's ingest and curation on one JSON-lines file, through the TFX executors; run by run.sh.
 
-    python benchmarks/curation/ours.py INPUT.jsonl WORK_DIR filters|near|all KEPT_IDS [WORKERS]
+    python benchmarks/curation/ours.py INPUT WORK_DIR filters|near|all KEPT_IDS [WORKERS]
 
-Prints CPU seconds (this process and its children), wall seconds and peak memory by stage as JSON.
+INPUT is a JSON-lines file, or the directory of an Examples artifact, which is then just curated.
+Each step runs in a process of its own. Prints as JSON, by step, CPU seconds (the process and its
+children, imports not counted), wall seconds, and the peak of resident memory of the process and of
+its largest child.
 """
 
 import json
+import multiprocessing
 import os
 import resource
 import sys
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 
+import tensorflow as tf
 from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.types import standard_artifacts
 
 from components import Quarantine, RejectedDocuments
 from components.curate.component import CuratorExecutor
-from components.documents import ReadDocuments
+from components.documents import decode_documents, split_directory
 from components.ingest.component import CorpusExampleGenExecutor
 from components.ingest.manifest import list_inputs, write_manifest
 from pipeline.config_loader import load_config
-from pipeline.dag import create_components, curate_settings
+from pipeline.dag import create_components
+from pipeline.step_settings import curate_settings
 
 FILTERS_ONLY = (
     "curate.exact_duplicates=keep",
@@ -36,6 +45,60 @@ def cpu_seconds() -> float:
         usage = resource.getrusage(who)
         total += usage.ru_utime + usage.ru_stime
     return total
+
+
+class PeakMemory:
+    """Watches a process and its descendants: VmHWM, as ru_maxrss is inherited from the parent."""
+
+    def __init__(self) -> None:
+        self._self, self._stop = os.getpid(), threading.Event()
+        self._peaks: dict[int, float] = {}
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def peaks_mb(self) -> dict[str, float]:
+        """Megabytes (10^6 bytes) of this process and of its largest descendant."""
+        self._stop.set()
+        self._thread.join()
+        own = self._peaks.pop(self._self)
+        return {"self": own, "child": max(self._peaks.values(), default=0.0)}
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.2):
+            self._look()
+        self._look()
+
+    def _look(self) -> None:
+        pending = [self._self]
+        while pending:
+            pid = pending.pop()
+            try:
+                with open(f"/proc/{pid}/status", encoding="ascii") as status:
+                    fields = dict(line.split(":", 1) for line in status)
+                for thread in os.listdir(f"/proc/{pid}/task"):
+                    with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as children:
+                        pending += map(int, children.read().split())
+            except OSError:
+                continue  # it has ended
+            if "VmHWM" in fields:
+                self._peaks[pid] = int(fields["VmHWM"].split()[0]) * 1024 / 1e6
+
+
+def measure(do: Callable[..., None], *arguments) -> dict:
+    """Runs a step in a new process."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measured, do, *arguments).result()
+
+
+def measured(do: Callable[..., None], *arguments) -> dict:
+    memory = PeakMemory()
+    before, started = cpu_seconds(), time.perf_counter()
+    do(*arguments)
+    return {
+        "cpu_seconds": cpu_seconds() - before,
+        "wall_seconds": time.perf_counter() - started,
+        "peak_memory_mb": memory.peaks_mb(),
+    }
 
 
 def artifact(kind, uri: str):
@@ -58,6 +121,26 @@ def executor(cls, work: str, workers: int) -> BaseBeamExecutor:
     return cls(context)
 
 
+def ingest(work: str, workers: int, properties: dict) -> None:
+    examples = artifact(standard_artifacts.Examples, f"{work}/examples")
+    quarantine = artifact(Quarantine, f"{work}/quarantine")
+    executor(CorpusExampleGenExecutor, work, workers).Do(
+        {}, {"examples": [examples], "quarantine": [quarantine]}, properties
+    )
+
+
+def curate(examples_uri: str, work: str, workers: int, properties: dict) -> None:
+    examples = artifact(standard_artifacts.Examples, examples_uri)
+    examples.split_names = json.dumps(["train", "eval"])
+    curated = artifact(standard_artifacts.Examples, f"{work}/curated")
+    rejected = artifact(RejectedDocuments, f"{work}/rejected")
+    executor(CuratorExecutor, work, workers).Do(
+        {"examples": [examples]},
+        {"curated_examples": [curated], "rejected": [rejected]},
+        properties,
+    )
+
+
 def main() -> None:
     source, work, what, kept = sys.argv[1:5]
     workers = int(sys.argv[5]) if len(sys.argv) > 5 else 1
@@ -70,47 +153,27 @@ def main() -> None:
             "corpus.eval_fraction=0.01",
         ]
     )
-    steps = {
-        c.id: c for c in create_components(config, write_manifest(list_inputs([source]), work))
-    }
     result = {}
-    examples = artifact(standard_artifacts.Examples, f"{work}/examples")
-    quarantine = artifact(Quarantine, f"{work}/quarantine")
-    before, started = cpu_seconds(), time.perf_counter()
-    executor(CorpusExampleGenExecutor, work, workers).Do(
-        {},
-        {"examples": [examples], "quarantine": [quarantine]},
-        dict(steps["CorpusExampleGen"].exec_properties),
-    )
-    result["ingest"] = {
-        "cpu_seconds": cpu_seconds() - before,
-        "wall_seconds": time.perf_counter() - started,
-    }
-    curated = artifact(standard_artifacts.Examples, f"{work}/curated")
-    rejected = artifact(RejectedDocuments, f"{work}/rejected")
-    before, started = cpu_seconds(), time.perf_counter()
-    executor(CuratorExecutor, work, workers).Do(
-        {"examples": [examples]},
-        {"curated_examples": [curated], "rejected": [rejected]},
-        {"settings": curate_settings(config).to_json(), "shards": config.corpus.shards},
-    )
-    result["curate"] = {
-        "cpu_seconds": cpu_seconds() - before,
-        "wall_seconds": time.perf_counter() - started,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
-    import apache_beam as beam
-
-    with beam.Pipeline() as pipeline:
-        for split in ("train", "eval"):
-            (
-                pipeline
-                | f"Read[{split}]" >> ReadDocuments(curated.uri, split)
-                | f"Ids[{split}]" >> beam.FlatMap(lambda batch: batch.column(0).to_pylist())
-                | f"Decode[{split}]" >> beam.Map(bytes.decode)
-                | f"Write[{split}]" >> beam.io.WriteToText(f"{kept}-{split}", num_shards=1)
-            )
+    examples = source
+    if not os.path.isdir(source):
+        manifest = write_manifest(list_inputs([source]), work)
+        steps = {c.id: c for c in create_components(config, manifest)}
+        properties = dict(steps["CorpusExampleGen"].exec_properties)
+        result["ingest"] = measure(ingest, work, workers, properties)
+        examples = f"{work}/examples"
+    properties = {"settings": curate_settings(config).to_json(), "shards": config.corpus.shards}
+    result["curate"] = measure(curate, examples, work, workers, properties)
+    with open(f"{work}/rejected/curation.json", encoding="utf-8") as report:
+        result["documents"] = json.load(report)["total"]["kept"]["documents"]
+    for split in ("train", "eval"):
+        directory = split_directory(f"{work}/curated", split)
+        with open(f"{kept}-{split}-00000-of-00001", "w", encoding="utf-8") as out:
+            files = [os.path.join(directory, name) for name in sorted(os.listdir(directory))]
+            for records in tf.data.TFRecordDataset(files, "GZIP").batch(512).as_numpy_iterator():
+                ids = decode_documents(list(records)).column(0).to_pylist()
+                out.writelines(f"{doc_id.decode()}\n" for doc_id in ids)
     print(json.dumps(result))
 
 
-main()
+if __name__ == "__main__":
+    main()

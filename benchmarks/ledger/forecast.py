@@ -1,24 +1,27 @@
 """How far the measured forecast of training time is from what training takes.
 
 Calibrates, forecasts and trains the demo's model, each time in a fresh process, on the packed rows
-of a run that exists. Training is shortened to STEPS steps; compiling and steps are compared.
+of a run that exists. Training is shortened to STEPS steps; compiling and steps are compared. A
+repeat that begins before SECONDS have passed is finished; RESULTS gets a JSON line of each, from
+call to call.
 
-Usage: python benchmarks/ledger/forecast.py ROWS_URI VOCAB_SIZE [REPEATS] [STEPS]
+Usage: python benchmarks/ledger/forecast.py ROWS_URI VOCAB_SIZE RESULTS [REPEATS [STEPS [SECONDS]]]
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
 
-REPEATS, STEPS = 5, 25
+REPEATS, STEPS, SECONDS = 10, 20, 150.0
 
 
 def once(rows_uri: str, vocab_size: int, steps: int) -> dict[str, float]:
     from components.ledger.calibrate import FirstRows, calibrate
     from components.pack.rows import PackedSplit
     from components.train.loop import Trainer, TrainSettings, make_strategy
-    from components.train.models.decoder import Decoder
+    from components.train.models import build_model
     from components.train.plan import plan_steps
     from pipeline.config_loader import load_config
     from pipeline.step_settings import training_job
@@ -32,8 +35,10 @@ def once(rows_uri: str, vocab_size: int, steps: int) -> dict[str, float]:
     train = PackedSplit(rows_uri, "train")
     held_out = FirstRows(rows_uri, "eval", job.global_batch_size)
     plan = plan_steps(train.rows, job.global_batch_size, 1.0, steps)
-    model = Decoder(config.shape(), settings.seed, job.precision)
-    trainer = Trainer(make_strategy(job.strategy), model, settings, plan)
+    strategy = make_strategy(job.strategy)
+    with strategy.scope():
+        model = build_model(config.shape(), settings.seed, job.precision, job.dropout)
+    trainer = Trainer(strategy, model, settings, plan, job.precision)
     seconds = trainer.fit(train, held_out).seconds
     actual = seconds["compile"] + seconds["steps"] + seconds["input"]
     steady = (seconds["steps"] + seconds["input"]) / (steps - 1)
@@ -53,23 +58,34 @@ def main() -> None:
     if sys.argv[1] == "--once":
         print(json.dumps(once(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))))
         return
-    rows_uri, vocab_size = sys.argv[1], sys.argv[2]
-    repeats = int(sys.argv[3]) if len(sys.argv) > 3 else REPEATS
-    steps = sys.argv[4] if len(sys.argv) > 4 else str(STEPS)
-    ratios, step_ratios = [], []
+    rows_uri, vocab_size, results = sys.argv[1:4]
+    repeats = int(sys.argv[4]) if len(sys.argv) > 4 else REPEATS
+    steps = sys.argv[5] if len(sys.argv) > 5 else str(STEPS)
+    limit = float(sys.argv[6]) if len(sys.argv) > 6 else SECONDS
     started = time.perf_counter()
-    for _ in range(repeats):
+    lines = read(results)
+    while len(lines) < repeats and time.perf_counter() - started < limit:
         command = [sys.executable, __file__, "--once", rows_uri, vocab_size, steps]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        result = json.loads(done.stdout.splitlines()[-1])
-        ratios.append(result["ratio"])
-        step_ratios.append(result["step_ratio"])
-        print("  ".join(f"{key} {value:.3f}" for key, value in result.items()), flush=True)
+        with open(results, "a", encoding="utf-8") as sink:
+            sink.write(done.stdout.splitlines()[-1] + "\n")
+        lines = read(results)
+        print("  ".join(f"{key} {value:.3f}" for key, value in lines[-1].items()), flush=True)
+    ratios = sorted(line["ratio"] for line in lines)
     errors = sorted(abs(ratio - 1) for ratio in ratios)
-    print(f"{repeats} repeats in {time.perf_counter() - started:.0f} s: actual / forecast "
-          f"{min(ratios):.3f} to {max(ratios):.3f}, median error {errors[len(errors) // 2]:.1%}, "
-          f"most {errors[-1]:.1%}; seconds a step alone {min(step_ratios):.3f} to "
-          f"{max(step_ratios):.3f}")  # fmt: skip
+    alone = [line["step_ratio"] for line in lines]
+    took = [line["calibration_seconds"] for line in lines]
+    print(f"{len(lines)} repeats: actual / forecast {ratios[0]:.3f} to {ratios[-1]:.3f}, median "
+          f"{ratios[len(ratios) // 2]:.3f}; error: median {errors[len(errors) // 2]:.1%}, most "
+          f"{errors[-1]:.1%}; seconds a step alone {min(alone):.3f} to {max(alone):.3f}; "
+          f"calibration took {min(took):.1f} to {max(took):.1f} s")  # fmt: skip
+
+
+def read(results: str) -> list[dict[str, float]]:
+    if not os.path.exists(results):
+        return []
+    with open(results, encoding="utf-8") as source:
+        return [json.loads(line) for line in source]
 
 
 if __name__ == "__main__":

@@ -5,19 +5,26 @@ python benchmarks/serving/swaps.py SAVED_MODEL [SWAPS]
 
 import json
 import os
+import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 
 from serving.client import Client
-from serving.loadtest import DEFAULT_TEXT, LoadSettings, Objectives, run_load, summarise
+from serving.loadtest import (
+    DEFAULT_TEXT,
+    LoadSettings,
+    Objectives,
+    Outcome,
+    run_load,
+    summarise,
+)
 from serving.rollout import Rollout, write_rollout
-from serving.server.app import ServerThread
-from serving.server.settings import ServerSettings
 
-RATE_PER_SECOND = 10.0
+RATE_PER_SECOND = 5.0
 
 
 def main() -> None:
@@ -30,20 +37,16 @@ def main() -> None:
             os.rename(aside, os.path.join(base, str(version)))
 
         push(1)
-        settings = ServerSettings(
-            base, rest_port=0, grpc_port=0, poll_seconds=0.1, max_queued_rows=1000
-        )
-        with ServerThread(settings) as server:
-            url = f"http://127.0.0.1:{server.ports.rest}"
+        server = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.cli", "serve", base, "--rest-port", "0",
+             "--grpc-port", "0", "--poll-seconds", "0.1"],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        try:
+            assert server.stdout is not None
+            url = re.match(r"REST: (http://[^/]+)/", server.stdout.readline())[1]
             client, stop, outcomes = Client(url), threading.Event(), []
-
-            def load() -> None:
-                seed = 0
-                while not stop.is_set():
-                    outcomes.extend(run_load(load_settings(url, seed)))
-                    seed += 1
-
-            thread = threading.Thread(target=load)
+            thread = threading.Thread(target=load, args=(url, stop, outcomes))
             thread.start()
             started = time.monotonic()
             for version in range(2, swaps + 2):
@@ -54,12 +57,22 @@ def main() -> None:
             seconds = time.monotonic() - started
             stop.set()
             thread.join()
+        finally:
+            server.terminate()
+            server.wait()
     summary = summarise(load_settings(url, 0), outcomes, Objectives(max_shed_rate=0.0))
     shown = ("requests", "answered", "shed", "failed", "errors", "latency_ms", "missed")
     result = {key: summary[key] for key in shown}
     print(json.dumps({**result, "swaps": swaps, "rollbacks": 1, "seconds": round(seconds, 1),
                       "versions_that_answered": len(summary["versions"])}))  # fmt: skip
     sys.exit(1 if summary["missed"] else 0)
+
+
+def load(url: str, stop: threading.Event, outcomes: list[Outcome]) -> None:
+    seed = 0
+    while not stop.is_set():
+        outcomes.extend(run_load(load_settings(url, seed)))
+        seed += 1
 
 
 def load_settings(url: str, seed: int) -> LoadSettings:

@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-import apache_beam as beam
 import tensorflow as tf
 
-from components.documents import SPLITS, stable_hash, write_tfrecords
+from components.documents import SPLITS, stable_hash
 
 KEPT = "kept"
+COUNTS = "counts"
+MASKED = "masked"
 REPORT_NAME = "curation.json"
 
 # Of a rejected document, as many characters stay in the record.
@@ -77,14 +78,6 @@ class Outcome(NamedTuple):
     kept_bytes: int
 
 
-def count_rejected(
-    rejected: list[Rejected],
-) -> Iterator[tuple[tuple[str, str, str], Outcome]]:
-    """((split, source, reason), Outcome) of each."""
-    for r in rejected:
-        yield (r.split, r.source.decode(), r.reason), Outcome(1, r.raw_bytes, 0)
-
-
 def add_outcomes(outcomes: Iterable[Outcome]) -> Outcome:
     """Their sum."""
     totals = [0, 0, 0]
@@ -92,39 +85,6 @@ def add_outcomes(outcomes: Iterable[Outcome]) -> Outcome:
         for i, value in enumerate(outcome):
             totals[i] += value
     return Outcome(*totals)
-
-
-class WriteRejected(beam.PTransform):
-    """Writes rejected documents as sorted shards of JSON records (gzipped TFRecord)."""
-
-    def __init__(self, directory: str, shards: int):
-        super().__init__()
-        self._directory, self._shards = directory, shards
-
-    def expand(self, rejected: beam.PCollection) -> beam.PCollection:
-        """PCollection of lists of Rejected -> PCollection of the records written per file."""
-        directory, shards = self._directory, self._shards
-        return (
-            rejected
-            | "Shard" >> beam.FlatMap(_by_shard, shards)
-            | "Group" >> beam.GroupByKey()
-            | "Write" >> beam.Map(_write_shard, directory, shards)
-        )
-
-
-def _by_shard(rejected: list[Rejected], shards: int) -> Iterator[tuple[int, list[bytes]]]:
-    lines: dict[int, list[bytes]] = {}
-    for r in rejected:
-        lines.setdefault(stable_hash(r.doc_id) % shards, []).append(r.as_json())
-    yield from lines.items()
-
-
-def _write_shard(item: tuple[int, Iterable[list[bytes]]], directory: str, shards: int) -> int:
-    shard, groups = item
-    lines = sorted(line for group in groups for line in group)
-    path = os.path.join(directory, f"rejected-{shard:05d}-of-{shards:05d}.gz")
-    write_tfrecords(path, lines, gzip=True)
-    return len(lines)
 
 
 def summarise(

@@ -1,19 +1,20 @@
 """Removes lines that stand in many documents: licences, navigation, parameter boilerplate.
 
-Two passes: the hashes of all lines are counted by document, in partitions; those that are frequent
-are a side input (8 bytes each), and the lines that have them go. A document keeps its other lines.
+Two passes: the hashes of all lines are filed, once a document, and counted by ranges of the hash;
+those that are frequent are a side input (8 bytes each), and the lines that have them go. A document
+keeps its other lines.
 """
 
+import os
 from collections.abc import Iterable, Iterator
-from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
 from components.curate.normalise import normalise
 from components.curate.text_columns import TextColumns
-from components.documents import SPLITS
+from components.documents import DocumentFile, read_documents, stable_hash
+from components.filed_hashes import read_filed, write_filed
 
 # Shorter lines ("Args:", "Returns:", "}") are structure, however frequent.
 MIN_LINE_CHARACTERS = 40
@@ -21,42 +22,35 @@ MIN_LINE_CHARACTERS = 40
 LINES_REMOVED = "boilerplate_lines"
 
 _TEXT = 2
+_FILED_LINES = 1 << 18  # in one file; 12 bytes each
 
 
-class RemoveBoilerplate(beam.PTransform):
-    """{"train": batches, "eval": batches} -> the same without frequent lines, and LINES_REMOVED.
+def file_lines(file: DocumentFile, directory: str) -> Iterator[str]:
+    """Files the hashes of the lines of each document of a file; yields the paths."""
+    name = os.path.join(directory, f"{file.split}-{stable_hash(file.path.encode()):016x}")
+    pending: list[np.ndarray] = []
+    count = number = 0
+    for batch in read_documents(file.path):
+        pending.append(line_hashes(_texts(batch)))
+        count += len(pending[-1])
+        if count >= _FILED_LINES:
+            yield _file(name, number, pending)
+            pending, count, number = [], 0, number + 1
+    if pending:
+        yield _file(name, number, pending)
 
-    Args:
-        documents: A line that stands in more documents than this is boilerplate.
-        partitions: Parts in which lines are counted side by side.
-    """
 
-    def __init__(self, documents: int, partitions: int):
-        super().__init__()
-        self._documents, self._partitions = documents, partitions
+def frequent_lines(part: int, paths: list[str], parts: int, documents: int) -> np.ndarray:
+    """uint64, ascending: hashes in one range that were filed by more than so many documents."""
+    filed = [read_filed(path, part, parts) for path in paths]
+    hashes, counts = np.unique(np.concatenate([np.zeros(0, np.uint64), *filed]), return_counts=True)
+    return hashes[counts > documents]
 
-    def expand(self, splits: dict[str, beam.PCollection]) -> dict[str, beam.PCollection]:
-        """Counts over both splits, then edits each."""
-        frequent = (
-            [
-                splits[split] | f"Lines[{split}]" >> beam.FlatMap(_lines, self._partitions)
-                for split in SPLITS
-            ]
-            | beam.Flatten()
-            | beam.GroupByKey()
-            | "Frequent" >> beam.Map(_frequent, self._documents)
-            | "Union" >> beam.CombineGlobally(_union)
-        )
-        edited = {
-            split: splits[split]
-            | f"Edit[{split}]"
-            >> beam.FlatMap(remove_lines, beam.pvalue.AsSingleton(frequent)).with_outputs(
-                LINES_REMOVED, main="kept"
-            )
-            for split in SPLITS
-        }
-        removed = [edited[split][LINES_REMOVED] for split in SPLITS] | "Removed" >> beam.Flatten()
-        return {**{split: edited[split].kept for split in SPLITS}, LINES_REMOVED: removed}
+
+def _file(name: str, number: int, pending: list[np.ndarray]) -> str:
+    path = f"{name}-{number:05d}.lines"
+    write_filed(path, np.concatenate(pending))
+    return path
 
 
 def _columns(texts: Iterable[str]) -> tuple[TextColumns, np.ndarray]:
@@ -69,32 +63,20 @@ def _texts(batch: pa.RecordBatch) -> list[str]:
     return [normalise(text.decode()) for text in batch.column(_TEXT).to_pylist()]
 
 
-def _lines(batch: pa.RecordBatch, partitions: int) -> Iterator[tuple[int, np.ndarray]]:
-    """The hashes of the lines of each document, each once, by partition of the hash."""
-    columns, long_enough = _columns(_texts(batch))
+def line_hashes(texts: list[str]) -> np.ndarray:
+    """uint64: the hashes of the lines that are long enough, once for each document."""
+    columns, long_enough = _columns(texts)
     hashes = columns.hash_spans(columns.lines)[long_enough]
     document = columns.lines.document[long_enough]
     order = np.lexsort((hashes, document))
     hashes, document = hashes[order], document[order]
     new = np.ones(len(hashes), bool)
     new[1:] = (hashes[1:] != hashes[:-1]) | (document[1:] != document[:-1])
-    hashes = hashes[new]
-    target = hashes % np.uint64(partitions)
-    for partition in np.unique(target):
-        yield int(partition), hashes[target == partition]
+    return hashes[new]
 
 
-def _frequent(item: tuple[int, Iterable[np.ndarray]], documents: int) -> np.ndarray:
-    hashes, counts = np.unique(np.concatenate(list(item[1])), return_counts=True)
-    return hashes[counts > documents]
-
-
-def _union(arrays: Iterable[np.ndarray]) -> np.ndarray:
-    return np.unique(np.concatenate([np.zeros(0, np.uint64), *arrays]))
-
-
-def remove_lines(batch: pa.RecordBatch, frequent: np.ndarray) -> Iterator[Any]:
-    """The batch with normalised texts, without the lines whose hash is in `frequent`.
+def remove_lines(batch: pa.RecordBatch, frequent: np.ndarray) -> tuple[pa.RecordBatch, int]:
+    """The batch with normalised texts, without the lines whose hash is in `frequent`; how many.
 
     `byte_count` stays what it was: bytes as they came in.
     """
@@ -110,7 +92,6 @@ def remove_lines(batch: pa.RecordBatch, frequent: np.ndarray) -> Iterator[Any]:
                 parts.append(text[at : lines.start[i] - start])
                 at = int(lines.end[i] - start)
             texts[document] = normalise("".join([*parts, text[at:]]))
-        yield beam.pvalue.TaggedOutput(LINES_REMOVED, (LINES_REMOVED, int(going.sum())))
     columns_out = [batch.column(i) for i in range(batch.num_columns)]
     columns_out[_TEXT] = pa.array([text.encode() for text in texts], pa.large_binary())
-    yield pa.RecordBatch.from_arrays(columns_out, schema=batch.schema)
+    return pa.RecordBatch.from_arrays(columns_out, schema=batch.schema), int(going.sum())

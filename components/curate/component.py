@@ -7,10 +7,12 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.types import Channel, artifact_utils, component_spec
 
 from components.artifacts import Examples, RejectedDocuments
-from components.curate.account import REPORT_NAME, WriteRejected, summarise
-from components.curate.transforms import COUNTS, MASKED, REJECTED, Curate, CurateSettings
-from components.documents import SPLITS, ReadDocuments, WriteDocuments, read_json, write_json
+from components.curate.account import COUNTS, MASKED, REPORT_NAME, summarise
+from components.curate.settings import CurateSettings
+from components.curate.transforms import Curate
+from components.documents import SPLITS, read_json, write_json
 from components.errors import TokenmillError
+from components.spool import remove_spool
 from components.timing import timed
 
 
@@ -45,22 +47,21 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
         for key in ("payload_format", "file_format"):
             curated.set_string_custom_property(key, examples.get_string_custom_property(key))
 
-        with self._make_beam_pipeline() as pipeline:
-            documents = {
-                split: pipeline | f"Read[{split}]" >> ReadDocuments(examples.uri, split)
-                for split in SPLITS
-            }
-            result = documents | Curate(settings)
-            for split in SPLITS:
-                result[split] | f"Write[{split}]" >> WriteDocuments(curated.uri, split, shards)
-            result[REJECTED] | "WriteRejected" >> WriteRejected(rejected.uri, shards)
-            masked = result[MASKED] | "MaskedToList" >> beam.combiners.ToList()
-            (
-                result[COUNTS]
-                | "CountsToList" >> beam.combiners.ToList()
-                | "WriteReport"
-                >> beam.Map(_write_report, beam.pvalue.AsSingleton(masked), report_path)
-            )
+        spool = os.path.join(self._get_tmp_dir(), "spool")
+        try:
+            with self._make_beam_pipeline() as pipeline:
+                result = pipeline | Curate(
+                    settings, examples.uri, curated.uri, rejected.uri, spool, shards
+                )
+                masked = result[MASKED] | "MaskedToList" >> beam.combiners.ToList()
+                (
+                    result[COUNTS]
+                    | "CountsToList" >> beam.combiners.ToList()
+                    | "WriteReport"
+                    >> beam.Map(_write_report, beam.pvalue.AsSingleton(masked), report_path)
+                )
+        finally:
+            remove_spool(spool)
 
         report = read_json(report_path)
         _check(report)

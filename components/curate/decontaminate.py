@@ -9,71 +9,79 @@ The n-grams of the held-out split and of the benchmarks are a side input (8 byte
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
-import pyarrow as pa
 
-from components.curate.deduplicate import Dropped, without
+from components.curate.deduplicate import NO_COPY, Dropped, dropped_mask
+from components.curate.first_pass import REJECTED_ROW
 from components.curate.near_duplicates import Shingles, shingle
+from components.curate.settings import GivesWay
+from components.documents import BATCH_BYTES, BATCH_DOCUMENTS
+from components.spool import Piece, Spool, read_rows, read_texts
 
 CONTAMINATED = "contaminated"
-GivesWay = Literal["held-out", "train", "off"]
 
-_TEXT_COLUMN = 3
+_SHARED = "shared"
 
 
 class Decontaminate(beam.PTransform):
-    """{"train": batches, "eval": batches} -> the same, and REJECTED of (batch, [Dropped]).
+    """Pieces -> [Dropped] of one element: all that overlaps.
 
     Args:
         gives_way: Which split loses documents for overlaps between train and held-out text.
         ngram_words: Length of a run of words.
         benchmarks: Texts that must not occur in train either.
+        pieces: All pieces, as a side input.
+        dropped: The copies that go, as a side input.
     """
 
-    def __init__(self, gives_way: GivesWay, ngram_words: int, benchmarks: Sequence[str]):
+    def __init__(
+        self,
+        gives_way: GivesWay,
+        ngram_words: int,
+        benchmarks: Sequence[str],
+        pieces: beam.pvalue.AsSideInput,
+        dropped: beam.pvalue.AsSideInput,
+    ):
         super().__init__()
         self._gives_way, self._words = gives_way, ngram_words
         self._benchmarks = ngram_set(benchmarks, ngram_words)
+        self._pieces, self._dropped = pieces, dropped
 
-    def expand(self, splits: dict[str, beam.PCollection]) -> dict[str, beam.PCollection]:
-        """Filters one of the splits by the n-grams of the other."""
-        words, benchmarks = self._words, self._benchmarks
-        train, held_out = splits["train"], splits["eval"]
-        rejected = []
-        if len(benchmarks):
-            clean = train | "Benchmarks" >> beam.FlatMap(
-                drop_overlaps, words, benchmarks
-            ).with_outputs("rejected", main="kept")
-            train = clean.kept
-            rejected.append(clean.rejected)
+    def expand(self, pieces: beam.PCollection) -> beam.PCollection:
+        """Compares one split with the n-grams of the other, and train with the benchmarks."""
+        # Each look at the pieces has its own shuffle (of their names): what is fused into the stage
+        # that others wait for would wait for itself.
+        words, sides = self._words, (self._pieces, self._dropped)
+        nothing = np.zeros(0, np.uint64)
+        in_train: Any = nothing
         if self._gives_way != "off":
-            held_out_ngrams = _union(
-                held_out | "HeldOutNgrams" >> beam.Map(_batch_ngrams, words), "HeldOutUnion"
+            in_train = beam.pvalue.AsSingleton(
+                pieces
+                | "SpreadHeldOut" >> beam.Reshuffle()
+                | "HeldOutNgrams" >> beam.FlatMap(held_out_ngrams, words, *sides)
+                | "HeldOut" >> beam.CombineGlobally(_union)
             )
-            if self._gives_way == "train":
-                clean = train | "DropTrain" >> beam.FlatMap(
-                    drop_overlaps, words, beam.pvalue.AsSingleton(held_out_ngrams)
-                ).with_outputs("rejected", main="kept")
-                train = clean.kept
-            else:
-                shared = _union(
-                    train
-                    | "Shared"
-                    >> beam.Map(_shared_ngrams, words, beam.pvalue.AsSingleton(held_out_ngrams)),
-                    "SharedUnion",
-                )
-                clean = held_out | "DropHeldOut" >> beam.FlatMap(
-                    drop_overlaps, words, beam.pvalue.AsSingleton(shared)
-                ).with_outputs("rejected", main="kept")
-                held_out = clean.kept
-            rejected.append(clean.rejected)
-        outputs = {"train": train, "eval": held_out}
-        if rejected:
-            outputs["rejected"] = rejected | beam.Flatten()
-        return outputs
+        train = (
+            pieces
+            | "SpreadTrain" >> beam.Reshuffle()
+            | "Train"
+            >> beam.FlatMap(
+                train_overlaps, words, *sides, self._benchmarks, in_train, self._gives_way
+            ).with_outputs(_SHARED, main="dropped")
+        )
+        gone = [train.dropped]
+        if self._gives_way == "held-out":
+            shared = train[_SHARED] | "Shared" >> beam.CombineGlobally(_union)
+            gone.append(
+                pieces
+                | "SpreadHeldOutAgain" >> beam.Reshuffle()
+                | "DropHeldOut"
+                >> beam.FlatMap(held_out_overlaps, words, *sides, beam.pvalue.AsSingleton(shared))
+            )
+        return gone | beam.Flatten() | beam.combiners.ToList()
 
 
 def ngram_set(texts: Sequence[str], ngram_words: int) -> np.ndarray:
@@ -81,27 +89,88 @@ def ngram_set(texts: Sequence[str], ngram_words: int) -> np.ndarray:
     return np.unique(shingle(texts, ngram_words).hashes) if texts else np.zeros(0, np.uint64)
 
 
-def drop_overlaps(batch: pa.RecordBatch, ngram_words: int, forbidden: np.ndarray) -> Iterator[Any]:
-    """The documents without a forbidden n-gram; the others, tagged, with how many they had."""
-    shingles = _shingles(batch, ngram_words)
-    hits = np.add.reduceat(
-        np.append(_is_in(shingles.hashes, forbidden), False).astype(np.int64),
-        np.minimum(shingles.first[:-1], len(shingles.hashes)),
-    )
-    hits[np.diff(shingles.first) == 0] = 0  # reduceat gives an empty run its neighbour's value
-    dropped = [
-        Dropped(int(place), CONTAMINATED, float(hits[place]), 0.0, b"")
-        for place in np.flatnonzero(hits)
-    ]
-    if dropped:
-        yield beam.pvalue.TaggedOutput("rejected", (batch, dropped))
-    if len(dropped) < batch.num_rows:
-        yield without(batch, dropped)
+def overlaps(shingles: Shingles, forbidden: np.ndarray) -> np.ndarray:
+    """int64 [documents]: how many n-grams of each are in `forbidden` (ascending)."""
+    hits = np.concatenate(([0], np.cumsum(_is_in(shingles.hashes, forbidden), dtype=np.int64)))
+    return np.diff(hits[shingles.first])
 
 
-def _shingles(batch: pa.RecordBatch, ngram_words: int) -> Shingles:
-    texts = [text.decode() for text in batch.column(_TEXT_COLUMN).to_pylist()]
-    return shingle(texts, ngram_words)
+def held_out_ngrams(
+    piece: Piece, ngram_words: int, pieces: list[Piece], dropped: list[Dropped]
+) -> Iterator[np.ndarray]:
+    """The n-grams of a piece of the held-out split."""
+    if piece.split == "eval":
+        for _, shingles in _batches(piece, ngram_words, pieces, dropped):
+            yield np.unique(shingles.hashes)
+
+
+def train_overlaps(
+    piece: Piece,
+    ngram_words: int,
+    pieces: list[Piece],
+    dropped: list[Dropped],
+    benchmarks: np.ndarray,
+    held_out: np.ndarray,
+    gives_way: GivesWay,
+) -> Iterator[Any]:
+    """Dropped of a piece of train and, tagged, the n-grams that the rest shares with held-out."""
+    if piece.split != "train" or not (len(benchmarks) or len(held_out)):
+        return
+    for references, shingles in _batches(piece, ngram_words, pieces, dropped):
+        hits = overlaps(shingles, benchmarks)
+        if gives_way == "train":
+            hits = np.where(hits > 0, hits, overlaps(shingles, held_out))
+        yield from _dropped(references, hits)
+        if gives_way == "held-out":
+            stays = np.repeat(hits == 0, np.diff(shingles.first))
+            hashes = np.unique(shingles.hashes[stays])
+            yield beam.pvalue.TaggedOutput(_SHARED, hashes[_is_in(hashes, held_out)])
+
+
+def held_out_overlaps(
+    piece: Piece,
+    ngram_words: int,
+    pieces: list[Piece],
+    dropped: list[Dropped],
+    shared: np.ndarray,
+) -> Iterator[Dropped]:
+    """Dropped of a piece of the held-out split."""
+    if piece.split == "eval" and len(shared):
+        for references, shingles in _batches(piece, ngram_words, pieces, dropped):
+            yield from _dropped(references, overlaps(shingles, shared))
+
+
+def _dropped(references: np.ndarray, hits: np.ndarray) -> Iterator[Dropped]:
+    gone = np.flatnonzero(hits)
+    if len(gone):
+        yield Dropped(
+            CONTAMINATED,
+            references[gone],
+            hits[gone].astype(np.float64),
+            0.0,
+            np.full(len(gone), NO_COPY),
+        )
+
+
+def _batches(
+    piece: Piece, ngram_words: int, pieces: list[Piece], dropped: list[Dropped]
+) -> Iterator[tuple[np.ndarray, Shingles]]:
+    """(references, n-gram sets) of the documents of a piece that are left, in batches."""
+    spool = Spool(pieces)
+    first = int(spool.first[spool.pieces.index(piece)])
+    rows = read_rows(piece)
+    live = (rows["flag"] != REJECTED_ROW) & ~dropped_mask(spool, dropped)[first:][: len(rows)]
+    places = np.flatnonzero(live)
+    texts: list[str] = []
+    size = start = 0
+    for place, text in enumerate(read_texts(piece, rows[places])):
+        texts.append(text.decode())
+        size += len(text)
+        if len(texts) == BATCH_DOCUMENTS or size >= BATCH_BYTES:
+            yield first + places[start : place + 1], shingle(texts, ngram_words)
+            texts, size, start = [], 0, place + 1
+    if texts:
+        yield first + places[start:], shingle(texts, ngram_words)
 
 
 def _is_in(hashes: np.ndarray, ascending: np.ndarray) -> np.ndarray:
@@ -111,18 +180,5 @@ def _is_in(hashes: np.ndarray, ascending: np.ndarray) -> np.ndarray:
     return ascending[place] == hashes
 
 
-def _batch_ngrams(batch: pa.RecordBatch, ngram_words: int) -> np.ndarray:
-    return np.unique(_shingles(batch, ngram_words).hashes)
-
-
-def _shared_ngrams(batch: pa.RecordBatch, ngram_words: int, other: np.ndarray) -> np.ndarray:
-    hashes = _batch_ngrams(batch, ngram_words)
-    return hashes[_is_in(hashes, other)]
-
-
-def _union(arrays: beam.PCollection, label: str) -> beam.PCollection:
-    return arrays | label >> beam.CombineGlobally(_merge)
-
-
-def _merge(arrays: Iterable[np.ndarray]) -> np.ndarray:
+def _union(arrays: Iterable[np.ndarray]) -> np.ndarray:
     return np.unique(np.concatenate([np.zeros(0, np.uint64), *arrays]))

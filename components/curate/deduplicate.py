@@ -1,291 +1,211 @@
-"""Exact and near deduplication in Beam, over partitions of documents.
+"""Exact and near duplicates among spooled documents.
 
-Documents lie in partitions by a hash of their content, so exact copies always meet. A partition
-is one Arrow batch, sorted; a document is referred to by partition and place in it. Near copies
-meet by their LSH bands, are verified on their n-gram sets, and are joined into clusters over any
-number of hops; of each cluster one copy stays. The text itself is shuffled by partition only.
+Documents are numbers (references into the spool); what has the same hash, of its content or of an
+LSH band, is found by ranges of the hash. Near copies are verified on their n-gram sets, read back
+from the spool, and joined into clusters over any number of hops; of each cluster one copy stays.
 
-What is held at once: a partition; the band hashes of one band partition; and, in one worker, all
-verified pairs (about 150 bytes each).
+What is held at once: the hashes of one range (12 bytes an entry), some thousand texts to verify,
+and in one worker all verified pairs (24 bytes each).
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import apache_beam as beam
 import numpy as np
-import pyarrow as pa
 
+from components.curate.first_pass import BANDS, CONTENT
 from components.curate.near_duplicates import (
     NearDuplicateSettings,
-    all_ngrams,
-    band_hashes,
     components,
-    jaccard,
+    jaccards,
     propose_pairs,
     shingle,
 )
-from components.curate.normalise import content_key
-from components.documents import stable_hash
+from components.spool import Piece, Spool
 
 EXACT_DUPLICATE = "exact_duplicate"
 NEAR_DUPLICATE = "near_duplicate"
 
-# Documents that passed the rules. `raw_bytes` is the length before normalisation.
-CANDIDATE_SCHEMA = pa.schema(
-    [
-        ("is_train", pa.bool_()),
-        ("doc_id", pa.large_binary()),
-        ("source", pa.large_binary()),
-        ("text", pa.large_binary()),
-        ("raw_bytes", pa.int64()),
-    ]
-)
+# Of the texts that are verified at once.
+_VERIFY_PAIRS = 4096
+_VERIFY_BYTES = 32 << 20
 
-# A document's place in its partition takes the low bits of a reference.
-_PLACE_BITS = 32
-_DOCUMENTS_AT_ONCE = 512
+NO_COPY = -1
 
 
 class Dropped(NamedTuple):
-    """A copy that goes: its place in the partition, why, and which copy stays."""
+    """Documents that go for one reason.
 
-    place: int
-    reason: str
-    value: float
-    threshold: float
-    kept_copy: bytes
-
-
-class Rank(NamedTuple):
-    """Of several copies the least stays: held-out before train, longest, smallest id.
-
-    A held-out copy goes first so that no held-out text is trained on; the rest is an order that
-    no scheduling can change.
+    Attributes:
+        reason: The drop reason.
+        references: int64 [documents].
+        values: float64 [documents], what was measured.
+        threshold: What it was held against.
+        kept: int64 [documents], the copy that stays; NO_COPY for none.
     """
 
-    is_train: bool
-    shorter: int
-    doc_id: bytes
-    content: bytes
+    reason: str
+    references: np.ndarray
+    values: np.ndarray
+    threshold: float
+    kept: np.ndarray
 
 
-class Edge(NamedTuple):
-    """Two near duplicates."""
+class Edges(NamedTuple):
+    """Near duplicates: int64 [pairs, 2] references, float64 [pairs] similarities."""
 
-    first: int
-    first_rank: Rank
-    second: int
-    second_rank: Rank
-    similarity: float
+    pairs: np.ndarray
+    similarities: np.ndarray
 
 
-def merge_partition(groups: Iterable[pa.RecordBatch]) -> pa.RecordBatch:
-    """One sorted batch of all documents of a partition."""
-    table = pa.Table.from_batches(list(groups), CANDIDATE_SCHEMA)
-    keys = [(name, "ascending") for name in ("is_train", "doc_id", "text", "source", "raw_bytes")]
-    table = table.take(_sort_indices(table, keys)).combine_chunks()
-    (batch,) = table.to_batches() or [_empty()]
-    return batch
+def dropped_mask(spool: Spool, dropped: Iterable[Dropped]) -> np.ndarray:
+    """Whether, bool [documents]: which go."""
+    mask = np.zeros(spool.rows, bool)
+    for group in dropped:
+        mask[group.references] = True
+    return mask
 
 
-def _sort_indices(table: pa.Table, keys: list[tuple[str, str]]) -> pa.Array:
-    columns = [table.column(name).to_pylist() for name, _ in keys]
-    rows = list(zip(*columns, strict=True))
-    return pa.array(sorted(range(len(rows)), key=rows.__getitem__), pa.int64())
+def exact_copies(part: int, pieces: list[Piece], parts: int) -> Iterator[Dropped]:
+    """The copies in one range of content keys that go: all but the first of each content.
 
-
-def _empty() -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays(
-        [pa.array([], f.type) for f in CANDIDATE_SCHEMA], schema=CANDIDATE_SCHEMA
+    The first is a held-out one before a train one, then the one with the least id; copies that
+    share their id go by what else they hold. No scheduling changes that.
+    """
+    spool = Spool(pieces)
+    hashes, references = spool.filed(CONTENT, part, parts)
+    references = references[_shared(hashes)]
+    rows = spool.rows_of(references)
+    keys = rows["key"]
+    ranks = zip(
+        keys[:, 0].tolist(),
+        keys[:, 1].tolist(),
+        spool.splits_of(references).tolist(),
+        spool.ids_of(references),
+        rows["digest"].tolist(),
+        rows["raw_bytes"].tolist(),
+        references.tolist(),
+        strict=True,
     )
-
-
-def exact_copies(batch: pa.RecordBatch) -> list[Dropped]:
-    """The copies of a sorted partition that go: all but the first of each content."""
-    first: dict[bytes, int] = {}
-    doc_ids, texts = batch.column(1).to_pylist(), batch.column(3).to_pylist()
-    dropped = []
-    for place, text in enumerate(texts):
-        winner = first.setdefault(content_key(text), place)
-        if winner != place:
-            dropped.append(Dropped(place, EXACT_DUPLICATE, 1.0, 1.0, doc_ids[winner]))
-    return dropped
-
-
-def without(batch: pa.RecordBatch, dropped: Iterable[Dropped]) -> pa.RecordBatch:
-    """The documents of a partition that stay."""
-    keep = np.ones(batch.num_rows, bool)
-    keep[[d.place for d in dropped]] = False
-    return batch.filter(pa.array(keep))
-
-
-def _ranks(batch: pa.RecordBatch, places: Iterable[int]) -> list[Rank]:
-    is_train, doc_ids, texts = (batch.column(i) for i in (0, 1, 3))
-    ranks = []
-    for place in places:
-        text = texts[place].as_py()
-        rank = Rank(is_train[place].as_py(), -len(text), doc_ids[place].as_py(), content_key(text))
-        ranks.append(rank)
-    return ranks
-
-
-def _texts(batch: pa.RecordBatch, places: Iterable[int]) -> list[str]:
-    column = batch.column(3)
-    return [column[p].as_py().decode() for p in places]
-
-
-class FindNearDuplicates(beam.PTransform):
-    """(partition, batch without exact copies) -> (partition, [Dropped])."""
-
-    def __init__(self, settings: NearDuplicateSettings, partitions: int):
-        super().__init__()
-        self._settings, self._partitions = settings, partitions
-
-    def expand(self, partitions: beam.PCollection) -> beam.PCollection:
-        """Bands, proposals, verification, clusters."""
-        settings = self._settings
-        proposals = (
-            partitions
-            | "Bands" >> beam.FlatMap(_bands, settings, self._partitions)
-            | "ByBand" >> beam.GroupByKey()
-            | "Propose" >> beam.FlatMap(_propose)
-            | "DistinctPairs" >> beam.GroupByKey()
-        )
-        # The first document's n-grams travel to the second's partition, once for each of the two.
-        requests = (
-            {"batch": partitions, "pairs": proposals}
-            | "JoinFirst" >> beam.CoGroupByKey()
-            | "Shingle" >> beam.FlatMap(_request, settings)
-        )
-        return (
-            {"batch": partitions, "requests": requests}
-            | "JoinSecond" >> beam.CoGroupByKey()
-            | "Verify" >> beam.FlatMap(_verify, settings)
-            | "Edges" >> beam.combiners.ToList()
-            | "Cluster" >> beam.FlatMap(cluster, settings)
+    gone, kept = [], []
+    winner: tuple | None = None
+    for rank in sorted(ranks):
+        if winner is not None and winner[:2] == rank[:2]:
+            gone.append(rank[-1])
+            kept.append(winner[-1])
+        else:
+            winner = rank
+    if gone:
+        yield Dropped(
+            EXACT_DUPLICATE,
+            np.array(gone, np.int64),
+            np.ones(len(gone)),
+            1.0,
+            np.array(kept, np.int64),
         )
 
 
-def _reference(partition: int, place: int) -> int:
-    return partition << _PLACE_BITS | place
-
-
-def _chunks(count: int) -> Iterator[range]:
-    for start in range(0, count, _DOCUMENTS_AT_ONCE):
-        yield range(start, min(start + _DOCUMENTS_AT_ONCE, count))
-
-
-def _bands(
-    item: tuple[int, pa.RecordBatch], settings: NearDuplicateSettings, partitions: int
-) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
-    partition, batch = item
-    parts = []
-    for places in _chunks(batch.num_rows):
-        texts = _texts(batch, places)
-        shingles = all_ngrams(texts, settings.ngram_words)
-        long_enough = np.flatnonzero(np.diff(shingles.first))  # others have nothing to compare
-        keys = np.array([stable_hash(texts[i].encode()) for i in long_enough], np.uint64)
-        references = _reference(partition, places.start) + long_enough
-        parts.append(
-            (
-                band_hashes(shingles, settings)[long_enough].ravel(),
-                np.repeat(keys, settings.bands),
-                np.repeat(references, settings.bands),
-            )
-        )
-    if not parts:
-        return
-    entries = tuple(np.concatenate(column) for column in zip(*parts, strict=True))
-    target = entries[0] % np.uint64(partitions)
-    for band_partition in np.unique(target):
-        mine = target == band_partition
-        yield int(band_partition), tuple(column[mine] for column in entries)
-
-
-def _propose(
-    item: tuple[int, Iterable[tuple[np.ndarray, ...]]],
+def propose(
+    part: int, pieces: list[Piece], dropped: list[Dropped], parts: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    pairs = propose_pairs(*(np.concatenate(column) for column in zip(*item[1], strict=True)))
-    first_partition = pairs[:, 0] >> _PLACE_BITS
-    for partition in np.unique(first_partition):
-        yield int(partition), pairs[first_partition == partition]
+    """Candidate pairs from one range of band hashes: (verifying task, int64 [pairs, 2]).
+
+    Pairs with the same leader meet in one task, where each text is then read once.
+    """
+    spool = Spool(pieces)
+    hashes, references = spool.filed(BANDS, part, parts)
+    live = ~dropped_mask(spool, dropped)[references]
+    hashes, references = hashes[live], references[live]
+    shared = _shared(hashes)
+    hashes, references = hashes[shared], references[shared]
+    documents, index = np.unique(references, return_inverse=True)
+    digests = spool.rows_of(documents)["digest"]
+    pairs, leaders = propose_pairs(hashes, digests[index], references)
+    tasks = leaders % parts
+    for task in np.unique(tasks).tolist():
+        yield task, pairs[tasks == task]
 
 
-def _joined(item: tuple[int, dict[str, Any]]) -> pa.RecordBatch | None:
-    batches = list(item[1]["batch"])
-    return batches[0] if batches else None
-
-
-def _request(
-    item: tuple[int, dict[str, Any]], settings: NearDuplicateSettings
-) -> Iterator[tuple[int, list]]:
-    """For each other partition: (first, its rank, its n-grams, the places to compare)."""
-    batch = _joined(item)
-    arrays = [pairs for group in item[1]["pairs"] for pairs in group]
-    if batch is None or not arrays:
-        return
-    pairs = np.unique(np.concatenate(arrays), axis=0)
-    places = np.unique(pairs[:, 0] & (2**_PLACE_BITS - 1)).tolist()
-    shingles = shingle(_texts(batch, places), settings.ngram_words)
-    ranks = dict(zip(places, _ranks(batch, places), strict=True))
-    index = {place: i for i, place in enumerate(places)}
-    requests: dict[int, dict[int, list[int]]] = {}
-    for first, second in pairs.tolist():
-        target = requests.setdefault(second >> _PLACE_BITS, {})
-        target.setdefault(first, []).append(second & (2**_PLACE_BITS - 1))
-    for partition, by_first in requests.items():
-        wanted = []
-        for first, seconds in by_first.items():
-            place = first & (2**_PLACE_BITS - 1)
-            wanted.append((first, ranks[place], shingles.of(index[place]), seconds))
-        yield partition, wanted
-
-
-def _verify(item: tuple[int, dict[str, Any]], settings: NearDuplicateSettings) -> Iterator[Edge]:
-    batch = _joined(item)
-    requests = [request for group in item[1]["requests"] for request in group]
-    if batch is None or not requests:
-        return
-    places = sorted({place for *_, seconds in requests for place in seconds})
-    shingles = shingle(_texts(batch, places), settings.ngram_words)
-    ranks = dict(zip(places, _ranks(batch, places), strict=True))
-    index = {place: i for i, place in enumerate(places)}
-    for first, first_rank, first_set, seconds in requests:
-        for place in seconds:
-            similarity = jaccard(first_set, shingles.of(index[place]))
-            if similarity >= settings.min_jaccard:
-                second = _reference(item[0], place)
-                yield Edge(first, first_rank, second, ranks[place], similarity)
+def verify(
+    item: tuple[int, Iterable[np.ndarray]], pieces: list[Piece], settings: NearDuplicateSettings
+) -> Iterator[Edges]:
+    """The pairs that are similar enough."""
+    spool = Spool(pieces)
+    pairs = np.unique(np.concatenate(list(item[1])), axis=0)
+    documents, index = np.unique(pairs, return_inverse=True)
+    sizes = spool.rows_of(documents)["text_size"][index.reshape(-1, 2)].sum(axis=1, dtype=np.int64)
+    for start, end in _chunks(sizes):
+        some = pairs[start:end]
+        documents, index = np.unique(some, return_inverse=True)
+        shingles = shingle(spool.texts_of(documents), settings.ngram_words)
+        similarities = jaccards(shingles, index.reshape(-1, 2))
+        similar = similarities >= settings.min_jaccard
+        if similar.any():
+            yield Edges(some[similar], similarities[similar])
 
 
 def cluster(
-    edges: list[Edge], settings: NearDuplicateSettings
-) -> Iterator[tuple[int, list[Dropped]]]:
+    edges: list[Edges], pieces: list[Piece], settings: NearDuplicateSettings
+) -> list[Dropped]:
     """Joins near duplicates over any number of hops; all but the best of a cluster go.
 
-    The value recorded for a dropped copy is its greatest similarity to any other of the cluster.
+    The best is a held-out one before a train one, then the longest, then the one with the least
+    id. The value recorded for one that goes is its greatest similarity to any other.
     """
-    labels = components((e.first, e.second) for e in edges)
-    rank: dict[int, Rank] = {}
-    similarity: dict[int, float] = {}
-    for edge in edges:
-        for document, its_rank in ((edge.first, edge.first_rank), (edge.second, edge.second_rank)):
-            rank[document] = its_rank
-            similarity[document] = max(similarity.get(document, 0.0), edge.similarity)
+    if not edges:
+        return []
+    spool = Spool(pieces)
+    pairs = np.concatenate([some.pairs for some in edges])
+    similarities = np.concatenate([some.similarities for some in edges])
+    documents, index, labels = components(pairs)
+    greatest = np.zeros(len(documents))
+    for side in (0, 1):
+        np.maximum.at(greatest, index[:, side], similarities)
+    rows = spool.rows_of(documents)
+    ranks = zip(
+        labels.tolist(),
+        spool.splits_of(documents).tolist(),
+        (-rows["text_size"].astype(np.int64)).tolist(),
+        spool.ids_of(documents),
+        rows["key"].tolist(),
+        rows["digest"].tolist(),
+        range(len(documents)),
+        strict=True,
+    )
     best: dict[int, int] = {}
-    for document in sorted(labels, key=lambda d: (rank[d], d)):
-        best.setdefault(labels[document], document)
-    by_partition: dict[int, list[Dropped]] = {}
-    for document, label in sorted(labels.items()):
-        if best[label] != document:
-            by_partition.setdefault(document >> _PLACE_BITS, []).append(
-                Dropped(
-                    document & (2**_PLACE_BITS - 1),
-                    NEAR_DUPLICATE,
-                    similarity[document],
-                    settings.min_jaccard,
-                    rank[best[label]].doc_id,
-                )
-            )
-    yield from by_partition.items()
+    for rank in sorted(ranks):
+        best.setdefault(rank[0], rank[-1])
+    winners = np.array([best[label] for label in labels.tolist()], np.int64)
+    goes = winners != np.arange(len(documents))
+    return [
+        Dropped(
+            NEAR_DUPLICATE,
+            documents[goes],
+            greatest[goes],
+            settings.min_jaccard,
+            documents[winners[goes]],
+        )
+    ]
+
+
+def _shared(hashes: np.ndarray) -> np.ndarray:
+    """Whether, bool [entries]: whose hash another one has too."""
+    order = np.argsort(hashes, kind="stable")
+    ascending = hashes[order]
+    same = ascending[1:] == ascending[:-1]
+    shared = np.zeros(len(hashes), bool)
+    shared[order[1:][same]] = True
+    shared[order[:-1][same]] = True
+    return shared
+
+
+def _chunks(sizes: np.ndarray) -> Iterator[tuple[int, int]]:
+    """[start, end) of runs of up to _VERIFY_PAIRS pairs and (or one pair) _VERIFY_BYTES."""
+    start, total = 0, 0
+    for place, size in enumerate(sizes.tolist()):
+        if place > start and (total + size > _VERIFY_BYTES or place - start == _VERIFY_PAIRS):
+            yield start, place
+            start, total = place, 0
+        total += size
+    if start < len(sizes):
+        yield start, len(sizes)

@@ -7,7 +7,8 @@ verified on the sets themselves. A pair of similarity s is proposed with probabi
 1 - (1 - s^rows)^bands: with 14 bands of 8 rows 0.92 at s = 0.8, 0.9996 at 0.9.
 """
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,9 +89,9 @@ def band_hashes(shingles: Shingles, settings: NearDuplicateSettings) -> np.ndarr
     matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
         shingles.hashes, shingles.first.astype(np.uint64), settings.bands * settings.rows, _SEED
     )
-    signatures = np.array(matrix.to_rows(), np.uint64).reshape(
-        documents, settings.bands, settings.rows
-    )
+    values = itertools.chain.from_iterable(matrix.to_rows())
+    signatures = np.fromiter(values, np.uint64, documents * settings.bands * settings.rows)
+    signatures = signatures.reshape(documents, settings.bands, settings.rows)
     combined = np.broadcast_to(
         mix(np.arange(1, settings.bands + 1, dtype=np.uint64)), (documents, settings.bands)
     )
@@ -99,8 +100,10 @@ def band_hashes(shingles: Shingles, settings: NearDuplicateSettings) -> np.ndarr
     return combined
 
 
-def propose_pairs(hashes: np.ndarray, keys: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """Pairs of documents that share a band hash, int64 [pairs, 2], first < second.
+def propose_pairs(
+    hashes: np.ndarray, keys: np.ndarray, references: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of documents that share a band hash.
 
     Within a group each document is paired with the first one and with its neighbour, not with
     all others: a band that n documents share (boilerplate) gives 2n pairs instead of n^2 / 2, and
@@ -112,6 +115,9 @@ def propose_pairs(hashes: np.ndarray, keys: np.ndarray, references: np.ndarray) 
         hashes: uint64 [entries], band hashes.
         keys: uint64 [entries], a hash of the document's content.
         references: int64 [entries], the document.
+
+    Returns:
+        int64 [pairs, 2], distinct, first < second; int64 [pairs], the first of a group of each.
     """
     order = np.lexsort((references, keys, hashes))
     hashes, references = hashes[order], references[order]
@@ -123,23 +129,46 @@ def propose_pairs(hashes: np.ndarray, keys: np.ndarray, references: np.ndarray) 
     neighbour = np.roll(references, 1)
     with_neighbour = np.stack([neighbour[others], references[others]], axis=1)
     pairs = np.concatenate([with_leader, with_neighbour])
-    return np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
+    leaders = np.concatenate([leader[others], leader[others]])
+    two = pairs[:, 0] != pairs[:, 1]
+    distinct, place = np.unique(np.sort(pairs[two], axis=1), axis=0, return_index=True)
+    return distinct, leaders[two][place]
 
 
-def jaccard(a: np.ndarray, b: np.ndarray) -> float:
-    """Similarity of two ascending sets: common over all; 0 if both are empty."""
-    common = len(np.intersect1d(a, b, assume_unique=True))
-    union = len(a) + len(b) - common
-    return common / union if union else 0.0
+def jaccards(shingles: Shingles, pairs: np.ndarray) -> np.ndarray:
+    """Similarity of sets: common over all; 0 if both are empty.
 
-
-def components(edges: Iterable[tuple[int, int]]) -> dict[int, int]:
-    """Cluster by document for all documents in `edges`, over any number of hops.
+    Args:
+        shingles: From `shingle`.
+        pairs: int64 [pairs, 2], documents.
 
     Returns:
-        document -> an arbitrary number that is equal for connected documents.
+        float64 [pairs].
     """
-    pairs = np.array(list(edges), np.int64).reshape(-1, 2)
+    distinct, ids = np.unique(shingles.hashes, return_inverse=True)
+    counts = np.diff(shingles.first)
+    # Ascending, since each document's hashes are.
+    members = np.repeat(np.arange(len(counts)), counts) * len(distinct) + ids
+    lengths = counts[pairs[:, 0]]
+    pair = np.repeat(np.arange(len(pairs)), lengths)
+    within = np.arange(len(pair)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    wanted = pairs[pair, 1] * len(distinct) + ids[shingles.first[pairs[pair, 0]] + within]
+    place = np.minimum(np.searchsorted(members, wanted), max(len(members) - 1, 0))
+    common = np.bincount(pair[members[place] == wanted], minlength=len(pairs))
+    union = lengths + counts[pairs[:, 1]] - common
+    return np.divide(common, union, out=np.zeros(len(pairs)), where=union > 0)
+
+
+def components(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Clusters over any number of hops.
+
+    Args:
+        pairs: int64 [pairs, 2], connected documents.
+
+    Returns:
+        int64 [documents], those in `pairs`, ascending; int64 [pairs, 2], the pairs as places in
+        it; int32 [documents], a number that is equal for connected documents.
+    """
     documents, index = np.unique(pairs, return_inverse=True)
     index = index.reshape(-1, 2)
     graph = coo_array(
@@ -147,4 +176,4 @@ def components(edges: Iterable[tuple[int, int]]) -> dict[int, int]:
         shape=(len(documents), len(documents)),
     )
     _, labels = connected_components(graph, directed=False)
-    return dict(zip(documents.tolist(), labels.tolist(), strict=True))
+    return documents, index, labels

@@ -84,9 +84,13 @@ class TextColumns:
         self.documents = len(texts)
         self.codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
         self.first = _offsets(np.array([len(t) for t in texts], np.int64))
-        self.classes = character_classes()[self.codes]
         # By n, filled in by the repetition rules, which build each n on the one below.
         self.repeated_ngrams: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    @functools.cached_property
+    def classes(self) -> np.ndarray:
+        """uint8 [characters]: the class bits of each."""
+        return character_classes()[self.codes]
 
     @property
     def characters(self) -> np.ndarray:
@@ -95,7 +99,11 @@ class TextColumns:
 
     def count(self, flags: np.ndarray) -> np.ndarray:
         """How many flags (bool [characters]) are set in each document, int64 [documents]."""
-        return np.diff(np.concatenate(([0], np.cumsum(flags, dtype=np.int64)))[self.first])
+        counts = np.zeros(self.documents, np.int64)
+        full = self.characters > 0  # reduceat gives an empty run its neighbour's value
+        if full.any():
+            counts[full] = np.add.reduceat(flags, self.first[:-1][full], dtype=np.int64)
+        return counts
 
     @functools.cached_property
     def words(self) -> Spans:
@@ -140,9 +148,9 @@ class TextColumns:
         begins[edges] = inside[edges]
         ends[edges - 1] = inside[edges - 1]
         start = np.flatnonzero(begins)
-        document = np.searchsorted(self.first, start, side="right") - 1
-        counts = np.bincount(document, minlength=self.documents)
-        return Spans(start, np.flatnonzero(ends) + 1, document, _offsets(counts))
+        first = np.searchsorted(start, self.first)
+        document = np.repeat(np.arange(self.documents), np.diff(first))
+        return Spans(start, np.flatnonzero(ends) + 1, document, first)
 
     @functools.cached_property
     def _prefix(self) -> np.ndarray:

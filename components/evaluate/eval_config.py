@@ -1,5 +1,6 @@
 """The Evaluator's configuration: metrics, slices and the thresholds that bless a model."""
 
+import json
 from dataclasses import dataclass
 
 import tensorflow_model_analysis as tfma
@@ -18,9 +19,10 @@ class EvaluateSettings:
     """What a model must reach on the held-out documents; None sets no limit.
 
     Attributes:
+        task: What the model was trained for; causal-lm alone has bits per byte.
         max_bits_per_byte: Over all documents.
         max_source_bits_per_byte: In every source.
-        max_perplexity: Over all documents.
+        max_perplexity: Over all documents; of masked-lm, of the hidden tokens, as what follows.
         min_token_accuracy: Over all documents, 0 to 1.
         max_calibration_error: Over all documents, 0 to 1.
         max_bits_per_byte_increase: How much worse than the last blessed model it may be.
@@ -32,6 +34,7 @@ class EvaluateSettings:
     min_token_accuracy: float | None = None
     max_calibration_error: float | None = None
     max_bits_per_byte_increase: float | None = None
+    task: str = "causal-lm"
 
 
 def make_eval_config(settings: EvaluateSettings) -> tfma.EvalConfig:
@@ -43,15 +46,27 @@ def make_eval_config(settings: EvaluateSettings) -> tfma.EvalConfig:
         *_at_most(settings.max_bits_per_byte, overall, _change(increase)),
         *_at_most(settings.max_source_bits_per_byte, sources),
     ]
-    metrics = {
-        "BitsPerByte": bits_per_byte,
-        "Perplexity": _at_most(settings.max_perplexity, overall),
-        "TokenAccuracy": _at_least(settings.min_token_accuracy, overall),
-        "TokenAccuracyTop5": [],
-        "CalibrationError": _at_most(settings.max_calibration_error, overall),
-        "EvaluatedTokens": [],
-        "EvaluatedDocuments": [],
-    }
+    causal = settings.task == "causal-lm"
+    prefix = "" if causal else "masked_"
+    metrics = [
+        ("Perplexity", f"{prefix}perplexity", _at_most(settings.max_perplexity, overall)),
+        (
+            "TokenAccuracy",
+            f"{prefix}token_accuracy",
+            _at_least(settings.min_token_accuracy, overall),
+        ),
+        ("TokenAccuracyTop5", f"{prefix}token_accuracy_top5", []),
+        (
+            "CalibrationError",
+            "calibration_error",
+            _at_most(settings.max_calibration_error, overall),
+        ),
+        # Short texts may have no hidden token; a model that nothing was asked of is not good.
+        ("EvaluatedTokens", "evaluated_tokens", [] if causal else _at_least(1, overall)),
+        ("EvaluatedDocuments", "evaluated_documents", []),
+    ]
+    if causal:
+        metrics.insert(0, ("BitsPerByte", "bits_per_byte", bits_per_byte))
     model_specs = [tfma.ModelSpec(signature_name="evaluate")]
     if increase is not None:
         model_specs = [
@@ -65,9 +80,12 @@ def make_eval_config(settings: EvaluateSettings) -> tfma.EvalConfig:
             tfma.MetricsSpec(
                 metrics=[
                     tfma.MetricConfig(
-                        class_name=name, module=METRICS_MODULE, per_slice_thresholds=limits
+                        class_name=class_name,
+                        module=METRICS_MODULE,
+                        config=json.dumps({"name": name}),
+                        per_slice_thresholds=limits,
                     )
-                    for name, limits in metrics.items()
+                    for class_name, name, limits in metrics
                 ]
             )
         ],

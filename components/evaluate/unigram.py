@@ -5,19 +5,40 @@ import math
 import numpy as np
 
 
-def unigram_bits_per_byte(
-    train_counts: np.ndarray, held_out_counts: np.ndarray, held_out_bytes: int
-) -> float:
-    """Bits per byte of a unigram model of the training tokens on the held-out tokens.
+def unigram_nll(train_counts: np.ndarray, held_out_counts: np.ndarray) -> float:
+    """Negative log-likelihood in nats of the held-out tokens, by frequencies in training.
 
     Probabilities are add-one smoothed (Laplace), so that a token unseen in training costs a
-    finite number of bits. Document ends count as tokens on both sides.
+    finite number of nats. Document ends count as tokens on both sides where they are targets.
 
     Args:
         train_counts: How often each id is a target in training, int [vocab_size].
         held_out_counts: The same for the held-out split.
-        held_out_bytes: Bytes of the held-out text.
     """
     probabilities = (train_counts + 1.0) / (train_counts.sum() + len(train_counts))
-    bits = -float(held_out_counts @ np.log2(probabilities))
-    return bits / held_out_bytes if held_out_bytes else math.nan
+    return -float(held_out_counts @ np.log(probabilities))
+
+
+def unigram_baseline(
+    train_counts: np.ndarray, held_out_counts: np.ndarray, held_out_bytes: int, task: str
+) -> dict[str, float]:
+    """What the unigram model reaches at a task, in the task's own measure.
+
+    Every token of the text is as likely to be hidden as any other, so its perplexity on the hidden
+    tokens is that on all, up to the chance of the draw.
+
+    Args:
+        train_counts: How often each id is a target (or could be one) in training.
+        held_out_counts: The same for the held-out split.
+        held_out_bytes: Bytes of the held-out text.
+        task: "causal-lm" or "masked-lm".
+
+    Returns:
+        `unigram_bits_per_byte`, or `unigram_perplexity` per hidden token.
+    """
+    nll = unigram_nll(train_counts, held_out_counts)
+    if task == "masked-lm":
+        tokens = int(held_out_counts.sum())
+        return {"unigram_perplexity": math.exp(nll / tokens) if tokens else math.nan}
+    bits = nll / math.log(2)
+    return {"unigram_bits_per_byte": bits / held_out_bytes if held_out_bytes else math.nan}

@@ -7,13 +7,22 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from components.errors import TokenmillError
-from components.ledger.estimate import Hardware, RunEstimate, estimate_run, peak_of
+from components.ledger.estimate import Hardware, RunEstimate, estimate_run
 from components.ledger.footprint import memory_of
-from components.ledger.ledger import Machine, hardware_of, mixture_of, overhead_seconds, usd
-from components.ledger.memory import RESERVED_SHARE, Precision
+from components.ledger.ledger import (
+    Machine,
+    hardware_of,
+    mixture_of,
+    overhead_seconds,
+    targets_by_source,
+    usd,
+)
+from components.ledger.memory import RESERVED_SHARE
 from components.ledger.money import SECONDS_PER_HOUR
-from components.ledger.settings import CPU_CHIP, DEFAULT_MFU, USER_PRICE, LedgerSettings
+from components.ledger.settings import CPU_CHIP, USER_PRICE, LedgerSettings
+from components.ledger.utilisation import utilisation_range
 from components.model_shape import ModelShape
+from components.train.plan import Mixture
 from data.catalogue import find_chip, load_chips
 
 WAYS_SHOWN = 3
@@ -161,8 +170,7 @@ class _Search:
         self._overhead = overhead_seconds(
             machine.calibration, packed["eval"]["rows"], settings.global_batch_size
         )
-        mixture = mixture_of(packed["train"])
-        self._rows_available = None if mixture is None else mixture.rows_available
+        self._mixture = mixture_of(packed["train"])
         self._now = self._estimate()
 
     def fits(self, estimate: RunEstimate) -> bool:
@@ -208,7 +216,21 @@ class _Search:
                 settings.hidden_cost_multiplier_low,
                 settings.hidden_cost_multiplier_high,
             ),
-            rows_available=self._rows_available if shape is self._shape else None,
+            mixture=self._mixture_of(rows),
+            targets_by_source=targets_by_source(packed["train"]),
+        )
+
+    def _mixture_of(self, rows: int) -> Mixture | None:
+        """The sources' mixture where the same text is cut into another number of rows."""
+        manifest, mixture = self._packed["train"], self._mixture
+        if mixture is None or rows == manifest["rows"]:
+            return mixture
+        factor = rows / manifest["rows"]
+        counts = zip(mixture.sources, mixture.rows.tolist(), strict=True)
+        return Mixture(
+            {source: round(count * factor) for source, count in counts},
+            manifest["source_weights"] or {"": 1.0},
+            manifest["max_repetitions"],
         )
 
     def _share_allowed(self) -> float:
@@ -266,25 +288,25 @@ class _Search:
     def _chips(self) -> Iterator[Way]:
         """Each chip of the catalogue, in counts from what the memory needs upward."""
         settings = self._settings
-        precision: Precision = (
-            "mixed_bfloat16" if settings.precision == "mixed_bfloat16" else "float32"
-        )
         for chip in load_chips():
-            peak, price = peak_of(chip, precision), chip.price_usd_per_chip_hour
+            peak, price = chip.peak_for(settings.precision), chip.price_usd_per_chip_hour
             if chip.slug == CPU_CHIP or peak is None or price is None or chip.memory_bytes is None:
                 continue
             same = chip.slug == settings.chip
+            mfu = self._hardware.mfu if same else settings.mfu
+            if mfu is None:
+                mfu = utilisation_range(chip, self._shape.params_total).median
             for chips in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024):
                 if chips > settings.global_batch_size or (same and chips <= settings.chips):
                     continue
-                memory = memory_of(self._shape, settings.global_batch_size, chips, precision)
+                memory = memory_of(self._shape, settings, chips)
                 if memory.total > chip.memory_bytes * (1 - RESERVED_SHARE):
                     continue
                 hardware = Hardware(
                     chip=chip.slug,
                     chips=chips,
                     peak_flops_per_second=(self._hardware.peak_flops_per_second if same else peak),
-                    mfu=self._hardware.mfu if same else settings.mfu or DEFAULT_MFU,
+                    mfu=mfu,
                     goodput=settings.goodput,
                     price_usd_per_chip_hour=(
                         self._hardware.price_usd_per_chip_hour if same else price
@@ -305,10 +327,12 @@ class _Search:
         """The keys that change; numbers that the user gave for the old chip must go too."""
         settings = self._settings
         changes: dict[str, Any] = {"cost.chip": slug, "cost.chips": chips}
+        if settings.mfu is None and settings.published_mfu is None and settings.chip != CPU_CHIP:
+            changes["cost.mfu"] = "auto"  # it was "measured", which the new chip is not here for
         if settings.price.source == USER_PRICE:
             changes["cost.price_usd_per_chip_hour"] = price
         given = settings.peak_flops_per_second_per_chip
-        if given is not None and given != peak_of(find_chip(settings.chip), settings.precision):
+        if given is not None and given != find_chip(settings.chip).peak_for(settings.precision):
             changes["cost.peak_flops_per_second_per_chip"] = peak
         return changes
 

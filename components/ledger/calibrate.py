@@ -4,7 +4,6 @@ The model, optimiser, batches and compiled steps are the trainer's own; only the
 small. The weights are thrown away.
 """
 
-import os
 import time
 from typing import Any
 
@@ -12,7 +11,7 @@ import tensorflow as tf
 
 from components.errors import TokenmillError
 from components.ledger.flops import flops_per_token
-from components.ledger.machine import measure_matmul_flops_per_second
+from components.ledger.machine import measure_matmul_flops_per_second, memory_bytes
 from components.model_shape import ModelShape
 from components.pack.rows import PackedSplit
 from components.timing import vcpus
@@ -110,7 +109,7 @@ def calibrate(job: TrainingJob, rows_uri: str, on_cpu: bool) -> dict[str, Any]:
             0.0, seconds["evaluate_before"] - seconds["evaluate_after"]
         ),
         "vcpus": vcpus(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": memory_bytes(),
         "total_seconds": time.perf_counter() - started,
     }
 

@@ -22,7 +22,7 @@ from components.ledger.budget import check_budget
 from components.ledger.calibrate import CALIBRATION_NAME, calibrate
 from components.ledger.document_index import write_index
 from components.ledger.ledger import Machine, build_ledger
-from components.ledger.machine import measure_matmul_flops_per_second
+from components.ledger.machine import measure_matmul_flops_per_second, memory_bytes
 from components.ledger.schema import check_ledger
 from components.ledger.settings import CPU_CHIP, USER_PRICE, LedgerSettings
 from components.pack.rows import MANIFEST_NAME
@@ -189,7 +189,7 @@ def _machine(settings: LedgerSettings, calibration_uri: str | None) -> Machine:
     peak = settings.peak_flops_per_second_per_chip
     memory: float | None = settings.memory_bytes_per_chip
     if settings.chip == CPU_CHIP:
-        memory = memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        memory = memory or memory_bytes()
         if calibration is not None:
             memory = calibration["memory_bytes"]
     if peak is None:  # a CPU: what this machine does, over its cores

@@ -5,32 +5,14 @@ The ledger makes it once, the budget gate again for every way to fit.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from components.ledger.flops import flops_per_token
 from components.ledger.money import CostEstimate, estimate_cost, wall_seconds
 from components.ledger.scaling import expected_loss, repetition_discounted_tokens
 from components.model_shape import ModelShape
-from components.train.plan import StepPlan, plan_steps
-
-if TYPE_CHECKING:
-    from data.catalogue import Chip
-
-
-def peak_of(chip: Chip, precision: str) -> float | None:
-    """The dense peak of a chip in a precision, FLOP/s: float32 has no use of 16-bit units.
-
-    Args:
-        chip: A chip of the catalogue.
-        precision: `train.precision`.
-
-    Returns:
-        FLOP/s; the 16-bit peak where no other is known, None where none is.
-    """
-    if precision == "float32" and chip.float32_flops_per_second is not None:
-        return chip.float32_flops_per_second
-    return chip.peak_flops_per_second
+from components.train.plan import Mixture, StepPlan, plan_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +76,8 @@ def estimate_run(
     hardware: Hardware,
     overhead_seconds: dict[str, float],
     hidden_multipliers: tuple[float, float],
-    rows_available: int | None = None,
+    mixture: Mixture | None = None,
+    targets_by_source: Mapping[str, int] | None = None,
 ) -> RunEstimate:
     """Estimates a run.
 
@@ -108,12 +91,20 @@ def estimate_run(
         hardware: What computes.
         overhead_seconds: Wall time of phases other than the steps, by name; may be empty.
         hidden_multipliers: Low and high total cost as multiples of compute.
-        rows_available: What `pack.max_repetitions` leaves to read; None without a limit.
+        mixture: How often each source is read; None where all are read alike and without a limit.
+        targets_by_source: Loss-bearing tokens of one pass by source; needed for weights.
     """
-    plan = plan_steps(rows, global_batch_size, epochs, max_steps, rows_available)
+    available = None if mixture is None else mixture.rows_available
+    plan = plan_steps(rows, global_batch_size, epochs, max_steps, available)
     slots = plan.rows_read * shape.sequence_length
     total_flops = flops_per_token(shape).training * slots
     effective = repetition_discounted_tokens(targets, plan.epochs)
+    if mixture is not None and targets_by_source and mixture.sources != [""]:
+        repetitions = mixture.repetitions(plan.rows_read)
+        effective = sum(
+            repetition_discounted_tokens(tokens, repetitions.get(source, 0.0))
+            for source, tokens in targets_by_source.items()
+        )
     steps = wall_seconds(
         total_flops=total_flops,
         chips=hardware.chips,

@@ -141,6 +141,7 @@ class TokenFlops:
         attention_projections: Forward FLOPs of q, k, v and o.
         attention_scores_values: Forward FLOPs of scores and weighted values.
         mlp: Forward FLOPs of the MLPs.
+        head: Forward FLOPs of an encoder's dense layer before the logits.
         output_projection: Forward FLOPs of the logits.
         causal_half: Whether only the unmasked half of the scores was counted.
         recompute: Which activations the backward pass computes again.
@@ -149,6 +150,7 @@ class TokenFlops:
     attention_projections: float
     attention_scores_values: float
     mlp: float
+    head: float
     output_projection: float
     causal_half: bool
     recompute: Recompute
@@ -159,6 +161,7 @@ class TokenFlops:
             "attention_projections": self.attention_projections,
             "attention_scores_values": self.attention_scores_values,
             "mlp": self.mlp,
+            "head": self.head,
             "output_projection": self.output_projection,
         }
 
@@ -179,7 +182,7 @@ class TokenFlops:
             return 0.0
         if self.recompute == "selective":
             return self.attention_scores_values
-        return self.forward - self.output_projection
+        return self.forward - self.head - self.output_projection
 
     @property
     def training(self) -> float:
@@ -199,7 +202,8 @@ def flops_per_token(
 
     Forward, per layer: 2·(2·d² + 2·d·kv_dim) for the projections, 4·T·d for scores and values
     (grouped-query attention saves none of it), 2·3·d·d_ff for swiglu or 2·2·d·d_ff for gelu; once:
-    2·d·V for the logits.
+    2·d·V for the logits (of a classifier 2·d·classes), and 2·d² for the dense layer of an encoder's
+    head.
 
     Args:
         shape: The model.
@@ -225,6 +229,7 @@ def flops_per_token(
         attention_projections=float(FLOPS_PER_MULTIPLY_ADD * shape.attention_products),
         attention_scores_values=scores / 2 if causal_half else scores,
         mlp=float(FLOPS_PER_MULTIPLY_ADD * shape.mlp_products),
+        head=float(FLOPS_PER_MULTIPLY_ADD * shape.head_products),
         output_projection=float(FLOPS_PER_MULTIPLY_ADD * shape.logit_products),
         causal_half=causal_half,
         recompute=recompute,

@@ -7,19 +7,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from components.ledger.checkpoint_section import checkpoint_plan
+from components.ledger.checkpoints import plan_checkpoints
 from components.ledger.estimate import Hardware, RunEstimate, estimate_run
 from components.ledger.flops import flops_per_token, six_n
 from components.ledger.footprint import memory_of, memory_section
 from components.ledger.funnel import build_funnel
 from components.ledger.guidance import guidance
-from components.ledger.memory import Precision
+from components.ledger.memory import MemoryEstimate
+from components.ledger.money import CostEstimate
 from components.ledger.savings import curation_savings
-from components.ledger.settings import DEFAULT_MFU, LedgerSettings
+from components.ledger.settings import LedgerSettings, MfuSource
 from components.model_shape import ModelShape
 from components.train.plan import Mixture
 
-SCHEMA = "tokenmill-ledger-2"
+SCHEMA = "tokenmill-ledger-3"
 _BYTES_PER_GB = 1e9
 _PACKING_KEYS = ("rows", "slots", "padding_slots", "segments", "stored_bytes", "tokens")
 
@@ -62,14 +63,12 @@ def build_ledger(
     hardware = hardware_of(settings, machine, shape)
     run = plan_run(shape, packed, settings, hardware, machine.calibration)
     epochs_by_source: dict[str, float] = {}
-    if packed["train"].get("source_weights") and (mixture := mixture_of(packed["train"])):
+    mixture = mixture_of(packed["train"])
+    if mixture is not None and packed["train"].get("source_weights"):
         epochs_by_source = mixture.repetitions(run.plan.rows_read)
     funnel = build_funnel(ingest, curation, packed, run.plan.epochs, epochs_by_source)
-    if epochs_by_source:  # each source is repeated as often as its weight says
-        effective = funnel["total"]["train"]["effective_tokens"]
-        run = dataclasses.replace(run, effective_tokens=effective)
-    precision: Precision = "mixed_bfloat16" if settings.precision == "mixed_bfloat16" else "float32"
-    memory = memory_of(shape, settings.global_batch_size, settings.devices, precision)
+    memory = memory_of(shape, settings, settings.devices)
+    low, high = _cost_range(shape, packed, settings, hardware, machine.calibration)
     params = shape.params_by_part()
     price = settings.price.usd_per_chip_hour
     return {
@@ -88,25 +87,21 @@ def build_ledger(
             "params_by_part": params,
             "embedding_share": params["token_embedding"] / shape.params_total,
         },
-        "memory": memory_section(
-            shape,
-            global_batch_size=settings.global_batch_size,
-            devices=settings.devices,
-            precision=precision,
-            strategy=settings.strategy,
-            capacity_bytes=machine.memory_bytes_per_device,
-        ),
+        "memory": memory_section(shape, settings, machine.memory_bytes_per_device),
         "training": {
             "steps": run.plan.steps,
             "epochs": run.plan.epochs,
             "slots": run.slots,
-            "loss_bearing_tokens": packed["train"]["targets"] * run.plan.epochs,
+            # Of the tokens that can be hidden, an epoch asks for this share (masked-lm).
+            "loss_bearing_tokens": packed["train"]["targets"]
+            * run.plan.epochs
+            * packed["train"].get("mask_rate", 1.0),
             "effective_tokens": run.effective_tokens,
         },
-        "flops": _flops(shape, run),
+        "flops": _flops(shape, run, settings),
         "hardware": {
             **asdict(hardware),
-            "mfu_source": _mfu_source(settings, machine),
+            **_utilisation(shape, settings, machine, hardware),
             "calibration": machine.calibration and dict(machine.calibration),
         },
         "price": {
@@ -123,24 +118,34 @@ def build_ledger(
         "cost": {
             **asdict(run.cost),
             "wall_hours": run.cost.wall_hours,
+            "wall_hours_low": low.wall_hours,
+            "wall_hours_high": high.wall_hours,
+            "chip_hours_low": low.chip_hours,
+            "chip_hours_high": high.chip_hours,
+            "compute_usd_low": low.compute_usd,
+            "compute_usd_high": high.compute_usd,
             "hidden_usd_low": run.cost.hidden_usd_low,
             "hidden_usd_high": run.cost.hidden_usd_high,
             **_hosting(settings, memory.checkpoint_bytes, memory.weights, ingest, packed),
         },
-        "checkpoints": checkpoint_plan(
-            memory, run.seconds_by_phase["steps"], settings.chips, settings.hosting
-        ),
+        "checkpoints": _checkpoints(memory, run.seconds_by_phase["steps"], settings),
         "curation_saved": curation_savings(
             curation,
             funnel["total"]["bytes_per_token"],
             run,
             settings_epochs=settings.epochs,
             max_steps=settings.max_steps,
+            rows_available=None if mixture is None else mixture.rows_available,
             chips=settings.chips,
             price_usd_per_chip_hour=price,
         ),
         "guidance": guidance(
-            shape, run.effective_tokens, run.slots, run.plan.epochs, settings.goal
+            params_total=shape.params_total,
+            params_active=shape.params_total,
+            flops_6n=six_n(shape).total * run.slots,
+            effective_tokens=run.effective_tokens,
+            epochs=run.plan.epochs,
+            goal=settings.goal,
         ),
         "budget": asdict(settings.budget),
     }
@@ -152,15 +157,12 @@ def hardware_of(settings: LedgerSettings, machine: Machine, shape: ModelShape) -
     MFU is measured tokens/s x FLOPs a token over the peak of all chips (PaLM, appendix B).
     """
     peak = machine.peak_flops_per_second_per_chip
-    mfu = settings.mfu
-    if mfu is None and machine.calibration is not None:
-        rate = machine.calibration["tokens_per_second"] * flops_per_token(shape).training
-        mfu = rate / (peak * settings.chips)
+    mfu, _ = _mfu(settings, machine, shape)
     return Hardware(
         chip=settings.chip,
         chips=settings.chips,
         peak_flops_per_second=peak,
-        mfu=DEFAULT_MFU if mfu is None else min(mfu, 1.0),
+        mfu=mfu,
         goodput=settings.goodput,
         price_usd_per_chip_hour=settings.price.usd_per_chip_hour,
     )
@@ -190,7 +192,8 @@ def plan_run(
             settings.hidden_cost_multiplier_low,
             settings.hidden_cost_multiplier_high,
         ),
-        rows_available=None if mixture is None else mixture.rows_available,
+        mixture=mixture,
+        targets_by_source=targets_by_source(packed["train"]),
     )
 
 
@@ -199,6 +202,11 @@ def mixture_of(manifest: Mapping[str, Any]) -> Mixture | None:
     if not manifest.get("source_weights") and manifest.get("max_repetitions") is None:
         return None
     return Mixture.of(manifest)
+
+
+def targets_by_source(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Loss-bearing tokens of one pass over a packed split, by source."""
+    return {source: account["targets"] for source, account in manifest["by_source"].items()}
 
 
 def overhead_seconds(
@@ -218,14 +226,75 @@ def overhead_seconds(
     }
 
 
-def _mfu_source(settings: LedgerSettings, machine: Machine) -> str:
-    if settings.mfu is not None:
-        return "configured"
-    return "measured" if machine.calibration is not None else "default"
+def _mfu(settings: LedgerSettings, machine: Machine, shape: ModelShape) -> tuple[float, MfuSource]:
+    calibrated = None
+    if machine.calibration is not None:
+        rate = machine.calibration["tokens_per_second"] * flops_per_token(shape).training
+        calibrated = rate / (machine.peak_flops_per_second_per_chip * settings.chips)
+    return settings.expected_mfu(calibrated)
 
 
-def _flops(shape: ModelShape, run: RunEstimate) -> dict[str, Any]:
-    tokens = flops_per_token(shape)
+def _utilisation(
+    shape: ModelShape, settings: LedgerSettings, machine: Machine, hardware: Hardware
+) -> dict[str, Any]:
+    """Where the MFU comes from, its range where it is of published runs, and the HFU."""
+    _, source = _mfu(settings, machine, shape)
+    published = settings.published_mfu if source == "published" else None
+    count = flops_per_token(shape, recompute=settings.recompute)
+    return {
+        "mfu_source": source,
+        "mfu_low": published.low if published else hardware.mfu,
+        "mfu_high": published.high if published else hardware.mfu,
+        "mfu_basis": published.words if published else "",
+        "mfu_runs": list(published.runs) if published else [],
+        "hfu": hardware.mfu * count.training_hardware / count.training,
+    }
+
+
+def _cost_range(
+    shape: ModelShape,
+    packed: Mapping[str, Mapping[str, Any]],
+    settings: LedgerSettings,
+    hardware: Hardware,
+    calibration: Mapping[str, Any] | None,
+) -> tuple[CostEstimate, CostEstimate]:
+    """Cost at the best and at the worst utilisation; twice the same where it is one number."""
+
+    def cost(mfu: float) -> CostEstimate:
+        other = dataclasses.replace(hardware, mfu=mfu)
+        return plan_run(shape, packed, settings, other, calibration).cost
+
+    published = settings.published_mfu
+    if published is None or settings.mfu is not None or calibration is not None:
+        return cost(hardware.mfu), cost(hardware.mfu)
+    return cost(published.high), cost(published.low)
+
+
+def _checkpoints(
+    memory: MemoryEstimate, work_seconds: float, settings: LedgerSettings
+) -> dict[str, Any] | None:
+    """When to save; None if failures come faster than checkpoints can be written."""
+    hosting = settings.hosting
+    try:
+        plan = plan_checkpoints(
+            checkpoint_bytes=memory.checkpoint_bytes,
+            work_seconds=work_seconds,
+            chips=settings.chips,
+            write_bytes_per_second=hosting.checkpoint_bytes_per_second,
+            chip_mtbf_hours=hosting.chip_mtbf_hours,
+            restart_seconds=hosting.restart_seconds,
+            kept=hosting.checkpoints_kept,
+        )
+    except ValueError:
+        return None
+    return {
+        **asdict(plan),
+        "source": "Young 1974; Daly 2006; failure rate of a chip: cost.chip_mtbf_hours",
+    }
+
+
+def _flops(shape: ModelShape, run: RunEstimate, settings: LedgerSettings) -> dict[str, Any]:
+    tokens = flops_per_token(shape, recompute=settings.recompute)
     rule = six_n(shape)
     return {
         "per_token_6n": rule.total,
@@ -234,6 +303,7 @@ def _flops(shape: ModelShape, run: RunEstimate) -> dict[str, Any]:
         "per_token_forward": tokens.forward,
         "per_token_backward": tokens.backward,
         "per_token_rematerialised": tokens.recomputed,
+        "per_token_hardware": tokens.training_hardware,
         "forward_per_token_by_part": tokens.forward_by_part(),
         "causal_half": tokens.causal_half,
         "per_token_exact_causal_half": (

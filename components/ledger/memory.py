@@ -28,9 +28,13 @@ _COPY_BYTES = {"float32": 0, "bfloat16": 0, "mixed_bfloat16": 2, "mixed_float16"
 _ACTIVATION_BYTES = {"float32": 4, "bfloat16": 2, "mixed_bfloat16": 2, "mixed_float16": 2}
 _MASK_BYTES = 1  # a dropout mask is a boolean
 ADAMW_MOMENTS = 2  # mean and uncentred variance (Loshchilov and Hutter 2019)
-# The loss needs float32 logits (Korthikanti et al. 2022, sec. 4.3: 4·s·b·v) and, as the backward
-# pass starts, a gradient of the same size.
+# The loss needs float32 logits and a gradient of the same size, of a chunk of positions at a time:
+# components/train/models/losses.py, whose numbers these are (a test compares them). Without chunks
+# it would be Korthikanti et al. 2022, sec. 4.3: 4·s·b·v, twice.
 LOGIT_BYTES = 4 + 4
+LOGIT_CHUNK_LEAST_POSITIONS, LOGIT_CHUNKS_MOST = 512, 16
+# The loss's gradient by the features waits for the backward pass in float32.
+_FEATURE_GRADIENT_BYTES = 4
 # Our margin for the allocator, the runtime and the compiler's scratch space; not a measurement.
 RESERVED_SHARE = 0.1
 
@@ -46,7 +50,8 @@ class MemoryEstimate:
         optimiser: Both moments of AdamW.
         activations: What the forward pass keeps for the backward pass.
         recompute_workspace: One layer's activations, while the backward pass repeats them.
-        logits: Logits and their gradient in float32.
+        logits: Logits and their gradient in float32, of one chunk, and the gradient of all
+            positions' last features.
     """
 
     weights: int
@@ -103,6 +108,30 @@ class MemoryEstimate:
                 "10 % as 0.1."
             )
         return self.total <= chip.memory_bytes * (1 - reserved_share)
+
+
+def share_of_batch(global_batch_size: int, devices: int, accumulation_steps: int = 1) -> int:
+    """Sequences that one device holds at a time: its share of the batch, in equal parts.
+
+    Args:
+        global_batch_size: Sequences a step, over all devices.
+        devices: Copies of the model.
+        accumulation_steps: Parts that a step is computed in, one after the other.
+
+    Returns:
+        Sequences, rounded up; at least one.
+    """
+    return max(1, -(-global_batch_size // (devices * accumulation_steps)))
+
+
+def logit_chunk_positions(positions: int) -> int:
+    """Positions whose logits are in memory at once: a sixteenth, or 512 if that is more.
+
+    Args:
+        positions: Of one device in one step.
+    """
+    chunk = max(LOGIT_CHUNK_LEAST_POSITIONS, -(-positions // LOGIT_CHUNKS_MOST))
+    return min(positions, chunk)
 
 
 def check_precision(precision: str) -> None:
@@ -208,5 +237,6 @@ def estimate_memory(
         optimiser=ADAMW_MOMENTS * weights,
         activations=shape.n_layers * kept + positions * shape.d_model * outside,
         recompute_workspace=layer("none") - kept,
-        logits=positions * shape.vocab_size * LOGIT_BYTES,
+        logits=logit_chunk_positions(positions) * shape.logit_width * LOGIT_BYTES
+        + positions * shape.d_model * _FEATURE_GRADIENT_BYTES,
     )

@@ -8,21 +8,13 @@ from typing import Any
 
 from components.ledger.comparison import ChipLine
 from components.ledger.flops import flops_per_token, six_n
+from components.ledger.guidance import guidance
 from components.ledger.inversion import Affordable
 from components.ledger.money import SECONDS_PER_HOUR, usd_per_million_tokens
 from components.ledger.planning import Plan
-from components.ledger.scaling import (
-    BESIROGLU_2024,
-    HOFFMANN_2022,
-    chinchilla_optimal_tokens,
-    expected_loss,
-    token_guidance,
-)
 
 SCHEMA = "tokenmill-plan-1"
 GIB = 2**30
-# Up to about four epochs repeated tokens are nearly worth new ones (Muennighoff et al. 2023).
-FREE_EPOCHS = 4.0
 
 
 def _gib(size: float) -> float:
@@ -71,29 +63,14 @@ def model_document(plan: Plan) -> dict[str, Any]:
 def guidance_document(plan: Plan) -> dict[str, Any]:
     """Optimum, expected loss, repetition and the user's goal, each with its reference."""
     request = plan.request
-    params, effective = request.model.params_total, request.effective_tokens
-    optimum = chinchilla_optimal_tokens(request.model.params_active)
-    document: dict[str, Any] = {
-        "tokens_per_param": request.tokens / request.model.params_active,
-        "chinchilla_optimal_tokens": optimum,
-        "chinchilla_reference": "Hoffmann et al. 2022 (arXiv 2203.15556), about 20 a parameter",
-        "expected_loss_besiroglu": expected_loss(params, effective, BESIROGLU_2024),
-        "expected_loss_hoffmann": expected_loss(params, effective, HOFFMANN_2022),
-        "expected_loss_references": [BESIROGLU_2024.source, HOFFMANN_2022.source],
-        "expected_loss_note": "nats per token of Chinchilla's data and vocabulary of 32,000; "
-        "not comparable with another tokenizer's",
-        "repetition_flagged": request.epochs > FREE_EPOCHS,
-        "repetition_reference": "Muennighoff et al. 2023 (arXiv 2305.16264), eq. 5: up to about 4 "
-        "epochs repeated tokens are worth nearly as much as new ones",
-    }
-    if request.goal is not None:
-        document["goal"] = asdict(token_guidance(request.goal, effective, params))
-        document["goal_reference"] = (
-            "orders of magnitude: fine-tuning 1e6, domain-adaptive 1e9 (Gururangan et al. 2020), "
-            "from scratch 20 to 100 tokens a parameter, 1e12 at 1e10 (Hoffmann et al. 2022; "
-            "Touvron et al. 2023)"
-        )
-    return document
+    return guidance(
+        params_total=request.model.params_total,
+        params_active=request.model.params_active,
+        flops_6n=request.model.flops_per_token_6n * request.tokens,
+        effective_tokens=request.effective_tokens,
+        epochs=request.epochs,
+        goal=request.goal,
+    )
 
 
 def plan_document(
@@ -122,6 +99,7 @@ def plan_document(
         return usd if priced else None
 
     model = request.model
+    room = request.memory_bytes
     checkpoints = plan.checkpoints
     document: dict[str, Any] = {
         "schema": SCHEMA,
@@ -167,10 +145,10 @@ def plan_document(
         "precision": request.precision,
         "recompute": request.recompute,
         "strategy": request.strategy,
-        "sequences_per_chip": request.sequences_per_chip,
+        "sequences_per_copy": request.sequences_per_copy,
         "memory_gib_per_chip": _gib(plan.memory.total),
         "memory_gib_by_part": {k: _gib(v) for k, v in plan.memory.by_part().items()},
-        "chip_memory_gib": _gib(request.chip.memory_bytes) if request.chip.memory_bytes else None,
+        "chip_memory_gib": _gib(room) if room else None,
         "memory_by_strategy": [
             {
                 "strategy": fit.strategy,

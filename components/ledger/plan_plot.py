@@ -6,7 +6,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from components.ledger.planning import Plan, PlannedModel, make_plan
+from components.ledger.planned_model import PlannedModel
+from components.ledger.planning import Plan, make_plan
 from components.ledger.scaling import CHINCHILLA_TOKENS_PER_PARAM
 
 _SIZES = (0.1, 0.3, 1.0, 3.0, 10.0)

@@ -102,16 +102,11 @@ class PlannedShape(ModelShape):
         relative = layers * d * width if self.relative_positions else 0
         norm = 2 * d if self.norm == "layer" else d
         norms = layers + attentions + (2 if self.n_encoder_layers else 1)
-        embedding = self.vocab_size * d
         return {
-            "token_embedding": embedding,
-            "position_embedding": self.sequence_length * d if self.positions == "learned" else 0,
-            "type_embedding": 0,
+            **super().params_by_part(),
             "attention": attentions * attention + relative,
             "mlp": layers * (self.n_experts * mlp + self._router),
             "norms": norms * norm,
-            "head": 0,
-            "output_projection": 0 if self.tie_embeddings else embedding,
         }
 
     @property
@@ -154,7 +149,12 @@ class PlannedShape(ModelShape):
     @property
     def logit_products(self) -> float:
         """Multiply-adds per token of the output projection, which only the decoder has."""
-        return self._shares[1] * self.d_model * self.vocab_size
+        return self._shares[1] * super().logit_products
+
+    @property
+    def head_products(self) -> float:
+        """Multiply-adds per token of the dense layer before it, likewise."""
+        return self._shares[1] * super().head_products
 
 
 def params_active(shape: ModelShape) -> int:

@@ -6,24 +6,25 @@ number of parameters is known. Standard library only, so that `tokenmill plan` a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from components.ledger import check_fraction, check_positive
 from components.ledger.checkpoints import (
     CHECKPOINTS_KEPT,
     CHIP_MTBF_HOURS,
+    RESTART_SECONDS,
     CheckpointPlan,
     plan_checkpoints,
 )
 from components.ledger.flops import (
     Recompute,
-    TokenFlops,
-    flops_per_token,
-    flops_per_token_6n,
-    flops_per_token_palm,
     model_flops_utilisation,
 )
-from components.ledger.memory import MemoryEstimate, Precision, estimate_memory
+from components.ledger.memory import (
+    MemoryEstimate,
+    Precision,
+    share_of_batch,
+)
 from components.ledger.money import (
     HIDDEN_COST_HIGH,
     HIDDEN_COST_LOW,
@@ -31,98 +32,20 @@ from components.ledger.money import (
     CostEstimate,
     estimate_cost,
 )
-from components.ledger.planned_shape import params_active, typical_shape
+from components.ledger.planned_model import PlannedModel
 from components.ledger.scaling import Goal, repetition_discounted_tokens
-from components.ledger.sharding import Strategy, StrategyFit, shard_memory, strategy_fits
+from components.ledger.settings import CPU_CHIP, devices_of
+from components.ledger.sharding import (
+    Strategy,
+    StrategyFit,
+    bytes_per_chip,
+    copies,
+    strategy_fits,
+)
 from components.ledger.utilisation import FlopsBasis, UtilisationRange, utilisation_range
-from components.model_shape import ModelShape
 from data.catalogue import Chip
 
 HOURS_PER_MONTH = 730.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedModel:
-    """What is to be trained.
-
-    Attributes:
-        shape: The shape; where only the number of parameters is known, a typical one.
-        params_total: All parameters.
-        params_active: Parameters that one token passes.
-        shape_assumed: Whether the shape is a guess, so that the exact count is an approximation.
-    """
-
-    shape: ModelShape
-    params_total: float
-    params_active: float
-    shape_assumed: bool = False
-
-    @classmethod
-    def of_shape(cls, shape: ModelShape) -> PlannedModel:
-        """The model of a known shape."""
-        return cls(shape=shape, params_total=shape.params_total, params_active=params_active(shape))
-
-    @classmethod
-    def of_params(
-        cls, params: float, active: float | None = None, sequence_length: int | None = None
-    ) -> PlannedModel:
-        """A model of which only the number of parameters is known.
-
-        Args:
-            params: All parameters.
-            active: Parameters that one token passes, if fewer.
-            sequence_length: Tokens in a sequence, if known.
-        """
-        active = params if active is None else active
-        guess = typical_shape(active)
-        if sequence_length is not None:
-            guess = replace(guess, sequence_length=sequence_length)
-        return cls(shape=guess, params_total=params, params_active=active, shape_assumed=True)
-
-    @property
-    def flops_per_token_6n(self) -> float:
-        """6·N, N being all parameters that a token passes."""
-        return flops_per_token_6n(self.params_active)
-
-    @property
-    def flops_per_token_exact(self) -> float:
-        """All matrix products; for an assumed shape 6·N + 12·L·T·d (PaLM, appendix B)."""
-        if not self.shape_assumed:
-            return flops_per_token(self.shape).training
-        return flops_per_token_palm(
-            params=self.params_active,
-            n_layers=self.shape.n_layers,
-            n_heads=self.shape.n_heads,
-            head_dim=self.shape.head_dim,
-            sequence_length=self.shape.sequence_length,
-        )
-
-    def hardware_share(self, recompute: Recompute) -> float:
-        """Hardware FLOPs (recomputation too) over model FLOPs, by the shape's own count."""
-        count: TokenFlops = flops_per_token(self.shape, recompute=recompute)
-        return count.training_hardware / count.training
-
-    def memory(
-        self, sequences: int, precision: Precision, recompute: Recompute, dropout: bool
-    ) -> MemoryEstimate:
-        """Bytes on one chip in data parallelism, weights scaled to the true parameter count."""
-        estimate = estimate_memory(
-            self.shape,
-            batch_per_device=sequences,
-            precision=precision,
-            recompute=recompute,
-            dropout=dropout,
-        )
-        if not self.shape_assumed:
-            return estimate
-        factor = self.params_total / self.shape.params_total
-        return replace(
-            estimate,
-            weights=int(estimate.weights * factor),
-            compute_copy=int(estimate.compute_copy * factor),
-            gradients=int(estimate.gradients * factor),
-            optimiser=int(estimate.optimiser * factor),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +70,10 @@ class PlanRequest:
         precision: Of weights and computation.
         dropout: Whether the layers have dropout.
         strategy: How the model is spread over chips.
-        sequences_per_chip: Sequences on one chip in one step.
+        global_batch_size: Sequences a step, over all chips, however many; None means one
+            sequence on each copy of the model.
+        accumulation_steps: Parts that a step is computed in, one after the other.
+        machine_memory_bytes: Memory of this machine, for a CPU; None if unknown.
         bytes_per_token: Bytes of text in a token, for storage.
         hidden_multiplier_low: Least that everything costs, as a multiple of the compute bill.
         hidden_multiplier_high: Most that everything costs, likewise.
@@ -155,6 +81,7 @@ class PlanRequest:
         network_usd_per_gb: Rate of what goes in or out; None leaves the line open.
         write_bytes_per_second: Of checkpoints, all hosts together.
         chip_mtbf_hours: Mean time between failures of one chip.
+        restart_seconds: From a failure until training goes on.
         checkpoints_kept: Checkpoints on disk at a time.
         goal: What the user wants the tokens for.
     """
@@ -176,7 +103,9 @@ class PlanRequest:
     precision: Precision = "mixed_bfloat16"
     dropout: bool = False
     strategy: Strategy = "data"
-    sequences_per_chip: int = 1
+    global_batch_size: int | None = None
+    accumulation_steps: int = 1
+    machine_memory_bytes: int | None = None
     bytes_per_token: float = 4.0
     hidden_multiplier_low: float = HIDDEN_COST_LOW
     hidden_multiplier_high: float = HIDDEN_COST_HIGH
@@ -184,6 +113,7 @@ class PlanRequest:
     network_usd_per_gb: float | None = None
     write_bytes_per_second: float | None = None
     chip_mtbf_hours: float = CHIP_MTBF_HOURS
+    restart_seconds: float = RESTART_SECONDS
     checkpoints_kept: int = CHECKPOINTS_KEPT
     goal: Goal | None = None
 
@@ -196,6 +126,31 @@ class PlanRequest:
     def effective_tokens(self) -> float:
         """Tokens processed, discounted for repetition."""
         return repetition_discounted_tokens(self.unique_tokens, self.epochs)
+
+    @property
+    def devices(self) -> int:
+        """Chips that memory is counted on: the cores of a CPU are one."""
+        return devices_of(self.chip.slug, self.chips)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Memory of one chip, bytes (of a CPU: of the machine); None if unknown."""
+        return self.machine_memory_bytes if self.chip.slug == CPU_CHIP else self.chip.memory_bytes
+
+    @property
+    def sequences_per_copy(self) -> int:
+        """Sequences that one copy of the model holds at a time."""
+        return self._sequences(copies(self.strategy, self.devices))
+
+    def _sequences(self, number: int) -> int:
+        batch = self.global_batch_size
+        return 1 if batch is None else share_of_batch(batch, number, self.accumulation_steps)
+
+    def memory_of_copy(self, number: int) -> MemoryEstimate:
+        """Bytes of one of a number of copies of the model, all on one chip."""
+        return self.model.memory(
+            self._sequences(number), self.precision, self.recompute, self.dropout
+        )
 
     @property
     def basis(self) -> FlopsBasis:
@@ -285,11 +240,9 @@ def make_plan(request: PlanRequest) -> Plan:
         )
 
     central = cost(mfu)
-    one_chip = request.model.memory(
-        request.sequences_per_chip, request.precision, request.recompute, request.dropout
-    )
     layers = request.model.shape.n_layers
-    checkpoints = _checkpoints(request, one_chip, central)
+    memory = bytes_per_chip(request.memory_of_copy, request.strategy, request.devices, layers)
+    checkpoints = _checkpoints(request, request.memory_of_copy(1), central)
     storage, network = _by_rate(request, central, checkpoints)
     return Plan(
         request=request,
@@ -300,12 +253,12 @@ def make_plan(request: PlanRequest) -> Plan:
         cost=central,
         cost_low=cost(published.high) if published else central,
         cost_high=cost(published.low) if published else central,
-        memory=shard_memory(one_chip, request.strategy, request.chips, layers),
+        memory=memory,
         fits=strategy_fits(
-            one_chip,
-            chips=request.chips,
+            request.memory_of_copy,
+            chips=request.devices,
             n_layers=layers,
-            memory_bytes=request.chip.memory_bytes,
+            memory_bytes=request.memory_bytes,
         ),
         checkpoints=checkpoints,
         storage_usd=storage,
@@ -337,8 +290,7 @@ def _utilisation(request: PlanRequest) -> tuple[float, str, UtilisationRange | N
         check_fraction("mfu", request.mfu)
         return request.mfu, request.mfu_source, None
     published = utilisation_range(request.chip, request.model.params_active, request.basis)
-    source = f"median of {len(published.runs)} published bills ({published.basis})"
-    return published.median, source, published
+    return published.median, published.words, published
 
 
 def _checkpoints(
@@ -351,6 +303,7 @@ def _checkpoints(
             chips=request.chips,
             write_bytes_per_second=request.write_bytes_per_second,
             chip_mtbf_hours=request.chip_mtbf_hours,
+            restart_seconds=request.restart_seconds,
             kept=request.checkpoints_kept,
         )
     except ValueError:  # failures come faster than checkpoints can be written

@@ -17,6 +17,7 @@ def curation_savings(
     *,
     settings_epochs: float,
     max_steps: int | None,
+    rows_available: int | None,
     chips: int,
     price_usd_per_chip_hour: float,
 ) -> dict[str, Any]:
@@ -32,6 +33,7 @@ def curation_savings(
         run: The estimate of the run as planned.
         settings_epochs: `train.epochs`.
         max_steps: `train.max_steps`.
+        rows_available: What `pack.max_repetitions` leaves to read; None without a limit.
         chips: Number of chips.
         price_usd_per_chip_hour: USD.
 
@@ -49,11 +51,14 @@ def curation_savings(
     dropped_bytes = sum(entry["bytes"] for entry in by_reason.values())
     plan = run.plan
     share = dropped_bytes / kept_raw_bytes if kept_raw_bytes else 0.0
+    if rows_available is not None:
+        rows_available = max(rows_available, round(rows_available * (1 + share)))
     without = plan_steps(
         max(plan.rows, round(plan.rows * (1 + share))),
         plan.global_batch_size,
         settings_epochs,
         max_steps,
+        rows_available,
     )
     steps_saved = without.steps - plan.steps
     seconds = run.seconds_by_phase["steps"] / plan.steps * steps_saved

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from components.ledger.settings import MfuSource
+
 Number = int | float
 
 
@@ -105,12 +107,13 @@ class Model(Part):
     embedding_share: float = key("Token embedding's share of them, a fraction.", ge=0, le=1)
 
 
-class Sharded(Part):
-    """If weights, gradients and moments were split over the devices (ZeRO stage 3)."""
+class StrategyMemory(Part):
+    """A way to spread a model over devices; this version trains with the first, `data`."""
 
-    bytes_per_device: float = key("Bytes.", ge=0)
+    strategy: str = key("data, zero1, zero2, zero3, tensor or tensor-zero3.")
+    bytes_per_chip: int = key("Bytes a device.", ge=0)
     fits: bool | None = key("Whether they fit; null if the capacity is unknown.")
-    smallest_device_count: int | None = key("Least devices that fit; null if none is known to.")
+    smallest_chips: int | None = key("Least devices that fit; null if none is known to.")
 
 
 class Memory(Part):
@@ -118,7 +121,9 @@ class Memory(Part):
 
     strategy: str = key("train.strategy; all of them copy the whole model to each device.")
     precision: str = key("Of weights and computation.")
+    recompute: str = key("Activations computed again: full with train.rematerialize, else none.")
     devices: int = key("Copies of the model; the cores of a CPU share one.", ge=1)
+    sequences_per_device: int = key("Of a step, or of a part of it (accumulation).", ge=1)
     bytes_by_part: dict[str, int] = key("Bytes a device by part.")
     bytes_per_device: int = key("Their sum.", ge=0)
     capacity_bytes: float | None = key("Memory of a device; null if unknown.")
@@ -127,7 +132,7 @@ class Memory(Part):
     smallest_device_count: int | None = key(
         "Least devices on which the run fits, each with its share of the batch; null if none."
     )
-    fully_sharded: Sharded = key("For comparison; this version does not train so.")
+    by_strategy: list[StrategyMemory] = key("For comparison: other ways to spread the model.")
 
 
 class Training(Part):
@@ -151,7 +156,8 @@ class Flops(Part):
     per_token_exact: float = key("Forward and backward matrix products, FLOPs a token.")
     per_token_forward: float = key("Forward, FLOPs a token.")
     per_token_backward: float = key("Backward (twice forward), FLOPs a token.")
-    per_token_rematerialised: float = key("Recomputed activations, FLOPs a token; 0 here.")
+    per_token_rematerialised: float = key("Recomputed activations, FLOPs a token.")
+    per_token_hardware: float = key("Exact and recomputed, FLOPs a token.")
     forward_per_token_by_part: dict[str, float] = key("Forward by part, FLOPs a token.")
     causal_half: bool = key("Whether only the unmasked half of the scores was counted: false.")
     per_token_exact_causal_half: float | None = key("The same with half the scores.")
@@ -167,7 +173,12 @@ class Hardware(Part):
     chips: int = key("Number of chips (of a CPU: cores).", ge=1)
     peak_flops_per_second: float = key("Peak of one chip, FLOP/s.", gt=0)
     mfu: float = key("Model FLOPs utilisation of the steps, a fraction.", gt=0, le=1)
-    mfu_source: Literal["configured", "measured", "default"] = key("Where it comes from.")
+    mfu_source: MfuSource = key("Where it comes from.")
+    mfu_low: float = key("The worst of the published runs; else as mfu.", gt=0, le=1)
+    mfu_high: float = key("The best of the published runs; else as mfu.", gt=0, le=1)
+    mfu_basis: str = key("Which published runs; empty where the MFU is not of them.")
+    mfu_runs: list[str] = key("Their names.")
+    hfu: float = key("With recomputation counted, a fraction.", gt=0)
     goodput: float = key("cost.goodput: share of the time not lost to failures.", gt=0, le=1)
     price_usd_per_chip_hour: float = key("USD.", ge=0)
     calibration: dict[str, Any] | None = key("calibration.json; null without a measurement.")
@@ -177,9 +188,11 @@ class PricePart(Part):
     """The price and its source."""
 
     usd_per_chip_hour: float = key("USD for one chip for one hour.", ge=0)
-    provider: str = key("Who asks it, and in which region.")
+    provider: str = key("Who asks it.")
+    region: str = key("Where; empty if unknown.")
     date: str = key("When; empty if the user gave none.")
     source: str = key("Where it stands.")
+    notes: str = key("How it was derived, cautions.")
     dated: bool = key("False flags a price without a date.")
     vcpu_usd_per_hour: float = key("USD for a core for an hour, for steps on CPUs.", ge=0)
 
@@ -202,6 +215,12 @@ class Cost(Part):
     total_flops: float = key("FLOPs.", ge=0)
     wall_seconds: float = key("From start to end, seconds.", ge=0)
     wall_hours: float = key("The same in hours.", ge=0)
+    wall_hours_low: float = key("At hardware.mfu_high, hours.", ge=0)
+    wall_hours_high: float = key("At hardware.mfu_low, hours.", ge=0)
+    chip_hours_low: float = key("At hardware.mfu_high, hours.", ge=0)
+    chip_hours_high: float = key("At hardware.mfu_low, hours.", ge=0)
+    compute_usd_low: float = key("At hardware.mfu_high, USD.", ge=0)
+    compute_usd_high: float = key("At hardware.mfu_low, USD.", ge=0)
     chip_hours: float = key("Wall time x chips, hours.", ge=0)
     compute_usd: float = key("Chip-hours x price, USD.", ge=0)
     hidden_usd_low: float = key("Storage, network, failed runs, people: low line, USD.", ge=0)
@@ -220,13 +239,13 @@ class Checkpoints(Part):
     checkpoint_bytes: int = key("Weights and moments, bytes.", ge=0)
     write_seconds: float = key("Of one, seconds.", ge=0)
     mtbf_seconds: float = key("Mean time between failures of all chips together, seconds.", gt=0)
-    young_interval_seconds: float = key("sqrt(2 x write x MTBF) (Young 1974), seconds.", ge=0)
-    daly_interval_seconds: float = key("Daly 2006, eq. 37, seconds.", ge=0)
+    young_seconds: float = key("sqrt(2 x write x MTBF) (Young 1974), seconds.", ge=0)
+    daly_seconds: float = key("Daly 2006, eq. 37, seconds.", ge=0)
     interval_seconds: float = key("Daly's, or the whole run if that is shorter, seconds.", ge=0)
     checkpoints: int = key("How many the run writes.", ge=1)
-    expected_failures: float = key("Steps' time over MTBF.", ge=0)
-    expected_lost_seconds: float = key("Work done again and restarts, seconds.", ge=0)
-    expected_write_seconds: float = key("Writing checkpoints, seconds.", ge=0)
+    expected_failures: float = key("Steps' and lost time over MTBF.", ge=0)
+    lost_seconds: float = key("Writing, work done again and restarts, seconds.", ge=0)
+    writing_seconds: float = key("Writing checkpoints among it, seconds.", ge=0)
     goodput: float = key("What these leave, a fraction.", gt=0, le=1)
     disk_bytes: int = key("Checkpoints kept at a time, bytes.", ge=0)
     source: str = key("Of the formulas.")
@@ -280,7 +299,9 @@ class LedgerDocument(Part):
     price: PricePart
     forecast: Forecast
     cost: Cost
-    checkpoints: Checkpoints
+    checkpoints: Checkpoints | None = key(
+        "null where failures come faster than checkpoints can be written."
+    )
     curation_saved: Saved
     guidance: dict[str, dict[str, Any]] = key(
         "chinchilla, expected_loss (nats per token), goal and repetition, each with its source."

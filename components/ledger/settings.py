@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+from components.ledger.checkpoints import CHECKPOINTS_KEPT, CHIP_MTBF_HOURS, RESTART_SECONDS
+from components.ledger.flops import Recompute
+from components.ledger.memory import Precision
+from components.ledger.scaling import Goal
+from components.ledger.utilisation import UtilisationRange
+from data.catalogue import Price
+
+MfuSource = Literal["configured", "measured", "published", "assumed"]
 
 CPU_CHIP = "cpu-vcpu"
 # The source of a price that the user gave.
 USER_PRICE = "cost.price_usd_per_chip_hour"
-# Without a measurement: what well-run training reaches (design.md section 3, PaLM: 46.2 %).
-DEFAULT_MFU = 0.4
-# Llama 3 (Dubey et al. 2024, arXiv 2407.21783, section 3.3.4): 419 unexpected interruptions in 54
-# days on 16,384 GPUs are one in 16384 * 54 * 24 / 419 chip-hours.
-CHIP_MTBF_HOURS = 50_677.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Price:
-    """A price per chip-hour and where it comes from.
-
-    Attributes:
-        usd_per_chip_hour: USD for one chip for one hour.
-        provider: Who asks it, and in which region.
-        date: When; empty if the user gave none.
-        source: Where it stands.
-    """
-
-    usd_per_chip_hour: float
-    provider: str
-    date: str
-    source: str
+# Of a CPU before it is measured: no more than an assumption, and called so.
+ASSUMED_CPU_MFU = 0.4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +40,8 @@ class Hosting:
         storage_months: How long artifacts are kept.
         network_usd_per_gb: Of 1e9 bytes moved.
         chip_mtbf_hours: Mean time between failures of one chip, hours.
-        checkpoint_bytes_per_second: Writing speed of checkpoints.
+        checkpoint_bytes_per_second: Writing speed of checkpoints, all hosts together; None means
+            1e9 for each eight chips.
         checkpoints_kept: How many lie on disk at a time.
         restart_seconds: From a failure until training goes on.
     """
@@ -60,9 +50,9 @@ class Hosting:
     storage_months: float = 1.0
     network_usd_per_gb: float = 0.0
     chip_mtbf_hours: float = CHIP_MTBF_HOURS
-    checkpoint_bytes_per_second: float = 200e6
-    checkpoints_kept: int = 2
-    restart_seconds: float = 300.0
+    checkpoint_bytes_per_second: float | None = None
+    checkpoints_kept: int = CHECKPOINTS_KEPT
+    restart_seconds: float = RESTART_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +60,10 @@ class LedgerSettings:
     """Keys and units as in the configuration.
 
     Attributes:
-        mfu: A fraction; None if it is measured (components/ledger/calibrate.py).
+        mfu: A fraction that the user gave; None if it is measured
+            (components/ledger/calibrate.py) or of published runs.
+        published_mfu: What published runs on such chips reached at such a size, where neither
+            given nor measured.
         peak_flops_per_second_per_chip: None for a CPU, whose matrix products are timed.
         memory_bytes_per_chip: None for a CPU, whose own memory counts.
         vcpu_price_usd_per_hour: Of one core, for the steps that run on CPUs.
@@ -78,7 +71,7 @@ class LedgerSettings:
 
     shape: dict[str, Any]
     strategy: str
-    precision: str
+    precision: Precision
     global_batch_size: int
     epochs: float
     max_steps: int | None
@@ -92,21 +85,54 @@ class LedgerSettings:
     vcpu_price_usd_per_hour: float
     hidden_cost_multiplier_low: float
     hidden_cost_multiplier_high: float
-    goal: str = "from_scratch"
+    published_mfu: UtilisationRange | None = None
+    recompute: Recompute = "none"
+    dropout: float = 0.0
+    accumulation_steps: int = 1
+    goal: Goal = "from_scratch"
     budget: Budget = field(default_factory=Budget)
     hosting: Hosting = field(default_factory=Hosting)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> LedgerSettings:
         """The settings from what `dataclasses.asdict` gave."""
-        parts = {
+        parts: dict[str, Any] = {
             "price": Price(**values["price"]),
             "budget": Budget(**values["budget"]),
             "hosting": Hosting(**values["hosting"]),
         }
+        published = values.get("published_mfu")
+        if published is not None:
+            parts["published_mfu"] = UtilisationRange(
+                **{**published, "runs": tuple(published["runs"])}
+            )
         return cls(**{**values, **parts})
 
     @property
     def devices(self) -> int:
         """Copies of the model: the cores of a CPU share one."""
-        return 1 if self.chip == CPU_CHIP else self.chips
+        return devices_of(self.chip, self.chips)
+
+    def expected_mfu(self, calibrated: float | None) -> tuple[float, MfuSource]:
+        """The MFU of the steps and where it comes from.
+
+        Args:
+            calibrated: As measured on this machine; None without a measurement.
+        """
+        if self.mfu is not None:
+            return self.mfu, "configured"
+        if calibrated is not None:
+            return min(calibrated, 1.0), "measured"
+        if self.published_mfu is not None:
+            return self.published_mfu.median, "published"
+        return ASSUMED_CPU_MFU, "assumed"
+
+
+def devices_of(chip: str, chips: int) -> int:
+    """Copies of the model in data parallelism.
+
+    Args:
+        chip: Slug of the catalogue.
+        chips: How many; the cores of a CPU share one copy.
+    """
+    return 1 if chip == CPU_CHIP else chips

@@ -9,6 +9,7 @@ higher by a few GiB.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -82,7 +83,7 @@ class StrategyFit:
         strategy: Its name.
         bytes_per_chip: Bytes on each of the given chips.
         fits: Whether they fit the given chips.
-        smallest_chips: The smallest count that fits (powers of two); None if none does.
+        smallest_chips: The smallest count that fits; None if none does.
     """
 
     strategy: str
@@ -91,18 +92,38 @@ class StrategyFit:
     smallest_chips: int | None
 
 
+def copies(strategy: Strategy, chips: int) -> int:
+    """Copies of the model, each with its share of the batch, on a number of chips."""
+    return max(1, chips // TENSOR_GROUP) if strategy.startswith("tensor") else chips
+
+
+def bytes_per_chip(
+    memory_of: Callable[[int], MemoryEstimate], strategy: Strategy, chips: int, n_layers: int
+) -> MemoryEstimate:
+    """Bytes on one of a number of chips.
+
+    Args:
+        memory_of: From the number of copies of the model to what one copy takes on one chip, with
+            its share of the batch.
+        strategy: How a copy is spread.
+        chips: Chips.
+        n_layers: Layers of the model.
+    """
+    return shard_memory(memory_of(copies(strategy, chips)), strategy, chips, n_layers)
+
+
 def strategy_fits(
-    memory: MemoryEstimate,
+    memory_of: Callable[[int], MemoryEstimate],
     *,
     chips: int,
     n_layers: int,
-    memory_bytes: int | None,
+    memory_bytes: float | None,
     reserved_share: float = RESERVED_SHARE,
 ) -> list[StrategyFit]:
     """Compare all strategies on one kind of chip.
 
     Args:
-        memory: What one chip holds in data parallelism.
+        memory_of: From the number of copies of the model to what one copy takes on one chip.
         chips: The chips at hand.
         n_layers: Layers of the model.
         memory_bytes: Memory of one chip; None if unknown.
@@ -113,19 +134,22 @@ def strategy_fits(
     """
 
     def size(strategy: Strategy, count: int) -> int:
-        return shard_memory(memory, strategy, count, n_layers).total
+        return bytes_per_chip(memory_of, strategy, count, n_layers).total
 
+    room = None if memory_bytes is None else memory_bytes * (1 - reserved_share)
     fits = []
     for strategy in get_args(Strategy):
-        smallest = None
-        room = None if memory_bytes is None else memory_bytes * (1 - reserved_share)
-        if room is not None:
-            most = {"data": 1, "tensor": TENSOR_GROUP}.get(strategy, MOST_CHIPS)
-            counts = [2**power for power in range(most.bit_length())]
-            if strategy == "tensor-zero3":
-                counts = [count for count in counts if count >= TENSOR_GROUP]
-            smallest = next((count for count in counts if size(strategy, count) <= room), None)
         here = size(strategy, chips)
+        smallest = None
+        if room is not None:
+            # Eight chips are a copy of the strategies with tensor parallelism.
+            unit = TENSOR_GROUP if strategy == "tensor-zero3" else 1
+            most = TENSOR_GROUP if strategy == "tensor" else MOST_CHIPS
+
+            def enough(count: int, strategy: Strategy = strategy, room: float = room) -> bool:
+                return size(strategy, count) <= room
+
+            smallest = _smallest(enough, unit, most)
         fits.append(
             StrategyFit(
                 strategy=strategy,
@@ -135,3 +159,17 @@ def strategy_fits(
             )
         )
     return fits
+
+
+def _smallest(fits: Callable[[int], bool], unit: int, most: int) -> int | None:
+    """The least multiple of a unit that fits, more never needing more memory; None if none does."""
+    count = unit
+    while not fits(count):
+        count *= 2
+        if count > most:
+            return None
+    low, high = count // 2 // unit, count // unit  # half of it did not fit
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle * unit) else (middle, high)
+    return high * unit

@@ -45,6 +45,11 @@ class UtilisationRange:
     runs: tuple[str, ...]
     basis: str
 
+    @property
+    def words(self) -> str:
+        """What the median is of, for a person."""
+        return f"median of {len(self.runs)} published bills ({self.basis})"
+
 
 def usable_runs() -> tuple[PublishedRun, ...]:
     """The published runs whose utilisation may guide a forecast."""

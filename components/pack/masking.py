@@ -17,7 +17,7 @@ from components.tokenize.vocabulary import MASK_ID
 # Held-out rows are always masked in the same way, whatever the run's seed.
 EVALUATION_SEED, EVALUATION_EPOCH = 0, 2**32
 
-_MASKED, _RANDOM = 0.8, 0.9  # below the first: MASK; below the second: a random token
+MASKED, RANDOM = 0.8, 0.9  # below the first: MASK; below the second: a random token
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def mask_batch(
     drawn = candidates & (whether < settings.rate)
     ordinary = np.flatnonzero(flags & CONTROL == 0).astype(np.int32)
     choice = ((bits & np.uint64(0xFFFFFF)) * np.uint64(len(ordinary))) >> np.uint64(24)
-    inputs = np.where(drawn & (action < _MASKED), np.int32(MASK_ID), batch.inputs)
-    replaced = drawn & (action >= _MASKED) & (action < _RANDOM)
+    inputs = np.where(drawn & (action < MASKED), np.int32(MASK_ID), batch.inputs)
+    replaced = drawn & (action >= MASKED) & (action < RANDOM)
     inputs = np.where(replaced, ordinary[choice.astype(np.int64)], inputs)
     return batch._replace(inputs=inputs, loss_weights=drawn.astype(np.float32))

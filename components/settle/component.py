@@ -20,7 +20,7 @@ from components.artifacts import (
 )
 from components.documents import read_json, split_directory, write_json
 from components.evaluate.results import summarise
-from components.evaluate.unigram import unigram_bits_per_byte
+from components.evaluate.unigram import unigram_baseline
 from components.ledger.component import LEDGER_NAME
 from components.pack.rows import MANIFEST_NAME
 from components.settle.report import build_cost_report
@@ -83,14 +83,16 @@ class CostReportExecutor(base_executor.BaseExecutor):
         }
         settlement = artifact_utils.get_single_instance(output_dict["settlement"])
         held_out = split_directory(uris["packed_rows"], "eval")
+        manifest = read_json(os.path.join(held_out, MANIFEST_NAME))
         report = build_cost_report(
             read_json(os.path.join(uris["ledger"], LEDGER_NAME)),
             read_json(os.path.join(uris["model_run"], TELEMETRY_NAME)),
             summarise(uris["evaluation"]),
-            unigram_bits_per_byte(
+            unigram_baseline(
                 _read_counts(split_directory(uris["packed_rows"], "train")),
                 _read_counts(held_out),
-                read_json(os.path.join(held_out, MANIFEST_NAME))["bytes"],
+                manifest["bytes"],
+                manifest["task"],
             ),
             _step_times(input_dict, self._context.pipeline_run_id if self._context else None),
         )
@@ -114,8 +116,14 @@ def headline(report: dict) -> dict[str, float]:
         "pipeline_usd": report["pipeline"]["usd"],
         "curation_cost_usd": curator["cost_usd"] if curator else 0.0,
         "curation_saved_usd": curator["saved_usd"] if curator else 0.0,
-        "bits_per_byte": report["quality"]["evaluation"]["total"]["bits_per_byte"],
+        **_quality(report["quality"]["evaluation"]["total"]),
     }
+
+
+def _quality(total: dict[str, float]) -> dict[str, float]:
+    """The measure of the run's task."""
+    names = ("bits_per_byte", "masked_perplexity")
+    return {name: total[name] for name in names if name in total}
 
 
 def _step_times(input_dict: dict, run_id: str | None) -> list[StepTime]:

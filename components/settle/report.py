@@ -19,7 +19,7 @@ def build_cost_report(
     ledger: Mapping[str, Any],
     telemetry: Mapping[str, Any],
     evaluation: Mapping[str, Any],
-    unigram_bits_per_byte: float,
+    baseline: Mapping[str, float],
     step_times: list[StepTime],
 ) -> dict[str, Any]:
     """Compares the ledger's estimate with the trainer's telemetry.
@@ -32,7 +32,7 @@ def build_cost_report(
         ledger: ledger.json.
         telemetry: telemetry.json of the trainer.
         evaluation: The Evaluator's summary.
-        unigram_bits_per_byte: The baseline on the held-out text.
+        baseline: `unigram_baseline` on the held-out text.
         step_times: What the pipeline's steps took.
     """
     hardware, estimate, forecast = ledger["hardware"], ledger["cost"], ledger["forecast"]
@@ -83,7 +83,7 @@ def build_cost_report(
             "held_out_before": telemetry["held_out_before"],
             "held_out_after": telemetry["held_out_after"],
             "evaluation": evaluation,
-            "unigram_bits_per_byte": unigram_bits_per_byte,
+            **baseline,
         },
         "effective_tokens": effective,
     }

@@ -11,6 +11,7 @@ from components.artifacts import PackedRows, Tokenizer
 from components.run_parameters import TRAINER_PARAMETERS, with_training_parameters
 from components.timing import timed
 from components.tokenize.component import MODEL_NAME
+from components.train.apart import train_and_export_apart
 from components.train.run import TrainingJob, train_and_export
 
 
@@ -37,7 +38,7 @@ class TrainerSpec(component_spec.ComponentSpec):
 
 
 class TrainerExecutor(base_executor.BaseExecutor):
-    """Runs `train_and_export` in this process."""
+    """Runs `train_and_export`: in this process, or under multi_worker in a new one."""
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
@@ -48,25 +49,28 @@ class TrainerExecutor(base_executor.BaseExecutor):
         tokenizer = artifact_utils.get_single_instance(input_dict["tokenizer"])
         model = artifact_utils.get_single_instance(output_dict["model"])
         run = artifact_utils.get_single_instance(output_dict["model_run"])
-        telemetry = train_and_export(
-            TrainingJob(
-                **with_training_parameters(json.loads(exec_properties["job"]), exec_properties)
-            ),
-            rows.uri,
-            graph.uri,
-            os.path.join(tokenizer.uri, MODEL_NAME),
-            path_utils.serving_model_dir(model.uri),
-            run.uri,
-            exec_properties["training_directory"],
+        settings = json.loads(exec_properties["job"])
+        job = TrainingJob(**with_training_parameters(settings, exec_properties))
+        # multi_worker has to come before TensorFlow's first operation.
+        trains = train_and_export_apart if job.strategy == "multi_worker" else train_and_export
+        telemetry = trains(
+            job,
+            rows_uri=rows.uri,
+            transform_graph_uri=graph.uri,
+            tokenizer_path=os.path.join(tokenizer.uri, MODEL_NAME),
+            model_directory=path_utils.serving_model_dir(model.uri),
+            run_directory=run.uri,
+            training_directory=exec_properties["training_directory"],
         )
         for name in ("params_total", "steps", "trained_targets", "trained_slots"):
             run.set_int_custom_property(name, telemetry[name])
-        for name in ("perplexity", "bits_per_byte"):
-            run.set_float_custom_property(name, telemetry["held_out_after"][name])
+        held_out = telemetry["held_out_after"]
+        for name in sorted({"perplexity", "bits_per_byte"} & set(held_out)):
+            run.set_float_custom_property(name, held_out[name])
 
 
 class Trainer(base_component.BaseComponent):
-    """Trains a decoder-only Transformer.
+    """Trains a Transformer.
 
     Outputs:
         model: `Model`, a SavedModel that takes raw text.

@@ -6,14 +6,20 @@ take token ids (int32 [batch, width], filled up with 0 at the right).
     score (also serving_default), score_ids: the log-likelihood of a text.
     generate, generate_ids: a continuation.
     embed, embed_ids: a vector.
-    classify, classify_ids: a class, where the model was trained so; it has no score or evaluate.
+    classify, classify_ids: a class, of a classifier.
     logits_ids: the model itself, begin (2) and tokens -> logits; TF Lite is made of it.
     evaluate: `examples` (serialised tf.Examples with a `text` feature) -> what score gives, and
         the sums that the Evaluator's other metrics take.
 
+A masked language model has no likelihood of a text and continues none: no score, no generate. Its
+serving_default is embed, its logits_ids takes `CLS tokens SEP`, and its evaluate hides tokens
+(components/train/served_masking.py) and sums over these. A classifier's serving_default is
+classify, and it has no evaluate.
+
 Every answer counts its tokens. docs/serving.md describes inputs, outputs and errors.
 """
 
+import functools
 import os
 from dataclasses import asdict
 from typing import Any
@@ -27,6 +33,8 @@ from components.tokenize.serving_assets import write_tokenizer_assets
 from components.tokenize.vocabulary import PAD_ID
 from components.train.models import Decoder, Encoder
 from components.train.sampling import Sampling, require
+from components.train.served_encoder import ServedEncoder
+from components.train.served_masking import TextMasking
 from components.train.served_model import ServedDecoder
 from components.train.warmup import write_warmup_requests
 from components.train.weights import Weights
@@ -45,13 +53,14 @@ _SAMPLING_DEFAULTS = {
 
 
 class ExportedModel(tf.Module):
-    """`ServedDecoder` behind named signatures.
+    """`ServedDecoder` or `ServedEncoder` behind named signatures.
 
     Args:
         model: The trained decoder or encoder.
         transform_graph_uri: Transform's output; its graph turns raw text into ids.
         tokenizer_path: The SentencePiece model, for turning ids back into text.
         weights: How the weights are stored.
+        masking: What a masked language model's `evaluate` hides.
     """
 
     def __init__(
@@ -60,12 +69,18 @@ class ExportedModel(tf.Module):
         transform_graph_uri: str,
         tokenizer_path: str,
         weights: Weights,
+        masking: TextMasking | None = None,
     ):
         super().__init__()
         transform_output = tft.TFTransformOutput(transform_graph_uri)
         self.transform = transform_output.transform_features_layer()
         self.tokenizer = load_tokenizer(tokenizer_path)
-        self.served = ServedDecoder(model, self._tokenize, weights)
+        self.head = model.shape_config.head
+        self.served: ServedDecoder = (
+            ServedEncoder(model, self._tokenize, weights, masking)
+            if isinstance(model, Encoder)
+            else ServedDecoder(model, self._tokenize, weights)
+        )
 
     def _tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
         """String [batch] -> int32 ragged [batch, tokens], by Transform's graph."""
@@ -97,21 +112,31 @@ class ExportedModel(tf.Module):
         options = [tf.TensorSpec([None], x.dtype, name=k) for k, x in defaults.items()]
         d = tuple(defaults.values())
 
+        # A signature on text and its twin on ids share these: they are traced and stored once.
+        ragged = tf.RaggedTensorSpec([None, None], tf.int32)
+        unnamed = tuple(tf.TensorSpec([None], x.dtype) for x in d)
+        score_of = tf.function(served.score, input_signature=[ragged])
+        embed_of = tf.function(served.embed, input_signature=[ragged])
+        classify_of = tf.function(served.classify, input_signature=[ragged])
+        generate_of = tf.function(
+            functools.partial(_generate, served), input_signature=[ragged, unnamed]
+        )
+
         @tf.function(input_signature=[text_spec])
         def score(text):
-            return self._with_bytes(served.score(served.token_ids(text)), text)
+            return self._with_bytes(score_of(served.token_ids(text)), text)
 
         @tf.function(input_signature=[ids_spec])
         def score_ids(token_ids):
-            return served.score(self._unpadded(token_ids))
+            return score_of(self._unpadded(token_ids))
 
         @tf.function(input_signature=[text_spec])
         def embed(text):
-            return served.embed(served.token_ids(text))
+            return embed_of(served.token_ids(text))
 
         @tf.function(input_signature=[ids_spec])
         def embed_ids(token_ids):
-            return served.embed(self._unpadded(token_ids))
+            return embed_of(self._unpadded(token_ids))
 
         @tf.function(input_signature=[ids_spec])
         def logits_ids(token_ids):
@@ -127,8 +152,7 @@ class ExportedModel(tf.Module):
             seed=d[4],
             truncate_prompt=d[5],
         ):
-            outputs = _generate(
-                served,
+            outputs = generate_of(
                 served.token_ids(text),
                 (max_new_tokens, temperature, top_k, top_p, seed, truncate_prompt),
             )
@@ -145,8 +169,7 @@ class ExportedModel(tf.Module):
             seed=d[4],
             truncate_prompt=d[5],
         ):
-            outputs = _generate(
-                served,
+            outputs = generate_of(
                 self._unpadded(token_ids),
                 (max_new_tokens, temperature, top_k, top_p, seed, truncate_prompt),
             )
@@ -156,36 +179,36 @@ class ExportedModel(tf.Module):
         def evaluate(examples):
             features = {"text": tf.io.FixedLenFeature([], tf.string)}
             text = tf.io.parse_example(examples, features)["text"]
-            return self._with_bytes(served.evaluate(self._tokenize(text)), text)
+            scores = served.evaluate(self._tokenize(text))
+            return self._with_bytes(scores, text) if self.head == "lm" else scores
 
         @tf.function(input_signature=[text_spec])
         def classify(text):
-            return served.classify(served.token_ids(text))
+            return classify_of(served.token_ids(text))
 
         @tf.function(input_signature=[ids_spec])
         def classify_ids(token_ids):
-            return served.classify(self._unpadded(token_ids))
+            return classify_of(self._unpadded(token_ids))
 
-        if served.classifies:
+        vectors = {"embed": embed, "embed_ids": embed_ids}
+        if self.head == "classifier":
             return {
                 "serving_default": classify,
                 "classify": classify,
                 "classify_ids": classify_ids,
-                "embed": embed,
-                "embed_ids": embed_ids,
+                **vectors,
             }
-        functions = {
+        model = {"logits_ids": logits_ids, "evaluate": evaluate, **vectors}
+        if self.head == "mlm":
+            return {"serving_default": embed, **model}
+        return {
             "serving_default": score,
             "score": score,
             "score_ids": score_ids,
-            "embed": embed,
-            "embed_ids": embed_ids,
-            "logits_ids": logits_ids,
-            "evaluate": evaluate,
+            "generate": generate,
+            "generate_ids": generate_ids,
+            **model,
         }
-        if served.causal:  # an encoder continues nothing
-            functions |= {"generate": generate, "generate_ids": generate_ids}
-        return functions
 
     def _unpadded(self, token_ids: tf.Tensor) -> tf.RaggedTensor:
         vocabulary = self.served.vocab_size
@@ -221,13 +244,14 @@ def export_model(
     tokenizer_path: str,
     directory: str,
     weights: Weights = "float32",
+    masking: TextMasking | None = None,
 ) -> None:
-    """Writes the SavedModel.
+    """Writes the SavedModel; a masked language model needs `masking`.
 
     `assets.extra` gets the SentencePiece model, model.json (the model's shape, how the weights
     are stored) and the warm-up requests that TensorFlow Serving replays.
     """
-    exported = ExportedModel(model, transform_graph_uri, tokenizer_path, weights)
+    exported = ExportedModel(model, transform_graph_uri, tokenizer_path, weights, masking)
     signatures = exported.signatures()
     tf.saved_model.save(exported, directory, signatures=signatures)
     extra = os.path.join(directory, "assets.extra")

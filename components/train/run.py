@@ -13,6 +13,7 @@ from components.documents import write_json
 from components.ledger.flops import flops_per_token
 from components.ledger.machine import measure_matmul_flops_per_second
 from components.model_shape import ModelShape
+from components.pack.masking import MaskSettings
 from components.pack.rows import PackedSplit
 from components.train import identity
 from components.train.export import export_model
@@ -24,6 +25,7 @@ from components.train.options import RunOptions, read_options
 from components.train.plan import Mixture, plan_steps
 from components.train.preemption import stop_on_signals
 from components.train.probes import attention_drawer
+from components.train.served_masking import TextMasking
 from components.train.session import Session
 from components.train.state import LossSums, TrainingRecord
 from components.train.strategy import Workers, make_strategy
@@ -104,6 +106,7 @@ def train(
             rows.manifest["targets"],
             job.resume_from,
             stop,
+            rows.manifest.get("mask_rate", 1.0),
         )
         try:
             with session.clock.phase("build"):
@@ -166,7 +169,12 @@ def train_and_export(
     session = training.session
     with session.clock.phase("export"):
         export_model(
-            training.model, transform_graph_uri, tokenizer_path, model_directory, job.weights
+            training.model,
+            transform_graph_uri,
+            tokenizer_path,
+            model_directory,
+            job.weights,
+            text_masking(training.held_out),
         )
     session.publish(run_directory)
     session.clock.book()
@@ -175,12 +183,21 @@ def train_and_export(
     return telemetry
 
 
+def text_masking(split: PackedSplit) -> TextMasking | None:
+    """What the exported model's evaluation hides, as the rows say; None in causal mode."""
+    if split.task != "masked-lm":
+        return None
+    settings = MaskSettings(split.manifest["mask_rate"], split.manifest["whole_word"])
+    return TextMasking(settings, split.piece_flags())
+
+
 def describe(training: Training, job: TrainingJob) -> dict[str, Any]:
     """telemetry.json: the run's totals over all attempts."""
     record, held_out = training.record, training.held_out
     assert record.eval_before is not None
     assert record.eval_after is not None
-    held_out_bytes = held_out.manifest["bytes"]
+    # Hidden tokens are no code of the text: only next-token losses have bits per byte.
+    held_out_bytes = held_out.manifest["bytes"] if held_out.task == "causal-lm" else None
     seconds = dict(record.seconds)
     # A step that compiles is not in the steady rate.
     steady_seconds = seconds.get("steps", 0.0) + seconds.get("input", 0.0)
@@ -205,13 +222,15 @@ def describe(training: Training, job: TrainingJob) -> dict[str, Any]:
     }
 
 
-def _losses(sums: LossSums, text_bytes: int) -> dict[str, float]:
-    """Per target and per byte of text; `text_bytes` is the held-out split's."""
+def _losses(sums: LossSums, text_bytes: int | None) -> dict[str, float]:
+    """Per target and, if the bytes of the held-out text are given, per byte of text."""
     loss = sums.nll / sums.targets
-    return {
+    losses = {
         "nll_sum": sums.nll,
         "targets": sums.targets,
         "loss": loss,
         "perplexity": math.exp(min(loss, 700.0)),
-        "bits_per_byte": sums.nll / math.log(2) / text_bytes,
     }
+    if text_bytes is not None:
+        losses["bits_per_byte"] = sums.nll / math.log(2) / text_bytes
+    return losses

@@ -29,10 +29,11 @@ def score_rows(logits: tf.Tensor, targets: tf.Tensor, used: tf.Tensor) -> dict[s
         and `calibration_correct`, each [rows, CALIBRATION_BINS] (Guo et al. 2017, section 2).
     """
     weights = tf.cast(used, tf.float32)
-    nll = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
     guess = tf.argmax(logits, -1, tf.int32)
     right = tf.cast(guess == targets, tf.float32) * weights
     its_logit = tf.gather(logits, targets, batch_dims=2)
+    log_total = tf.reduce_logsumexp(logits, -1)
+    nll = log_total - its_logit
     # Better ones counted, equal ones by their place, as argmax does: ties are not all in the top 5.
     above = logits > its_logit[..., None]
     tied_before = (logits == its_logit[..., None]) & (
@@ -40,7 +41,7 @@ def score_rows(logits: tf.Tensor, targets: tf.Tensor, used: tf.Tensor) -> dict[s
     )
     rank = tf.reduce_sum(tf.cast(above | tied_before, tf.int32), -1)
     top5 = tf.cast(rank < 5, tf.float32) * weights
-    confidence = tf.exp(tf.reduce_max(logits, -1) - tf.reduce_logsumexp(logits, -1))
+    confidence = tf.exp(tf.reduce_max(logits, -1) - log_total)
     place = tf.cast(confidence * CALIBRATION_BINS, tf.int32)
     bins = tf.one_hot(tf.minimum(place, CALIBRATION_BINS - 1), CALIBRATION_BINS)
     return {

@@ -37,15 +37,13 @@ class ServedDecoder(tf.Module):
     """A model with its tokeniser, computing what the signatures answer.
 
     Args:
-        model: The trained decoder or encoder.
+        model: The trained decoder (an encoder: components/train/served_encoder.py).
         tokenize: string [batch] -> ragged int32 [batch, tokens].
         weights: How the weights are stored.
     """
 
     def __init__(self, model: Decoder | Encoder, tokenize: Any, weights: Weights):
         super().__init__()
-        self.causal = model.shape_config.causal
-        self.classifies = model.shape_config.head == "classifier"
         self.context_length = model.shape_config.sequence_length
         self.vocab_size = model.shape_config.vocab_size
         self._tokenize = tokenize
@@ -106,26 +104,6 @@ class ServedDecoder(tf.Module):
             hidden = self._hidden(token_ids, tf.cast(token_ids != PAD_ID, tf.float32))
             return self._decoder().logits(hidden)
 
-    def classify(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
-        """The class of each text, of which the context's length is read, begin included.
-
-        Returns a dict: probabilities (float32 [batch, classes]); label, token_count and
-        truncated_tokens (int32 [batch]).
-        """
-        counts = tf.cast(ids.row_lengths(), tf.int32)
-        read = tf.minimum(counts, self.context_length - 1)
-        begin = tf.fill([ids.nrows(out_type=tf.int32), 1], BOS_ID)
-        inputs = tf.concat([begin, ids[:, : self.context_length - 1]], axis=1).to_tensor(PAD_ID)
-        used = tf.sequence_mask(read + 1, tf.shape(inputs)[1], tf.float32)
-        with self._weights_in_use():
-            logits = self._decoder().logits(self._hidden(inputs, used)[:, 0])
-        return {
-            "probabilities": tf.nn.softmax(logits),
-            "label": tf.argmax(logits, -1, tf.int32),
-            "token_count": read,
-            "truncated_tokens": counts - read,
-        }
-
     def embed(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
         """The mean of the last layer's output over each text's begin and tokens.
 
@@ -183,16 +161,14 @@ class ServedDecoder(tf.Module):
 
     def _hidden(self, inputs: tf.Tensor, used: tf.Tensor) -> tf.Tensor:
         """int32, float32 [rows, width] -> [rows, width, d_model]."""
-        model = self._decoder()
-        if model.shape_config.causal:
-            return prefill(model, inputs)[0]
-        positions = tf.broadcast_to(tf.range(tf.shape(inputs)[1])[None], tf.shape(inputs))
-        return model.hidden(inputs, tf.cast(used, tf.int32), positions)
+        return prefill(self._decoder(), inputs)[0]
 
     def _score_rows(self, inputs, targets, used):
         hidden = self._hidden(inputs, used)
         logits = self._decoder().logits(hidden)
-        nll = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
+        # Half the time of sparse_softmax_cross_entropy_with_logits, which prepares a gradient.
+        its_logit = tf.gather(logits, targets, batch_dims=2)
+        nll = tf.reduce_logsumexp(logits, -1) - its_logit
         right = tf.cast(tf.argmax(logits, -1, tf.int32) == targets, tf.float32)
         return tf.reduce_sum(nll * used, -1), tf.reduce_sum(right * used, -1)
 

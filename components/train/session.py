@@ -39,6 +39,7 @@ class Session:
         unique_targets: Targets of the training split.
         resume_from: A directory of checkpoints to start from if this training has none.
         stop: Filled by signals.
+        target_share: Share of these targets that one pass over them asks for (masked-lm).
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Session:
         unique_targets: int,
         resume_from: str | None = None,
         stop: StopRequest | None = None,
+        target_share: float = 1.0,
     ):
         self.workers, self.options, self.job = workers, options, dict(job)
         self.stop = stop if stop is not None else StopRequest()
@@ -60,7 +62,9 @@ class Session:
             self.directory = os.path.join(training_directory, identity.directory_name(job))
             self.checkpoints = CheckpointDirectory(os.path.join(self.directory, CHECKPOINTS_NAME))
         writes = workers.is_chief and self.directory is not None
-        self.telemetry = Telemetry(self.directory if writes else None, options, unique_targets)
+        self.telemetry = Telemetry(
+            self.directory if writes else None, options, unique_targets, target_share
+        )
         self._resume_from = resume_from
         self._budget = BudgetMeter.from_json(options.budget) if options.budget else None
         self._writer: CheckpointWriter | None = None

@@ -60,7 +60,8 @@ def make_train_step(
         model: Built under the strategy's scope.
         optimizer: Built under the strategy's scope.
         clip_norm: The mean gradient is scaled to at most this global norm.
-        jit_compile: Compile the forward and backward pass with XLA.
+        jit_compile: Compile with XLA: forward and backward pass, clipping, and on one device
+            the update.
         seed: Of dropout, together with the optimiser's step, the replica and the micro-batch.
         z_loss: Weight of the squared log-partition in the loss.
         accumulation_steps: Micro-batches, one after the other, whose gradients are summed.
@@ -69,12 +70,14 @@ def make_train_step(
     variables = model.trainable_variables
     scales_loss = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     with strategy.scope():
+        alone = not tf.distribute.has_strategy()
         halted = tf.Variable(
             False, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
         )
 
-    # XLA compiles what has no collectives in it; the sums over replicas stay outside.
-    @tf.function(jit_compile=jit_compile)
+    # XLA compiles what has no collectives and no merging of replicas in it: of the default
+    # strategy's step all but the decision whether to update.
+    @tf.function(jit_compile=jit_compile, autograph=False)
     def gradients_of_sum(batch: Batch, dropout):
         with tf.GradientTape() as tape:
             sums = loss_sums(model, batch, dropout, z_loss)
@@ -93,8 +96,8 @@ def make_train_step(
         rows = batch.inputs.shape[0] // accumulation_steps
 
         def add_micro_batch(i, sums):
-            part = Batch(*(x[i * rows : (i + 1) * rows] for x in batch))
-            part = Batch(*(tf.ensure_shape(x, [rows, *x.shape[1:]]) for x in part))
+            # A slice of static size: XLA takes no other.
+            part = Batch(*(tf.slice(x, [i * rows, 0], [rows, x.shape[1]]) for x in batch))
             more = tf.nest.flatten(gradients_of_sum(part, dropout_of(i)))
             return i + 1, [a + b for a, b in zip(sums, more, strict=True)]
 
@@ -109,6 +112,11 @@ def make_train_step(
         )
         return nll, weight, gradients
 
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def mean_gradients(sums, weight):
+        # The mean over all targets of the global batch, wherever they lie.
+        return clip_mean_gradients(optimizer, sums, weight, clip_norm)
+
     def compute(batch: Batch, stop):
         nll, weight, gradients = accumulate(batch)
         stop = tf.identity(stop)  # on this replica's device, from where it can be summed
@@ -117,15 +125,17 @@ def make_train_step(
             nll, weight, stop, gradients = context.all_reduce(
                 tf.distribute.ReduceOp.SUM, [nll, weight, stop, gradients]
             )
-        # The mean over all targets of the global batch, wherever they lie.
-        gradients, norm = clip_mean_gradients(optimizer, gradients, weight, clip_norm)
+        gradients, norm = mean_gradients(gradients, weight)
         return nll, weight, stop, norm, gradients
 
     def apply(gradients) -> None:
-        # Keras adds up gradients over the replicas, but these are the same on each.
-        optimizer.apply_gradients(zip([g / replicas for g in gradients], variables, strict=True))
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
-    @tf.function
+    if alone:
+        compute = tf.function(compute, jit_compile=jit_compile, autograph=False)
+        apply = tf.function(apply, jit_compile=jit_compile, autograph=False)
+
+    @tf.function(autograph=False)
     def step(batch: Batch, stop, with_gradients: bool):
         *results, gradients = strategy.run(compute, args=(batch, stop))
         nll, weight, stop, norm = (strategy.experimental_local_results(r)[0] for r in results)
@@ -152,9 +162,11 @@ def make_eval_step(
     strategy: tf.distribute.Strategy, model: Trunk, jit_compile: bool
 ) -> Callable[[Any], tuple[tf.Tensor, tf.Tensor]]:
     """A function of a batch: summed nll in nats and targets of the global batch."""
-    compiled = tf.function(lambda batch: nll_and_weight(model, batch), jit_compile=jit_compile)
+    compiled = tf.function(
+        lambda batch: nll_and_weight(model, batch), jit_compile=jit_compile, autograph=False
+    )
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(batch: Batch):
         sums = strategy.run(compiled, args=(batch,))
         return tuple(strategy.reduce(tf.distribute.ReduceOp.SUM, s, axis=None) for s in sums)

@@ -32,10 +32,18 @@ class Telemetry:
         directory: The training directory; None writes nothing.
         options: Intervals, price, peak.
         unique_targets: Targets of the training split, for effective tokens.
+        target_share: Share of them that one pass asks for.
     """
 
-    def __init__(self, directory: str | None, options: RunOptions, unique_targets: int):
+    def __init__(
+        self,
+        directory: str | None,
+        options: RunOptions,
+        unique_targets: int,
+        target_share: float = 1.0,
+    ):
         self._options, self._unique_targets = options, unique_targets
+        self._targets_a_pass = unique_targets * target_share
         self.log: MetricsLog | None = None
         self._directory = None
         if directory is not None:
@@ -108,7 +116,7 @@ class Telemetry:
         worth = {
             "trained_targets": float(record.trained_targets),
             "effective_tokens": repetition_discounted_tokens(
-                self._unique_targets, record.trained_targets / self._unique_targets
+                self._unique_targets, record.trained_targets / self._targets_a_pass
             ),
         }
         if self._options.usd_per_second is not None:

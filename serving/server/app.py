@@ -92,6 +92,7 @@ async def serve(
         server = _Server(
             uvicorn.Config(
                 make_app(service),
+                http="httptools",
                 log_config=None,
                 lifespan="off",
                 access_log=False,

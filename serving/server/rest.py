@@ -3,8 +3,10 @@
 The API: https://www.tensorflow.org/tfx/serving/api_rest
 """
 
+import asyncio
 import math
 import re
+import time
 
 import orjson
 from google.protobuf import json_format
@@ -12,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.server.codec import decode_body, encode_answer
 from serving.server.protos import metadata_response, status_response
@@ -28,15 +31,14 @@ _PATH = re.compile(
 )
 
 
-def make_app(service: Service) -> Starlette:
+def make_app(service: Service) -> ASGIApp:
     """The application; it answers every error as {"error": message}."""
 
     async def models(request: Request) -> Response:
         try:
             return await _answer(service, request)
         except RequestError as error:
-            headers = {"retry-after": "1"} if error.code is Code.RESOURCE_EXHAUSTED else {}
-            return _json({"error": error.message}, error.code.value, headers)
+            return _error(error)
         except ClientDisconnect:
             return Response(status_code=499)
 
@@ -53,7 +55,7 @@ def make_app(service: Service) -> Starlette:
     async def unknown(request: Request, error: Exception) -> Response:
         return _json({"error": "no such path; see /v1/models/NAME"}, 404)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
@@ -63,6 +65,29 @@ def make_app(service: Service) -> Starlette:
         ],
         exception_handlers={404: unknown},
     )
+    return _Admission(app, service)
+
+
+class _Admission:
+    """Sheds requests that the server has no room for; reading and routing them costs time."""
+
+    def __init__(self, app: ASGIApp, service: Service):
+        self._app, self._service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":  # health is always answered
+            await self._app(scope, receive, send)
+            return
+        try:
+            with self._service.admit():
+                await self._app(scope, receive, send)
+        except RequestError as error:
+            await _error(error)(scope, receive, send)
+
+
+def _error(error: RequestError) -> Response:
+    headers = {"retry-after": "1"} if error.code is Code.RESOURCE_EXHAUSTED else {}
+    return _json({"error": error.message}, error.code.value, headers)
 
 
 def _json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -70,6 +95,7 @@ def _json(value: object, status: int = 200, headers: dict[str, str] | None = Non
 
 
 async def _answer(service: Service, request: Request) -> Response:
+    arrived = time.monotonic()
     match = _PATH.fullmatch(request.url.path)
     if match is None:
         raise RequestError(Code.NOT_FOUND, "no such path; see /v1/models/NAME")
@@ -87,7 +113,13 @@ async def _answer(service: Service, request: Request) -> Response:
         return Response(text, media_type="application/json")
     if request.method != "POST":
         raise RequestError(Code.METHOD_NOT_ALLOWED, f"use POST for {what}")
-    body = await _read_body(request, service.settings.max_request_bytes)
+    timeout = _timeout(request)
+    left = service.deadline(arrived, timeout) - time.monotonic()
+    try:
+        reading = _read_body(request, service.settings.max_request_bytes)
+        body = await asyncio.wait_for(reading, left)
+    except asyncio.TimeoutError:
+        raise RequestError(Code.DEADLINE_EXCEEDED, "the body did not come in time") from None
     if what != ":predict":
         raise RequestError(
             Code.INVALID_ARGUMENT,
@@ -98,7 +130,7 @@ async def _answer(service: Service, request: Request) -> Response:
         return decode_body(body, model.find)
 
     outputs, model, _, layout = await service.predict(
-        "rest", target, decode, request.headers.get(USER_HEADER), _timeout(request)
+        "rest", target, decode, request.headers.get(USER_HEADER), arrived, timeout
     )
     headers = {"x-model-version": str(model.version)}
     return Response(encode_answer(outputs, layout), 200, headers, "application/json")

@@ -1,6 +1,7 @@
 """TensorFlow Serving's gRPC API: PredictionService and ModelService, and gRPC's health service."""
 
 import math
+import time
 from typing import Any
 
 import grpc
@@ -37,7 +38,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     async def Predict(self, request, context):
         """Answers with all outputs, or with those that output_filter names."""
         try:
-            return await self._predict(request, context)
+            with self._service.admit():
+                return await self._predict(request, context)
         except RequestError as error:
             await _abort(context, error)
 
@@ -51,12 +53,14 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
                 raise RequestError(Code.INVALID_ARGUMENT, f"no output {unknown[0]!r:.80}")
             return signature, inputs, None
 
+        arrived = time.monotonic()
         metadata = dict(context.invocation_metadata() or ())
         outputs, model, signature, _ = await self._service.predict(
             "grpc",
             target_of(request.model_spec),
             decode,
             metadata.get(USER_METADATA),
+            arrived,
             context.time_remaining(),
         )
         response = predict_pb2.PredictResponse()

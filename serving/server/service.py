@@ -1,12 +1,13 @@
 """What REST and gRPC have in common: answer a request, count it, log it."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -40,6 +41,24 @@ class Service:
         self.versions = VersionManager(settings, self.metrics)
         self.batcher = Batcher(settings, self.metrics)
         self._request_log = RequestLog(settings)
+        self._requests = 0  # admitted and not answered; touched by the event loop only
+
+    @contextlib.contextmanager
+    def admit(self) -> Iterator[None]:
+        """Counts a request from its arrival to its answer.
+
+        Raises:
+            RequestError: There are as many as can be computed or wait: it is shed, before its
+                body is read, so that those that were admitted are not slowed down.
+        """
+        if self._requests >= self.settings.max_requests:
+            self.metrics.shed.inc()
+            raise RequestError(Code.RESOURCE_EXHAUSTED, "the server is full; try again later")
+        self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
 
     def check_name(self, name: str) -> None:
         """The name is compared, never used as a path.
@@ -50,12 +69,25 @@ class Service:
         if name != self.settings.model_name:
             raise RequestError(Code.NOT_FOUND, f"no model {name!r:.80}")
 
+    def deadline(self, arrived: float, timeout_seconds: float | None) -> float:
+        """In seconds of `time.monotonic`.
+
+        Raises:
+            RequestError: It has passed.
+        """
+        timeout = self.settings.deadline_seconds if timeout_seconds is None else timeout_seconds
+        deadline = arrived + min(timeout, _LONGEST_DEADLINE_SECONDS)
+        if not deadline > time.monotonic():
+            raise RequestError(Code.DEADLINE_EXCEEDED, "the deadline has passed")
+        return deadline
+
     async def predict(
         self,
         protocol: str,
         target: Target,
         decode: Callable[[LoadedModel], tuple[Signature, dict[str, np.ndarray], Any]],
         user_key: str | None,
+        arrived: float,
         timeout_seconds: float | None,
     ) -> tuple[dict[str, np.ndarray], LoadedModel, Signature, Any]:
         """Answers a request.
@@ -65,22 +97,19 @@ class Service:
             target: Whom it is for.
             decode: Gives the signature and inputs, and whatever else the caller wants back.
             user_key: Assigns the user to an arm of a rollout.
-            timeout_seconds: From now; None takes the server's.
+            arrived: When it did, in seconds of `time.monotonic`.
+            timeout_seconds: From its arrival; None takes the server's.
 
         Raises:
             RequestError: It cannot be answered.
         """
-        started = time.monotonic()
         version = label = signature_name = ""
         outputs: dict[str, np.ndarray] = {}
         code, tokens = "OK", 0
         inputs: dict[str, np.ndarray] = {}
         try:
             self.check_name(target.model)
-            timeout = self.settings.deadline_seconds if timeout_seconds is None else timeout_seconds
-            if not timeout > 0:
-                raise RequestError(Code.DEADLINE_EXCEEDED, "the deadline has passed")
-            deadline = started + min(timeout, _LONGEST_DEADLINE_SECONDS)
+            deadline = self.deadline(arrived, timeout_seconds)
             with self.versions.hold(target.version, target.label, user_key) as (model, label):
                 version = str(model.version)
                 signature, inputs, extra = decode(model)
@@ -99,7 +128,7 @@ class Service:
             _LOG.exception("request_failed")
             raise RequestError(Code.INTERNAL, type(error).__name__) from error
         finally:
-            seconds = time.monotonic() - started
+            seconds = time.monotonic() - arrived
             names = (protocol, version, label, signature_name)
             self.metrics.requests.labels(*names, code).inc()
             self.metrics.seconds.labels(*names).observe(seconds)
@@ -137,6 +166,7 @@ class RequestLog:
         texts: list[bytes] = []
         if column is not None:
             texts = [text for text in column.reshape(-1) if isinstance(text, bytes)]
+        decoded = [t.decode("utf-8", "replace") for t in texts]
         record = {
             "time": time.time(),
             "protocol": protocol,
@@ -147,8 +177,10 @@ class RequestLog:
             "seconds": round(seconds, 6),
             "tokens": tokens,
             "text_bytes": [len(t) for t in texts],
+            "text_characters": [len(t) for t in decoded],
+            "text_words": [len(t.split()) for t in decoded],
             "user": hashlib.sha256(user_key.encode()).hexdigest()[:16] if user_key else None,
         }
         if self._settings.log_text:
-            record["text"] = [t.decode("utf-8", "replace") for t in texts]
+            record["text"] = decoded
         self._file.write(json.dumps(record, ensure_ascii=False) + "\n")

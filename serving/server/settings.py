@@ -18,6 +18,7 @@ class ServerSettings:
         batch_timeout_micros: How long a batch that is not full waits for more rows.
         num_batch_threads: Batches computed at the same time.
         max_queued_rows: Rows waiting; a request beyond them is shed with 429.
+            It bounds the wait of those that are admitted.
         max_request_bytes: A longer request is refused.
         deadline_seconds: For requests that name none.
         poll_seconds: How often the directory is looked at for new versions.
@@ -34,13 +35,18 @@ class ServerSettings:
     max_batch_size: int = 16
     batch_timeout_micros: int = 0
     num_batch_threads: int = 2
-    max_queued_rows: int = 64
+    max_queued_rows: int = 32
     max_request_bytes: int = 1 << 20
     deadline_seconds: float = 30.0
     poll_seconds: float = 1.0
     request_log: str | None = None
     request_log_fraction: float = 1.0
     log_text: bool = False
+
+    @property
+    def max_requests(self) -> int:
+        """Requests that can be computed or wait at once; each has at least one row."""
+        return self.max_queued_rows + self.num_batch_threads * self.max_batch_size
 
 
 class Code(enum.Enum):

@@ -1,6 +1,7 @@
 """Runs Curate on documents in memory and hands back all that it gave."""
 
 import dataclasses
+import itertools
 import pathlib
 import pickle
 
@@ -9,16 +10,23 @@ import hypothesis
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from components.curate.account import summarise
+from components.curate.account import COUNTS, MASKED, Rejected, read_rejected, summarise
 from components.curate.near_duplicates import NearDuplicateSettings
-from components.curate.transforms import COUNTS, MASKED, REJECTED, Curate, CurateSettings
-from components.documents import SPLITS, document_batch
+from components.curate.settings import CurateSettings
+from components.curate.transforms import Curate
+from components.documents import (
+    SPLITS,
+    document_batch,
+    encode_documents,
+    read_documents,
+    split_directory,
+    write_tfrecords,
+)
 
 # The first example pays for the table of character classes, and machines are shared.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 
-OUTPUTS = (*SPLITS, REJECTED, COUNTS, MASKED)
 NEAR = NearDuplicateSettings(min_jaccard=0.8, ngram_words=5, bands=14, rows=8)
 
 
@@ -62,42 +70,57 @@ class Curated:
         return {r.doc_id: r.reason for r in self.rejected}
 
 
-def _batches(documents, split, size):
-    mine = [d[1:] for d in documents if d[0] == split]
-    for i in range(0, len(mine), size):
-        yield document_batch(*zip(*mine[i : i + size], strict=True))
+def _write_examples(uri, documents, size):
+    """Files of `size` documents each, in the order given."""
+    for split in SPLITS:
+        mine = [d[1:] for d in documents if d[0] == split]
+        for i in range(0, len(mine), size):
+            batch = document_batch(*zip(*mine[i : i + size], strict=True))
+            path = f"{split_directory(uri, split)}/{i:05d}.gz"
+            write_tfrecords(path, [record for _, record in encode_documents(batch)], gzip=True)
 
 
-def _rows(split, batches):
-    for batch in batches:
-        columns = (column.to_pylist() for column in batch.columns)
-        yield from ((split, *row) for row in zip(*columns, strict=True))
+def _kept(uri):
+    for split in SPLITS:
+        for path in sorted(pathlib.Path(split_directory(uri, split)).glob("documents-*")):
+            for batch in read_documents(str(path)):
+                columns = (column.to_pylist() for column in batch.columns)
+                yield from ((split, *row) for row in zip(*columns, strict=True))
+
+
+def _rejected(uri):
+    for record in read_rejected(uri):
+        for key in ("doc_id", "source", "kept_copy"):
+            record[key] = record[key].encode()
+        yield Rejected(**record)
 
 
 @pytest.fixture
 def curate(tmp_path):
-    """(documents as (split, id, source, text), settings, batch size, workers) -> Curated."""
+    """(documents as (split, id, source, text), settings, file size, workers) -> Curated."""
+    runs = itertools.count()
 
-    def run(documents, settings, size=50, workers=1):
+    def run(documents, settings, size=50, workers=1, shards=2):
+        home = tmp_path / f"run-{next(runs)}"
+        uris = {name: str(home / name) for name in ("examples", "curated", "rejected", "spool")}
+        _write_examples(uris["examples"], documents, size)
         options = PipelineOptions(
             ["--direct_running_mode=in_memory", f"--direct_num_workers={workers}"]
         )
         with beam.Pipeline(options=options) as pipeline:
-            inputs = {
-                split: pipeline | split >> beam.Create(list(_batches(documents, split, size)))
-                for split in SPLITS
-            }
-            for name, output in (inputs | Curate(settings)).items():
-                path = str(tmp_path / name)
+            for name, output in (pipeline | Curate(settings, *uris.values(), shards)).items():
+                path = str(home / f"{name}.pickle")
                 (
                     output
                     | f"{name} list" >> beam.combiners.ToList()
                     | f"{name} dump" >> beam.Map(_dump, path)
                 )
-        found = {name: pickle.loads((tmp_path / name).read_bytes()) for name in OUTPUTS}
+        found = {
+            name: pickle.loads((home / f"{name}.pickle").read_bytes()) for name in (COUNTS, MASKED)
+        }
         return Curated(
-            kept=sorted(row for split in SPLITS for row in _rows(split, found[split])),
-            rejected=sorted(r for group in found[REJECTED] for r in group),
+            kept=sorted(_kept(uris["curated"])),
+            rejected=sorted(_rejected(uris["rejected"])),
             counts=sorted(found[COUNTS]),
             masked=dict(found[MASKED]),
         )

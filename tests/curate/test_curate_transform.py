@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from components.curate.normalise import content_key, normalise
-from components.curate.transforms import CurateSettings
+from components.curate.settings import CurateSettings
 from components.documents import SPLITS
 
 few_pipelines = settings(

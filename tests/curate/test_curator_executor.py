@@ -17,7 +17,7 @@ from components.curate.account import (
 )
 from components.curate.component import CuratorExecutor
 from components.curate.near_duplicates import NearDuplicateSettings
-from components.curate.transforms import CurateSettings
+from components.curate.settings import CurateSettings
 from components.documents import (
     decode_documents,
     document_batch,

@@ -3,14 +3,13 @@
 import random
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from components.curate.benchmarks import read_benchmarks
-from components.curate.decontaminate import drop_overlaps, ngram_set
-from components.curate.deduplicate import CANDIDATE_SCHEMA
+from components.curate.decontaminate import ngram_set, overlaps
+from components.curate.near_duplicates import shingle
 from components.errors import TokenmillError
 from components.ingest.readers import ReadSettings
 
@@ -94,18 +93,6 @@ def test_a_train_document_lost_to_a_benchmark_costs_no_held_out_document(curate)
     assert result.ids("eval") == [b"b"]
 
 
-def batch_of(texts):
-    columns = (
-        [True] * len(texts),
-        [b"%d" % i for i in range(len(texts))],
-        [b"s"] * len(texts),
-        [t.encode() for t in texts],
-        [len(t.encode()) for t in texts],
-    )
-    arrays = [pa.array(c, f.type) for c, f in zip(columns, CANDIDATE_SCHEMA, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=CANDIDATE_SCHEMA)
-
-
 WORDS = st.lists(st.sampled_from("abcA"), max_size=8).map(" ".join)
 
 
@@ -113,15 +100,9 @@ WORDS = st.lists(st.sampled_from("abcA"), max_size=8).map(" ".join)
 def test_overlaps_are_those_of_python_sets(texts, others, n):
     forbidden = ngram_set(others, n)
     assert len(forbidden) == len(set().union(*(ngrams_of(t, n) for t in others)))
-    kept, dropped = [], []
-    for output in drop_overlaps(batch_of(texts), n, forbidden):
-        if hasattr(output, "tag"):
-            dropped += [(d.place, d.value) for d in output.value[1]]
-        else:
-            kept += output.column(3).to_pylist()
+    found = overlaps(shingle(texts, n), forbidden).tolist()
     hits = [len(ngrams_of(t, n) & set().union(*(ngrams_of(o, n) for o in others))) for t in texts]
-    assert kept == [t.encode() for t, hit in zip(texts, hits, strict=True) if not hit]
-    assert dropped == [(i, hit) for i, hit in enumerate(hits) if hit]
+    assert found == hits
 
 
 def test_no_texts_give_no_ngrams():

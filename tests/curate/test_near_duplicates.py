@@ -1,36 +1,26 @@
 """Near duplicates: n-gram sets, proposals, clusters, and the whole against all pairs."""
 
 import itertools
-import pickle
 import random
 import time
 
-import apache_beam as beam
 import numpy as np
-import pyarrow as pa
 import pytest
-from apache_beam.options.pipeline_options import PipelineOptions
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components.curate.deduplicate import (
-    CANDIDATE_SCHEMA,
-    Edge,
-    FindNearDuplicates,
-    Rank,
-    cluster,
-    exact_copies,
-    merge_partition,
-    without,
-)
+from components.curate.deduplicate import Edges, cluster, exact_copies
+from components.curate.first_pass import CONTENT
 from components.curate.near_duplicates import (
     NearDuplicateSettings,
     band_hashes,
     components,
-    jaccard,
+    jaccards,
     propose_pairs,
     shingle,
 )
+from components.curate.normalise import content_key
+from components.spool import PieceWriter
 
 SETTINGS = NearDuplicateSettings(min_jaccard=0.8, ngram_words=5, bands=14, rows=8)
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "D", "d"]), max_size=14).map(" ".join)
@@ -66,12 +56,16 @@ def test_similarity_is_that_of_python_sets(texts, n):
         assert len(mine) == len(ngrams_of(text, n))
         assert (np.diff(mine.astype(object)) > 0).all()
     for i, j in itertools.product(range(len(texts)), repeat=2):
-        assert jaccard(shingles.of(i), shingles.of(j)) == similarity(texts[i], texts[j], n)
+        (found,) = jaccards(shingles, np.array([[i, j]]))
+        assert found == similarity(texts[i], texts[j], n)
+    pairs = np.array(list(itertools.product(range(len(texts)), repeat=2)), np.int64).reshape(-1, 2)
+    expected = [similarity(texts[i], texts[j], n) for i, j in pairs.tolist()]
+    assert jaccards(shingles, pairs).tolist() == expected
 
 
 def test_texts_shorter_than_an_ngram_are_like_nothing():
     shingles = shingle(["a b", "", "a b"], 5)
-    assert jaccard(shingles.of(0), shingles.of(2)) == 0.0
+    assert jaccards(shingles, np.array([[0, 2]])).tolist() == [0.0]
     assert band_hashes(shingles, SETTINGS).shape == (3, 14)
 
 
@@ -112,6 +106,13 @@ def test_a_signature_is_the_same_alone_and_in_a_batch():
 # ---- proposals and components
 
 
+def labels_of(pairs):
+    """Document -> label."""
+    documents, index, labels = components(np.array(pairs, np.int64).reshape(-1, 2))
+    assert documents[index].tolist() == np.array(pairs).reshape(-1, 2).tolist()
+    return dict(zip(documents.tolist(), labels.tolist(), strict=True))
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30)), max_size=40), st.randoms())
 def test_proposals_connect_each_band_with_two_pairs_a_document_at_most(entries, rng):
     entries = sorted(set(entries))
@@ -126,29 +127,31 @@ def test_proposals_connect_each_band_with_two_pairs_a_document_at_most(entries, 
             np.array([d for _, d in entries], np.int64),
         )
 
-    pairs = propose()
+    pairs, leaders = propose()
     assert len(pairs) <= 2 * len(entries)
     assert all(first < second for first, second in pairs.tolist())
-    found = components(map(tuple, pairs.tolist()))
+    assert len(leaders) == len(pairs)
+    found = labels_of(pairs)
     for documents in bands.values():
         if len(documents) > 1:
             assert len({found[d] for d in documents}) == 1
     for first, second in pairs.tolist():
         assert any({first, second} <= documents for documents in bands.values())
     rng.shuffle(entries)
-    assert np.array_equal(propose(), pairs)
+    assert np.array_equal(propose()[0], pairs)
 
 
 def test_a_hot_band_gives_pairs_in_proportion():
     count = 50_000
     started = time.perf_counter()
-    pairs = propose_pairs(
+    pairs, leaders = propose_pairs(
         np.zeros(count, np.uint64),
         np.arange(count, dtype=np.uint64)[::-1],
         np.arange(count, dtype=np.int64),
     )
     assert count - 1 <= len(pairs) <= 2 * count
-    assert len(set(components(map(tuple, pairs.tolist())).values())) == 1
+    assert set(leaders.tolist()) == {count - 1}  # the least key
+    assert len(set(labels_of(pairs).values())) == 1
     assert time.perf_counter() - started < 10
 
 
@@ -159,67 +162,60 @@ def test_components_join_over_any_number_of_hops(edges):
         joined = naive[first] | naive[second]
         for document in joined:
             naive[document] = joined
-    found = components(edges)
+    found = labels_of(edges)
     assert set(found) == set(naive)
     for a, b in itertools.product(naive, repeat=2):
         assert (found[a] == found[b]) == (b in naive[a])
 
 
-def test_the_best_of_a_cluster_stays_and_the_others_say_which():
-    ranks = {
-        1: Rank(True, -900, b"a", b""),
-        2: Rank(False, -10, b"z", b""),  # held-out: stays, though short
-        3: Rank(True, -10, b"b", b""),
-        7: Rank(True, -5, b"d", b""),
-        8: Rank(True, -6, b"e", b""),  # longer
-    }
-    edges = [
-        Edge(a, ranks[a], b, ranks[b], s) for a, b, s in [(1, 2, 0.8), (2, 3, 0.9), (7, 8, 1.0)]
+def spool_of(directory, documents):
+    """The pieces of (is_train, doc_id, text), and the reference of each id."""
+    pieces, order = [], []
+    for split in ("eval", "train"):
+        mine = [d for d in documents if d[0] == (split == "train")]
+        if mine:
+            writer = PieceWriter(str(directory / split), split, shards=3)
+            ids, texts = [d[1] for d in mine], [d[2].encode() for d in mine]
+            sizes = [len(text) for text in texts]
+            keys = np.array([np.frombuffer(content_key(text), np.uint64) for text in texts])
+            writer.append(ids, [b"s"] * len(mine), texts, sizes, sizes, keys=keys)
+            writer.file_hashes(CONTENT, keys[:, 0], np.arange(len(mine)))
+            pieces.append(writer.close())
+            order += ids
+    return pieces, {doc_id: i for i, doc_id in enumerate(order)}
+
+
+def test_the_best_of_a_cluster_stays_and_the_others_say_which(tmp_path):
+    documents = [
+        (True, b"a", "a" * 900),
+        (False, b"z", "z" * 10),  # held-out: stays, though short
+        (True, b"b", "b" * 10),
+        (True, b"d", "d" * 5),
+        (True, b"e", "e" * 6),  # longer
     ]
-    expected = [(1, 0.8, b"z"), (3, 0.9, b"z"), (7, 1.0, b"e")]
+    pieces, at = spool_of(tmp_path, documents)
+    edges = [
+        Edges(np.array([sorted((at[a], at[b]))]), np.array([s]))
+        for a, b, s in [(b"a", b"z", 0.8), (b"z", b"b", 0.9), (b"d", b"e", 1.0)]
+    ]
+    expected = {(at[b"a"], 0.8, at[b"z"]), (at[b"b"], 0.9, at[b"z"]), (at[b"d"], 1.0, at[b"e"])}
     for order in itertools.permutations(edges):
-        ((partition, dropped),) = cluster(list(order), SETTINGS)
-        assert partition == 0
-        assert [(d.place, d.value, d.kept_copy) for d in dropped] == expected
-        assert {(d.reason, d.threshold) for d in dropped} == {("near_duplicate", 0.8)}
-    assert list(cluster([], SETTINGS)) == []
+        (dropped,) = cluster(list(order), pieces, SETTINGS)
+        columns = (dropped.references, dropped.values, dropped.kept)
+        assert set(zip(*(c.tolist() for c in columns), strict=True)) == expected
+        assert (dropped.reason, dropped.threshold) == ("near_duplicate", 0.8)
+    assert cluster([], pieces, SETTINGS) == []
 
 
 # ---- the whole, in Beam
 
 
-def partition_of(documents):
-    """One sorted partition of (is_train, doc_id, text)."""
-    rows = [(is_train, d, b"s", t.encode(), len(t)) for is_train, d, t in documents]
-    arrays = [
-        pa.array(column, field.type)
-        for column, field in zip(zip(*rows, strict=True), CANDIDATE_SCHEMA, strict=True)
-    ]
-    return merge_partition([pa.RecordBatch.from_arrays(arrays, schema=CANDIDATE_SCHEMA)])
-
-
-def kept_ids(documents, near, partitions, path):
-    """What FindNearDuplicates leaves of documents, dealt out over partitions."""
-    parts = {
-        p: partition_of(documents[p::partitions])
-        for p in range(partitions)
-        if documents[p::partitions]
-    }
-    options = PipelineOptions(["--direct_running_mode=in_memory", "--direct_num_workers=1"])
-    with beam.Pipeline(options=options) as pipeline:
-        (
-            pipeline
-            | beam.Create(list(parts.items()))
-            | FindNearDuplicates(near, partitions)
-            | beam.combiners.ToList()
-            | beam.Map(lambda found: path.write_bytes(pickle.dumps(dict(found))))
-        )
-    dropped = pickle.loads(path.read_bytes())
-    kept = []
-    for p, batch in parts.items():
-        gone = {d.place for d in dropped.get(p, [])}
-        kept += [d for i, d in enumerate(batch.column(1).to_pylist()) if i not in gone]
-    return sorted(kept)
+def kept_ids(curate, documents, near, partitions):
+    """What is left of documents of (is_train, doc_id, text)."""
+    rows = [("train" if t else "eval", d, b"s", text.encode()) for t, d, text in documents]
+    changed = {"exact_duplicates": "keep", "near_duplicates": near, "partitions": partitions}
+    result = curate(rows, curate.settings(**changed), size=max(1, len(rows) // partitions))
+    return sorted(result.ids("train") + result.ids("eval"))
 
 
 def brute_force(documents, min_jaccard):
@@ -229,7 +225,7 @@ def brute_force(documents, min_jaccard):
         for (i, a), (j, b) in itertools.combinations(enumerate(documents), 2)
         if similarity(a[2], b[2]) >= min_jaccard
     ]
-    labels = components(edges)
+    labels = labels_of(edges)
     clusters = {}
     for i, (is_train, doc_id, text) in enumerate(documents):
         label = labels.get(i, f"alone {i}")
@@ -251,44 +247,57 @@ def planted(rng, chains, hops, others):
 
 
 @pytest.mark.parametrize("partitions", [1, 7])
-def test_same_as_all_pairs_on_chains_over_several_hops(tmp_path, partitions):
+def test_same_as_all_pairs_on_chains_over_several_hops(curate, partitions):
     rng = random.Random(11)
     documents = planted(rng, chains=12, hops=5, others=150)
     expected = brute_force(documents, 0.8)
     assert len(expected) == 150 + 12  # a chain is one cluster, though its ends are far apart
-    assert kept_ids(documents, SETTINGS, partitions, tmp_path / "out") == expected
+    assert kept_ids(curate, documents, SETTINGS, partitions) == expected
 
 
-def test_pairs_below_the_threshold_stay(tmp_path):
+def test_pairs_below_the_threshold_stay(curate):
     rng = random.Random(4)
     text = new_text(rng, 100)
     documents = [(True, b"1", text), (True, b"2", edited(text, rng, [20, 40, 60]))]
     s = similarity(text, documents[1][2])
     wide = NearDuplicateSettings(s, 5, bands=60, rows=2)  # proposes this pair for certain
     above = NearDuplicateSettings(float(np.nextafter(s, 1)), 5, bands=60, rows=2)
-    assert len(kept_ids(documents, wide, 2, tmp_path / "a")) == 1
-    assert len(kept_ids(documents, above, 2, tmp_path / "b")) == 2
+    assert len(kept_ids(curate, documents, wide, 2)) == 1
+    assert len(kept_ids(curate, documents, above, 2)) == 2
 
 
-def test_thousands_with_the_same_signature_are_one_cluster_in_seconds(tmp_path):
-    """Texts that differ in a mark the n-gram sets do not see: every band is hot."""
-    body = "the quick brown fox jumps over the lazy dog again and again"
-    documents = [(True, b"%05d" % i, body + " " * i) for i in range(1_500)]
+def test_thousands_with_the_same_signature_are_one_cluster_in_seconds(curate):
+    """Texts that differ in blanks, which the n-gram sets do not see: every band is hot."""
+    words = "the quick brown fox jumps over the lazy dog again and again"
+    documents = [
+        (
+            True,
+            b"%05d" % i,
+            "".join(f"{w}{' ' * (1 + (i >> k & 1))}" for k, w in enumerate(words.split())),
+        )
+        for i in range(1_500)
+    ]
     started = time.perf_counter()
-    assert kept_ids(documents, SETTINGS, 3, tmp_path / "out") == [b"01499"]  # the longest
+    longest = b"%05d" % 0b01111111111
+    assert kept_ids(curate, documents, SETTINGS, 3) == [longest]
     assert time.perf_counter() - started < 30
 
 
-@settings(max_examples=50)
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from([b"a", b"b"]), WORDS), min_size=1))
-def test_exact_copies_keep_the_first_of_each_content(documents):
-    batch = partition_of(documents)
-    dropped = exact_copies(batch)
-    contents = {" ".join(t.lower().split()) for *_, t in documents}
-    kept = without(batch, dropped).to_pylist()
-    assert sorted(" ".join(r["text"].decode().lower().split()) for r in kept) == sorted(contents)
-    for row in kept:
-        content = row["text"].decode().lower().split()
-        best = min((s, d) for s, d, t in documents if t.lower().split() == content)
-        assert (row["is_train"], row["doc_id"]) == best
-    assert all(d.kept_copy in {row["doc_id"] for row in kept} for d in dropped)
+def test_exact_copies_keep_the_first_of_each_content(tmp_path, documents):
+    pieces, _ = spool_of(tmp_path, documents)
+    ordered = sorted(documents, key=lambda d: d[0])
+    for parts in (1, 3):
+        dropped = [d for part in range(parts) for d in exact_copies(part, pieces, parts)]
+        gone = {r for d in dropped for r in d.references.tolist()}
+        kept = [d for i, d in enumerate(ordered) if i not in gone]
+        contents = {" ".join(t.lower().split()) for *_, t in documents}
+        assert sorted(" ".join(t.lower().split()) for *_, t in kept) == sorted(contents)
+        for is_train, doc_id, text in kept:
+            content = text.lower().split()
+            best = min((s, d) for s, d, t in documents if t.lower().split() == content)
+            assert (is_train, doc_id) == best
+        assert all(k not in gone for d in dropped for k in d.kept.tolist())

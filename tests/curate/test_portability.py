@@ -8,7 +8,6 @@ from apache_beam.portability import common_urns
 from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 
 from components.curate.transforms import Curate
-from components.documents import SPLITS, ReadDocuments, WriteDocuments
 from pipeline.config_loader import load_config
 from pipeline.step_settings import curate_settings
 
@@ -25,13 +24,9 @@ DATAFLOW = [
 def curation_pipeline(options: PipelineOptions) -> beam.Pipeline:
     config = load_config(overrides=["curate.max_line_documents=10", 'curate.languages=["en"]'])
     pipeline = beam.Pipeline(options=options)
-    documents = {
-        split: pipeline | f"Read[{split}]" >> ReadDocuments("gs://some-bucket/examples", split)
-        for split in SPLITS
-    }
-    result = documents | Curate(curate_settings(config))
-    for split in SPLITS:
-        result[split] | f"Write[{split}]" >> WriteDocuments("gs://some-bucket/out", split, 4)
+    bucket = "gs://some-bucket"
+    uris = [f"{bucket}/{name}" for name in ("examples", "curated", "rejected", "spool")]
+    pipeline | Curate(curate_settings(config), *uris, shards=4)
     return pipeline
 
 
@@ -42,9 +37,6 @@ def no_gcs(monkeypatch):
         "apache_beam.options.pipeline_options.GoogleCloudOptions"
         "._warn_if_soft_delete_policy_enabled",
         lambda self, name: None,
-    )
-    monkeypatch.setattr(
-        "apache_beam.io.filebasedsource.FileBasedSource._validate", lambda self: None
     )
 
 

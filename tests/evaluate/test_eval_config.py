@@ -144,3 +144,21 @@ def test_a_failure_is_told_with_slice_and_distance(monkeypatch):
     assert sentences(validation_against_baseline(0.05, 0.06)) == [
         "bits_per_byte is 0.06 above the last blessed model's, wanted at most 0.05 above"
     ]
+
+
+def test_a_masked_model_is_held_to_its_hidden_tokens_and_never_to_bits_per_byte():
+    settings = EvaluateSettings(
+        max_bits_per_byte=0.001, max_perplexity=50.0, min_token_accuracy=0.3, task="masked-lm"
+    )
+    config = make_eval_config(settings)
+    good = {"masked_perplexity": 40.0, "masked_token_accuracy": 0.4}
+    assert failed(config, **good) == set()
+    assert failed(config, **{**good, "masked_perplexity": 51.0}) == {"masked_perplexity"}
+    assert failed(config, **{**good, "masked_token_accuracy": 0.2}) == {"masked_token_accuracy"}
+
+
+def test_without_limits_a_masked_model_is_blessed_if_anything_was_evaluated():
+    config = make_eval_config(EvaluateSettings(max_bits_per_byte=8.0, task="masked-lm"))
+    hopeless = {"masked_perplexity": 1e9, "masked_token_accuracy": 0.0}
+    assert validate(config, **hopeless).validation_ok
+    assert failed(config, **hopeless, evaluated_tokens=0.0) == {"evaluated_tokens"}

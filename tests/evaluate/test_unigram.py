@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.evaluate.unigram import unigram_bits_per_byte
+from components.evaluate.unigram import unigram_baseline
+
+
+def unigram_bits_per_byte(train, held_out, size):
+    return unigram_baseline(train, held_out, size, "causal-lm")["unigram_bits_per_byte"]
+
 
 counts = st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000)), min_size=1, max_size=40)
 
@@ -45,3 +50,13 @@ def test_better_knowledge_of_the_frequencies_costs_fewer_bits():
 
 def test_no_held_out_text_is_not_a_number():
     assert math.isnan(unigram_bits_per_byte(np.array([1, 2]), np.array([0, 0]), 0))
+
+
+def test_a_masked_model_is_measured_per_hidden_token():
+    uniform = unigram_baseline(np.zeros(50), np.ones(50), 1, "masked-lm")
+    assert uniform == {"unigram_perplexity": pytest.approx(50.0)}
+    skewed = unigram_baseline(np.array([98, 0]), np.array([9, 1]), 1, "masked-lm")
+    expected = (100 / 99) ** 0.9 * 100**0.1
+    assert skewed["unigram_perplexity"] == pytest.approx(expected)
+    nothing = unigram_baseline(np.array([1, 2]), np.array([0, 0]), 0, "masked-lm")
+    assert math.isnan(nothing["unigram_perplexity"])

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from components.errors import TokenmillError
 from components.ledger.budget import _three_digits, check_budget, ways_to_fit
 from components.ledger.ledger import Machine, build_ledger
-from components.ledger.settings import Budget, LedgerSettings, Price
+from components.ledger.settings import Budget, LedgerSettings
+from data.catalogue import Price
 
 SHAPE = {
     "n_layers": 8,

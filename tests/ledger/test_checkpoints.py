@@ -10,7 +10,7 @@ def test_default_failures_are_those_of_llama_3():
     plan = plan_checkpoints(checkpoint_bytes=10**12, work_seconds=54 * 86400, chips=16384)
     assert plan.expected_failures == pytest.approx(419, rel=0.15)
     assert 0.8 < plan.goodput < 1
-    assert pytest.approx(16384 * 54 * 24 / 419, rel=0.02) == CHIP_MTBF_HOURS
+    assert pytest.approx(16384 * 54 * 24 / 419, rel=1e-4) == CHIP_MTBF_HOURS
 
 
 def test_disk_and_write_time_have_units():
@@ -47,3 +47,12 @@ def test_a_run_that_cannot_end_is_refused():
             write_bytes_per_second=1e6,
             chip_mtbf_hours=1,
         )
+
+
+def test_a_short_run_saves_once_and_a_long_one_by_daly():
+    short = plan_checkpoints(checkpoint_bytes=10**9, work_seconds=60.0, chips=1)
+    assert (short.checkpoints, short.interval_seconds) == (1, 60.0)
+    long = plan_checkpoints(checkpoint_bytes=84 * 10**9, work_seconds=30 * 86400.0, chips=1024)
+    assert long.interval_seconds == long.daly_seconds
+    assert long.checkpoints == round(30 * 86400 / long.interval_seconds)
+    assert 0 < long.writing_seconds < long.lost_seconds

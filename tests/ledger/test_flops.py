@@ -52,6 +52,7 @@ def test_exact_count_by_hand():
         "attention_projections": 12 * 2 * 4 * 768 * 768,
         "attention_scores_values": 12 * 4 * 1024 * 768,
         "mlp": 12 * 2 * 2 * 768 * 3072,
+        "head": 0,
         "output_projection": 2 * 768 * 50257,
     }
 

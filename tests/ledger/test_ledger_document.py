@@ -11,8 +11,10 @@ from components.ledger.memory import estimate_memory
 from components.ledger.money import estimate_cost
 from components.ledger.scaling import repetition_discounted_tokens
 from components.ledger.schema import check_ledger
-from components.ledger.settings import LedgerSettings, Price
+from components.ledger.settings import Hosting, LedgerSettings
+from components.ledger.utilisation import utilisation_range
 from components.model_shape import ModelShape
+from data.catalogue import Price, find_chip
 
 SHAPE = {
     "n_layers": 2,
@@ -172,10 +174,55 @@ def test_packing_is_repeated_and_hardware_named():
         "peak_flops_per_second": PEAK,
         "mfu": 0.4,
         "mfu_source": "configured",
+        "mfu_low": 0.4,
+        "mfu_high": 0.4,
+        "mfu_basis": "",
+        "mfu_runs": [],
+        "hfu": 0.4,
         "goodput": 0.9,
         "price_usd_per_chip_hour": 2.5,
         "calibration": None,
     }
+
+
+def test_published_runs_give_a_range_of_hours_and_money():
+    published = utilisation_range(find_chip("a100"), 1e9)
+    ledger = make_ledger(mfu=None, published_mfu=published)
+    hardware, cost = ledger["hardware"], ledger["cost"]
+    assert hardware["mfu"] == published.median
+    assert hardware["mfu_source"] == "published"
+    assert hardware["mfu_runs"] == list(published.runs)
+    assert f"{len(published.runs)} published bills" in hardware["mfu_basis"]
+    for name in ("wall_hours", "chip_hours", "compute_usd"):
+        assert cost[f"{name}_low"] < cost[name] < cost[f"{name}_high"]
+        ratio = cost[f"{name}_high"] / cost[f"{name}_low"]
+        assert ratio == pytest.approx(published.high / published.low)
+    check_ledger(ledger)
+    measured = make_ledger(mfu=None, published_mfu=published, machine=calibrated())
+    assert measured["hardware"]["mfu_runs"] == []
+    assert measured["cost"]["compute_usd_low"] == measured["cost"]["compute_usd_high"]
+    assert make_ledger(mfu=None)["hardware"]["mfu_source"] == "assumed"
+
+
+def test_rematerialisation_is_hardware_flops_not_model_flops():
+    plain, again = make_ledger(), make_ledger(recompute="full")
+    assert again["flops"]["total_exact"] == plain["flops"]["total_exact"]
+    forward = again["flops"]["forward_per_token_by_part"]
+    repeated = again["flops"]["per_token_forward"] - forward["output_projection"]
+    assert again["flops"]["per_token_rematerialised"] == repeated
+    assert plain["flops"]["per_token_rematerialised"] == 0
+    share = again["flops"]["per_token_hardware"] / again["flops"]["per_token_exact"]
+    assert again["hardware"]["hfu"] == pytest.approx(0.4 * share)
+    assert again["memory"]["recompute"] == "full"
+    parts = again["memory"]["bytes_by_part"]
+    assert parts["activations"] < plain["memory"]["bytes_by_part"]["activations"]
+
+
+def test_failures_faster_than_checkpoints_are_no_plan():
+    hosting = Hosting(chip_mtbf_hours=1e-9, checkpoint_bytes_per_second=1.0)
+    ledger = make_ledger(hosting=hosting)
+    assert ledger["checkpoints"] is None
+    check_ledger(ledger)
 
 
 def test_the_document_is_json():
@@ -317,3 +364,105 @@ def test_this_machine_has_a_peak():
     rate = measure_matmul_flops_per_second()
     assert math.isfinite(rate)
     assert 1e6 < rate < 1e18
+
+
+def mixed(epochs, rows=(15, 5), weights=(1.0, 1.0), limit=None, max_steps=None):
+    """The ledger of two sources, `a` of 15 rows and `b` of 5, with weights and a limit."""
+    sources = {}
+    for name, count in zip("ab", rows, strict=True):
+        sources[name] = {
+            "documents": count, "bytes": 300 * count, "tokens": 63 * count, "targets": 64 * count,
+            "dropped_empty": 0,
+        }  # fmt: skip
+    total = {key: sum(account[key] for account in sources.values()) for key in sources["a"]}
+    slots = sum(rows) * 64
+    train = {
+        **total, "rows": sum(rows), "slots": slots, "padding_slots": 0, "segments": sum(rows),
+        "stored_bytes": 1, "by_source": sources, "max_repetitions": limit,
+        "source_weights": dict(zip("ab", weights, strict=True)),
+        "shards": [{"rows_by_source": list(zip("ab", rows, strict=True))}],
+    }  # fmt: skip
+    packed = {"train": train, "eval": PACKED["eval"]}
+    counted = {
+        split: {
+            name: {key: account[key] for key in ("documents", "bytes")}
+            for name, account in manifest["by_source"].items()
+        }
+        for split, manifest in packed.items()
+    }
+
+    def together(accounts):
+        return {key: sum(account[key] for account in accounts) for key in ("documents", "bytes")}
+
+    splits = {s: {**together(c.values()), "by_source": c} for s, c in counted.items()}
+    ingest = {
+        "read": together(splits.values()),
+        "quarantined": {"documents": 0, "bytes": 0, "by_reason": {}},
+        "splits": splits,
+    }
+    curation = {
+        "splits": {
+            split: {
+                "by_source": {
+                    name: {
+                        "in": account,
+                        "kept": {**account, "raw_bytes": account["bytes"]},
+                        "dropped": {},
+                    }
+                    for name, account in accounts.items()
+                }
+            }
+            for split, accounts in counted.items()
+        }
+    }
+    settings = dataclasses.replace(SETTINGS, epochs=epochs, max_steps=max_steps)
+    machine = Machine(peak_flops_per_second_per_chip=PEAK)
+    return build_ledger(ingest, curation, packed, settings, machine)
+
+
+def test_a_mixture_repeats_each_source_as_often_as_its_weight_says():
+    # 40 rows, half of each source: b's 5 rows are read four times, a's 15 rows 4/3 times.
+    ledger = mixed(epochs=2.0)
+    training = ledger["training"]
+    assert training["steps"] == 10
+    expected = {
+        "a": repetition_discounted_tokens(15 * 64, 20 / 15),
+        "b": repetition_discounted_tokens(5 * 64, 4.0),
+    }
+    for name, tokens in expected.items():
+        account = ledger["funnel"]["by_source"][name]
+        assert account["train"]["effective_tokens"] == pytest.approx(tokens)
+        assert account["stages"][-1]["tokens"] == account["train"]["effective_tokens"]
+    assert training["effective_tokens"] == pytest.approx(sum(expected.values()))
+    per_million = ledger["cost"]["compute_usd"] / training["effective_tokens"] * 1e6
+    assert ledger["cost"]["usd_per_million_effective_tokens"] == pytest.approx(per_million)
+    # Even repetition is worth more than uneven, by concavity.
+    assert training["effective_tokens"] < repetition_discounted_tokens(20 * 64, 2.0)
+    check_ledger(ledger)
+
+
+def test_a_source_that_is_hardly_read_has_fewer_unique_tokens_than_it_holds():
+    # 20 rows, 19 of 20 of them of b: a's 15 rows are not all read.
+    ledger = mixed(epochs=1.0, weights=(0.05, 0.95))
+    unique = {
+        name: account["stages"][6]["tokens"]
+        for name, account in ledger["funnel"]["by_source"].items()
+    }
+    assert unique["a"] <= 64 * 2
+    assert unique["b"] == 5 * 64
+    assert ledger["funnel"]["total"]["stages"][6]["tokens"] == sum(unique.values())
+
+
+def test_a_limit_of_repetitions_ends_the_run():
+    # Twice each row at most: 40 rows in all, whatever the epochs.
+    ledger = mixed(epochs=50.0, limit=2)
+    assert ledger["training"]["steps"] == 10
+    assert ledger["training"]["slots"] == 40 * 64
+    each = {
+        name: account["train"]["effective_tokens"]
+        for name, account in ledger["funnel"]["by_source"].items()
+    }
+    assert each["a"] == pytest.approx(repetition_discounted_tokens(15 * 64, 2.0))
+    assert each["b"] == pytest.approx(repetition_discounted_tokens(5 * 64, 2.0))
+    # Nothing was dropped, so curation saved nothing.
+    assert ledger["curation_saved"]["steps"] == 0

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from components.ledger.comparison import compare_chips
 from components.ledger.inversion import best_for_budget, tokens_for_budget
 from components.ledger.plan_document import plan_document
+from components.ledger.planned_model import PlannedModel
 from components.ledger.planned_shape import PlannedShape
-from components.ledger.planning import PlannedModel, PlanRequest, make_plan
+from components.ledger.planning import PlanRequest, make_plan
 from components.ledger.scaling import expected_loss
 from data.catalogue import find_chip, load_chips
 from data.published_runs import load_published_runs
@@ -295,10 +296,10 @@ def test_document_has_null_money_without_a_price():
 
 def test_repetition_is_discounted_and_flagged():
     many = plan_document(make_plan(request(epochs=5)), price_label="given")
-    assert many["guidance"]["repetition_flagged"]
+    assert many["guidance"]["repetition"]["over_limit"]
     assert many["effective_tokens"] < many["tokens"] == 1e11
     four = plan_document(make_plan(request(epochs=4)), price_label="given")
-    assert not four["guidance"]["repetition_flagged"]
+    assert not four["guidance"]["repetition"]["over_limit"]
 
 
 def test_encoder_decoder_plans():

@@ -55,23 +55,25 @@ def test_more_chips_never_need_more_memory(strategy, power, params):
     assert shard_memory(one, "data", 2**power, layers) == one
 
 
-def test_smallest_count_fits_and_half_of_it_does_not():
+def test_smallest_count_fits_and_one_less_does_not():
     chip = find_chip("a100")
     one = memory(7e10, "mixed_bfloat16")
     room = chip.memory_bytes * 0.9
     fits = {
         fit.strategy: fit
-        for fit in strategy_fits(one, chips=8, n_layers=80, memory_bytes=chip.memory_bytes)
+        for fit in strategy_fits(
+            lambda copies: one, chips=8, n_layers=80, memory_bytes=chip.memory_bytes
+        )
     }
     assert fits["data"].smallest_chips is None
     count = fits["zero3"].smallest_chips
     assert shard_memory(one, "zero3", count, 80).total <= room
-    assert shard_memory(one, "zero3", count // 2, 80).total > room
+    assert shard_memory(one, "zero3", count - 1, 80).total > room
     assert not fits["data"].fits
 
 
 def test_unknown_memory_is_no_verdict():
-    for fit in strategy_fits(memory(1e8), chips=2, n_layers=12, memory_bytes=None):
+    for fit in strategy_fits(lambda copies: memory(1e8), chips=2, n_layers=12, memory_bytes=None):
         assert fit.fits is None
         assert fit.smallest_chips is None
 
@@ -79,3 +81,16 @@ def test_unknown_memory_is_no_verdict():
 def test_a_wrong_strategy_is_named():
     with pytest.raises(ValueError, match="strategy = 'best'"):
         shard_memory(memory(1e8), "best", 2, 12)
+
+
+def test_more_chips_share_a_fixed_batch():
+    shape = typical_shape(1e8)
+
+    def of(copies):
+        return estimate_memory(shape, batch_per_device=-(-256 // copies), precision="float32")
+
+    room = of(16).total / 0.9
+    fits = {f.strategy: f for f in strategy_fits(of, chips=1, n_layers=12, memory_bytes=room)}
+    assert fits["data"].smallest_chips == 16  # 17 rows a chip are too many
+    # Eight chips that split each layer are one copy of the model, with all of the batch.
+    assert fits["tensor-zero3"].smallest_chips % 8 == 0

@@ -53,8 +53,9 @@ def test_unknown_chip_suggests_one(tmp_path):
 
 
 def test_task_that_is_not_built_says_so_first(tmp_path):
-    result = tokenmill("run", "--preset", "bert-large", "--output-dir", str(tmp_path / "out"))
-    assert_clean_failure(result, "masked-lm", "causal-lm")
+    task = ("--set", "train.task=classification", "--set", "model.classes=2")
+    result = tokenmill("run", *task, "--output-dir", str(tmp_path / "out"))
+    assert_clean_failure(result, "classification", "masked-lm")
     assert not (tmp_path / "out").exists()
 
 

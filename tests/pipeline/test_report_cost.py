@@ -7,9 +7,10 @@ from pipeline.metadata import StepRecord
 from pipeline.report_cost import cost_table, notes, phases_table, stages_table, steps_table
 
 LEDGER = {
-    "hardware": {"chip": "a100", "mfu_source": "measured"},
+    "hardware": {"chip": "a100", "mfu_source": "measured", "mfu_runs": []},
     "cost": {"total_usd_low": 2.0, "total_usd_high": 5.0},
     "price": {"dated": False},
+    "curation_saved": {"steps_fixed": True},
     "memory": {"fits": False, "bytes_per_device": 2**31, "smallest_device_count": 4},
     "guidance": {
         "goal": {"message": "Too few tokens."},
@@ -93,7 +94,49 @@ def test_a_cached_step_costs_nothing_and_keeps_what_it_saved(cached, paid):
     assert text.count("1.3000") == 2
 
 
+def test_a_published_mfu_has_its_range():
+    ledger = {
+        **LEDGER,
+        "hardware": {"mfu_source": "published", "mfu_runs": ["A", "B", "C"], "mfu_low": 0.2,
+                     "mfu_high": 0.45},
+        "cost": {**LEDGER["cost"], "compute_usd_low": 0.8, "compute_usd_high": 1.9,
+                 "wall_hours_low": 2.5, "wall_hours_high": 5.75},
+    }  # fmt: skip
+    text = text_of(cost_table(ledger, COST))
+    for words in (
+        "(published)",
+        "45.0% - 20.0% (3 bills)",
+        "$0.80 - $1.90",
+        "2.5 - 5.75 h",
+    ):
+        assert words in text
+    assert "bills" not in text_of(cost_table(LEDGER, COST))
+
+
+def test_what_the_bill_leaves_out_is_named():
+    records = {name: StepRecord(False, {}) for name in ("Curator", "Trainer", "Pusher")}
+    assert "Not in the bill (TFX's own, seconds each): Pusher." in text_of(
+        steps_table(COST, records)
+    )
+
+
+def test_a_reason_that_saved_nothing_has_no_line():
+    gain = COST["return_on_curation"][0]
+    by_reason = {**gain["by_reason"], "too_short": {"saved_chip_hours": 0.0, "saved_usd": 0.0}}
+    text = text_of(steps_table({**COST, "return_on_curation": [{**gain, "by_reason": by_reason}]},
+                               {}))  # fmt: skip
+    assert "exact duplicate" in text
+    assert "too short" not in text
+
+
 def test_notes_flag_repetition_memory_and_undated_prices():
     text = " ".join(notes(LEDGER))
-    for words in ("Too few tokens.", "6.0 epochs", "2.0 GiB", "4 devices", "no date"):
+    for words in (
+        "Too few tokens.",
+        "6.0 epochs",
+        "2.0 GiB",
+        "4 devices",
+        "no date",
+        "saved no training time",
+    ):
         assert words in text

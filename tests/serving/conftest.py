@@ -92,6 +92,33 @@ def _write_transform_graph(directory: str, tokenizer: str, temporary: str) -> No
         analysed | tft_beam.WriteTransformFn(directory)
 
 
+@pytest.fixture(scope="session")
+def load_once():
+    """LoadedModel, but each directory once: loading one takes seconds."""
+    from serving.server.model import LoadedModel
+
+    return functools.cache(LoadedModel)
+
+
+@pytest.fixture
+def loaded_once(load_once, monkeypatch):
+    """Servers that a test starts share the models that the session has loaded."""
+    monkeypatch.setattr("serving.server.versions.LoadedModel", load_once)
+
+
+@pytest.fixture(scope="session")
+def server(exported, load_once):
+    """A server with the default options; it serves version 2."""
+    from serving.server.app import ServerThread
+    from serving.server.settings import ServerSettings
+
+    settings = ServerSettings(str(exported.base), rest_port=0, grpc_port=0, poll_seconds=0.05)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("serving.server.versions.LoadedModel", load_once)
+        with ServerThread(settings) as thread:
+            yield thread
+
+
 @pytest.fixture
 def versions(exported, tmp_path):
     """An empty base directory, and a function that pushes version 1 or 2 under a number."""

@@ -10,9 +10,6 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
-from serving.server.app import ServerThread
-from serving.server.settings import ServerSettings
-
 REST_CODES = {200, 400, 404, 405, 413, 422, 429}
 GRPC_CODES = {
     grpc.StatusCode.OK,
@@ -86,11 +83,9 @@ def message(rng):
 @pytest.mark.parametrize(
     "requests", [400, pytest.param(10_000, marks=pytest.mark.slow)], ids=["some", "many"]
 )
-def test_random_requests_do_no_harm(exported, requests):
+def test_random_requests_do_no_harm(server, requests):
     rng = random.Random(requests)
-    settings = ServerSettings(str(exported.base), rest_port=0, grpc_port=0)
     with (
-        ServerThread(settings) as server,
         httpx.Client(base_url=f"http://127.0.0.1:{server.ports.rest}", timeout=60) as rest,
         grpc.insecure_channel(f"127.0.0.1:{server.ports.grpc}") as channel,
     ):

@@ -1,6 +1,7 @@
 """The load test, alone and against a real server."""
 
 import json
+import socket
 
 import numpy as np
 import pytest
@@ -10,8 +11,6 @@ from hypothesis import strategies as st
 
 from pipeline.cli import cli
 from serving.loadtest import LoadSettings, Objectives, Outcome, arrival_times, summarise
-from serving.server.app import ServerThread
-from serving.server.settings import ServerSettings
 
 
 def test_arrivals_are_a_poisson_process():
@@ -61,15 +60,16 @@ def test_shed_requests_are_no_errors_and_objectives_are_named():
     assert summary["errors"] == ["500 why"]
 
 
-def test_the_command_writes_its_report_and_exits_by_the_objectives(exported, tmp_path):
-    server = ServerSettings(str(exported.base), rest_port=0, grpc_port=0)
-    with ServerThread(server) as thread:
-        url = f"http://127.0.0.1:{thread.ports.rest}"
-        load = ["loadtest", url, "--rate", "20", "--seconds", "1.5", "--text", "a b c"]
-        passed = CliRunner().invoke(cli, [*load, "--p50-ms", "20000", "--output", str(tmp_path)])
-        failed = CliRunner().invoke(cli, [*load, "--p50-ms", "0.001"])
-        wrong = CliRunner().invoke(cli, [*load, "--signature", "nonsense"])
-    nobody = CliRunner().invoke(cli, load)
+def test_the_command_writes_its_report_and_exits_by_the_objectives(server, tmp_path):
+    arguments = ["--rate", "20", "--seconds", "1.5", "--text", "a b c"]
+    load = ["loadtest", f"http://127.0.0.1:{server.ports.rest}", *arguments]
+    passed = CliRunner().invoke(cli, [*load, "--p50-ms", "20000", "--output", str(tmp_path)])
+    failed = CliRunner().invoke(cli, [*load, "--p50-ms", "0.001"])
+    wrong = CliRunner().invoke(cli, [*load, "--signature", "nonsense"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    nobody = CliRunner().invoke(cli, ["loadtest", f"http://127.0.0.1:{port}", *arguments])
     assert passed.exit_code == 0, passed.output
     summary = json.loads((tmp_path / "loadtest.json").read_text())
     assert summary["requests"] == summary["answered"] == len(arrival_times(20, 1.5, 0))

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import threading
 import time
 
@@ -31,12 +32,6 @@ TEXT = "Returns the sum of the elements."
 def settings(base, **options):
     options = {"rest_port": 0, "grpc_port": 0, "poll_seconds": 0.05, **options}
     return ServerSettings(str(base), **options)
-
-
-@pytest.fixture(scope="module")
-def server(exported):
-    with ServerThread(settings(exported.base)) as thread:
-        yield thread
 
 
 @pytest.fixture(scope="module")
@@ -317,7 +312,7 @@ def in_parallel(function, count):
     return results
 
 
-def test_requests_are_batched_and_nobody_pays_for_a_neighbours_error(exported):
+def test_requests_are_batched_and_nobody_pays_for_a_neighbours_error(exported, loaded_once):
     options = {"batch_timeout_micros": 200_000, "num_batch_threads": 1}
     with ServerThread(settings(exported.base, **options)) as thread:
         address = f"http://127.0.0.1:{thread.ports.rest}"
@@ -345,7 +340,7 @@ def test_requests_are_batched_and_nobody_pays_for_a_neighbours_error(exported):
     assert batches < 8
 
 
-def test_more_than_the_queue_holds_is_shed_with_429(exported):
+def test_more_than_the_queue_holds_is_shed_with_429(exported, loaded_once):
     options = {"num_batch_threads": 1, "max_queued_rows": 2, "max_batch_size": 1}
     with ServerThread(settings(exported.base, **options)) as thread:
 
@@ -417,3 +412,25 @@ def test_a_port_in_use_is_an_error_that_names_it(exported, server):
             ServerThread(settings(exported.base, **{option: port})),
         ):
             pass
+
+
+def test_bodies_that_do_not_come_hold_no_room_for_longer_than_their_deadline(exported, loaded_once):
+    options = {"num_batch_threads": 1, "max_queued_rows": 2, "max_batch_size": 1}
+    with ServerThread(settings(exported.base, **options)) as thread:
+        address = ("127.0.0.1", thread.ports.rest)
+        start = b"POST /v1/models/default:predict HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n"
+        slow = [socket.create_connection(address, timeout=60) for _ in range(3)]
+        for connection in slow:
+            connection.sendall(start + b'x-timeout-seconds: 2\r\n\r\n{"inst')
+        with httpx.Client(base_url=f"http://127.0.0.1:{thread.ports.rest}", timeout=60) as rest:
+            wait_for(lambda: predict(rest, {"instances": [TEXT]}).status_code == 429)
+            assert rest.get("/healthz").status_code == 200
+            with (
+                Client(f"127.0.0.1:{thread.ports.grpc}", retry=Retry(attempts=1)) as client,
+                pytest.raises(ServingError, match="RESOURCE_EXHAUSTED"),
+            ):
+                client.score([TEXT])
+            for connection in slow:
+                assert connection.recv(1000).startswith(b"HTTP/1.1 504")
+                connection.close()
+            assert predict(rest, {"instances": [TEXT]}).status_code == 200

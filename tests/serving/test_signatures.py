@@ -1,6 +1,5 @@
 """The exported SavedModel, called by its signatures."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -11,8 +10,6 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from components.tokenize.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
-from components.train.export import export_model
-from components.train.models import Encoder
 
 CONTEXT = 48
 PROMPTS = ["Returns the", "", "A layer that adds its inputs and", "日本語"]
@@ -276,33 +273,3 @@ def test_small_weights_are_small_and_score_nearly_as_well(
     assert call("generate", PROMPTS, model=model)["completion_tokens"].shape == (4,)
     described = json.loads((tmp_path / "small" / "assets.extra" / "model.json").read_text())
     assert described["weights"] == weights
-
-
-@pytest.mark.parametrize("head", ["classifier", "mlm"])
-def test_an_encoder_classifies_or_scores_but_does_not_generate(exported, call, tmp_path, head):
-    shape = dataclasses.replace(
-        exported.decoders[1].shape_config, causal=False, head=head,
-        classes=3 if head == "classifier" else 0, norm_position="post",
-    )  # fmt: skip
-    encoder = Encoder(shape, 5)
-    for weight in encoder.trainable_variables:
-        if "kernel" in weight.path:
-            weight.assign(np.random.default_rng(1).normal(0.0, 0.2, weight.shape))
-    export_model(encoder, exported.transform_graph, exported.tokenizer, str(tmp_path))
-    model = tf.saved_model.load(str(tmp_path))
-    signatures = set(model.signatures)
-    assert "generate" not in signatures
-    assert call("embed", PROMPTS, model=model)["embedding"].shape == (4, 32)
-    if head == "mlm":
-        assert (call("score", PROMPTS, model=model)["nll_sum"] > 0).all()
-        return
-    texts = [*PROMPTS, "x" * 300]
-    together = call("classify", texts, model=model)
-    assert "score" not in signatures
-    np.testing.assert_allclose(together["probabilities"].sum(-1), 1.0, rtol=1e-5)
-    assert (together["label"] == together["probabilities"].argmax(-1)).all()
-    assert together["token_count"][-1] == CONTEXT - 1
-    assert together["truncated_tokens"].tolist() == [0, 0, 0, 0, 300 - (CONTEXT - 1)]
-    for i, text in enumerate(texts):
-        alone = call("classify", [text], model=model)["probabilities"][0]
-        np.testing.assert_allclose(together["probabilities"][i], alone, rtol=1e-3)

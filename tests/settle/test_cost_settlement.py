@@ -60,7 +60,9 @@ EVALUATION = {"total": {"bits_per_byte": 2.0}, "by_source": {}, "failures": []}
 
 
 def settle(times=TIMES, **telemetry):
-    return build_cost_report(LEDGER, {**TELEMETRY, **telemetry}, EVALUATION, 4.5, times)
+    return build_cost_report(
+        LEDGER, {**TELEMETRY, **telemetry}, EVALUATION, {"unigram_bits_per_byte": 4.5}, times
+    )
 
 
 def test_a_bill_worked_out_by_hand():

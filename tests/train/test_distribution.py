@@ -36,7 +36,7 @@ def assert_follows(result, reference):
         assert result[name] == reference[name]
 
 
-@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("parts", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_accumulated_micro_batches_follow_the_losses_of_whole_ones(
     launcher, one_device, tmp_path, parts
 ):
@@ -95,6 +95,7 @@ def start_workers(launcher, directory, options=OPTIONS, **job):
     ]
 
 
+@pytest.mark.slow
 def test_two_processes_follow_the_losses_of_one(launcher, one_device, tmp_path):
     outcomes = [worker.wait() for worker in start_workers(launcher, tmp_path)]
     for outcome in outcomes:

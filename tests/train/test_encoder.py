@@ -298,11 +298,12 @@ def test_dropout_keeps_the_mean_and_drops_its_share():
 
 
 class Saved(tf.Module):
-    """A model where export keeps it: under the attribute `model`."""
+    """A model where export keeps it: under `served.model`."""
 
     def __init__(self, model):
         super().__init__()
-        self.model = model
+        self.served = tf.Module()
+        self.served.model = model
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Weights to start from: those of a model that tokenmill exported or pushed.
 
 A SavedModel keeps its variables in a TensorFlow checkpoint under `variables/`, named by the path
-of attributes from the saved object; the model is its attribute `model`.
+of attributes from the saved object; the model is `served.model` of it (components/train/export.py).
 """
 
 import hashlib
@@ -17,13 +17,13 @@ TOKENIZER_PATH = os.path.join("assets.extra", "tokenizer.model")
 
 # Parts that a new task may bring with it: the base model need not have them.
 _HEADS = ("head_dense", "head_norm", "output_layer", "output_bias", "pooler", "classifier")
-_KEY = "model/{}/.ATTRIBUTES/VARIABLE_VALUE"
+_KEY = "served/model/{}/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def checkpoint_key(path: str) -> str:
     """The key in a SavedModel's checkpoint of the variable with this Keras path.
 
-    Example: decoder/layer0/mlp/up/kernel -> model/blocks/0/mlp/up/_kernel/.ATTRIBUTES/..
+    Example: decoder/layer0/mlp/up/kernel -> served/model/blocks/0/mlp/up/_kernel/..
     """
     attributes = path.split("/", 1)[1]
     attributes = re.sub(r"^layer(\d+)/", r"blocks/\1/", attributes)

@@ -1,0 +1,137 @@
+"""The first pass over the documents: normalise, mask, judge; what is found goes to a spool.
+
+A document that passes is spooled as the record that will be written if it stays, one that does not
+as its record among the rejected. By the content of those that pass, and by their LSH bands, copies
+are found later; these hashes are filed with the spool.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from components.curate.account import COUNTS, MASKED, Outcome, Rejected
+from components.curate.boilerplate import LINES_REMOVED, remove_lines
+from components.curate.mask import mask
+from components.curate.near_duplicates import all_ngrams, band_hashes
+from components.curate.normalise import content_key, normalise
+from components.curate.settings import CurateSettings
+from components.curate.verdict import judge_texts
+from components.documents import (
+    DocumentFile,
+    document_batch,
+    encode_documents,
+    read_documents,
+    stable_hash,
+)
+from components.spool import PieceWriter, SpoolWriter
+
+# The flag of a spooled row whose payload is the record of a rejected document.
+REJECTED_ROW = 1
+
+# Kinds of filed hashes.
+CONTENT = "content"
+BANDS = "bands"
+
+
+def first_pass(
+    file: DocumentFile,
+    settings: CurateSettings,
+    directory: str,
+    shards: int,
+    frequent: np.ndarray | None = None,
+) -> Iterator[Any]:
+    """Spools the documents of a file; yields the pieces and, tagged, COUNTS and MASKED.
+
+    Args:
+        file: What to read.
+        settings: What to do.
+        directory: The spool's.
+        shards: Shards that will be written.
+        frequent: uint64, ascending: hashes of the lines to remove; None removes none.
+    """
+    name = f"{file.split}-{stable_hash(file.path.encode()):016x}"
+    spool = SpoolWriter(os.path.join(directory, name), file.split, shards)
+    counts: dict[tuple[str, str, str], list[int]] = {}
+    masked: Counter[str] = Counter()
+    try:
+        for batch in read_documents(file.path):
+            if frequent is not None:
+                batch, lines = remove_lines(batch, frequent)
+                masked.update({LINES_REMOVED: lines} if lines else {})
+            for rejected in judge_batch(batch, file.split, settings, spool.piece(), masked):
+                key = (rejected.split, rejected.source.decode(), rejected.reason)
+                total = counts.setdefault(key, [0, 0])
+                total[0] += 1
+                total[1] += rejected.raw_bytes
+            yield from spool.full()
+        yield from spool.rest()
+    except BaseException:
+        spool.discard()
+        raise
+    for key, (documents, raw_bytes) in counts.items():
+        yield beam.pvalue.TaggedOutput(COUNTS, (key, Outcome(documents, raw_bytes, 0)))
+    for item in masked.items():
+        yield beam.pvalue.TaggedOutput(MASKED, item)
+
+
+def judge_batch(
+    batch: pa.RecordBatch,
+    split: str,
+    settings: CurateSettings,
+    piece: PieceWriter,
+    masked: Counter[str],
+) -> list[Rejected]:
+    """Normalises and judges a batch and spools it; returns the rejected ones."""
+    doc_ids, sources, raw, raw_bytes = (batch.column(i).to_pylist() for i in range(4))
+    texts = [normalise(text.decode()) for text in raw]
+    if settings.mask:
+        texts = _mask_all(texts, settings.mask, masked)
+    verdicts = judge_texts(texts, settings)
+    rejected = {
+        i: Rejected(split, doc_ids[i], sources[i], texts[i], raw_bytes[i], *verdict, b"")
+        for i, verdict in verdicts.items()
+    }
+    passed = np.array([i for i in range(len(texts)) if i not in verdicts], np.int64)
+    encoded = [text.encode() for text in texts]
+    kept = document_batch(*([column[i] for i in passed] for column in (doc_ids, sources, encoded)))
+    payloads = {i: record.shortened().as_json() for i, record in rejected.items()}
+    payloads.update(zip(passed.tolist(), (p for _, p in encode_documents(kept)), strict=True))
+    keys = np.zeros((len(texts), 2), np.uint64)
+    content = b"".join(content_key(encoded[i]) for i in passed)
+    keys[passed] = np.frombuffer(content, np.uint64).reshape(-1, 2)
+    sizes = np.array([len(text) for text in encoded], np.uint32)
+    flags = np.zeros(len(texts), np.uint8)
+    flags[list(rejected)] = REJECTED_ROW
+    sizes[list(rejected)] = 0
+    first = piece.rows
+    piece.append(
+        doc_ids,
+        sources,
+        [payloads[i] for i in range(len(texts))],
+        sizes,
+        raw_bytes,
+        flags,
+        keys,
+    )
+    piece.file_hashes(CONTENT, keys[passed, 0], first + passed)
+    if settings.near_duplicates is not None:
+        shingles = all_ngrams([texts[i] for i in passed], settings.near_duplicates.ngram_words)
+        long_enough = np.diff(shingles.first) > 0  # others have nothing to compare
+        bands = band_hashes(shingles, settings.near_duplicates)[long_enough]
+        rows = np.repeat(first + passed[long_enough], bands.shape[1])
+        piece.file_hashes(BANDS, bands.ravel(), rows)
+    return [rejected[i] for i in sorted(rejected)]
+
+
+def _mask_all(texts: list[str], kinds: Iterable[str], masked: Counter[str]) -> list[str]:
+    result = []
+    for text in texts:
+        text, counts = mask(text, kinds)
+        result.append(text)
+        masked.update(counts)
+    return result

@@ -1,0 +1,126 @@
+"""The chief's training in a process of its own.
+
+tf.distribute's multi_worker has to be set up before TensorFlow's first operation, and other steps
+of the pipeline have run operations in this process. The new process gets what to do on standard
+input, which stays open: its end is the end of this process, and of the training. It tells what
+happens on another pipe, a JSON object a line, so that no library's output comes between.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from components import progress
+from components.errors import TokenmillError
+from components.train.preemption import TrainingStoppedError
+
+
+def train_and_export_apart(job: Any, **arguments: Any) -> dict[str, Any]:
+    """`run.train_and_export` with these arguments, in a new process; returns the telemetry.
+
+    Signals are passed on, progress and messages come through.
+
+    Args:
+        job: The TrainingJob.
+        **arguments: The others, by name.
+
+    Raises:
+        TrainingStoppedError: A signal came, a worker was lost, or the process was killed.
+        TokenmillError: What the training raises.
+    """
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "components.train.apart", str(writer)],
+        stdin=subprocess.PIPE,
+        text=True,
+        pass_fds=[writer],
+        start_new_session=True,  # Ctrl-C comes once: passed on from here
+    )
+    os.close(writer)
+    assert process.stdin is not None
+    ended: dict[str, Any] = {}
+    with _passing_on_signals(process), process.stdin, open(reader, encoding="utf-8") as lines:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(json.dumps({"job": asdict(job), **arguments}) + "\n")
+            process.stdin.flush()
+        for line in lines:
+            event = json.loads(line)
+            if "report" in event:
+                progress.report(*event["report"])
+            elif "say" in event:
+                progress.say(event["say"])
+            else:
+                ended = event
+        code = process.wait()
+    if "telemetry" in ended:
+        return ended["telemetry"]
+    if "exit_code" in ended:
+        raise TrainingStoppedError(ended["message"], ended["hint"], ended["exit_code"])
+    if "message" in ended:
+        raise TokenmillError(ended["message"], ended["hint"])
+    if code < 0:
+        raise TrainingStoppedError(
+            f"the training process was killed by {signal.Signals(-code).name}.",
+            "Start all workers again; they continue from the last checkpoint.",
+        )
+    raise TokenmillError(f"the training process ended with exit code {code}; the log has more.")
+
+
+@contextlib.contextmanager
+def _passing_on_signals(process: subprocess.Popen) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {
+        number: signal.signal(number, lambda got, frame: process.send_signal(got))
+        for number in numbers
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_with_parent() -> None:
+    # Not sys.stdin: a thread that waits in it would hold its lock when the interpreter ends.
+    while os.read(0, 1024):
+        pass
+    os._exit(1)
+
+
+def main() -> None:
+    """The new process: trains as told on standard input."""
+    from components.train.run import TrainingJob, train_and_export
+
+    told = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with open(int(sys.argv[1]), "w", encoding="utf-8") as out:
+
+        def tell(**event: Any) -> None:
+            out.write(json.dumps(event) + "\n")
+            out.flush()
+
+        progress.set_listener(
+            lambda *report: tell(report=report), lambda message: tell(say=message)
+        )
+        try:
+            telemetry = train_and_export(TrainingJob(**told.pop("job")), **told)
+        except TrainingStoppedError as error:
+            tell(message=error.message, hint=error.hint, exit_code=error.exit_code)
+        except TokenmillError as error:
+            tell(message=error.message, hint=error.hint)
+        else:
+            tell(telemetry=telemetry)
+
+
+if __name__ == "__main__":
+    main()

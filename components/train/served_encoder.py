@@ -1,0 +1,137 @@
+"""What the SavedModel of an encoder does: vectors, classes, and the loss at hidden tokens."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from components.tokenize.vocabulary import CLS_ID, PAD_ID, SEP_ID
+from components.train.models import Encoder
+from components.train.scoring import SCORES
+from components.train.served_masking import TextMasking
+from components.train.served_model import Rows, ServedDecoder
+from components.train.weights import Weights
+
+_FRAME = 2  # CLS and SEP
+
+
+class ServedEncoder(ServedDecoder):
+    """An encoder with its tokeniser; texts are framed as in training, `CLS tokens SEP`.
+
+    Args:
+        model: The trained encoder.
+        tokenize: string [batch] -> ragged int32 [batch, tokens].
+        weights: How the weights are stored.
+        masking: What `evaluate` hides; a classifier needs none.
+    """
+
+    def __init__(
+        self, model: Encoder, tokenize: Any, weights: Weights, masking: TextMasking | None = None
+    ):
+        super().__init__(model, tokenize, weights)
+        self._masking = masking
+
+    def evaluate(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
+        """Hides tokens of each text by the fixed draw and scores the model at them.
+
+        Returns a dict: every sum of components/train/scoring.py over a text's hidden tokens, and
+        token_count, how many these are (int32 [batch]); a short text may have none.
+        """
+        assert self._masking is not None, "only a masked language model is evaluated"
+        batch = ids.nrows(out_type=tf.int32)
+        hidden, weights = self._masking.hide(ids)
+        rows = self._framed(hidden, ids, weights)
+        with self._weights_in_use():
+            sums = self._map_rows(rows, self._evaluate_rows, (tf.float32,) * len(SCORES))
+        by_text = {
+            name: tf.math.unsorted_segment_sum(value, rows.texts, batch)
+            for name, value in zip(SCORES, sums, strict=True)
+        }
+        return {**by_text, "token_count": tf.cast(tf.reduce_sum(weights, axis=1), tf.int32)}
+
+    def logits(self, token_ids: tf.Tensor) -> tf.Tensor:
+        """int32 [batch, width] of `CLS tokens SEP` -> float32 [batch, width, vocabulary]."""
+        return super().logits(token_ids)
+
+    def classify(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
+        """The class of each text, of which as many tokens as the context holds are read.
+
+        Returns a dict: probabilities (float32 [batch, classes]); label, token_count and
+        truncated_tokens (int32 [batch]).
+        """
+        counts = tf.cast(ids.row_lengths(), tf.int32)
+        read = tf.minimum(counts, self.context_length - _FRAME)
+        rows = self._rows(ids[:, : self.context_length - _FRAME])
+        with self._weights_in_use():
+            logits = self._decoder().logits(self._hidden(rows.inputs, rows.used)[:, 0])
+        return {
+            "probabilities": tf.nn.softmax(logits),
+            "label": tf.argmax(logits, -1, tf.int32),
+            "token_count": read,
+            "truncated_tokens": counts - read,
+        }
+
+    def embed(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
+        """The mean of the last layer's output over each text's tokens and their frames.
+
+        Returns a dict: embedding (float32 [batch, d_model]), token_count (int32 [batch]).
+        """
+        batch = ids.nrows(out_type=tf.int32)
+        rows = self._rows(ids)
+        with self._weights_in_use():
+            (summed,) = self._map_rows(rows, self._embed_rows, (tf.float32,))
+        total = tf.math.unsorted_segment_sum(summed, rows.texts, batch)
+        slots = tf.math.unsorted_segment_sum(tf.reduce_sum(rows.used, -1), rows.texts, batch)
+        return {
+            "embedding": total / slots[:, None],
+            "token_count": tf.cast(ids.row_lengths(), tf.int32),
+        }
+
+    def _rows(self, ids: tf.RaggedTensor) -> Rows:
+        """Rows whose `used` is 1 at tokens and frame."""
+        rows = self._framed(
+            ids, ids, ids.with_flat_values(tf.ones_like(ids.flat_values, tf.float32))
+        )
+        return rows._replace(used=tf.cast(rows.inputs != PAD_ID, tf.float32))
+
+    def _framed(
+        self, inputs: tf.RaggedTensor, targets: tf.RaggedTensor, weights: tf.RaggedTensor
+    ) -> Rows:
+        """Cuts texts as packing cuts held-out ones, each row with a frame of its own.
+
+        Args:
+            inputs: int32 [batch, tokens], what the model sees.
+            targets: int32 [batch, tokens].
+            weights: float32 [batch, tokens], what goes into `Rows.used`.
+        """
+        batch = inputs.nrows(out_type=tf.int32)
+        counts = tf.cast(inputs.row_lengths(), tf.int32)
+        longest = tf.reduce_max(tf.concat([counts, [1]], 0))
+        width = tf.minimum(longest, self.context_length - _FRAME)
+        rows_each = tf.maximum((counts + width - 1) // width, 1)  # an empty text is a bare frame
+        slots = (longest + width - 1) // width * width
+
+        def cut(ragged: tf.RaggedTensor) -> tf.Tensor:
+            dense = ragged.to_tensor()
+            dense = tf.pad(dense, [[0, 0], [0, slots - tf.shape(dense)[1]]])
+            return tf.reshape(dense, [-1, width])
+
+        place = tf.tile(tf.range(slots // width)[None], [batch, 1])
+        real = tf.reshape(place < rows_each[:, None], [-1])
+        texts = tf.repeat(tf.range(batch), slots // width)
+        tokens, wanted, used, texts = (
+            tf.boolean_mask(part, real) for part in (cut(inputs), cut(targets), cut(weights), texts)
+        )
+        frame = [[0, 0], [1, 1]]
+        tokens = tf.pad(tokens, frame)
+        slot = tf.range(width + _FRAME)[None]
+        # Text never encodes to PAD, and nothing is replaced by it.
+        end = 1 + tf.reduce_sum(tf.cast(tokens != PAD_ID, tf.int32), -1, keepdims=True)
+        tokens = tf.where(slot == 0, CLS_ID, tf.where(slot == end, SEP_ID, tokens))
+        return Rows(tokens, tf.pad(wanted, frame), tf.pad(used, frame), texts)
+
+    def _hidden(self, inputs: tf.Tensor, used: tf.Tensor) -> tf.Tensor:
+        """int32 [rows, width] -> [rows, width, d_model]; what is seen is all that is no padding."""
+        del used
+        positions = tf.broadcast_to(tf.range(tf.shape(inputs)[1])[None], tf.shape(inputs))
+        segment_ids = tf.cast(inputs != PAD_ID, tf.int32)
+        return self._decoder().hidden(inputs, segment_ids, positions)

@@ -1,0 +1,73 @@
+"""How good a model is, in the measure of its task: a table, and a few words."""
+
+from typing import Any
+
+from rich.table import Table
+
+from components.evaluate.metrics import HIGH, LOW
+
+
+def describe_quality(metrics: dict[str, float]) -> str:
+    """The Evaluator's metrics of all held-out documents in a few words."""
+    if "masked_perplexity" in metrics:
+        half_width = (metrics["masked_perplexity" + HIGH] - metrics["masked_perplexity" + LOW]) / 2
+        return (
+            f"masked-token perplexity {metrics['masked_perplexity']:,.1f} ± {half_width:,.1f}, "
+            f"accuracy {metrics['masked_token_accuracy']:.1%}"
+        )
+    half_width = (metrics["bits_per_byte" + HIGH] - metrics["bits_per_byte" + LOW]) / 2
+    return (
+        f"{metrics['bits_per_byte']:.3f} ± {half_width:.3f} bits per byte, "
+        f"perplexity {metrics['perplexity']:.1f}, accuracy {metrics['token_accuracy']:.1%}"
+    )
+
+
+def quality_table(cost: dict[str, Any]) -> Table:
+    """Untrained, baseline, trained, pushed."""
+    quality = cost["quality"]
+    masked = "masked_perplexity" in quality["evaluation"]["total"]
+    return _masked_table(quality) if masked else _causal_table(quality)
+
+
+def _causal_table(quality: dict[str, Any]) -> Table:
+    before, after = quality["held_out_before"], quality["held_out_after"]
+    total = quality["evaluation"]["total"]
+    table = _table("bits per byte", "perplexity", "token accuracy")
+    table.add_row("untrained", f"{before['bits_per_byte']:.3f}", f"{before['perplexity']:,.1f}", "")
+    table.add_row("unigram baseline", f"{quality['unigram_bits_per_byte']:.3f}", "", "")
+    table.add_row("trained", f"{after['bits_per_byte']:.3f}", f"{after['perplexity']:,.1f}", "")
+    table.add_row(
+        "pushed model, from raw text",
+        f"{total['bits_per_byte']:.3f}",
+        f"{total['perplexity']:,.1f}",
+        f"{total['token_accuracy']:.1%}",
+    )
+    return table
+
+
+def _masked_table(quality: dict[str, Any]) -> Table:
+    before, after = quality["held_out_before"], quality["held_out_after"]
+    total = quality["evaluation"]["total"]
+    table = _table("masked-token perplexity", "masked-token accuracy", "hidden tokens")
+
+    def rows(name: str, losses: dict[str, float]) -> None:
+        table.add_row(name, f"{losses['perplexity']:,.1f}", "", f"{losses['targets']:,.0f}")
+
+    rows("untrained, rows", before)
+    table.add_row("unigram baseline", f"{quality['unigram_perplexity']:,.1f}", "", "")
+    rows("trained, rows", after)
+    table.add_row(
+        "pushed model, from raw text",
+        f"{total['masked_perplexity']:,.1f}",
+        f"{total['masked_token_accuracy']:.1%}",
+        f"{total['evaluated_tokens']:,.0f}",
+    )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None)
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    return table

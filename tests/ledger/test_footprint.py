@@ -1,0 +1,85 @@
+import dataclasses
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.ledger.footprint import memory_of, memory_section
+from components.ledger.memory import RESERVED_SHARE
+from components.ledger.settings import LedgerSettings
+from components.model_shape import ModelShape
+from data.catalogue import Price
+
+# 7e9 parameters.
+LARGE = ModelShape(
+    n_layers=32, d_model=4096, n_heads=32, d_ff=16384, vocab_size=32000, sequence_length=2048,
+    positions="rope", norm="rms", use_bias=False, mlp="gelu", tie_embeddings=False,
+)  # fmt: skip
+SMALL = dataclasses.replace(LARGE, n_layers=12, d_model=768, n_heads=12, d_ff=3072)
+GIB = 2**30
+
+
+def settings(devices=1, batch=64, **change):
+    values = dict(
+        shape={}, strategy="mirrored", precision="mixed_bfloat16", global_batch_size=batch,
+        epochs=1.0, max_steps=None, chip="a100", chips=devices, mfu=0.4, goodput=1.0,
+        peak_flops_per_second_per_chip=None, memory_bytes_per_chip=None,
+        price=Price(usd_per_chip_hour=1.0, provider="p", date="", source="s"),
+        vcpu_price_usd_per_hour=0.0, hidden_cost_multiplier_low=2.0,
+        hidden_cost_multiplier_high=5.0,
+    )  # fmt: skip
+    return LedgerSettings(**{**values, **change})
+
+
+def section(shape, devices, capacity, batch=64):
+    return memory_section(shape, settings(devices, batch), capacity)
+
+
+def by_strategy(memory):
+    return {line["strategy"]: line["smallest_chips"] for line in memory["by_strategy"]}
+
+
+def test_a_model_too_large_for_any_number_of_copies_fits_when_split():
+    memory = section(LARGE, 8, 80 * GIB)
+    assert memory["fits"] is False
+    assert memory["smallest_device_count"] is None  # 18 bytes x 7e9 on every chip
+    assert by_strategy(memory)["zero3"] > 1
+
+
+def test_a_batch_too_large_for_one_chip_fits_on_several():
+    memory = section(SMALL, 1, 40 * GIB)
+    assert memory["fits"] is False
+    count = memory["smallest_device_count"]
+    usable = 40 * GIB * (1 - RESERVED_SHARE)
+    assert memory_of(SMALL, settings(), count).total <= usable
+    assert memory_of(SMALL, settings(), count - 1).total > usable
+    assert section(SMALL, count, 40 * GIB)["fits"] is True
+
+
+def test_an_unknown_capacity_is_unknown():
+    memory = section(SMALL, 1, None)
+    assert memory["fits"] is None
+    assert memory["smallest_device_count"] is None
+    assert sum(memory["bytes_by_part"].values()) == memory["bytes_per_device"]
+
+
+@given(st.integers(1, 512), st.integers(1, 64))
+def test_more_devices_never_need_more_memory_each(batch, devices):
+    one = memory_of(SMALL, settings(batch=batch), devices).total
+    more = memory_of(SMALL, settings(batch=batch), devices + 1).total
+    assert more <= one
+
+
+def test_what_the_trainer_is_told_changes_the_memory():
+    plain = memory_of(SMALL, settings(), 1)
+    again = memory_of(SMALL, settings(recompute="full"), 1)
+    assert again.activations < plain.activations / 10
+    assert again.recompute_workspace > 0
+    # Four parts of 16 rows, one after the other.
+    parts = memory_of(SMALL, settings(accumulation_steps=4), 1)
+    assert parts == memory_of(SMALL, settings(batch=16), 1)
+    assert memory_of(SMALL, settings(dropout=0.1), 1).activations > plain.activations
+    assert section(SMALL, 2, None)["sequences_per_device"] == 32
+
+
+def test_a_cpu_has_one_copy_whatever_its_cores():
+    assert memory_section(SMALL, settings(8, chip="cpu-vcpu"), None)["devices"] == 1

@@ -1,0 +1,211 @@
+"""The exported SavedModel of an encoder: what it hides, scores, classifies and embeds."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import sentencepiece
+import tensorflow as tf
+
+from components.pack.masking import MaskSettings
+from components.pack.pieces import piece_flags, word_starts
+from components.tokenize.vocabulary import CLS_ID, CONTROL_COUNT, MASK_ID, SEP_ID
+from components.train.export import export_model
+from components.train.models import Decoder, Encoder
+from components.train.models.base_model import load_base_model
+from components.train.served_masking import TextMasking
+
+CONTEXT = 48
+TEXTS = ["Returns the", "", "A layer that adds its inputs and", "日本語", "the tensor " * 60]
+
+
+@pytest.fixture(scope="module")
+def flags(exported):
+    with open(exported.tokenizer, "rb") as source:
+        return piece_flags(source.read())
+
+
+@pytest.fixture(scope="module")
+def make_encoder(exported, flags, tmp_path_factory):
+    """Exports an encoder with a head; returns it and the loaded SavedModel."""
+
+    def make(head, whole_word=False):
+        shape = dataclasses.replace(
+            exported.decoders[1].shape_config, causal=False, head=head,
+            classes=3 if head == "classifier" else 0, norm_position="post",
+        )  # fmt: skip
+        encoder = Encoder(shape, 5)
+        for weight in encoder.trainable_variables:
+            if "kernel" in weight.path:
+                weight.assign(np.random.default_rng(1).normal(0.0, 0.2, weight.shape))
+        masking = TextMasking(MaskSettings(0.3, whole_word), flags) if head == "mlm" else None
+        directory = str(tmp_path_factory.mktemp(head))
+        export_model(
+            encoder, exported.transform_graph, exported.tokenizer, directory, masking=masking
+        )
+        loaded = tf.saved_model.load(directory)
+        loaded.directory = directory
+        return encoder, loaded
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def masked(make_encoder):
+    return make_encoder("mlm")
+
+
+def call(model, signature, texts):
+    outputs = model.signatures[signature](text=tf.constant(texts))
+    return {name: value.numpy() for name, value in outputs.items()}
+
+
+def evaluate(model, texts):
+    examples = []
+    for text in texts:
+        example = tf.train.Example()
+        example.features.feature["text"].bytes_list.value[:] = [text.encode()]
+        examples.append(example.SerializeToString())
+    outputs = model.signatures["evaluate"](examples=tf.constant(examples))
+    return {name: value.numpy() for name, value in outputs.items()}
+
+
+def hide(settings, flags, documents):
+    """By the graph: lists of what is seen, and of whether each token is a target."""
+    ids = tf.ragged.constant(documents, dtype=tf.int32, ragged_rank=1)
+    hidden, weights = tf.function(TextMasking(settings, flags).hide)(ids)
+    return hidden.to_list(), weights.to_list()
+
+
+def test_a_masked_language_model_has_no_likelihood_and_no_continuation(masked):
+    assert set(masked[1].signatures) == {
+        "serving_default", "embed", "embed_ids", "evaluate", "logits_ids",
+    }  # fmt: skip
+    outputs = evaluate(masked[1], TEXTS)
+    assert not {"bits_per_byte", "log_likelihood"} & set(outputs)
+
+
+def test_evaluation_is_the_loss_at_the_hidden_tokens(exported, flags, masked):
+    """Beside a computation piece by piece, with NumPy, from the model's logits."""
+    encoder, model = masked
+    processor = sentencepiece.SentencePieceProcessor(model_file=exported.tokenizer)
+    documents = [processor.encode(text) for text in TEXTS]
+    hidden, targets = hide(MaskSettings(0.3, False), flags, documents)
+    outputs = evaluate(model, TEXTS)
+    assert outputs["token_count"].tolist() == [sum(row) for row in targets]
+    assert outputs["token_count"][-1] > 20
+    for i, (document, seen, drawn) in enumerate(zip(documents, hidden, targets, strict=True)):
+        nll = correct = 0.0
+        for start in range(0, len(document), CONTEXT - 2):
+            piece = slice(start, start + CONTEXT - 2)
+            row = tf.constant([[CLS_ID, *seen[piece], SEP_ID]], tf.int32)
+            logits = encoder(row, tf.ones_like(row), tf.range(row.shape[1])[None]).numpy()[0, 1:-1]
+            logits = logits.astype(np.float64)
+            log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+            for place, (token, is_target) in enumerate(
+                zip(document[piece], drawn[piece], strict=True)
+            ):
+                nll -= is_target * log_probabilities[place, token]
+                correct += is_target * (log_probabilities[place].argmax() == token)
+        assert outputs["nll_sum"][i] == pytest.approx(nll, rel=1e-4)
+        assert outputs["correct_count"][i] == correct
+
+
+def test_a_text_is_evaluated_alike_alone_and_beside_others(masked):
+    together = evaluate(masked[1], TEXTS)
+    for i, text in enumerate(TEXTS):
+        alone = evaluate(masked[1], [text])
+        for name, value in alone.items():
+            np.testing.assert_allclose(value[0], together[name][i], rtol=1e-3, err_msg=name)
+
+
+def test_the_draw_has_the_rates_of_training(flags):
+    rng = np.random.default_rng(3)
+    documents = rng.integers(CONTROL_COUNT, len(flags), (200, 500)).tolist()
+    hidden, targets = hide(MaskSettings(0.15, False), flags, documents)
+    tokens, seen, drawn = (np.array(x) for x in (documents, hidden, targets))
+    drawn = drawn > 0
+    assert drawn.mean() == pytest.approx(0.15, abs=0.005)
+    assert (seen[~drawn] == tokens[~drawn]).all()
+    assert (seen[drawn] == MASK_ID).mean() == pytest.approx(0.8, abs=0.015)
+    kept = (seen[drawn] == tokens[drawn]).mean()
+    assert kept == pytest.approx(0.1 + 0.1 / (len(flags) - CONTROL_COUNT), abs=0.01)
+    replaced = seen[drawn & (seen != MASK_ID) & (seen != tokens)]
+    assert replaced.min() >= CONTROL_COUNT
+    assert len(np.unique(replaced)) > 0.9 * (len(flags) - CONTROL_COUNT)
+    # Every text has a draw of its own, and every place about the same chance.
+    assert len({row.tobytes() for row in drawn}) == len(drawn)
+    assert drawn.mean(0).max() < 0.3
+
+
+def test_the_draw_never_changes(flags):
+    """Models of different versions are compared by it: this must not move."""
+    documents = [list(range(20, 60)), [20], []]
+    first = hide(MaskSettings(0.3, False), flags, documents)
+    assert first == hide(MaskSettings(0.3, False), flags, documents)
+    assert [i for i, x in enumerate(first[1][0]) if x] == PINNED
+
+
+def test_whole_words_are_hidden_together(exported, flags):
+    processor = sentencepiece.SentencePieceProcessor(model_file=exported.tokenizer)
+    documents = [processor.encode("unshapely tensors, reversed axes; " * 30), processor.encode("a")]
+    _, targets = hide(MaskSettings(0.3, True), flags, documents)
+    _, single = hide(MaskSettings(0.3, False), flags, documents)
+    starts = word_starts(np.array(documents[0]), flags)
+    word = np.cumsum(starts)
+    drawn = np.array(targets[0])
+    assert len(starts) > word[-1]  # some words have several pieces
+    assert all(len(set(drawn[word == w])) == 1 for w in np.unique(word))
+    assert any(len(set(np.array(single[0])[word == w])) == 2 for w in np.unique(word))
+    assert 0.15 < drawn.mean() < 0.45
+
+
+def test_no_texts_at_all(masked):
+    outputs = evaluate(masked[1], TEXTS)
+    nothing = masked[1].signatures["evaluate"](examples=tf.constant([], tf.string))
+    assert {name: value.shape[0] for name, value in nothing.items()} == dict.fromkeys(outputs, 0)
+
+
+def test_an_embedding_is_the_mean_over_frame_and_tokens(exported, masked):
+    encoder, model = masked
+    processor = sentencepiece.SentencePieceProcessor(model_file=exported.tokenizer)
+    answer = call(model, "embed", TEXTS[:4])
+    for i, text in enumerate(TEXTS[:4]):
+        ids = processor.encode(text)
+        row = tf.constant([[CLS_ID, *ids, SEP_ID]], tf.int32)
+        hidden = encoder.hidden(row, tf.ones_like(row), tf.range(row.shape[1])[None]).numpy()
+        np.testing.assert_allclose(answer["embedding"][i], hidden[0].mean(0), rtol=1e-3, atol=1e-4)
+        assert answer["token_count"][i] == len(ids)
+
+
+def test_training_can_go_on_from_what_was_exported(exported, masked):
+    encoder, model = masked
+    again = Encoder(encoder.shape_config, 77)
+    assert load_base_model(again, model.directory, exported.tokenizer) == []
+    for a, b in zip(encoder.trainable_variables, again.trainable_variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_training_can_go_on_from_an_exported_decoder(exported):
+    decoder = exported.decoders[1]
+    again = Decoder(decoder.shape_config, 77)
+    assert load_base_model(again, str(exported.base / "1"), exported.tokenizer) == []
+    for a, b in zip(decoder.trainable_variables, again.trainable_variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_a_classifier_classifies(make_encoder):
+    _, model = make_encoder("classifier")
+    texts = [*TEXTS[:4], "x" * 300]
+    together = call(model, "classify", texts)
+    assert not {"score", "evaluate", "generate"} & set(model.signatures)
+    np.testing.assert_allclose(together["probabilities"].sum(-1), 1.0, rtol=1e-5)
+    assert (together["label"] == together["probabilities"].argmax(-1)).all()
+    assert together["token_count"][-1] == CONTEXT - 2
+    assert together["truncated_tokens"].tolist() == [0, 0, 0, 0, 300 - (CONTEXT - 2)]
+    for i, text in enumerate(texts):
+        alone = call(model, "classify", [text])["probabilities"][0]
+        np.testing.assert_allclose(together["probabilities"][i], alone, rtol=1e-3)
+
+
+PINNED = [2, 5, 9, 10, 15, 19, 20, 23, 27, 37]

@@ -1,0 +1,69 @@
+"""Filed hashes: every range read alone, and together all that was filed."""
+
+import os
+import tempfile
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.filed_hashes import (
+    BUCKETS,
+    ENTRY,
+    create_plain,
+    filed,
+    read_entries,
+    read_filed,
+    write_filed,
+)
+
+HASHES = st.lists(
+    st.integers(0, 2**64 - 1) | st.sampled_from([0, 1 << 56, (1 << 56) - 1, 2**64 - 1]),
+    max_size=60,
+)
+
+
+@given(st.lists(HASHES, min_size=1, max_size=3), st.integers(1, BUCKETS))
+def test_ranges_are_disjoint_and_together_everything(files, parts):
+    with tempfile.TemporaryDirectory() as directory:
+        paths = [os.path.join(directory, str(i)) for i in range(len(files))]
+        for path, hashes in zip(paths, files, strict=True):
+            write_filed(path, np.array(hashes, np.uint64))
+        part_of = {}
+        for path, hashes in zip(paths, files, strict=True):
+            ranges = [read_filed(path, part, parts).tolist() for part in range(parts)]
+            assert [h for found in ranges for h in found] == sorted(hashes)
+            for part, found in enumerate(ranges):
+                for value in found:  # equal hashes meet, whichever file they are in
+                    assert part_of.setdefault(value, part) == part
+        assert sorted(os.listdir(directory)) == [str(i) for i in range(len(files))]
+
+
+@given(HASHES)
+def test_rows_go_with_their_hashes(hashes):
+    entries = np.zeros(len(hashes), ENTRY)
+    entries["hash"], entries["row"] = np.array(hashes, np.uint64), np.arange(len(hashes))
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "deep", "entries.gz")  # the name says nothing here
+        with create_plain(path) as file:
+            file.write(filed(entries))
+        found = read_entries(path, 0, 1)
+    assert [hashes[row] for row in found["row"].tolist()] == found["hash"].tolist()
+    assert sorted(found["row"].tolist()) == list(range(len(hashes)))
+
+
+def test_filing_again_replaces_with_the_same_bytes(tmp_path):
+    path = tmp_path / "hashes"
+    hashes = np.random.default_rng(0).integers(0, 2**64, 1000, dtype=np.uint64)
+    contents = []
+    for order in (hashes, hashes[::-1]):
+        write_filed(str(path), order)
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1]
+    assert os.listdir(tmp_path) == ["hashes"]
+
+
+def test_a_file_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(OSError, match="absent"):
+        read_filed(str(tmp_path / "absent"), 0, 1)

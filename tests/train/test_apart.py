@@ -1,0 +1,154 @@
+"""The chief in a process of its own and another worker: trained, exported, evaluated."""
+
+import functools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from components import progress
+from components.train.apart import train_and_export_apart
+from components.train.options import RunOptions
+from components.train.preemption import TrainingStoppedError
+from components.train.run import TrainingJob
+
+TEXTS = [f"{a}{b} and {b}{a} are words" for a in "abcdefghij" for b in "klmnopqrst"]
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory):
+    """A tokeniser of the rows' vocabulary and a transform graph."""
+    import tensorflow as tf
+    import tensorflow_transform.beam as tft_beam
+    from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
+
+    from components.tokenize.preprocessing import TOKENIZER_PATH_KEY, preprocessing_fn
+    from components.tokenize.training import TokenizerSettings, train_sentencepiece
+
+    root = tmp_path_factory.mktemp("assets")
+    tokenizer, graph = root / "tokenizer.model", str(root / "graph")
+    settings = TokenizerSettings(model_type="bpe", vocab_size=300, sample_bytes=10**6)
+    tokenizer.write_bytes(train_sentencepiece(TEXTS * 10, settings))
+    names = ("text", "source", "doc_id")
+    spec = {name: tf.io.FixedLenFeature([1], tf.string) for name in names}
+    spec["byte_count"] = tf.io.FixedLenFeature([1], tf.int64)
+    metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
+    row = {name: np.array([b"x"], object) for name in names} | {"byte_count": np.array([1])}
+    path = {TOKENIZER_PATH_KEY: str(tokenizer)}
+    with tft_beam.Context(temp_dir=str(root / "temporary")):
+        analyse = tft_beam.AnalyzeDataset(functools.partial(preprocessing_fn, custom_config=path))
+        (([row], metadata) | analyse) | tft_beam.WriteTransformFn(graph)
+    return {"transform_graph_uri": graph, "tokenizer_path": str(tokenizer)}
+
+
+class Training:
+    """A job on the counting rows, trained into a directory."""
+
+    def __init__(self, root, rows_uri, shape, assets, **job):
+        self.root, self.directory = root, root / "training"
+        settings = {
+            "learning_rate": 1e-2,
+            "warmup_fraction": 0.1,
+            "weight_decay": 0.1,
+            "clip_norm": 1.0,
+            "jit_compile": True,
+            "seed": 7,
+        }
+        values = {"strategy": "default", "max_steps": 20, **job}
+        self.job = TrainingJob(
+            shape.__dict__, settings, precision="float32", global_batch_size=8, epochs=1000,
+            **values,
+        )  # fmt: skip
+        self.directory.mkdir()
+        options = RunOptions(log_steps=1, detail_steps=10, checkpoint_steps=5)
+        options.write(str(self.directory))
+        self.arguments = {
+            **assets,
+            "rows_uri": rows_uri,
+            "model_directory": str(root / "model"),
+            "run_directory": str(root / "run"),
+            "training_directory": str(self.directory),
+        }
+
+    def run(self):
+        return train_and_export_apart(self.job, **self.arguments)
+
+    def score(self):
+        """The exported model's losses of the texts, in nats."""
+        import tensorflow as tf
+        import tensorflow_text  # noqa: F401
+
+        model = tf.saved_model.load(str(self.root / "model"))
+        return model.signatures["score"](text=tf.constant(TEXTS[:8]))["nll_sum"].numpy()
+
+    def start_worker(self, monkeypatch):
+        """Starts the other worker, and sets this process's TF_CONFIG to the chief's."""
+        sockets = [socket.socket() for _ in range(2)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+        for each in sockets:
+            each.close()
+
+        def config(index):
+            task = {"type": "worker", "index": index}
+            return json.dumps({"cluster": {"worker": addresses}, "task": task})
+
+        monkeypatch.setenv("TF_CONFIG", config(0))
+        with open(self.root / "worker.out", "w", encoding="utf-8") as out:
+            return subprocess.Popen(
+                [sys.executable, "-m", "components.train.worker", str(self.directory)],
+                env={**os.environ, "TF_CONFIG": config(1)},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+
+
+@pytest.mark.slow
+def test_two_workers_train_and_export_the_model_of_one(
+    counting_rows, small_shape, assets, tmp_path, monkeypatch
+):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    one = Training(tmp_path / "one", counting_rows, small_shape, assets)
+    expected = one.run()
+    two = Training(tmp_path / "two", counting_rows, small_shape, assets, strategy="multi_worker")
+    worker = two.start_worker(monkeypatch)
+    heard = []
+    progress.set_listener(lambda done, total, detail: heard.append((done, total)))
+    try:
+        telemetry = two.run()
+    finally:
+        progress.set_listener(None)
+    assert worker.wait(timeout=60) == 0, (two.root / "worker.out").read_text()
+    assert heard == [(step, 20) for step in range(1, 21)]
+    assert (expected["replicas"], telemetry["replicas"]) == (1, 2)
+    for mine, its in zip(expected["loss_curve"], telemetry["loss_curve"], strict=True):
+        assert its[1] == pytest.approx(mine[1], rel=1e-3)
+    assert telemetry["held_out_after"]["loss"] == pytest.approx(
+        expected["held_out_after"]["loss"], rel=1e-3
+    )
+    np.testing.assert_allclose(two.score(), one.score(), rtol=1e-3)
+    assert (two.root / "run" / "telemetry.json").exists()
+
+
+@pytest.mark.slow
+def test_sigterm_goes_through_to_the_training(counting_rows, small_shape, assets, tmp_path):
+    training = Training(tmp_path, counting_rows, small_shape, assets, max_steps=100_000)
+
+    def send():
+        while not list(training.directory.glob("*/checkpoints/step-*/manifest.json")):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=send, daemon=True).start()
+    with pytest.raises(TrainingStoppedError, match="by SIGTERM; it is saved") as caught:
+        training.run()
+    assert caught.value.exit_code == 75

@@ -1,0 +1,73 @@
+"""What the ledger says of logits and heads, against the graphs that the trainer runs."""
+
+import math
+
+import pytest
+import tensorflow as tf
+
+from components.ledger.flops import flops_per_token
+from components.ledger.memory import LOGIT_BYTES, estimate_memory, logit_chunk_positions
+from components.model_shape import ModelShape
+from components.train.models import build_model
+from components.train.models.losses import cross_entropy_sums
+
+D, V = 8, 301
+
+
+def shape(**change):
+    values = dict(
+        n_layers=1, d_model=D, n_heads=2, d_ff=16, vocab_size=V, sequence_length=64,
+        positions="learned", norm="layer", use_bias=True, mlp="gelu", tie_embeddings=True,
+    )  # fmt: skip
+    return ModelShape(**{**values, **change})
+
+
+def products(function, *specs):
+    """(rows, inner, columns) of every matrix product of a graph."""
+    graph = tf.function(function).get_concrete_function(*specs).graph
+    found = []
+    for op in graph.get_operations():
+        if op.type in ("MatMul", "BatchMatMulV2"):
+            left = op.inputs[0].shape
+            transposed = op.type == "MatMul" and op.get_attr("transpose_a")
+            found.append((*op.outputs[0].shape, left[0 if transposed else -1]))
+    return found
+
+
+@pytest.mark.parametrize("rows", [64, 512, 1000, 8192, 20_000])
+def test_the_trainer_holds_the_logits_of_one_chunk(rows):
+    def loss(features, table):
+        targets, weights = tf.zeros([rows], tf.int32), tf.ones([rows])
+        return cross_entropy_sums(features, table, None, targets, weights).objective
+
+    made = products(loss, tf.TensorSpec([rows, D]), tf.TensorSpec([V, D]))
+    sizes = [n for n, columns, inner in made if columns == V and inner == D]
+    assert sum(sizes) == rows
+    assert max(sizes) == logit_chunk_positions(rows)
+
+
+def test_memory_counts_that_chunk():
+    whole = estimate_memory(shape(), batch_per_device=160, precision="float32")  # 10,240 positions
+    assert whole.logits == 640 * V * LOGIT_BYTES + 10_240 * D * 4
+    assert whole.logits < 10_240 * V * LOGIT_BYTES / 10
+    few = shape(causal=False, head="classifier", classes=3)
+    assert estimate_memory(few, batch_per_device=1, precision="float32").logits < 64 * 64
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"tie_embeddings": False},
+        {"causal": False, "head": "mlm"},
+        {"causal": False, "head": "mlm", "type_vocab_size": 2},
+        {"causal": False, "head": "classifier", "classes": 5},
+    ],
+)
+def test_heads_multiply_as_counted(change):
+    of = shape(**change)
+    model = build_model(of, 0, "float32", 0.0, False)
+    made = products(model.logits, tf.TensorSpec([1, 64, D]))
+    counted = flops_per_token(of).forward_by_part()
+    flops = sum(2 * math.prod(product) for product in made) / 64
+    assert flops == counted["head"] + counted["output_projection"]
