@@ -1,117 +1,72 @@
-"""MinHash near-deduplication from 1e6 to 1e10 documents: shuffle, memory, CPU and cost, computed.
+"""MinHash near-deduplication from 1e6 to 1e10 documents: disk, memory, CPU and cost, computed.
 
-    python benchmarks/curation/scale.py > table.md
+    python benchmarks/curation/scale.py
 
-The constants are measured: CPU seconds a document in results-2026-11-24.md; bytes of what is passed
-between the stages, and time and memory of the last one, here, on the pipeline's own types. The rest
-is arithmetic, written down in docs/scale.md.
+CPU seconds a document are those of results-2026-11-24.md; sizes are those of the pipeline's own
+types; the memory of the last stage's rank tuples is measured here. The rest is arithmetic, written
+down in docs/scale.md.
 """
 
-import hashlib
-import pickle
-import resource
-import subprocess
-import sys
-import time
+import tracemalloc
 
-import numpy as np
-
-from components.curate.deduplicate import Edge, Rank, cluster
-from components.curate.near_duplicates import NearDuplicateSettings
+from components.filed_hashes import BUCKETS, ENTRY
+from components.spool import ROW
 from data.catalogue import find_chip
 
 # results-2026-11-24.md: near duplicates on the whole input, 95,228 documents of 100 MB, 17.4 s.
 DOCUMENT_BYTES = 100e6 / 95_228
 CPU_SECONDS_PER_DOCUMENT = 17.4 / 95_228
-TEXT_MOVES = 3  # into partitions, and to both joins
-BANDS, ENTRY_BYTES = 14, 24  # hash, content key, reference
-# Assumed, not measured: a tenth of the documents are near copies, each in two verified edges.
-EDGES_PER_DOCUMENT = 0.2
-WORKER_BYTES = 4e9  # a worker: one core, 4 GB, of which half may be data
-USABLE = 0.5
-COPIES_IN_MEMORY = 3  # a partition while it is merged, sorted and concatenated
-SETTINGS = NearDuplicateSettings(min_jaccard=0.8, ngram_words=5, bands=14, rows=8)
+ID_BYTES = 30
+BANDS = 14
+SORT_COPIES = 4  # of a range's entries: as read, the order, ascending, what is shared
+# Assumed: a tenth of the documents go as near copies; each is in two verified pairs.
+DROPPED, PAIRS, IN_PAIRS = 0.1, 0.2, 0.2
+PAIR_BYTES, DROPPED_BYTES = 24, 24  # two references and a similarity; reference, value, kept
+WORKER_DATA_BYTES = 2e9  # of a worker with 4 GB
 
 
-def edges(count: int) -> list[Edge]:
-    """Pairs of documents with ids as ingest makes them."""
-    made = []
-    for i in range(count):
-        made.append(Edge(2 * i, _rank(2 * i), 2 * i + 1, _rank(2 * i + 1), 0.9))
-    return made
-
-
-def _rank(i: int) -> Rank:
-    content = hashlib.blake2b(str(i).encode(), digest_size=16).digest()
-    return Rank(True, -i, f"part-{i % 1000:05d}.jsonl:{i * 1000}".encode(), content)
-
-
-def peak_bytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
-
-
-def measure_cluster(count: int) -> dict[str, float]:
-    """Memory and time of the last stage, in a process of its own."""
-    code = f"from scale import in_process; in_process({count})"
-    folder = __file__.rpartition("/")[0]
-    out = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
-    )
-    seconds, size = out.stdout.split()
-    return {"seconds_per_edge": float(seconds) / count, "bytes_per_edge": float(size) / count}
-
-
-def in_process(count: int) -> None:
-    before = peak_bytes()
-    made = edges(count)
-    started = time.process_time()
-    for _ in cluster(made, SETTINGS):
-        pass
-    print(time.process_time() - started, peak_bytes() - before)
-
-
-def message_overhead_bytes() -> float:
-    """What a message between two partitions weighs besides its entries."""
-    empty = tuple(np.zeros(0, kind) for kind in (np.uint64, np.uint64, np.int64))
-    return len(pickle.dumps((0, empty), protocol=5))
+def rank_bytes(count: int = 100_000) -> float:
+    """Memory of one rank tuple of the last stage (components/curate/deduplicate.cluster)."""
+    tracemalloc.start()
+    ranks = [
+        (10**6 + i, i % 2, -1000 - i, b"part-%05d.jsonl:%08d" % (i % 1000, i),
+         [2**63 + i, 2**62 + i], 2**61 + i, 10**6 + i)
+        for i in range(count)
+    ]  # fmt: skip
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return size / len(ranks)
 
 
 def main() -> None:
-    overhead = message_overhead_bytes()
-    measured = measure_cluster(200_000)
-    edge_bytes = len(pickle.dumps(edges(1000))) / 1000
+    rank = rank_bytes()
     vcpu_usd = find_chip("cpu-vcpu").price_usd_per_chip_hour or 0.0
-    print(f"- a message between partitions: {overhead:.0f} bytes besides its entries")
-    print(f"- an edge: {edge_bytes:.0f} bytes on the way, {measured['bytes_per_edge']:.0f} in the")
-    print(f"  last stage's memory, {measured['seconds_per_edge'] * 1e6:.1f} microseconds there")
-    print(f"- a core: {vcpu_usd} USD an hour\n")
+    filed = (BANDS + 1) * ENTRY.itemsize
+    spool = DOCUMENT_BYTES + ID_BYTES + ROW.itemsize + filed
+    in_range = BANDS * ENTRY.itemsize / BUCKETS * SORT_COPIES
+    everywhere = 1 + DROPPED * DROPPED_BYTES
+    last = PAIRS * PAIR_BYTES + IN_PAIRS * rank
+    print(f"a document: {spool:,.0f} bytes in the spool, of which {filed} filed hashes")
+    print(f"a rank tuple: {rank:,.0f} bytes\n")
     print(
-        "| documents | text | partitions | shuffled: text | bands | messages | CPU hours | "
-        "compute | last stage: memory | time |"
+        "| documents | spool | through Beam | one range | every worker | last stage | CPU | cost |"
     )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for exponent in range(6, 11):
         documents = 10.0**exponent
-        text = documents * DOCUMENT_BYTES
-        per_partition = WORKER_BYTES * USABLE / COPIES_IN_MEMORY
-        partitions = max(4, int(np.ceil(documents * (DOCUMENT_BYTES + BANDS * ENTRY_BYTES)
-                                        / per_partition)))  # fmt: skip
-        bands = documents * BANDS * ENTRY_BYTES
-        messages = min(float(partitions) ** 2, documents * BANDS) * overhead
         hours = documents * CPU_SECONDS_PER_DOCUMENT / 3600
-        found = documents * EDGES_PER_DOCUMENT
+        moved = documents * (PAIRS * (16 + PAIR_BYTES) + DROPPED * DROPPED_BYTES)
+        cells = [documents * size / 1e9 for size in (spool, in_range, everywhere, last)]
         print(
-            f"| 1e{exponent} | {text / 1e9:,.0f} GB | {partitions:,} | "
-            f"{TEXT_MOVES * text / 1e9:,.0f} GB | {bands / 1e9:,.1f} GB | "
-            f"{messages / 1e9:,.3f} GB | "
-            f"{hours:,.1f} | {hours * vcpu_usd:,.2f} USD | "
-            f"{found * measured['bytes_per_edge'] / 1e9:,.1f} GB | "
-            f"{found * measured['seconds_per_edge'] / 3600:,.2f} h |"
+            f"| 1e{exponent} | {cells[0]:,.1f} GB | {moved / 1e9:,.2f} GB | {cells[1]:,.3f} GB | "
+            f"{cells[2]:,.3f} GB | {cells[3]:,.2f} GB | {hours:,.1f} h | "
+            f"{hours * vcpu_usd:,.2f} USD |"
         )
-    limit = WORKER_BYTES * USABLE / measured["bytes_per_edge"] / EDGES_PER_DOCUMENT
-    print(
-        f"\nThe last stage outgrows {WORKER_BYTES * USABLE / 1e9:.0f} GB at {limit:.2g} documents."
-    )
+    print()
+    for what, size in (("last stage", last), ("every worker", everywhere), ("range", in_range)):
+        print(
+            f"{what}: {WORKER_DATA_BYTES / 1e9:.0f} GB at {WORKER_DATA_BYTES / size:.1e} documents"
+        )
 
 
 if __name__ == "__main__":
