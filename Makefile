@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help run test lint test-slow setup lock format clean
+.PHONY: help run test lint test-slow check-image setup lock format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -29,6 +29,9 @@ lint: setup
 format: setup  ## let ruff lay out and fix the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+check-image: setup  ## carry out the Dockerfile without Docker (as root; mmdebstrap; some 12 GB)
+	@$(BIN)/python tools/check_image.py build/image
 
 lock: setup  ## resolve requirements.lock anew from pyproject.toml
 	@UV=$$(command -v uv || echo .uv/bin/uv); \

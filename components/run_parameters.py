@@ -107,6 +107,7 @@ def with_ledger_parameters(
     price = given.pop("price_usd_per_chip_hour", None)
     if price is not None and price != settings["price"]["usd_per_chip_hour"]:
         changed["price"] = {
+            **dict.fromkeys(settings["price"], ""),
             "usd_per_chip_hour": price,
             "provider": "the run's parameters",
             "date": "",

@@ -200,3 +200,28 @@ def test_vertex_names_everything_that_is_missing_at_once(tmp_path):
     assert result.returncode == 1
     for key in ("corpus.input", "pipeline_root", "image", "project", "region"):
         assert key in result.stderr
+
+
+def test_vertex_refuses_local_paths_and_a_region_without_the_accelerator(tmp_path):
+    settings = (
+        f'corpus.input=["{tmp_path}"]',
+        'engine.pipeline_root="gs://bucket/root"',
+        f'engine.image="{IMAGE}"',
+        'engine.project="p"',
+        'engine.region="europe-north1"',
+        'engine.resources.Trainer.accelerator="NVIDIA_TESLA_A100"',
+    )
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "pipeline.cli", "compile", "--runner", "vertex"),
+            *("--output", str(tmp_path / "spec.json")),
+            *(word for setting in settings for word in ("--set", setting)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    for words in ("corpus.input", "not offered in europe-north1", "europe-west4"):
+        assert words in result.stderr
+    assert not (tmp_path / "spec.json").exists()
