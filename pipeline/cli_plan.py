@@ -115,7 +115,7 @@ _text = click.option
     _text("--network-usd-per-gb", metavar="USD", help="Corpus in, checkpoints out."),
     _text("--checkpoint-write-gb-per-second", metavar="X", help="All hosts [1 for each 8 chips]."),
     _text("--chip-mtbf-hours", metavar="X", help="Hours between failures of a chip [50,000]."),
-    _text("--checkpoints-kept", metavar="N", help="Checkpoints on disk [3]."),
+    _text("--checkpoints-kept", metavar="N", help="Checkpoints on disk [2]."),
     # the answer
     _text("--budget-usd", metavar="USD", help="What does this much compute money buy?"),
     click.option("--compare", is_flag=True, help="Rank all chips by cost and by time."),

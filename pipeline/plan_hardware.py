@@ -76,10 +76,9 @@ def hardware_of_flags(
     goodput = own.goodput if own else 1.0
     if given["goodput"] is not None:
         goodput = fraction("--goodput", given["goodput"])
-        if mfu is None and given["hfu"] is None and given["observed_tokens_per_second"] is None:
-            notes.append(
-                "--goodput comes on top of the published bills, which hold their own downtime"
-            )
+    published = mfu is None and given["hfu"] is None
+    if goodput < 1 and published and given["observed_tokens_per_second"] is None:
+        notes.append("goodput comes on top of the published bills, which hold their own downtime")
     price, label = _price(given, own, chip, notes)
     observed = given["observed_tokens_per_second"]
     return Hardware(

@@ -168,6 +168,12 @@ def notes(ledger: dict[str, Any]) -> list[str]:
             f"{repetition['epochs']:.1f} epochs: beyond about {repetition['limit_epochs']:.0f}, "
             "repeated text is worth less and less (Muennighoff et al. 2023)."
         )
+    hardware = ledger["hardware"]
+    if hardware["mfu_runs"] and hardware["goodput"] < 1:
+        found.append(
+            "cost.goodput comes on top of the published bills that the MFU is of, which hold their "
+            "own downtime: leave it at 1, or set cost.mfu."
+        )
     if ledger["curation_saved"]["steps_fixed"]:
         found.append(
             "train.max_steps ends the run, so curation saved no training time: the same steps read "

@@ -20,9 +20,10 @@ REPEATS, STEPS, SECONDS = 10, 20, 150.0
 def once(rows_uri: str, vocab_size: int, steps: int) -> dict[str, float]:
     from components.ledger.calibrate import FirstRows, calibrate
     from components.pack.rows import PackedSplit
-    from components.train.loop import Trainer, TrainSettings, make_strategy
+    from components.train.loop import Trainer, TrainSettings
     from components.train.models import build_model
     from components.train.plan import plan_steps
+    from components.train.strategy import make_strategy
     from pipeline.config_loader import load_config
     from pipeline.step_settings import training_job
 

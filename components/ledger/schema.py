@@ -300,7 +300,7 @@ class LedgerDocument(Part):
     forecast: Forecast
     cost: Cost
     checkpoints: Checkpoints | None = key(
-        "null where failures come faster than checkpoints can be written."
+        "How often to save; null where failures come faster than a checkpoint is written."
     )
     curation_saved: Saved
     guidance: dict[str, dict[str, Any]] = key(

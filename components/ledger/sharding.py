@@ -149,7 +149,8 @@ def strategy_fits(
             def enough(count: int, strategy: Strategy = strategy, room: float = room) -> bool:
                 return size(strategy, count) <= room
 
-            smallest = _smallest(enough, unit, most)
+            # Layers are split among 2, 4 or 8 chips, never 3.
+            smallest = _smallest(enough, unit, most, between=strategy != "tensor")
         fits.append(
             StrategyFit(
                 strategy=strategy,
@@ -161,15 +162,18 @@ def strategy_fits(
     return fits
 
 
-def _smallest(fits: Callable[[int], bool], unit: int, most: int) -> int | None:
-    """The least multiple of a unit that fits, more never needing more memory; None if none does."""
+def _smallest(fits: Callable[[int], bool], unit: int, most: int, between: bool) -> int | None:
+    """The least multiple of a unit that fits, more never needing more memory; None if none does.
+
+    Without `between` only the doubles of the unit count.
+    """
     count = unit
     while not fits(count):
         count *= 2
         if count > most:
             return None
     low, high = count // 2 // unit, count // unit  # half of it did not fit
-    while high - low > 1:
+    while between and high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if fits(middle * unit) else (middle, high)
     return high * unit

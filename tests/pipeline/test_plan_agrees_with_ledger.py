@@ -1,5 +1,6 @@
 """`tokenmill plan --preset` and the ledger of a run of that preset, on the same tokens."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,7 +8,7 @@ from click.testing import CliRunner
 
 from components.ledger.ledger import Machine, build_ledger
 from components.ledger.machine import memory_bytes
-from components.ledger.settings import CPU_CHIP
+from components.ledger.settings import CPU_CHIP, LedgerSettings
 from pipeline.cli import cli
 from pipeline.config_loader import load_config, preset_names
 from pipeline.step_settings import ledger_settings
@@ -110,3 +111,11 @@ def test_the_chips_of_the_presets_have_a_published_range():
         _, ledger = both(preset, "cost.mfu=auto")
         assert ledger["hardware"]["mfu_source"] == "published"
         assert len(ledger["hardware"]["mfu_runs"]) >= 2
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_the_settings_reach_the_ledger_step_as_they_are(preset):
+    # The step gets them as a JSON string.
+    settings = ledger_settings(load_config(preset))
+    text = json.dumps(dataclasses.asdict(settings), sort_keys=True)
+    assert LedgerSettings.from_json(json.loads(text)) == settings

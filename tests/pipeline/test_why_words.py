@@ -1,0 +1,46 @@
+import pytest
+
+from pipeline.cli_why import _print_documents
+
+
+def dropped(reason, value, threshold, copy=""):
+    return {
+        "doc_id": "a/1", "fate": "rejected", "source": "a", "split": "train", "raw_bytes": 10,
+        "reason": reason, "value": value, "threshold": threshold, "kept_copy": copy,
+        "excerpt": "Some\n text.",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        (dropped("near_duplicate", 0.868, 0.8, "a/2"),
+         ["near_duplicate: Jaccard similarity 0.868, limit 0.8", "the text that stays: a/2"]),
+        (dropped("contaminated", 3, 0), ["n-grams shared with held-out or benchmark text 3"]),
+        (dropped("exact_duplicate", 1, 0, "a/2"), ["the same text, once normalised"]),
+        (dropped("few_stop_words", 0, 1), ["few_stop_words: value 0, limit 1", "Some text."]),
+    ],
+)  # fmt: skip
+def test_a_dropped_document_says_what_the_value_is(document, words, capsys):
+    _print_documents({"documents": [document], "models": []})
+    printed = capsys.readouterr().out
+    for word in words:
+        assert word in printed
+
+
+def model(**times):
+    return {"model": "m/1", "pushed_to": [], "times_trained_by_row": times}
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        ({"3": 0, "4": 0}, "was not trained on it"),
+        ({"3": 2}, "read it 2 times"),
+        ({"3": 1}, "read it 1 time\n"),
+        ({"3": 0, "4": 1}, "read its rows 0 to 1 time"),
+    ],
+)
+def test_a_model_says_how_often_it_read_the_rows(times, words, capsys):
+    _print_documents({"documents": [], "models": [model(**times)]})
+    assert words in capsys.readouterr().out
