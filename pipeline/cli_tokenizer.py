@@ -57,6 +57,7 @@ def sweep(
         types = [t for t in _TYPES if t in model_types.split(",")]
         if not set(model_types.split(",")) <= set(_TYPES):
             raise TokenmillError(f"--model-types {model_types}: expected bpe, unigram or both.")
+        from components.timing import vcpus
         from components.tokenize import sweep as sweeps
         from components.tokenize.training import TokenizerSettings
         from pipeline.config_loader import load_config
@@ -82,6 +83,7 @@ def sweep(
                 config.train.precision,
                 config.train.global_batch_size,
                 progress,
+                workers=vcpus(),
             )
         _print(result, config.shape())
         if json_path:
@@ -141,17 +143,18 @@ def _print(result: Any, shape: Any) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for name in (
-        "", "type", "pieces", "bytes/\ntoken", "unused\npieces", "byte\ntokens",
-        "embedding\nparams", "of the\nmodel", "of\nmemory", "softmax\nof FLOPs", "training\nFLOPs",
+        "", "type", "pieces", "bytes/\ntoken", "unigram\nbits/byte", "unused\npieces",
+        "byte\ntokens", "embedding\nparams", "of the\nmodel", "of\nmemory", "softmax\nof FLOPs",
+        "training\nFLOPs",
     ):  # fmt: skip
         table.add_column(name, justify="left" if name in ("", "type") else "right")
     for i, c in enumerate(result.candidates):
         table.add_row(
             "→" if i == result.recommended else "", c.model_type, f"{c.vocab_size:,}",
-            f"{c.bytes_per_token:.2f}", f"{c.unused_fraction:.1%}", f"{c.byte_token_fraction:.2%}",
-            f"{c.embedding_params:,}", f"{c.embedding_param_fraction:.0%}",
-            f"{c.vocabulary_memory_fraction:.0%}", f"{c.softmax_flop_fraction:.0%}",
-            f"{c.training_flops:.3g}",
+            f"{c.bytes_per_token:.2f}", f"{c.unigram_bits_per_byte:.3f}",
+            f"{c.unused_fraction:.1%}", f"{c.byte_token_fraction:.2%}", f"{c.embedding_params:,}",
+            f"{c.embedding_param_fraction:.0%}", f"{c.vocabulary_memory_fraction:.0%}",
+            f"{c.softmax_flop_fraction:.0%}", f"{c.training_flops:.3g}",
             style="bold" if i == result.recommended else None,
         )  # fmt: skip
     console.print(
@@ -164,6 +167,13 @@ def _print(result: Any, shape: Any) -> None:
     _print_sources(console, result)
     best = result.candidates[result.recommended]
     console.print(f"\n[bold]{best.model_type}, {best.vocab_size:,}[/]: {result.reason}.")
+    if result.cheapest != result.recommended:
+        cheapest = result.candidates[result.cheapest]
+        console.print(
+            f"The least training FLOPs for the same bytes, whatever the loss: "
+            f"{cheapest.model_type}, {cheapest.vocab_size:,}.",
+            style="dim",
+        )
     console.print(
         f"  tokenmill run --set tokenizer.model_type={best.model_type} "
         f"--set tokenizer.vocab_size={best.vocab_size}"
@@ -189,7 +199,7 @@ def _print_sources(console: Any, result: Any, limit: int = 8) -> None:
 
 
 def plot(result: Any, path: str) -> None:
-    """Draws bytes per token, training FLOPs and unused pieces over the vocabulary size.
+    """Draws bytes per token, unigram loss, training FLOPs and unused pieces over the size.
 
     Args:
         result: A `Sweep`.
@@ -203,9 +213,10 @@ def plot(result: Any, path: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, 3, figsize=(12, 4), layout="constrained")
+    figure, panels = pyplot.subplots(1, 4, figsize=(15, 3.8), layout="constrained")
     fields = (
         ("bytes_per_token", "bytes per token"),
+        ("unigram_bits_per_byte", "unigram bits per byte"),
         ("training_flops", "training FLOPs for the same bytes"),
         ("unused_fraction", "unused share of learned pieces"),
     )

@@ -160,8 +160,9 @@ class TokenizerSection(Section):
 class PackSection(Section):
     """Packing into fixed-length rows."""
 
-    shards: PositiveInt = 4
-    """Files per split; a worker packs one shard in memory (docs/packing.md says how much)."""
+    shards: PositiveInt | Literal["auto"] = "auto"
+    """Files per split; a worker packs one shard in memory (docs/packing.md says how much). auto:
+    one for each 8 million tokens, at least 1,000 rows each."""
     overlap_tokens: Annotated[int, Field(ge=0)] = 0
     """Context repeated, without a loss, before a piece that does not begin its document."""
     mask_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15

@@ -125,11 +125,14 @@ def sampling_settings(config: Config) -> SamplingSettings | None:
 
 def pack_settings(config: Config) -> PackSettings:
     """The pack step's share."""
+    keys = config.pack.model_dump()
+    shards = keys.pop("shards")
     return PackSettings(
         sequence_length=config.model.sequence_length,
         vocab_size=config.tokenizer.vocab_size,
+        shards=None if shards == "auto" else shards,
         task=config.train.task,
-        **config.pack.model_dump(),
+        **keys,
     )
 
 

@@ -3,7 +3,8 @@
 python benchmarks/packing/measure.py RUN [--demo-tokens-per-second N]
 
 RUN is the output directory of a finished causal-lm run (tokenmill run). CPU seconds are those of
-the whole process, all threads; each figure is the median of three rounds, taken in turns.
+the whole process, all threads; each figure is the median of three rounds, taken in turns. "Whole"
+is a Beam pipeline as the step runs it, from its input files to its output files, the train split.
 """
 
 import argparse
@@ -13,35 +14,39 @@ import statistics
 import tempfile
 import time
 
+import apache_beam as beam
 import numpy as np
 import tensorflow as tf
 
-from components.documents import decode_documents, split_directory, stable_hash
+from components.documents import decode_documents, split_directory
 from components.pack.pieces import piece_flags
+from components.pack.provenance import find_document
 from components.pack.rows import PackedSplit
 from components.pack.transforms import (
     PackSettings,
+    PackSplit,
     TokenisedDocuments,
-    decode_tokenised,
     pack_shard,
+    read_tokenised,
     write_manifest,
 )
+from components.tokenize.graph import graph_token_ids
+from components.tokenize.materialise import MaterialiseSplit
 from components.tokenize.preprocessing import load_tokenizer
 from components.train.data import training_batches
 
-BATCH, SHARDS, LENGTH = 16, 4, 256
+BATCH, LENGTH = 16, 256
 
 
 def newest(run: pathlib.Path, step: str, key: str) -> pathlib.Path:
     return max((run / "artifacts" / step / key).iterdir(), key=lambda p: int(p.name))
 
 
-def records(uri: pathlib.Path) -> list[bytes]:
-    files = sorted(str(p) for p in pathlib.Path(split_directory(str(uri), "train")).iterdir())
-    return list(tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator())
+def files_of(uri: pathlib.Path) -> list[str]:
+    return sorted(str(p) for p in pathlib.Path(split_directory(str(uri), "train")).iterdir())
 
 
-def batches_of(items: list, size: int = 512):
+def batches_of(items, size: int = 512):
     return [items[i : i + size] for i in range(0, len(items), size)]
 
 
@@ -49,10 +54,15 @@ def tokenise(tokenizer, texts: list[list[bytes]]) -> int:
     return sum(int(tokenizer.tokenize(tf.constant(batch)).flat_values.shape[0]) for batch in texts)
 
 
-def pack(parts, directory: str, settings: PackSettings, flags: np.ndarray) -> dict:
-    """What a worker does with its shards: sort, cut, pack, write, checksum, provenance, counts."""
-    entries = [pack_shard((i, [part]), directory, settings, flags) for i, part in enumerate(parts)]
-    return write_manifest(entries, directory, settings, flags)
+def pack(documents, directory: str, settings: PackSettings, flags: np.ndarray) -> dict:
+    """What a worker does with a shard: sort, cut, pack, write, checksum, provenance, counts."""
+    entry = pack_shard((0, [documents]), directory, settings, flags)
+    return write_manifest([entry], directory, settings, flags)
+
+
+def whole(transform: beam.PTransform) -> None:
+    with beam.Pipeline(runner="DirectRunner") as pipeline:
+        pipeline | transform
 
 
 def write_examples(split: PackedSplit, path: str) -> None:
@@ -106,25 +116,48 @@ def main() -> None:
     model = newest(run, "TokenizerTrainer", "tokenizer") / "tokenizer.model"
     flags = piece_flags(model.read_bytes())
     tokenizer = load_tokenizer(str(model))
-    curated = records(newest(run, "Curator", "curated_examples"))
-    texts = [decode_documents(b).column(2).to_pylist() for b in batches_of(curated)]
-    examples = records(newest(run, "Transform", "transformed_examples"))
-    documents = TokenisedDocuments.join([decode_tokenised(b) for b in batches_of(examples)])
-    numbers = np.array([stable_hash(doc_id) % SHARDS for doc_id in documents.doc_ids])
-    parts = [documents.take(np.flatnonzero(numbers == s)) for s in range(SHARDS)]
-    settings = PackSettings(LENGTH, len(flags), SHARDS)
+    curated, transformed = (
+        newest(run, "Curator", "curated_examples"),
+        newest(run, "Transform", "transformed_examples"),
+    )
+    graph = str(newest(run, "Transform", "transform_graph"))
+    curated_records = list(tf.data.TFRecordDataset(files_of(curated), "GZIP").as_numpy_iterator())
+    documents_of_batches = [decode_documents(batch) for batch in batches_of(curated_records, 8192)]
+    texts = batches_of([t for d in documents_of_batches for t in d.column(2).to_pylist()])
+    parts = [part for path in files_of(transformed) for part in read_tokenised(path)]
+    documents = TokenisedDocuments.join(parts)
+    settings = PackSettings(LENGTH, len(flags), 1)
     tokens = len(documents.tokens)
     with tempfile.TemporaryDirectory() as place:
         directory = split_directory(place, "train")
-        manifest = pack(parts, directory, settings, flags)
+        manifest = pack(documents, directory, settings, flags)
         split = PackedSplit(place, "train")
         plain = str(pathlib.Path(place) / "plain.tfrecord")
         write_examples(split, plain)
         steps = split.rows // BATCH
+        shuffled = batches_of(np.random.default_rng(1).permutation(split.rows), BATCH)
         work = {
             "tokenise": lambda: tokenise(tokenizer, texts),
-            "decode tf.Examples": lambda: [decode_tokenised(b) for b in batches_of(examples)],
-            "pack and write": lambda: pack(parts, directory, settings, flags),
+            "tokenise in Transform's graph": lambda: [
+                graph_token_ids(graph)(batch) for batch in documents_of_batches
+            ],
+            "read tf.Examples": lambda: [
+                part for path in files_of(transformed) for part in read_tokenised(path)
+            ],
+            "pack and write": lambda: pack(documents, directory, settings, flags),
+            "whole tokenising": lambda: whole(
+                MaterialiseSplit(str(curated), f"{place}/again", "train", graph, str(model))
+            ),
+            "whole packing": lambda: whole(
+                PackSplit(
+                    f"{split_directory(str(transformed), 'train')}/*",
+                    f"{place}/packed",
+                    "train",
+                    settings,
+                    flags,
+                )
+            ),
+            "read rows at random": lambda: [split.read_rows(b) for b in shuffled],
             "read, shuffled": lambda: exhaust(training_batches(split, BATCH, steps, seed=1)),
             "plain tf.data, in order": lambda: exhaust(plain_tf_data(plain)),
         }
@@ -132,6 +165,8 @@ def main() -> None:
         sizes = {p.suffix: 0 for p in pathlib.Path(directory).iterdir()}
         for path in pathlib.Path(directory).iterdir():
             sizes[path.suffix] += path.stat().st_size
+        wanted = documents.doc_ids[:: max(1, len(documents.doc_ids) // 200)]
+        look_up = clock(lambda: [find_document(place, "train", doc_id) for doc_id in wanted])[1]
         plain_bytes = pathlib.Path(plain).stat().st_size
     cpu = {n: statistics.median(r[n][0] for r in rounds) for n in work}
     wall = {n: statistics.median(r[n][1] for r in rounds) for n in work}
@@ -146,9 +181,13 @@ def main() -> None:
         "tf_example_bytes_per_token": plain_bytes / tokens,
         "cpu_nanoseconds_per_token": {n: 1e9 * s / tokens for n, s in cpu.items()},
         "packing_over_tokenising": cpu["tokenise"] / cpu["pack and write"],
-        "with_decoding_over_tokenising": cpu["tokenise"]
-        / (cpu["pack and write"] + cpu["decode tf.Examples"]),
-        "slots_per_second": {n: slots / wall[n] for n in list(work)[3:]},
+        "with_reading_over_tokenising": cpu["tokenise"]
+        / (cpu["pack and write"] + cpu["read tf.Examples"]),
+        "whole_over_whole": cpu["whole tokenising"] / cpu["whole packing"],
+        "provenance_look_up_milliseconds": 1e3 * look_up / len(wanted),
+        "random_row_cpu_microseconds": 1e6 * cpu["read rows at random"] / split.rows,
+        "slots_per_second": {n: slots / wall[n] for n in ("read, shuffled",
+                                                          "plain tf.data, in order")},
         "read_over_plain_tf_data": wall["plain tf.data, in order"] / wall["read, shuffled"],
         "read_over_demo_training": slots / wall["read, shuffled"]
         / arguments.demo_tokens_per_second,

@@ -60,8 +60,9 @@ class PackerExecutor(base_beam_executor.BaseBeamExecutor):
         with self._make_beam_pipeline() as pipeline:
             for split in SPLITS:
                 pattern = os.path.join(split_directory(examples.uri, split), "*")
+                tokens = examples.get_int_custom_property(f"{split}_tokens")
                 pipeline | f"Pack[{split}]" >> PackSplit(
-                    pattern, packed.uri, split, settings.of_split(split), flags
+                    pattern, packed.uri, split, settings.of_split(split, tokens), flags
                 )
         manifests = [read_manifest(packed.uri, split) for split in SPLITS]
         for name in ("rows", "slots", "padding_slots", "tokens", "documents", "targets"):
@@ -75,7 +76,8 @@ class Packer(base_beam_component.BaseBeamComponent):
         packed_rows: `PackedRows`, splits train and eval.
 
     Args:
-        examples: Channel of transformed `Examples` with token_ids.
+        examples: Channel of transformed `Examples` with token_ids, and the custom properties
+            `train_tokens` and `eval_tokens`.
         tokenizer: Channel of the `Tokenizer` that made them.
         settings: Length, task, files per split.
     """

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
-from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
+import tensorflow as tf
+from apache_beam.io import fileio
+from apache_beam.io.filesystem import FileMetadata
 
 from components.documents import BATCH_DOCUMENTS, split_directory, stable_hash, write_json
 from components.errors import TokenmillError
@@ -19,6 +21,18 @@ from components.pack.records import RowFormat, row_dtype
 from components.pack.rows import FORMAT, MANIFEST_NAME, write_array, write_shard
 from components.tokenize.vocabulary import EOS_ID
 
+SHARD_TOKENS = 8_000_000
+"""A worker packs one shard in memory: some 40 bytes for each of its tokens."""
+_SHARD_ROWS = 1_000
+
+
+def shards_for(tokens: int, sequence_length: int) -> int:
+    """Shards of a split of so many tokens: of SHARD_TOKENS each, but of 1,000 rows or more.
+
+    The last row of a shard is partly empty: with 1,000 rows that is a thousandth at most.
+    """
+    return max(1, -(-tokens // max(SHARD_TOKENS, _SHARD_ROWS * sequence_length)))
+
 
 @dataclass(frozen=True)
 class PackSettings:
@@ -27,7 +41,7 @@ class PackSettings:
     Attributes:
         sequence_length: Slots of a row.
         vocab_size: Ids are below it.
-        shards: Files per split.
+        shards: Files per split; None: as many as its tokens need (`shards_for`).
         task: "causal-lm" or "masked-lm".
         overlap_tokens: Context repeated before a piece that does not begin its document.
         mask_rate: Share of tokens hidden; masked-lm.
@@ -40,7 +54,7 @@ class PackSettings:
 
     sequence_length: int
     vocab_size: int
-    shards: int
+    shards: int | None
     task: str = "causal-lm"
     overlap_tokens: int = 0
     mask_rate: float = 0.15
@@ -54,15 +68,22 @@ class PackSettings:
         """Whether targets are the next tokens."""
         return self.task == "causal-lm"
 
-    def of_split(self, split: str) -> "PackSettings":
-        """The settings of a split: held-out text is cut as the served model cuts it.
+    def of_split(self, split: str, tokens: int) -> "PackSettings":
+        """The settings of a split of so many tokens; its shards are a number.
 
-        So the trainer's held-out loss and the Evaluator's from raw text are the same number.
+        Held-out text is cut as the served model cuts it, so the trainer's held-out loss and the
+        Evaluator's from raw text are the same number.
         """
+        shards = self.shards or shards_for(tokens, self.sequence_length)
         if split == "train":
-            return self
+            return replace(self, shards=shards)
         return replace(
-            self, fixed_cuts=True, overlap_tokens=0, source_weights={}, max_repetitions=None
+            self,
+            shards=shards,
+            fixed_cuts=True,
+            overlap_tokens=0,
+            source_weights={},
+            max_repetitions=None,
         )
 
     @property
@@ -137,28 +158,52 @@ class TokenisedDocuments(NamedTuple):
         )
 
 
+_FEATURES = {
+    "doc_id": tf.io.FixedLenFeature([], tf.string),
+    "source": tf.io.FixedLenFeature([], tf.string),
+    "byte_count": tf.io.FixedLenFeature([], tf.int64),
+    "token_ids": tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64),
+}
+
+
+def _parse(serialized: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """String [documents] -> the columns of TokenisedDocuments."""
+    parsed = tf.io.parse_example(serialized, _FEATURES)
+    ids = parsed["token_ids"]
+    return (
+        parsed["doc_id"],
+        parsed["source"],
+        parsed["byte_count"],
+        ids.row_lengths(),
+        tf.cast(ids.flat_values, tf.int32),
+    )
+
+
+def _columns(arrays: Sequence[np.ndarray]) -> TokenisedDocuments:
+    doc_ids, sources, *numbers = arrays
+    return TokenisedDocuments(doc_ids.tolist(), sources.tolist(), *numbers)
+
+
 def decode_tokenised(serialized: list[bytes]) -> TokenisedDocuments:
     """Parses serialised, transformed tf.Examples."""
-    batch = ExamplesToRecordBatchDecoder().DecodeBatch(serialized)
+    return _columns([column.numpy() for column in _parse(tf.constant(serialized, tf.string))])
 
-    def column(name: str):
-        return batch.column(batch.schema.get_field_index(name))
 
-    token_column = batch.schema.get_field_index("token_ids")
-    if token_column < 0:  # no document of the batch has a token
-        counts, tokens = np.zeros(batch.num_rows, np.int64), np.zeros(0, np.int32)
-    else:
-        lists = batch.column(token_column)
-        tokens = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int32)
-        lengths = lists.value_lengths().fill_null(0)
-        counts = lengths.to_numpy(zero_copy_only=False).astype(np.int64)
-    return TokenisedDocuments(
-        column("doc_id").flatten().to_pylist(),
-        column("source").flatten().to_pylist(),
-        column("byte_count").flatten().to_numpy(zero_copy_only=False).astype(np.int64),
-        counts,
-        tokens,
-    )
+def read_tokenised(path: str) -> Iterator[TokenisedDocuments]:
+    """The documents of a file of Transform, in batches; read and parsed in C++.
+
+    Raises:
+        TokenmillError: The file is damaged, or its records are no transformed documents.
+    """
+    dataset = tf.data.TFRecordDataset(path).batch(BATCH_DOCUMENTS).map(_parse)
+    try:
+        for arrays in dataset.as_numpy_iterator():
+            yield _columns(arrays)
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        raise TokenmillError(
+            f"{path}: {error.message.splitlines()[0]}.",
+            "Delete the artifact and run again: Transform writes it anew.",
+        ) from error
 
 
 class PackSplit(beam.PTransform):
@@ -171,7 +216,7 @@ class PackSplit(beam.PTransform):
         examples_pattern: Files of the split.
         output_uri: The PackedRows artifact.
         split: "train" or "eval".
-        settings: How to pack.
+        settings: How to pack; of the split, its shards a number (`PackSettings.of_split`).
         flags: Of the vocabulary's pieces (pieces.py), uint8 [vocab_size].
     """
 
@@ -192,9 +237,9 @@ class PackSplit(beam.PTransform):
         settings, directory, flags = self._settings, self._directory, self._flags
         return (
             pipeline
-            | "Read" >> beam.io.ReadFromTFRecord(self._pattern)
-            | "Batch"
-            >> beam.BatchElements(min_batch_size=BATCH_DOCUMENTS, max_batch_size=BATCH_DOCUMENTS)
+            | "Files" >> fileio.MatchFiles(self._pattern)
+            | "Spread" >> beam.Reshuffle()
+            | "Read" >> beam.FlatMap(_read_matched)
             | "Shard" >> beam.FlatMap(_shard, settings.shards)
             | "Group" >> beam.GroupByKey()
             | "Pack" >> beam.Map(pack_shard, directory, settings, flags)
@@ -203,8 +248,14 @@ class PackSplit(beam.PTransform):
         )
 
 
-def _shard(serialized: list[bytes], shards: int) -> Iterator[tuple[int, TokenisedDocuments]]:
-    documents = decode_tokenised(serialized)
+def _read_matched(file: FileMetadata) -> Iterator[TokenisedDocuments]:
+    return read_tokenised(file.path)
+
+
+def _shard(documents: TokenisedDocuments, shards: int) -> Iterator[tuple[int, TokenisedDocuments]]:
+    if shards == 1:
+        yield 0, documents
+        return
     numbers = np.array([stable_hash(doc_id) % shards for doc_id in documents.doc_ids])
     for shard in np.unique(numbers).tolist():
         yield shard, documents.take(np.flatnonzero(numbers == shard))

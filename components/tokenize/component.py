@@ -6,17 +6,17 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
+import apache_beam as beam
 import sentencepiece
 import tensorflow as tf
 from tfx.components.transform import component as transform_component
-from tfx.components.transform import executor as transform_executor
 from tfx.dsl.components.base import (
     base_beam_component,
+    base_beam_executor,
     base_component,
     base_executor,
     executor_spec,
 )
-from tfx.proto import transform_pb2
 from tfx.types import (
     Channel,
     artifact_utils,
@@ -24,15 +24,15 @@ from tfx.types import (
     standard_artifacts,
     standard_component_specs,
 )
-from tfx.utils import json_utils, proto_utils
+from tfx.utils import io_utils
 
 from components.artifacts import Examples, Tokenizer
-from components.documents import SPLITS, decode_documents, split_directory, write_json
+from components.documents import SPLITS, decode_documents, read_json, split_directory, write_json
 from components.errors import TokenmillError
 from components.timing import timed
 from components.tokenize.existing import read_model
+from components.tokenize.graph import write_graph
 from components.tokenize.materialise import MaterialiseSplit
-from components.tokenize.preprocessing import TOKENIZER_PATH_KEY
 from components.tokenize.sampling import SamplingSettings
 from components.tokenize.training import (
     Document,
@@ -173,34 +173,25 @@ class TokenizingTransformSpec(standard_component_specs.TransformSpec):
     }
 
 
-class TokenizingTransformExecutor(transform_executor.Executor):
-    """Transform that is told the tokeniser's path; the examples are written here."""
+class TokenizingTransformExecutor(base_beam_executor.BaseBeamExecutor):
+    """Transform that is told the tokeniser's path (graph.py, materialise.py)."""
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Makes the graph, with the tokeniser's path in custom_config, and applies it."""
-        inputs = dict(input_dict)
-        tokenizer = artifact_utils.get_single_instance(inputs.pop("tokenizer"))
-        curated = artifact_utils.get_single_instance(inputs["examples"])
+        """Makes the graph and applies it to both splits."""
+        self._log_startup(input_dict, output_dict, exec_properties)
+        curated = artifact_utils.get_single_instance(input_dict["examples"])
+        tokenizer = artifact_utils.get_single_instance(input_dict["tokenizer"])
+        schema = io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
+        graph = artifact_utils.get_single_instance(output_dict["transform_graph"])
+        transformed = artifact_utils.get_single_instance(output_dict["transformed_examples"])
         model_path = os.path.join(tokenizer.uri, MODEL_NAME)
-        properties = {
-            **exec_properties,
-            standard_component_specs.CUSTOM_CONFIG_KEY: json_utils.dumps(
-                {TOKENIZER_PATH_KEY: model_path}
-            ),
-        }
-        # TFX reads a split to analyse it, although there is nothing to analyse: the smaller one.
-        properties[standard_component_specs.SPLITS_CONFIG_KEY] = proto_utils.proto_to_json(
-            transform_pb2.SplitsConfig(analyze=["eval"])
-        )
-        sampling = json.loads(properties.pop("sampling", None) or "null")
-        outputs = dict(output_dict)
-        transformed = artifact_utils.get_single_instance(outputs.pop("transformed_examples"))
-        super().Do(inputs, outputs, properties)
-        graph = artifact_utils.get_single_instance(outputs["transform_graph"])
+        sampling = json.loads(exec_properties.get("sampling") or "null")
+        write_graph(io_utils.SchemaReader().read(schema), model_path, graph.uri)
+        counts = {split: os.path.join(transformed.uri, f"tokens-{split}.json") for split in SPLITS}
         with self._make_beam_pipeline() as pipeline:
             for split in SPLITS:
-                pipeline | f"Materialise[{split}]" >> MaterialiseSplit(
+                tokens = pipeline | f"Materialise[{split}]" >> MaterialiseSplit(
                     curated.uri,
                     transformed.uri,
                     split,
@@ -208,10 +199,17 @@ class TokenizingTransformExecutor(transform_executor.Executor):
                     model_path,
                     SamplingSettings(**sampling) if sampling and split == "train" else None,
                 )
+                tokens | f"Count[{split}]" >> beam.Map(_write_count, counts[split])
+        for split in SPLITS:
+            transformed.set_int_custom_property(f"{split}_tokens", read_json(counts[split]))
         transformed.split_names = curated.split_names
         # Transform counts nothing itself; the packer checks that every document arrived.
         for name in ("documents", "bytes"):
             transformed.set_int_custom_property(name, curated.get_int_custom_property(name))
+
+
+def _write_count(tokens: int, path: str) -> None:
+    write_json(path, tokens)
 
 
 class TokenizingTransform(base_beam_component.BaseBeamComponent):
@@ -222,7 +220,8 @@ class TokenizingTransform(base_beam_component.BaseBeamComponent):
 
     Outputs:
         transform_graph: `TransformGraph`, raw text -> token ids; part of the pushed model.
-        transformed_examples: `Examples` with token_ids, doc_id, source, byte_count.
+        transformed_examples: `Examples` with token_ids, doc_id, source, byte_count; its
+            custom properties `train_tokens` and `eval_tokens` count the tokens of the splits.
 
     Args:
         examples: Channel of curated `Examples`.

@@ -1,27 +1,28 @@
 """Applies Transform's graph to the documents, file by file, and writes the token ids.
 
-TFX's executor makes the graph; it would also apply it, but reads and writes record by record in
-Python, which costs more than tokenising does (benchmarks/tokens). Here a worker takes a whole
+TFX's executor would also apply the graph, but reads and writes record by record in Python, which
+costs more than tokenising does (benchmarks/tokens). Here a worker takes a whole
 shard: TensorFlow's readers and writers, batches of bounded size, one output file for one input
-file with the documents in the same order, so the same bytes in every run.
+file with the documents in the same order, so the same bytes in every run. The files are not
+compressed: gzip would save a third of the bytes, but take more time than encoding and parsing.
 """
 
-import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 import tensorflow as tf
-import tensorflow_transform as tft
+from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from components.documents import decode_documents, split_directory, write_tfrecords
+from components.tokenize.graph import TokenIds, graph_token_ids
 from components.tokenize.sampling import Sampler, SamplingSettings
 
-_BATCH_BYTES = 4 << 20
-_BATCH_DOCUMENTS = 4096
-
-TokenIds = Callable[[pa.RecordBatch], list[list[int]]]
+# Each different word of a batch is tokenised once: twice the text, a third more words.
+_BATCH_BYTES = 8 << 20
+_BATCH_DOCUMENTS = 8192
 
 
 class MaterialiseSplit(beam.PTransform):
@@ -51,24 +52,25 @@ class MaterialiseSplit(beam.PTransform):
         self._files = [
             (
                 os.path.join(source, name),
-                os.path.join(target, f"transformed_examples-{i:05d}-of-{len(names):05d}.gz"),
+                os.path.join(target, f"transformed_examples-{i:05d}-of-{len(names):05d}"),
             )
             for i, name in enumerate(names)
         ]
         self._fn = _MaterialiseFn(transform_uri, model_path, sampling)
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """Pipeline -> PCollection of the bytes written per file."""
+        """Pipeline -> PCollection of one element, the tokens of the split."""
         return (
             pipeline
             | "Files" >> beam.Create(self._files)
             | "Spread" >> beam.Reshuffle()
             | "Apply" >> beam.ParDo(self._fn)
+            | "Tokens" >> beam.CombineGlobally(sum)
         )
 
 
 class _MaterialiseFn(beam.DoFn):
-    """(input file, output file) -> bytes written."""
+    """(input file, output file) -> tokens written."""
 
     def __init__(self, transform_uri: str, model_path: str, sampling: SamplingSettings | None):
         self._transform_uri, self._model_path = transform_uri, model_path
@@ -80,36 +82,18 @@ class _MaterialiseFn(beam.DoFn):
             self._token_ids = graph_token_ids(self._transform_uri)
         else:
             with tf.io.gfile.GFile(self._model_path, "rb") as source:
-                self._token_ids = Sampler(source.read(), self._sampling).encode_batch
+                sampler = Sampler(source.read(), self._sampling)
+            self._token_ids = lambda batch: pa.array(
+                sampler.encode_batch(batch), pa.large_list(pa.int64())
+            )
 
     def process(self, files: tuple[str, str]):
         source, target = files
         token_ids = self._token_ids
         assert token_ids is not None  # setup ran
-        yield write_tfrecords(target, _transformed(source, token_ids), gzip=True)
-
-
-def graph_token_ids(transform_uri: str) -> TokenIds:
-    """The function from a batch of documents to token ids that Transform's graph is."""
-    layer = tft.TFTransformOutput(transform_uri).transform_features_layer()
-
-    @tf.function(
-        input_signature=[tf.TensorSpec([None, 1], tf.string)] * 3
-        + [tf.TensorSpec([None, 1], tf.int64)]
-    )
-    def apply(doc_id, source, text, byte_count):
-        features = {"doc_id": doc_id, "source": source, "text": text, "byte_count": byte_count}
-        ids = tf.RaggedTensor.from_sparse(layer(features)["token_ids"])
-        return ids.flat_values, ids.row_splits
-
-    def token_ids(batch: pa.RecordBatch) -> list[list[int]]:
-        columns = [
-            tf.constant(column.to_numpy(zero_copy_only=False)[:, None]) for column in batch.columns
-        ]
-        flat, splits = (tensor.numpy().tolist() for tensor in apply(*columns))
-        return [flat[a:b] for a, b in itertools.pairwise(splits)]
-
-    return token_ids
+        counts: list[int] = []
+        write_tfrecords(target, _transformed(source, token_ids, counts), gzip=False)
+        yield sum(counts)
 
 
 def _batches(path: str) -> Iterator[pa.RecordBatch]:
@@ -127,16 +111,23 @@ def _batches(path: str) -> Iterator[pa.RecordBatch]:
         yield decode_documents(records)
 
 
-def _transformed(path: str, token_ids: TokenIds) -> Iterator[bytes]:
+def _transformed(path: str, token_ids: TokenIds, counts: list[int]) -> Iterator[bytes]:
+    """The tf.Examples of a shard; the tokens of each batch are added to `counts`."""
+    encoder = RecordBatchToExamplesEncoder()
     for batch in _batches(path):
-        doc_ids, sources, _, byte_counts = batch.columns
-        columns = (doc_ids.to_pylist(), sources.to_pylist(), byte_counts.to_pylist())
-        for doc_id, source, byte_count, ids in zip(*columns, token_ids(batch), strict=True):
-            example = tf.train.Example()
-            feature = example.features.feature
-            feature["doc_id"].bytes_list.value.append(doc_id)
-            feature["source"].bytes_list.value.append(source)
-            feature["byte_count"].int64_list.value.append(byte_count)
-            feature["token_ids"].int64_list.value.extend(ids)
-            # Sorted by name: tfx-bsl's encoder orders features anew in every process.
-            yield example.SerializeToString(deterministic=True)
+        ids = token_ids(batch)
+        counts.append(len(ids.flatten()))
+        singles = np.arange(batch.num_rows + 1, dtype=np.int64)
+        columns = {
+            name: pa.LargeListArray.from_arrays(singles, batch.column(name))
+            for name in ("byte_count", "doc_id", "source")
+        }
+        columns["token_ids"] = ids
+        # Each feature for itself: joined, encoded messages are one message, and this encoder would
+        # order the features of one message anew in every process.
+        encoded = (
+            encoder.encode(pa.RecordBatch.from_arrays([column], [name]))
+            for name, column in columns.items()
+        )
+        for parts in zip(*encoded, strict=True):
+            yield b"".join(parts)

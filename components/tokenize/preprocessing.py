@@ -44,15 +44,13 @@ def tokenize(tokenizer: tf_text.SentencepieceTokenizer, text: tf.Tensor) -> tf.R
     Returns:
         int32, ragged [batch, tokens].
     """
-    words = _words(text)
-    intact = tf.reduce_sum(tf.strings.length(words), axis=1) == tf.strings.length(text)
-    words = tf.cond(
-        tf.reduce_all(intact),
-        lambda: words,
-        lambda: _words(
-            tf.where(intact, text, tf.strings.unicode_transcode(text, "UTF-8", "UTF-8"))
-        ),
+    valid = tf.strings.regex_full_match(text, "(?s).*")  # else it might hold _MARK
+    text = tf.cond(
+        tf.reduce_all(valid),
+        lambda: text,
+        lambda: tf.where(valid, text, tf.strings.unicode_transcode(text, "UTF-8", "UTF-8")),
     )
+    words = _words(text)
     unique, places = tf.unique(words.flat_values)
     longest = tf.reduce_max(tf.concat([[0], tf.strings.length(unique)], 0))
     ids = tf.cond(
@@ -109,7 +107,9 @@ def _tokenize_by_parts(
     )
     of_parts = tokenizer.tokenize(parts.stack())
     of_long = tf.RaggedTensor.from_row_lengths(
-        of_parts.flat_values, tf.math.segment_sum(of_parts.row_lengths(), owners.stack())
+        of_parts.flat_values,
+        tf.math.segment_sum(of_parts.row_lengths(), owners.stack()),
+        validate=False,  # an assertion would make TFX read the data to analyse it
     )
     of_short = tokenizer.tokenize(tf.where(is_long, "", words))
     every = tf.range(tf.size(words))

@@ -5,6 +5,8 @@ leaves merges out (Provilkov et al. 2020, "BPE-Dropout"). tf.text's op cannot be
 sentencepiece library draws here, on Beam's workers, for the train split only; what is evaluated
 and served is split by Transform's graph, which does not draw.
 
+The seed holds within a process only: sentencepiece 0.2.3 draws otherwise in another one.
+
 Each document is drawn once, when it is tokenised: every epoch sees the same split of it.
 """
 
@@ -49,7 +51,7 @@ class Sampler:
         self._settings = settings
 
     def encode(self, doc_id: bytes, text: bytes) -> list[int]:
-        """The token ids of a document; the same for the same id, text and seed."""
+        """The token ids of a document; in a process the same for the same id, text and seed."""
         ids: list[int] = []
         for number, part in enumerate(_parts(text)):
             key = b"%d/%d/%s" % (self._settings.seed, number, doc_id)

@@ -4,16 +4,19 @@ A larger vocabulary makes fewer tokens of the same bytes, but each token costs m
 projection, its memory, and embeddings of pieces that are hardly ever seen. The text is fixed, so
 vocabularies are compared for the same bytes, not the same tokens.
 
-Tao et al. 2024, "Scaling Laws with Vocabulary: Larger Models Deserve Larger Vocabularies", find
-that the best vocabulary grows with the model and its compute; they compare losses, which a count
-cannot know. What is recommended here is the least training FLOPs for the same bytes, among
-vocabularies of which at most MAX_UNUSED of the learned pieces never occur in held-out text.
+FLOPs do not say how well a model learns. For that the recommendation takes the size that Tao et
+al. 2024 ("Scaling Laws with Vocabulary: Larger Models Deserve Larger Vocabularies", arXiv
+2407.13623) fitted to the losses of trained models: `predicted_vocab_size`.
 """
 
 import dataclasses
+import functools
+import math
+import multiprocessing
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +44,10 @@ from components.tokenize.vocabulary import RESERVED_PIECES
 MAX_UNUSED = 0.2
 """Ours: above it more than every fifth learned embedding row is not seen in the held-out text."""
 DEFAULT_SIZES = (4096, 8192, 16384, 32768, 65536)
+# Tao et al. 2024, derivative-based estimate, as their code has it: 33M parameters outside the
+# vocabulary go with 6,144 pieces x 512; fitted to models of 33M to 2.87B.
+_FITTED_PARAMS, _FITTED_VOCABULARY_PARAMS, _FITTED_EXPONENT = 33e6, 3_145_728, 0.8354
+FITTED_RANGE = (33e6, 2.87e9)
 _HELD_OUT = 0.1
 _BATCH = 512
 
@@ -56,6 +63,8 @@ class Candidate:
         tokens_per_word_by_source: Tokens over words (runs without white space).
         unused_fraction: Share of the learned pieces that no held-out text has.
         byte_token_fraction: Share of the tokens that are single bytes of byte fallback.
+        unigram_bits_per_byte: Loss of the best model without context: each token's bits by its
+            frequency in the sample (plus one), over the bytes.
         embedding_params: Parameters of the token embedding, and the output projection if untied.
         embedding_param_fraction: Their share of all parameters.
         vocabulary_memory_fraction: Share of training memory: weights, gradients and moments of
@@ -70,6 +79,7 @@ class Candidate:
     tokens_per_word_by_source: dict[str, float]
     unused_fraction: float
     byte_token_fraction: float
+    unigram_bits_per_byte: float
     embedding_params: int
     embedding_param_fraction: float
     vocabulary_memory_fraction: float
@@ -86,6 +96,8 @@ class Sweep:
         held_out_bytes: Bytes that the ratios were measured on.
         candidates: The vocabularies, by type and size.
         impossible: (model type, size, reason) of those that the text does not support.
+        predicted_vocab_size: The best size for this model by Tao et al. 2024.
+        cheapest: Index of the candidate with the least training FLOPs.
         recommended: Index into candidates.
         reason: Why.
     """
@@ -94,6 +106,8 @@ class Sweep:
     held_out_bytes: int
     candidates: list[Candidate]
     impossible: list[tuple[str, int, str]]
+    predicted_vocab_size: int
+    cheapest: int
     recommended: int
     reason: str
 
@@ -111,6 +125,7 @@ def sweep(
     precision: Precision,
     batch_per_device: int,
     progress: Callable[[str, int], None] = lambda *_: None,
+    workers: int = 1,
 ) -> Sweep:
     """Trains and measures a vocabulary of each type and size.
 
@@ -124,7 +139,8 @@ def sweep(
         shape: The model; its vocab_size is not used.
         precision: Of training.
         batch_per_device: Rows of sequence_length tokens on one chip in one step.
-        progress: Told the name of what begins and how many are done.
+        progress: Told the name of what is next and how many are done.
+        workers: Processes that train vocabularies at the same time.
 
     Raises:
         TokenmillError: There are too few documents, or the text supports none of the sizes.
@@ -145,32 +161,74 @@ def sweep(
     corpus_bytes = sum(len(d[2]) for d in documents)
     candidates: list[Candidate] = []
     impossible: list[tuple[str, int, str]] = []
-    wanted = [(t, size) for t in model_types for size in sorted(set(sizes))]
-    for done, (model_type, size) in enumerate(wanted):
-        progress(f"{model_type} {size:,}", done)
-        try:
-            model = train_sentencepiece(
-                texts, dataclasses.replace(settings, model_type=model_type, vocab_size=size)
-            )
-        except TokenmillError as error:
-            impossible.append((model_type, size, error.message))
+    wanted = [
+        dataclasses.replace(settings, model_type=t, vocab_size=size)
+        for t in model_types
+        for size in sorted(set(sizes))
+    ]
+    progress(f"{wanted[0].model_type} {wanted[0].vocab_size:,}", 0)
+    measure = functools.partial(_train_and_measure, texts, held_out)
+    for done, (each, measured) in enumerate(_in_processes(measure, wanted, workers), start=1):
+        following = wanted[min(done, len(wanted) - 1)]
+        progress(f"{following.model_type} {following.vocab_size:,}", done)
+        if isinstance(measured, str):
+            impossible.append((each.model_type, each.vocab_size, measured))
             continue
-        measured = _measure(model, held_out, len(settings.user_symbols))
         costs = vocabulary_costs(
-            dataclasses.replace(shape, vocab_size=size),
+            dataclasses.replace(shape, vocab_size=each.vocab_size),
             corpus_bytes / measured["bytes_per_token"],
             precision,
             batch_per_device,
         )
-        candidates.append(Candidate(model_type=model_type, vocab_size=size, **measured, **costs))
+        candidates.append(Candidate(each.model_type, each.vocab_size, **measured, **costs))
     progress("done", len(wanted))
     if not candidates:
         raise TokenmillError(
             "the text supports none of these vocabularies: " + impossible[0][2],
             "Give more text or smaller --sizes.",
         )
-    best, reason = recommend(candidates)
-    return Sweep(corpus_bytes, held_out_bytes, candidates, impossible, best, reason)
+    predicted = predicted_vocab_size(shape)
+    cheapest = min(range(len(candidates)), key=lambda i: candidates[i].training_flops)
+    best, reason = recommend(candidates, predicted)
+    return Sweep(
+        corpus_bytes, held_out_bytes, candidates, impossible, predicted, cheapest, best, reason
+    )
+
+
+def _in_processes(
+    measure: Callable[[TokenizerSettings], Any], wanted: list[TokenizerSettings], workers: int
+) -> Iterator[tuple[TokenizerSettings, Any]]:
+    """(settings, result) in order."""
+    if min(workers, len(wanted)) <= 1:
+        yield from ((each, measure(each)) for each in wanted)
+        return
+    # A fresh process: TensorFlow does not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(wanted)), context) as pool:
+        yield from zip(wanted, pool.map(measure, wanted), strict=True)
+
+
+def _train_and_measure(
+    texts: Sequence[str], held_out: Sequence[Document], settings: TokenizerSettings
+) -> dict[str, Any] | str:
+    """What `_measure` gives, or why the text does not support the vocabulary."""
+    try:
+        model = train_sentencepiece(texts, settings)
+    except TokenmillError as error:
+        return error.message
+    return _measure(model, texts, held_out, len(settings.user_symbols))
+
+
+def predicted_vocab_size(shape: ModelShape) -> int:
+    """The compute-optimal vocabulary of a model, by Tao et al. 2024.
+
+    Vocabulary parameters grow with the other parameters to the power 0.8354; an extrapolation
+    outside FITTED_RANGE. It is for a training as long as is compute-optimal.
+    """
+    parts = shape.params_by_part()
+    others = shape.params_total - parts["token_embedding"] - parts["output_projection"]
+    params = _FITTED_VOCABULARY_PARAMS * (others / _FITTED_PARAMS) ** _FITTED_EXPONENT
+    return round(params / shape.d_model)
 
 
 def vocabulary_costs(
@@ -199,11 +257,12 @@ def vocabulary_costs(
     }
 
 
-def recommend(candidates: Sequence[Candidate]) -> tuple[int, str]:
+def recommend(candidates: Sequence[Candidate], predicted: int) -> tuple[int, str]:
     """Index of the best candidate, and why it is.
 
-    Least training FLOPs for the same bytes, among those with at most MAX_UNUSED unused pieces;
-    if none is, the one with the fewest unused pieces.
+    Among those with at most MAX_UNUSED unused pieces the size nearest to the predicted one, by
+    ratio, and of the two types at that size the one with less training FLOPs for the same bytes.
+    If all leave more unused, the one that leaves the fewest.
     """
     used = [i for i, c in enumerate(candidates) if c.unused_fraction <= MAX_UNUSED]
     if not used:
@@ -212,16 +271,26 @@ def recommend(candidates: Sequence[Candidate]) -> tuple[int, str]:
             f"all leave more than {MAX_UNUSED:.0%} of their learned pieces unused on held-out "
             "text; this one the fewest: the text is small for such vocabularies"
         )
-    best = min(used, key=lambda i: candidates[i].training_flops)
+
+    def rank(i: int) -> tuple[float, float]:
+        distance = abs(math.log(candidates[i].vocab_size / predicted))
+        return distance, candidates[i].training_flops
+
+    best = min(used, key=rank)
+    same_size = [i for i in used if candidates[i].vocab_size == candidates[best].vocab_size]
     reason = (
-        f"least training FLOPs for the same bytes among the {len(used)} of {len(candidates)} "
-        f"vocabularies that use at least {1 - MAX_UNUSED:.0%} of their learned pieces on held-out "
-        "text"
+        f"nearest to {predicted:,}, the best size for this model by Tao et al. 2024, among the "
+        f"{len(used)} of {len(candidates)} vocabularies that use at least {1 - MAX_UNUSED:.0%} of "
+        "their learned pieces on held-out text"
     )
+    if len(same_size) > 1:
+        reason += "; of this size the type with less training FLOPs for the same bytes"
     return best, reason
 
 
-def _measure(model: bytes, held_out: Sequence[Document], user_symbols: int) -> dict[str, Any]:
+def _measure(
+    model: bytes, sample: Sequence[str], held_out: Sequence[Document], user_symbols: int
+) -> dict[str, Any]:
     """Ratios of one model on held-out text, counted by the graph's op as everywhere."""
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "tokenizer.model")
@@ -232,7 +301,10 @@ def _measure(model: bytes, held_out: Sequence[Document], user_symbols: int) -> d
     graph = tf.function(
         lambda text: tokenize(op, text), input_signature=[tf.TensorSpec([None], tf.string)]
     )
-    counts = np.zeros(size, np.int64)
+    counts, seen = np.zeros(size, np.int64), np.ones(size, np.int64)
+    for start in range(0, len(sample), _BATCH):
+        ids = graph(tf.constant(sample[start : start + _BATCH]))
+        seen += np.bincount(ids.flat_values.numpy(), minlength=size)
     tokens: dict[str, int] = {}
     words: dict[str, int] = {}
     for start in range(0, len(held_out), _BATCH):
@@ -244,12 +316,14 @@ def _measure(model: bytes, held_out: Sequence[Document], user_symbols: int) -> d
             tokens[name] = tokens.get(name, 0) + int(length)
             words[name] = words.get(name, 0) + len(text.split())
     first_learned = RESERVED_PIECES + user_symbols
-    total = int(counts.sum())
+    total, held_out_bytes = int(counts.sum()), sum(len(d[2]) for d in held_out)
+    bits = -(counts * np.log2(seen / seen.sum())).sum()
     return {
-        "bytes_per_token": sum(len(d[2]) for d in held_out) / total,
+        "bytes_per_token": held_out_bytes / total,
         "tokens_per_word_by_source": {
             name: tokens[name] / words[name] for name in sorted(tokens) if words[name]
         },
         "unused_fraction": float((counts[first_learned:] == 0).mean()),
         "byte_token_fraction": float(counts[first_learned - 256 : first_learned].sum() / total),
+        "unigram_bits_per_byte": float(bits / held_out_bytes),
     }

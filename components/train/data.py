@@ -24,6 +24,9 @@ from components.pack.rows import Batch, PackedSplit
 from components.train.plan import Mixture
 
 _STEPS_AT_ONCE = 64
+# Slots that are read at once, where batches are smaller: each call from TensorFlow into Python
+# takes as long as reading thirty rows.
+_SLOTS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -157,13 +160,18 @@ def training_batches(
     mask = _masker(split)
     rows = _rows_of_part(global_batch_size, share.of)
 
-    def batch(element: int) -> Batch:
+    def rows_of(element: int) -> tuple[np.ndarray, np.ndarray]:
         step, part = divmod(element, share.count)
         mine = slice((share.first + part) * rows, (share.first + part + 1) * rows)
         numbers, epochs = order.rows_of_step(first_step + step)
-        return mask(split.read(numbers[mine]), numbers[mine], epochs[mine], seed)
+        return numbers[mine], epochs[mine]
 
-    return _dataset(batch, max(0, steps - first_step) * share.count, rows, split.sequence_length)
+    def read(elements: range) -> Batch:
+        wanted = zip(*map(rows_of, elements), strict=True)
+        numbers, epochs = (np.concatenate(parts) for parts in wanted)
+        return mask(split.read(numbers), numbers, epochs, seed)
+
+    return _dataset(read, max(0, steps - first_step) * share.count, rows, split.sequence_length)
 
 
 def evaluation_batches(
@@ -177,16 +185,26 @@ def evaluation_batches(
     mask = _masker(split)
     rows = _rows_of_part(global_batch_size, share.of)
 
-    def batch(element: int) -> Batch:
+    def rows_of(element: int) -> np.ndarray:
         step, part = divmod(element, share.count)
-        start = step * global_batch_size + (share.first + part) * rows
-        numbers = np.arange(min(start, split.rows), min(start + rows, split.rows))
+        return step * global_batch_size + (share.first + part) * rows + np.arange(rows)
+
+    def read(elements: range) -> Batch:
+        places = np.concatenate([rows_of(element) for element in elements])
+        there = places < split.rows
+        numbers = places[there]
         epochs = np.full(len(numbers), EVALUATION_EPOCH)
-        read = mask(split.read(numbers), numbers, epochs, EVALUATION_SEED)
-        return Batch(*(np.pad(a, ((0, rows - len(numbers)), (0, 0))) for a in read))
+        batch = mask(split.read(numbers), numbers, epochs, EVALUATION_SEED)
+
+        def filled(array: np.ndarray) -> np.ndarray:
+            every = np.zeros((len(places), *array.shape[1:]), array.dtype)
+            every[there] = array
+            return every
+
+        return batch if there.all() else Batch(*map(filled, batch))
 
     steps = -(-split.rows // global_batch_size)
-    return _dataset(batch, steps * share.count, rows, split.sequence_length)
+    return _dataset(read, steps * share.count, rows, split.sequence_length)
 
 
 def distribute(
@@ -246,20 +264,22 @@ def _masker(split: PackedSplit) -> Callable[[Batch, np.ndarray, np.ndarray, int]
 
 
 def _dataset(
-    batch: Callable[[int], Batch], elements: int, rows: int, sequence_length: int
+    read: Callable[[range], Batch], elements: int, rows: int, sequence_length: int
 ) -> tf.data.Dataset:
-    """Elements 0 .. elements - 1, computed ahead and in parallel, in order."""
+    """Elements 0 .. elements - 1 of `rows` rows, read ahead and in parallel, in order."""
     dtypes = (tf.int32, tf.int32, tf.int32, tf.int32, tf.float32)
+    at_once = max(1, _SLOTS_AT_ONCE // (rows * sequence_length))
 
-    def load(element: tf.Tensor) -> Batch:
-        arrays = tf.numpy_function(lambda i: batch(int(i)), [element], dtypes)
-        for array in arrays:
-            array.set_shape([rows, sequence_length])
-        return Batch(*arrays)
+    def load(first: tf.Tensor) -> Batch:
+        arrays = tf.numpy_function(
+            lambda i: read(range(int(i), min(int(i) + at_once, elements))), [first], dtypes
+        )
+        return Batch(*(tf.reshape(a, [-1, rows, sequence_length]) for a in arrays))
 
-    dataset = tf.data.Dataset.range(elements).map(
+    dataset = tf.data.Dataset.range(0, elements, at_once).map(
         load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
+    dataset = dataset.unbatch().apply(tf.data.experimental.assert_cardinality(elements))
     options = tf.data.Options()
     # Each worker computes its own share; sharding by file does not apply to it.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF

@@ -16,10 +16,18 @@ from components.artifacts import PackedRows, Tokenizer
 from components.errors import TokenmillError
 from components.pack import transforms
 from components.pack.component import Packer, PackerExecutor
-from components.pack.provenance import documents_of_row
+from components.pack.provenance import documents_of_row, find_document
 from components.pack.records import RowFormat, decode_rows, densify
 from components.pack.rows import PackedSplit
-from components.pack.transforms import PackSettings, PackSplit, decode_tokenised, write_manifest
+from components.pack.transforms import (
+    SHARD_TOKENS,
+    PackSettings,
+    PackSplit,
+    decode_tokenised,
+    read_tokenised,
+    shards_for,
+    write_manifest,
+)
 
 VOCAB, LENGTH = 300, 32
 SETTINGS = PackSettings(sequence_length=LENGTH, vocab_size=VOCAB, shards=3)
@@ -59,8 +67,8 @@ def write_examples(directory, documents, files):
     directory.mkdir(parents=True)
     records = serialise(documents)
     for i in range(files):
-        path = str(directory / f"transformed_examples-{i:05d}-of-{files:05d}.gz")
-        with tf.io.TFRecordWriter(path, options="GZIP") as writer:
+        path = str(directory / f"transformed_examples-{i:05d}-of-{files:05d}")
+        with tf.io.TFRecordWriter(path) as writer:
             for record in records[i::files]:
                 writer.write(record)
 
@@ -240,7 +248,7 @@ def test_the_component_packs_both_splits_and_sums_their_counts(
         {"packed_rows": [rows]},
         dict(component.exec_properties),
     )
-    assert rows.split_names == examples.split_names
+    assert rows.get_string_custom_property("split_names") == examples.split_names
     for split, mine in parts.items():
         batch = all_rows(PackedSplit(rows.uri, split))
         asked = batch.loss_weights > 0
@@ -282,3 +290,42 @@ def test_rows_hold_one_source_each_where_sources_have_weights(pack_documents, ra
             first += rows
     assert first == split.rows
     assert split.manifest["targets"] == sum(len(ids) + 1 for *_, ids in documents if ids)
+
+
+def test_shards_follow_the_size_of_a_split():
+    assert shards_for(0, 256) == shards_for(SHARD_TOKENS, 256) == 1
+    assert shards_for(SHARD_TOKENS + 1, 256) == 2
+    long_rows = 2 * SHARD_TOKENS // 1000  # a thousand rows are two shards' tokens
+    assert shards_for(2 * SHARD_TOKENS, long_rows) == 1
+    chosen = PackSettings(LENGTH, VOCAB, shards=None)
+    assert chosen.of_split("train", 3 * SHARD_TOKENS).shards == 3
+    assert chosen.of_split("eval", 10).shards == 1
+    assert SETTINGS.of_split("train", 10).shards == SETTINGS.of_split("eval", 10).shards == 3
+
+
+def test_a_damaged_file_of_transform_is_named(tmp_path, documents):
+    write_examples(tmp_path / "examples", documents, files=1)
+    (path,) = (tmp_path / "examples").iterdir()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(TokenmillError, match=r"transformed_examples-00000-of-00001: .*corrupted"):
+        list(read_tokenised(str(path)))
+
+
+@pytest.mark.slow
+def test_a_document_of_50_megabytes_is_packed_whole(tmp_path):
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(4, VOCAB, 12_000_000)  # some 50 MB of text
+    documents = [
+        (b"large", b"s", 50_000_000, tokens.tolist()),
+        (b"small", b"s", 9, [5, 6]),
+    ]
+    write_examples(tmp_path / "examples", documents, files=1)
+    settings = PackSettings(LENGTH, VOCAB, shards=1)
+    run_packing(tmp_path / "examples", tmp_path / "rows", settings)
+    split = PackedSplit(str(tmp_path / "rows"), "train")
+    assert split.manifest["tokens"] == len(tokens) + 2
+    assert split.manifest["targets"] == len(tokens) + 4
+    placements = find_document(str(tmp_path / "rows"), "train", b"large")
+    assert sum(p.length for p in placements) == len(tokens) + 1

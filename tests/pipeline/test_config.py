@@ -57,6 +57,12 @@ def test_overrides_later_wins_and_bare_words_are_strings():
         ("curate.min_words=-5", ["curate.min_words = -5", "greater than or equal to 0"]),
         ("curate.min_words=of", ["curate.min_words = 'of'", "off"]),
         ("run.name=No Spaces", ["run.name", "pattern"]),
+        ("tokenizer.sampling_alpha=0.1", ["sampling_alpha is for unigram models", "bpe_dropout"]),
+        ("tokenizer.bpe_dropout=1.5", ["tokenizer.bpe_dropout = 1.5", "less than"]),
+        ("tokenizer.source_weights={a=-1}", ["tokenizer.source_weights = -1", "greater than"]),
+        ("pack.shards=0", ["pack.shards = 0", "greater than 0", "auto"]),
+        ("pack.shards=many", ["pack.shards = 'many'", "auto"]),
+        ("pack.mask_rate=1", ["pack.mask_rate = 1", "less than 1"]),
         ("cost.mfu=fast", ["cost.mfu = 'fast'", "auto"]),
         ("cost.mfu=1.5", ["cost.mfu = 1.5", "less than or equal to 1"]),
         ("cost.budget_usd=5", ["unknown key cost.budget_usd"]),
@@ -128,3 +134,21 @@ def test_a_table_of_tables_is_set_key_by_key_and_checked_in_depth():
         load_config("demo", None, ["engine.resources.Trainer.cpu=x"])
     with pytest.raises(ConfigError, match=r"run\.seed is not a section"):
         load_config("demo", None, ["run.seed=1", "run.seed.more=2"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["tokenizer.model_type=unigram", "tokenizer.bpe_dropout=0.1"], "bpe_dropout is for bpe"),
+        (["tokenizer.path=m.model", "tokenizer.source_weights={a=2}"], "nothing is trained"),
+        (["tokenizer.path=m.model", 'tokenizer.user_symbols=["x"]'], "nothing is trained"),
+    ],
+)
+def test_tokenizer_keys_that_exclude_each_other_are_told(overrides, words):
+    with pytest.raises(ConfigError, match=words):
+        load_config(overrides=overrides)
+
+
+def test_packing_shards_are_a_number_or_follow_the_size():
+    assert load_config().pack.shards == "auto"
+    assert load_config(overrides=["pack.shards=3"]).pack.shards == 3

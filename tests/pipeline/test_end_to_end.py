@@ -95,7 +95,7 @@ def test_tokens_are_accounted_for_from_transform_to_ledger(first_run):
     for split in ("train", "eval"):
         files = [str(p) for p in pathlib.Path(transformed, f"Split-{split}").iterdir()]
         tokens = count = 0
-        for record in tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator():
+        for record in tf.data.TFRecordDataset(files).as_numpy_iterator():
             example = tf.train.Example.FromString(record)
             tokens += len(example.features.feature["token_ids"].int64_list.value)
             count += 1

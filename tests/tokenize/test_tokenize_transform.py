@@ -5,17 +5,20 @@ import inspect
 import pathlib
 import random
 
+import apache_beam as beam
 import numpy as np
 import pytest
 import sentencepiece
 import tensorflow as tf
+from apache_beam.options.pipeline_options import PipelineOptions
 from tfx.types import artifact_utils, standard_artifacts
 
 from components.artifacts import Examples, Tokenizer
 from components.documents import document_batch, encode_documents, split_directory, write_tfrecords
 from components.model_shape import ModelShape
-from components.pack.transforms import decode_tokenised
+from components.pack.transforms import TokenisedDocument, decode_tokenised
 from components.tokenize.component import MODEL_NAME, TokenizingTransform
+from components.tokenize.materialise import MaterialiseSplit
 from components.tokenize.preprocessing import PART_BYTES, load_tokenizer, tokenize
 from components.tokenize.sampling import Sampler, SamplingSettings
 from components.tokenize.training import TokenizerSettings, train_sentencepiece
@@ -111,10 +114,29 @@ def transform(home, model, train, held_out, sampling=None):
     found = {}
     for split in ("train", "eval"):
         files = tf.io.gfile.glob(f"{split_directory(transformed.uri, split)}/*")
-        records = list(tf.data.TFRecordDataset(sorted(files), "GZIP").as_numpy_iterator())
-        found[split] = {d.doc_id: d for d in decode_tokenised(records)} if records else {}
+        records = list(tf.data.TFRecordDataset(sorted(files)).as_numpy_iterator())
+        found[split] = by_id(decode_tokenised(records)) if records else {}
         assert len(found[split]) == len(records)
+        tokens = sum(len(d.token_ids) for d in found[split].values())
+        assert transformed.get_int_custom_property(f"{split}_tokens") == tokens
     return found, graph.uri
+
+
+def by_id(documents):
+    """Columns of documents as {doc_id: TokenisedDocument}."""
+    ids = np.split(documents.tokens, np.cumsum(documents.token_counts)[:-1])
+    rows = zip(
+        documents.doc_ids, documents.sources, documents.byte_counts.tolist(), ids, strict=True
+    )
+    return {row[0]: TokenisedDocument(*row) for row in rows}
+
+
+def is_utf8(text):
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def standard_artifacts_channel(artifact):
@@ -144,8 +166,11 @@ def test_training_and_the_pushed_model_see_the_same_tokens(
     pushed = tmp_path / "pushed"
     export_model(decoder, graph_uri, str(tmp_path / "tokenizer" / MODEL_NAME), str(pushed))
     served = tf.saved_model.load(str(pushed))
-    scored = served.signatures["score"](text=tf.constant(texts))
-    assert [int(n) - 1 for n in scored["token_count"]] == [len(d.token_ids) for d in documents]
+    valid = [i for i, text in enumerate(texts) if is_utf8(text)]  # the server refuses the others
+    scored = served.signatures["score"](text=tf.constant([texts[i] for i in valid]))
+    counts = [int(n) - 1 for n in scored["token_count"]]
+    assert counts == [len(documents[i].token_ids) for i in valid]
+    assert len(valid) > 900
 
     # The ids: the artifact's graph as the SavedModel has it, and the op itself, alone and together.
     op = load_tokenizer(str(tmp_path / "tokenizer" / MODEL_NAME))
@@ -214,6 +239,36 @@ def test_sampling_changes_training_documents_only(tmp_path, docstrings, models):
     assert sum(len(d.token_ids) for d in found["train"].values()) > sum(
         len(d.token_ids) for d in found["eval"].values()
     )
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="sentencepiece 0.2.3 draws differently in each process, whatever its seed",
+)
+def test_processes_draw_and_write_the_same_bytes(tmp_path, docstrings, models):
+    (tmp_path / "m.model").write_bytes(models["unigram"])
+    for shard in range(4):
+        texts = [text.encode() for text in docstrings[shard::4]]
+        ids = [b"%d-%d" % (shard, i) for i in range(len(texts))]
+        records = [r for _, r in encode_documents(document_batch(ids, [b"s"] * len(ids), texts))]
+        write_tfrecords(f"{split_directory(str(tmp_path / 'in'), 'train')}/{shard}", records, True)
+    written = []
+    for name, options in (
+        ("one", []),
+        ("two", ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]),
+    ):
+        counts = tmp_path / f"{name}.txt"
+        with beam.Pipeline(runner="DirectRunner", options=PipelineOptions(options)) as pipeline:
+            tokens = pipeline | MaterialiseSplit(
+                str(tmp_path / "in"), str(tmp_path / name), "train", "", str(tmp_path / "m.model"),
+                SamplingSettings(0.2, 1),
+            )  # fmt: skip
+            tokens | beam.Map(str) | beam.io.WriteToText(str(counts), shard_name_template="")
+        files = sorted((tmp_path / name / "Split-train").iterdir())
+        written.append([counts.read_text(), *((f.name, f.read_bytes()) for f in files)])
+    assert len(written[0]) == 5
+    assert int(written[0][0]) > len(docstrings)
+    assert written[0] == written[1]
 
 
 @pytest.mark.parametrize("model_type", ["bpe", "unigram"])

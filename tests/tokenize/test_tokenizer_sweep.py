@@ -12,7 +12,7 @@ from components.errors import TokenmillError
 from components.ledger.flops import flops_per_token
 from components.model_shape import ModelShape
 from components.tokenize.serving_assets import read_tokenizer_asset, write_tokenizer_assets
-from components.tokenize.sweep import MAX_UNUSED, recommend, sweep
+from components.tokenize.sweep import MAX_UNUSED, predicted_vocab_size, recommend, sweep
 from components.tokenize.training import TokenizerSettings
 from pipeline.cli import cli
 
@@ -57,14 +57,45 @@ def test_figures_fit_together(result, documents):
     small, large = result.candidates[:2]
     assert large.bytes_per_token > small.bytes_per_token > 1
     assert large.unused_fraction > small.unused_fraction
+    assert 8 > small.unigram_bits_per_byte > large.unigram_bits_per_byte > 1
+    cheapest = result.candidates[result.cheapest]
+    assert cheapest.training_flops == min(c.training_flops for c in result.candidates)
 
 
-def test_the_cheapest_of_the_used_ones_is_recommended(result):
-    used = dataclasses.replace(result.candidates[0], unused_fraction=0.1, training_flops=5.0)
+def test_the_used_one_nearest_to_the_predicted_size_is_recommended(result):
+    used = dataclasses.replace(
+        result.candidates[0], vocab_size=1000, unused_fraction=0.1, training_flops=5.0
+    )
     cheaper = dataclasses.replace(used, training_flops=4.0)
+    larger = dataclasses.replace(used, vocab_size=4000, training_flops=9.0)
     wasteful = dataclasses.replace(used, unused_fraction=MAX_UNUSED + 0.1, training_flops=1.0)
-    assert recommend([used, cheaper, wasteful])[0] == 1
-    assert recommend([wasteful, dataclasses.replace(wasteful, unused_fraction=0.9)])[0] == 0
+    assert recommend([used, cheaper, larger, wasteful], 1500)[0] == 1
+    best, reason = recommend([used, cheaper, larger, wasteful], 2500)
+    assert best == 2
+    assert "2,500" in reason
+    assert recommend([wasteful, dataclasses.replace(wasteful, unused_fraction=0.9)], 1000)[0] == 0
+
+
+def test_the_predicted_size_is_that_of_the_paper_and_grows_slower_than_the_model():
+    """Tao et al. 2024: 43K for 3B parameters of d_model 3,200 (their table, with 2.87B others)."""
+    large = dataclasses.replace(
+        SHAPE, n_layers=36, d_model=3200, n_heads=32, d_ff=8512, mlp="swiglu", use_bias=False,
+        norm="rms",
+    )  # fmt: skip
+    parts = large.params_by_part()
+    others = large.params_total - parts["token_embedding"]
+    exact = 3_145_728 * (others / 33e6) ** 0.8354 / 3200
+    assert predicted_vocab_size(large) == round(exact)
+    deeper = dataclasses.replace(large, n_layers=72)
+    assert 1 < predicted_vocab_size(deeper) / predicted_vocab_size(large) < 2
+
+
+def test_processes_find_what_one_finds(documents, result):
+    settings = TokenizerSettings("bpe", 1, 10**9)
+    parallel = sweep(
+        documents, [500, 900, 500_000], ["bpe", "unigram"], settings, SHAPE, "float32", 4, workers=2
+    )
+    assert parallel == result
 
 
 def test_command_prints_writes_and_plots(tmp_path, documents):
