@@ -5,11 +5,14 @@ leaves merges out (Provilkov et al. 2020, "BPE-Dropout"). tf.text's op cannot be
 sentencepiece library draws here, on Beam's workers, for the train split only; what is evaluated
 and served is split by Transform's graph, which does not draw.
 
-The seed holds within a process only: sentencepiece 0.2.3 draws otherwise in another one.
+The library's generator belongs to a thread and takes the seed when it is first used: each draw
+has a thread of its own. (That holds up to sentencepiece 0.2.1; 0.2.3 draws otherwise in every
+process, whatever the seed. Hence the pin in pyproject.toml.)
 
 Each document is drawn once, when it is tokenised: every epoch sees the same split of it.
 """
 
+import concurrent.futures
 import threading
 from dataclasses import dataclass
 
@@ -20,7 +23,7 @@ from components.documents import stable_hash
 
 # Part of a text that is drawn at once; it bounds the memory.
 _PART_BYTES = 65_536
-# The library's random generator belongs to the process.
+# The seed that new threads take belongs to the process.
 _LOCK = threading.Lock()
 
 
@@ -51,20 +54,20 @@ class Sampler:
         self._settings = settings
 
     def encode(self, doc_id: bytes, text: bytes) -> list[int]:
-        """The token ids of a document; in a process the same for the same id, text and seed."""
+        """The token ids of a document: the same for the same id, text and seed."""
         ids: list[int] = []
         for number, part in enumerate(_parts(text)):
             key = b"%d/%d/%s" % (self._settings.seed, number, doc_id)
             with _LOCK:
                 sentencepiece.set_random_generator_seed(stable_hash(key) % 2**32)
-                ids += self._processor.encode(
-                    part.decode("utf-8", "replace"),
-                    out_type=int,
-                    enable_sampling=True,
-                    alpha=self._settings.alpha,
-                    nbest_size=-1,
-                )
+                with concurrent.futures.ThreadPoolExecutor(max_workers=1) as thread:
+                    ids += thread.submit(self._draw, part.decode("utf-8", "replace")).result()
         return ids
+
+    def _draw(self, text: str) -> list[int]:
+        return self._processor.encode(
+            text, out_type=int, enable_sampling=True, alpha=self._settings.alpha, nbest_size=-1
+        )
 
     def encode_batch(self, batch: pa.RecordBatch) -> list[list[int]]:
         """The token ids of each document of a batch (DOCUMENT_SCHEMA)."""

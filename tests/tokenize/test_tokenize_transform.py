@@ -241,10 +241,6 @@ def test_sampling_changes_training_documents_only(tmp_path, docstrings, models):
     )
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="sentencepiece 0.2.3 draws differently in each process, whatever its seed",
-)
 def test_processes_draw_and_write_the_same_bytes(tmp_path, docstrings, models):
     (tmp_path / "m.model").write_bytes(models["unigram"])
     for shard in range(4):
