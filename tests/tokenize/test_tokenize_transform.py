@@ -185,8 +185,8 @@ def test_training_and_the_pushed_model_see_the_same_tokens(
         assert ids or not text
 
 
-def test_the_graphs_op_counts_not_the_library(models, tmp_path):
-    """Between equally likely splits the two may choose differently; the op's choice is used."""
+def test_the_graphs_op_and_the_library_differ_between_equally_likely_splits_only(models, tmp_path):
+    """How often depends on the library's version; the op's choice is what is used."""
     (tmp_path / "m.model").write_bytes(models["unigram"])
     op = load_tokenizer(str(tmp_path / "m.model"))
     library = sentencepiece.SentencePieceProcessor(model_proto=models["unigram"])
@@ -196,8 +196,7 @@ def test_the_graphs_op_counts_not_the_library(models, tmp_path):
         assert op.detokenize(ids).numpy().decode() == library.decode(library.encode(text)) == text
         if ids != library.encode(text):
             differing.append((text, ids, library.encode(text)))
-    assert differing  # else there would be nothing to decide
-    for _, ids, others in differing:  # a tie: the same score
+    for _, ids, others in differing:  # only in a tie: the same score
         scores = [sum(library.get_score(i) for i in s) for s in (ids, others)]
         assert scores[0] == pytest.approx(scores[1], rel=1e-4)
 
