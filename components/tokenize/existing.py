@@ -51,10 +51,9 @@ def load_processor(model: bytes, path: str) -> sentencepiece.SentencePieceProces
 def model_type_of(processor: sentencepiece.SentencePieceProcessor) -> str:
     """`unigram` or `bpe`; SentencePiece lists n best splits for the former only."""
     try:
-        processor.nbest_encode_as_ids("a", 2)
-    except RuntimeError:
+        return "unigram" if processor.nbest_encode_as_ids("a", 2) else "bpe"
+    except RuntimeError:  # how the library says it depends on its version
         return "bpe"
-    return "unigram"
 
 
 def check_existing_model(
