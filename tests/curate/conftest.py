@@ -102,6 +102,7 @@ def curate(tmp_path):
 
     def run(documents, settings, size=50, workers=1, shards=2):
         home = tmp_path / f"run-{next(runs)}"
+        home.mkdir()
         uris = {name: str(home / name) for name in ("examples", "curated", "rejected", "spool")}
         _write_examples(uris["examples"], documents, size)
         options = PipelineOptions(
