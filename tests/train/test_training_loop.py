@@ -144,7 +144,8 @@ class SlowSplit(PackedSplit):
         return super().read(row_numbers)
 
 
-def test_waiting_for_data_is_booked_as_input(rows_uri):
+def test_waiting_for_data_is_booked_as_input(rows_uri, monkeypatch):
+    monkeypatch.setattr("components.train.data._SLOTS_AT_ONCE", 1)  # a read for each step
     started = time.perf_counter()
     _, record = fit(rows_uri, max_steps=15, split_class=SlowSplit)
     seconds = record.seconds
