@@ -4,12 +4,14 @@ import datetime
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
 from components.errors import TokenmillError
 from pipeline.cli_compile import compile_command, manifests, submit
 from pipeline.cli_curate import curate
+from pipeline.cli_errors import fail
 from pipeline.cli_lineage import gc, lineage
 from pipeline.cli_plan import plan
 from pipeline.cli_schema import schema
@@ -88,13 +90,10 @@ def run(
         _fail(error, debug)
 
 
-def _fail(error: TokenmillError, debug: bool) -> None:
+def _fail(error: TokenmillError, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exc()
-    click.echo(f"{click.style('error:', fg='red')} {error.message}", err=True)
-    if error.hint:
-        click.echo(error.hint.strip("\n"), err=True)
-    sys.exit(_EXIT_FAILED)
+    fail(error)
 
 
 cli.add_command(compile_command)

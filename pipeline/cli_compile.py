@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import click
 
-from pipeline.cli_errors import user_errors
+from pipeline.cli_errors import user_errors_without_warnings
 
 
 @click.command("compile")
@@ -24,7 +24,7 @@ def compile_command(
     engine: str, preset: str, config_path: str | None, overrides: Sequence[str], output: str
 ) -> None:
     """Write the pipeline as a Kubeflow Pipelines v2 spec; nothing is submitted."""
-    with user_errors():
+    with user_errors_without_warnings():
         from pipeline.config_loader import load_config
         from pipeline.engine_check import check_engine
 
@@ -60,7 +60,7 @@ def submit(
         if not sign:
             raise click.UsageError(f"--parameter {parameter}: expected NAME=VALUE.")
         assignments[name] = value
-    with user_errors():
+    with user_errors_without_warnings():
         from pipeline import vertex
 
         request = vertex.submit(spec, project, region, service_account, assignments, dry_run)
@@ -85,7 +85,7 @@ def training(
     engine: str, preset: str, config_path: str | None, overrides: Sequence[str], output: str
 ) -> None:
     """A training on several machines: a Vertex AI custom job, or a JobSet on Kubernetes."""
-    with user_errors():
+    with user_errors_without_warnings():
         from pipeline.config_loader import load_config
         from pipeline.training_manifests import write_manifests
 

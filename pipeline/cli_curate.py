@@ -1,15 +1,15 @@
 """`tokenmill curate`: the rules, what they would do to a corpus, and what they did in a run."""
 
-import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 
 from components.errors import TokenmillError
+from pipeline.cli_errors import user_errors_only
 
 _WIDTH = 100  # of a pipe, which has none of its own
 
@@ -29,7 +29,7 @@ def curate() -> None:
 @click.option("--rules", "rule_set", metavar="SET", help="Only the rules of one set.")
 def rules(rule_set: str | None) -> None:
     """List all rules: reason, setting, threshold by set, source."""
-    with _user_errors():
+    with user_errors_only():
         if rule_set is not None:
             _check_rule_set(rule_set)
         _print_rules(_console(), rule_set)
@@ -63,7 +63,7 @@ def preview(
 
     Copies, overlaps and boilerplate lines need all documents; only a run finds them.
     """
-    with _user_errors():
+    with user_errors_only():
         from components.curate import preview as previews
         from components.curate.rules import thresholds_of
         from pipeline.config_loader import load_config
@@ -114,7 +114,7 @@ def inspect(run_dir: str, reason: str | None, source: str | None, limit: int) ->
 
     RUN_DIR is a run's output directory, as runs/demo.
     """
-    with _user_errors():
+    with user_errors_only():
         uri, run_id = _newest_rejected(run_dir)
         from components.curate import account
         from components.documents import read_json
@@ -170,22 +170,11 @@ class _Reading:
 
 def _newest_rejected(run_dir: str) -> tuple[str, str]:
     """(URI of the rejected documents, run) of the newest run whose Curator finished."""
-    path = os.path.join(run_dir, "metadata.sqlite")
-    if not os.path.isfile(path):  # opening would make one
-        raise TokenmillError(
-            f"{run_dir}: there is no run here (no metadata.sqlite).",
-            "Give a run's output directory, as runs/demo.",
-        )
-    from pipeline.metadata import open_store, step_record
+    from pipeline.run_history import step_records, store_of
 
-    store, node = open_store(path), ".Curator"
-    names = [c.name for c in store.get_contexts_by_type("node") if c.name.endswith(node)]
-    runs = store.get_contexts_by_type("pipeline_run")
-    for run in sorted(runs, key=lambda context: context.id, reverse=True):
-        for name in names:
-            record = step_record(store, name.removesuffix(node), run.name, node[1:])
-            if record is not None and record.outputs.get("rejected"):
-                return record.one("rejected").uri, run.name
+    for run, record in step_records(store_of(run_dir, example="runs/demo"), ".Curator"):
+        if record.outputs.get("rejected"):
+            return record.one("rejected").uri, run
     raise TokenmillError(
         f"{run_dir}: no run here has come through its curate step.",
         "Run the pipeline: tokenmill run.",
@@ -217,39 +206,6 @@ def _console() -> Any:
 
     width = None if sys.stdout.isatty() else _WIDTH
     return Console(highlight=False, width=width)
-
-
-@contextlib.contextmanager
-def _user_errors() -> Iterator[None]:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported
-    restore = _quiet_stderr()
-    try:
-        yield
-    except TokenmillError as error:
-        restore()
-        click.echo(f"{click.style('error:', fg='red')} {error.message}", err=True)
-        if error.hint:
-            click.echo(error.hint, err=True)
-        sys.exit(1)
-    except BrokenPipeError:  # `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(1)
-    finally:
-        restore()
-
-
-def _quiet_stderr() -> Callable[[], None]:
-    """Libraries warn from Python and C++ as they are loaded; returns what ends the silence."""
-    sys.stderr.flush()
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    os.close(null)
-
-    def restore() -> None:
-        sys.stderr.flush()
-        os.dup2(saved, 2)
-
-    return restore
 
 
 # ---- what is printed

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from pipeline.cli_errors import user_errors
+from pipeline.cli_errors import user_errors_without_warnings
 
 
 @click.command()
@@ -17,7 +17,7 @@ from pipeline.cli_errors import user_errors
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 def lineage(model: str, run_directory: str | None, metadata_url: str | None, as_json: bool) -> None:
     """Show what the pushed model MODEL was trained on: files, tokens, settings, cost."""
-    with user_errors():
+    with user_errors_without_warnings():
         from pipeline.lineage import trace_model
 
         traced = trace_model(model, run_directory, metadata_url)
@@ -63,7 +63,7 @@ def lineage(model: str, run_directory: str | None, metadata_url: str | None, as_
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def gc(run_directory: str, keep: int, metadata_url: str | None, yes: bool) -> None:
     """Remove what neither the newest runs nor a served model need: artifacts, checkpoints."""
-    with user_errors():
+    with user_errors_without_warnings():
         from pipeline.lineage import collect_garbage, find_garbage, find_store
         from pipeline.sole_run import sole_run
 

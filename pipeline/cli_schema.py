@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from components.errors import TokenmillError
-from pipeline.cli_errors import user_errors
+from pipeline.cli_errors import user_errors_without_warnings
 
 
 @click.group()
@@ -29,7 +29,7 @@ def schema() -> None:
 @click.option("--force", is_flag=True, help="Overwrite FILE.")
 def freeze(run_dir: str, output: str, open_sources: bool, force: bool) -> None:
     """Pin the schema that the newest run in RUN_DIR inferred from its data."""
-    with user_errors():
+    with user_errors_without_warnings():
         from components.validate.history import newest_inferred
         from components.validate.schema import (
             SCHEMA_NAME,
@@ -64,7 +64,7 @@ def freeze(run_dir: str, output: str, open_sources: bool, force: bool) -> None:
 @click.option("--html", metavar="FILE", help="Write a run's statistics as TFDV's viewer.")
 def show(file_or_run: str, html: str | None) -> None:
     """Show a schema file, or the schema and statistics of the newest run in a directory."""
-    with user_errors():
+    with user_errors_without_warnings():
         from components.documents import SPLITS, write_text
         from components.validate.history import newest_gate
         from components.validate.schema import SCHEMA_NAME, read_schema
@@ -94,7 +94,7 @@ def show(file_or_run: str, html: str | None) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def accept(run_dir: str, schema_file: str, yes: bool) -> None:
     """Change SCHEMA_FILE so that it accepts what the newest run in RUN_DIR found."""
-    with user_errors():
+    with user_errors_without_warnings():
         from components.documents import SPLITS
         from components.validate.history import newest_gate
         from components.validate.schema import (

@@ -4,12 +4,13 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 import click
 
 from components.errors import TokenmillError
+from pipeline.cli_errors import user_errors
 
 _DEFAULT_DIRECTORY = "runs/demo/serving_model"
 
@@ -20,18 +21,6 @@ def add_serving_commands(cli: click.Group, config_options: Callable) -> None:
         cli.add_command(click.command(name)(config_options(function)))
     for command in (serve, loadtest, drift, rollout, export):
         cli.add_command(command)
-
-
-@contextlib.contextmanager
-def _user_errors() -> Iterator[None]:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        yield
-    except TokenmillError as error:
-        click.echo(f"{click.style('error:', fg='red')} {error.message}", err=True)
-        if error.hint:
-            click.echo(error.hint.strip("\n"), err=True)
-        sys.exit(1)
 
 
 def _remote_options(function: Callable) -> Callable:
@@ -119,9 +108,9 @@ def _ask(
 
         if options:
             options["max_new_tokens"] = options["max_new_tokens"] or 64
-        with _user_errors(), Client(server, name, timeout, label=label) as client:
+        with user_errors(), Client(server, name, timeout, label=label) as client:
             return client.predict(signature, {"text": [text], **options})[0], sys.stdout
-    with _user_errors():
+    with user_errors():
         if model_path is None:
             config = load_config(preset, config_path, overrides)
             model_path = config.push.directory or os.path.join(config.output_dir, "serving_model")
@@ -166,7 +155,7 @@ def serve(model_dir: str, name: str, **options: Any) -> None:
 
     For laptops and tests; production is TensorFlow Serving (docs/serving.md).
     """
-    with _user_errors():
+    with user_errors():
         from serving.server.versions import list_versions
 
         if not list_versions(model_dir):
@@ -222,7 +211,7 @@ def loadtest(
     **objectives: float | None,
 ) -> None:
     """Open-loop load on a REST server at URL; exit code 1 if an objective is missed."""
-    with _user_errors():
+    with user_errors():
         from serving.loadtest import (
             DEFAULT_TEXT,
             LoadSettings,
@@ -272,7 +261,7 @@ def drift(request_log: str, statistics: str, signature: str | None, threshold: f
 
     Exit code 1 if they drifted.
     """
-    with _user_errors():
+    with user_errors():
         from serving.drift import find_drift
 
         report = find_drift(request_log, statistics, signature, threshold)
@@ -303,7 +292,7 @@ _NAME = click.option("--name", default="default", help="The model's name in mode
 @click.option("--weight", type=click.FloatRange(0, 1, min_open=True), default=0.1)
 def start(model_dir: str, name: str, canary: int | None, stable: int | None, weight: float) -> None:
     """Give the canary to a share of the users, by a hash of their key."""
-    with _user_errors():
+    with user_errors():
         from serving.rollout import start_rollout, write_rollout
         from serving.server.versions import list_versions
 
@@ -315,7 +304,7 @@ def start(model_dir: str, name: str, canary: int | None, stable: int | None, wei
 
 
 def _end(model_dir: str, name: str, promote: bool, reason: str) -> None:
-    with _user_errors():
+    with user_errors():
         from serving.rollout import end_rollout, write_rollout
 
         ended = end_rollout(model_dir, promote, reason)
@@ -349,7 +338,7 @@ def rollback(model_dir: str, name: str) -> None:
 @click.option("--seconds", type=float, default=0.0, help="Watch so long; 0 looks once.")
 def watch(model_dir: str, name: str, seconds: float, **options: Any) -> None:
     """Compare the arms; roll back by itself if an objective is missed. Exit code 1 if it did."""
-    with _user_errors():
+    with user_errors():
         from serving.watch import watch_rollout
 
         report = watch_rollout(model_dir, name, seconds, **options)
@@ -371,7 +360,7 @@ def tflite(model: str, directory: str, check: bool) -> None:
 
     float16 weights and dynamic-range int8, each with its size, latency and difference.
     """
-    with _user_errors():
+    with user_errors():
         from serving.tflite import export_tflite
 
         click.echo(json.dumps(export_tflite(model, directory, check), indent=2))

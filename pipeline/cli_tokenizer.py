@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 import click
 
 from components.errors import TokenmillError
+from pipeline.cli_errors import user_errors_only
 
 _WIDTH = 120
 _TYPES: tuple[Literal["bpe", "unigram"], ...] = ("bpe", "unigram")
@@ -52,7 +52,7 @@ def sweep(
 
     On PATH, else corpus.input of the configuration, else the embedded corpus.
     """
-    with _user_errors():
+    with user_errors_only():
         wanted = _whole_numbers(sizes) if sizes else None
         types = [t for t in _TYPES if t in model_types.split(",")]
         if not set(model_types.split(",")) <= set(_TYPES):
@@ -248,24 +248,3 @@ def _write(path: str, text: str) -> None:
             out.write(text)
     except OSError as error:
         raise TokenmillError(f"--json {path}: {error.strerror}.") from None
-
-
-@contextlib.contextmanager
-def _user_errors() -> Iterator[None]:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported
-    sys.stderr.flush()
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)  # libraries warn as they are loaded
-    os.close(null)
-    try:
-        yield
-    except TokenmillError as error:
-        os.dup2(saved, 2)
-        click.echo(f"{click.style('error:', fg='red')} {error.message}", err=True)
-        if error.hint:
-            click.echo(error.hint, err=True)
-        sys.exit(1)
-    finally:
-        sys.stderr.flush()
-        os.dup2(saved, 2)
-        os.close(saved)

@@ -1,15 +1,14 @@
 """`tokenmill why`: what became of a document; `tokenmill runs`: runs side by side."""
 
-import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from components.errors import TokenmillError
+from pipeline.cli_errors import user_errors_only
 
 _DEFAULT_RUN = "runs/demo"
 _PLACEMENTS_SHOWN = 10
@@ -31,7 +30,7 @@ def why(doc_id: str | None, run_dir: str, row: int | None, split: str, as_json: 
     tokenmill why numpy/numpy/ma/core.py:sum
     tokenmill why --row 12
     """  # noqa: D301  (click wants the backspace)
-    with _user_errors():
+    with user_errors_only():
         if (doc_id is None) == (row is None):
             raise TokenmillError("give a DOC_ID, or a row by --row N.", "See tokenmill why --help.")
         from pipeline.run_history import models_trained_on, newest_ledger, store_of
@@ -172,7 +171,7 @@ def _print_models(found: dict[str, Any]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def runs(run_dir: str, as_json: bool) -> None:
     """Compare the runs of a directory: tokens, FLOPs, cost and quality, estimated and actual."""
-    with _user_errors():
+    with user_errors_only():
         from pipeline.run_history import compare_runs, store_of
 
         found = compare_runs(store_of(run_dir))
@@ -213,24 +212,3 @@ def _print_runs(found: list[dict[str, Any]]) -> None:
         note = "stopped before training" if trained is None else "" if trained else "trainer cached"
         table.add_row(row["run"][:19], *cells, note)
     Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(table)
-
-
-@contextlib.contextmanager
-def _user_errors() -> Iterator[None]:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)  # libraries warn from Python and C++ as they are loaded
-    os.close(null)
-    try:
-        yield
-    except TokenmillError as error:
-        os.dup2(saved, 2)
-        click.echo(f"{click.style('error:', fg='red')} {error.message}", err=True)
-        if error.hint:
-            click.echo(error.hint, err=True)
-        sys.exit(1)
-    except BrokenPipeError:  # `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(1)
-    finally:
-        os.dup2(saved, 2)

@@ -55,14 +55,15 @@ def step_record(
     execution = max(executions, key=lambda e: e.id)
     return StepRecord(
         cached=execution.last_known_state == metadata_store_pb2.Execution.CACHED,
-        outputs=_outputs(store, execution),
+        outputs=outputs_of(store, execution.id),
     )
 
 
-def _outputs(store: mlmd.MetadataStore, execution: Any) -> dict[str, list[Any]]:
+def outputs_of(store: mlmd.MetadataStore, execution_id: int) -> dict[str, list[Any]]:
+    """The artifacts that an execution left, by output key."""
     events = [
         event
-        for event in store.get_events_by_execution_ids([execution.id])
+        for event in store.get_events_by_execution_ids([execution_id])
         if event.type == metadata_store_pb2.Event.OUTPUT
     ]
     artifacts = {a.id: a for a in store.get_artifacts_by_id([e.artifact_id for e in events])}

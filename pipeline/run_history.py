@@ -10,7 +10,7 @@ import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
 from components.errors import TokenmillError
-from pipeline.metadata import open_store, step_record
+from pipeline.metadata import StepRecord, open_store, outputs_of, step_record
 
 _LEDGER_NODE = ".TokenLedger"
 _INPUT, _OUTPUT = metadata_store_pb2.Event.INPUT, metadata_store_pb2.Event.OUTPUT
@@ -50,8 +50,8 @@ class TrainedModel:
     pushed_to: tuple[str, ...]
 
 
-def store_of(run_dir: str) -> mlmd.MetadataStore:
-    """The metadata of a run's output directory.
+def store_of(run_dir: str, example: str = "--run runs/demo") -> mlmd.MetadataStore:
+    """The metadata of a run's output directory; the example is how a command is told of one.
 
     Raises:
         TokenmillError: There is none.
@@ -60,7 +60,7 @@ def store_of(run_dir: str) -> mlmd.MetadataStore:
     if not os.path.isfile(path):  # opening would make one
         raise TokenmillError(
             f"{run_dir}: there is no run here (no metadata.sqlite).",
-            "Give a run's output directory, as --run runs/demo.",
+            f"Give a run's output directory, as {example}.",
         )
     return open_store(path)
 
@@ -71,7 +71,7 @@ def newest_ledger(store: mlmd.MetadataStore, run_dir: str) -> LedgerRun:
     Raises:
         TokenmillError: There is none.
     """
-    for run_id, record in _records(store, _LEDGER_NODE):
+    for run_id, record in step_records(store, _LEDGER_NODE):
         if record.outputs.get("ledger"):
             artifact = record.one("ledger")
             (packed,) = _inputs_of_maker(store, artifact, "packed_rows")
@@ -82,8 +82,8 @@ def newest_ledger(store: mlmd.MetadataStore, run_dir: str) -> LedgerRun:
     )
 
 
-def _records(store: mlmd.MetadataStore, node: str) -> Iterator[tuple[str, Any]]:
-    """(run, StepRecord) of a node, newest run first."""
+def step_records(store: mlmd.MetadataStore, node: str) -> Iterator[tuple[str, StepRecord]]:
+    """(run, what the step left) for a node such as ".Curator", newest run first."""
     names = [c.name for c in store.get_contexts_by_type("node") if c.name.endswith(node)]
     runs = store.get_contexts_by_type("pipeline_run")
     for run in sorted(runs, key=lambda context: context.id, reverse=True):
@@ -111,12 +111,12 @@ def models_trained_on(
     """Every model whose trainer read these rows, in order of training."""
     models = []
     for execution in _consumers(store, rows, "Trainer"):
-        outputs = _outputs(store, execution.id)
+        outputs = outputs_of(store, execution.id)
         if "model" not in outputs or "model_run" not in outputs:
             continue  # it failed
         if execution.last_known_state == metadata_store_pb2.Execution.CACHED:
             continue  # listed with the execution that made it
-        model = outputs["model"]
+        (model,) = outputs["model"]
         job = json.loads(execution.custom_properties["job"].string_value)
         runs = {
             context.name
@@ -126,14 +126,14 @@ def models_trained_on(
             if store.get_context_types_by_id([context.type_id])[0].name == "pipeline_run"
         }
         pushed = {
-            outputs_of_push["pushed_model"].custom_properties["pushed_destination"].string_value
+            pushed_model.custom_properties["pushed_destination"].string_value
             for push in _consumers(store, model, "Pusher")
-            if "pushed_model" in (outputs_of_push := _outputs(store, push.id))
+            for pushed_model in outputs_of(store, push.id).get("pushed_model", ())
         }
         models.append(
             TrainedModel(
                 uri=model.uri,
-                run_uri=outputs["model_run"].uri,
+                run_uri=outputs["model_run"][0].uri,
                 run_ids=tuple(sorted(runs)),
                 seed=job["settings"]["seed"],
                 pushed_to=tuple(sorted(pushed - {""})),
@@ -150,15 +150,6 @@ def _consumers(store: mlmd.MetadataStore, artifact: Any, kind: str) -> list[Any]
         for execution in store.get_executions_by_id(ids)
         if store.get_execution_types_by_id([execution.type_id])[0].name.endswith(kind)
     ]
-
-
-def _outputs(store: mlmd.MetadataStore, execution_id: int) -> dict[str, Any]:
-    events = [e for e in store.get_events_by_execution_ids([execution_id]) if e.type == _OUTPUT]
-    artifacts = {a.id: a for a in store.get_artifacts_by_id([e.artifact_id for e in events])}
-    return {
-        next(s.key for s in e.path.steps if s.HasField("key")): artifacts[e.artifact_id]
-        for e in events
-    }
 
 
 # What each artifact says of a run; the columns of `tokenmill runs`.
@@ -185,7 +176,7 @@ def compare_runs(store: mlmd.MetadataStore) -> list[dict[str, Any]]:
     """
     rows: dict[str, dict[str, Any]] = {}
     for (node, key), names in _COLUMNS.items():
-        for run_id, record in _records(store, f".{node}"):
+        for run_id, record in step_records(store, f".{node}"):
             row = rows.setdefault(run_id, {"run": run_id, "estimated": {}, "actual": {}})
             if not record.outputs.get(key):
                 continue
@@ -193,7 +184,7 @@ def compare_runs(store: mlmd.MetadataStore) -> list[dict[str, Any]]:
             row[_SIDES[node]] = {
                 name: properties[name].double_value for name in names if name in properties
             }
-    for run_id, record in _records(store, ".Trainer"):
+    for run_id, record in step_records(store, ".Trainer"):
         if run_id in rows:
             rows[run_id]["trained"] = not record.cached
     return [rows[run_id] for run_id in sorted(rows)]

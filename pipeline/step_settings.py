@@ -100,7 +100,7 @@ def tokenizer_settings(config: Config) -> TokenizerSettings:
     check_user_symbols(section.user_symbols)
     path, digest = section.path, ""
     if path is not None:
-        path = path if "://" in path else os.path.abspath(path)
+        path = absolute(path)
         model, digest = read_model(path)
         check_existing_model(model, path, section.model_type, section.vocab_size, config.train.task)
     return TokenizerSettings(

@@ -1,5 +1,4 @@
 import math
-import os
 import time
 
 import numpy as np
@@ -10,13 +9,6 @@ from components import progress
 from components.errors import TokenmillError
 from components.model_shape import ModelShape
 from components.pack.rows import PackedSplit
-from components.pack.transforms import (
-    PackSettings,
-    TokenisedDocument,
-    TokenisedDocuments,
-    pack_shard,
-    write_manifest,
-)
 from components.train.loop import Trainer, TrainSettings
 from components.train.models.decoder import Decoder
 from components.train.plan import plan_steps
@@ -46,29 +38,9 @@ SETTINGS = TrainSettings(
 )
 
 
-def write_split(uri, split, documents, seed):
-    """Documents that count upwards: text in which the next token can be learnt."""
-    rng = np.random.default_rng(seed)
-    counting = [
-        TokenisedDocument(
-            b"%04d" % i,
-            b"s",
-            40,
-            4 + (rng.integers(0, 40) + np.arange(rng.integers(3, 20), dtype=np.int32)) % 40,
-        )
-        for i in range(documents)
-    ]
-    settings, directory = PackSettings(LENGTH, VOCAB, 1), os.path.join(uri, f"Split-{split}")
-    shard, flags = (0, [TokenisedDocuments.of(counting)]), np.zeros(VOCAB, np.uint8)
-    write_manifest([pack_shard(shard, directory, settings, flags)], directory, settings, flags)
-
-
 @pytest.fixture(scope="module")
-def rows_uri(tmp_path_factory):
-    uri = str(tmp_path_factory.mktemp("rows"))
-    write_split(uri, "train", 60, seed=1)
-    write_split(uri, "eval", 11, seed=2)
-    return uri
+def rows_uri(counting_rows):
+    return counting_rows
 
 
 def fit(rows_uri, batch=8, max_steps=30, split_class=PackedSplit, **change):

@@ -43,11 +43,6 @@ class Decoder(Trunk):
         if self.output_layer is not None:
             self.output_layer.build((None, self.shape_config.d_model))
 
-    def hidden(self, inputs_BT, segment_ids_BT, positions_BT):
-        """int32 [B, T] three times -> [B, T, D], before the output projection."""
-        x_ND = self.encode(inputs_BT, segment_ids_BT, positions_BT)
-        return ops.reshape(x_ND, (*ops.shape(inputs_BT), self.shape_config.d_model))
-
     def head(self, x_ND):
         """[N, D] -> the features [N, D], matrix [V, D] and no bias that make the logits."""
         if self.output_layer is not None:

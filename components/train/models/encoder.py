@@ -70,11 +70,6 @@ class Encoder(Trunk):
             else None
         )
 
-    def hidden(self, inputs_BT, segment_ids_BT, positions_BT):
-        """int32 [B, T] three times -> [B, T, D], the last layer's output."""
-        x_ND = self.encode(inputs_BT, segment_ids_BT, positions_BT)
-        return ops.reshape(x_ND, (*ops.shape(inputs_BT), self.shape_config.d_model))
-
     def head(self, x_ND):
         """[N, D] -> features [N, D], output matrix [V or C, D], output bias or None."""
         if self.pooler is not None and self.classifier is not None:

@@ -95,6 +95,11 @@ class Trunk(keras.layers.Layer):
             x_ND = tf.recompute_grad(run)(x_ND) if self._rematerialize else run(x_ND)
         return x_ND if self.final_norm is None else self.final_norm(x_ND)
 
+    def hidden(self, inputs_BT, segment_ids_BT, positions_BT):
+        """int32 [B, T] three times -> [B, T, D], before the head."""
+        x_ND = self.encode(inputs_BT, segment_ids_BT, positions_BT)
+        return ops.reshape(x_ND, (*ops.shape(inputs_BT), self.shape_config.d_model))
+
     def attention_probabilities(self, inputs_BT, segment_ids_BT, positions_BT):
         """int32 [B, T] three times -> for each layer float32 [B, H, T, T], rows summing to 1."""
         no_dropout = Dropout(0.0, None)
