@@ -8,7 +8,7 @@ from components.tokenize.vocabulary import CLS_ID, PAD_ID, SEP_ID
 from components.train.models import Encoder
 from components.train.scoring import SCORES
 from components.train.served_masking import TextMasking
-from components.train.served_model import Rows, ServedDecoder
+from components.train.served_model import Rows, ServedDecoder, cut_into_rows
 from components.train.weights import Weights
 
 _FRAME = 2  # CLS and SEP
@@ -70,22 +70,6 @@ class ServedEncoder(ServedDecoder):
             "truncated_tokens": counts - read,
         }
 
-    def embed(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
-        """The mean of the last layer's output over each text's tokens and their frames.
-
-        Returns a dict: embedding (float32 [batch, d_model]), token_count (int32 [batch]).
-        """
-        batch = ids.nrows(out_type=tf.int32)
-        rows = self._rows(ids)
-        with self._weights_in_use():
-            (summed,) = self._map_rows(rows, self._embed_rows, (tf.float32,))
-        total = tf.math.unsorted_segment_sum(summed, rows.texts, batch)
-        slots = tf.math.unsorted_segment_sum(tf.reduce_sum(rows.used, -1), rows.texts, batch)
-        return {
-            "embedding": total / slots[:, None],
-            "token_count": tf.cast(ids.row_lengths(), tf.int32),
-        }
-
     def _rows(self, ids: tf.RaggedTensor) -> Rows:
         """Rows whose `used` is 1 at tokens and frame."""
         rows = self._framed(
@@ -103,27 +87,13 @@ class ServedEncoder(ServedDecoder):
             targets: int32 [batch, tokens].
             weights: float32 [batch, tokens], what goes into `Rows.used`.
         """
-        batch = inputs.nrows(out_type=tf.int32)
-        counts = tf.cast(inputs.row_lengths(), tf.int32)
-        longest = tf.reduce_max(tf.concat([counts, [1]], 0))
-        width = tf.minimum(longest, self.context_length - _FRAME)
-        rows_each = tf.maximum((counts + width - 1) // width, 1)  # an empty text is a bare frame
-        slots = (longest + width - 1) // width * width
-
-        def cut(ragged: tf.RaggedTensor) -> tf.Tensor:
-            dense = ragged.to_tensor()
-            dense = tf.pad(dense, [[0, 0], [0, slots - tf.shape(dense)[1]]])
-            return tf.reshape(dense, [-1, width])
-
-        place = tf.tile(tf.range(slots // width)[None], [batch, 1])
-        real = tf.reshape(place < rows_each[:, None], [-1])
-        texts = tf.repeat(tf.range(batch), slots // width)
-        tokens, wanted, used, texts = (
-            tf.boolean_mask(part, real) for part in (cut(inputs), cut(targets), cut(weights), texts)
+        # An empty text is a bare frame.
+        tokens, wanted, used, texts = cut_into_rows(
+            inputs, targets, weights, self.context_length - _FRAME
         )
         frame = [[0, 0], [1, 1]]
         tokens = tf.pad(tokens, frame)
-        slot = tf.range(width + _FRAME)[None]
+        slot = tf.range(tf.shape(tokens)[1])[None]
         # Text never encodes to PAD, and nothing is replaced by it.
         end = 1 + tf.reduce_sum(tf.cast(tokens != PAD_ID, tf.int32), -1, keepdims=True)
         tokens = tf.where(slot == 0, CLS_ID, tf.where(slot == end, SEP_ID, tokens))

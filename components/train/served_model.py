@@ -33,6 +33,36 @@ class Rows(NamedTuple):
     texts: tf.Tensor
 
 
+def cut_into_rows(
+    inputs: tf.RaggedTensor, targets: tf.RaggedTensor, used: tf.RaggedTensor, longest_row: int
+) -> Rows:
+    """Cuts texts into rows of equal width, at least one a text, where packing cuts held-out ones.
+
+    Args:
+        inputs: int32 [batch, tokens].
+        targets: int32 [batch, tokens].
+        used: float32 [batch, tokens].
+        longest_row: Rows are as wide as the longest text, and this at most.
+    """
+    batch = inputs.nrows(out_type=tf.int32)
+    counts = tf.cast(inputs.row_lengths(), tf.int32)
+    longest = tf.reduce_max(tf.concat([counts, [1]], axis=0))
+    width = tf.minimum(longest, longest_row)
+    rows_each = tf.maximum((counts + width - 1) // width, 1)
+    slots = (longest + width - 1) // width * width
+
+    def cut(ragged: tf.RaggedTensor) -> tf.Tensor:
+        dense = ragged.to_tensor()
+        dense = tf.pad(dense, [[0, 0], [0, slots - tf.shape(dense)[1]]])
+        return tf.reshape(dense, [-1, width])
+
+    place = tf.tile(tf.range(slots // width)[None], [batch, 1])
+    real = tf.reshape(place < rows_each[:, None], [-1])  # shorter texts leave empty rows
+    texts = tf.repeat(tf.range(batch), slots // width)
+    parts = (cut(inputs), cut(targets), cut(used), texts)
+    return Rows(*(tf.boolean_mask(part, real) for part in parts))
+
+
 class ServedDecoder(tf.Module):
     """A model with its tokeniser, computing what the signatures answer.
 
@@ -105,7 +135,7 @@ class ServedDecoder(tf.Module):
             return self._decoder().logits(hidden)
 
     def embed(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
-        """The mean of the last layer's output over each text's begin and tokens.
+        """The mean of the last layer's output over each text's tokens and what frames them.
 
         Returns a dict: embedding (float32 [batch, d_model]), token_count (int32 [batch]).
         """
@@ -113,33 +143,18 @@ class ServedDecoder(tf.Module):
         rows = self._rows(ids)
         with self._weights_in_use():
             (summed,) = self._map_rows(rows, self._embed_rows, (tf.float32,))
-        counts = tf.cast(ids.row_lengths(), tf.int32) + 1
         total = tf.math.unsorted_segment_sum(summed, rows.texts, batch)
+        slots = tf.math.unsorted_segment_sum(tf.reduce_sum(rows.used, -1), rows.texts, batch)
         return {
-            "embedding": total / tf.cast(counts, tf.float32)[:, None],
-            "token_count": counts - 1,
+            "embedding": total / slots[:, None],
+            "token_count": tf.cast(ids.row_lengths(), tf.int32),
         }
 
     def _rows(self, ids: tf.RaggedTensor) -> Rows:
         batch = ids.nrows(out_type=tf.int32)
         inputs = tf.concat([tf.fill([batch, 1], BOS_ID), ids], axis=1)
         targets = tf.concat([ids, tf.fill([batch, 1], EOS_ID)], axis=1)
-        counts = tf.cast(inputs.row_lengths(), tf.int32)
-        longest = tf.reduce_max(tf.concat([counts, [1]], axis=0))
-        width = tf.minimum(longest, self.context_length)
-        rows_each = (counts + width - 1) // width
-        slots = (longest + width - 1) // width * width
-
-        def cut(ragged: tf.RaggedTensor) -> tf.Tensor:
-            dense = ragged.to_tensor()
-            dense = tf.pad(dense, [[0, 0], [0, slots - tf.shape(dense)[1]]])
-            return tf.reshape(dense, [-1, width])
-
-        place = tf.tile(tf.range(slots // width)[None], [batch, 1])
-        real = tf.reshape(place < rows_each[:, None], [-1])  # shorter texts leave empty rows
-        texts = tf.repeat(tf.range(batch), slots // width)
-        parts = (cut(inputs), cut(targets), cut(tf.ones_like(inputs, tf.float32)), texts)
-        return Rows(*(tf.boolean_mask(part, real) for part in parts))
+        return cut_into_rows(inputs, targets, tf.ones_like(inputs, tf.float32), self.context_length)
 
     def _map_rows(self, rows: Rows, compute: Any, dtypes: tuple) -> list[tf.Tensor]:
         """Applies `compute` to a few rows at a time; what it gives for a row is put together."""
