@@ -20,6 +20,7 @@ _HOW = frozenset(
         "settings.jit_compile",
         "settings.accumulation_steps",
         "rematerialize",
+        "weights",  # how the SavedModel stores them: a finished training is only exported anew
     }
 )
 # These decide what a weight or a data position means: a checkpoint is of no use under another.

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import os
 import pathlib
-import shutil
 from typing import Any
 
 import numpy as np
@@ -97,7 +96,8 @@ def load_once():
     """LoadedModel, but each directory once: loading one takes seconds."""
     from serving.server.model import LoadedModel
 
-    return functools.cache(LoadedModel)
+    load = functools.cache(LoadedModel)
+    return lambda directory, version: load(os.path.realpath(directory), version)
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def versions(exported, tmp_path):
 
     def push(source: int, number: int) -> None:
         aside = base / ".pushing"
-        shutil.copytree(exported.base / str(source), aside)
+        aside.symlink_to(exported.base / str(source))
         os.rename(aside, base / str(number))
 
     push.base = base

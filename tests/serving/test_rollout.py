@@ -86,7 +86,7 @@ def test_a_damaged_file_is_named(tmp_path):
         read_rollout(str(tmp_path))
 
 
-def test_two_real_versions_under_load_and_an_automatic_rollback(versions, tmp_path):
+def test_two_real_versions_under_load_and_an_automatic_rollback(versions, loaded_once, tmp_path):
     versions(1, 1)
     versions(2, 2)
     write_rollout(str(versions.base), rollout(0.5))

@@ -236,6 +236,16 @@ def test_a_finished_training_is_extended_by_more_steps(launcher, tmp_path):
     assert longer.result["held_out_before"] == first.result["held_out_before"]
 
 
+def test_other_stored_weights_train_nothing(launcher, tmp_path):
+    first = launcher.run(tmp_path)
+    again = launcher.run(tmp_path, weights="int8")
+    assert again.exit_code == 0, again.said
+    assert "changed: weights from 'float32' to 'int8'" in again.said
+    assert_same(again.result, first.result)
+    assert again.result["seconds"]["steps"] == first.result["seconds"]["steps"]
+    assert len(list(tmp_path.glob("*/checkpoints"))) == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "job", "named"),
     [
