@@ -155,6 +155,11 @@ class Trainer:
         return _Fit(self, train, held_out, session, draw_attention).run()
 
 
+def _runs_ahead() -> bool:
+    """Whether a step returns before it is computed, as on accelerators."""
+    return len(tf.config.list_logical_devices()) > len(tf.config.list_logical_devices("CPU"))
+
+
 class _Fit:
     """One attempt: its record, its place in the data, and the step that is not read yet."""
 
@@ -171,8 +176,9 @@ class _Fit:
         self._clock, self._telemetry = session.clock, session.telemetry
         self._plan, self._settings = trainer.plan, trainer.settings
         self._unread: list[StepResult] = []
-        # Several workers have to come to the same decisions before they start the same step.
-        self._lag = 1 if session.workers.count == 1 else 0
+        # Several workers have to come to the same decisions before they start the same step, and
+        # a CPU does not run ahead: its next step would be timed as part of this one.
+        self._lag = 1 if session.workers.count == 1 and _runs_ahead() else 0
         self._asked_to_stop = False
         self._compiled = False
         self._overflows_in_a_row = 0
@@ -214,8 +220,10 @@ class _Fit:
                 self._telemetry.profile(started + 1)
                 self._start_step(batches, with_gradients)
             # A step is read while the next one runs, or at once if its state is needed.
+            # The first is read alone, so that no step is booked as compiling but its own.
             last = self._record.step + len(self._unread)
-            settle = last == steps or with_gradients or self._must_settle(last)
+            settle = not self._compiled or last == steps or with_gradients
+            settle = settle or self._must_settle(last)
             while len(self._unread) > (0 if settle else self._lag):
                 gradients = self._unread[0].gradients
                 with self._clock.phase(self._step_phase()):
