@@ -22,6 +22,7 @@ from components.pack.masking import (
 )
 from components.pack.rows import Batch, PackedSplit
 from components.train.plan import Mixture
+from components.train.strategy import Workers
 
 _STEPS_AT_ONCE = 64
 # Slots that are read at once, where batches are smaller: each call from TensorFlow into Python
@@ -210,7 +211,7 @@ def evaluation_batches(
 
 def distribute(
     strategy: tf.distribute.Strategy, batches_of: Callable[[Share], tf.data.Dataset]
-) -> tf.distribute.DistributedDataset:
+) -> tf.data.Dataset | tf.distribute.DistributedDataset:
     """The batches for a strategy; each worker's process reads its own part and no more.
 
     Args:
@@ -224,6 +225,11 @@ def distribute(
         share = Share(context.input_pipeline_id * replicas, replicas, context.num_replicas_in_sync)
         return batches_of(share)
 
+    workers = Workers(strategy)
+    if workers.replicas == workers.count:
+        # tf.distribute's iterators ask all workers before each step whether there is one, and take
+        # as long to free as they were used, up to a minute, since they are autotuned.
+        return batches_of(Share(workers.index, 1, workers.count))
     return strategy.distribute_datasets_from_function(dataset)
 
 

@@ -27,7 +27,7 @@ from components.train.session import Session
 from components.train.spikes import is_spike, remember
 from components.train.state import LossSums, TrainingRecord
 from components.train.step import StepResult, make_eval_step, make_train_step, nll_and_weight
-from components.train.strategy import Workers, check_batch_size
+from components.train.strategy import Workers, check_batch_size, has_accelerator
 
 _LOSS_POINTS = 200
 _MOST_REWINDS = 10
@@ -155,11 +155,6 @@ class Trainer:
         return _Fit(self, train, held_out, session, draw_attention).run()
 
 
-def _runs_ahead() -> bool:
-    """Whether a step returns before it is computed, as on accelerators."""
-    return len(tf.config.list_logical_devices()) > len(tf.config.list_logical_devices("CPU"))
-
-
 class _Fit:
     """One attempt: its record, its place in the data, and the step that is not read yet."""
 
@@ -178,7 +173,7 @@ class _Fit:
         self._unread: list[StepResult] = []
         # Several workers have to come to the same decisions before they start the same step, and
         # a CPU does not run ahead: its next step would be timed as part of this one.
-        self._lag = 1 if session.workers.count == 1 and _runs_ahead() else 0
+        self._lag = 1 if session.workers.count == 1 and has_accelerator() else 0
         self._asked_to_stop = False
         self._compiled = False
         self._overflows_in_a_row = 0

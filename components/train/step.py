@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from components.pack.rows import Batch
+from components.train.buckets import from_buckets, to_buckets
 from components.train.models import dropout_seed, loss_sums
 from components.train.models.trunk import Trunk
 from components.train.optimizer import clip_mean_gradients, scale_loss
@@ -113,6 +114,14 @@ def make_train_step(
         return nll, weight, gradients
 
     @tf.function(jit_compile=jit_compile, autograph=False)
+    def packed(scalars, gradients):
+        return tf.stack(scalars), to_buckets(gradients)
+
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def unpacked(scalars, buckets, like):
+        return tf.unstack(scalars), from_buckets(buckets, like)
+
+    @tf.function(jit_compile=jit_compile, autograph=False)
     def mean_gradients(sums, weight):
         # The mean over all targets of the global batch, wherever they lie.
         return clip_mean_gradients(optimizer, sums, weight, clip_norm)
@@ -122,9 +131,9 @@ def make_train_step(
         stop = tf.identity(stop)  # on this replica's device, from where it can be summed
         if replicas > 1:
             context = tf.distribute.get_replica_context()
-            nll, weight, stop, gradients = context.all_reduce(
-                tf.distribute.ReduceOp.SUM, [nll, weight, stop, gradients]
-            )
+            scalars, buckets = packed([nll, weight, stop], gradients)
+            scalars, *buckets = context.all_reduce(tf.distribute.ReduceOp.SUM, [scalars, *buckets])
+            (nll, weight, stop), gradients = unpacked(scalars, buckets, gradients)
         gradients, norm = mean_gradients(gradients, weight)
         return nll, weight, stop, norm, gradients
 

@@ -30,6 +30,11 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
+def has_accelerator() -> bool:
+    """Whether TensorFlow sees a device that is no CPU."""
+    return len(tf.config.list_logical_devices()) > len(tf.config.list_logical_devices("CPU"))
+
+
 def _check_tf_config() -> None:
     text = os.environ.get("TF_CONFIG", "")
     try:
@@ -56,10 +61,11 @@ class Workers:
         resolver = strategy.cluster_resolver
         spec = resolver.cluster_spec().as_dict() if resolver is not None else {}
         self.count = len(spec.get("worker", [])) + len(spec.get("chief", [])) or 1
-        self.is_chief = True
+        self.index = 0
         if self.count > 1:
-            chief_type = "chief" if "chief" in spec else "worker"
-            self.is_chief = (resolver.task_type, resolver.task_id) == (chief_type, 0)
+            before = len(spec.get("chief", [])) if resolver.task_type == "worker" else 0
+            self.index = before + resolver.task_id
+        self.is_chief = self.index == 0
         self._sum = tf.function(self._sum_over_replicas)
 
     def _sum_over_replicas(self, value: tf.Tensor) -> tf.Tensor:
