@@ -13,11 +13,12 @@ from tfx.proto import example_gen_pb2
 from tfx.types import Channel, artifact_utils, component_spec, standard_component_specs
 
 from components.artifacts import Examples, Quarantine
-from components.documents import SPLITS, WriteDocuments, read_json, write_json, write_text
+from components.documents import SPLITS, read_json, write_json, write_text
 from components.errors import TokenmillError
 from components.ingest.manifest import MANIFEST_PATTERN, read_manifest
 from components.ingest.readers import BadRecord, ReadSettings
-from components.ingest.transforms import BAD_RECORDS, REPAIRED, ReadCorpus
+from components.ingest.transforms import BAD_RECORDS, COUNTS, REPAIRED, Ingest
+from components.spool import remove_spool
 from components.timing import timed
 
 QUARANTINE_KEY = "quarantine"
@@ -66,43 +67,35 @@ class CorpusExampleGenExecutor(base_example_gen_executor.BaseExampleGenExecutor)
             examples.set_string_custom_property(key, value)
 
         counts_path = os.path.join(quarantine.uri, "counts.json")
-        with self._make_beam_pipeline() as pipeline:
-            read = pipeline | ReadCorpus(files, settings)
-            counts = []
-            for split in SPLITS:
-                read[split] | f"Write[{split}]" >> WriteDocuments(
-                    examples.uri, split, values["shards"]
+        spool = os.path.join(self._get_tmp_dir(), "spool")
+        try:
+            with self._make_beam_pipeline() as pipeline:
+                read = pipeline | Ingest(files, settings, examples.uri, spool, values["shards"])
+                counts = (
+                    read[COUNTS],
+                    read[BAD_RECORDS] | "CountBad" >> beam.Map(_count_bad),
+                    read[REPAIRED] | "CountRepaired" >> beam.MapTuple(_count_repaired),
                 )
-                counts.append(read[split] | f"Count[{split}]" >> beam.FlatMap(_count, split))
-            counts.append(read[BAD_RECORDS] | "CountBad" >> beam.Map(_count_bad))
-            counts.append(read[REPAIRED] | "CountRepaired" >> beam.MapTuple(_count_repaired))
-            (
-                counts
-                | beam.Flatten()
-                | beam.CombinePerKey(_add)
-                | "Counts" >> beam.combiners.ToList()
-                | "WriteCounts" >> beam.Map(_write_counts, counts_path)
-            )
-            (
-                read[BAD_RECORDS]
-                | "BadToList" >> beam.combiners.ToList()
-                | "WriteBad"
-                >> beam.Map(_write_quarantine, os.path.join(quarantine.uri, "quarantine.jsonl"))
-            )
+                (
+                    counts
+                    | beam.Flatten()
+                    | beam.CombinePerKey(_add)
+                    | "Counts" >> beam.combiners.ToList()
+                    | "WriteCounts" >> beam.Map(_write_counts, counts_path)
+                )
+                (
+                    read[BAD_RECORDS]
+                    | "BadToList" >> beam.combiners.ToList()
+                    | "WriteBad"
+                    >> beam.Map(_write_quarantine, os.path.join(quarantine.uri, "quarantine.jsonl"))
+                )
+        finally:
+            remove_spool(spool)
         summary = read_json(counts_path)
         for name in ("documents", "bytes"):
             examples.set_int_custom_property(name, summary["read"][name])
         quarantine.set_int_custom_property("records", summary["quarantined"]["documents"])
         _check(summary, len(files), values["max_quarantine_fraction"], quarantine.uri)
-
-
-def _count(batch, split: str):
-    """((split, source), (documents, bytes)) for each source of a batch."""
-    totals: dict[bytes, tuple[int, int]] = {}
-    for source, size in zip(batch.column(1).to_pylist(), batch.column(3).to_pylist(), strict=True):
-        documents, size_bytes = totals.get(source, (0, 0))
-        totals[source] = (documents + 1, size_bytes + size)
-    return [((split, source.decode()), total) for source, total in totals.items()]
 
 
 def _count_bad(record: BadRecord):
