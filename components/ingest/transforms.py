@@ -141,7 +141,9 @@ class _Split:
 
     def _flush(self) -> None:
         documents, self._pending, self._bytes = self._pending, [], 0
-        doc_ids, sources, texts = ([document[i] for document in documents] for i in range(3))
+        doc_ids = [document.doc_id for document in documents]
+        sources = [document.source for document in documents]
+        texts = [document.text for document in documents]
         payloads = [p for _, p in encode_documents(document_batch(doc_ids, sources, texts))]
         sizes = [len(text) for text in texts]
         self._spool.piece().append(doc_ids, sources, payloads, sizes, sizes)
