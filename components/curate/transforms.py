@@ -20,7 +20,13 @@ from apache_beam.io.fileio import EmptyMatchTreatment, MatchFiles
 from components.curate.account import COUNTS, MASKED, add_outcomes
 from components.curate.boilerplate import file_lines, frequent_lines
 from components.curate.decontaminate import Decontaminate
-from components.curate.deduplicate import Dropped, cluster, exact_copies, propose, verify
+from components.curate.deduplicate import (
+    cluster,
+    exact_copies,
+    join_dropped,
+    propose,
+    verify,
+)
 from components.curate.first_pass import first_pass
 from components.curate.last_pass import count, write_kept, write_rejected
 from components.curate.settings import CurateSettings
@@ -175,11 +181,7 @@ def _as_input(metadata: Any, split: str) -> DocumentFile:
 def _together(dropped: list[beam.PCollection], label: str) -> beam.pvalue.AsSingleton:
     """The lists of Dropped as one side input."""
     flat = tuple(dropped) | f"{label}Lists" >> beam.Flatten()
-    return beam.pvalue.AsSingleton(flat | f"{label}Dropped" >> beam.CombineGlobally(_extend))
-
-
-def _extend(lists: Iterable[list[Dropped]]) -> list[Dropped]:
-    return [group for groups in lists for group in groups]
+    return beam.pvalue.AsSingleton(flat | f"{label}Dropped" >> beam.CombineGlobally(join_dropped))
 
 
 def _union(arrays: Iterable[np.ndarray]) -> np.ndarray:
