@@ -31,6 +31,7 @@ _SPARSE = 256
 #   start, size: its payload's place in the file of payloads
 #   text_size: bytes of the text, with which the payload ends; 0 if it holds no whole text
 #   raw_bytes: bytes of the text as it came in
+#   removed_bytes: of these, what the lines had that were removed
 #   id_start, id_size: its id's place in the file of ids
 #   source: place in the list of sources
 #   shard: the shard it will be written to
@@ -43,6 +44,7 @@ ROW = np.dtype(
         ("size", "<u4"),
         ("text_size", "<u4"),
         ("raw_bytes", "<u8"),
+        ("removed_bytes", "<u8"),
         ("id_start", "<u8"),
         ("id_size", "<u4"),
         ("source", "<u4"),
@@ -92,12 +94,14 @@ class PieceWriter:
         raw_bytes: Sequence[int] | np.ndarray,
         flags: np.ndarray | int = 0,
         keys: np.ndarray | None = None,
+        removed_bytes: np.ndarray | int = 0,
     ) -> None:
         """Appends documents; `keys` is uint64 [documents, 2]."""
         rows = np.zeros(len(doc_ids), ROW)
         rows["size"] = [len(payload) for payload in payloads]
         rows["start"] = self._payload_bytes + _starts(rows["size"])
         rows["text_size"], rows["raw_bytes"], rows["flag"] = text_sizes, raw_bytes, flags
+        rows["removed_bytes"] = removed_bytes
         rows["id_size"] = [len(doc_id) for doc_id in doc_ids]
         rows["id_start"] = self._id_bytes + _starts(rows["id_size"])
         known = self._sources

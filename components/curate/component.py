@@ -7,7 +7,7 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.types import Channel, artifact_utils, component_spec
 
 from components.artifacts import Examples, RejectedDocuments
-from components.curate.account import COUNTS, MASKED, REPORT_NAME, summarise
+from components.curate.account import COUNTS, MASKED, REMOVED_LINES, REPORT_NAME, summarise
 from components.curate.settings import CurateSettings
 from components.curate.transforms import Curate
 from components.documents import SPLITS, read_json, write_json
@@ -53,12 +53,16 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
                 result = pipeline | Curate(
                     settings, examples.uri, curated.uri, rejected.uri, spool, shards
                 )
-                masked = result[MASKED] | "MaskedToList" >> beam.combiners.ToList()
+                lists = [
+                    beam.pvalue.AsSingleton(
+                        result[name] | f"List[{name}]" >> beam.combiners.ToList()
+                    )
+                    for name in (MASKED, REMOVED_LINES)
+                ]
                 (
                     result[COUNTS]
                     | "CountsToList" >> beam.combiners.ToList()
-                    | "WriteReport"
-                    >> beam.Map(_write_report, beam.pvalue.AsSingleton(masked), report_path)
+                    | "WriteReport" >> beam.Map(_write_report, *lists, report_path)
                 )
         finally:
             remove_spool(spool)
@@ -72,8 +76,8 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
             rejected.set_int_custom_property(name, dropped)
 
 
-def _write_report(counts, masked, path: str) -> None:
-    write_json(path, summarise(counts, masked))
+def _write_report(counts, masked, removed_lines, path: str) -> None:
+    write_json(path, summarise(counts, masked, removed_lines))
 
 
 def _check(report: dict) -> None:

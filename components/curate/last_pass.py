@@ -45,13 +45,13 @@ def _by_source(rows: np.ndarray, sources: list[str], split: str, outcome: str) -
     number, place = np.unique(rows["source"], return_inverse=True)
     documents = np.bincount(place, minlength=len(number))
     # Sums of float64 are exact up to 2^53 bytes.
-    raw, kept = (np.bincount(place, rows[name], len(number)) for name in ("raw_bytes", "text_size"))
+    names = ("raw_bytes", "text_size", "removed_bytes")
+    sizes = [np.bincount(place, rows[name], len(number)) for name in names]
     for i, source in enumerate(number.tolist()):
-        kept_bytes = int(kept[i]) if outcome == KEPT else 0
-        yield (
-            (split, sources[source], outcome),
-            Outcome(int(documents[i]), int(raw[i]), kept_bytes),
-        )
+        raw, kept, removed = (int(size[i]) for size in sizes)
+        if outcome != KEPT:
+            kept = removed = 0
+        yield (split, sources[source], outcome), Outcome(int(documents[i]), raw, kept, removed)
 
 
 def write_rejected(

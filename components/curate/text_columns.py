@@ -81,7 +81,7 @@ class TextColumns:
     """
 
     def __init__(self, texts: Sequence[str]):
-        self.documents = len(texts)
+        self.texts, self.documents = texts, len(texts)
         self.codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
         self.first = _offsets(np.array([len(t) for t in texts], np.int64))
         # By n, filled in by the repetition rules, which build each n on the one below.
