@@ -61,10 +61,10 @@ def test_rules_lists_every_rule_with_its_thresholds_within_100_columns():
         sign = "<" if rule.drop_if == "below" else ">"
         cells = line.split()[2:]
         expected = []
-        for rule_set in RULE_SETS[:4]:
+        for rule_set in RULE_SETS[:3]:
             threshold = rule.thresholds.get(rule_set)
             number = (
-                "100k" if threshold == 1e5 else f"{threshold:.3g}" if threshold is not None else ""
+                "100k" if threshold == 1e5 else f"{threshold:,g}" if threshold is not None else ""
             )
             expected += [sign, number] if number else ["off"]
         assert cells == expected
@@ -72,9 +72,10 @@ def test_rules_lists_every_rule_with_its_thresholds_within_100_columns():
 
 
 def test_rules_of_one_set():
-    output = shown("rules", "--rules", "code-docs")
-    listed = [rule for rule in RULES if lines_with(rule.setting, output)]
-    assert listed == [rule for rule in RULES if "code-docs" in rule.thresholds]
+    for rule_set in ("code-docs", "c4"):
+        output = shown("rules", "--rules", rule_set)
+        listed = [rule for rule in (*LINE_RULES, *RULES) if lines_with(rule.setting, output)]
+        assert listed == [r for r in (*LINE_RULES, *RULES) if rule_set in r.thresholds]
     message = refused("rules", "--rules", "webb")
     assert "did you mean web?" in message
     assert "technical-prose" in message
