@@ -44,7 +44,7 @@ def main() -> None:
     filed = (BANDS + 1) * ENTRY.itemsize
     spool = DOCUMENT_BYTES + ID_BYTES + ROW.itemsize + filed
     in_range = BANDS * ENTRY.itemsize / BUCKETS * SORT_COPIES
-    everywhere = 1 + DROPPED * DROPPED_BYTES
+    everywhere = DROPPED * DROPPED_BYTES
     last = PAIRS * PAIR_BYTES + IN_PAIRS * rank
     print(f"a document: {spool:,.0f} bytes in the spool, of which {filed} filed hashes")
     print(f"a rank tuple: {rank:,.0f} bytes\n")

@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from components.curate.normalise import normalise
 from components.curate.rules.rule import Rule, sets
-from components.curate.text_columns import Spans, TextColumns
+from components.curate.text_columns import TextColumns
 
 _SOURCE = "Raffel et al. 2020, 2.2"
 # Not in the paper; the code that made C4 has it.
@@ -24,6 +23,7 @@ _POLICY = re.compile(
     "terms of use|privacy policy|cookie policy|uses cookies|use of cookies|use cookies",
     re.IGNORECASE | re.ASCII,
 )
+_MANY_LINE_FEEDS = re.compile(r"\n{3,}")
 _JAVASCRIPT = re.compile("javascript", re.IGNORECASE | re.ASCII)
 
 
@@ -31,7 +31,7 @@ class Removed(NamedTuple):
     """What is left when lines are taken out, and what went.
 
     Attributes:
-        texts: The texts without the lines, normalised.
+        texts: The texts without the lines, normalised as they were.
         sizes: int64 [documents], UTF-8 bytes of the removed lines of each document, without their
             indentation and line feeds.
         by_reason: (lines, bytes) by reason.
@@ -44,9 +44,9 @@ class Removed(NamedTuple):
 
 def _longest_word(columns: TextColumns) -> np.ndarray:
     """Characters of the longest word of each line."""
-    if not len(columns.lines.start):
+    first = columns.first_word_of_line
+    if not len(first):
         return np.zeros(0)
-    first = np.searchsorted(columns.words.start, columns.lines.start)
     return np.maximum.reduceat(columns.words.length, first).astype(np.float64)
 
 
@@ -61,27 +61,32 @@ def _end_marks(columns: TextColumns) -> np.ndarray:
 
 
 def _words(columns: TextColumns) -> np.ndarray:
-    edges = np.append(columns.lines.start, len(columns.codes))
-    return np.diff(np.searchsorted(columns.words.start, edges)).astype(np.float64)
+    return columns.words_of_line.astype(np.float64)
 
 
-def _occurrences(pattern: re.Pattern[str], columns: TextColumns) -> np.ndarray:
-    """How often a line has the pattern, whatever the case."""
-    starts = [
-        int(columns.first[i]) + match.start()
-        for i, text in enumerate(columns.texts)
-        for match in pattern.finditer(text)
-    ]
+def _occurrences(
+    pattern: re.Pattern[str], hints: tuple[str, ...], columns: TextColumns
+) -> np.ndarray:
+    """How often a line has the pattern, whatever the case.
+
+    The pattern is slow and rarely there: texts are first searched for `hints` (in lower case), one
+    of which is in whatever it matches.
+    """
+    starts = []
+    for i, text in enumerate(columns.texts):
+        lower = text.lower()
+        if any(hint in lower for hint in hints):
+            starts += [int(columns.first[i]) + found.start() for found in pattern.finditer(text)]
     line = np.searchsorted(columns.lines.start, np.array(starts, np.int64), side="right") - 1
     return np.bincount(line, minlength=len(columns.lines.start)).astype(np.float64)
 
 
 def _javascript(columns: TextColumns) -> np.ndarray:
-    return _occurrences(_JAVASCRIPT, columns)
+    return _occurrences(_JAVASCRIPT, ("javascript",), columns)
 
 
 def _policy_phrases(columns: TextColumns) -> np.ndarray:
-    return _occurrences(_POLICY, columns)
+    return _occurrences(_POLICY, ("cookie", "terms of use", "privacy policy"), columns)
 
 
 # Measures are float64 [lines] here. In the order of C4's code: the first that removes a line gives
@@ -130,36 +135,31 @@ def take_out(columns: TextColumns, reason: np.ndarray, names: Sequence[str]) -> 
         reason: int64 [lines], why each goes, a place in `names`; -1 if it stays.
         names: The reasons.
     """
-    sizes = np.where(reason >= 0, _encoded_sizes(columns, columns.lines), 0)
-    by_reason = {
-        name: (int((reason == number).sum()), int(sizes[reason == number].sum()))
-        for number, name in enumerate(names)
-        if (reason == number).any()
-    }
-    by_document = np.bincount(columns.lines.document, sizes, columns.documents).astype(np.int64)
-    return Removed(_cut(columns, reason >= 0), by_document, by_reason)
-
-
-def _cut(columns: TextColumns, gone: np.ndarray) -> list[str]:
-    """The texts without the lines where `gone` (bool [lines]) holds, normalised again."""
-    lines, result = columns.lines, list(columns.texts)
-    going = np.flatnonzero(gone)
+    lines, texts = columns.lines, list(columns.texts)
+    going = np.flatnonzero(reason >= 0)
     documents = lines.document[going]
+    starts = (lines.start[going] - columns.first[documents]).tolist()
+    ends = (lines.end[going] - columns.first[documents]).tolist()
+    sizes = np.zeros(len(going), np.int64)
     bounds = [*np.flatnonzero(np.diff(documents, prepend=-1)).tolist(), len(going)]
     for low, high in itertools.pairwise(bounds):
         document = int(documents[low])
-        start, text = int(columns.first[document]), result[document]
-        parts, at = [], 0
-        for i in going[low:high].tolist():
-            parts.append(text[at : lines.start[i] - start])
-            at = int(lines.end[i]) - start
-        result[document] = normalise("".join([*parts, text[at:]]))
-    return result
-
-
-def _encoded_sizes(columns: TextColumns, spans: Spans) -> np.ndarray:
-    """UTF-8 bytes of each span, int64 [spans]."""
-    codes = columns.codes
-    sizes = 1 + (codes >= 0x80).astype(np.int64) + (codes >= 0x800) + (codes >= 0x10000)
-    ends = np.concatenate(([0], np.cumsum(sizes)))
-    return ends[spans.end] - ends[spans.start]
+        text, parts, at = texts[document], [], 0
+        for i in range(low, high):
+            sizes[i] = len(text[starts[i] : ends[i]].encode())
+            # The whole line goes, from the line feed before it to its own.
+            feed = text.rfind("\n", at, starts[i])
+            parts.append(text[at : at if feed < 0 else feed + 1])
+            feed = text.find("\n", ends[i])
+            at = len(text) if feed < 0 else feed + 1
+        text = "".join([*parts, text[at:]])
+        if "\n\n\n" in text:
+            text = _MANY_LINE_FEEDS.sub("\n\n", text)
+        texts[document] = text.strip("\n")
+    by_reason = {
+        name: (int(mine.sum()), int(sizes[mine].sum()))
+        for number, name in enumerate(names)
+        if (mine := reason[going] == number).any()
+    }
+    by_document = np.bincount(documents, sizes, columns.documents).astype(np.int64)
+    return Removed(texts, by_document, by_reason)
