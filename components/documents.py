@@ -43,6 +43,7 @@ BATCH_BYTES = 16 << 20
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 _READ_BYTES = 1 << 20
+_WRITE_BYTES = 1 << 18
 _ONE_BYTE = [bytes([value]) for value in range(0x80)]
 
 
@@ -128,22 +129,43 @@ def split_directory(uri: str, split: str) -> str:
     return os.path.join(uri, f"Split-{split}")
 
 
-def write_tfrecords(path: str, records: Iterable[bytes], gzip: bool) -> int:
+def write_tfrecords(path: str, records: Iterable[bytes], gzip: bool) -> None:
     """Writes records as a TFRecord file, aside first and then renamed: never half a file.
 
-    Works on every filesystem that TensorFlow knows. Returns the payload bytes written.
+    Works on every filesystem that TensorFlow knows.
     """
     aside = f"{path}.writing"
     tf.io.gfile.makedirs(os.path.dirname(path))
-    written_bytes = 0
-    # Level 1: a third of the default's time for a tenth more bytes; these files are read once.
-    options = tf.io.TFRecordOptions("GZIP" if gzip else "", compression_level=1 if gzip else None)
-    with tf.io.TFRecordWriter(aside, options=options) as writer:
-        for record in records:
-            writer.write(record)
-            written_bytes += len(record)
+    with tf.io.gfile.GFile(aside, "wb") as out:
+        for block in _gzipped(_framed(records)) if gzip else _framed(records):
+            out.write(block)
     tf.io.gfile.rename(aside, path, overwrite=True)
-    return written_bytes
+
+
+def _framed(records: Iterable[bytes]) -> Iterator[bytes]:
+    """TFRecords in blocks; half the time of TensorFlow's writer, which is called for each."""
+    parts: list[bytes] = []
+    size = 0
+    for record in records:
+        length = len(record).to_bytes(8, "little")
+        parts += (length, _FOOTER.pack(_masked_crc32c(length)), record)
+        parts.append(_FOOTER.pack(_masked_crc32c(record)))
+        size += len(record)
+        if size >= _WRITE_BYTES:
+            yield b"".join(parts)
+            parts, size = [], 0
+    yield b"".join(parts)
+
+
+def _gzipped(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """One gzip stream, without a time in its head.
+
+    Level 1: a third of the default's time for a tenth more bytes; these files are read once.
+    """
+    compressor = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    for block in blocks:
+        yield compressor.compress(block)
+    yield compressor.flush()
 
 
 def write_text(path: str, text: str) -> None:
