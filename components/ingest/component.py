@@ -18,7 +18,7 @@ from components.errors import TokenmillError
 from components.ingest.manifest import MANIFEST_PATTERN, read_manifest
 from components.ingest.readers import BadRecord, ReadSettings
 from components.ingest.transforms import BAD_RECORDS, COUNTS, REPAIRED, Ingest
-from components.spool import remove_spool
+from components.spooled_run import spooled_run
 from components.timing import timed
 
 QUARANTINE_KEY = "quarantine"
@@ -67,30 +67,26 @@ class CorpusExampleGenExecutor(base_example_gen_executor.BaseExampleGenExecutor)
             examples.set_string_custom_property(key, value)
 
         counts_path = os.path.join(quarantine.uri, "counts.json")
-        spool = os.path.join(self._get_tmp_dir(), "spool")
-        try:
-            with self._make_beam_pipeline() as pipeline:
-                read = pipeline | Ingest(files, settings, examples.uri, spool, values["shards"])
-                counts = (
-                    read[COUNTS],
-                    read[BAD_RECORDS] | "CountBad" >> beam.Map(_count_bad),
-                    read[REPAIRED] | "CountRepaired" >> beam.MapTuple(_count_repaired),
-                )
-                (
-                    counts
-                    | beam.Flatten()
-                    | beam.CombinePerKey(_add)
-                    | "Counts" >> beam.combiners.ToList()
-                    | "WriteCounts" >> beam.Map(_write_counts, counts_path)
-                )
-                (
-                    read[BAD_RECORDS]
-                    | "BadToList" >> beam.combiners.ToList()
-                    | "WriteBad"
-                    >> beam.Map(_write_quarantine, os.path.join(quarantine.uri, "quarantine.jsonl"))
-                )
-        finally:
-            remove_spool(spool)
+        with spooled_run(self._get_tmp_dir()) as spool, self._make_beam_pipeline() as pipeline:
+            read = pipeline | Ingest(files, settings, examples.uri, spool, values["shards"])
+            counts = (
+                read[COUNTS],
+                read[BAD_RECORDS] | "CountBad" >> beam.Map(_count_bad),
+                read[REPAIRED] | "CountRepaired" >> beam.MapTuple(_count_repaired),
+            )
+            (
+                counts
+                | beam.Flatten()
+                | beam.CombinePerKey(_add)
+                | "Counts" >> beam.combiners.ToList()
+                | "WriteCounts" >> beam.Map(_write_counts, counts_path)
+            )
+            (
+                read[BAD_RECORDS]
+                | "BadToList" >> beam.combiners.ToList()
+                | "WriteBad"
+                >> beam.Map(_write_quarantine, os.path.join(quarantine.uri, "quarantine.jsonl"))
+            )
         summary = read_json(counts_path)
         for name in ("documents", "bytes"):
             examples.set_int_custom_property(name, summary["read"][name])
