@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-import tensorflow as tf
+from apache_beam.io.filesystems import FileSystems
 
-from components.documents import SPLITS, stable_hash
+from components.documents import SPLITS, read_tfrecords, stable_hash, write_json
 
 KEPT = "kept"
 COUNTS = "counts"
@@ -47,9 +47,9 @@ class Rejected(NamedTuple):
 
 def read_rejected(directory: str) -> Iterator[dict[str, Any]]:
     """The records of an artifact of rejected documents, as `Rejected.as_json` wrote them."""
-    paths = sorted(tf.io.gfile.glob(os.path.join(directory, "rejected-*.gz")))
-    for record in tf.data.TFRecordDataset(paths, "GZIP").as_numpy_iterator():
-        yield json.loads(record)
+    pattern = os.path.join(directory, "rejected-*.gz")
+    for path in sorted(file.path for file in FileSystems.match([pattern])[0].metadata_list):
+        yield from map(json.loads, read_tfrecords(path))
 
 
 def samples_by_reason(
@@ -137,6 +137,16 @@ def summarise(
         "masked": dict(sorted(masked)),
         REMOVED_LINES: removed,
     }
+
+
+def write_report(
+    counts: Iterable[tuple[tuple[str, str, str], Outcome]],
+    masked: Iterable[tuple[str, int]],
+    removed_lines: Iterable[tuple[str, tuple[int, int]]],
+    path: str,
+) -> None:
+    """Writes what `summarise` gives."""
+    write_json(path, summarise(counts, masked, removed_lines))
 
 
 def dropped_by_reason(report: dict, source: str | None = None) -> dict[str, tuple[int, int]]:

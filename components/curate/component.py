@@ -7,10 +7,10 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.types import Channel, artifact_utils, component_spec
 
 from components.artifacts import Examples, RejectedDocuments
-from components.curate.account import COUNTS, MASKED, REMOVED_LINES, REPORT_NAME, summarise
+from components.curate.account import COUNTS, MASKED, REMOVED_LINES, REPORT_NAME, write_report
 from components.curate.settings import CurateSettings
 from components.curate.transforms import Curate
-from components.documents import SPLITS, read_json, write_json
+from components.documents import SPLITS, read_json
 from components.errors import TokenmillError
 from components.spooled_run import spooled_run
 from components.timing import timed
@@ -58,7 +58,7 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
             (
                 result[COUNTS]
                 | "CountsToList" >> beam.combiners.ToList()
-                | "WriteReport" >> beam.Map(_write_report, *lists, report_path)
+                | "WriteReport" >> beam.Map(write_report, *lists, report_path)
             )
 
         report = read_json(report_path)
@@ -68,10 +68,6 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
             curated.set_int_custom_property(name, total["kept"][name])
             dropped = sum(reason[name] for reason in total["dropped"].values())
             rejected.set_int_custom_property(name, dropped)
-
-
-def _write_report(counts, masked, removed_lines, path: str) -> None:
-    write_json(path, summarise(counts, masked, removed_lines))
 
 
 def _check(report: dict) -> None:
