@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.curate import preview as previews
 from components.curate.normalise import normalise
 from components.curate.rules import LINE_RULES, thresholds_of
 from components.curate.rules.lines import remove_lines
@@ -139,3 +140,13 @@ def test_bytes_of_removed_lines_are_part_of_the_account(curate):
             assert layout - account["removed_line_bytes"] == kept * len("\n\n  \n\n")
     assert report["total"]["removed_line_bytes"] == removed == 6 * (15 + cookies)
     assert report["removed_lines"]["line_few_words"] == {"lines": 7, "bytes": 7 * cookies}
+
+
+def test_preview_shows_which_lines_go_and_judges_what_is_left():
+    text = "Menu\nHome\nThis is a whole sentence of the text itself."
+    criteria = previews.Criteria({"min_line_words": 5.0, "min_words": 9.0}, (), 0.65, ())
+    documents = [previews.SampledDocument("a", "s", text), previews.SampledDocument("b", "s", "é")]
+    found = previews.as_json(previews.preview(documents, criteria, 2), criteria, None)
+    assert found["removed_lines"] == {"line_few_words": {"lines": 3, "bytes": 10}}
+    assert found["kept"]["documents"] == 1  # 9 words are left of 11
+    assert found["dropped"] == {"empty": {"documents": 1, "bytes": 2}}
