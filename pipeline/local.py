@@ -91,7 +91,7 @@ def run_local(
             screen.step_finished(node_id, summarise_step(node_id, record), record.cached)
 
     with sole_run(output_dir), _observed(started, finished, screen):
-        _remove_left_over(os.path.join(output_dir, "artifacts"))
+        remove_left_over(os.path.join(output_dir, "artifacts"))
         run_options(config, fresh=not use_cache).write(training_directory(config))
         progress.set_listener(screen.step_progress, screen.note)
         try:
@@ -102,7 +102,7 @@ def run_local(
     return outcome
 
 
-def _remove_left_over(pipeline_root: str) -> None:
+def remove_left_over(pipeline_root: str) -> None:
     """Removes the steps' temporary directories, which a run that was killed leaves behind.
 
     Nobody else uses them: the output directory's lock is held.
