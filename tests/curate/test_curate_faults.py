@@ -20,6 +20,8 @@ from components.curate.settings import CurateSettings
 from components.documents import read_tfrecords
 from components.ingest.manifest import list_inputs, write_manifest
 
+pytestmark = pytest.mark.slow
+
 PROCESS = pathlib.Path(__file__).with_name("step_process.py")
 SHARDS = 4
 SETTINGS = CurateSettings(
@@ -138,7 +140,6 @@ def step_of(name, home, corpus):
     return curate_step(home, whole.home / "examples")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ingest", "curate"])
 def test_a_killed_worker_is_an_error_and_leaves_nothing(tmp_path, corpus, name):
     step = step_of(name, tmp_path / "killed", corpus)
@@ -155,7 +156,6 @@ def test_a_killed_worker_is_an_error_and_leaves_nothing(tmp_path, corpus, name):
     assert step.run(TWO) == again.run()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ingest", "curate"])
 def test_after_a_killed_run_the_same_step_gives_the_same(tmp_path, corpus, name):
     step = step_of(name, tmp_path / "killed", corpus)
@@ -190,7 +190,6 @@ def test_a_full_disk_is_an_error_that_leaves_no_spool(tmp_path, corpus, name):
     assert spooled == {}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("exact", ["drop", "keep"])
 def test_a_text_a_hundred_thousand_times(tmp_path, exact):
     """A hot key: all copies fall into one range of contents; with "keep" into the same bands."""
@@ -212,7 +211,6 @@ def test_a_text_a_hundred_thousand_times(tmp_path, exact):
     assert report["total"]["kept"]["documents"] >= 2
 
 
-@pytest.mark.slow
 def test_a_million_tiny_documents(tmp_path):
     texts = (f"tiny number {i}" for i in range(1_000_000))
     step = ingest_step(tmp_path / "ingested", write_corpus(tmp_path / "in", texts))
