@@ -9,6 +9,7 @@ Files are written aside and renamed, and named by their input: a pass that is tr
 them by the same bytes. All go through Beam's filesystems.
 """
 
+import itertools
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,10 +24,14 @@ from components.filed_hashes import ENTRY, create_plain, filed, open_plain, read
 # Rows of a piece: some 70 bytes each in memory, and as much again for each hash that is filed.
 PIECE_DOCUMENTS = 1 << 15
 
+# Of a table's rows, one in so many or less is read by itself.
+_SPARSE = 256
+
 # A document in a spool.
 #   start, size: its payload's place in the file of payloads
 #   text_size: bytes of the text, with which the payload ends; 0 if it holds no whole text
 #   raw_bytes: bytes of the text as it came in
+#   removed_bytes: of these, what the lines had that were removed
 #   id_start, id_size: its id's place in the file of ids
 #   source: place in the list of sources
 #   shard: the shard it will be written to
@@ -39,6 +44,7 @@ ROW = np.dtype(
         ("size", "<u4"),
         ("text_size", "<u4"),
         ("raw_bytes", "<u8"),
+        ("removed_bytes", "<u8"),
         ("id_start", "<u8"),
         ("id_size", "<u4"),
         ("source", "<u4"),
@@ -88,12 +94,14 @@ class PieceWriter:
         raw_bytes: Sequence[int] | np.ndarray,
         flags: np.ndarray | int = 0,
         keys: np.ndarray | None = None,
+        removed_bytes: np.ndarray | int = 0,
     ) -> None:
         """Appends documents; `keys` is uint64 [documents, 2]."""
         rows = np.zeros(len(doc_ids), ROW)
         rows["size"] = [len(payload) for payload in payloads]
         rows["start"] = self._payload_bytes + _starts(rows["size"])
         rows["text_size"], rows["raw_bytes"], rows["flag"] = text_sizes, raw_bytes, flags
+        rows["removed_bytes"] = removed_bytes
         rows["id_size"] = [len(doc_id) for doc_id in doc_ids]
         rows["id_start"] = self._id_bytes + _starts(rows["id_size"])
         known = self._sources
@@ -203,11 +211,9 @@ class Spool:
 
     def by_piece(self, references: np.ndarray) -> Iterator[tuple[Piece, np.ndarray, np.ndarray]]:
         """(piece, places in `references` of its documents, their rows: ROW [places])."""
-        numbers = np.searchsorted(self.first, references, side="right") - 1
-        for number in np.unique(numbers).tolist():
-            places = np.flatnonzero(numbers == number)
+        for number, places in self._places(references):
             piece = self.pieces[number]
-            yield piece, places, read_rows(piece)[references[places] - self.first[number]]
+            yield piece, places, read_some_rows(piece, references[places] - self.first[number])
 
     def rows_of(self, references: np.ndarray) -> np.ndarray:
         """ROW [references]."""
@@ -221,21 +227,34 @@ class Spool:
         is_train = np.array([piece.split == "train" for piece in self.pieces], bool)
         return is_train[np.searchsorted(self.first, references, side="right") - 1]
 
-    def ids_of(self, references: np.ndarray) -> list[bytes]:
-        """The documents' ids."""
+    def ids_of(self, references: np.ndarray, rows: np.ndarray) -> list[bytes]:
+        """The documents' ids; `rows` is what `rows_of` gave for them."""
         ids = [b""] * len(references)
-        for piece, places, rows in self.by_piece(references):
-            for place, doc_id in zip(places.tolist(), read_ids(piece, rows), strict=True):
+        for number, places in self._places(references):
+            found = read_ids(self.pieces[number], rows[places])
+            for place, doc_id in zip(places.tolist(), found, strict=True):
                 ids[place] = doc_id
         return ids
 
-    def texts_of(self, references: np.ndarray) -> list[str]:
-        """The documents' texts."""
+    def texts_of(self, references: np.ndarray, rows: np.ndarray) -> list[str]:
+        """The documents' texts; `rows` is what `rows_of` gave for them."""
         texts = [""] * len(references)
-        for piece, places, rows in self.by_piece(references):
-            for place, text in zip(places.tolist(), read_texts(piece, rows), strict=True):
+        for number, places in self._places(references):
+            found = read_texts(self.pieces[number], rows[places])
+            for place, text in zip(places.tolist(), found, strict=True):
                 texts[place] = text.decode()
         return texts
+
+    def _places(self, references: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """(number of a piece, places in `references` of its documents), by ascending reference.
+
+        One sort for all pieces: a look at each piece for each question would be quadratic.
+        """
+        order = np.argsort(references, kind="stable")
+        numbers = np.searchsorted(self.first, references[order], side="right") - 1
+        bounds = [*np.flatnonzero(np.diff(numbers, prepend=-1)).tolist(), len(order)]
+        for start, end in itertools.pairwise(bounds):
+            yield int(numbers[start]), order[start:end]
 
     def filed(self, kind: str, part: int, parts: int) -> tuple[np.ndarray, np.ndarray]:
         """The hashes filed under `kind` in one of `parts` ranges: (uint64, int64 references).
@@ -256,6 +275,16 @@ def read_rows(piece: Piece) -> np.ndarray:
     """ROW [rows]."""
     with open_plain(f"{piece.path}.rows") as file:
         return np.frombuffer(file.read(), ROW)
+
+
+def read_some_rows(piece: Piece, numbers: np.ndarray) -> np.ndarray:
+    """ROW [numbers]: rows by number, ascending; few of them are read one by one."""
+    if len(numbers) * _SPARSE >= piece.rows:
+        return read_rows(piece)[numbers]
+    with open_plain(f"{piece.path}.rows") as file:
+        starts = numbers * ROW.itemsize
+        found = b"".join(_slices(file, starts, np.full(len(numbers), ROW.itemsize)))
+    return np.frombuffer(found, ROW)
 
 
 def read_sources(piece: Piece) -> list[bytes]:

@@ -71,7 +71,11 @@ def sorted_shard(
 
 
 def write_sorted_shard(
-    path: str, spool: Spool, split: str, shard: int, dropped: np.ndarray | None = None
+    path: str,
+    spool: Spool,
+    split: str,
+    shard: int,
+    goes: Callable[[int, int], np.ndarray] | None = None,
 ) -> int:
     """Writes the documents of a split's shard, but for those dropped, as a gzipped TFRecord file.
 
@@ -80,7 +84,8 @@ def write_sorted_shard(
         spool: All pieces.
         split: The split.
         shard: The shard.
-        dropped: bool [documents], by reference; None drops none.
+        goes: (number of a piece's first document, its rows) -> bool [rows], which of them are not
+            written; None drops none.
 
     Returns:
         How many were written.
@@ -88,7 +93,7 @@ def write_sorted_shard(
 
     def takes(first: int, piece: Piece, rows: np.ndarray) -> np.ndarray:
         live = (rows["flag"] == 0) & (piece.split == split)
-        return live if dropped is None else live & ~dropped[first : first + len(rows)]
+        return live if goes is None else live & ~goes(first, len(rows))
 
     count = 0
 

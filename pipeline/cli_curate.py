@@ -224,6 +224,8 @@ def _table(*columns: str, left: int = 1) -> Any:
 def _number(value: float) -> str:
     if abs(value) >= 10_000:
         return f"{value / 1000:,.3g}k"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
     return f"{value:.3g}"
 
 
@@ -234,13 +236,14 @@ def _share(value: float) -> str:
 
 
 def _print_rules(console: Any, rule_set: str | None) -> None:
-    from components.curate.rules import RULE_SETS, RULES
+    from components.curate.rules import LINE_RULES, RULE_SETS, RULES
 
-    sets = [s for s in RULE_SETS if s != "none"] if rule_set is None else [rule_set]
+    # A column for c4 does not fit: it is a part of web, and one rule.
+    sets = [s for s in RULE_SETS if s not in ("c4", "none")] if rule_set is None else [rule_set]
     headers = [s.replace("-", "-\n") for s in sets]
     table = _table("reason", "setting (curate.)", *headers, left=2)
     source = ""
-    for rule in RULES:
+    for rule in (*LINE_RULES, *RULES):
         if rule_set is not None and rule_set not in rule.thresholds:
             continue
         if rule.source != source:
@@ -254,7 +257,9 @@ def _print_rules(console: Any, rule_set: str | None) -> None:
     console.print(table)
     console.print(
         '\n"< 50" drops documents with less than 50, "> 0.3" those with more than 0.3. A document '
-        "is\ndropped for the first rule, in this order, that drops it. The set none has no rules."
+        "is\ndropped for the first rule, in this order, that drops it; before, the rules called "
+        "line_... remove\nsingle lines. The set c4 has the rules of Raffel et al. only (--rules c4 "
+        "lists them), none has none."
     )
 
 
@@ -284,6 +289,8 @@ def _print_preview(console: Any, found: dict[str, Any], reason: str | None) -> N
     if found["masked"]:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in found["masked"].items())
         console.print(f"masked: {kinds}")
+    for name, numbers in found["removed_lines"].items():
+        console.print(f"{name}: {numbers['lines']:,} lines removed, {numbers['bytes']:,} bytes")
     for name, examples in found["examples"].items():
         console.print(f"\n[bold]{name}[/]")
         for example in examples:

@@ -68,7 +68,7 @@ class CurateSection(Section):
     threshold like any other. `tokenmill curate rules` lists rules, thresholds and sources.
     """
 
-    rules: Literal["web", "technical-prose", "code-docs", "none"] = "technical-prose"
+    rules: Literal["web", "technical-prose", "code-docs", "c4", "none"] = "technical-prose"
     """The set of quality rules: what the papers say for web text, or milder ones."""
     languages: tuple[str, ...] = ()
     """ISO 639 codes of the languages to keep (reason wrong_language); empty keeps all."""
@@ -92,6 +92,11 @@ class CurateSection(Section):
     benchmark_files: tuple[str, ...] = ()
     """Texts that must not occur in train: files as for corpus.input."""
 
+    max_line_word_characters: Threshold = None
+    min_line_end_marks: Threshold = None
+    min_line_words: Threshold = None
+    max_line_javascript: Threshold = None
+    max_line_policy_phrases: Threshold = None
     min_words: Threshold = None
     max_words: Threshold = None
     min_mean_word_length: Threshold = None

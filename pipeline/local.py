@@ -4,7 +4,9 @@ Imports TFX; pipeline/cli.py imports this module only when a run starts.
 """
 
 import contextlib
+import glob
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -89,6 +91,7 @@ def run_local(
             screen.step_finished(node_id, summarise_step(node_id, record), record.cached)
 
     with sole_run(output_dir), _observed(started, finished, screen):
+        remove_left_over(os.path.join(output_dir, "artifacts"))
         run_options(config, fresh=not use_cache).write(training_directory(config))
         progress.set_listener(screen.step_progress, screen.note)
         try:
@@ -97,6 +100,16 @@ def run_local(
             progress.set_listener(None)
             screen.stop()
     return outcome
+
+
+def remove_left_over(pipeline_root: str) -> None:
+    """Removes the steps' temporary directories, which a run that was killed leaves behind.
+
+    Nobody else uses them: the output directory's lock is held.
+    """
+    pattern = os.path.join(glob.escape(pipeline_root), "*", ".system", "executor_execution", "*")
+    for directory in glob.glob(os.path.join(pattern, ".temp")):
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,9 @@ RECORDS = [b"first record", b"", b"x" * 5000, b"last record"]
 
 def written(path, records):
     """Writes records with TensorFlow, plain or gzipped as the name says; returns the path."""
-    write_tfrecords(str(path), records, gzip=str(path).endswith(".gz"))
+    with tf.io.TFRecordWriter(str(path), "GZIP" if str(path).endswith(".gz") else "") as writer:
+        for record in records:
+            writer.write(record)
     return str(path)
 
 
@@ -30,6 +32,27 @@ def test_what_tensorflow_wrote_is_read_whatever_the_blocks(records, name, block_
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
         patch.setattr(documents, "_READ_BYTES", block_bytes)
         assert list(read_tfrecords(written(f"{directory}/{name}", records))) == records
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.binary(max_size=100), max_size=20),
+    st.sampled_from(["records", "records.gz"]),
+    st.integers(1, 300),
+)
+def test_tensorflow_reads_what_is_written_whatever_the_blocks(records, name, block_bytes):
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        path, compressed = f"{directory}/{name}", name.endswith(".gz")
+        write_tfrecords(path, records, gzip=compressed)
+        with open(path, "rb") as file:
+            first = file.read()
+        patch.setattr(documents, "_WRITE_BYTES", block_bytes)
+        write_tfrecords(path, records, gzip=compressed)
+        dataset = tf.data.TFRecordDataset(path, "GZIP" if compressed else "")
+        assert list(dataset.as_numpy_iterator()) == records
+        if not compressed:
+            with open(path, "rb") as file:
+                assert file.read() == first
 
 
 def test_a_record_larger_than_a_block_is_read(tmp_path):

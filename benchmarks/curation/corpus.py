@@ -11,7 +11,7 @@ copies of long documents with known edit rates.
 import argparse
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from data.embedded_corpus import ensure_embedded_corpus
 
@@ -122,16 +122,19 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=100)
     parser.add_argument("--truth")
     arguments = parser.parse_args()
+    documents: Iterable[dict]
     if arguments.what == "speed":
-        documents = list(speed_corpus(arguments.megabytes))
+        documents = speed_corpus(arguments.megabytes)
     else:
         documents, pairs = planted_corpus()
         with open(arguments.truth or f"{arguments.out}.truth.json", "w", encoding="utf-8") as out:
             json.dump(pairs, out, indent=1)
+    count = 0
     with open(arguments.out, "w", encoding="utf-8") as out:
         for document in documents:
             out.write(json.dumps(document, ensure_ascii=False) + "\n")
-    print(f"{len(documents):,} documents in {arguments.out}")
+            count += 1
+    print(f"{count:,} documents in {arguments.out}")
 
 
 if __name__ == "__main__":

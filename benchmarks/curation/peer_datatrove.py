@@ -39,10 +39,10 @@ def filters(source: str, work: str) -> float:
     steps = [
         JsonlReader(source),
         GopherQualityFilter(),
-        # The document rules of C4 only, as in tokenmill: lines are left as they are.
+        # As in tokenmill's set `web`: all of C4 but terminal punctuation and citation marks.
         C4QualityFilter(
-            filter_no_terminal_punct=False, min_num_sentences=3, min_words_per_line=0,
-            filter_javascript=False, filter_policy=False, remove_citations=False,
+            filter_no_terminal_punct=False, min_num_sentences=3, min_words_per_line=5,
+            remove_citations=False,
         ),
         FineWebQualityFilter(),
         GopherRepetitionFilter(),

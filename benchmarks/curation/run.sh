@@ -17,6 +17,12 @@ for what in filters near all; do
   rm -rf "$work/ours" && mkdir "$work/ours"
   echo "tokenmill $what: $("${ours[@]}" "$work/speed/in.jsonl" "$work/ours" $what "$work/ours/kept" 2>>"$work/log")"
 done
+# Two workers beside one on the same 16 files.
+mv "$work/ours/examples" "$work/examples"
+for workers in 1 2; do
+  rm -rf "$work/two" && mkdir "$work/two"
+  echo "$workers worker(s): $("${ours[@]}" "$work/examples" "$work/two" all "$work/two/kept" $workers 2>>"$work/log")"
+done
 echo "datatrove, each stage on the whole input:" \
   "$("$peer" benchmarks/curation/peer_datatrove.py "$work/speed" "$work/peer" all "$work/kept-peer" 2>>"$work/log")"
 echo "datatrove, MinHash on what its filters left:" \
@@ -26,3 +32,8 @@ rm -rf "$work/ours" && mkdir "$work/ours"
 "$peer" benchmarks/curation/peer_datatrove.py "$work/planted" "$work/peer3" minhash "$work/kept-planted" 2>>"$work/log"
 .venv/bin/python benchmarks/curation/quality.py "$work/truth.json" "$work/planted/in.jsonl" \
   tokenmill="$work/ours/kept" datatrove="$work/kept-planted"
+# Peak memory at 100 MB and ten times as much; what looks up by piece; what each rule drops.
+.venv/bin/python benchmarks/curation/corpus.py speed "$work/large.jsonl" --megabytes 1000
+.venv/bin/python benchmarks/curation/memory.py "$work/memory" "$work/speed/in.jsonl" "$work/large.jsonl" 2>>"$work/log"
+.venv/bin/python benchmarks/curation/pieces.py 2>>"$work/log"
+.venv/bin/python benchmarks/curation/rules.py 2>>"$work/log" >"$work/rules.md"

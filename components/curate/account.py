@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-import tensorflow as tf
+from apache_beam.io.filesystems import FileSystems
 
-from components.documents import SPLITS, stable_hash
+from components.documents import SPLITS, read_tfrecords, stable_hash, write_json
 
 KEPT = "kept"
 COUNTS = "counts"
 MASKED = "masked"
+REMOVED_LINES = "removed_lines"
 REPORT_NAME = "curation.json"
 
 # Of a rejected document, as many characters stay in the record.
@@ -46,9 +47,9 @@ class Rejected(NamedTuple):
 
 def read_rejected(directory: str) -> Iterator[dict[str, Any]]:
     """The records of an artifact of rejected documents, as `Rejected.as_json` wrote them."""
-    paths = sorted(tf.io.gfile.glob(os.path.join(directory, "rejected-*.gz")))
-    for record in tf.data.TFRecordDataset(paths, "GZIP").as_numpy_iterator():
-        yield json.loads(record)
+    pattern = os.path.join(directory, "rejected-*.gz")
+    for path in sorted(file.path for file in FileSystems.match([pattern])[0].metadata_list):
+        yield from map(json.loads, read_tfrecords(path))
 
 
 def samples_by_reason(
@@ -71,16 +72,24 @@ def samples_by_reason(
 
 
 class Outcome(NamedTuple):
-    """Documents and bytes of one (split, source, outcome); outcome is KEPT or a drop reason."""
+    """Documents and bytes of one (split, source, outcome); outcome is KEPT or a drop reason.
+
+    Attributes:
+        documents: How many.
+        raw_bytes: Bytes as they came in.
+        kept_bytes: Bytes of what is kept; 0 for a drop reason.
+        removed_bytes: Bytes of the lines that were removed from what is kept, else 0.
+    """
 
     documents: int
     raw_bytes: int
     kept_bytes: int
+    removed_bytes: int
 
 
 def add_outcomes(outcomes: Iterable[Outcome]) -> Outcome:
     """Their sum."""
-    totals = [0, 0, 0]
+    totals = [0, 0, 0, 0]
     for outcome in outcomes:
         for i, value in enumerate(outcome):
             totals[i] += value
@@ -88,12 +97,20 @@ def add_outcomes(outcomes: Iterable[Outcome]) -> Outcome:
 
 
 def summarise(
-    counts: Iterable[tuple[tuple[str, str, str], Outcome]], masked: Iterable[tuple[str, int]] = ()
+    counts: Iterable[tuple[tuple[str, str, str], Outcome]],
+    masked: Iterable[tuple[str, int]] = (),
+    removed_lines: Iterable[tuple[str, tuple[int, int]]] = (),
 ) -> dict:
     """Counts as one JSON document: per split, per source, in = kept + dropped by reason.
 
     Bytes of dropped documents are as they came in; a kept document has `bytes` after
-    normalisation and `raw_bytes` before. `masked` is how many of each kind were masked.
+    normalisation and `raw_bytes` before; of the difference, `removed_line_bytes` stood in lines
+    that were removed (without indentation and line feeds).
+
+    Args:
+        counts: Outcomes by (split, source, outcome).
+        masked: How many of each kind were masked.
+        removed_lines: (reason, (lines, bytes)), over all documents, also those that are dropped.
     """
     splits: dict[str, dict] = {split: {"by_source": {}} for split in SPLITS}
     total: dict = _empty_account()
@@ -106,11 +123,30 @@ def summarise(
                 account["kept"]["documents"] += numbers.documents
                 account["kept"]["bytes"] += numbers.kept_bytes
                 account["kept"]["raw_bytes"] += numbers.raw_bytes
+                account["removed_line_bytes"] += numbers.removed_bytes
             else:
                 dropped = account["dropped"].setdefault(outcome, {"documents": 0, "bytes": 0})
                 dropped["documents"] += numbers.documents
                 dropped["bytes"] += numbers.raw_bytes
-    return {"total": total, "splits": splits, "masked": dict(sorted(masked))}
+    removed = {
+        reason: {"lines": lines, "bytes": size} for reason, (lines, size) in sorted(removed_lines)
+    }
+    return {
+        "total": total,
+        "splits": splits,
+        "masked": dict(sorted(masked)),
+        REMOVED_LINES: removed,
+    }
+
+
+def write_report(
+    counts: Iterable[tuple[tuple[str, str, str], Outcome]],
+    masked: Iterable[tuple[str, int]],
+    removed_lines: Iterable[tuple[str, tuple[int, int]]],
+    path: str,
+) -> None:
+    """Writes what `summarise` gives."""
+    write_json(path, summarise(counts, masked, removed_lines))
 
 
 def dropped_by_reason(report: dict, source: str | None = None) -> dict[str, tuple[int, int]]:
@@ -129,5 +165,6 @@ def _empty_account() -> dict:
     return {
         "in": {"documents": 0, "bytes": 0},
         "kept": {"documents": 0, "bytes": 0, "raw_bytes": 0},
+        "removed_line_bytes": 0,
         "dropped": {},
     }

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from components.curate.normalise import normalise
+from components.curate.rules.lines import Removed, take_out
 from components.curate.text_columns import TextColumns
 from components.documents import DocumentFile, read_documents, stable_hash
 from components.filed_hashes import read_filed, write_filed
@@ -75,8 +76,8 @@ def line_hashes(texts: list[str]) -> np.ndarray:
     return hashes[new]
 
 
-def remove_lines(batch: pa.RecordBatch, frequent: np.ndarray) -> tuple[pa.RecordBatch, int]:
-    """The batch with normalised texts, without the lines whose hash is in `frequent`; how many.
+def remove_frequent(batch: pa.RecordBatch, frequent: np.ndarray) -> tuple[pa.RecordBatch, Removed]:
+    """The batch with normalised texts, without the lines whose hash is in `frequent`.
 
     `byte_count` stays what it was: bytes as they came in.
     """
@@ -84,14 +85,7 @@ def remove_lines(batch: pa.RecordBatch, frequent: np.ndarray) -> tuple[pa.Record
     columns, long_enough = _columns(texts)
     lines = columns.lines
     going = long_enough & np.isin(columns.hash_spans(lines), frequent)
-    if going.any():
-        for document in np.unique(lines.document[going]).tolist():
-            start = columns.first[document]
-            text, parts, at = texts[document], [], 0
-            for i in np.flatnonzero(going & (lines.document == document)).tolist():
-                parts.append(text[at : lines.start[i] - start])
-                at = int(lines.end[i] - start)
-            texts[document] = normalise("".join([*parts, text[at:]]))
+    removed = take_out(columns, np.where(going, 0, -1), (LINES_REMOVED,))
     columns_out = [batch.column(i) for i in range(batch.num_columns)]
-    columns_out[_TEXT] = pa.array([text.encode() for text in texts], pa.large_binary())
-    return pa.RecordBatch.from_arrays(columns_out, schema=batch.schema), int(going.sum())
+    columns_out[_TEXT] = pa.array([text.encode() for text in removed.texts], pa.large_binary())
+    return pa.RecordBatch.from_arrays(columns_out, schema=batch.schema), removed

@@ -7,12 +7,12 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.types import Channel, artifact_utils, component_spec
 
 from components.artifacts import Examples, RejectedDocuments
-from components.curate.account import COUNTS, MASKED, REPORT_NAME, summarise
+from components.curate.account import COUNTS, MASKED, REMOVED_LINES, REPORT_NAME, write_report
 from components.curate.settings import CurateSettings
 from components.curate.transforms import Curate
-from components.documents import SPLITS, read_json, write_json
+from components.documents import SPLITS, read_json
 from components.errors import TokenmillError
-from components.spool import remove_spool
+from components.spooled_run import spooled_run
 from components.timing import timed
 
 
@@ -47,21 +47,19 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
         for key in ("payload_format", "file_format"):
             curated.set_string_custom_property(key, examples.get_string_custom_property(key))
 
-        spool = os.path.join(self._get_tmp_dir(), "spool")
-        try:
-            with self._make_beam_pipeline() as pipeline:
-                result = pipeline | Curate(
-                    settings, examples.uri, curated.uri, rejected.uri, spool, shards
-                )
-                masked = result[MASKED] | "MaskedToList" >> beam.combiners.ToList()
-                (
-                    result[COUNTS]
-                    | "CountsToList" >> beam.combiners.ToList()
-                    | "WriteReport"
-                    >> beam.Map(_write_report, beam.pvalue.AsSingleton(masked), report_path)
-                )
-        finally:
-            remove_spool(spool)
+        with spooled_run(self._get_tmp_dir()) as spool, self._make_beam_pipeline() as pipeline:
+            result = pipeline | Curate(
+                settings, examples.uri, curated.uri, rejected.uri, spool, shards
+            )
+            lists = [
+                beam.pvalue.AsSingleton(result[name] | f"List[{name}]" >> beam.combiners.ToList())
+                for name in (MASKED, REMOVED_LINES)
+            ]
+            (
+                result[COUNTS]
+                | "CountsToList" >> beam.combiners.ToList()
+                | "WriteReport" >> beam.Map(write_report, *lists, report_path)
+            )
 
         report = read_json(report_path)
         _check(report)
@@ -70,10 +68,6 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
             curated.set_int_custom_property(name, total["kept"][name])
             dropped = sum(reason[name] for reason in total["dropped"].values())
             rejected.set_int_custom_property(name, dropped)
-
-
-def _write_report(counts, masked, path: str) -> None:
-    write_json(path, summarise(counts, masked))
 
 
 def _check(report: dict) -> None:

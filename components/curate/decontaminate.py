@@ -159,7 +159,7 @@ def _batches(
     spool = Spool(pieces)
     first = int(spool.first[spool.pieces.index(piece)])
     rows = read_rows(piece)
-    live = (rows["flag"] != REJECTED_ROW) & ~dropped_mask(spool, dropped)[first:][: len(rows)]
+    live = (rows["flag"] != REJECTED_ROW) & ~dropped_mask(dropped, first, len(rows))
     places = np.flatnonzero(live)
     texts: list[str] = []
     size = start = 0

@@ -58,12 +58,44 @@ class Edges(NamedTuple):
     similarities: np.ndarray
 
 
-def dropped_mask(spool: Spool, dropped: Iterable[Dropped]) -> np.ndarray:
-    """Whether, bool [documents]: which go."""
-    mask = np.zeros(spool.rows, bool)
+def join_dropped(lists: Iterable[list[Dropped]]) -> list[Dropped]:
+    """One Dropped for each reason, its documents ascending: what a piece loses is then a slice."""
+    by_reason: dict[tuple[str, float], list[Dropped]] = {}
+    for groups in lists:
+        for group in groups:
+            by_reason.setdefault((group.reason, group.threshold), []).append(group)
+    joined = []
+    for (reason, threshold), groups in sorted(by_reason.items()):
+        references, values, kept = (
+            np.concatenate([group[i] for group in groups]) for i in (1, 2, 4)
+        )
+        order = np.argsort(references, kind="stable")
+        joined.append(Dropped(reason, references[order], values[order], threshold, kept[order]))
+    return joined
+
+
+def dropped_slice(group: Dropped, first: int, count: int) -> slice:
+    """Where, in a group from `join_dropped`, the documents first .. first + count - 1 are."""
+    start, end = np.searchsorted(group.references, [first, first + count]).tolist()
+    return slice(start, end)
+
+
+def dropped_mask(dropped: Iterable[Dropped], first: int, count: int) -> np.ndarray:
+    """Which of the documents first .. first + count - 1 go, bool [count]."""
+    mask = np.zeros(count, bool)
     for group in dropped:
-        mask[group.references] = True
+        mask[group.references[dropped_slice(group, first, count)] - first] = True
     return mask
+
+
+def is_dropped(dropped: Iterable[Dropped], references: np.ndarray) -> np.ndarray:
+    """Which documents go, bool [references]."""
+    gone = np.zeros(len(references), bool)
+    for group in dropped:
+        if len(group.references):
+            place = np.searchsorted(group.references, references)
+            gone |= group.references[np.minimum(place, len(group.references) - 1)] == references
+    return gone
 
 
 def exact_copies(part: int, pieces: list[Piece], parts: int) -> Iterator[Dropped]:
@@ -81,7 +113,7 @@ def exact_copies(part: int, pieces: list[Piece], parts: int) -> Iterator[Dropped
         keys[:, 0].tolist(),
         keys[:, 1].tolist(),
         spool.splits_of(references).tolist(),
-        spool.ids_of(references),
+        spool.ids_of(references, rows),
         rows["digest"].tolist(),
         rows["raw_bytes"].tolist(),
         references.tolist(),
@@ -114,7 +146,7 @@ def propose(
     """
     spool = Spool(pieces)
     hashes, references = spool.filed(BANDS, part, parts)
-    live = ~dropped_mask(spool, dropped)[references]
+    live = ~is_dropped(dropped, references)
     hashes, references = hashes[live], references[live]
     shared = _shared(hashes)
     hashes, references = hashes[shared], references[shared]
@@ -133,15 +165,15 @@ def verify(
     spool = Spool(pieces)
     pairs = np.unique(np.concatenate(list(item[1])), axis=0)
     documents, index = np.unique(pairs, return_inverse=True)
-    sizes = spool.rows_of(documents)["text_size"][index.reshape(-1, 2)].sum(axis=1, dtype=np.int64)
-    for start, end in _chunks(sizes):
-        some = pairs[start:end]
-        documents, index = np.unique(some, return_inverse=True)
-        shingles = shingle(spool.texts_of(documents), settings.ngram_words)
-        similarities = jaccards(shingles, index.reshape(-1, 2))
+    index = index.reshape(-1, 2)
+    rows = spool.rows_of(documents)
+    for start, end in _chunks(rows["text_size"][index].sum(axis=1, dtype=np.int64)):
+        some, within = np.unique(index[start:end], return_inverse=True)
+        shingles = shingle(spool.texts_of(documents[some], rows[some]), settings.ngram_words)
+        similarities = jaccards(shingles, within.reshape(-1, 2))
         similar = similarities >= settings.min_jaccard
         if similar.any():
-            yield Edges(some[similar], similarities[similar])
+            yield Edges(pairs[start:end][similar], similarities[similar])
 
 
 def cluster(
@@ -166,7 +198,7 @@ def cluster(
         labels.tolist(),
         spool.splits_of(documents).tolist(),
         (-rows["text_size"].astype(np.int64)).tolist(),
-        spool.ids_of(documents),
+        spool.ids_of(documents, rows),
         rows["key"].tolist(),
         rows["digest"].tolist(),
         range(len(documents)),

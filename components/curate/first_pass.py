@@ -14,11 +14,12 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from components.curate.account import COUNTS, MASKED, Outcome, Rejected
-from components.curate.boilerplate import LINES_REMOVED, remove_lines
+from components.curate.account import COUNTS, MASKED, REMOVED_LINES, Outcome, Rejected
+from components.curate.boilerplate import remove_frequent
 from components.curate.mask import mask
 from components.curate.near_duplicates import all_ngrams, band_hashes
 from components.curate.normalise import content_key, normalise
+from components.curate.rules.lines import Removed, remove_lines
 from components.curate.settings import CurateSettings
 from components.curate.verdict import judge_texts
 from components.documents import (
@@ -45,7 +46,7 @@ def first_pass(
     shards: int,
     frequent: np.ndarray | None = None,
 ) -> Iterator[Any]:
-    """Spools the documents of a file; yields the pieces and, tagged, COUNTS and MASKED.
+    """Spools the documents of a file; yields the pieces and, tagged, COUNTS, MASKED, REMOVED_LINES.
 
     Args:
         file: What to read.
@@ -57,13 +58,16 @@ def first_pass(
     name = f"{file.split}-{stable_hash(file.path.encode()):016x}"
     spool = SpoolWriter(os.path.join(directory, name), file.split, shards)
     counts: dict[tuple[str, str, str], list[int]] = {}
-    masked: Counter[str] = Counter()
+    edits = Edits()
     try:
         for batch in read_documents(file.path):
+            removed_bytes = np.zeros(batch.num_rows, np.int64)
             if frequent is not None:
-                batch, lines = remove_lines(batch, frequent)
-                masked.update({LINES_REMOVED: lines} if lines else {})
-            for rejected in judge_batch(batch, file.split, settings, spool.piece(), masked):
+                batch, removed = remove_frequent(batch, frequent)
+                removed_bytes += edits.add(removed)
+            for rejected in judge_batch(
+                batch, file.split, settings, spool.piece(), edits, removed_bytes
+            ):
                 key = (rejected.split, rejected.source.decode(), rejected.reason)
                 total = counts.setdefault(key, [0, 0])
                 total[0] += 1
@@ -74,9 +78,27 @@ def first_pass(
         spool.discard()
         raise
     for key, (documents, raw_bytes) in counts.items():
-        yield beam.pvalue.TaggedOutput(COUNTS, (key, Outcome(documents, raw_bytes, 0)))
-    for item in masked.items():
+        yield beam.pvalue.TaggedOutput(COUNTS, (key, Outcome(documents, raw_bytes, 0, 0)))
+    for item in edits.masked.items():
         yield beam.pvalue.TaggedOutput(MASKED, item)
+    for reason, lines in edits.lines.items():
+        yield beam.pvalue.TaggedOutput(REMOVED_LINES, (reason, (lines, edits.line_bytes[reason])))
+
+
+class Edits:
+    """What was changed in the documents of a file, by kind."""
+
+    def __init__(self) -> None:
+        self.masked: Counter[str] = Counter()
+        self.lines: Counter[str] = Counter()
+        self.line_bytes: Counter[str] = Counter()
+
+    def add(self, removed: Removed) -> np.ndarray:
+        """Counts removed lines; returns their bytes, int64 [documents]."""
+        for reason, (lines, size) in removed.by_reason.items():
+            self.lines[reason] += lines
+            self.line_bytes[reason] += size
+        return removed.sizes
 
 
 def judge_batch(
@@ -84,13 +106,25 @@ def judge_batch(
     split: str,
     settings: CurateSettings,
     piece: PieceWriter,
-    masked: Counter[str],
+    edits: Edits,
+    removed_bytes: np.ndarray,
 ) -> list[Rejected]:
-    """Normalises and judges a batch and spools it; returns the rejected ones."""
+    """Normalises and judges a batch and spools it; returns the rejected ones.
+
+    Args:
+        batch: The documents.
+        split: Their split.
+        settings: What to do.
+        piece: Where they go.
+        edits: Takes what is changed.
+        removed_bytes: int64 [documents], bytes of lines that are gone already.
+    """
     doc_ids, sources, raw, raw_bytes = (batch.column(i).to_pylist() for i in range(4))
     texts = [normalise(text.decode()) for text in raw]
     if settings.mask:
-        texts = _mask_all(texts, settings.mask, masked)
+        texts = _mask_all(texts, settings.mask, edits.masked)
+    removed = remove_lines(texts, settings.thresholds)
+    texts, removed_bytes = removed.texts, removed_bytes + edits.add(removed)
     verdicts = judge_texts(texts, settings)
     rejected = {
         i: Rejected(split, doc_ids[i], sources[i], texts[i], raw_bytes[i], *verdict, b"")
@@ -117,6 +151,7 @@ def judge_batch(
         raw_bytes,
         flags,
         keys,
+        removed_bytes,
     )
     piece.file_hashes(CONTENT, keys[passed, 0], first + passed)
     if settings.near_duplicates is not None:

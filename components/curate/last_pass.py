@@ -1,12 +1,13 @@
 """The last pass: writes what stays and what goes, shard by shard, from the spool."""
 
+import functools
 import os
 from collections.abc import Iterator
 
 import numpy as np
 
 from components.curate.account import KEPT, Outcome, Rejected
-from components.curate.deduplicate import NO_COPY, Dropped, dropped_mask
+from components.curate.deduplicate import NO_COPY, Dropped, dropped_mask, dropped_slice
 from components.curate.first_pass import REJECTED_ROW
 from components.documents import decode_documents, split_directory, write_tfrecords
 from components.spool import Piece, Spool, read_rows, read_sources
@@ -23,7 +24,7 @@ def write_kept(
     spool = Spool(pieces)
     name = f"documents-{shard:05d}-of-{shards:05d}.gz"
     path = os.path.join(split_directory(uri, split), name)
-    return write_sorted_shard(path, spool, split, shard, dropped_mask(spool, dropped))
+    return write_sorted_shard(path, spool, split, shard, functools.partial(dropped_mask, dropped))
 
 
 def count(piece: Piece, pieces: list[Piece], dropped: list[Dropped]) -> Iterator[Count]:
@@ -34,8 +35,7 @@ def count(piece: Piece, pieces: list[Piece], dropped: list[Dropped]) -> Iterator
     sources = [source.decode() for source in read_sources(piece)]
     left = rows["flag"] != REJECTED_ROW
     for group in dropped:
-        places = group.references - first
-        places = places[(places >= 0) & (places < len(rows))]
+        places = group.references[dropped_slice(group, first, len(rows))] - first
         left[places] = False
         yield from _by_source(rows[places], sources, piece.split, group.reason)
     yield from _by_source(rows[left], sources, piece.split, KEPT)
@@ -45,13 +45,13 @@ def _by_source(rows: np.ndarray, sources: list[str], split: str, outcome: str) -
     number, place = np.unique(rows["source"], return_inverse=True)
     documents = np.bincount(place, minlength=len(number))
     # Sums of float64 are exact up to 2^53 bytes.
-    raw, kept = (np.bincount(place, rows[name], len(number)) for name in ("raw_bytes", "text_size"))
+    names = ("raw_bytes", "text_size", "removed_bytes")
+    sizes = [np.bincount(place, rows[name], len(number)) for name in names]
     for i, source in enumerate(number.tolist()):
-        kept_bytes = int(kept[i]) if outcome == KEPT else 0
-        yield (
-            (split, sources[source], outcome),
-            Outcome(int(documents[i]), int(raw[i]), kept_bytes),
-        )
+        raw, kept, removed = (int(size[i]) for size in sizes)
+        if outcome != KEPT:
+            kept = removed = 0
+        yield (split, sources[source], outcome), Outcome(int(documents[i]), raw, kept, removed)
 
 
 def write_rejected(
@@ -59,16 +59,17 @@ def write_rejected(
 ) -> int:
     """Writes one shard of rejected documents of both splits, as JSON; returns how many."""
     spool = Spool(pieces)
-    gone = dropped_mask(spool, dropped)
+    why = _Why(spool, dropped)
 
     def takes(first: int, piece: Piece, rows: np.ndarray) -> np.ndarray:
-        return (rows["flag"] == REJECTED_ROW) | gone[first : first + len(rows)]
+        gone = dropped_mask(dropped, first, len(rows))
+        why.add(first + np.flatnonzero(gone & (rows["shard"] == shard)))
+        return (rows["flag"] == REJECTED_ROW) | gone
 
     written = 0
 
     def lines() -> Iterator[bytes]:
         nonlocal written
-        why = _Why(spool, dropped, shard)
         for record in sorted_shard(spool, shard, takes):
             written += 1
             if record.row["flag"] == REJECTED_ROW:
@@ -82,22 +83,33 @@ def write_rejected(
 
 
 class _Why:
-    """Why the documents of a shard were dropped."""
+    """Why documents were dropped: first `add` them all, then ask."""
 
-    def __init__(self, spool: Spool, dropped: list[Dropped], shard: int):
-        self._reasons: dict[int, tuple[str, float, float, bytes]] = {}
-        for group in dropped:
-            for _, places, rows in spool.by_piece(group.references):
-                mine = places[rows["shard"] == shard]
-                kept = group.kept[mine]
-                ids = np.full(len(mine), b"", object)
-                has_copy = kept != NO_COPY
-                ids[has_copy] = spool.ids_of(kept[has_copy])
-                for reference, value, kept_copy in zip(
-                    group.references[mine].tolist(), group.values[mine].tolist(), ids, strict=True
-                ):
-                    why = (group.reason, value, group.threshold, kept_copy)
-                    self._reasons[reference] = why
+    def __init__(self, spool: Spool, dropped: list[Dropped]):
+        self._spool, self._dropped = spool, dropped
+        self._added = [np.zeros(0, np.int64)]
+
+    def add(self, references: np.ndarray) -> None:
+        """Dropped documents that will be asked for."""
+        self._added.append(references)
+
+    @functools.cached_property
+    def _reasons(self) -> dict[int, tuple[str, float, float, bytes]]:
+        reasons = {}
+        added = np.sort(np.concatenate(self._added))
+        for group in self._dropped:
+            mine, _, places = np.intersect1d(
+                added, group.references, assume_unique=True, return_indices=True
+            )
+            kept = group.kept[places]
+            ids = np.full(len(kept), b"", object)
+            has_copy = kept != NO_COPY
+            copies = kept[has_copy]
+            ids[has_copy] = self._spool.ids_of(copies, self._spool.rows_of(copies))
+            values = group.values[places].tolist()
+            for reference, value, kept_copy in zip(mine.tolist(), values, ids, strict=True):
+                reasons[reference] = (group.reason, value, group.threshold, kept_copy)
+        return reasons
 
     def record(self, record: Record) -> bytes:
         """The record of one rejected document."""

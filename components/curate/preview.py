@@ -17,6 +17,7 @@ import numpy as np
 from components.curate.mask import mask
 from components.curate.normalise import normalise
 from components.curate.rules import RULES
+from components.curate.rules.lines import remove_lines
 from components.curate.rules.rule import Rule
 from components.curate.text_columns import TextColumns
 from components.curate.verdict import EMPTY, WRONG_LANGUAGE, judge_texts
@@ -66,6 +67,7 @@ class Preview:
         kept: (documents, bytes as read) that no rule drops.
         dropped: (documents, bytes as read) by reason, in the order of REASONS.
         masked: How many of each kind were masked.
+        removed_lines: (lines, bytes) by the rule for lines that removed them.
         examples: Some dropped documents by reason.
         values: float64 [documents] by the setting of each rule in use.
         sizes: int64 [documents], bytes as read.
@@ -76,6 +78,7 @@ class Preview:
     kept: tuple[int, int] = (0, 0)
     dropped: dict[str, tuple[int, int]] = field(default_factory=dict)
     masked: dict[str, int] = field(default_factory=dict)
+    removed_lines: dict[str, tuple[int, int]] = field(default_factory=dict)
     examples: dict[str, list[Example]] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
     sizes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -117,6 +120,11 @@ def preview(documents: Sequence[SampledDocument], criteria: Criteria, examples: 
         for i, text in enumerate(texts):
             texts[i], counts = mask(text, criteria.mask)
             masked.update(counts)
+        removed = remove_lines(texts, criteria.thresholds)
+        texts = removed.texts
+        for reason, (lines, size) in removed.by_reason.items():
+            before = result.removed_lines.get(reason, (0, 0))
+            result.removed_lines[reason] = (before[0] + lines, before[1] + size)
         columns = TextColumns(texts)
         for rule in rules:
             values[rule.setting].append(rule.measure(columns))
@@ -214,6 +222,10 @@ def as_json(result: Preview, criteria: Criteria, reason: str | None) -> dict[str
             for name, (documents, size) in result.dropped.items()
         },
         "masked": result.masked,
+        "removed_lines": {
+            name: {"lines": lines, "bytes": size}
+            for name, (lines, size) in sorted(result.removed_lines.items())
+        },
         "examples": {
             name: [example._asdict() for example in result.examples[name]]
             for name in result.dropped

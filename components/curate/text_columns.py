@@ -81,7 +81,7 @@ class TextColumns:
     """
 
     def __init__(self, texts: Sequence[str]):
-        self.documents = len(texts)
+        self.texts, self.documents = texts, len(texts)
         self.codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
         self.first = _offsets(np.array([len(t) for t in texts], np.int64))
         # By n, filled in by the repetition rules, which build each n on the one below.
@@ -110,22 +110,33 @@ class TextColumns:
         """Maximal runs of characters that are not blank."""
         return self.runs((self.classes & BLANK) == 0)
 
-    @functools.cached_property
+    @property
     def lines(self) -> Spans:
         """Lines without surrounding blanks; empty ones are left out."""
+        return self._lines_and_words[0]
+
+    @property
+    def first_word_of_line(self) -> np.ndarray:
+        """int64 [lines], a place in `words`."""
+        return self._lines_and_words[1]
+
+    @property
+    def words_of_line(self) -> np.ndarray:
+        """How many, int64 [lines]."""
+        return self._lines_and_words[2]
+
+    @functools.cached_property
+    def _lines_and_words(self) -> tuple[Spans, np.ndarray, np.ndarray]:
         runs = self.runs((self.classes & LINE_FEED) == 0)
         words = self.words
         # A line's text runs from its first word to its last; a line without a word is blank.
         first = np.searchsorted(words.start, runs.start, side="left")
-        last = np.searchsorted(words.start, runs.end, side="left") - 1
-        full = last >= first
-        trimmed = Spans(
-            words.start[np.minimum(first, len(words.start) - 1)] if len(words.start) else first,
-            words.end[last] if len(words.end) else last,
-            runs.document,
-            runs.first,
-        )
-        return trimmed.take(full)
+        count = np.searchsorted(words.start, runs.end, side="left") - first
+        full = count > 0
+        lines = runs.take(full)
+        first, count = first[full], count[full]
+        start, end = words.start[first], words.end[first + count - 1]
+        return Spans(start, end, lines.document, lines.first), first, count
 
     @functools.cached_property
     def word_hashes(self) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Curation in Beam, from documents as ingested to the ones worth a token.
 
-    normalise, mask -> language, quality rules -> exact copies -> near copies -> decontaminate
+    normalise, mask -> lines -> language, rules -> exact copies -> near copies -> decontaminate
 
 Every document ends as kept or as rejected for exactly one reason, and is counted as such; the
 text that normalisation takes away is counted in bytes.
@@ -17,10 +17,16 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.io.fileio import EmptyMatchTreatment, MatchFiles
 
-from components.curate.account import COUNTS, MASKED, add_outcomes
+from components.curate.account import COUNTS, MASKED, REMOVED_LINES, add_outcomes
 from components.curate.boilerplate import file_lines, frequent_lines
 from components.curate.decontaminate import Decontaminate
-from components.curate.deduplicate import Dropped, cluster, exact_copies, propose, verify
+from components.curate.deduplicate import (
+    cluster,
+    exact_copies,
+    join_dropped,
+    propose,
+    verify,
+)
 from components.curate.first_pass import first_pass
 from components.curate.last_pass import count, write_kept, write_rejected
 from components.curate.settings import CurateSettings
@@ -31,8 +37,8 @@ from components.filed_hashes import BUCKETS
 class Curate(beam.PTransform):
     """Examples artifact -> curated examples and rejected documents, both written; counts.
 
-    Outputs (a dict): COUNTS (((split, source, outcome), Outcome), each key once), MASKED ((kind,
-    how many); boilerplate lines that were removed count here too).
+    Outputs (a dict): COUNTS (((split, source, outcome), Outcome)), MASKED ((kind, how many)),
+    REMOVED_LINES ((reason, (lines, bytes))); each key once.
 
     Args:
         settings: What to do.
@@ -71,7 +77,7 @@ class Curate(beam.PTransform):
             | "FirstPass"
             >> beam.FlatMap(
                 first_pass, settings, self._spool, shards, self._frequent_lines(pipeline, files)
-            ).with_outputs(COUNTS, MASKED, main="pieces")
+            ).with_outputs(COUNTS, MASKED, REMOVED_LINES, main="pieces")
         )
         pieces = judged.pieces
         all_pieces = beam.pvalue.AsSingleton(pieces | "Pieces" >> beam.combiners.ToList())
@@ -124,7 +130,11 @@ class Curate(beam.PTransform):
         counts = (
             [judged[COUNTS], passed] | "Counts" >> beam.Flatten() | beam.CombinePerKey(add_outcomes)
         )
-        return {COUNTS: counts, MASKED: judged[MASKED] | "Masked" >> beam.CombinePerKey(sum)}
+        return {
+            COUNTS: counts,
+            MASKED: judged[MASKED] | "Masked" >> beam.CombinePerKey(sum),
+            REMOVED_LINES: judged[REMOVED_LINES] | "Lines" >> beam.CombinePerKey(_add_lines),
+        }
 
     def _ranges(self, pipeline: beam.Pipeline, label: str) -> beam.PCollection:
         return (
@@ -175,11 +185,15 @@ def _as_input(metadata: Any, split: str) -> DocumentFile:
 def _together(dropped: list[beam.PCollection], label: str) -> beam.pvalue.AsSingleton:
     """The lists of Dropped as one side input."""
     flat = tuple(dropped) | f"{label}Lists" >> beam.Flatten()
-    return beam.pvalue.AsSingleton(flat | f"{label}Dropped" >> beam.CombineGlobally(_extend))
+    return beam.pvalue.AsSingleton(flat | f"{label}Dropped" >> beam.CombineGlobally(join_dropped))
 
 
-def _extend(lists: Iterable[list[Dropped]]) -> list[Dropped]:
-    return [group for groups in lists for group in groups]
+def _add_lines(counts: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    lines = size = 0
+    for more_lines, more_bytes in counts:
+        lines += more_lines
+        size += more_bytes
+    return lines, size
 
 
 def _union(arrays: Iterable[np.ndarray]) -> np.ndarray:

@@ -13,11 +13,19 @@ from tfx.proto import example_gen_pb2
 from tfx.types import Channel, artifact_utils, component_spec, standard_component_specs
 
 from components.artifacts import Examples, Quarantine
-from components.documents import SPLITS, WriteDocuments, read_json, write_json, write_text
+from components.documents import SPLITS, read_json
 from components.errors import TokenmillError
+from components.ingest.account import (
+    add_counts,
+    count_bad,
+    count_repaired,
+    write_counts,
+    write_quarantine,
+)
 from components.ingest.manifest import MANIFEST_PATTERN, read_manifest
-from components.ingest.readers import BadRecord, ReadSettings
-from components.ingest.transforms import BAD_RECORDS, REPAIRED, ReadCorpus
+from components.ingest.readers import ReadSettings
+from components.ingest.transforms import BAD_RECORDS, COUNTS, REPAIRED, Ingest
+from components.spooled_run import spooled_run
 from components.timing import timed
 
 QUARANTINE_KEY = "quarantine"
@@ -66,88 +74,31 @@ class CorpusExampleGenExecutor(base_example_gen_executor.BaseExampleGenExecutor)
             examples.set_string_custom_property(key, value)
 
         counts_path = os.path.join(quarantine.uri, "counts.json")
-        with self._make_beam_pipeline() as pipeline:
-            read = pipeline | ReadCorpus(files, settings)
-            counts = []
-            for split in SPLITS:
-                read[split] | f"Write[{split}]" >> WriteDocuments(
-                    examples.uri, split, values["shards"]
-                )
-                counts.append(read[split] | f"Count[{split}]" >> beam.FlatMap(_count, split))
-            counts.append(read[BAD_RECORDS] | "CountBad" >> beam.Map(_count_bad))
-            counts.append(read[REPAIRED] | "CountRepaired" >> beam.MapTuple(_count_repaired))
+        with spooled_run(self._get_tmp_dir()) as spool, self._make_beam_pipeline() as pipeline:
+            read = pipeline | Ingest(files, settings, examples.uri, spool, values["shards"])
+            counts = (
+                read[COUNTS],
+                read[BAD_RECORDS] | "CountBad" >> beam.Map(count_bad),
+                read[REPAIRED] | "CountRepaired" >> beam.MapTuple(count_repaired),
+            )
             (
                 counts
                 | beam.Flatten()
-                | beam.CombinePerKey(_add)
+                | beam.CombinePerKey(add_counts)
                 | "Counts" >> beam.combiners.ToList()
-                | "WriteCounts" >> beam.Map(_write_counts, counts_path)
+                | "WriteCounts" >> beam.Map(write_counts, counts_path)
             )
             (
                 read[BAD_RECORDS]
                 | "BadToList" >> beam.combiners.ToList()
                 | "WriteBad"
-                >> beam.Map(_write_quarantine, os.path.join(quarantine.uri, "quarantine.jsonl"))
+                >> beam.Map(write_quarantine, os.path.join(quarantine.uri, "quarantine.jsonl"))
             )
         summary = read_json(counts_path)
         for name in ("documents", "bytes"):
             examples.set_int_custom_property(name, summary["read"][name])
         quarantine.set_int_custom_property("records", summary["quarantined"]["documents"])
         _check(summary, len(files), values["max_quarantine_fraction"], quarantine.uri)
-
-
-def _count(batch, split: str):
-    """((split, source), (documents, bytes)) for each source of a batch."""
-    totals: dict[bytes, tuple[int, int]] = {}
-    for source, size in zip(batch.column(1).to_pylist(), batch.column(3).to_pylist(), strict=True):
-        documents, size_bytes = totals.get(source, (0, 0))
-        totals[source] = (documents + 1, size_bytes + size)
-    return [((split, source.decode()), total) for source, total in totals.items()]
-
-
-def _count_bad(record: BadRecord):
-    return ("quarantined", record.reason), (1, record.size_bytes)
-
-
-def _count_repaired(kind: str, documents: int):
-    return (REPAIRED, kind), (documents, 0)
-
-
-def _add(pairs) -> tuple[int, int]:
-    documents = size_bytes = 0
-    for d, b in pairs:
-        documents += d
-        size_bytes += b
-    return documents, size_bytes
-
-
-def _write_counts(counts, path: str) -> None:
-    summary: dict = {
-        "read": {"documents": 0, "bytes": 0},
-        "quarantined": {"documents": 0, "bytes": 0, "by_reason": {}},
-        REPAIRED: {},  # documents by kind; they are among those read
-        "splits": {split: {"documents": 0, "bytes": 0, "by_source": {}} for split in SPLITS},
-    }
-    for (split, name), (documents, size_bytes) in sorted(counts):
-        if split == REPAIRED:
-            summary[REPAIRED][name] = documents
-            continue
-        entry = {"documents": documents, "bytes": size_bytes}
-        if split == "quarantined":
-            totals = [summary["quarantined"]]
-            summary["quarantined"]["by_reason"][name] = entry
-        else:
-            totals = [summary["read"], summary["splits"][split]]
-            summary["splits"][split]["by_source"][name] = entry
-        for total in totals:
-            total["documents"] += documents
-            total["bytes"] += size_bytes
-    write_json(path, summary)
-
-
-def _write_quarantine(records: list[BadRecord], path: str) -> None:
-    ordered = sorted(records, key=lambda r: (r.file, r.record, r.reason))
-    write_text(path, "".join(json.dumps(asdict(r), sort_keys=True) + "\n" for r in ordered))
 
 
 def _check(summary: dict, files: int, max_fraction: float, quarantine_uri: str) -> None:

@@ -1,24 +1,39 @@
-"""Ingest as Beam transforms: files in, batches of documents by split and bad records out."""
+"""Ingest as Beam transforms: files in, sorted shards of documents by split and bad records out.
 
-from collections import Counter
+The texts go to a spool (components/spool.py) as they are read; no runner holds or shuffles them.
+"""
+
+import os
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import apache_beam as beam
-import pyarrow as pa
 
 from components.curate.normalise import content_key
-from components.documents import BATCH_DOCUMENTS, SPLITS, document_batch, stable_hash
+from components.documents import (
+    BATCH_BYTES,
+    BATCH_DOCUMENTS,
+    SPLITS,
+    document_batch,
+    encode_documents,
+    split_directory,
+    stable_hash,
+)
 from components.ingest.manifest import InputFile
 from components.ingest.readers import BadRecord, Document, ReadSettings, read_file
+from components.spool import Piece, Spool, SpoolWriter
+from components.spooled_shards import write_sorted_shard
 
 BAD_RECORDS = "bad_records"
+COUNTS = "counts"
 REPAIRED = "repaired"
+
+_PIECES = "pieces"
 
 # A work item is about this much to read: many small files share a batch, a large one stands alone.
 _GROUP_BYTES = 16 << 20
 _GROUP_FILES = 4096  # opening a file counts, however small
-# A batch is passed on when it has BATCH_DOCUMENTS or this much text.
-_BATCH_BYTES = 16 << 20
 
 
 def group_files(files: Iterable[InputFile]) -> Iterator[list[InputFile]]:
@@ -45,59 +60,125 @@ def split_of(text: bytes, eval_fraction: float) -> str:
     return "eval" if stable_hash(content_key(text)) < eval_fraction * 2**64 else "train"
 
 
-class ReadCorpus(beam.PTransform):
-    """Reads groups of files.
+class Ingest(beam.PTransform):
+    """Reads groups of files and writes their documents as sorted shards, by split.
 
-    Outputs (a dict): "train" and "eval", PCollections of pa.RecordBatch; BAD_RECORDS, one of
-    BadRecord; REPAIRED, one of (kind, documents).
+    Outputs (a dict): COUNTS, a PCollection of ((split, source), (documents, bytes)), of which there
+    may be several for a key; BAD_RECORDS, one of BadRecord; REPAIRED, one of (kind, documents).
+
+    Args:
+        files: What to read.
+        settings: How.
+        uri: The Examples artifact.
+        spool_directory: Where texts lie until they are sorted; all workers must see it. It is the
+            caller's to remove.
+        shards: Files a split.
     """
 
-    def __init__(self, files: Sequence[InputFile], settings: ReadSettings):
+    def __init__(
+        self,
+        files: Sequence[InputFile],
+        settings: ReadSettings,
+        uri: str,
+        spool_directory: str,
+        shards: int,
+    ):
         super().__init__()
-        self._groups = list(group_files(files))
+        self._groups = list(enumerate(group_files(files)))
         self._settings = settings
+        self._uri, self._spool, self._shards = uri, spool_directory, shards
 
     def expand(self, pipeline: beam.Pipeline) -> dict[str, beam.PCollection]:
-        """Pipeline -> {"train", "eval", BAD_RECORDS, REPAIRED}."""
-        tags = (*SPLITS, BAD_RECORDS, REPAIRED)
-        outputs = (
+        """Pipeline -> {COUNTS, BAD_RECORDS, REPAIRED}."""
+        read = (
             pipeline
             | "Files" >> beam.Create(self._groups)
             | "Spread" >> beam.Reshuffle()
-            | "Read" >> beam.FlatMap(_read_group, self._settings).with_outputs(*tags)
+            | "Read"
+            >> beam.FlatMap(_read_group, self._settings, self._spool, self._shards).with_outputs(
+                COUNTS, BAD_RECORDS, REPAIRED, main=_PIECES
+            )
         )
-        return {tag: outputs[tag] for tag in tags}
+        pieces = beam.pvalue.AsSingleton(read[_PIECES] | "Pieces" >> beam.combiners.ToList())
+        (
+            pipeline
+            | "Shards" >> beam.Create([(split, i) for split in SPLITS for i in range(self._shards)])
+            | "SpreadShards" >> beam.Reshuffle()
+            | "Write" >> beam.Map(_write_shard, pieces, self._uri, self._shards)
+        )
+        return {name: read[name] for name in (COUNTS, BAD_RECORDS, REPAIRED)}
+
+
+class _Split:
+    """The documents of one split of a group of files: spooled in batches, and counted."""
+
+    def __init__(self, split: str, path: str, shards: int):
+        self._spool = SpoolWriter(path, split, shards)
+        self._pending: list[Document] = []
+        self._bytes = 0
+        self.counts: defaultdict[bytes, list[int]] = defaultdict(lambda: [0, 0])
+
+    def add(self, document: Document) -> Iterator[Piece]:
+        """Takes a document; yields the piece that it fills, if it does."""
+        self._pending.append(document)
+        self._bytes += len(document.text)
+        count = self.counts[document.source]
+        count[0] += 1
+        count[1] += len(document.text)
+        if len(self._pending) >= BATCH_DOCUMENTS or self._bytes >= BATCH_BYTES:
+            self._flush()
+            yield from self._spool.full()
+
+    def rest(self) -> Iterator[Piece]:
+        """The last piece, if there is one."""
+        if self._pending:
+            self._flush()
+        yield from self._spool.rest()
+
+    def discard(self) -> None:
+        """After an error: removes what is not closed."""
+        self._spool.discard()
+
+    def _flush(self) -> None:
+        documents, self._pending, self._bytes = self._pending, [], 0
+        doc_ids = [document.doc_id for document in documents]
+        sources = [document.source for document in documents]
+        texts = [document.text for document in documents]
+        payloads = [p for _, p in encode_documents(document_batch(doc_ids, sources, texts))]
+        sizes = [len(text) for text in texts]
+        self._spool.piece().append(doc_ids, sources, payloads, sizes, sizes)
 
 
 def _read_group(
-    files: Iterable[InputFile], settings: ReadSettings
-) -> Iterator[beam.pvalue.TaggedOutput]:
-    pending: dict[str, list[Document]] = {split: [] for split in SPLITS}
-    pending_bytes = dict.fromkeys(SPLITS, 0)
+    group: tuple[int, list[InputFile]], settings: ReadSettings, directory: str, shards: int
+) -> Iterator[Any]:
+    """Spools the documents of a group; yields the pieces and, tagged, all else."""
+    number, files = group
+    splits = {s: _Split(s, os.path.join(directory, f"{s}-{number:06d}"), shards) for s in SPLITS}
     repaired: Counter[str] = Counter()
-    for file in files:
-        for item in read_file(file, settings):
-            if isinstance(item, BadRecord):
-                yield beam.pvalue.TaggedOutput(BAD_RECORDS, item)
-                continue
-            split = split_of(item.text, settings.eval_fraction)
-            documents = pending[split]
-            documents.append(item)
-            pending_bytes[split] += len(item.text)
-            if item.repaired:
-                repaired.update(item.repaired)
-            if len(documents) >= BATCH_DOCUMENTS or pending_bytes[split] >= _BATCH_BYTES:
-                yield beam.pvalue.TaggedOutput(split, _batch(documents))
-                pending[split] = []
-                pending_bytes[split] = 0
-    for split in SPLITS:
-        if pending[split]:
-            yield beam.pvalue.TaggedOutput(split, _batch(pending[split]))
-    for count in repaired.items():
-        yield beam.pvalue.TaggedOutput(REPAIRED, count)
+    try:
+        for file in files:
+            for item in read_file(file, settings):
+                if isinstance(item, BadRecord):
+                    yield beam.pvalue.TaggedOutput(BAD_RECORDS, item)
+                    continue
+                if item.repaired:
+                    repaired.update(item.repaired)
+                yield from splits[split_of(item.text, settings.eval_fraction)].add(item)
+        for documents in splits.values():
+            yield from documents.rest()
+    except BaseException:
+        for documents in splits.values():
+            documents.discard()
+        raise
+    for split, documents in splits.items():
+        for source, (count, size) in documents.counts.items():
+            yield beam.pvalue.TaggedOutput(COUNTS, ((split, source.decode()), (count, size)))
+    for kind in repaired.items():
+        yield beam.pvalue.TaggedOutput(REPAIRED, kind)
 
 
-def _batch(documents: list[Document]) -> pa.RecordBatch:
-    return document_batch(
-        [d.doc_id for d in documents], [d.source for d in documents], [d.text for d in documents]
-    )
+def _write_shard(item: tuple[str, int], pieces: list[Piece], uri: str, shards: int) -> int:
+    split, shard = item
+    path = os.path.join(split_directory(uri, split), f"documents-{shard:05d}-of-{shards:05d}.gz")
+    return write_sorted_shard(path, Spool(pieces), split, shard)

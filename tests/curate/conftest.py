@@ -10,7 +10,14 @@ import hypothesis
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from components.curate.account import COUNTS, MASKED, Rejected, read_rejected, summarise
+from components.curate.account import (
+    COUNTS,
+    MASKED,
+    REMOVED_LINES,
+    Rejected,
+    read_rejected,
+    summarise,
+)
 from components.curate.near_duplicates import NearDuplicateSettings
 from components.curate.settings import CurateSettings
 from components.curate.transforms import Curate
@@ -58,10 +65,11 @@ class Curated:
     rejected: list
     counts: list
     masked: dict
+    removed_lines: dict
 
     @property
     def report(self):
-        return summarise(self.counts, self.masked.items())
+        return summarise(self.counts, self.masked.items(), self.removed_lines.items())
 
     def ids(self, split):
         return [doc_id for s, doc_id, *_ in self.kept if s == split]
@@ -117,13 +125,15 @@ def curate(tmp_path):
                     | f"{name} dump" >> beam.Map(_dump, path)
                 )
         found = {
-            name: pickle.loads((home / f"{name}.pickle").read_bytes()) for name in (COUNTS, MASKED)
+            name: pickle.loads((home / f"{name}.pickle").read_bytes())
+            for name in (COUNTS, MASKED, REMOVED_LINES)
         }
         return Curated(
             kept=sorted(_kept(uris["curated"])),
             rejected=sorted(_rejected(uris["rejected"])),
             counts=sorted(found[COUNTS]),
             masked=dict(found[MASKED]),
+            removed_lines=dict(found[REMOVED_LINES]),
         )
 
     run.settings = make_settings

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.curate.boilerplate import MIN_LINE_CHARACTERS, remove_lines
+from components.curate.boilerplate import MIN_LINE_CHARACTERS, remove_frequent
 from components.curate.normalise import normalise
 from components.curate.text_columns import TextColumns
 from components.documents import document_batch
@@ -29,8 +29,9 @@ def test_frequent_lines_go_wherever_they_stand(texts, frequent):
     batch = document_batch(
         [b"%d" % i for i in range(len(texts))], [b"s"] * len(texts), [t.encode() for t in texts]
     )
-    edited, removed = remove_lines(batch, hashes)
+    edited, removed = remove_frequent(batch, hashes)
     rows = edited.to_pylist()
+    removed = removed.by_reason.get("boilerplate_lines", (0, 0))[0]
     for text, row in zip(texts, rows, strict=True):
         found = row["text"].decode()
         assert normalise(found) == found
@@ -65,8 +66,10 @@ def test_lines_are_counted_by_document_over_both_splits(curate):
             report = result.report["total"]
             assert report["in"]["bytes"] == sum(len(d[3]) for d in documents)
             assert all(body in kept for body in bodies)
-            removed = {None: {}, 3: {"boilerplate_lines": 5}, 2: {"boilerplate_lines": 10}}[limit]
-            assert result.masked == removed
+            licences, footers = {None: (0, 0), 3: (5, 0), 2: (5, 5)}[limit]
+            size = licences * len(LICENCE.encode()) + footers * len(FOOTER.encode())
+            removed = {"boilerplate_lines": (licences + footers, size)} if licences else {}
+            assert result.removed_lines == removed
             # A document of boilerplate only is empty without it.
             assert result.reasons() == ({} if limit is None else {b"licence": "empty"})
     assert counts == {

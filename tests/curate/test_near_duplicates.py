@@ -9,7 +9,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components.curate.deduplicate import Edges, cluster, exact_copies
+from components.curate.deduplicate import (
+    Dropped,
+    Edges,
+    cluster,
+    dropped_mask,
+    exact_copies,
+    is_dropped,
+    join_dropped,
+)
 from components.curate.first_pass import CONTENT
 from components.curate.near_duplicates import (
     NearDuplicateSettings,
@@ -205,6 +213,34 @@ def test_the_best_of_a_cluster_stays_and_the_others_say_which(tmp_path):
         assert set(zip(*(c.tolist() for c in columns), strict=True)) == expected
         assert (dropped.reason, dropped.threshold) == ("near_duplicate", 0.8)
     assert cluster([], pieces, SETTINGS) == []
+
+
+DROPPED = st.lists(
+    st.tuples(st.sampled_from(["exact", "near"]), st.sampled_from([0.5, 1.0]), st.integers(0, 60)),
+    unique_by=lambda item: item[2],
+)
+
+
+@given(DROPPED, st.integers(1, 5), st.integers(0, 60), st.integers(0, 60))
+def test_what_is_dropped_is_the_same_however_it_is_grouped(items, group, first, count):
+    groups = [
+        Dropped(reason, np.array([i]), np.array([i / 2]), threshold, np.array([i - 1]))
+        for reason, threshold, i in items
+    ]
+    lists = [groups[i : i + group] for i in range(0, len(groups), group)]
+    joined = join_dropped([join_dropped(lists[::2]), join_dropped(lists[1::2])])
+    found = {
+        (d.reason, d.threshold, *values)
+        for d in joined
+        for values in zip(d.references.tolist(), d.values.tolist(), d.kept.tolist(), strict=True)
+    }
+    assert found == {(reason, threshold, i, i / 2, i - 1) for reason, threshold, i in items}
+    assert len({(d.reason, d.threshold) for d in joined}) == len(joined)
+    gone = {i for *_, i in items}
+    span = np.arange(first, first + count)
+    expected = [i in gone for i in span.tolist()]
+    assert dropped_mask(joined, first, count).tolist() == expected
+    assert is_dropped(joined, span[::-1]).tolist() == expected[::-1]
 
 
 # ---- the whole, in Beam

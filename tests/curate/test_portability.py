@@ -1,5 +1,9 @@
 """Nothing in curation leans on DirectRunner: the pipeline is a proto of importable functions."""
 
+import os
+import subprocess
+import sys
+
 import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -60,3 +64,20 @@ def test_the_pipeline_is_a_portable_proto(no_gcs):
     for payload in payloads:
         assert b"__main__" not in payload
         assert b"test_portability" not in payload
+
+
+def test_workers_import_neither_tensorflow_nor_tfx():
+    """Both take seconds and hundreds of megabytes of every worker process."""
+    modules = [
+        f"components.{name}"
+        for name in ("curate.transforms", "curate.account", "ingest.transforms", "ingest.account")
+    ]
+    code = f"import sys, {', '.join(modules)}; print({{'tensorflow', 'tfx'}} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "set()\n"

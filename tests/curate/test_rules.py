@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.curate.rules import RULE_SETS, RULES, judge, thresholds_of
+from components.curate.rules import LINE_RULES, RULE_SETS, RULES, judge, thresholds_of
 from components.curate.text_columns import TextColumns
 from pipeline.config_data import CurateSection, Threshold
 
@@ -19,6 +19,7 @@ _SPEC = importlib.util.spec_from_file_location("naive_rules", _PATH)
 naive_rules = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(naive_rules)
 
+BOTH = (*LINE_RULES, *RULES)
 BY_SETTING = {rule.setting: rule for rule in RULES}
 
 # Few words, so that n-grams, lines and paragraphs repeat; all marks that a rule looks for.
@@ -131,7 +132,7 @@ def test_zero_is_a_threshold_and_off_is_off():
 @pytest.mark.parametrize("rule_set", RULE_SETS)
 def test_thresholds_are_those_of_the_set_with_overrides_on_top(rule_set):
     plain = thresholds_of(rule_set, {})
-    assert plain == {r.setting: r.thresholds[rule_set] for r in RULES if rule_set in r.thresholds}
+    assert plain == {r.setting: r.thresholds[rule_set] for r in BOTH if rule_set in r.thresholds}
     assert thresholds_of(rule_set, CurateSection().model_dump()) == plain  # None changes nothing
     changed = thresholds_of(rule_set, {"min_words": 7, "max_words": "off", "min_sentences": None})
     expected = {k: v for k, v in plain.items() if k != "max_words"} | {"min_words": 7.0}
@@ -160,10 +161,10 @@ def test_settings_of_rules_and_of_the_configuration_are_the_same():
         for name, field in CurateSection.model_fields.items()
         if set(get_args(Threshold)) <= set(get_args(field.annotation))
     }
-    assert configurable == set(BY_SETTING)
-    assert len({r.reason for r in RULES}) == len(BY_SETTING) == len(RULES)
+    assert configurable == {rule.setting for rule in BOTH}
+    assert len({r.reason for r in BOTH}) == len(configurable) == len(BOTH)
     assert get_args(CurateSection.model_fields["rules"].annotation) == RULE_SETS
-    for rule in RULES:
+    for rule in BOTH:
         assert rule.setting.startswith({"below": "min_", "above": "max_"}[rule.drop_if])
         assert set(rule.thresholds) <= set(RULE_SETS)
 

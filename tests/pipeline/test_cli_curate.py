@@ -12,7 +12,7 @@ from ml_metadata.proto import metadata_store_pb2
 
 from components.curate.account import REPORT_NAME, Outcome, Rejected, summarise
 from components.curate.preview import neighbours
-from components.curate.rules import RULE_SETS, RULES
+from components.curate.rules import LINE_RULES, RULE_SETS, RULES
 from components.documents import write_json, write_tfrecords
 from pipeline.metadata import open_store
 
@@ -55,7 +55,7 @@ def lines_with(word, text):
 def test_rules_lists_every_rule_with_its_thresholds_within_100_columns():
     output = shown("rules")
     assert max(map(len, output.splitlines())) <= 100
-    for rule in RULES:
+    for rule in (*LINE_RULES, *RULES):
         (line,) = lines_with(rule.setting, output)
         assert line.split()[0] == rule.reason
         sign = "<" if rule.drop_if == "below" else ">"
@@ -64,7 +64,7 @@ def test_rules_lists_every_rule_with_its_thresholds_within_100_columns():
         for rule_set in RULE_SETS[:3]:
             threshold = rule.thresholds.get(rule_set)
             number = (
-                "100k" if threshold == 1e5 else f"{threshold:g}" if threshold is not None else ""
+                "100k" if threshold == 1e5 else f"{threshold:,g}" if threshold is not None else ""
             )
             expected += [sign, number] if number else ["off"]
         assert cells == expected
@@ -72,9 +72,10 @@ def test_rules_lists_every_rule_with_its_thresholds_within_100_columns():
 
 
 def test_rules_of_one_set():
-    output = shown("rules", "--rules", "code-docs")
-    listed = [rule for rule in RULES if lines_with(rule.setting, output)]
-    assert listed == [rule for rule in RULES if "code-docs" in rule.thresholds]
+    for rule_set in ("code-docs", "c4"):
+        output = shown("rules", "--rules", rule_set)
+        listed = [rule for rule in (*LINE_RULES, *RULES) if lines_with(rule.setting, output)]
+        assert listed == [r for r in (*LINE_RULES, *RULES) if rule_set in r.thresholds]
     message = refused("rules", "--rules", "webb")
     assert "did you mean web?" in message
     assert "technical-prose" in message
@@ -226,11 +227,11 @@ class Store:
         for shard in range(2):
             path = str(uri / f"rejected-{shard:05d}-of-00002.gz")
             write_tfrecords(path, [r.as_json() for r in rejected[shard::2]], gzip=True)
-        counts = {(*key, "kept"): Outcome(n, 10 * n, 10 * n) for key, n in kept}
+        counts = {(*key, "kept"): Outcome(n, 10 * n, 10 * n, 0) for key, n in kept}
         for r in rejected:
             key = (r.split, r.source.decode(), r.reason)
-            before = counts.get(key, Outcome(0, 0, 0))
-            counts[key] = Outcome(before.documents + 1, before.raw_bytes + r.raw_bytes, 0)
+            before = counts.get(key, Outcome(0, 0, 0, 0))
+            counts[key] = Outcome(before.documents + 1, before.raw_bytes + r.raw_bytes, 0, 0)
         write_json(str(uri / REPORT_NAME), summarise(counts.items()))
         artifact = metadata_store_pb2.Artifact(
             type_id=self._type("Artifact", "components.RejectedDocuments"),

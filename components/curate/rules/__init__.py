@@ -2,7 +2,8 @@
 
 A rule drops a document whose value is beyond its threshold, and the rejected document records the
 rule's reason, the value and the threshold. Thresholds come in named sets for kinds of text; the
-numbers that the papers give are the set `web`.
+numbers that the papers give are the sets `web` and `c4`. Rules for single lines (lines.py) remove a
+line instead, before the documents are judged.
 """
 
 from collections.abc import Mapping
@@ -11,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.curate.rules import c4, fineweb, gopher, repetition
+from components.curate.rules.lines import LINE_RULES
 from components.curate.rules.rule import Rule
 from components.curate.text_columns import TextColumns
 
 # In the order in which they are asked: the first that drops a document gives the reason.
 RULES: tuple[Rule, ...] = (*gopher.RULES, *c4.RULES, *fineweb.RULES, *repetition.RULES)
-RULE_SETS = ("web", "technical-prose", "code-docs", "none")
+RULE_SETS = ("web", "technical-prose", "code-docs", "c4", "none")
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def thresholds_of(rule_set: str, overrides: Mapping[str, float | str | None]) ->
             threshold like any other.
     """
     thresholds = {}
-    for rule in RULES:
+    for rule in (*LINE_RULES, *RULES):
         override = overrides.get(rule.setting)
         value = rule.thresholds.get(rule_set) if override is None else override
         if value is not None and value != "off":

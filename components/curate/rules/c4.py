@@ -1,4 +1,4 @@
-"""Document rules of C4 (Raffel et al. 2020, section 2.2); its rules for lines are not here."""
+"""Document rules of C4 (Raffel et al. 2020, section 2.2); those for lines are in lines.py."""
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def _lorem_ipsum(columns: TextColumns) -> np.ndarray:
 
 
 RULES = (
-    Rule("few_sentences", "min_sentences", _sentences, "below", _SOURCE, sets(3, 1)),
-    Rule("curly_brackets", "max_curly_brackets", _curly_brackets, "above", _SOURCE, sets(0)),
-    Rule("lorem_ipsum", "max_lorem_ipsum", _lorem_ipsum, "above", _SOURCE, sets(0, 0, 0)),
+    Rule("few_sentences", "min_sentences", _sentences, "below", _SOURCE, sets(3, 1, c4=3)),
+    Rule("curly_brackets", "max_curly_brackets", _curly_brackets, "above", _SOURCE, sets(0, c4=0)),
+    Rule("lorem_ipsum", "max_lorem_ipsum", _lorem_ipsum, "above", _SOURCE, sets(0, 0, 0, c4=0)),
 )

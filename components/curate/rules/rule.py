@@ -11,12 +11,12 @@ from components.curate.text_columns import TextColumns
 
 @dataclass(frozen=True)
 class Rule:
-    """A named measure of documents and the side on which they are dropped.
+    """A named measure of documents (or lines) and the side on which they are dropped.
 
     Attributes:
         reason: The drop reason, as counted and reported.
         setting: The key of the [curate] section that holds the threshold.
-        measure: Batch -> float64 [documents].
+        measure: Batch -> float64 [documents]; of a rule for lines, float64 [lines].
         drop_if: Whether values below or above the threshold are dropped.
         source: Where the rule and the threshold of the set `web` come from.
         thresholds: Threshold by rule set; a set without one does not use the rule.
@@ -36,8 +36,12 @@ def fraction(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def sets(
-    web: float | None = None, prose: float | None = None, code_docs: float | None = None
+    web: float | None = None,
+    prose: float | None = None,
+    code_docs: float | None = None,
+    *,
+    c4: float | None = None,
 ) -> dict[str, float]:
     """Thresholds by rule set; None leaves the rule out of the set."""
-    named = {"web": web, "technical-prose": prose, "code-docs": code_docs}
+    named = {"web": web, "technical-prose": prose, "code-docs": code_docs, "c4": c4}
     return {name: value for name, value in named.items() if value is not None}

@@ -1,0 +1,66 @@
+"""CPU time of what looks documents up by piece, by the number of pieces of a spool.
+
+    python benchmarks/curation/pieces.py [PIECES...]
+
+Pieces of 64 documents; a pair of documents at random for each fifth, a tenth of them dropped, in as
+many groups as there are pieces. If work is in proportion to the documents, four times the pieces
+take four times the seconds.
+"""
+
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+from components.curate.deduplicate import Dropped, join_dropped, verify
+from components.curate.last_pass import count
+from components.curate.near_duplicates import NearDuplicateSettings
+from components.spool import Piece, PieceWriter
+
+ROWS = 64
+SETTINGS = NearDuplicateSettings(min_jaccard=0.8, ngram_words=5, bands=14, rows=8)
+
+
+def write_piece(directory: str, number: int) -> Piece:
+    writer = PieceWriter(f"{directory}/{number:06d}", "train", 16)
+    ids = [b"%d-%d" % (number, i) for i in range(ROWS)]
+    texts = [
+        b"some words of a text number %d of %d that is here" % (i, number) for i in range(ROWS)
+    ]
+    sizes = [len(text) for text in texts]
+    writer.append(ids, [b"s"] * ROWS, texts, sizes, sizes)
+    return writer.close()
+
+
+def measure(pieces: list[Piece]) -> tuple[float, float]:
+    rng = np.random.default_rng(1)
+    documents = len(pieces) * ROWS
+    pairs = rng.integers(0, documents, (documents // 5, 2))
+    started = time.process_time()
+    list(verify((0, [pairs[pairs[:, 0] != pairs[:, 1]]]), pieces, SETTINGS))
+    verified = time.process_time()
+    gone = np.array_split(rng.choice(documents, documents // 10, replace=False), len(pieces))
+    groups = [
+        Dropped("contaminated", some, np.ones(len(some)), 0.0, np.full(len(some), -1))
+        for some in gone
+    ]
+    dropped = join_dropped([groups])
+    for piece in pieces:
+        list(count(piece, pieces, dropped))
+    return verified - started, time.process_time() - verified
+
+
+def main() -> None:
+    print("| pieces | documents | verify | count |\n| --- | --- | --- | --- |")
+    for number in map(int, sys.argv[1:] or (100, 400, 1600)):
+        with tempfile.TemporaryDirectory() as directory:
+            pieces = [write_piece(directory, i) for i in range(number)]
+            verify_seconds, count_seconds = measure(pieces)
+        print(
+            f"| {number:,} | {number * ROWS:,} | {verify_seconds:.2f} s | {count_seconds:.2f} s |"
+        )
+
+
+if __name__ == "__main__":
+    main()

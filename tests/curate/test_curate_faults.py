@@ -1,0 +1,228 @@
+"""Faults in ingest and curation, injected for real: killed workers and runs, a full disk, hot keys.
+
+Each step runs in a process of its own (step_process.py).
+"""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from components.curate.account import REPORT_NAME
+from components.curate.near_duplicates import NearDuplicateSettings
+from components.curate.settings import CurateSettings
+from components.documents import read_tfrecords
+from components.ingest.manifest import list_inputs, write_manifest
+
+pytestmark = pytest.mark.slow
+
+PROCESS = pathlib.Path(__file__).with_name("step_process.py")
+SHARDS = 4
+SETTINGS = CurateSettings(
+    thresholds={"min_words": 2.0},
+    languages=(),
+    min_language_score=0.65,
+    mask=(),
+    exact_duplicates="drop",
+    near_duplicates=NearDuplicateSettings(min_jaccard=0.8, ngram_words=5, bands=14, rows=8),
+    decontaminate="held-out",
+    decontaminate_ngram_words=13,
+    benchmarks=(),
+    partitions=SHARDS,
+)
+ONE = ["--direct_running_mode=in_memory"]
+TWO = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+
+
+class Step:
+    """A step that can be started in a directory of its own."""
+
+    def __init__(self, home, step, properties, examples=None):
+        self.home = home
+        self._told = {"step": step, "home": str(home), "properties": properties}
+        self._told["examples"] = examples and str(examples)
+
+    def start(self, beam, **changed):
+        """The process."""
+        self.home.mkdir(exist_ok=True)
+        job = self.home / "job.json"
+        job.write_text(json.dumps({**self._told, "beam": beam, **changed}))
+        return subprocess.Popen(
+            [sys.executable, str(PROCESS), str(job)],
+            env={**os.environ, "PYTHONPATH": os.getcwd()},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, beam=ONE):
+        """Path -> content of what a run wrote, which must succeed."""
+        process = self.start(beam)
+        said = process.communicate()[1]
+        assert process.returncode == 0, said[-2000:]
+        return self.files()
+
+    def files(self, *where):
+        root = self.home.joinpath(*where)
+        found = {str(p.relative_to(root)): p for p in root.rglob("*") if p.is_file()}
+        return {name: p.read_bytes() for name, p in found.items() if name != "job.json"}
+
+    def spooled(self):
+        return self.files("tmp")
+
+
+def ingest_step(home, source, **read):
+    values = {"text_field": "text", "id_field": "id", "source_field": "source"}
+    values.update({"max_document_bytes": 10_000_000, "eval_fraction": 0.1}, **read)
+    settings = {"read": values, "max_quarantine_fraction": 0.0, "shards": SHARDS}
+    manifest = write_manifest(list_inputs([str(source)]), str(home.parent / "manifests"))
+    return Step(home, "ingest", {"input_base": manifest, "settings": json.dumps(settings)})
+
+
+def curate_step(home, examples, settings=SETTINGS):
+    properties = {"settings": settings.to_json(), "shards": SHARDS}
+    return Step(home, "curate", properties, examples)
+
+
+def write_corpus(directory, texts, files=4):
+    directory.mkdir()
+    handles = [open(directory / f"{i}.jsonl", "w") for i in range(files)]  # noqa: SIM115
+    for i, text in enumerate(texts):
+        record = {"id": f"{i:07d}", "source": "web", "text": text}
+        handles[i % files].write(json.dumps(record) + "\n")
+    for handle in handles:
+        handle.close()
+    return directory
+
+
+def wait_for(what, process, seconds=120):
+    """Waits until `what()` gives something, while the process lives; returns it."""
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert process.poll() is None, process.stderr.read()[-2000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found
+
+
+def workers_of(process):
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            command = child.cmdline()
+            if "python" in command[0] and any("sdk_worker_main" in part for part in command):
+                found.append(child)
+        except psutil.Error:  # it has just ended
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Some seconds of work for each step; (directory of the texts, Step of a whole ingest)."""
+    root = tmp_path_factory.mktemp("corpus")
+    texts = (" ".join(f"word{(i * j) % 9973}" for j in range(1, 200)) for i in range(12_000))
+    source = write_corpus(root / "in", texts)
+    step = ingest_step(root / "whole", source)
+    step.run()
+    return source, step
+
+
+def step_of(name, home, corpus):
+    source, whole = corpus
+    if name == "ingest":
+        return ingest_step(home, source)
+    return curate_step(home, whole.home / "examples")
+
+
+@pytest.mark.parametrize("name", ["ingest", "curate"])
+def test_a_killed_worker_is_an_error_and_leaves_nothing(tmp_path, corpus, name):
+    step = step_of(name, tmp_path / "killed", corpus)
+    process = step.start(TWO)
+    wait_for(step.spooled, process)
+    wait_for(lambda: workers_of(process), process)[0].send_signal(signal.SIGKILL)
+    said = process.communicate(timeout=90)[1]
+    assert process.returncode == 1
+    assert "TokenmillError: a Beam worker process ended before its work was done" in said
+    assert step.spooled() == {}
+    for path in step.home.rglob("*.gz"):  # what was renamed into its place is whole
+        list(read_tfrecords(str(path)))
+    again = step_of(name, tmp_path / "again", corpus)
+    assert step.run(TWO) == again.run()
+
+
+@pytest.mark.parametrize("name", ["ingest", "curate"])
+def test_after_a_killed_run_the_same_step_gives_the_same(tmp_path, corpus, name):
+    step = step_of(name, tmp_path / "killed", corpus)
+    process = step.start(ONE)
+    wait_for(step.spooled, process)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert step.spooled()
+    again = step_of(name, tmp_path / "again", corpus)
+    assert step.run() == again.run()  # the same names: nothing is left of the killed run
+    assert step.spooled() == {}
+
+
+@pytest.mark.parametrize("name", ["ingest", "curate"])
+def test_a_full_disk_is_an_error_that_leaves_no_spool(tmp_path, corpus, name):
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(small)], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        step = step_of(name, small / "home", corpus)
+        process = step.start(ONE)
+        said = process.communicate()[1]
+        spooled = step.spooled()
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+    assert process.returncode == 1
+    assert "No space left on device" in said
+    assert spooled == {}
+
+
+@pytest.mark.parametrize("exact", ["drop", "keep"])
+def test_a_text_a_hundred_thousand_times(tmp_path, exact):
+    """A hot key: all copies fall into one range of contents; with "keep" into the same bands."""
+    text = "A notice that a crawler found on every single page of the site it was sent to."
+    others = [f"Text {i} of its own, of a good many words as it is" for i in range(50)]
+    texts = [text] * 100_000 + others
+    step = ingest_step(tmp_path / "ingested", write_corpus(tmp_path / "in", texts))
+    step.run()
+    settings = CurateSettings.from_json(
+        json.dumps({**json.loads(SETTINGS.to_json()), "exact_duplicates": exact})
+    )
+    curated = curate_step(tmp_path / "curated", step.home / "examples", settings)
+    started = time.monotonic()
+    files = curated.run()
+    assert time.monotonic() - started < 120
+    report = json.loads(files[f"rejected/{REPORT_NAME}"])
+    reason = "exact_duplicate" if exact == "drop" else "near_duplicate"
+    assert report["total"]["dropped"][reason]["documents"] == 99_999
+    assert report["total"]["kept"]["documents"] >= 2
+
+
+def test_a_million_tiny_documents(tmp_path):
+    texts = (f"tiny number {i}" for i in range(1_000_000))
+    step = ingest_step(tmp_path / "ingested", write_corpus(tmp_path / "in", texts))
+    step.run()
+    curated = curate_step(tmp_path / "curated", step.home / "examples")
+    process = curated.start(ONE)
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, psutil.Process(process.pid).memory_info().rss)
+        time.sleep(0.2)
+    assert process.returncode == 0, process.stderr.read()[-2000:]
+    report = json.loads(curated.files()[f"rejected/{REPORT_NAME}"])
+    assert report["total"]["in"]["documents"] == 1_000_000
+    assert report["total"]["kept"]["documents"] == 1_000_000
+    assert peak < 2e9

@@ -1,0 +1,170 @@
+"""Ingest and curation on another Beam runner: job service, worker pool and workers are processes.
+
+Nothing of the client's process is there for the workers but the portable pipeline: what comes out
+is, byte for byte, what DirectRunner gives.
+"""
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from components.artifacts import Examples, Quarantine, RejectedDocuments
+from components.curate.account import REPORT_NAME
+from components.curate.component import CuratorExecutor
+from components.curate.near_duplicates import NearDuplicateSettings
+from components.curate.rules import thresholds_of
+from components.curate.settings import CurateSettings
+from components.ingest.component import CorpusExampleGenExecutor
+from components.ingest.manifest import list_inputs, write_manifest
+
+SHARDS = 3
+SETTINGS = CurateSettings(
+    thresholds=thresholds_of("none", {"min_words": 10.0, "min_line_words": 2.0}),
+    languages=(),
+    min_language_score=0.65,
+    mask=("email",),
+    exact_duplicates="drop",
+    near_duplicates=NearDuplicateSettings(min_jaccard=0.8, ngram_words=5, bands=14, rows=8),
+    decontaminate="held-out",
+    decontaminate_ngram_words=13,
+    benchmarks=(),
+    partitions=SHARDS,
+    boilerplate_documents=20,
+)
+READ = {
+    "text_field": "text",
+    "id_field": "id",
+    "source_field": "source",
+    "max_document_bytes": 10_000,
+    "eval_fraction": 0.2,
+}
+
+
+def corpus(directory):
+    """Files with copies, near copies, overlaps, boilerplate, short texts and a broken line."""
+    rng = random.Random(11)
+    lines = []
+
+    def add(text):
+        record = {"id": f"d{len(lines)}", "source": rng.choice(["web", "books"]), "text": text}
+        lines.append(json.dumps(record))
+
+    for i in range(300):
+        words = [f"{rng.choice('bdfgk')}{rng.choice('aeiou')}{rng.randrange(900)}"
+                 for _ in range(60)]  # fmt: skip
+        footer = "\nThis line is at the foot of a good many of all these pages." * (i % 8 == 0)
+        add(f"{' '.join(words)} x{i}@example.org\nMenu{footer}")
+        if i % 5 == 0:
+            add(" ".join(words).upper() + f" X{i}@EXAMPLE.ORG\nmenu")
+        if i % 5 == 1:
+            add(" ".join([*words[:30], "other", *words[31:]]))
+        if i % 5 == 2:
+            add(" ".join([*words[5:25], *(f"z{i}{k}" for k in range(40))]))
+        if i % 5 == 3:
+            add("too short")
+    lines.append('{"text": "broken')
+    directory.mkdir()
+    for i in range(4):
+        (directory / f"part{i}.jsonl").write_text("\n".join(lines[i::4]) + "\n")
+    return directory
+
+
+def run(home, source, beam_arguments):
+    """Ingest, then curation; returns path -> content of all that they wrote, without the spools."""
+    artifacts = {}
+    for name, kind in (
+        ("examples", Examples),
+        ("quarantine", Quarantine),
+        ("curated", Examples),
+        ("rejected", RejectedDocuments),
+    ):
+        artifacts[name] = kind()
+        artifacts[name].uri = str(home / name)
+
+    def executor(cls):
+        tmp_dir = str(home / "tmp")
+        return cls(cls.Context(beam_arguments, unique_id=cls.__name__, tmp_dir=tmp_dir))
+
+    settings = {"read": READ, "max_quarantine_fraction": 0.1, "shards": SHARDS}
+    manifest = write_manifest(list_inputs([str(source)]), str(home / "manifests"))
+    executor(CorpusExampleGenExecutor).Do(
+        {},
+        {name: [artifacts[name]] for name in ("examples", "quarantine")},
+        {"input_base": manifest, "settings": json.dumps(settings)},
+    )
+    executor(CuratorExecutor).Do(
+        {"examples": [artifacts["examples"]]},
+        {"curated_examples": [artifacts["curated"]], "rejected": [artifacts["rejected"]]},
+        {"settings": SETTINGS.to_json(), "shards": SHARDS},
+    )
+    files = [p for name in artifacts for p in (home / name).rglob("*") if p.is_file()]
+    assert not [p for p in (home / "tmp").rglob("*") if p.is_file()]
+    return {str(p.relative_to(home)): p.read_bytes() for p in files}
+
+
+@pytest.fixture
+def portable(tmp_path):
+    """Pipeline options of a job service and a worker pool, each a process of its own."""
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": os.getcwd()}
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        pool_port = free.getsockname()[1]
+    port_file = tmp_path / "port"
+    commands = [
+        ["portability.local_job_service_main", "--port_file", str(port_file)],
+        ["worker.worker_pool_main", f"--service_port={pool_port}"],
+    ]
+    processes = []
+    try:
+        for module, *arguments in commands:
+            log = open(tmp_path / f"{module}.log", "wb")  # noqa: SIM115  (the process keeps it)
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", f"apache_beam.runners.{module}", *arguments],
+                    env=environment,
+                    stdout=log,
+                    stderr=log,
+                )
+            )
+            log.close()
+        deadline = time.monotonic() + 60
+        while not port_file.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield [
+            "--runner=PortableRunner",
+            f"--job_endpoint=localhost:{port_file.read_text()}",
+            "--environment_type=EXTERNAL",
+            f"--environment_config=localhost:{pool_port}",
+        ]
+    finally:
+        for process in processes[::-1]:
+            process.terminate()
+            process.wait()
+
+
+def test_the_same_bytes_as_by_direct_runner(tmp_path, portable):
+    source = corpus(tmp_path / "in")
+    outputs = []
+    for name, arguments in (
+        ("direct", ["--direct_running_mode=in_memory"]),
+        ("portable", portable),
+    ):
+        (tmp_path / name).mkdir()
+        outputs.append(run(tmp_path / name, source, arguments))
+    report = json.loads(outputs[0][f"rejected/{REPORT_NAME}"])
+    reasons = {"exact_duplicate", "near_duplicate", "contaminated", "too_few_words"}
+    assert set(report["total"]["dropped"]) == reasons
+    assert set(report["removed_lines"]) == {"boilerplate_lines", "line_few_words"}
+    assert report["total"]["kept"]["documents"] > 100
+    # Gzip keeps no time here, so files agree to the byte; quarantine names its file the same.
+    assert outputs[0].keys() == outputs[1].keys()
+    for path, content in outputs[0].items():
+        assert content == outputs[1][path], path
