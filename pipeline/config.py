@@ -225,6 +225,12 @@ class PushSection(Section):
     TensorFlow Serving's image, besides."""
     max_probe_seconds: Annotated[float, Field(gt=0)] = 300.0
     """The longest that loading the model and calling it may take before the push."""
+    registry: Literal["off", "vertex"] = "off"
+    """"vertex": what was pushed becomes a version in Vertex AI's model registry, with the ledger's
+    numbers as labels. Needs engine.project, engine.region, a gs:// directory and registry_image."""
+    registry_image: str | None = None
+    """The image that serves a registered model: TensorFlow Serving 2.16 or newer, copied to an
+    Artifact Registry that Vertex AI can read."""
 
 
 class StepResources(Section):
