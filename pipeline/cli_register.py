@@ -11,8 +11,10 @@ from pipeline.cli_errors import user_errors_without_warnings
 
 @click.command()
 @click.argument("model")
-@click.option("--artifact-uri", required=True, metavar="gs://DIR",
-              help="Where a copy of the version's directory lies; the directory above it.")  # fmt: skip
+@click.option(
+    "--artifact-uri", required=True, metavar="gs://DIR",
+    help="The directory in which a copy of the version's directory lies.",
+)  # fmt: skip
 @click.option("--image", required=True, help="TensorFlow Serving's image, to serve it.")
 @click.option("--project", required=True, help="Google Cloud project.")
 @click.option("--region", required=True, help="Such as europe-west4.")

@@ -80,11 +80,11 @@ def registry_problems(config: Config, push_directory: str) -> list[str]:
         "engine.region": config.engine.region,
         "push.registry_image": config.push.registry_image,
     }
-    wrong = [f"{key} is missing: the registry needs it" for key, value in needed.items() if not value]
+    wrong = [
+        f"{key} is missing: the registry needs it" for key, value in needed.items() if not value
+    ]
     if not push_directory.startswith("gs://"):
-        wrong.append(
-            f"push.directory = {push_directory!r}: Vertex AI takes models from gs:// only"
-        )
+        wrong.append(f"push.directory = {push_directory!r}: Vertex AI takes models from gs:// only")
     return wrong
 
 
