@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
+from components.metadata_store import PASSWORD_VARIABLE
 from pipeline.config import Config
 from pipeline.config_loader import dump_config
-from pipeline.metadata_store import PASSWORD_VARIABLE
 
 EXIT_PREEMPTED = 75
 CONFIG_NAME = "config.toml"

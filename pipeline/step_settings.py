@@ -246,6 +246,12 @@ def ledger_settings(config: Config) -> LedgerSettings:
     published = None
     if cost.mfu == "auto" and not is_this_cpu:
         published = utilisation_range(chip, shape.params_total)
+    if mfu is None and published is None and train.strategy == "multi_worker":
+        raise TokenmillError(
+            f'cost.mfu = "{cost.mfu}" times training in one process, which train.strategy = '
+            '"multi_worker" is not.',
+            "Give cost.mfu as a number: what an earlier run reached (tokenmill runs), or 0.4.",
+        )
     price = _price(config)
     vcpu_price = price.usd_per_chip_hour
     if not is_this_cpu:
