@@ -16,9 +16,7 @@ run: setup  ## run the demo pipeline on the embedded corpus (ARGS="--set trainin
 	@$(BIN)/tokenmill run $(ARGS)
 
 test: setup lint  ## lint, types and all tests but the slow ones
-	@$(BIN)/python -m pytest -m "not slow" --ignore=tests/serving $(ARGS)
-	@# A server in a process that has run everything else before does not answer: it gets its own.
-	@$(BIN)/python -m pytest -m "not slow" tests/serving $(ARGS)
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 test-slow: setup  ## the tests that take minutes each
 	@$(BIN)/python -m pytest -m slow $(ARGS)
