@@ -7,9 +7,11 @@ import pathlib
 import sys
 
 import apache_beam as beam
+from apache_beam.transforms import environments
 
 from pipeline.cli import cli
 
+IMAGE = "europe-docker.pkg.dev/p/r/tokenmill@sha256:" + "a" * 64
 _run = beam.Pipeline.run
 
 
@@ -28,7 +30,8 @@ def main(directory: pathlib.Path) -> None:
     def run(self, test_runner_api="AUTO"):
         if test_runner_api == "AUTO":  # not Beam's own second call
             number = len(list(directory.iterdir()))
-            proto = self.to_runner_api()
+            image = environments.DockerEnvironment.from_container_image(IMAGE)
+            proto = self.to_runner_api(default_environment=image)
             (directory / f"{number:02}-{_executor()}").write_bytes(proto.SerializeToString())
         return _run(self, test_runner_api)
 

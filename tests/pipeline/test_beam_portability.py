@@ -12,9 +12,9 @@ from apache_beam.options.pipeline_options import PipelineOptions, PortableOption
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.transforms import environments
+from record_pipelines import IMAGE
 
 ROOT = pathlib.Path(__file__).parents[2]
-IMAGE = "europe-docker.pkg.dev/p/r/tokenmill@sha256:" + "a" * 64
 EXECUTORS = {
     "CorpusExampleGenExecutor",
     "DocumentStatisticsGenExecutor",
@@ -93,9 +93,13 @@ def test_every_beam_step_is_a_proto_that_leans_on_no_main_session(protos):
         for payload in payloads:
             assert b"__main__" not in payload, path.name
             assert b"record_pipelines" not in payload, path.name
-        for environment in proto.components.environments.values():
-            capabilities = set(environment.capabilities)
-            assert common_urns.coders.KV.urn in capabilities, path.name
+        used = {t.environment_id for t in proto.components.transforms.values()} - {""}
+        for name in used:
+            environment = proto.components.environments[name]
+            assert environment.urn == common_urns.environments.DOCKER.urn, path.name
+            docker = beam_runner_api_pb2.DockerPayload.FromString(environment.payload)
+            assert docker.container_image == IMAGE, path.name
+            assert common_urns.coders.KV.urn in environment.capabilities, path.name
 
 
 @pytest.mark.slow
