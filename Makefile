@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help run test lint test-slow check-image setup lock format clean
+.PHONY: help run test lint test-slow check-image audit setup lock format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -16,9 +16,7 @@ run: setup  ## run the demo pipeline on the embedded corpus (ARGS="--set trainin
 	@$(BIN)/tokenmill run $(ARGS)
 
 test: setup lint  ## lint, types and all tests but the slow ones
-	@$(BIN)/python -m pytest -m "not slow" --ignore=tests/serving $(ARGS)
-	@# A server in a process that has run everything else before does not answer: it gets its own.
-	@$(BIN)/python -m pytest -m "not slow" tests/serving $(ARGS)
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 test-slow: setup  ## the tests that take minutes each
 	@$(BIN)/python -m pytest -m slow $(ARGS)
@@ -35,12 +33,23 @@ format: setup  ## let ruff lay out and fix the code
 check-image: setup  ## carry out the Dockerfile without Docker (as root; mmdebstrap; some 12 GB)
 	@$(BIN)/python tools/check_image.py build/image
 
+audit: setup .uv/audit/installed  ## SBOM (CycloneDX) and known vulnerabilities (needs pypi.org)
+	@$(BIN)/python tools/audit.py .uv/audit build/audit
+
+.uv/audit/installed: tools/audit.lock
+	@UV=$$(command -v uv || echo .uv/bin/uv); \
+	$$UV venv --quiet --allow-existing --python $(BIN)/python .uv/audit; \
+	$$UV pip sync --quiet --require-hashes --python .uv/audit/bin/python tools/audit.lock
+	@touch $@
+
 lock: setup  ## resolve requirements.lock anew from pyproject.toml
 	@UV=$$(command -v uv || echo .uv/bin/uv); \
 	$$UV pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.10 \
 	  --extra dev --custom-compile-command "make lock" tools/build.in pyproject.toml -o requirements.lock; \
 	echo 'uv' | $$UV pip compile --quiet --universal --generate-hashes --no-emit-index-url \
 	  --custom-compile-command "make lock" - -o tools/uv.lock; \
+	$$UV pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.10 \
+	  --custom-compile-command "make lock" tools/audit.in -o tools/audit.lock; \
 	sed -n 's/^tensorflow==\([^ ]*\) .*/tensorflow[and-cuda]==\1/p' requirements.lock | $$UV pip compile --quiet \
 	  --python-platform x86_64-manylinux_2_28 --generate-hashes --no-emit-index-url --no-annotate --python-version 3.10 \
 	  -c requirements.lock --custom-compile-command "make lock" - -o requirements-gpu.lock

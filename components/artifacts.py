@@ -56,4 +56,10 @@ class CostSettlement(artifact.Artifact):
     TYPE_NAME = "components.CostSettlement"
 
 
+class RegisteredModel(artifact.Artifact):
+    """A pushed model in a model registry; no files, its name and labels are custom properties."""
+
+    TYPE_NAME = "components.RegisteredModel"
+
+
 Examples = standard_artifacts.Examples

@@ -14,6 +14,7 @@ from pipeline.cli_curate import curate
 from pipeline.cli_errors import fail
 from pipeline.cli_lineage import gc, lineage
 from pipeline.cli_plan import plan
+from pipeline.cli_register import register
 from pipeline.cli_schema import schema
 from pipeline.cli_serve import add_serving_commands
 from pipeline.cli_tokenizer import tokenizer
@@ -102,6 +103,7 @@ cli.add_command(gc)
 cli.add_command(lineage)
 cli.add_command(manifests)
 cli.add_command(plan)
+cli.add_command(register)
 cli.add_command(schema)
 cli.add_command(submit)
 cli.add_command(tokenizer)

@@ -76,7 +76,7 @@ def manifests() -> None:
 
 
 @manifests.command()
-@click.option("--engine", type=click.Choice(["vertex", "kubernetes"]), required=True)
+@click.option("--engine", type=click.Choice(["vertex", "kubernetes", "trainjob"]), required=True)
 @click.option("--preset", default="demo", show_default=True, help="As for run.")
 @click.option("--config", "config_path", metavar="FILE", help="A TOML configuration.")
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="As for run.")
@@ -84,7 +84,7 @@ def manifests() -> None:
 def training(
     engine: str, preset: str, config_path: str | None, overrides: Sequence[str], output: str
 ) -> None:
-    """A training on several machines: a Vertex AI custom job, or a JobSet on Kubernetes."""
+    """A training on several machines: a Vertex AI custom job, a JobSet or a TrainJob."""
     with user_errors_without_warnings():
         from pipeline.config_loader import load_config
         from pipeline.training_manifests import write_manifests

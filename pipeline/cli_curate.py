@@ -170,9 +170,10 @@ class _Reading:
 
 def _newest_rejected(run_dir: str) -> tuple[str, str]:
     """(URI of the rejected documents, run) of the newest run whose Curator finished."""
-    from pipeline.run_history import step_records, store_of
+    from components.run_metadata import open_runs
+    from pipeline.run_history import step_records
 
-    for run, record in step_records(store_of(run_dir, example="runs/demo"), ".Curator"):
+    for run, record in step_records(open_runs(run_dir, example=["runs/demo"]), "Curator"):
         if record.outputs.get("rejected"):
             return record.one("rejected").uri, run
     raise TokenmillError(

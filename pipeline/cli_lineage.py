@@ -59,17 +59,17 @@ def lineage(model: str, run_directory: str | None, metadata_url: str | None, as_
     required=True,
     help="How many of the newest runs keep their artifacts.",
 )
-@click.option("--metadata-url", metavar="URL", help="The server, as run.metadata_url.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def gc(run_directory: str, keep: int, metadata_url: str | None, yes: bool) -> None:
+def gc(run_directory: str, keep: int, yes: bool) -> None:
     """Remove what neither the newest runs nor a served model need: artifacts, checkpoints."""
     with user_errors_without_warnings():
-        from pipeline.lineage import collect_garbage, find_garbage, find_store
+        from components.run_metadata import open_runs
+        from pipeline.lineage import collect_garbage, find_garbage
         from pipeline.sole_run import sole_run
 
-        store = find_store(run_directory, metadata_url)
+        metadata = open_runs(run_directory, example=["runs/demo"])
         with sole_run(run_directory):
-            garbage = find_garbage(store, run_directory, keep)
+            garbage = find_garbage(metadata, run_directory, keep)
             if not garbage.directories:
                 click.echo("Nothing to remove.")
                 return
@@ -78,5 +78,5 @@ def gc(run_directory: str, keep: int, metadata_url: str | None, yes: bool) -> No
             size = f"{len(garbage.directories)} directories, {garbage.size_bytes / 1e6:,.1f} MB"
             if not yes and not click.confirm(f"Remove {size}?"):
                 raise SystemExit(1)
-            collect_garbage(store, garbage)
+            collect_garbage(metadata.store, garbage)
     click.echo(f"Removed {size}.")

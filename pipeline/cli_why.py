@@ -33,10 +33,11 @@ def why(doc_id: str | None, run_dir: str, row: int | None, split: str, as_json: 
     with user_errors_only():
         if (doc_id is None) == (row is None):
             raise TokenmillError("give a DOC_ID, or a row by --row N.", "See tokenmill why --help.")
-        from pipeline.run_history import models_trained_on, newest_ledger, store_of
+        from components.run_metadata import open_runs
+        from pipeline.run_history import models_trained_on, newest_ledger
 
-        store = store_of(run_dir)
-        run = newest_ledger(store, run_dir)
+        metadata = open_runs(run_dir)
+        run = newest_ledger(metadata, run_dir)
         from components.ledger import why as answers
         from components.ledger.document_index import DocumentIndex
 
@@ -58,7 +59,8 @@ def why(doc_id: str | None, run_dir: str, row: int | None, split: str, as_json: 
                 {p["row"] for d in found["documents"] if d.get("split") == "train"
                  for p in d.get("placements", [])}
             )  # fmt: skip
-        found["models"] = _models(models_trained_on(store, run.packed_rows), rows_uri, numbers)
+        models = models_trained_on(metadata.store, run.packed_rows)
+        found["models"] = _models(models, rows_uri, numbers)
         if as_json:
             click.echo(json.dumps(found, ensure_ascii=False, indent=2))
         elif row is not None:
@@ -172,9 +174,10 @@ def _print_models(found: dict[str, Any]) -> None:
 def runs(run_dir: str, as_json: bool) -> None:
     """Compare the runs of a directory: tokens, FLOPs, cost and quality, estimated and actual."""
     with user_errors_only():
-        from pipeline.run_history import compare_runs, store_of
+        from components.run_metadata import open_runs
+        from pipeline.run_history import compare_runs
 
-        found = compare_runs(store_of(run_dir))
+        found = compare_runs(open_runs(run_dir))
         if as_json:
             click.echo(json.dumps(found, indent=2))
         else:

@@ -225,6 +225,12 @@ class PushSection(Section):
     TensorFlow Serving's image, besides."""
     max_probe_seconds: Annotated[float, Field(gt=0)] = 300.0
     """The longest that loading the model and calling it may take before the push."""
+    registry: Literal["off", "vertex"] = "off"
+    """"vertex": what was pushed becomes a version in Vertex AI's model registry, with the ledger's
+    numbers as labels. Needs engine.project, engine.region, a gs:// directory and registry_image."""
+    registry_image: str | None = None
+    """The image that serves a registered model: TensorFlow Serving 2.16 or newer, copied to an
+    Artifact Registry that Vertex AI can read."""
 
 
 class StepResources(Section):
@@ -250,7 +256,8 @@ class EngineSection(Section):
     region: str | None = None
     """The region to run in (Vertex AI), such as europe-west4."""
     service_account: str | None = None
-    """Who the run acts as (Vertex AI); None is the project's default, which may do too much."""
+    """Who the run acts as. Vertex AI: None is the project's default, which may do too much.
+    Kubernetes: the pods' service account, needed where pipeline_root is a bucket."""
     cache: bool = True
     """Reuse the outputs of steps that have not changed."""
     beam_args: tuple[str, ...] = ()
@@ -267,7 +274,7 @@ class EngineSection(Section):
     """Vertex AI's name of the training's machines, such as g2-standard-12."""
     volume_claim: str | None = None
     """Kubernetes: the PersistentVolumeClaim, readable and writable by all pods, that is mounted at
-    pipeline_root."""
+    pipeline_root, unless that is a bucket."""
     max_restarts: Annotated[int, Field(ge=0)] = 20
     """Kubernetes: how often a training that was preempted (exit code 75) starts again."""
 

@@ -21,7 +21,7 @@ from components.evaluate.eval_config import SLICES_MODULE, EvaluateSettings, mak
 from components.ingest.component import CorpusExampleGen
 from components.ledger.component import Calibrator, TokenLedger
 from components.pack.component import Packer
-from components.push.component import AtomicPusher, ProbeSettings
+from components.push.component import AtomicPusher, ProbeSettings, VertexRegistrar
 from components.push.infra import make_infra_validator
 from components.settle.component import CostReport
 from components.tokenize.component import TokenizerTrainer, TokenizingTransform
@@ -37,6 +37,7 @@ from pipeline.step_settings import (
     pack_settings,
     push_directory,
     read_settings,
+    registry_settings,
     sampling_settings,
     tokenizer_settings,
     training_directory,
@@ -166,11 +167,22 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
         ProbeSettings(config.push.infra_validator != "off", config.push.max_probe_seconds),
         infra_validator.outputs["blessing"] if infra_validator is not None else None,
     ).with_id("Pusher")
+    registering: list[BaseNode] = []
+    if config.push.registry == "vertex":
+        registering.append(
+            VertexRegistrar(
+                pusher.outputs["pushed_model"],
+                ledger.outputs["ledger"],
+                settlement.outputs["settlement"],
+                config.run.name,
+                registry_settings(config),
+            )
+        )
 
     return [
         ingest, statistics_gen, schema_gen, validator, gate, curator, tokenizer, transform, packer,
         *measuring, ledger, trainer, *([baseline] if baseline else []), evaluator, settlement,
-        *([infra_validator] if infra_validator is not None else []), pusher,
+        *([infra_validator] if infra_validator is not None else []), pusher, *registering,
     ]  # fmt: skip
 
 

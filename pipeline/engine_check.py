@@ -48,6 +48,9 @@ def check_engine(config: Config, engine: Engine) -> None:
             if path and not path.startswith("gs://")
         ]
     wrong += unlisted_accelerators(config) if engine == "vertex" else []
+    if config.push.registry == "vertex" and root:
+        found = registry_problems(config, config.push.directory or root)
+        wrong += [line for line in found if engine != "vertex" or not line.startswith("engine.")]
     if wrong:
         raise TokenmillError(
             f"cannot compile for {engine}:\n" + "\n".join(f"  {line}." for line in wrong)
@@ -63,6 +66,26 @@ def _read_by_containers(config: Config) -> list[tuple[str, str | None]]:
         ("train.resume_from", config.train.resume_from),
         ("push.directory", config.push.directory),
     ]
+
+
+def registry_problems(config: Config, push_directory: str) -> list[str]:
+    """What Vertex AI's model registry needs and the configuration has not.
+
+    Args:
+        config: With push.registry = "vertex".
+        push_directory: Where versions are pushed to.
+    """
+    needed = {
+        "engine.project": config.engine.project,
+        "engine.region": config.engine.region,
+        "push.registry_image": config.push.registry_image,
+    }
+    wrong = [
+        f"{key} is missing: the registry needs it" for key, value in needed.items() if not value
+    ]
+    if not push_directory.startswith("gs://"):
+        wrong.append(f"push.directory = {push_directory!r}: Vertex AI takes models from gs:// only")
+    return wrong
 
 
 def unlisted_accelerators(config: Config) -> list[str]:

@@ -15,9 +15,10 @@ import tomli
 from ml_metadata.proto import metadata_store_pb2
 
 from components.errors import TokenmillError
-from pipeline.metadata import CONFIG_PROPERTY, open_store, step_record
+from components.metadata_store import open_store
+from components.run_metadata import RunMetadata, open_runs
+from pipeline.metadata import CONFIG_PROPERTY, step_record
 
-METADATA_NAME = "metadata.sqlite"
 _TELEMETRY_NAME = "telemetry.json"  # components/train/run.py, which imports TensorFlow
 
 _Artifact = metadata_store_pb2.Artifact
@@ -46,23 +47,6 @@ class Lineage:
     config_toml: str
 
 
-def find_store(run_directory: str, metadata_url: str | None = None) -> mlmd.MetadataStore:
-    """The metadata store of a run directory, or on a server.
-
-    Raises:
-        TokenmillError: There is none.
-    """
-    if metadata_url is not None:
-        return open_store(metadata_url)
-    path = os.path.join(run_directory, METADATA_NAME)
-    if not os.path.exists(path):
-        raise TokenmillError(
-            f"{path} does not exist: {run_directory} holds no runs.",
-            "Give the run's output directory (run.output_dir, such as runs/demo).",
-        )
-    return open_store(os.path.abspath(path))
-
-
 def trace_model(
     model: str, run_directory: str | None = None, metadata_url: str | None = None
 ) -> Lineage:
@@ -82,7 +66,7 @@ def trace_model(
         model = os.path.join(model, max(versions, key=int))
     if run_directory is None:
         run_directory = os.path.dirname(os.path.dirname(model))
-    store = find_store(run_directory, metadata_url)
+    store = open_store(metadata_url) if metadata_url else open_runs(run_directory).store
     for artifact in store.get_artifacts_by_type("PushedModel"):
         pushed = artifact.custom_properties["pushed_destination"].string_value
         if pushed == model:
@@ -170,15 +154,15 @@ class Garbage:
     size_bytes: int
 
 
-def find_garbage(store: mlmd.MetadataStore, run_directory: str, keep: int) -> Garbage:
+def find_garbage(metadata: RunMetadata, run_directory: str, keep: int) -> Garbage:
     """What the newest runs do not use; models that are being served, and theirs, are used.
 
     Args:
-        store: The metadata store.
+        metadata: Of the runs in this directory.
         run_directory: Only what lies under its `artifacts` and `training` is looked at.
         keep: How many of the newest runs keep all their artifacts.
     """
-    runs = sorted(store.get_contexts_by_type("pipeline_run"), key=lambda c: c.id)
+    store, runs = metadata.store, metadata.runs()
     kept = {run.id for run in runs[-keep:]} if keep else set()
     for pushed in store.get_artifacts_by_type("PushedModel"):
         destination = pushed.custom_properties["pushed_destination"].string_value

@@ -15,11 +15,12 @@ from tfx.orchestration.local import local_dag_runner
 from tfx.orchestration.portable import launcher
 
 from components import progress
+from components.metadata_store import connection_config, open_store
+from components.run_metadata import SQLITE_NAME, note_store
 from pipeline.config import Config
 from pipeline.config_loader import dump_config
 from pipeline.dag import create_components
-from pipeline.metadata import StepRecord, open_store, record_config, step_record
-from pipeline.metadata_store import connection_config
+from pipeline.metadata import StepRecord, record_config, step_record
 from pipeline.screen import Screen
 from pipeline.sole_run import sole_run
 from pipeline.step_settings import run_options, training_directory
@@ -51,7 +52,7 @@ def metadata_location(config: Config) -> str:
     """Where ML Metadata is: the server, or a SQLite file in the output directory."""
     if config.run.metadata_url is not None:
         return config.run.metadata_url
-    return os.path.abspath(os.path.join(config.output_dir, "metadata.sqlite"))
+    return os.path.abspath(os.path.join(config.output_dir, SQLITE_NAME))
 
 
 def run_local(
@@ -92,6 +93,7 @@ def run_local(
 
     with sole_run(output_dir), _observed(started, finished, screen):
         remove_left_over(os.path.join(output_dir, "artifacts"))
+        note_store(output_dir, config.run.metadata_url, config.run.name)
         run_options(config, fresh=not use_cache).write(training_directory(config))
         progress.set_listener(screen.step_progress, screen.note)
         try:

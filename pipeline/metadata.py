@@ -7,8 +7,6 @@ from typing import Any
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
-from pipeline.metadata_store import connection_config
-
 CONFIG_PROPERTY = "resolved_config"
 
 
@@ -33,11 +31,6 @@ class StepRecord:
         """A numeric custom property of the only artifact under a key; 0 if absent."""
         value = self.one(key).custom_properties[name]
         return value.int_value or value.double_value
-
-
-def open_store(location: str) -> mlmd.MetadataStore:
-    """The metadata store in a SQLite file or on a server (pipeline/metadata_store.py)."""
-    return mlmd.MetadataStore(connection_config(location))
 
 
 def step_record(

@@ -1,7 +1,6 @@
 """What ML Metadata knows of the way from documents to models, and of runs side by side."""
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +9,9 @@ import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
 from components.errors import TokenmillError
-from pipeline.metadata import StepRecord, open_store, outputs_of, step_record
+from components.run_metadata import RunMetadata
+from pipeline.metadata import StepRecord, outputs_of, step_record
 
-_LEDGER_NODE = ".TokenLedger"
 _INPUT, _OUTPUT = metadata_store_pb2.Event.INPUT, metadata_store_pb2.Event.OUTPUT
 
 
@@ -50,31 +49,16 @@ class TrainedModel:
     pushed_to: tuple[str, ...]
 
 
-def store_of(run_dir: str, example: str = "--run runs/demo") -> mlmd.MetadataStore:
-    """The metadata of a run's output directory; the example is how a command is told of one.
-
-    Raises:
-        TokenmillError: There is none.
-    """
-    path = os.path.join(run_dir, "metadata.sqlite")
-    if not os.path.isfile(path):  # opening would make one
-        raise TokenmillError(
-            f"{run_dir}: there is no run here (no metadata.sqlite).",
-            f"Give a run's output directory, as {example}.",
-        )
-    return open_store(path)
-
-
-def newest_ledger(store: mlmd.MetadataStore, run_dir: str) -> LedgerRun:
+def newest_ledger(metadata: RunMetadata, run_dir: str) -> LedgerRun:
     """The newest run whose TokenLedger finished.
 
     Raises:
         TokenmillError: There is none.
     """
-    for run_id, record in step_records(store, _LEDGER_NODE):
+    for run_id, record in step_records(metadata, "TokenLedger"):
         if record.outputs.get("ledger"):
             artifact = record.one("ledger")
-            (packed,) = _inputs_of_maker(store, artifact, "packed_rows")
+            (packed,) = _inputs_of_maker(metadata.store, artifact, "packed_rows")
             return LedgerRun(run_id, artifact.uri, packed)
     raise TokenmillError(
         f"{run_dir}: no run here has come through its ledger step.",
@@ -82,13 +66,13 @@ def newest_ledger(store: mlmd.MetadataStore, run_dir: str) -> LedgerRun:
     )
 
 
-def step_records(store: mlmd.MetadataStore, node: str) -> Iterator[tuple[str, StepRecord]]:
-    """(run, what the step left) for a node such as ".Curator", newest run first."""
-    names = [c.name for c in store.get_contexts_by_type("node") if c.name.endswith(node)]
-    runs = store.get_contexts_by_type("pipeline_run")
-    for run in sorted(runs, key=lambda context: context.id, reverse=True):
-        for name in names:
-            record = step_record(store, name.removesuffix(node), run.name, node[1:])
+def step_records(metadata: RunMetadata, node_id: str) -> Iterator[tuple[str, StepRecord]]:
+    """(run, what the step left) for a node such as "Curator", newest run first."""
+    end = f".{node_id}"
+    pipelines = [context.name.removesuffix(end) for context in metadata.nodes(node_id)]
+    for run in reversed(metadata.runs()):
+        for pipeline in pipelines:
+            record = step_record(metadata.store, pipeline, run.name, node_id)
             if record is not None:
                 yield run.name, record
 
@@ -167,7 +151,7 @@ _COLUMNS = {
 _SIDES = {"TokenLedger": "estimated", "CostReport": "actual"}
 
 
-def compare_runs(store: mlmd.MetadataStore) -> list[dict[str, Any]]:
+def compare_runs(metadata: RunMetadata) -> list[dict[str, Any]]:
     """The headline numbers of every run, oldest first, from custom properties alone.
 
     Returns:
@@ -176,7 +160,7 @@ def compare_runs(store: mlmd.MetadataStore) -> list[dict[str, Any]]:
     """
     rows: dict[str, dict[str, Any]] = {}
     for (node, key), names in _COLUMNS.items():
-        for run_id, record in step_records(store, f".{node}"):
+        for run_id, record in step_records(metadata, node):
             row = rows.setdefault(run_id, {"run": run_id, "estimated": {}, "actual": {}})
             if not record.outputs.get(key):
                 continue
@@ -184,7 +168,7 @@ def compare_runs(store: mlmd.MetadataStore) -> list[dict[str, Any]]:
             row[_SIDES[node]] = {
                 name: properties[name].double_value for name in names if name in properties
             }
-    for run_id, record in step_records(store, ".Trainer"):
+    for run_id, record in step_records(metadata, "Trainer"):
         if run_id in rows:
             rows[run_id]["trained"] = not record.cached
     return [rows[run_id] for run_id in sorted(rows)]

@@ -19,6 +19,7 @@ from components.ledger.settings import (
 )
 from components.ledger.utilisation import utilisation_range
 from components.pack.transforms import PackSettings
+from components.push.registry import RegistrySettings, model_id
 from components.tokenize.existing import check_existing_model, read_model
 from components.tokenize.sampling import SamplingSettings
 from components.tokenize.training import TokenizerSettings, check_user_symbols
@@ -28,6 +29,7 @@ from components.validate.component import GateSettings
 from components.validate.history import resolve_previous
 from data.catalogue import Price, find_chip
 from pipeline.config import Config
+from pipeline.engine_check import registry_problems
 
 
 def read_settings(config: Config) -> ReadSettings:
@@ -244,6 +246,12 @@ def ledger_settings(config: Config) -> LedgerSettings:
     published = None
     if cost.mfu == "auto" and not is_this_cpu:
         published = utilisation_range(chip, shape.params_total)
+    if mfu is None and published is None and train.strategy == "multi_worker":
+        raise TokenmillError(
+            f'cost.mfu = "{cost.mfu}" times training in one process, which train.strategy = '
+            '"multi_worker" is not.',
+            "Give cost.mfu as a number: what an earlier run reached (tokenmill runs), or 0.4.",
+        )
     price = _price(config)
     vcpu_price = price.usd_per_chip_hour
     if not is_this_cpu:
@@ -319,3 +327,20 @@ def absolute(path: str) -> str:
 def push_directory(config: Config) -> str:
     """Where versions are pushed to."""
     return config.push.directory or os.path.join(config.output_dir, "serving_model")
+
+
+def registry_settings(config: Config) -> RegistrySettings:
+    """Where a pushed model is registered.
+
+    Raises:
+        TokenmillError: The configuration lacks what Vertex AI's model registry needs.
+    """
+    wrong = registry_problems(config, push_directory(config))
+    if wrong:
+        raise TokenmillError(
+            'push.registry = "vertex":\n' + "\n".join(f"  {line}." for line in wrong)
+        )
+    engine, name = config.engine, config.run.name
+    return RegistrySettings(
+        str(engine.project), str(engine.region), model_id(name), str(config.push.registry_image)
+    )

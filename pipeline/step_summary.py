@@ -134,6 +134,11 @@ def _push(record: StepRecord) -> str:
     return properties["pushed_destination"].string_value
 
 
+def _register(record: StepRecord) -> str:
+    name = record.one("registered_model").custom_properties["resource_name"].string_value
+    return name or "nothing was pushed"
+
+
 _SUMMARIES: dict[str, Callable[[StepRecord], str]] = {
     "CorpusExampleGen": _ingest,
     "StatisticsGen": _statistics,
@@ -150,4 +155,5 @@ _SUMMARIES: dict[str, Callable[[StepRecord], str]] = {
     "Evaluator": _evaluate,
     "CostReport": _settle,
     "Pusher": _push,
+    "VertexRegistrar": _register,
 }

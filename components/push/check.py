@@ -33,7 +33,8 @@ def probe_model(path: str, max_seconds: float) -> dict[str, Any]:
     }
     try:
         result = subprocess.run(
-            [sys.executable, "-I", _PROBE, os.path.abspath(path)],
+            # The process starts elsewhere; gs:// is no path of this machine.
+            [sys.executable, "-I", _PROBE, path if "://" in path else os.path.abspath(path)],
             capture_output=True,
             text=True,
             errors="replace",

@@ -1,4 +1,7 @@
-"""AtomicPusher: TFX's Pusher, but a version works, and appears whole or not at all."""
+"""AtomicPusher: TFX's Pusher, but a version works, and appears whole or not at all.
+
+VertexRegistrar: what was pushed, in Vertex AI's model registry.
+"""
 
 import json
 import os
@@ -6,15 +9,28 @@ from dataclasses import asdict, dataclass
 
 from tfx.components.pusher import component as pusher_component
 from tfx.components.pusher import executor as pusher_executor
-from tfx.dsl.components.base import executor_spec
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.dsl.io import fileio
 from tfx.proto import pusher_pb2
-from tfx.types import Channel, artifact_utils, standard_component_specs
+from tfx.types import (
+    Channel,
+    artifact_utils,
+    component_spec,
+    standard_artifacts,
+    standard_component_specs,
+)
 from tfx.utils import proto_utils
 
+from components.artifacts import CostSettlement, Ledger, RegisteredModel
+from components.documents import read_json
 from components.errors import TokenmillError
+from components.ledger.component import LEDGER_NAME
+from components.push import registry
 from components.push.check import probe_model
+from components.push.labels import run_labels
 from components.push.publish import publish
+from components.push.registry import RegistrySettings
+from components.settle.component import REPORT_NAME
 from components.timing import timed
 
 # Not a number, so that TensorFlow Serving does not take it for a version.
@@ -121,3 +137,88 @@ class AtomicPusher(pusher_component.Pusher):
                 filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=directory)
             ),
         )
+
+
+class VertexRegistrarSpec(component_spec.ComponentSpec):
+    """What was pushed, and its accounts, in; the registry's name for it out."""
+
+    PARAMETERS = {
+        "run_name": component_spec.ExecutionParameter(type=str),
+        "settings": component_spec.ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "pushed_model": component_spec.ChannelParameter(type=standard_artifacts.PushedModel),
+        "ledger": component_spec.ChannelParameter(type=Ledger),
+        "settlement": component_spec.ChannelParameter(type=CostSettlement),
+    }
+    OUTPUTS = {"registered_model": component_spec.ChannelParameter(type=RegisteredModel)}
+
+
+class VertexRegistrarExecutor(base_executor.BaseExecutor):
+    """Uploads the pushed version with the run's numbers as labels."""
+
+    @timed
+    def Do(self, input_dict, output_dict, exec_properties) -> None:
+        """Registers the model if it was pushed.
+
+        Raises:
+            TokenmillError: There are no credentials, or Vertex AI refuses.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        pushed = artifact_utils.get_single_instance(input_dict["pushed_model"])
+        registered = artifact_utils.get_single_instance(output_dict["registered_model"])
+        registered.set_int_custom_property("registered", 0)
+        if not pushed.get_int_custom_property("pushed"):
+            return
+        directory = pushed.get_string_custom_property("pushed_destination")
+        ledger, report = (
+            read_json(os.path.join(artifact_utils.get_single_uri(input_dict[key]), name))
+            for key, name in (("ledger", LEDGER_NAME), ("settlement", REPORT_NAME))
+        )
+        labels = run_labels(exec_properties["run_name"], ledger, report)
+        name = registry.register(
+            RegistrySettings(**json.loads(exec_properties["settings"])),
+            os.path.basename(directory),
+            registry.lay_out(directory),
+            labels,
+        )
+        registered.set_int_custom_property("registered", 1)
+        registered.set_string_custom_property("resource_name", name)
+        registered.set_string_custom_property("labels", json.dumps(labels, sort_keys=True))
+
+
+class VertexRegistrar(base_component.BaseComponent):
+    """Makes a pushed model a version in Vertex AI's model registry.
+
+    Outputs:
+        registered_model: `RegisteredModel`; its custom properties are the resource's name and the
+            labels.
+
+    Args:
+        pushed_model: Channel of `PushedModel`.
+        ledger: Channel of `Ledger`.
+        settlement: Channel of `CostSettlement`.
+        run_name: `run.name`, a label.
+        settings: Where.
+    """
+
+    SPEC_CLASS = VertexRegistrarSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(VertexRegistrarExecutor)
+
+    def __init__(
+        self,
+        pushed_model: Channel,
+        ledger: Channel,
+        settlement: Channel,
+        run_name: str,
+        settings: RegistrySettings,
+    ):
+        spec = VertexRegistrarSpec(
+            pushed_model=pushed_model,
+            ledger=ledger,
+            settlement=settlement,
+            run_name=run_name,
+            settings=json.dumps(asdict(settings), sort_keys=True),
+            registered_model=Channel(type=RegisteredModel),
+        )
+        super().__init__(spec=spec)

@@ -1,5 +1,6 @@
 """One training run from packed rows to a SavedModel; what the Trainer component calls."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -16,6 +17,7 @@ from components.model_shape import ModelShape
 from components.pack.masking import MaskSettings
 from components.pack.rows import PackedSplit
 from components.train import identity
+from components.train.announce import announced
 from components.train.export import export_model
 from components.train.loop import Trainer, TrainSettings
 from components.train.models import build_model
@@ -32,7 +34,6 @@ from components.train.strategy import Workers, make_strategy
 from components.train.weights import Weights
 
 TELEMETRY_NAME = "telemetry.json"
-WORK_NAME = "work.json"
 
 
 @dataclass(frozen=True)
@@ -162,10 +163,12 @@ def train_and_export(
         training_directory: Where checkpoints go, and where the options are read from.
     """
     options = RunOptions() if training_directory is None else read_options(training_directory)
+    announcing: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if job.strategy == "multi_worker" and training_directory is not None:
         work = {"job": asdict(job), "rows_uri": rows_uri, "tokenizer_path": tokenizer_path}
-        write_json(os.path.join(training_directory, WORK_NAME), work)
-    training = train(job, rows_uri, training_directory, options, tokenizer_path)
+        announcing = announced(training_directory, work)
+    with announcing:
+        training = train(job, rows_uri, training_directory, options, tokenizer_path)
     session = training.session
     with session.clock.phase("export"):
         export_model(

@@ -2,22 +2,16 @@
 
     TF_CONFIG=.. python -m components.train.worker TRAINING_DIRECTORY
 
-It waits for the chief to say what is trained (work.json in the training directory), and ends with
-the chief's exit code: 0, or 75 if it is to be started again.
+It waits for the chief to say what is trained (components/train/announce.py), and ends with the
+chief's exit code: 0, or 75 if it is to be started again.
 """
 
-import os
 import sys
-import time
 
-import tensorflow as tf
-
-from components.documents import read_json
 from components.errors import TokenmillError
+from components.train.announce import wait_for_work
 from components.train.options import read_options
-from components.train.run import WORK_NAME, TrainingJob, train
-
-_POLL_SECONDS = 1.0
+from components.train.run import TrainingJob, train
 
 
 def work(training_directory: str, wait_seconds: float = 3600.0) -> None:
@@ -30,15 +24,7 @@ def work(training_directory: str, wait_seconds: float = 3600.0) -> None:
     Raises:
         TokenmillError: The chief did not come, or what the training raises.
     """
-    path = os.path.join(training_directory, WORK_NAME)
-    deadline = time.monotonic() + wait_seconds
-    while not tf.io.gfile.exists(path):
-        if time.monotonic() > deadline:
-            raise TokenmillError(
-                f"no {path} after {wait_seconds:,.0f} s.", "Start the chief: tokenmill run."
-            )
-        time.sleep(_POLL_SECONDS)
-    told = read_json(path)
+    told = wait_for_work(training_directory, wait_seconds)
     options = read_options(training_directory)
     job, tokenizer_path = TrainingJob(**told["job"]), told["tokenizer_path"]
     train(job, told["rows_uri"], training_directory, options, tokenizer_path)

@@ -5,13 +5,12 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
 from components.errors import TokenmillError
+from components.run_metadata import RunMetadata, has_runs, open_runs
 
 _PASSED = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED)
-_METADATA_NAME = "metadata.sqlite"
 
 OFF, LATEST = "off", "latest"
 
@@ -43,16 +42,7 @@ def gate_records(run_directory: str) -> list[GateRecord]:
     Raises:
         TokenmillError: There is no metadata.
     """
-    path = os.path.join(run_directory, _METADATA_NAME)
-    if not os.path.exists(path):
-        raise TokenmillError(
-            f"{run_directory} is not the output directory of a run: it has no {_METADATA_NAME}.",
-            "Give what was --output-dir, by default runs/NAME.",
-        )
-    config = metadata_store_pb2.ConnectionConfig()
-    config.sqlite.filename_uri = path
-    config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE
-    return _History(mlmd.MetadataStore(config)).gates()
+    return _History(open_runs(run_directory, example=["runs/demo"])).gates()
 
 
 def newest_gate(run_directory: str) -> GateRecord:
@@ -106,13 +96,13 @@ def resolve_previous(setting: str, run_directory: str, manifest_directory: str) 
     if setting == OFF:
         return ""
     if setting == LATEST:
-        if not os.path.exists(os.path.join(run_directory, _METADATA_NAME)):
+        if not has_runs(run_directory):
             return ""
         this = os.path.abspath(manifest_directory)
         records = gate_records(run_directory)
         return next((r.statistics_uri for r in records if r.passed and r.manifest != this), "")
     path = setting if "://" in setting else os.path.abspath(setting)
-    if os.path.exists(os.path.join(path, _METADATA_NAME)):
+    if has_runs(path):
         records = gate_records(path)
         found = next((r.statistics_uri for r in records if r.passed), "")
         if not found:
@@ -135,16 +125,15 @@ def resolve_previous(setting: str, run_directory: str, manifest_directory: str) 
 class _History:
     """The few queries; each step's artifacts hang on its executions by events."""
 
-    def __init__(self, store: mlmd.MetadataStore):
-        self._store = store
+    def __init__(self, metadata: RunMetadata):
+        self._metadata, self._store = metadata, metadata.store
 
     def gates(self) -> list[GateRecord]:
         """All executions of nodes called AnomalyGate."""
         executions: dict[int, Any] = {}
-        for node in self._store.get_contexts_by_type("node"):
-            if node.name.endswith(".AnomalyGate"):
-                for execution in self._store.get_executions_by_context(node.id):
-                    executions[execution.id] = execution
+        for node in self._metadata.nodes("AnomalyGate"):
+            for execution in self._store.get_executions_by_context(node.id):
+                executions[execution.id] = execution
         records = [self._gate(executions[i]) for i in sorted(executions, reverse=True)]
         return [record for record in records if record is not None]
 

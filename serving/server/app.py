@@ -89,18 +89,18 @@ async def serve(
         await service.versions.refresh()
         if not service.versions.ready:
             raise _no_model(service)
-        server = _Server(
-            uvicorn.Config(
-                make_app(service),
-                http="httptools",
-                log_config=None,
-                lifespan="off",
-                access_log=False,
-                timeout_graceful_shutdown=int(settings.deadline_seconds) + 1,
-                timeout_keep_alive=30,
-                server_header=False,
-            )
+        config = uvicorn.Config(
+            make_app(service),
+            http="httptools",
+            log_config=None,
+            lifespan="off",
+            access_log=False,
+            timeout_graceful_shutdown=int(settings.deadline_seconds) + 1,
+            timeout_keep_alive=30,
+            server_header=False,
         )
+        config.load()  # now: what it cannot import is said before the ports are given out
+        server = _Server(config)
         background.append(asyncio.ensure_future(service.versions.watch()))
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):

@@ -31,6 +31,8 @@ class SpecEngine:
         spec_path: The compiled PipelineJob as JSON.
         root: Stands for the engine's output directory.
         parameters: Values of runtime parameters; defaults come from the spec.
+        artifacts: Where artifacts go, such as gs://bucket/tasks; None is `root`.
+        environment: Variables of every task, besides this process's.
     """
 
     def __init__(
@@ -38,10 +40,14 @@ class SpecEngine:
         spec_path: pathlib.Path,
         root: pathlib.Path,
         parameters: Mapping[str, Any] | None = None,
+        artifacts: str | None = None,
+        environment: Mapping[str, str] | None = None,
     ):
         job = json.loads(spec_path.read_text())
         self.spec_path = spec_path
         self._spec, self._root = job["pipelineSpec"], root
+        self._artifacts = artifacts or str(root)
+        self._environment = dict(environment or {})
         self._parameters = {
             **job.get("runtimeConfig", {}).get("parameters", {}),
             **{name: _as_value(value) for name, value in (parameters or {}).items()},
@@ -75,7 +81,7 @@ class SpecEngine:
         outputs = {
             key: {
                 "name": f"{name}.{key}",
-                "uri": str(attempt / key),
+                "uri": f"{self._artifacts}/{name}/{attempt.name}/{key}",
                 "type": definition["artifactType"],
             }
             for key, definition in component.get("outputDefinitions", {})
@@ -93,7 +99,7 @@ class SpecEngine:
         driver = container.get("lifecycle", {}).get("preCacheCheck")
         printed = ""
         for command in [driver] * bool(driver) + [container]:
-            result = _start(command, invocation, attempt)
+            result = _start(command, invocation, attempt, self._environment)
             printed += result.stdout
             if result.returncode:
                 return TaskRun(result.returncode, printed)
@@ -117,7 +123,10 @@ class SpecEngine:
 
 
 def _start(
-    command: dict[str, Any], invocation: dict[str, Any], attempt: pathlib.Path
+    command: dict[str, Any],
+    invocation: dict[str, Any],
+    attempt: pathlib.Path,
+    environment: Mapping[str, str],
 ) -> subprocess.CompletedProcess:
     attempt.mkdir(parents=True, exist_ok=True)
     words = [*command["command"], *command.get("args", ())]
@@ -131,7 +140,7 @@ def _start(
         text=True,
         check=False,
         cwd=attempt,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", **environment},
     )
 
 

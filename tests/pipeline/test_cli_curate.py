@@ -14,7 +14,7 @@ from components.curate.account import REPORT_NAME, Outcome, Rejected, summarise
 from components.curate.preview import neighbours
 from components.curate.rules import LINE_RULES, RULE_SETS, RULES
 from components.documents import write_json, write_tfrecords
-from pipeline.metadata import open_store
+from components.metadata_store import open_store
 
 
 def tokenmill_curate(*arguments):

@@ -23,7 +23,7 @@ def test_directory_that_is_no_run_is_one_message(command, tmp_path):
     more = {"freeze": ["--output", str(tmp_path / "x")], "accept": [str(schema_file)], "show": []}
     result = schema(command, str(tmp_path), *more[command])
     assert result.exit_code == 1
-    assert f"{tmp_path} is not the output directory of a run" in result.output
+    assert f"{tmp_path}: there is no run here" in result.output
     assert "Traceback" not in result.output
 
 

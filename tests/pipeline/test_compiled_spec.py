@@ -168,6 +168,23 @@ def test_what_may_change_per_run_is_a_parameter_with_the_configured_value(compil
     assert pathlib.Path(values["input"]).is_dir()
 
 
+def test_a_model_registry_is_one_more_step_behind_the_pusher(workspace, tmp_path):
+    settings = (
+        'push.registry="vertex"',
+        'push.registry_image="europe-docker.pkg.dev/p/r/serving:2.16.1"',
+        'push.directory="gs://bucket/serving"',
+        'engine.project="p"',
+        'engine.region="europe-west4"',
+    )
+    result = compile_spec(workspace, tmp_path, *settings)
+    assert result.returncode == 0, result.stderr
+    spec = json.loads((tmp_path / "spec.json").read_text())["pipelineSpec"]
+    task = spec["root"]["dag"]["tasks"]["VertexRegistrar"]
+    assert set(task["dependentTasks"]) == {"Pusher", "TokenLedger", "CostReport"}
+    told = task["inputs"]["parameters"]["settings"]["runtimeValue"]["constantValue"]
+    assert json.loads(told["stringValue"])["region"] == "europe-west4"
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

@@ -12,7 +12,8 @@ import tomli
 from ml_metadata.proto import metadata_store_pb2
 
 from components.documents import decode_documents
-from pipeline.metadata import CONFIG_PROPERTY, open_store
+from components.metadata_store import open_store
+from pipeline.metadata import CONFIG_PROPERTY
 
 STEPS = (
     "CorpusExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "AnomalyGate",
@@ -389,7 +390,22 @@ def test_lineage_leads_from_the_pushed_model_to_each_input_file(first_run, works
         assert pathlib.Path(directory).is_dir()
     elsewhere = tokenmill("lineage", str(workspace.corpus))
     assert elsewhere.returncode == 1
-    assert "--run" in elsewhere.stderr or "holds no runs" in elsewhere.stderr
+    assert "there is no run here" in elsewhere.stderr
+
+
+def test_register_shows_the_request_with_the_numbers_of_the_run(first_run):
+    where = ("--project", "p", "--region", "europe-west4", "--image", "registry.invalid/serving")
+    model = str(first_run.home / "serving_model")
+    result = tokenmill("register", model, *where, "--artifact-uri", "gs://b/m", "--dry-run")
+    assert result.returncode == 0, result.stderr
+    request = json.loads(result.stdout)
+    labels, ledger = request["model"]["labels"], first_run_report(first_run)["ledger"]
+    assert request["model_id"] == labels["run"] == "slice"
+    assert int(labels["effective_tokens"]) == round(ledger["training"]["effective_tokens"])
+    assert int(labels["train_tokens"]) == ledger["funnel"]["total"]["train"]["tokens"]
+    local = tokenmill("register", model, *where, "--artifact-uri", "/here", "--dry-run")
+    assert local.returncode == 1
+    assert "gs://" in local.stderr
 
 
 def test_gc_keeps_what_the_newest_run_and_the_served_model_need(first_run, workspace):

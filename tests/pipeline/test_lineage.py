@@ -7,9 +7,11 @@ import pytest
 from click.testing import CliRunner
 from ml_metadata.proto import metadata_store_pb2
 
+from components.metadata_store import open_store
+from components.run_metadata import RunMetadata, open_runs
 from pipeline.cli import cli
-from pipeline.lineage import collect_garbage, find_garbage, find_store, trace_model
-from pipeline.metadata import CONFIG_PROPERTY, open_store
+from pipeline.lineage import collect_garbage, find_garbage, trace_model
+from pipeline.metadata import CONFIG_PROPERTY
 
 EVENTS = metadata_store_pb2.Event
 STRING = metadata_store_pb2.STRING
@@ -113,25 +115,41 @@ def test_a_model_is_traced_to_its_run_files_and_numbers(history, tmp_path):
 
 
 def test_what_a_kept_run_or_a_served_model_uses_stays(history, tmp_path):
-    assert find_garbage(history.store, str(tmp_path), keep=1).directories == []
+    assert find_garbage(RunMetadata(history.store), str(tmp_path), keep=1).directories == []
     for version in ("100", "101"):
         os.rmdir(tmp_path / "serving_model" / version)
-    garbage = find_garbage(history.store, str(tmp_path), keep=2)
+    garbage = find_garbage(RunMetadata(history.store), str(tmp_path), keep=2)
     # Run 1 is not kept, but its examples are run 2's, too.
     assert {path.split("/artifacts/")[1].split("/")[0] for path in garbage.directories} == {
         "TokenLedger",
         "CostReport",
         "Pusher",
     }
-    garbage = find_garbage(history.store, str(tmp_path), keep=1)
+    garbage = find_garbage(RunMetadata(history.store), str(tmp_path), keep=1)
     assert garbage.size_bytes > 1000
     collect_garbage(history.store, garbage)
     assert not any(os.path.exists(path) for path in garbage.directories)
     states = {a.uri: a.state for a in history.store.get_artifacts()}
     deleted = {u for u, state in states.items() if state == metadata_store_pb2.Artifact.DELETED}
     assert deleted == set(garbage.directories)
-    assert find_garbage(history.store, str(tmp_path), keep=1).directories == []
+    assert find_garbage(RunMetadata(history.store), str(tmp_path), keep=1).directories == []
     assert trace_model(str(tmp_path / "serving_model")).run_id == "run-3"
+
+
+def test_later_runs_of_others_on_the_same_server_do_not_count(history, tmp_path):
+    others = tmp_path / "others"
+    others.mkdir()
+    for version in ("100", "101", "102"):
+        os.rmdir(tmp_path / "serving_model" / version)
+    mine = history.pipeline
+    history.pipeline = history.context("pipeline", "theirs")
+    for run in ("run-7", "run-8", "run-9"):
+        history.step(run, "Evaluator", {}, [])
+    history.pipeline = mine
+    kept = find_garbage(RunMetadata(history.store, ("demo",)), str(tmp_path), keep=3)
+    assert kept.directories == []
+    # Without the names of this directory's pipelines, the three newest runs are theirs.
+    assert find_garbage(RunMetadata(history.store), str(tmp_path), keep=3).directories
 
 
 def test_the_command_says_what_it_removes_and_asks(history, tmp_path):
@@ -139,11 +157,11 @@ def test_the_command_says_what_it_removes_and_asks(history, tmp_path):
         os.rmdir(tmp_path / "serving_model" / version)
     asked = CliRunner().invoke(cli, ["gc", str(tmp_path), "--keep", "1"], input="n\n")
     assert asked.exit_code != 0
-    before = find_garbage(history.store, str(tmp_path), keep=1)
+    before = find_garbage(RunMetadata(history.store), str(tmp_path), keep=1)
     assert before.directories
     done = CliRunner().invoke(cli, ["gc", str(tmp_path), "--keep", "1", "--yes"])
     assert done.exit_code == 0, done.output
-    assert not find_garbage(find_store(str(tmp_path)), str(tmp_path), keep=1).directories
+    assert not find_garbage(open_runs(str(tmp_path)), str(tmp_path), keep=1).directories
 
 
 def test_a_model_that_no_run_pushed_is_one_message(history, tmp_path):
@@ -153,4 +171,4 @@ def test_a_model_that_no_run_pushed_is_one_message(history, tmp_path):
     assert "no run recorded" in result.output
     result = CliRunner().invoke(cli, ["lineage", str(tmp_path / "nowhere" / "m" / "1")])
     assert result.exit_code == 1
-    assert "holds no runs" in result.output
+    assert "there is no run here" in result.output

@@ -1,5 +1,6 @@
 """ML Metadata on MySQL (MariaDB) and PostgreSQL: real servers, two runs at the same time."""
 
+import json
 import logging
 import os
 import pathlib
@@ -10,10 +11,12 @@ import sys
 import time
 
 import pytest
+from click.testing import CliRunner
 
 from components.errors import TokenmillError
-from pipeline.metadata import open_store
-from pipeline.metadata_store import PASSWORD_VARIABLE, connection_config
+from components.metadata_store import PASSWORD_VARIABLE, connection_config, open_store
+from components.run_metadata import NOTE_NAME, note_store, open_runs
+from pipeline.cli import cli
 
 PASSWORD = "s3cret'with\"quotes"
 POSTGRES = pathlib.Path("/usr/lib/postgresql/15/bin")
@@ -160,3 +163,52 @@ def test_two_runs_at_the_same_time_on_one_server(kind, request, tmp_path, monkey
     assert len(models) == 4
     texts = sorted(pathlib.Path(model.uri, "text").read_text() for model in models)
     assert texts == ["first", "first", "second", "second"]
+    for name in ("first", "second"):
+        note_store(str(tmp_path / name), url, name)
+        (run,) = open_runs(str(tmp_path / name)).runs()  # not the other's
+        (node,) = open_runs(str(tmp_path / name)).nodes("Write")
+        assert node.name == f"{name}.Write"
+
+
+def test_a_server_that_does_not_answer_is_one_message(tmp_path):
+    note_store(str(tmp_path), f"mysql://me@127.0.0.1:{free_port()}/runs", "demo")
+    result = CliRunner().invoke(cli, ["gc", str(tmp_path), "--keep", "1"])
+    assert result.exit_code == 1
+    assert "does not answer" in result.output
+    assert PASSWORD_VARIABLE in result.output
+
+
+def ask(*words) -> str:
+    """What a command prints."""
+    result = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *map(str, words)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.slow
+def test_every_command_finds_the_server_by_the_output_directory(
+    mysql, workspace, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
+    home = tmp_path / "home"
+    settings = (f'run.metadata_url="{mysql}"', "train.max_steps=60")
+    words = [word for setting in settings for word in ("--set", setting)]
+    run = workspace.run("--output-dir", str(home), *words)
+    assert run.exit_code == 0, run.output
+    assert not (home / "metadata.sqlite").exists()
+    assert PASSWORD not in (home / NOTE_NAME).read_text()
+    (shown,) = json.loads(ask("runs", "--run", home, "--json"))
+    assert shown["trained"]
+    row = json.loads(ask("why", "--row", 0, "--run", home, "--json"))
+    assert row["models"]
+    assert "exact_duplicate" in ask("curate", "inspect", home)
+    assert "doc_id" in ask("schema", "show", home)
+    assert json.loads(ask("lineage", home / "serving_model", "--json"))["run_id"] == shown["run"]
+    assert "Nothing to remove" in ask("gc", home, "--keep", 1)
+    # A second run is all cached, and compares its texts' statistics with the first's.
+    again = workspace.run("--output-dir", str(home), *words)
+    assert again.exit_code == 0, again.output
+    assert len(json.loads(ask("runs", "--run", home, "--json"))) == 2

@@ -3,6 +3,7 @@
 import json
 import re
 
+import kubeflow_trainer_api.models as trainer_models
 import kubernetes.client
 import pytest
 import yaml
@@ -64,6 +65,107 @@ def documents(tmp_path):
     assert result.exit_code == 0, result.output
     found = yaml.safe_load_all((tmp_path / "training.yaml").read_text())
     return {document["kind"]: document for document in found}
+
+
+BUCKET = (
+    *COMMON,
+    'engine.pipeline_root="gs://bucket/run"',
+    'engine.service_account="trainer"',
+    'run.metadata_url="mysql://me@host/runs"',
+    'engine.resources.Trainer.accelerator="nvidia.com/gpu"',
+)
+
+
+def write_train_job(directory, *settings):
+    result = write(directory, "trainjob", settings)
+    assert result.exit_code == 0, result.output
+    found = yaml.safe_load_all((directory / "training.yaml").read_text())
+    return {document["kind"]: document for document in found}
+
+
+def fits(document, model):
+    """Whether the generated model of an API takes the document, and knows each of its fields."""
+    return model.from_dict(document).to_dict() == document
+
+
+def test_the_job_set_fits_the_model_of_its_api(documents):
+    model = trainer_models.JobsetV1alpha2JobSet
+    assert fits(documents["JobSet"], model)
+    unknown = json.loads(json.dumps(documents["JobSet"]))
+    unknown["spec"]["failurePolicy"]["maxRestart"] = 3
+    assert not fits(unknown, model)
+
+
+@pytest.mark.parametrize("settings", [KUBERNETES, BUCKET])
+def test_runtime_and_train_job_fit_the_models_of_kubeflow_trainer(tmp_path, settings):
+    documents = write_train_job(tmp_path, *settings)
+    assert list(documents) == ["ConfigMap", "TrainingRuntime", "TrainJob"]
+    assert fits(documents["TrainingRuntime"], trainer_models.TrainerV1alpha1TrainingRuntime)
+    assert fits(documents["TrainJob"], trainer_models.TrainerV1alpha1TrainJob)
+    for job in documents["TrainingRuntime"]["spec"]["template"]["spec"]["replicatedJobs"]:
+        check(job["template"]["spec"], "V1JobSpec")
+    assert documents["TrainJob"]["spec"]["runtimeRef"] == {
+        "apiGroup": "trainer.kubeflow.org",
+        "kind": "TrainingRuntime",
+        "name": documents["TrainingRuntime"]["metadata"]["name"],
+    }
+
+
+def test_the_train_jobs_pods_are_those_of_the_job_set(tmp_path, documents):
+    """But for the chief's container, which has the name that Trainer gives to a node."""
+    runtime = write_train_job(tmp_path / "out", *KUBERNETES)["TrainingRuntime"]["spec"]
+    theirs, mine = runtime["template"]["spec"], documents["JobSet"]["spec"]
+    chief = theirs["replicatedJobs"][0]
+    # What Trainer's webhook asks of the trainer's job: one replica, a container named node.
+    labels = chief["template"].pop("metadata")["labels"]
+    assert labels == {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
+    assert chief["replicas"] == runtime["mlPolicy"]["numNodes"] == 1
+    (container,) = chief["template"]["spec"]["template"]["spec"]["containers"]
+    (disrupted, failed) = chief["template"]["spec"]["podFailurePolicy"]["rules"]
+    assert container["name"] == failed["onExitCodes"]["containerName"] == "node"
+    assert disrupted["action"] == "Count"
+    container["name"] = failed["onExitCodes"]["containerName"] = "chief"
+    assert theirs == mine
+
+
+def test_on_a_bucket_checkpoints_are_objects_and_the_model_is_not_pushed_by_the_mount(tmp_path):
+    documents = write_train_job(tmp_path, *BUCKET)
+    for job in documents["TrainingRuntime"]["spec"]["template"]["spec"]["replicatedJobs"]:
+        pod = job["template"]["spec"]["template"]
+        assert pod["metadata"]["annotations"] == {"gke-gcsfuse/volumes": "true"}
+        assert pod["spec"]["serviceAccountName"] == "trainer"
+        shared = next(v for v in pod["spec"]["volumes"] if v["name"] == "shared")
+        assert shared["csi"]["volumeAttributes"]["bucketName"] == "bucket"
+        (container,) = pod["spec"]["containers"]
+        assert {m["name"]: m["mountPath"] for m in container["volumeMounts"]}["shared"] == (
+            "/gcs/bucket"
+        )
+    assert container["command"][-1] == "/gcs/bucket/run/training"
+    path = tmp_path / "read-back.toml"
+    path.write_text(documents["ConfigMap"]["data"]["config.toml"])
+    config = load_config("demo", str(path), ())
+    assert config.output_dir == "/gcs/bucket/run"
+    assert config.push.directory == "gs://bucket/run/serving_model"
+
+
+def test_only_the_chief_gets_the_metadata_servers_password_and_from_a_secret(tmp_path):
+    documents = write_train_job(tmp_path, *BUCKET)
+    chief, worker = (
+        {e["name"]: e for e in job["template"]["spec"]["template"]["spec"]["containers"][0]["env"]}
+        for job in documents["TrainingRuntime"]["spec"]["template"]["spec"]["replicatedJobs"]
+    )
+    secret = chief["TOKENMILL_METADATA_PASSWORD"]["valueFrom"]["secretKeyRef"]
+    assert secret == {"name": "demo-metadata", "key": "password", "optional": True}
+    assert "TOKENMILL_METADATA_PASSWORD" not in worker
+
+
+def test_what_a_bucket_needs_is_said_at_once(tmp_path):
+    settings = [s for s in BUCKET if "service_account" not in s and "metadata" not in s]
+    result = write(tmp_path / "out", "trainjob", settings)
+    assert result.exit_code == 1
+    for key in ("engine.service_account", "run.metadata_url"):
+        assert key in result.output
+    assert not (tmp_path / "out").exists()
 
 
 def jobs_of(job_set):

@@ -7,6 +7,7 @@ import logging
 import os
 from urllib.parse import unquote, urlsplit
 
+import ml_metadata as mlmd
 from google.protobuf import text_encoding
 from ml_metadata.proto import metadata_store_pb2
 
@@ -59,6 +60,25 @@ def connection_config(location: str) -> metadata_store_pb2.ConnectionConfig:
         config.postgresql.dbname, config.postgresql.user = database, unquote(url.username)
         config.postgresql.password = password
     return config
+
+
+def open_store(location: str) -> mlmd.MetadataStore:
+    """The metadata store in a SQLite file or on a server.
+
+    Raises:
+        TokenmillError: The server does not answer, or refuses.
+    """
+    config = connection_config(location)
+    try:
+        return mlmd.MetadataStore(config)
+    except (RuntimeError, mlmd.errors.StatusError) as error:
+        if "://" not in location:
+            raise
+        why = str(error).splitlines()[0][:300]
+        raise TokenmillError(
+            f"ML Metadata's server does not answer at {location}: {why}",
+            f"Is it running, and is its password in {PASSWORD_VARIABLE}?",
+        ) from None
 
 
 class _Redacted(logging.Filter):

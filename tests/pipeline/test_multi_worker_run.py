@@ -1,0 +1,69 @@
+"""A whole `tokenmill run` whose Trainer trains with another process (strategy multi_worker)."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from components.errors import TokenmillError
+from pipeline.config_loader import load_config
+from pipeline.step_settings import ledger_settings
+
+
+def free_addresses(count: int) -> list[str]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def test_that_speed_cannot_be_measured_in_one_process_is_said_before_the_run():
+    config = load_config(overrides=["train.strategy=multi_worker"])
+    with pytest.raises(TokenmillError, match="times training in one process") as caught:
+        ledger_settings(config)
+    assert "cost.mfu" in caught.value.hint
+    ledger_settings(load_config(overrides=["train.strategy=multi_worker", "cost.mfu=0.3"]))
+
+
+@pytest.mark.slow
+def test_the_pipeline_is_the_chief_and_pushes_the_model_of_both(workspace, tmp_path, monkeypatch):
+    chief, worker = free_addresses(2)
+    cluster = {"chief": [chief], "worker": [worker]}  # as Vertex AI and the JobSet name them
+
+    def config(role):
+        return json.dumps({"cluster": cluster, "task": {"type": role, "index": 0}})
+
+    home = tmp_path / "home"
+    with open(tmp_path / "worker.out", "w", encoding="utf-8") as out:
+        other = subprocess.Popen(
+            [sys.executable, "-m", "components.train.worker", str(home / "training")],
+            env={**os.environ, "TF_CONFIG": config("worker")},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        monkeypatch.setenv("TF_CONFIG", config("chief"))
+        settings = ("train.strategy=multi_worker", "train.max_steps=60", "cost.mfu=0.3")
+        words = [word for setting in settings for word in ("--set", setting)]
+        run = workspace.run("--output-dir", str(home), *words)
+        said = run.output + (tmp_path / "worker.out").read_text()
+        assert run.exit_code == 0, said[-6000:]
+        assert other.wait(60) == 0, said[-6000:]
+    finally:
+        other.kill()
+        other.wait()
+    (telemetry,) = home.glob("artifacts/Trainer/model_run/*/telemetry.json")
+    told = json.loads(telemetry.read_text())
+    assert (told["replicas"], told["steps"]) == (2, 60)
+    losses = [loss for _, loss in told["loss_curve"]]
+    assert losses[-1] < losses[0]
+    (version,) = (home / "serving_model").iterdir()
+    assert (version / "saved_model.pb").exists()
+    assert not (home / "training" / "work.json").exists()

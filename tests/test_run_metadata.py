@@ -1,0 +1,33 @@
+"""Where an output directory's metadata is."""
+
+import json
+
+import pytest
+
+from components.errors import TokenmillError
+from components.run_metadata import NOTE_NAME, has_runs, note_store, open_runs
+
+
+def test_a_directory_without_runs_is_one_message_and_stays_empty(tmp_path):
+    with pytest.raises(TokenmillError, match="there is no run here"):
+        open_runs(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    assert not has_runs(str(tmp_path))
+
+
+def test_the_note_names_the_server_and_every_pipeline_that_ran_here(tmp_path):
+    for pipeline in ("b", "a", "b"):
+        note_store(str(tmp_path), "mysql://me@host/runs", pipeline)
+    assert json.loads((tmp_path / NOTE_NAME).read_text()) == {
+        "url": "mysql://me@host/runs",
+        "pipelines": ["a", "b"],
+    }
+    note_store(str(tmp_path), "mysql://me@elsewhere/runs", "c")
+    assert json.loads((tmp_path / NOTE_NAME).read_text())["pipelines"] == ["c"]
+    assert has_runs(str(tmp_path))
+
+
+def test_a_run_with_its_own_file_again_takes_the_note_away(tmp_path):
+    note_store(str(tmp_path), "mysql://me@host/runs", "a")
+    note_store(str(tmp_path), None, "a")
+    assert not has_runs(str(tmp_path))
