@@ -99,5 +99,8 @@ def _read_group(
 
 def _batch(documents: list[Document]) -> pa.RecordBatch:
     return document_batch(
-        [d.doc_id for d in documents], [d.source for d in documents], [d.text for d in documents]
+        [d.doc_id for d in documents],
+        [d.source for d in documents],
+        [d.text for d in documents],
+        [d.label for d in documents],
     )

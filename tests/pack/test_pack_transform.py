@@ -19,12 +19,11 @@ from components.pack.component import Packer, PackerExecutor
 from components.pack.provenance import documents_of_row, find_document
 from components.pack.records import RowFormat, decode_rows, densify
 from components.pack.rows import PackedSplit
+from components.pack.tokenised import decode_tokenised, read_tokenised
 from components.pack.transforms import (
     SHARD_TOKENS,
     PackSettings,
     PackSplit,
-    decode_tokenised,
-    read_tokenised,
     shards_for,
     write_manifest,
 )

@@ -12,13 +12,8 @@ import numpy as np
 import pytest
 
 from components.model_shape import ModelShape
-from components.pack.transforms import (
-    PackSettings,
-    TokenisedDocument,
-    TokenisedDocuments,
-    pack_shard,
-    write_manifest,
-)
+from components.pack.tokenised import TokenisedDocument, TokenisedDocuments
+from components.pack.transforms import PackSettings, pack_shard, write_manifest
 
 VOCAB, LENGTH = 300, 16
 SHAPE = ModelShape(

@@ -10,13 +10,8 @@ from hypothesis import strategies as st
 from components.errors import TokenmillError
 from components.pack.pieces import CONTROL
 from components.pack.rows import PackedSplit
-from components.pack.transforms import (
-    PackSettings,
-    TokenisedDocument,
-    TokenisedDocuments,
-    pack_shard,
-    write_manifest,
-)
+from components.pack.tokenised import TokenisedDocument, TokenisedDocuments
+from components.pack.transforms import PackSettings, pack_shard, write_manifest
 from components.train.data import (
     RowOrder,
     Share,
