@@ -33,6 +33,7 @@ class Labelled(NamedTuple):
         rows_by_source: [source, rows] in the order of rows; empty without weights.
         kept_tokens: Tokens of each document that are in its row, int64 [documents].
         reasons: For each reason whether a document was left out for it, bool [documents].
+        by_class: Rows of each class, int64 [classes].
     """
 
     pieces: Pieces
@@ -40,6 +41,7 @@ class Labelled(NamedTuple):
     rows_by_source: list[list]
     kept_tokens: np.ndarray
     reasons: dict[str, np.ndarray]
+    by_class: np.ndarray
 
 
 def lay_out(
@@ -79,7 +81,8 @@ def lay_out(
     kept_tokens = np.zeros(len(classes), np.int64)
     kept_tokens[kept] = lengths
     rows = rows._replace(labels=classes[kept].astype(np.int32))
-    return Labelled(pieces, rows, rows_by_source, kept_tokens, reasons)
+    by_class = np.bincount(classes[kept], minlength=len(label_names))
+    return Labelled(pieces, rows, rows_by_source, kept_tokens, reasons, by_class)
 
 
 def widths(sequence_length: int) -> list[int]:

@@ -60,7 +60,9 @@ class TokenisedDocuments(NamedTuple):
         return cls(
             [i for part in parts for i in part.doc_ids],
             [s for part in parts for s in part.sources],
-            *(np.concatenate([part[c] for part in parts]) for c in (2, 3, 4)),
+            np.concatenate([part.byte_counts for part in parts]),
+            np.concatenate([part.token_counts for part in parts]),
+            np.concatenate([part.tokens for part in parts]),
             [label for part in parts for label in part.labels],
         )
 
@@ -102,8 +104,10 @@ def _parse(serialized: tf.Tensor) -> tuple[tf.Tensor, ...]:
 
 
 def _columns(arrays: Sequence[np.ndarray]) -> TokenisedDocuments:
-    doc_ids, sources, *numbers, labels = arrays
-    return TokenisedDocuments(doc_ids.tolist(), sources.tolist(), *numbers, labels.tolist())
+    doc_ids, sources, byte_counts, token_counts, tokens, labels = arrays
+    return TokenisedDocuments(
+        doc_ids.tolist(), sources.tolist(), byte_counts, token_counts, tokens, labels.tolist()
+    )
 
 
 def decode_tokenised(serialized: list[bytes]) -> TokenisedDocuments:

@@ -196,7 +196,7 @@ def pack_shard(
         columns["dropped_tokens"] = token_counts * left_out
         columns["truncated_tokens"] = token_counts * ~left_out - laid.kept_tokens
         columns["targets"] = laid.kept_tokens
-        counts = np.bincount(laid.rows.labels, minlength=settings.classes)
+        counts = laid.by_class
         widths = widths_of(rows.segment_lengths, settings.sequence_length)
         slots["slots"] = int(widths.sum())
     else:

@@ -13,13 +13,13 @@ from components.pack.rows import PackedSplit
 from components.pack.tokenised import TokenisedDocument, TokenisedDocuments
 from components.pack.transforms import PackSettings, pack_shard, write_manifest
 from components.train.data import (
-    RowOrder,
     Share,
     distribute,
     evaluation_batches,
     reading,
     training_batches,
 )
+from components.train.order import RowOrder
 
 LENGTH, VOCAB = 16, 300
 FLAGS = np.where(np.arange(VOCAB) < 16, CONTROL, 0).astype(np.uint8)

@@ -8,10 +8,10 @@ from components import progress
 from components.errors import TokenmillError
 from components.pack.rows import PackedSplit
 from components.train.checkpoints import CheckpointDirectory
-from components.train.data import RowOrder
 from components.train.loop import Trainer, TrainSettings
 from components.train.models import build_model
 from components.train.options import RunOptions
+from components.train.order import RowOrder
 from components.train.plan import plan_steps
 from components.train.session import Session
 from components.train.strategy import Workers
