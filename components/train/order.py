@@ -26,7 +26,7 @@ class RowOrder:
     """
 
     def __init__(self, split: PackedSplit, global_batch_size: int, seed: int):
-        self._batch, self._seed, self._width = global_batch_size, seed, split.sequence_length
+        self._split, self._batch, self._seed = split, global_batch_size, seed
         self._mixture = Mixture.of(split.manifest)
         self._groups = _rows_of_sources(split.manifest, self._mixture.sources)
         # TensorFlow takes as long to permute one step's numbers as those of many.
@@ -49,7 +49,7 @@ class RowOrder:
     def width_of_step(self, step: int) -> int:
         """Slots of each row of a step's batch."""
         del step
-        return self._width
+        return self._split.sequence_length
 
     def _compute(self, block: int) -> tuple[np.ndarray, np.ndarray]:
         """Row numbers and epochs of a block of steps, as far as there are rows."""

@@ -172,9 +172,9 @@ def test_a_worker_reads_no_rows_but_its_own(split, monkeypatch):
     read = []
     real_read = PackedSplit.read
 
-    def counted(self, numbers):
+    def counted(self, numbers, width):
         read.extend(numbers.tolist())
-        return real_read(self, numbers)
+        return real_read(self, numbers, width)
 
     monkeypatch.setattr(PackedSplit, "read", counted)
     numpy_batches(training_batches(split, 4, steps=5, seed=3, share=Share(1, 1, 2)))

@@ -186,8 +186,8 @@ def poisoned(kind):
     """Rows of one step, and only those, with weights or targets that no model can bear."""
 
     class Poisoned(PackedSplit):
-        def read(self, row_numbers):
-            batch = super().read(row_numbers)
+        def read(self, row_numbers, width=None):
+            batch = super().read(row_numbers, width)
             rows, _ = RowOrder(self, BATCH, SEED).rows_of_step(POISONED_STEP)
             bad = np.isin(row_numbers, rows[:2] if kind == "infinite" else rows)[:, None]
             if kind == "infinite":
