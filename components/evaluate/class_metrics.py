@@ -52,12 +52,13 @@ class EvaluatedDocuments(tfma.metrics.Metric):
         super().__init__(count_of("example_count", documents=False), name=name, **kwargs)
 
 
-def _counted(key: Any, element: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Which documents of an element count, and the outputs of all."""
+def _counted(key: Any, element: Any, *names: str) -> list[np.ndarray]:
+    """These outputs of the documents of an element that count, each [documents, ..]."""
     predictions = predictions_of(key, element)
     used = np.asarray(predictions["example_count"]).ravel() > 0
-    rows = len(used)
-    return used, {name: np.asarray(value).reshape(rows, -1) for name, value in predictions.items()}
+    if not used.any():
+        return [np.zeros((0, 1)) for _ in names]
+    return [np.asarray(predictions[name]).reshape(len(used), -1)[used] for name in names]
 
 
 def macro_f1(confusion: np.ndarray) -> tuple[float, float, np.ndarray]:
@@ -101,13 +102,14 @@ class _ConfusionF1(beam.CombineFn):
         return 0.0, []
 
     def add_input(self, sums: tuple[Any, list[str]], element: Any) -> tuple[Any, list[str]]:
-        used, outputs = _counted(self._key, element)
-        if not len(used):
+        labels, answers, label_names = _counted(
+            self._key, element, "label_id", "predicted_id", "label_names"
+        )
+        if not len(labels):
             return sums
-        names = [name.decode() for name in outputs["label_names"][0]]
+        names = [name.decode() for name in label_names[0]]
         confusion = np.zeros((len(names), len(names)))
-        labels, answers = (outputs[name][used, 0] for name in ("label_id", "predicted_id"))
-        np.add.at(confusion, (labels, answers), 1.0)
+        np.add.at(confusion, (labels[:, 0], answers[:, 0]), 1.0)
         return sums[0] + confusion, names
 
     def merge_accumulators(self, parts: Iterable[tuple[Any, list[str]]]) -> tuple[Any, list[str]]:
@@ -187,10 +189,9 @@ class _Auc(beam.CombineFn):
         return []
 
     def add_input(self, parts: list, element: Any) -> list:
-        used, outputs = _counted(self._key, element)
-        if used.any():
-            probabilities = outputs["probabilities"][used].astype(np.float32)
-            parts = [*parts, (outputs["label_id"][used, 0], probabilities)]
+        labels, probabilities = _counted(self._key, element, "label_id", "probabilities")
+        if len(labels):
+            parts.append((labels[:, 0], probabilities.astype(np.float32)))
         return parts
 
     def merge_accumulators(self, accumulators: Iterable[list]) -> list:

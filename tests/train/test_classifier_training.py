@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 from collections import Counter
 from types import SimpleNamespace
 
@@ -58,8 +59,10 @@ def fit(launcher, labelled_rows, small_shape):
     )  # fmt: skip
     told = {"shape": shape.__dict__, "rows_uri": labelled_rows, "global_batch_size": BATCH}
 
-    def start(directory, settings=None, options=OPTIONS, **job):
+    def start(directory, settings=None, options=OPTIONS, environment=None, **job):
         settings = {"learning_rate": 3e-2, **(settings or {})}
+        if environment is not None:
+            return launcher.start_apart(directory, environment, settings, options, **told, **job)
         return launcher.start(directory, settings, options, **{**told, **job})
 
     return start
@@ -207,6 +210,34 @@ def test_other_ways_to_the_same_losses(fit, tmp_path, fitted, settings_, options
     )
     np.testing.assert_allclose(ours, theirs, rtol=1e-3)
     assert outcome.result["held_out_before"]["accuracy"] == fitted.held_out_before["accuracy"]
+
+
+@pytest.mark.slow
+def test_two_processes_follow_the_losses_of_one(fit, fitted, tmp_path):
+    with socket.socket() as a, socket.socket() as b:
+        for free in (a, b):
+            free.bind(("127.0.0.1", 0))
+        cluster = {"worker": [f"127.0.0.1:{free.getsockname()[1]}" for free in (a, b)]}
+    workers = [
+        fit(
+            tmp_path,
+            environment={
+                "TF_CONFIG": json.dumps(
+                    {"cluster": cluster, "task": {"type": "worker", "index": index}}
+                )
+            },
+            strategy="multi_worker",
+        )
+        for index in range(2)
+    ]
+    for outcome in [worker.wait() for worker in workers]:
+        assert outcome.exit_code == 0, outcome.said
+        assert outcome.result["trained_slots"] == fitted.trained_slots
+        ours, theirs = (
+            np.array([loss for _, loss in r["loss_curve"][:8]])
+            for r in (outcome.result, fitted.result)
+        )
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3)
 
 
 def test_held_out_accuracy_is_in_the_telemetry(fit, tmp_path):
