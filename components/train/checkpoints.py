@@ -159,19 +159,31 @@ class CheckpointDirectory:
             self.delete(step)
         return unfinished
 
-    def prune(self, keep: "KeepPolicy", protected: frozenset[int] = frozenset()) -> list[int]:
-        """Deletes what the policy does not keep; returns the deleted steps."""
+    def prune(
+        self, keep: "KeepPolicy", newest: int, protected: frozenset[int] = frozenset()
+    ) -> list[int]:
+        """Deletes what the policy does not keep; returns the deleted steps.
+
+        Args:
+            keep: What stays.
+            newest: The step saved last. Later ones were corrupt, or this attempt would have
+                continued from them; it goes another way to them, and they go.
+            protected: Steps that stay whatever the policy says.
+        """
         steps = self.steps()
-        kept = keep.kept(steps, self._held_out_loss) | protected
+        kept = keep.kept([s for s in steps if s <= newest], self._held_out_loss) | protected
         deleted = [step for step in steps if step not in kept]
         for step in deleted:
             self.delete(step)
         return deleted
 
     def _held_out_loss(self, step: int) -> float | None:
-        """The held-out loss at this very step, if it was evaluated there."""
-        state = read_json(os.path.join(self.path(step), STATE_NAME))
-        evaluations = dict(map(tuple, state["record"]["evaluations"]))
+        """The held-out loss at this very step, if it was evaluated there and can be read."""
+        try:
+            state = read_json(os.path.join(self.path(step), STATE_NAME))
+            evaluations = dict(map(tuple, state["record"]["evaluations"]))
+        except (tf.errors.OpError, ValueError, KeyError):
+            return None
         return evaluations.get(step)
 
 

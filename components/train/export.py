@@ -75,26 +75,32 @@ class ExportedModel(tf.Module):
         label_names: Sequence[str] | None = None,
     ):
         super().__init__()
-        transform_output = tft.TFTransformOutput(transform_graph_uri)
-        self.transform = transform_output.transform_features_layer()
+        # Not TFTransformOutput.transform_features_layer: a Keras model within takes as long to
+        # save as all the rest.
+        graph = os.path.join(transform_graph_uri, tft.TFTransformOutput.TRANSFORM_FN_DIR)
+        self.transform = tf.saved_model.load(graph)
         self.tokenizer = load_tokenizer(tokenizer_path)
         self.head = model.shape_config.head
+        # Traced once for all signatures.
+        self._tokenize = tf.function(
+            self._tokenize_text,
+            input_signature=[tf.TensorSpec([None], tf.string)],
+            autograph=False,
+        )
         self.served: ServedDecoder = (
             ServedEncoder(model, self._tokenize, weights, masking, label_names)
             if isinstance(model, Encoder)
             else ServedDecoder(model, self._tokenize, weights)
         )
 
-    def _tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
+    def _tokenize_text(self, text: tf.Tensor) -> tf.RaggedTensor:
         """String [batch] -> int32 ragged [batch, tokens], by Transform's graph."""
-        blank = tf.fill([tf.shape(text)[0], 1], b"")
-        features = {
-            "text": text[:, None],
-            "doc_id": blank,
-            "source": blank,
-            "byte_count": tf.zeros([tf.shape(text)[0], 1], tf.int64),
-        }
-        ids = tf.RaggedTensor.from_sparse(self.transform(features)["token_ids"])
+        ((specs,), _) = self.transform.transform_fn.structured_input_signature
+        rows = tf.shape(text)[0]
+        # Of the columns of a document the graph reads the text only.
+        features = {name: tf.zeros([rows, 1], spec.dtype) for name, spec in specs.items()}
+        features["text"] = text[:, None]
+        ids = tf.RaggedTensor.from_sparse(self.transform.transform_fn(features)["token_ids"])
         return tf.cast(ids, tf.int32)
 
     def _with_bytes(self, scores: dict[str, tf.Tensor], text: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -115,40 +121,40 @@ class ExportedModel(tf.Module):
         options = [tf.TensorSpec([None], x.dtype, name=k) for k, x in defaults.items()]
         d = tuple(defaults.values())
 
+        # Nothing here has Python control flow on tensors, and autograph takes half of the export.
+        function = functools.partial(tf.function, autograph=False)
         # A signature on text and its twin on ids share these: they are traced and stored once.
         ragged = tf.RaggedTensorSpec([None, None], tf.int32)
         unnamed = tuple(tf.TensorSpec([None], x.dtype) for x in d)
-        score_of = tf.function(served.score, input_signature=[ragged])
-        embed_of = tf.function(served.embed, input_signature=[ragged])
+        score_of = function(served.score, input_signature=[ragged])
+        embed_of = function(served.embed, input_signature=[ragged])
         # Only an encoder has it, and only for a classifier it is called.
-        classify_of = tf.function(
-            getattr(served, "classify", served.embed), input_signature=[ragged]
-        )
-        generate_of = tf.function(
+        classify_of = function(getattr(served, "classify", served.embed), input_signature=[ragged])
+        generate_of = function(
             functools.partial(_generate, served), input_signature=[ragged, unnamed]
         )
 
-        @tf.function(input_signature=[text_spec])
+        @function(input_signature=[text_spec])
         def score(text):
             return self._with_bytes(score_of(served.token_ids(text)), text)
 
-        @tf.function(input_signature=[ids_spec])
+        @function(input_signature=[ids_spec])
         def score_ids(token_ids):
             return score_of(self._unpadded(token_ids))
 
-        @tf.function(input_signature=[text_spec])
+        @function(input_signature=[text_spec])
         def embed(text):
             return embed_of(served.token_ids(text))
 
-        @tf.function(input_signature=[ids_spec])
+        @function(input_signature=[ids_spec])
         def embed_ids(token_ids):
             return embed_of(self._unpadded(token_ids))
 
-        @tf.function(input_signature=[ids_spec])
+        @function(input_signature=[ids_spec])
         def logits_ids(token_ids):
             return {"logits": served.logits(token_ids)}
 
-        @tf.function(input_signature=[text_spec, *options])
+        @function(input_signature=[text_spec, *options])
         def generate(
             text,
             max_new_tokens=d[0],
@@ -165,7 +171,7 @@ class ExportedModel(tf.Module):
             completion = self.tokenizer.detokenize(outputs.pop("token_ids"))
             return {"text": completion, **outputs}
 
-        @tf.function(input_signature=[ids_spec, *options])
+        @function(input_signature=[ids_spec, *options])
         def generate_ids(
             token_ids,
             max_new_tokens=d[0],
@@ -181,7 +187,7 @@ class ExportedModel(tf.Module):
             )
             return {**outputs, "token_ids": outputs["token_ids"].to_tensor(PAD_ID)}
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+        @function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
         def evaluate(examples):
             features = {"text": tf.io.FixedLenFeature([], tf.string)}
             if self.head == "classifier":
@@ -193,11 +199,11 @@ class ExportedModel(tf.Module):
             scores = served.evaluate(self._tokenize(text))
             return self._with_bytes(scores, text) if self.head == "lm" else scores
 
-        @tf.function(input_signature=[text_spec])
+        @function(input_signature=[text_spec])
         def classify(text):
             return classify_of(served.token_ids(text))
 
-        @tf.function(input_signature=[ids_spec])
+        @function(input_signature=[ids_spec])
         def classify_ids(token_ids):
             return classify_of(self._unpadded(token_ids))
 

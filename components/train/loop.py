@@ -153,6 +153,11 @@ class Trainer:
         return _Fit(self, train, held_out, session, draw_attention).run()
 
 
+def _runs_ahead() -> bool:
+    """Whether a step returns before it is computed, as on accelerators."""
+    return len(tf.config.list_logical_devices()) > len(tf.config.list_logical_devices("CPU"))
+
+
 class _UnreadStep(NamedTuple):
     """A step that has been started: what it will give, its rows' width, whether it was compiled."""
 
@@ -178,8 +183,9 @@ class _Fit:
         self._plan, self._settings = trainer.plan, trainer.settings
         self._unread: list[_UnreadStep] = []
         self._order = row_order(train, trainer.plan.global_batch_size, trainer.settings.seed)
-        # Several workers have to come to the same decisions before they start the same step.
-        self._lag = 1 if session.workers.count == 1 else 0
+        # Several workers have to come to the same decisions before they start the same step, and
+        # a CPU does not run ahead: its next step would be timed as part of this one.
+        self._lag = 1 if session.workers.count == 1 and _runs_ahead() else 0
         self._asked_to_stop = False
         # Rows of another width are another shape, which is compiled for itself (classification).
         self._compiled: set[int] = set()
@@ -222,8 +228,10 @@ class _Fit:
                 self._telemetry.profile(started + 1)
                 self._start_step(batches, with_gradients)
             # A step is read while the next one runs, or at once if its state is needed.
+            # One that compiles is read alone, so that no other is booked as compiling.
             last = self._record.step + len(self._unread)
-            settle = last == steps or with_gradients or self._must_settle(last)
+            compiles = bool(self._unread) and not self._unread[-1].steady
+            settle = compiles or last == steps or with_gradients or self._must_settle(last)
             while len(self._unread) > (0 if settle else self._lag):
                 gradients = self._unread[0].result.gradients
                 with self._clock.phase(self._step_phase(self._unread[0].steady)):

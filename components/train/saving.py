@@ -129,5 +129,5 @@ class CheckpointWriter:
         started = time.perf_counter()
         size = self._directory.write(checkpoint)
         seconds = time.perf_counter() - started
-        self._directory.prune(self._keep, protected)
+        self._directory.prune(self._keep, checkpoint.step, protected)
         self._on_written(checkpoint.step, size, seconds)

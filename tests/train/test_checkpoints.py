@@ -133,10 +133,20 @@ def test_what_the_policy_keeps(tmp_path, policy, kept):
     directory = CheckpointDirectory(str(tmp_path))
     for step in range(1, 11):
         directory.write(checkpoint(step, loss=abs(step - 3.2) if step < 8 else None))
-    deleted = directory.prune(policy, frozenset({5}))
+    deleted = directory.prune(policy, 10, frozenset({5}))
     assert set(directory.steps()) == kept | {5}
     assert set(deleted) | kept | {5} == set(range(1, 11))
     assert {p.name for p in tmp_path.iterdir()} == {f"step-{s:010d}" for s in kept | {5}}
+
+
+def test_corrupt_steps_push_no_sound_one_out(tmp_path):
+    directory = CheckpointDirectory(str(tmp_path))
+    for step in (3, 8, 9, 4):
+        directory.write(checkpoint(step, loss=1.0))
+    for step in (3, 8, 9):
+        (tmp_path / f"step-{step:010d}" / "state.json").write_text("{}")
+    assert directory.prune(KeepPolicy(last=2), 4) == [8, 9]
+    assert directory.steps() == [3, 4]
 
 
 def test_a_step_is_written_anew_in_place(tmp_path):

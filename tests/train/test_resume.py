@@ -197,6 +197,7 @@ def test_without_a_sound_checkpoint_it_starts_over(launcher, undisturbed, tmp_pa
     for checkpoint in whole_checkpoints(tmp_path):
         (checkpoint / "state.json").write_text("{}")
     outcome = launcher.run(tmp_path, options=SAVE_OFTEN)
+    assert outcome.exit_code == 0, outcome.said
     assert_same(outcome.result, undisturbed)
     assert "continuing from the beginning instead" in outcome.said
 

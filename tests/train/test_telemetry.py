@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import time
 
 import numpy as np
 import pytest
@@ -127,6 +128,26 @@ def test_scalars_are_the_same_in_tensorboard_and_jsonl(fit, tmp_path):
     ]
     assert [step for step, _ in record.evaluations] == [12, 24]
     assert record.evaluations[1][1] < record.evaluations[0][1]
+
+
+def test_the_last_rate_counts_no_step_too_many(fit, tmp_path, monkeypatch):
+    fit_at_once = Trainer.fit
+
+    def fit_slowly(trainer, *arguments):
+        train_step = trainer.train_step
+
+        def slow_step(*step_arguments):
+            time.sleep(0.05)
+            return train_step(*step_arguments)
+
+        trainer.train_step = slow_step
+        return fit_at_once(trainer, *arguments)
+
+    monkeypatch.setattr(Trainer, "fit", fit_slowly)
+    fit(options={"log_steps": 5})
+    rates = [line["tokens_per_second"] for line in lines_of(tmp_path) if line["step"] > 1]
+    assert len(rates) == 8  # steps 5, 10, ... 35, and 36: a single step
+    assert max(rates) <= BATCH * 16 / 0.05
 
 
 def test_what_is_not_known_is_absent(fit, tmp_path):

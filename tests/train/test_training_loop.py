@@ -126,6 +126,23 @@ def test_waiting_for_data_is_booked_as_input(rows_uri, monkeypatch):
     assert sum(seconds.values()) < time.perf_counter() - started
 
 
+def test_every_step_but_the_first_has_its_seconds_in_the_steady_rate(rows_uri):
+    settings, train = TrainSettings(**SETTINGS.__dict__), PackedSplit(rows_uri, "train")
+    plan = plan_steps(train.rows, 8, 1000, 4)
+    model = Decoder(SHAPE, settings.seed)
+    trainer = Trainer(tf.distribute.get_strategy(), model, settings, plan)
+    train_step = trainer.train_step
+
+    def slow_step(*arguments):
+        time.sleep(0.3)
+        return train_step(*arguments)
+
+    trainer.train_step = slow_step
+    record = trainer.fit(train, PackedSplit(rows_uri, "eval"))
+    assert record.steady_slots == 3 * 8 * LENGTH
+    assert record.seconds["steps"] >= 3 * 0.3
+
+
 def test_progress_is_told_step_by_step(trained):
     heard = trained[2]
     assert [(done, total) for done, total, _ in heard] == [(i, 30) for i in range(1, 31)]
@@ -138,6 +155,14 @@ def test_two_runs_give_the_same_weights_bit_by_bit(trained, rows_uri):
     assert record_again.loss_curve == record.loss_curve
     for a, b in zip(model.trainable_variables, again.trainable_variables, strict=True):
         assert a.numpy().tobytes() == b.numpy().tobytes()
+
+
+def test_reading_a_step_late_changes_nothing(trained, rows_uri, monkeypatch):
+    monkeypatch.setattr("components.train.loop._runs_ahead", lambda: True)
+    model, record = fit(rows_uri)
+    assert record.loss_curve == trained[1].loss_curve
+    for ours, theirs in zip(model.variables, trained[0].variables, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_compiled_training_follows_the_same_losses(trained, rows_uri):
