@@ -13,7 +13,13 @@ from components.ledger.scaling import repetition_discounted_tokens
 
 _PACKED = ("documents", "bytes", "tokens", "targets", "dropped_empty")
 # A classifier's alone (components/pack/account.py).
-_LABELLED = ("dropped_no_label", "dropped_unknown_label", "dropped_tokens", "truncated_tokens")
+_LABELLED = (
+    "dropped_no_label",
+    "dropped_unknown_label",
+    "dropped_bytes",
+    "dropped_tokens",
+    "truncated_tokens",
+)
 
 
 _DROPPED_DOCUMENTS = ("dropped_empty", "dropped_no_label", "dropped_unknown_label")
@@ -176,7 +182,8 @@ def _stages(account: Mapping[str, Any], once: float) -> list[dict[str, Any]]:
             "documents_lost": {reason: count for reason, count in lost.items() if count},
         }
 
-    size, trained_bytes = curated["bytes"], train["bytes"]
+    size, trained_bytes = curated["bytes"], train["bytes"] - train.get("dropped_bytes", 0)
+    packed_bytes = trained_bytes + held_out["bytes"] - held_out.get("dropped_bytes", 0)
     read = (valid["documents"], valid["bytes"], valid["tokens_estimated"])
     dropped = {reason: numbers["documents"] for reason, numbers in account["dropped"].items()}
     tokens, effective = curated["tokens"], train["effective_tokens"]
@@ -185,7 +192,7 @@ def _stages(account: Mapping[str, Any], once: float) -> list[dict[str, Any]]:
         stage("valid", read, False, {}),
         stage("curated", (curated["documents"], size, tokens), True, dropped),
         stage("tokenised", (with_tokens, size, tokens), True, {"empty": empty}),
-        stage("packed", (packed, size, packed_tokens), True, left_out),
+        stage("packed", (packed, packed_bytes, packed_tokens), True, left_out),
         stage("loss_bearing", (trained, trained_bytes, train["targets"]), True,
               {"held_out": packed - trained}),
         stage("unique", (trained, trained_bytes, once), True, {}),

@@ -68,8 +68,8 @@ class Account(Part):
     bytes_per_token: float = key("Bytes of kept text a token.", ge=0)
     train: dict[str, Number] = key(
         "Packing of the training split, and effective_tokens; a classifier's with what was left "
-        "out (dropped_no_label, dropped_unknown_label: documents; dropped_tokens: theirs; "
-        "truncated_tokens)."
+        "out (dropped_no_label, dropped_unknown_label: documents; dropped_bytes, dropped_tokens: "
+        "theirs; truncated_tokens)."
     )
     eval: dict[str, Number] = key("Packing of the held-out split.")
 

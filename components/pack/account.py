@@ -7,7 +7,13 @@ import numpy as np
 
 _SOURCE_COUNTS = ("documents", "bytes", "tokens", "targets", "dropped_empty")
 # Of classification alone: other tasks truncate nothing and take every document that has a token.
-_LABEL_COUNTS = ("dropped_no_label", "dropped_unknown_label", "dropped_tokens", "truncated_tokens")
+_LABEL_COUNTS = (
+    "dropped_no_label",
+    "dropped_unknown_label",
+    "dropped_bytes",
+    "dropped_tokens",
+    "truncated_tokens",
+)
 
 
 def count_sources(
@@ -45,7 +51,8 @@ def sum_shards(shards: list[dict[str, Any]], slots: int, task: str) -> dict[str,
     Returns:
         {documents, bytes, tokens, targets, dropped_empty, slots, context_slots, frame_slots,
         padding_slots, segments, by_source}, in classification with dropped_no_label,
-        dropped_unknown_label, dropped_tokens (of these documents) and truncated_tokens.
+        dropped_unknown_label, dropped_bytes, dropped_tokens (of these documents) and
+        truncated_tokens.
         slots = targets + context_slots + padding_slots; context_slots bear no loss, and
         frame_slots are those of them that hold CLS or SEP.
 

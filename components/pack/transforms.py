@@ -193,6 +193,7 @@ def pack_shard(
         pieces, rows, rows_by_source = laid.pieces, laid.rows, laid.rows_by_source
         left_out = sum(laid.reasons.values(), start=np.zeros(len(sources), bool))
         columns |= {f"dropped_{reason}": dropped for reason, dropped in laid.reasons.items()}
+        columns["dropped_bytes"] = documents.byte_counts * left_out
         columns["dropped_tokens"] = token_counts * left_out
         columns["truncated_tokens"] = token_counts * ~left_out - laid.kept_tokens
         columns["targets"] = laid.kept_tokens

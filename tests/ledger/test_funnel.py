@@ -282,6 +282,7 @@ def labelled_corpora(draw):
             account["dropped_unknown_label"] = draw(
                 st.integers(0, left - account["dropped_no_label"])
             )
+            account["dropped_bytes"] = draw(st.integers(0, account["bytes"]))
             account["dropped_tokens"] = draw(st.integers(0, account["tokens"]))
             kept = account["tokens"] - account["dropped_tokens"]
             account["truncated_tokens"] = draw(st.integers(0, kept))
@@ -294,7 +295,7 @@ def labelled_corpora(draw):
 
 CLASSIFIED = (
     "documents", "bytes", "tokens", "targets", "dropped_empty", "dropped_no_label",
-    "dropped_unknown_label", "dropped_tokens", "truncated_tokens",
+    "dropped_unknown_label", "dropped_bytes", "dropped_tokens", "truncated_tokens",
 )  # fmt: skip
 
 
@@ -311,6 +312,9 @@ def test_a_classifiers_documents_are_lost_for_a_reason(reports, data):
     assert stages["packed"]["documents_lost"] == {r: n for r, n in lost.items() if n}
     assert stages["packed"]["documents"] == stages["tokenised"]["documents"] - sum(lost.values())
     assert stages["packed"]["tokens"] == sum(m["targets"] for m in packed.values())
+    assert stages["packed"]["bytes"] == sum(
+        m["bytes"] - m["dropped_bytes"] for m in packed.values()
+    )
     train = packed["train"]
     assert stages["loss_bearing"]["tokens"] == train["targets"]
     assert stages["loss_bearing"]["documents"] == train["documents"] - sum(
