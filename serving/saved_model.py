@@ -47,9 +47,16 @@ def call(model: Any, signature: str, text: str, **options: Any) -> dict[str, Any
 
     Returns:
         The outputs by name, one value each; strings as text.
+
+    Raises:
+        TokenmillError: The model has no such signature: it is of another task.
     """
     import tensorflow as tf
 
+    if signature not in model.signatures:
+        raise TokenmillError(
+            f"it has no signature {signature}, but {', '.join(sorted(model.signatures))}."
+        )
     function = model.signatures[signature]
     given = {"text": [text], **{name: [value] for name, value in options.items()}}
     inputs = {

@@ -211,18 +211,3 @@ def test_a_wrong_number_of_classes_stops_the_run(labelled):
     run = labelled.run("--output-dir", home, *SETTINGS, "--set", "model.classes=3")
     assert run.exit_code == 1
     assert "model.classes = 3, but the documents of the train split have 2 labels" in run.output
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("model.classes=0", "classes = 0: expected a whole number of at least 2"),
-        ("evaluate.max_perplexity=9.0", "evaluate.max_perplexity"),
-        ("pack.overlap_tokens=4", "pack.overlap_tokens"),
-    ],
-)
-def test_what_does_not_go_together_is_told_before_anything_runs(labelled, change, message):
-    run = labelled.run(*SETTINGS, "--set", change)
-    assert run.exit_code != 0
-    assert message in run.output
-    assert "CorpusExampleGen" not in run.output
