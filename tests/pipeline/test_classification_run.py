@@ -13,7 +13,7 @@ from components.train.metrics_log import read_metrics
 
 PACKAGES = ("apache-beam", "scikit-learn")
 EVAL_FRACTION = 0.2
-UNLABELLED = 30
+UNLABELLED, ODD = 30, 10
 SETTINGS = (
     "--set", "run.name=classes",
     "--set", "train.task=classification",
@@ -22,9 +22,9 @@ SETTINGS = (
     "--set", f"corpus.eval_fraction={EVAL_FRACTION}",
     "--set", "tokenizer.vocab_size=800",
     "--set", "model.d_model=64", "--set", "model.d_ff=128",
-    "--set", "model.sequence_length=128",
+    "--set", "model.sequence_length=256",
     "--set", "train.global_batch_size=16", "--set", "train.epochs=3",
-    "--set", "train.max_steps=150",
+    "--set", "train.max_steps=120",
     "--set", "train.learning_rate=2e-3", "--set", "train.evaluate_steps=60",
 )  # fmt: skip
 
@@ -33,7 +33,7 @@ SETTINGS = (
 def labelled(workspace, tmp_path_factory):
     """A workspace of two packages' docstrings, the package being the label; some have none.
 
-    One held-out document has a label that training never sees.
+    Some held-out documents have a label that training never sees.
     """
     from data.embedded_corpus import ensure_embedded_corpus
 
@@ -52,10 +52,9 @@ def labelled(workspace, tmp_path_factory):
             if i >= UNLABELLED // 2:
                 made["package"] = name
             records.append(made)
-    odd = next(
-        r for r in reversed(records) if split_of(r["text"].encode(), EVAL_FRACTION) == "eval"
-    )
-    odd["package"] = 7
+    held_out = [r for r in records if split_of(r["text"].encode(), EVAL_FRACTION) == "eval"]
+    for record in held_out[-ODD:]:
+        record["package"] = 7
     root = tmp_path_factory.mktemp("labelled")
     corpus = root / "corpus"
     corpus.mkdir()
@@ -110,7 +109,8 @@ def test_documents_without_a_known_label_are_left_out_and_counted(run):
     manifests = [manifest_of(run, split) for split in ("train", "eval")]
     assert [m["label_names"] for m in manifests] == [list(PACKAGES)] * 2
     assert 0 < sum(m["dropped_no_label"] for m in manifests) <= UNLABELLED
-    assert [m["dropped_unknown_label"] for m in manifests] == [0, 1]
+    unknown = manifests[1]["dropped_unknown_label"]
+    assert manifests[0]["dropped_unknown_label"] == 0 < unknown <= ODD
     for m in manifests:
         dropped = sum(m[f"dropped_{why}"] for why in ("empty", "no_label", "unknown_label"))
         assert m["documents"] == m["rows"] + dropped
@@ -118,7 +118,7 @@ def test_documents_without_a_known_label_are_left_out_and_counted(run):
         assert m["truncated_tokens"] > 0
     stages = {s["stage"]: s for s in run.report()["ledger"]["funnel"]["total"]["stages"]}
     assert stages["packed"]["documents_lost"] == {
-        "no_label": sum(m["dropped_no_label"] for m in manifests), "unknown_label": 1,
+        "no_label": sum(m["dropped_no_label"] for m in manifests), "unknown_label": unknown,
     }  # fmt: skip
     assert stages["packed"]["tokens"] == sum(m["targets"] for m in manifests)
     assert "documents without a label left out" in run.step_lines()["Packer"]
@@ -137,7 +137,7 @@ def test_the_ledger_forecasts_what_training_computes(run):
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     evaluated = [line for line in lines if line.get("event") == "evaluation"]
     assert all(0 <= line["held_out_accuracy"] <= 1 for line in evaluated)
-    assert len(evaluated) == 2
+    assert len(evaluated) == 1
     last = read_metrics(str(metrics))[-1]
     assert last["trained_targets"] == training["steps"] * 16
     assert last["effective_tokens"] == pytest.approx(training["effective_tokens"], rel=0.02)
