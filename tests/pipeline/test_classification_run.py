@@ -1,6 +1,9 @@
 """Fine-tuning for classification through the real pipeline: labels in a file to a pushed model."""
 
 import json
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,19 +17,13 @@ from components.train.metrics_log import read_metrics
 PACKAGES = ("apache-beam", "scikit-learn")
 EVAL_FRACTION = 0.2
 UNLABELLED, ODD = 30, 10
-SETTINGS = (
-    "--set", "run.name=classes",
-    "--set", "train.task=classification",
-    "--set", "corpus.label_field=package",
-    "--set", "model.classes=2",
-    "--set", f"corpus.eval_fraction={EVAL_FRACTION}",
-    "--set", "tokenizer.vocab_size=800",
-    "--set", "model.d_model=64", "--set", "model.d_ff=128",
-    "--set", "model.sequence_length=256",
-    "--set", "train.global_batch_size=16", "--set", "train.epochs=3",
-    "--set", "train.max_steps=120",
-    "--set", "train.learning_rate=2e-3", "--set", "train.evaluate_steps=60",
-)  # fmt: skip
+DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "tasks.md"
+
+
+def config_of_the_docs() -> str:
+    """What docs/tasks.md gives to copy."""
+    section = DOCS.read_text("utf-8").split("## Classification")[1]
+    return section.split("```toml\n")[1].split("```")[0]
 
 
 @pytest.fixture(scope="module")
@@ -50,21 +47,23 @@ def labelled(workspace, tmp_path_factory):
             # The words that would tell at once go.
             made["text"] = made["text"].replace(name.split("-")[1], "thing")
             if i >= UNLABELLED // 2:
-                made["package"] = name
+                made["label"] = name
             records.append(made)
     held_out = [r for r in records if split_of(r["text"].encode(), EVAL_FRACTION) == "eval"]
     for record in held_out[-ODD:]:
-        record["package"] = 7
+        record["label"] = 7
     root = tmp_path_factory.mktemp("labelled")
     corpus = root / "corpus"
     corpus.mkdir()
     (corpus / "documents.jsonl").write_text("\n".join(map(json.dumps, records)) + "\n")
-    return type(workspace)(root, corpus)
+    labelled = type(workspace)(root, corpus)
+    labelled.config.write_text(config_of_the_docs())
+    return labelled
 
 
 @pytest.fixture(scope="module")
 def run(labelled):
-    run = labelled.run(*SETTINGS)
+    run = labelled.run("--set", "train.evaluate_steps=60")
     assert run.exit_code == 0, run.output
     return run
 
@@ -137,7 +136,7 @@ def test_the_ledger_forecasts_what_training_computes(run):
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     evaluated = [line for line in lines if line.get("event") == "evaluation"]
     assert all(0 <= line["held_out_accuracy"] <= 1 for line in evaluated)
-    assert len(evaluated) == 1
+    assert len(evaluated) == (training["steps"] - 1) // 60
     last = read_metrics(str(metrics))[-1]
     assert last["trained_targets"] == training["steps"] * 16
     assert last["effective_tokens"] == pytest.approx(training["effective_tokens"], rel=0.02)
@@ -161,9 +160,6 @@ def test_the_pushed_model_classifies(run):
 
 
 def test_the_commands_answer(run):
-    import subprocess
-    import sys
-
     base = str(run.home / "serving_model")
     command = [sys.executable, "-m", "pipeline.cli", "classify", "A PCollection", "--model", base]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -177,7 +173,7 @@ def test_the_commands_answer(run):
 @pytest.mark.slow  # runs of their own
 def test_a_threshold_keeps_it_back(labelled, run):
     again = labelled.run(
-        *SETTINGS,
+        "--set", "train.evaluate_steps=60",
         "--set", "evaluate.min_accuracy=1.0", "--set", "evaluate.max_accuracy_decrease=0.5",
     )  # fmt: skip
     assert again.exit_code == 1
@@ -186,21 +182,22 @@ def test_a_threshold_keeps_it_back(labelled, run):
 
 
 @pytest.mark.slow
-def test_it_starts_from_a_masked_language_model(labelled, run):
-    home = labelled.root / "classes-mlm"
-    masked = [s.replace("train.task=classification", "train.task=masked-lm") for s in SETTINGS]
-    pretrained = labelled.run(
-        "--output-dir", str(home), *masked,
-        "--set", "run.name=classes-mlm", "--set", "model.classes=0", "--set", "train.max_steps=40",
-    )  # fmt: skip
+def test_it_starts_from_a_masked_language_model(workspace, labelled, run):
+    (labelled.root / "masked").mkdir()
+    masked = type(workspace)(labelled.root / "masked", labelled.corpus)
+    lines = config_of_the_docs().splitlines(keepends=True)
+    masked.config.write_text("".join(x for x in lines if not x.startswith(("min_", "classes"))))
+    pretrained = masked.run(
+        "--set", "run.name=masked", "--set", "train.task=masked-lm", "--set", "train.max_steps=40"
+    )
     assert pretrained.exit_code == 0, pretrained.output
-    (version,) = (home / "serving_model").iterdir()
-    tuned_home = labelled.root / "classes-tuned"
+    (version,) = (masked.home / "serving_model").iterdir()
     tuned = labelled.run(
-        "--output-dir", str(tuned_home), *SETTINGS,
+        "--output-dir", str(labelled.root / "tuned"),
         "--set", f"model.base_model={version}",
         "--set", f"tokenizer.path={version}/assets.extra/tokenizer.model",
-        "--set", "train.max_steps=20",
+        "--set", "evaluate.min_accuracy=0.5", "--set", "evaluate.min_macro_f1=0.1",
+        "--set", "train.max_steps=40",
     )  # fmt: skip
     assert tuned.exit_code == 0, tuned.output
 
@@ -208,6 +205,6 @@ def test_it_starts_from_a_masked_language_model(labelled, run):
 @pytest.mark.slow
 def test_a_wrong_number_of_classes_stops_the_run(labelled):
     home = str(labelled.root / "classes-wrong")
-    run = labelled.run("--output-dir", home, *SETTINGS, "--set", "model.classes=3")
+    run = labelled.run("--output-dir", home, "--set", "model.classes=3")
     assert run.exit_code == 1
     assert "model.classes = 3, but the documents of the train split have 2 labels" in run.output
