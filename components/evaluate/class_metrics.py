@@ -31,11 +31,17 @@ F1_OF = "f1_of_"
 """Before the label's name: the F1 of one class."""
 
 
+def fraction(quotient: float) -> float:
+    """The quotient, and bounds of its interval that lie between 0 and 1 as it does."""
+    return min(max(quotient, 0.0), 1.0)
+
+
 class Accuracy(tfma.metrics.Metric):
     """Share of documents whose likeliest class is their label."""
 
     def __init__(self, name: str = "accuracy", **kwargs: Any):
-        super().__init__(quotient_of(("correct_count", "example_count")), name=name, **kwargs)
+        outputs = ("correct_count", "example_count")
+        super().__init__(quotient_of(outputs, fraction), name=name, **kwargs)
 
 
 class LogLoss(tfma.metrics.Metric):
