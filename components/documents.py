@@ -1,7 +1,8 @@
 """Documents as they travel between steps: Arrow record batches in memory, tf.Examples on disk.
 
-A document has four fields, everywhere: `doc_id` (stable; unique unless the user's own ids repeat),
-`source` (where it came from), `text` (UTF-8) and `byte_count` (length of `text` in bytes). Records
+A document has four features, everywhere: `doc_id` (stable; unique unless the user's own ids
+repeat), `source` (where it came from), `text` (UTF-8) and `byte_count` (length of `text` in bytes).
+A labelled one (corpus.label_field) has `label` too. Records
 lie in shards that are chosen by a hash of `doc_id` and sorted by it, so that the same documents
 give the same files whatever the order, the bundles or the number of workers that computed them.
 
@@ -29,12 +30,16 @@ from components.filed_hashes import create_plain, open_plain
 
 SPLITS = ("train", "eval")
 
+DOCUMENT_FEATURES = ("doc_id", "source", "text", "byte_count")
+"""What every document on disk has; `label` is there where it is not empty."""
+
 DOCUMENT_SCHEMA = pa.schema(
     [
         ("doc_id", pa.large_binary()),
         ("source", pa.large_binary()),
         ("text", pa.large_binary()),
         ("byte_count", pa.int64()),
+        ("label", pa.large_binary()),
     ]
 )
 
@@ -51,15 +56,26 @@ _ONE_BYTE = [bytes([value]) for value in range(0x80)]
 
 
 def document_batch(
-    doc_ids: Sequence[bytes], sources: Sequence[bytes], texts: Sequence[bytes]
+    doc_ids: Sequence[bytes],
+    sources: Sequence[bytes],
+    texts: Sequence[bytes],
+    labels: Sequence[bytes] | None = None,
 ) -> pa.RecordBatch:
-    """Builds a batch of documents; `byte_count` is the length of each text in bytes."""
+    """Builds a batch of documents; `byte_count` is the length of each text in bytes.
+
+    Args:
+        doc_ids: Id of each.
+        sources: Where each came from.
+        texts: UTF-8.
+        labels: Class of each, empty where it has none; None: no document has one.
+    """
     return pa.RecordBatch.from_arrays(
         [
             pa.array(doc_ids, pa.large_binary()),
             pa.array(sources, pa.large_binary()),
             pa.array(texts, pa.large_binary()),
             pa.array([len(text) for text in texts], pa.int64()),
+            pa.array([b""] * len(texts) if labels is None else labels, pa.large_binary()),
         ],
         schema=DOCUMENT_SCHEMA,
     )
@@ -68,10 +84,14 @@ def document_batch(
 def decode_documents(serialized: list[bytes]) -> pa.RecordBatch:
     """Parses serialised tf.Examples (single-valued features) into flat Arrow columns."""
     batch = ExamplesToRecordBatchDecoder().DecodeBatch(serialized)
-    return pa.RecordBatch.from_arrays(
-        [batch.column(batch.schema.get_field_index(f.name)).flatten() for f in DOCUMENT_SCHEMA],
-        schema=DOCUMENT_SCHEMA,
-    )
+    columns = [
+        batch.column(batch.schema.get_field_index(name)).flatten() for name in DOCUMENT_FEATURES
+    ]
+    labels = [b""] * batch.num_rows
+    if (place := batch.schema.get_field_index("label")) >= 0:
+        labels = [values[0] if values else b"" for values in batch.column(place).to_pylist()]
+    columns.append(pa.array(labels, pa.large_binary()))
+    return pa.RecordBatch.from_arrays(columns, schema=DOCUMENT_SCHEMA)
 
 
 def encode_documents(batch: pa.RecordBatch) -> list[tuple[bytes, bytes]]:
@@ -81,9 +101,9 @@ def encode_documents(batch: pa.RecordBatch) -> list[tuple[bytes, bytes]]:
     serialisation does (a fifth of its time): the C++ batch encoder of tfx-bsl orders the features
     anew in every process, and the files would differ from run to run. The text comes last.
     """
-    columns = [batch.column(i).to_pylist() for i in range(4)]
+    columns = [batch.column(i).to_pylist() for i in range(5)]
     pairs = []
-    for doc_id, source, text, byte_count in zip(*columns, strict=True):
+    for doc_id, source, text, byte_count, label in zip(*columns, strict=True):
         number = _varint(byte_count)
         features = b"".join(
             (
@@ -91,6 +111,7 @@ def encode_documents(batch: pa.RecordBatch) -> list[tuple[bytes, bytes]]:
                 number,
                 _feature_head(b"doc_id", b"\x0a", len(doc_id)),
                 doc_id,
+                *((_feature_head(b"label", b"\x0a", len(label)), label) if label else ()),
                 _feature_head(b"source", b"\x0a", len(source)),
                 source,
                 _feature_head(b"text", b"\x0a", len(text)),

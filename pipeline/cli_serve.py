@@ -1,4 +1,4 @@
-"""`tokenmill generate|score|serve|loadtest|drift|rollout|export`: use a pushed model."""
+"""`tokenmill generate|score|classify|serve|loadtest|drift|rollout|export`: use a pushed model."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ _DEFAULT_DIRECTORY = "runs/demo/serving_model"
 
 def add_serving_commands(cli: click.Group, config_options: Callable) -> None:
     """Adds the commands; those that look for a run's model take the configuration's options."""
-    for function, name in ((_generate, "generate"), (_score, "score")):
+    for function, name in ((_generate, "generate"), (_score, "score"), (_classify, "classify")):
         cli.add_command(click.command(name)(config_options(function)))
     for command in (serve, loadtest, drift, rollout, export):
         cli.add_command(command)
@@ -81,6 +81,14 @@ def _generate(
 def _score(text: str, **where: Any) -> None:
     """Log-likelihood and bits per byte of TEXT, as JSON."""
     answer, screen = _ask("score", text, {}, **where)
+    click.echo(json.dumps(answer, sort_keys=True), file=screen)
+
+
+@click.argument("text")
+@_remote_options
+def _classify(text: str, **where: Any) -> None:
+    """The class of TEXT and the probability of each class, as JSON."""
+    answer, screen = _ask("classify", text, {}, **where)
     click.echo(json.dumps(answer, sort_keys=True), file=screen)
 
 

@@ -132,7 +132,8 @@ def _print_kept(document: dict[str, Any]) -> None:
                f"{document['byte_count']:,} bytes: kept")  # fmt: skip
     placements = document["placements"]
     if not placements:
-        click.echo("  in no row: it has no token, or packing dropped it (see the ledger's funnel)")
+        click.echo("  in no row: it has no token or, to classify, no label that training knows; "
+                   "the ledger's funnel counts such documents")  # fmt: skip
     for place in placements[:_PLACEMENTS_SHOWN]:
         end = place["document_token_start"] + place["length"]
         click.echo(f"  row {place['row']}, slots {place['row_offset']} to "
@@ -201,6 +202,7 @@ def _print_runs(found: list[dict[str, Any]]) -> None:
         ("time/est.", "actual", "training_seconds_actual_over_estimated", ".2f"),
         ("bits/byte", "actual", "bits_per_byte", ".3f"),
         ("masked ppl", "actual", "masked_perplexity", ".1f"),
+        ("accuracy", "actual", "accuracy", ".1%"),
     )
     table.add_column("run")
     for title, *_ in columns:

@@ -63,7 +63,7 @@ class ModelSection(Section):
     type_vocab_size: Annotated[int, Field(ge=0)] = 0
     """Rows of a token type embedding; BERT has 2, of which packed documents use the first."""
     classes: Annotated[int, Field(ge=0)] = 0
-    """Classes of the task classification."""
+    """How many classes the task classification has: labels of the training split."""
     base_model: str | None = None
     """Directory of a pushed model whose weights training starts from; None means random ones."""
 
@@ -197,7 +197,8 @@ class EvaluateSection(Section):
     """Thresholds that bless a model, on the held-out documents; one left out sets no limit.
 
     Bits per byte are of causal-lm only: max_bits_per_byte, which presets set, means nothing to
-    other tasks. The other thresholds hold for the hidden tokens of masked-lm.
+    other tasks. The other thresholds hold for the hidden tokens of masked-lm. The last three, and
+    max_calibration_error, are those of classification.
     """
 
     max_bits_per_byte: Annotated[float, Field(gt=0)] = 8.0
@@ -208,6 +209,12 @@ class EvaluateSection(Section):
     max_calibration_error: Fraction | None = None
     """Mean distance between the probability of the first guess and the share of hits."""
     max_bits_per_byte_increase: Annotated[float, Field(ge=0)] | None = None
+    """How much worse than the last blessed model of this pipeline; both are evaluated then."""
+    min_accuracy: Fraction | None = None
+    """Share of documents whose likeliest class is their label."""
+    min_macro_f1: Fraction | None = None
+    """Mean F1 of the classes."""
+    max_accuracy_decrease: Fraction | None = None
     """How much worse than the last blessed model of this pipeline; both are evaluated then."""
 
 
@@ -307,13 +314,12 @@ class Config(Section):
         weights = self.pack.source_weights
         if weights and not any(weights.values()):
             raise ValueError("pack.source_weights: all weights are 0, so there is nothing to read")
-        if self.train.task != "causal-lm":
-            for name in ("max_source_bits_per_byte", "max_bits_per_byte_increase"):
-                if (value := getattr(self.evaluate, name)) is not None:
-                    raise ValueError(
-                        f"evaluate.{name} = {value}: a model of {self.train.task} has no bits per "
-                        "byte; use evaluate.max_perplexity or evaluate.min_token_accuracy"
-                    )
+        self._check_thresholds()
+        if self.train.task == "classification" and self.pack.overlap_tokens:
+            raise ValueError(
+                f"pack.overlap_tokens = {self.pack.overlap_tokens}: a classifier reads the "
+                "beginning of a document and no more, so nothing is repeated; leave it out"
+            )
         cost = self.cost
         if cost.hidden_cost_multiplier_low > cost.hidden_cost_multiplier_high:
             raise ValueError(
@@ -321,6 +327,29 @@ class Config(Section):
                 f"cost.hidden_cost_multiplier_high = {cost.hidden_cost_multiplier_high}"
             )
         return self
+
+    def _check_thresholds(self) -> None:
+        """Raises for a threshold on what the task does not measure."""
+        task, evaluate = self.train.task, self.evaluate
+        classifies = task == "classification"
+        of_tokens = ("max_perplexity", "min_token_accuracy") if classifies else ()
+        of_classes = ("min_accuracy", "min_macro_f1", "max_accuracy_decrease")
+        for names, applies, what, instead in (
+            (
+                ("max_source_bits_per_byte", "max_bits_per_byte_increase"),
+                task == "causal-lm",
+                "bits per byte",
+                "min_accuracy" if classifies else "max_perplexity or evaluate.min_token_accuracy",
+            ),
+            (of_tokens, not classifies, "tokens to guess", "min_accuracy"),
+            (of_classes, classifies, "classes", "max_perplexity or evaluate.min_token_accuracy"),
+        ):
+            for name in names:
+                if not applies and (value := getattr(evaluate, name)) is not None:
+                    raise ValueError(
+                        f"evaluate.{name} = {value}: a model of {task} has no {what}; "
+                        f"use evaluate.{instead}"
+                    )
 
     def shape(self) -> ModelShape:
         """The model's shape as the ledger and the trainer take it."""

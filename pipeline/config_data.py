@@ -32,6 +32,9 @@ class CorpusSection(Section):
     """The one that holds a unique id; records without it are named file:offset."""
     source_field: str = "source"
     """The one that names where a record came from; without it, the file's directory or name."""
+    label_field: str | None = None
+    """The one that holds the class of a record, a string or a whole number; for the task
+    classification, which leaves out records without it."""
     csv_delimiter: Annotated[str, Field(pattern='^[^\\r\\n"]$')] = ","
     """What parts the columns of .csv files; .tsv files have tabs."""
     repair_encoding: bool = True

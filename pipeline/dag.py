@@ -128,8 +128,7 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
 
     # 8 evaluate: the held-out documents, as raw text, through the model's own signature
     evaluating = EvaluateSettings(**config.evaluate.model_dump(), task=config.train.task)
-    compares = config.evaluate.max_bits_per_byte_increase is not None
-    baseline = last_blessed_model() if compares else None
+    baseline = last_blessed_model() if evaluating.compares else None
     evaluator = TimedEvaluator(
         examples=curated,
         model=trainer.outputs["model"],

@@ -87,6 +87,10 @@ def _print_push(screen: Screen, config: Config, record, numbers: dict) -> int:
         return 1
     destination = properties["pushed_destination"].string_value
     screen.say(f"Pushed: {destination}")
+    if config.train.task == "classification":
+        base = os.path.dirname(destination)
+        screen.say(f'Try it: [bold]tokenmill classify "Some text" --model {base}[/]')
+        return 0
     if config.train.task != "causal-lm":
         screen.say(f"Serve it: [bold]tokenmill serve {os.path.dirname(destination)}[/]")
         return 0
@@ -97,10 +101,11 @@ def _print_push(screen: Screen, config: Config, record, numbers: dict) -> int:
 
 
 def _check_runnable(config: Config) -> None:
-    if config.train.task == "classification":
+    if config.train.task == "classification" and not config.corpus.label_field:
         raise TokenmillError(
-            'train.task = "classification" can be configured and costed, not trained yet.',
-            '"causal-lm" and "masked-lm" are trained by this version.',
+            'train.task = "classification" needs corpus.label_field, the field of the input that '
+            "holds a document's class.",
+            "For example: --set corpus.label_field=label",
         )
     try:  # before anything is read or imported
         from data.catalogue import find_chip

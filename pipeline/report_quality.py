@@ -9,6 +9,12 @@ from components.evaluate.metrics import HIGH, LOW
 
 def describe_quality(metrics: dict[str, float]) -> str:
     """The Evaluator's metrics of all held-out documents in a few words."""
+    if "accuracy" in metrics:
+        half_width = (metrics["accuracy" + HIGH] - metrics["accuracy" + LOW]) / 2
+        return (
+            f"accuracy {metrics['accuracy']:.1%} ± {half_width:.1%}, "
+            f"macro F1 {metrics['macro_f1']:.3f}, AUC {metrics['auc']:.3f}"
+        )
     if "masked_perplexity" in metrics:
         half_width = (metrics["masked_perplexity" + HIGH] - metrics["masked_perplexity" + LOW]) / 2
         return (
@@ -25,6 +31,8 @@ def describe_quality(metrics: dict[str, float]) -> str:
 def quality_table(cost: dict[str, Any]) -> Table:
     """Untrained, baseline, trained, pushed."""
     quality = cost["quality"]
+    if "accuracy" in quality["evaluation"]["total"]:
+        return _class_table(quality)
     masked = "masked_perplexity" in quality["evaluation"]["total"]
     return _masked_table(quality) if masked else _causal_table(quality)
 
@@ -61,6 +69,30 @@ def _masked_table(quality: dict[str, Any]) -> Table:
         f"{total['masked_perplexity']:,.1f}",
         f"{total['masked_token_accuracy']:.1%}",
         f"{total['evaluated_tokens']:,.0f}",
+    )
+    return table
+
+
+def _class_table(quality: dict[str, Any]) -> Table:
+    before, after = quality["held_out_before"], quality["held_out_after"]
+    total = quality["evaluation"]["total"]
+    table = _table("accuracy", "log loss", "macro F1", "AUC", "documents")
+    for name, losses in (("untrained, rows", before), ("trained, rows", after)):
+        documents = f"{losses['targets']:,.0f}"
+        table.add_row(name, f"{losses['accuracy']:.1%}", f"{losses['loss']:.3f}", "", "", documents)
+        if losses is before:
+            table.add_row(
+                "the most frequent class; class shares",
+                f"{quality['majority_accuracy']:.1%}",
+                f"{quality['prior_log_loss']:.3f}",
+            )
+    table.add_row(
+        "pushed model, from raw text",
+        f"{total['accuracy']:.1%}",
+        f"{total['log_loss']:.3f}",
+        f"{total['macro_f1']:.3f}",
+        f"{total['auc']:.3f}",
+        f"{total['evaluated_documents']:,.0f}",
     )
     return table
 

@@ -144,7 +144,7 @@ _COLUMNS = {
     ),
     ("CostReport", "settlement"): (
         "chip_hours", "compute_usd", "mfu", "goodput", "training_seconds", "bits_per_byte",
-        "masked_perplexity",
+        "masked_perplexity", "accuracy",
         "training_seconds_actual_over_estimated", "pipeline_usd", "curation_cost_usd",
     ),
 }  # fmt: skip

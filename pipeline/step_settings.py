@@ -45,6 +45,7 @@ def read_settings(config: Config) -> ReadSettings:
         text_unit=corpus.text_unit,
         csv_delimiter=corpus.csv_delimiter,
         repair_encoding=corpus.repair_encoding,
+        label_field=corpus.label_field or "",
     )
 
 
@@ -134,6 +135,7 @@ def pack_settings(config: Config) -> PackSettings:
         vocab_size=config.tokenizer.vocab_size,
         shards=None if shards == "auto" else shards,
         task=config.train.task,
+        classes=config.model.classes,
         **keys,
     )
 

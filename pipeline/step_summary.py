@@ -82,7 +82,16 @@ def _pack(record: StepRecord) -> str:
         return record.number("packed_rows", name)
 
     filled = 1 - number("padding_slots") / number("slots")
-    return f"{count(number('tokens'))} tokens in {count(number('rows'))} rows, {filled:.2%} filled"
+    words = f"{count(number('tokens'))} tokens in {count(number('rows'))} rows, {filled:.2%} filled"
+    properties = record.one("packed_rows").custom_properties
+    for name, what in (
+        ("dropped_no_label", "documents without a label left out"),
+        ("dropped_unknown_label", "with a label unknown to training left out"),
+        ("truncated_tokens", "tokens cut off"),
+    ):
+        if name in properties and properties[name].int_value:
+            words += f", {count(properties[name].int_value)} {what}"
+    return words
 
 
 def _calibrate(record: StepRecord) -> str:
@@ -109,6 +118,8 @@ def _train(record: StepRecord) -> str:
     before, after = telemetry["held_out_before"]["loss"], telemetry["held_out_after"]["loss"]
     rate = telemetry["slots_per_second"]
     speed = f", {count(rate)} tokens/s" if rate else ""
+    if examples := telemetry.get("examples_per_second"):
+        speed += f", {examples:,.1f} examples/s"
     return f"{count(telemetry['steps'])} steps, held-out loss {before:.2f} → {after:.2f}{speed}"
 
 

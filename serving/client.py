@@ -108,6 +108,10 @@ class Client:
         """Log-likelihood and bits per byte of texts."""
         return self.predict("score", {"text": texts}, user)
 
+    def classify(self, texts: list[str], user: str | None = None) -> list[dict]:
+        """The class of each text: label, probabilities and the labels that they are of."""
+        return self.predict("classify", {"text": texts}, user)
+
     def embed(self, texts: list[str], user: str | None = None) -> list[dict]:
         """A vector for each text."""
         return self.predict("embed", {"text": texts}, user)
@@ -282,5 +286,12 @@ def _to_proto(tf, values):
 
 def _to_list(array):
     if array.dtype.kind == "O":
-        return [x.decode("utf-8", "replace") for x in array.reshape(-1)]
+        return _decoded(array.tolist())
     return array.tolist()
+
+
+def _decoded(value: Any) -> Any:
+    """Nested lists of bytes as text."""
+    if isinstance(value, list):
+        return [_decoded(item) for item in value]
+    return value.decode("utf-8", "replace")

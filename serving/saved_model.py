@@ -41,15 +41,22 @@ def call(model: Any, signature: str, text: str, **options: Any) -> dict[str, Any
 
     Args:
         model: What `load` returned.
-        signature: score, generate or embed.
+        signature: score, generate, embed or classify.
         text: The text.
         **options: One value each.
 
     Returns:
         The outputs by name, one value each; strings as text.
+
+    Raises:
+        TokenmillError: The model has no such signature: it is of another task.
     """
     import tensorflow as tf
 
+    if signature not in model.signatures:
+        raise TokenmillError(
+            f"it has no signature {signature}, but {', '.join(sorted(model.signatures))}."
+        )
     function = model.signatures[signature]
     given = {"text": [text], **{name: [value] for name, value in options.items()}}
     inputs = {
@@ -57,10 +64,16 @@ def call(model: Any, signature: str, text: str, **options: Any) -> dict[str, Any
         for name, spec in function.structured_input_signature[1].items()
     }
     outputs = {name: value.numpy()[0] for name, value in function(**inputs).items()}
-    return {
-        name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value.tolist()
-        for name, value in outputs.items()
-    }
+    return {name: _plain(value) for name, value in outputs.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Numbers and text of an array or a string."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if value.dtype == object:
+        return [_plain(item) for item in value]
+    return value.tolist()
 
 
 def context_length(path: str) -> int:

@@ -25,11 +25,13 @@ from components.documents import (
     write_tfrecords,
 )
 
-ROWS = st.lists(st.tuples(st.binary(), st.binary(), st.text().map(str.encode)), min_size=1)
+ROWS = st.lists(
+    st.tuples(st.binary(), st.binary(), st.text().map(str.encode), st.binary()), min_size=1
+)
 
 
 def make_batch(rows) -> pa.RecordBatch:
-    """A batch of (doc_id, source, text)."""
+    """A batch of (doc_id, source, text) or (doc_id, source, text, label)."""
     return document_batch(*zip(*rows, strict=True))
 
 
@@ -65,6 +67,11 @@ def test_records_are_plain_examples():
         "text": ["é".encode()],
         "byte_count": [2],
     }
+    ((_, labelled),) = encode_documents(document_batch([b"id"], [b"web"], [b"x"], [b"good"]))
+    feature = tf.train.Example.FromString(labelled).features.feature
+    assert list(feature["label"].bytes_list.value) == [b"good"]
+    places = [labelled.index(name) for name in (b"byte_count", b"doc_id", b"label", b"source")]
+    assert places == sorted(places)
 
 
 def test_stable_hash_never_changes():
@@ -93,7 +100,7 @@ def test_written_documents_are_read_back(tmp_path):
             | ReadDocuments(str(tmp_path), "eval")
             | beam.FlatMap(lambda batch: zip(*(c.to_pylist() for c in batch.columns), strict=True))
         )
-        assert_that(read, equal_to([(*row, len(row[2])) for row in rows]))
+        assert_that(read, equal_to([(*row, len(row[2]), b"") for row in rows]))
 
 
 def failing_records():

@@ -22,14 +22,8 @@ from components.documents import decode_documents, split_directory
 from components.pack.pieces import piece_flags
 from components.pack.provenance import find_document
 from components.pack.rows import PackedSplit
-from components.pack.transforms import (
-    PackSettings,
-    PackSplit,
-    TokenisedDocuments,
-    pack_shard,
-    read_tokenised,
-    write_manifest,
-)
+from components.pack.tokenised import TokenisedDocuments, read_tokenised
+from components.pack.transforms import PackSettings, PackSplit, pack_shard, write_manifest
 from components.tokenize.graph import graph_token_ids
 from components.tokenize.materialise import MaterialiseSplit
 from components.tokenize.preprocessing import load_tokenizer

@@ -16,13 +16,8 @@ import tempfile
 import numpy as np
 
 from components.model_shape import ModelShape
-from components.pack.transforms import (
-    PackSettings,
-    TokenisedDocument,
-    TokenisedDocuments,
-    pack_shard,
-    write_manifest,
-)
+from components.pack.tokenised import TokenisedDocument, TokenisedDocuments
+from components.pack.transforms import PackSettings, pack_shard, write_manifest
 from components.train.options import RunOptions
 from components.train.run import TrainingJob, train
 

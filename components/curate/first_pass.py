@@ -119,7 +119,7 @@ def judge_batch(
         edits: Takes what is changed.
         removed_bytes: int64 [documents], bytes of lines that are gone already.
     """
-    doc_ids, sources, raw, raw_bytes = (batch.column(i).to_pylist() for i in range(4))
+    doc_ids, sources, raw, raw_bytes, labels = (batch.column(i).to_pylist() for i in range(5))
     texts = [normalise(text.decode()) for text in raw]
     if settings.mask:
         texts = _mask_all(texts, settings.mask, edits.masked)
@@ -132,7 +132,8 @@ def judge_batch(
     }
     passed = np.array([i for i in range(len(texts)) if i not in verdicts], np.int64)
     encoded = [text.encode() for text in texts]
-    kept = document_batch(*([column[i] for i in passed] for column in (doc_ids, sources, encoded)))
+    columns = (doc_ids, sources, encoded, labels)
+    kept = document_batch(*([column[i] for i in passed] for column in columns))
     payloads = {i: record.shortened().as_json() for i, record in rejected.items()}
     payloads.update(zip(passed.tolist(), (p for _, p in encode_documents(kept)), strict=True))
     keys = np.zeros((len(texts), 2), np.uint64)

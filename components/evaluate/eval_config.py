@@ -8,6 +8,7 @@ import tensorflow_model_analysis as tfma
 from components.evaluate.slices import LANGUAGE, LENGTH
 
 METRICS_MODULE = "components.evaluate.metrics"
+CLASS_METRICS_MODULE = "components.evaluate.class_metrics"
 SLICES_MODULE = "components.evaluate.slices"
 SLICED_BY = ("source", LENGTH, LANGUAGE)
 
@@ -26,6 +27,9 @@ class EvaluateSettings:
         min_token_accuracy: Over all documents, 0 to 1.
         max_calibration_error: Over all documents, 0 to 1.
         max_bits_per_byte_increase: How much worse than the last blessed model it may be.
+        min_accuracy: Of a classifier, over all documents, 0 to 1.
+        min_macro_f1: Of a classifier, over all documents, 0 to 1.
+        max_accuracy_decrease: How much worse than the last blessed model a classifier may be.
     """
 
     max_bits_per_byte: float
@@ -34,11 +38,70 @@ class EvaluateSettings:
     min_token_accuracy: float | None = None
     max_calibration_error: float | None = None
     max_bits_per_byte_increase: float | None = None
+    min_accuracy: float | None = None
+    min_macro_f1: float | None = None
+    max_accuracy_decrease: float | None = None
     task: str = "causal-lm"
+
+    @property
+    def compares(self) -> bool:
+        """Whether the last blessed model is evaluated too."""
+        changes = (self.max_bits_per_byte_increase, self.max_accuracy_decrease)
+        return any(change is not None for change in changes)
 
 
 def make_eval_config(settings: EvaluateSettings) -> tfma.EvalConfig:
     """TFMA's configuration: every metric on the whole and by source, length and language."""
+    classifies = settings.task == "classification"
+    metrics = _class_metrics(settings) if classifies else _token_metrics(settings)
+    model_specs = [tfma.ModelSpec(signature_name="evaluate")]
+    if settings.compares:
+        model_specs = [
+            tfma.ModelSpec(name=CANDIDATE, signature_name="evaluate"),
+            tfma.ModelSpec(name=BASELINE, signature_name="evaluate", is_baseline=True),
+        ]
+    slices = [tfma.SlicingSpec(feature_keys=[key]) for key in SLICED_BY]
+    return tfma.EvalConfig(
+        model_specs=model_specs,
+        slicing_specs=[tfma.SlicingSpec(), *slices],
+        metrics_specs=[
+            tfma.MetricsSpec(
+                metrics=[
+                    tfma.MetricConfig(
+                        class_name=class_name,
+                        module=CLASS_METRICS_MODULE if classifies else METRICS_MODULE,
+                        config=json.dumps({"name": name}),
+                        per_slice_thresholds=limits,
+                    )
+                    for class_name, name, limits in metrics
+                ]
+            )
+        ],
+    )
+
+
+def _class_metrics(settings: EvaluateSettings) -> list[tuple[str, str, list]]:
+    """Class, name and limits of a classifier's metrics."""
+    overall = tfma.SlicingSpec()
+    change = None
+    if settings.max_accuracy_decrease is not None:
+        change = tfma.GenericChangeThreshold(
+            absolute={"value": -settings.max_accuracy_decrease},
+            direction=tfma.MetricDirection.HIGHER_IS_BETTER,
+        )
+    error = _at_most(settings.max_calibration_error, overall)
+    return [
+        ("Accuracy", "accuracy", _at_least(settings.min_accuracy, overall, change)),
+        ("MacroF1", "macro_f1", _at_least(settings.min_macro_f1, overall)),
+        ("Auc", "auc", []),
+        ("LogLoss", "log_loss", []),
+        ("CalibrationError", "calibration_error", error),
+        ("EvaluatedDocuments", "evaluated_documents", _at_least(1, overall)),
+    ]
+
+
+def _token_metrics(settings: EvaluateSettings) -> list[tuple[str, str, list]]:
+    """Class, name and limits of the metrics of a model of tokens."""
     overall = tfma.SlicingSpec()
     sources = tfma.SlicingSpec(feature_keys=["source"])
     increase = settings.max_bits_per_byte_increase
@@ -67,29 +130,7 @@ def make_eval_config(settings: EvaluateSettings) -> tfma.EvalConfig:
     ]
     if causal:
         metrics.insert(0, ("BitsPerByte", "bits_per_byte", bits_per_byte))
-    model_specs = [tfma.ModelSpec(signature_name="evaluate")]
-    if increase is not None:
-        model_specs = [
-            tfma.ModelSpec(name=CANDIDATE, signature_name="evaluate"),
-            tfma.ModelSpec(name=BASELINE, signature_name="evaluate", is_baseline=True),
-        ]
-    return tfma.EvalConfig(
-        model_specs=model_specs,
-        slicing_specs=[overall, *(tfma.SlicingSpec(feature_keys=[key]) for key in SLICED_BY)],
-        metrics_specs=[
-            tfma.MetricsSpec(
-                metrics=[
-                    tfma.MetricConfig(
-                        class_name=class_name,
-                        module=METRICS_MODULE,
-                        config=json.dumps({"name": name}),
-                        per_slice_thresholds=limits,
-                    )
-                    for class_name, name, limits in metrics
-                ]
-            )
-        ],
-    )
+    return metrics
 
 
 def _at_most(value: float | None, where: tfma.SlicingSpec, change=None) -> list:
@@ -99,11 +140,13 @@ def _at_most(value: float | None, where: tfma.SlicingSpec, change=None) -> list:
     return [_limit(where, value_threshold=bound, change_threshold=change)]
 
 
-def _at_least(value: float | None, where: tfma.SlicingSpec) -> list:
-    if value is None:
+def _at_least(value: float | None, where: tfma.SlicingSpec, change=None) -> list:
+    if value is None and change is None:
         return []
-    bound = tfma.GenericValueThreshold(lower_bound={"value": value})
-    return [_limit(where, value_threshold=bound)]
+    bound = None
+    if value is not None:
+        bound = tfma.GenericValueThreshold(lower_bound={"value": value})
+    return [_limit(where, value_threshold=bound, change_threshold=change)]
 
 
 def _change(increase: float | None):

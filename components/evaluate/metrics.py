@@ -21,7 +21,7 @@ from tensorflow_model_analysis.metrics import metric_types
 
 LOW, HIGH = "_ci95_low", "_ci95_high"
 
-_NORMAL_QUANTILE_95 = 1.959964
+NORMAL_QUANTILE_95 = 1.959964
 
 
 def bits(nats_per_byte: float) -> float:
@@ -39,7 +39,7 @@ def share(quotient: float) -> float:
     return quotient
 
 
-def _computation(
+def computation_of(
     combiner: Callable[[Any], beam.CombineFn], suffixes: tuple[str, ...] = ("",)
 ) -> Callable[..., list[tfma.metrics.MetricComputation]]:
     """A metric's computations from a combiner made for its key; TFMA goes by argument names."""
@@ -64,7 +64,7 @@ def _computation(
     return computations
 
 
-def _predictions(key: Any, element: Any) -> Any:
+def predictions_of(key: Any, element: Any) -> Any:
     """The outputs of the key's model; beside a baseline each model has its own."""
     predictions = element.get_predictions()
     return predictions[key.model_name] if key.model_name else predictions
@@ -83,7 +83,7 @@ class _Quotient(beam.CombineFn):
         return np.zeros(6)
 
     def add_input(self, sums: np.ndarray, element: Any) -> np.ndarray:
-        predictions = _predictions(self._key, element)
+        predictions = predictions_of(self._key, element)
         a, b = (np.asarray(predictions[name], np.float64).ravel() for name in self._outputs)
         return sums + np.array([len(a), a.sum(), b.sum(), a @ a, b @ b, a @ b])
 
@@ -98,7 +98,7 @@ class _Quotient(beam.CombineFn):
         if b and documents > 1:
             residuals = max(aa - 2 * quotient * ab + quotient**2 * bb, 0.0)
             error = math.sqrt(residuals * documents / (documents - 1)) / b
-            half_width = _NORMAL_QUANTILE_95 * error
+            half_width = NORMAL_QUANTILE_95 * error
         for suffix, sign in ((LOW, -1), (HIGH, 1)):
             key = self._key._replace(name=self._key.name + suffix)
             bound = quotient + sign * half_width
@@ -106,36 +106,37 @@ class _Quotient(beam.CombineFn):
         return values
 
 
-def _quotient(outputs: tuple[str, str], scale: Callable[[float], float] = share):
-    return _computation(lambda key: _Quotient(key, outputs, scale), ("", LOW, HIGH))
+def quotient_of(outputs: tuple[str, str], scale: Callable[[float], float] = share):
+    """The computations of a sum of one output over the sum of another, and of its interval."""
+    return computation_of(lambda key: _Quotient(key, outputs, scale), ("", LOW, HIGH))
 
 
 class BitsPerByte(tfma.metrics.Metric):
     """Bits per byte of held-out text, document ends included."""
 
     def __init__(self, name: str = "bits_per_byte", **kwargs: Any):
-        super().__init__(_quotient(("nll_sum", "byte_count"), bits), name=name, **kwargs)
+        super().__init__(quotient_of(("nll_sum", "byte_count"), bits), name=name, **kwargs)
 
 
 class Perplexity(tfma.metrics.Metric):
     """Perplexity per token of held-out text; comparable with the same tokeniser only."""
 
     def __init__(self, name: str = "perplexity", **kwargs: Any):
-        super().__init__(_quotient(("nll_sum", "token_count"), perplexity), name=name, **kwargs)
+        super().__init__(quotient_of(("nll_sum", "token_count"), perplexity), name=name, **kwargs)
 
 
 class TokenAccuracy(tfma.metrics.Metric):
     """Share of targets that the likeliest token hits."""
 
     def __init__(self, name: str = "token_accuracy", **kwargs: Any):
-        super().__init__(_quotient(("correct_count", "token_count")), name=name, **kwargs)
+        super().__init__(quotient_of(("correct_count", "token_count")), name=name, **kwargs)
 
 
 class TokenAccuracyTop5(tfma.metrics.Metric):
     """Share of targets among the five likeliest tokens."""
 
     def __init__(self, name: str = "token_accuracy_top5", **kwargs: Any):
-        super().__init__(_quotient(("top5_count", "token_count")), name=name, **kwargs)
+        super().__init__(quotient_of(("top5_count", "token_count")), name=name, **kwargs)
 
 
 class _Count(beam.CombineFn):
@@ -148,7 +149,7 @@ class _Count(beam.CombineFn):
         return 0.0
 
     def add_input(self, total: float, element: Any) -> float:
-        values = np.asarray(_predictions(self._key, element)[self._output], np.float64)
+        values = np.asarray(predictions_of(self._key, element)[self._output], np.float64)
         return total + (values.size if self._documents else float(values.sum()))
 
     def merge_accumulators(self, parts: Iterable[float]) -> float:
@@ -158,22 +159,23 @@ class _Count(beam.CombineFn):
         return {self._key: total}
 
 
-def _count(output: str, documents: bool):
-    return _computation(lambda key: _Count(key, output, documents))
+def count_of(output: str, documents: bool):
+    """The computations of an output's sum, or of how many documents have it."""
+    return computation_of(lambda key: _Count(key, output, documents))
 
 
 class EvaluatedTokens(tfma.metrics.Metric):
     """Targets that were evaluated."""
 
     def __init__(self, name: str = "evaluated_tokens", **kwargs: Any):
-        super().__init__(_count("token_count", documents=False), name=name, **kwargs)
+        super().__init__(count_of("token_count", documents=False), name=name, **kwargs)
 
 
 class EvaluatedDocuments(tfma.metrics.Metric):
     """Documents that were evaluated."""
 
     def __init__(self, name: str = "evaluated_documents", **kwargs: Any):
-        super().__init__(_count("token_count", documents=True), name=name, **kwargs)
+        super().__init__(count_of("token_count", documents=True), name=name, **kwargs)
 
 
 class _CalibrationError(beam.CombineFn):
@@ -186,7 +188,7 @@ class _CalibrationError(beam.CombineFn):
         return 0.0
 
     def add_input(self, sums: Any, element: Any) -> Any:
-        predictions = _predictions(self._key, element)
+        predictions = predictions_of(self._key, element)
         confidence, correct, count = (
             np.atleast_2d(np.asarray(predictions[f"calibration_{name}"], np.float64)).sum(axis=0)
             for name in ("confidence", "correct", "count")
@@ -210,7 +212,7 @@ class CalibrationError(tfma.metrics.Metric):
     """
 
     def __init__(self, name: str = "calibration_error", **kwargs: Any):
-        super().__init__(_computation(_CalibrationError), name=name, **kwargs)
+        super().__init__(computation_of(_CalibrationError), name=name, **kwargs)
 
 
 for _class in (

@@ -45,6 +45,11 @@ def _sentence(slice_key: Any, failure: Any) -> str:
     shown = "not a number" if math.isnan(value) else f"{value:.4g}"
     if failure.metric_key.is_diff:
         limit = failure.metric_threshold.change_threshold.absolute.value
+        if limit <= 0 and name.startswith("accuracy"):
+            return (
+                f"{name} is {-value:.4g} below the last blessed model's, wanted at most "
+                f"{-limit:g} below"
+            )
         return f"{name} is {shown} above the last blessed model's, wanted at most {limit:g} above"
     threshold = failure.metric_threshold.value_threshold
     wanted, distance = "", math.nan

@@ -1,4 +1,4 @@
-"""The baseline that a language model must beat: token frequencies, no context."""
+"""The baseline that a model must beat: frequencies of tokens, or of classes, no context."""
 
 import math
 
@@ -28,15 +28,24 @@ def unigram_baseline(
     tokens is that on all, up to the chance of the draw.
 
     Args:
-        train_counts: How often each id is a target (or could be one) in training.
+        train_counts: How often each id is a target (or could be one) in training; of a
+            classifier, documents of each class.
         held_out_counts: The same for the held-out split.
         held_out_bytes: Bytes of the held-out text.
-        task: "causal-lm" or "masked-lm".
+        task: "causal-lm", "masked-lm" or "classification".
 
     Returns:
-        `unigram_bits_per_byte`, or `unigram_perplexity` per hidden token.
+        `unigram_bits_per_byte`, or `unigram_perplexity` per hidden token; or what the classes'
+        shares in training reach: `prior_log_loss` (nats a document) and `majority_accuracy`.
     """
     nll = unigram_nll(train_counts, held_out_counts)
+    if task == "classification":
+        documents = int(held_out_counts.sum())
+        hits = int(held_out_counts[np.argmax(train_counts)])
+        return {
+            "prior_log_loss": nll / documents if documents else math.nan,
+            "majority_accuracy": hits / documents if documents else math.nan,
+        }
     if task == "masked-lm":
         tokens = int(held_out_counts.sum())
         return {"unigram_perplexity": math.exp(nll / tokens) if tokens else math.nan}

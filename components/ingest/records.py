@@ -21,6 +21,7 @@ class ReadSettings:
     text_unit: Literal["file", "paragraph"] = "file"
     csv_delimiter: str = ","
     repair_encoding: bool = True
+    label_field: str = ""
 
     @property
     def max_record_bytes(self) -> int:
@@ -40,12 +41,14 @@ class Document(NamedTuple):
         source: Where it came from.
         text: Valid UTF-8, not blank.
         repaired: What was repaired: bom, utf-16, utf-32, cp1252, mojibake.
+        label: Its class; empty if it has none.
     """
 
     doc_id: bytes
     source: bytes
     text: bytes
     repaired: tuple[str, ...] = ()
+    label: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def make_document(
     record: int,
     settings: ReadSettings,
     repaired: tuple[str, ...] = (),
+    label: bytes | None = None,
 ) -> Document | BadRecord:
     """A document of `text`, its encoding repaired where that is safe, or what is wrong with it."""
     if len(text) > settings.max_document_bytes:
@@ -93,7 +97,7 @@ def make_document(
                 return too_large(file, record, len(text), settings)
     if not text or text.isspace():
         return BadRecord(file.path, record, "empty_text", "only blanks", len(text))
-    return Document(doc_id, source, text, repaired)
+    return Document(doc_id, source, text, repaired, label or b"")
 
 
 def too_large(file: InputFile, record: int, size: int, settings: ReadSettings) -> BadRecord:
@@ -108,7 +112,7 @@ def missing_text(file: InputFile, record: int, size: int, detail: str) -> BadRec
 
 
 def to_bytes(value: object) -> bytes | None:
-    """An id or a source as UTF-8; None if it is no text and no whole number, or empty.
+    """An id, a source or a label as UTF-8; None if it is no text and no whole number, or empty.
 
     Undecodable bytes and lone surrogates become question marks: they do not cost the document.
     """

@@ -144,7 +144,9 @@ class _Split:
         doc_ids = [document.doc_id for document in documents]
         sources = [document.source for document in documents]
         texts = [document.text for document in documents]
-        payloads = [p for _, p in encode_documents(document_batch(doc_ids, sources, texts))]
+        labels = [document.label for document in documents]
+        batch = document_batch(doc_ids, sources, texts, labels)
+        payloads = [payload for _, payload in encode_documents(batch)]
         sizes = [len(text) for text in texts]
         self._spool.piece().append(doc_ids, sources, payloads, sizes, sizes)
 

@@ -14,6 +14,7 @@ from components.ledger.ledger import (
     hardware_of,
     mixture_of,
     overhead_seconds,
+    slots_per_row,
     targets_by_source,
     usd,
 )
@@ -201,6 +202,7 @@ class _Search:
         shape, packed, settings = shape or self._shape, self._packed, self._settings
         # Rows of another length: as many as hold the same slots.
         rows = -(-packed["train"]["rows"] * self._shape.sequence_length // shape.sequence_length)
+        width = slots_per_row(packed["train"])
         same_chip = hardware is None or hardware.chip == self._hardware.chip
         return estimate_run(
             shape=shape,
@@ -218,6 +220,7 @@ class _Search:
             ),
             mixture=self._mixture_of(rows),
             targets_by_source=targets_by_source(packed["train"]),
+            slots_per_row=width,
         )
 
     def _mixture_of(self, rows: int) -> Mixture | None:
@@ -354,6 +357,8 @@ class _Search:
                 )  # fmt: skip
 
     def _shorter_sequences(self) -> Iterator[Way]:
+        if slots_per_row(self._packed["train"]) is not None:
+            return  # a classifier's documents would be cut, not spread over more rows
         length = self._shape.sequence_length // 2
         while length >= 64:
             shorter = dataclasses.replace(self._shape, sequence_length=length)

@@ -13,6 +13,7 @@ from components.errors import TokenmillError
 from components.ledger.flops import flops_per_token
 from components.ledger.machine import measure_matmul_flops_per_second, memory_bytes
 from components.model_shape import ModelShape
+from components.pack.classification import widths
 from components.pack.rows import PackedSplit
 from components.timing import vcpus
 from components.train.loop import Trainer, TrainSettings
@@ -75,6 +76,8 @@ def calibrate(job: TrainingJob, rows_uri: str, on_cpu: bool) -> dict[str, Any]:
     held_out = FirstRows(rows_uri, "eval", _EVALUATION_BATCHES * batch)
     peak = measure_matmul_flops_per_second() if on_cpu else None
     steps = _steps(shape, batch, peak)
+    if train.task == "classification":  # each width may come once, to be compiled
+        steps += len(widths(shape.sequence_length))
     measured = time.perf_counter()
     strategy = make_strategy(job.strategy)
     with strategy.scope():
@@ -101,7 +104,7 @@ def calibrate(job: TrainingJob, rows_uri: str, on_cpu: bool) -> dict[str, Any]:
         # A machine under load may have done better in training than in the short measurement.
         "peak_flops_per_second": None if peak is None else max(peak, achieved),
         "steps": plan.steps - 1,
-        "step_seconds": batch * train.sequence_length / rate,
+        "step_seconds": batch * train.manifest["slots"] / train.rows / rate,
         "build_seconds": built - measured,
         "compile_seconds": seconds["compile"],
         "evaluate_batch_seconds": evaluate_batch,

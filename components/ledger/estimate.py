@@ -78,6 +78,7 @@ def estimate_run(
     hidden_multipliers: tuple[float, float],
     mixture: Mixture | None = None,
     targets_by_source: Mapping[str, int] | None = None,
+    slots_per_row: float | None = None,
 ) -> RunEstimate:
     """Estimates a run.
 
@@ -93,10 +94,12 @@ def estimate_run(
         hidden_multipliers: Low and high total cost as multiples of compute.
         mixture: How often each source is read; None where all are read alike and without a limit.
         targets_by_source: Loss-bearing tokens of one pass by source; needed for weights.
+        slots_per_row: Positions computed for a row on average; None is the sequence length. A
+            classifier's rows are as wide as their documents are long.
     """
     available = None if mixture is None else mixture.rows_available
     plan = plan_steps(rows, global_batch_size, epochs, max_steps, available)
-    slots = plan.rows_read * shape.sequence_length
+    slots = round(plan.rows_read * (slots_per_row or shape.sequence_length))
     total_flops = flops_per_token(shape).training * slots
     effective = repetition_discounted_tokens(targets, plan.epochs)
     if mixture is not None and targets_by_source and mixture.sources != [""]:

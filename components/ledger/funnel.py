@@ -11,7 +11,18 @@ from typing import Any
 
 from components.ledger.scaling import repetition_discounted_tokens
 
-_NOTHING_PACKED = {"documents": 0, "bytes": 0, "tokens": 0, "targets": 0, "dropped_empty": 0}
+_PACKED = ("documents", "bytes", "tokens", "targets", "dropped_empty")
+# A classifier's alone (components/pack/account.py).
+_LABELLED = (
+    "dropped_no_label",
+    "dropped_unknown_label",
+    "dropped_bytes",
+    "dropped_tokens",
+    "truncated_tokens",
+)
+
+
+_DROPPED_DOCUMENTS = ("dropped_empty", "dropped_no_label", "dropped_unknown_label")
 
 
 class UnbalancedLedgerError(ArithmeticError):
@@ -116,10 +127,12 @@ def _source_account(source, ingest, curation, packed, overall_bytes_per_token) -
         arrived = {name: mine[name] for name in ("documents", "bytes")}
         sent = {name: curated["kept"][name] for name in ("documents", "bytes")}
         _expect(arrived == sent, f"{where}: curation kept {sent}, packing read {arrived}")
-        # But for masked-lm, the end of a document is a target too.
+        # In causal-lm the end of a document is a target too.
         ends = mine["documents"] - mine["dropped_empty"]
+        causal = packed[split].get("task", "causal-lm") == "causal-lm"
+        lost = mine.get("dropped_tokens", 0) + mine.get("truncated_tokens", 0)
         _expect(
-            mine["targets"] == mine["tokens"] + ends * (packed[split].get("task") != "masked-lm"),
+            mine["targets"] == mine["tokens"] + ends * causal - lost,
             f"{where}: packing made {mine['targets']} targets of {mine['tokens']} tokens in "
             f"{mine['documents']} documents, {mine['dropped_empty']} of them empty",
         )
@@ -147,7 +160,14 @@ def _stages(account: Mapping[str, Any], once: float) -> list[dict[str, Any]]:
     empty = train["dropped_empty"] + held_out["dropped_empty"]
     packed_tokens = train["targets"] + held_out["targets"]
     with_tokens = curated["documents"] - empty
-    trained = train["documents"] - train["dropped_empty"]
+    left_out = {
+        reason: sum(part.get(f"dropped_{reason}", 0) for part in (train, held_out))
+        for reason in ("no_label", "unknown_label")
+    }
+    packed = with_tokens - sum(left_out.values())
+    trained = train["documents"] - sum(
+        count for name, count in train.items() if name in _DROPPED_DOCUMENTS
+    )
 
     def stage(
         name: str, numbers: tuple[float, float, float], counted: bool, lost: Mapping[str, float]
@@ -162,7 +182,8 @@ def _stages(account: Mapping[str, Any], once: float) -> list[dict[str, Any]]:
             "documents_lost": {reason: count for reason, count in lost.items() if count},
         }
 
-    size, trained_bytes = curated["bytes"], train["bytes"]
+    size, trained_bytes = curated["bytes"], train["bytes"] - train.get("dropped_bytes", 0)
+    packed_bytes = trained_bytes + held_out["bytes"] - held_out.get("dropped_bytes", 0)
     read = (valid["documents"], valid["bytes"], valid["tokens_estimated"])
     dropped = {reason: numbers["documents"] for reason, numbers in account["dropped"].items()}
     tokens, effective = curated["tokens"], train["effective_tokens"]
@@ -171,9 +192,9 @@ def _stages(account: Mapping[str, Any], once: float) -> list[dict[str, Any]]:
         stage("valid", read, False, {}),
         stage("curated", (curated["documents"], size, tokens), True, dropped),
         stage("tokenised", (with_tokens, size, tokens), True, {"empty": empty}),
-        stage("packed", (with_tokens, size, packed_tokens), True, {}),
+        stage("packed", (packed, packed_bytes, packed_tokens), True, left_out),
         stage("loss_bearing", (trained, trained_bytes, train["targets"]), True,
-              {"held_out": with_tokens - trained}),
+              {"held_out": packed - trained}),
         stage("unique", (trained, trained_bytes, once), True, {}),
         stage("repetition_discounted", (trained, trained_bytes, effective), True, {}),
     ]  # fmt: skip
@@ -188,7 +209,7 @@ def _check_sums(ingest: Mapping[str, Any], packed: Mapping[str, Mapping[str, Any
     for split, account in ingest["splits"].items():
         totals.append((f"ingest/{split}", account, account["by_source"], counts))
     for split, manifest in packed.items():
-        totals.append((f"packing/{split}", manifest, manifest["by_source"], tuple(_NOTHING_PACKED)))
+        totals.append((f"packing/{split}", manifest, manifest["by_source"], _counts_of(manifest)))
     for where, total, parts, names in totals:
         for name in names:
             added = sum(part[name] for part in parts.values())
@@ -204,7 +225,11 @@ def _check_sums(ingest: Mapping[str, Any], packed: Mapping[str, Mapping[str, Any
 
 
 def _packed_of(manifest: Mapping[str, Any], source: str) -> dict[str, Any]:
-    return dict(manifest["by_source"].get(source, _NOTHING_PACKED))
+    return dict(manifest["by_source"].get(source, dict.fromkeys(_counts_of(manifest), 0)))
+
+
+def _counts_of(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    return _PACKED + (_LABELLED if manifest.get("task") == "classification" else ())
 
 
 def _accumulate(total: dict, part: Mapping) -> None:

@@ -194,7 +194,15 @@ def plan_run(
         ),
         mixture=mixture,
         targets_by_source=targets_by_source(packed["train"]),
+        slots_per_row=slots_per_row(packed["train"]),
     )
+
+
+def slots_per_row(manifest: Mapping[str, Any]) -> float | None:
+    """Mean width of a classifier's rows, slots; None of other tasks: the sequence length."""
+    if manifest.get("task") != "classification":
+        return None
+    return manifest["slots"] / manifest["rows"]
 
 
 def mixture_of(manifest: Mapping[str, Any]) -> Mixture | None:

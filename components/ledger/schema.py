@@ -66,7 +66,11 @@ class Account(Part):
     dropped: dict[str, Dropped] = key("What curation dropped, by reason.")
     curated: Curated = key("What curation kept.")
     bytes_per_token: float = key("Bytes of kept text a token.", ge=0)
-    train: dict[str, Number] = key("Packing of the training split, and effective_tokens.")
+    train: dict[str, Number] = key(
+        "Packing of the training split, and effective_tokens; a classifier's with what was left "
+        "out (dropped_no_label, dropped_unknown_label: documents; dropped_bytes, dropped_tokens: "
+        "theirs; truncated_tokens)."
+    )
     eval: dict[str, Number] = key("Packing of the held-out split.")
 
 
@@ -90,7 +94,7 @@ class Packing(Part):
     """Rows of a split: slots = loss_bearing_slots + context_slots + padding_slots."""
 
     rows: int = key("Rows.", ge=0)
-    slots: int = key("Positions: rows x sequence length.", ge=0)
+    slots: int = key("Positions: rows x sequence length, or x a classifier's bucket widths.", ge=0)
     padding_slots: int = key("Empty positions.", ge=0)
     context_slots: int = key("Positions read again as context, without loss.", ge=0)
     loss_bearing_slots: int = key("Positions with a target that counts.", ge=0)

@@ -12,7 +12,7 @@ from components.errors import TokenmillError
 from components.ledger.document_index import KEPT, DocumentIndex
 from components.pack.provenance import Placement, documents_of_row, find_document
 from components.pack.rows import PackedSplit
-from components.train.data import RowOrder
+from components.train.order import row_order
 
 # Rows of the data order that are computed at a time.
 _CHUNK = 1 << 20
@@ -88,6 +88,13 @@ def times_trained(
     wanted = np.array(sorted(set(rows)), np.int64)
     counts = dict.fromkeys(wanted.tolist(), 0)
     done, read = 0, steps * global_batch_size
+    if split.task == "classification":  # which rows make a batch depends on its size
+        bucketed = row_order(split, global_batch_size, seed)
+        for step in range(steps):
+            numbers, _ = bucketed.rows_of_step(step)
+            for row in numbers[np.isin(numbers, wanted)].tolist():
+                counts[row] += 1
+        return counts
     if not split.manifest["source_weights"]:  # every whole epoch reads every row once
         whole = read // split.rows
         counts = dict.fromkeys(counts, whole)
@@ -96,7 +103,7 @@ def times_trained(
     large = global_batch_size * max(1, _CHUNK // global_batch_size)
     start = done
     for size in (large, global_batch_size):
-        order = RowOrder(split, size, seed)
+        order = row_order(split, size, seed)
         while (step := start // size) < read // size:
             numbers, _ = order.rows_of_step(step)
             numbers = numbers[start - step * size :]

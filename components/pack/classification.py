@@ -1,112 +1,88 @@
-"""Labelled examples for sequence classification: one example a row, rows of like length together.
+"""Labelled documents for sequence classification: one a row, cut where the row is full.
 
-Examples are not packed with each other. A batch is as wide as its bucket: widths double from 32 up
-to sequence_length, so that a step is compiled for a handful of shapes and short examples cost
-little padding. The order is a pure function of (seed, epoch).
+Documents are not packed with each other. A row is as wide as its bucket when it is read: widths
+double from 32 up to sequence_length, so that a step is compiled for a handful of shapes and short
+documents cost little padding (components/train/buckets.py makes the batches).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import apache_beam as beam
 import numpy as np
+from apache_beam.io import fileio
+from apache_beam.io.filesystem import FileMetadata
 
 from components.errors import TokenmillError
-from components.pack.packing import spans
-from components.tokenize.vocabulary import CLS_ID, SEP_ID
+from components.pack.packing import Layout, Pieces, Rows, build_rows
+from components.pack.tokenised import TokenisedDocuments, read_tokenised
 
 _FIRST_WIDTH = 32
+_SHOWN = 10
+
+NO_LABEL, UNKNOWN_LABEL = "no_label", "unknown_label"
+"""Why a document that has tokens is left out: it has no label, or one that training never had."""
 
 
-class LabelledExamples(NamedTuple):
-    """Framed examples and the books of how they came about.
-
-    Attributes:
-        inputs: Ids of all examples, each `CLS tokens SEP`, int32.
-        lengths: Slots of each example, int64.
-        labels: Class of each, int32, an index into `label_names`.
-        label_names: The classes, sorted.
-        dropped: Documents left out, by reason: empty, no_label.
-        tokens: Tokens of the documents kept, before truncation.
-        truncated_tokens: Tokens cut off; tokens = sum(lengths - 2) + truncated_tokens.
-    """
-
-    inputs: np.ndarray
-    lengths: np.ndarray
-    labels: np.ndarray
-    label_names: list[bytes]
-    dropped: dict[str, int]
-    tokens: int
-    truncated_tokens: int
-
-
-class LabelledBatch(NamedTuple):
-    """A batch for a classifier; a bucket's last batch is filled up with rows of weight 0.
+class Labelled(NamedTuple):
+    """A shard's documents, laid out.
 
     Attributes:
-        inputs: int32 [rows, width]; 0 in padding.
-        segment_ids: int32 [rows, width]; 1, and 0 in padding.
-        positions: int32 [rows, width].
-        labels: int32 [rows].
-        weights: float32 [rows]; 1 for an example, 0 for a row that fills up.
+        pieces: One of each document that is kept.
+        rows: A row of each.
+        rows_by_source: [source, rows] in the order of rows; empty without weights.
+        kept_tokens: Tokens of each document that are in its row, int64 [documents].
+        reasons: For each reason whether a document was left out for it, bool [documents].
+        by_class: Rows of each class, int64 [classes].
     """
 
-    inputs: np.ndarray
-    segment_ids: np.ndarray
-    positions: np.ndarray
-    labels: np.ndarray
-    weights: np.ndarray
+    pieces: Pieces
+    rows: Rows
+    rows_by_source: list[list]
+    kept_tokens: np.ndarray
+    reasons: dict[str, np.ndarray]
+    by_class: np.ndarray
 
 
-def frame_examples(
-    documents: Sequence[np.ndarray],
-    labels: Sequence[bytes | None],
-    sequence_length: int,
-    label_names: Sequence[bytes] | None = None,
-) -> LabelledExamples:
-    """Frames each document, keeping its first sequence_length - 2 tokens.
+def lay_out(
+    documents: TokenisedDocuments,
+    sources: Sequence[str],
+    label_names: Sequence[bytes],
+    layout: Layout,
+    by_source: bool,
+) -> Labelled:
+    """A row `CLS tokens SEP` for each document with tokens and a known label.
 
     Args:
-        documents: Ids of each document, 1-D int arrays.
-        labels: Label of each; None or empty if it has none.
-        sequence_length: Slots of the longest row.
-        label_names: The classes, for a held-out split those of training; None: those found.
-
-    Raises:
-        TokenmillError: A label is none of `label_names`.
+        documents: Of a shard, in order.
+        sources: Source of each.
+        label_names: The classes, ascending.
+        layout: Framed, without overlap.
+        by_source: Rows of each source follow those of the last.
     """
-    names = sorted({x for x in labels if x} if label_names is None else label_names)
-    number = {name: i for i, name in enumerate(names)}
-    kept, dropped = [], {"empty": 0, "no_label": 0}
-    for i, (document, label) in enumerate(zip(documents, labels, strict=True)):
-        if not len(document):
-            dropped["empty"] += 1
-        elif not label:
-            dropped["no_label"] += 1
-        elif label not in number:
-            raise TokenmillError(
-                f"label {label.decode(errors='replace')!r} is none of training's {len(names)}.",
-                "Give training an example of it, or leave the document out.",
-            )
-        else:
-            kept.append(i)
-    counts = np.array([len(documents[i]) for i in kept], np.int64)
-    lengths = np.minimum(counts, sequence_length - 2) + 2
-    inputs = np.empty(lengths.sum(), np.int32)
-    ends = np.cumsum(lengths)
-    inputs[ends - lengths], inputs[ends - 1] = CLS_ID, SEP_ID
-    if kept:
-        inputs[spans(ends - lengths + 1, lengths - 2)] = np.concatenate(
-            [documents[i][: n - 2] for i, n in zip(kept, lengths.tolist(), strict=True)]
-        )
-    return LabelledExamples(
-        inputs,
-        lengths,
-        np.array([number[labels[i] or b""] for i in kept], np.int32),
-        names,
-        dropped,
-        int(counts.sum()),
-        int((counts + 2 - lengths).sum()),
-    )
+    number = {name: i for i, name in enumerate(label_names)}
+    classes = np.array([number.get(label, -1) for label in documents.labels], np.int64)
+    has_tokens = documents.token_counts > 0
+    has_label = np.array([bool(label) for label in documents.labels], bool)
+    reasons = {
+        NO_LABEL: has_tokens & ~has_label,
+        UNKNOWN_LABEL: has_tokens & has_label & (classes < 0),
+    }
+    kept = np.flatnonzero(has_tokens & (classes >= 0))
+    rows_by_source: list[list] = []
+    if by_source:
+        names = np.array(sources, object)
+        kept = kept[np.argsort(names[kept], kind="stable")]
+        rows_by_source = [[s, int((names[kept] == s).sum())] for s in sorted(set(sources))]
+    lengths = np.minimum(documents.token_counts[kept], layout.room(0))
+    nothing = np.zeros(len(kept), np.int64)
+    pieces = Pieces(kept, nothing, lengths, nothing, np.arange(len(kept)))
+    rows = build_rows(pieces, documents.tokens, documents.token_counts, layout)
+    kept_tokens = np.zeros(len(classes), np.int64)
+    kept_tokens[kept] = lengths
+    rows = rows._replace(labels=classes[kept].astype(np.int32))
+    by_class = np.bincount(classes[kept], minlength=len(label_names))
+    return Labelled(pieces, rows, rows_by_source, kept_tokens, reasons, by_class)
 
 
 def widths(sequence_length: int) -> list[int]:
@@ -119,38 +95,68 @@ def widths(sequence_length: int) -> list[int]:
     return [*result, sequence_length]
 
 
-def bucketed_batches(
-    examples: LabelledExamples, sequence_length: int, batch_size: int, seed: int, epoch: int
-) -> Iterator[LabelledBatch]:
-    """One epoch: every example once, in batches of one bucket each, the batches shuffled.
+def widths_of(row_lengths: np.ndarray, sequence_length: int) -> np.ndarray:
+    """The width of each row's bucket, int64 [rows]."""
+    bounds = np.array(widths(sequence_length), np.int64)
+    return bounds[np.searchsorted(bounds, row_lengths)]
+
+
+class FindLabels(beam.PTransform):
+    """The labels of a split's documents, ascending.
 
     Args:
-        examples: Of `frame_examples`.
-        sequence_length: As given there.
-        batch_size: Rows of every batch.
-        seed: Of the order.
-        epoch: Each has an order of its own.
+        examples_pattern: Files of the training split.
+        classes: How many labels there have to be (model.classes).
+
+    Raises:
+        TokenmillError: There are more or fewer.
     """
-    generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-    order = generator.permutation(len(examples.lengths))
-    bounds = widths(sequence_length)
-    bucket = np.searchsorted(bounds, examples.lengths[order])
-    batches = [
-        (width, mine[i : i + batch_size])
-        for b, width in enumerate(bounds)
-        for mine in [order[bucket == b]]
-        for i in range(0, len(mine), batch_size)
-    ]
-    starts = np.cumsum(examples.lengths) - examples.lengths
-    for i in generator.permutation(len(batches)).tolist():
-        width, numbers = batches[i]
-        lengths = examples.lengths[numbers]
-        places = spans(np.arange(len(numbers)) * width, lengths)
-        inputs, segment_ids, positions = (np.zeros((batch_size, width), np.int32) for _ in range(3))
-        inputs.reshape(-1)[places] = examples.inputs[spans(starts[numbers], lengths)]
-        segment_ids.reshape(-1)[places] = 1
-        positions.reshape(-1)[places] = spans(np.zeros(len(numbers), np.int64), lengths)
-        missing = batch_size - len(numbers)
-        labels = np.pad(examples.labels[numbers], (0, missing))
-        weights = np.pad(np.ones(len(numbers), np.float32), (0, missing))
-        yield LabelledBatch(inputs, segment_ids, positions, labels, weights)
+
+    def __init__(self, examples_pattern: str, classes: int):
+        super().__init__()
+        self._pattern, self._classes = examples_pattern, classes
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        """Pipeline -> PCollection of one element, a list of bytes."""
+        return (
+            pipeline
+            | "Files" >> fileio.MatchFiles(self._pattern)
+            | "Spread" >> beam.Reshuffle()
+            | "Labels" >> beam.FlatMap(_labels_of_file)
+            | "Distinct" >> beam.Distinct()
+            | "ToList" >> beam.combiners.ToList()
+            | "Check" >> beam.Map(check_labels, self._classes)
+        )
+
+
+def _labels_of_file(file: FileMetadata) -> Iterator[bytes]:
+    labels: set[bytes] = set()
+    for documents in read_tokenised(file.path):
+        counts = documents.token_counts.tolist()
+        labels.update(x for x, n in zip(documents.labels, counts, strict=True) if x and n)
+    return iter(sorted(labels))
+
+
+def check_labels(labels: Iterable[bytes], classes: int) -> list[bytes]:
+    """The labels, ascending, if they are as many as the model has classes.
+
+    Raises:
+        TokenmillError: They are not; the message names both.
+    """
+    found = sorted(labels)
+    if not found:
+        raise TokenmillError(
+            "no document of the train split has a label.",
+            "Set corpus.label_field to the field that holds the class.",
+        )
+    if len(found) != classes:
+        names = ", ".join(label.decode("utf-8", "replace") for label in found[:_SHOWN])
+        more = f" and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
+        raise TokenmillError(
+            f"model.classes = {classes}, but the documents of the train split have {len(found):,} "
+            f"label{'s' if len(found) > 1 else ''}: {names}{more}.",
+            f"Set model.classes = {len(found)}, or correct corpus.label_field."
+            if len(found) > 1
+            else "A classifier needs two labels or more; look at corpus.label_field.",
+        )
+    return found

@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import asdict
 
+import apache_beam as beam
 import numpy as np
 import tensorflow as tf
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
@@ -12,6 +13,7 @@ from tfx.types import Channel, artifact_utils, component_spec
 from components.artifacts import Examples, PackedRows, Tokenizer
 from components.documents import SPLITS, split_directory
 from components.errors import TokenmillError
+from components.pack.classification import FindLabels
 from components.pack.pieces import CONTROL, piece_flags
 from components.pack.rows import read_manifest
 from components.pack.transforms import PackSettings, PackSplit
@@ -58,15 +60,39 @@ class PackerExecutor(base_beam_executor.BaseBeamExecutor):
         flags = np.pad(flags, (0, unused), constant_values=CONTROL)
         packed.set_string_custom_property("split_names", examples.split_names)
         with self._make_beam_pipeline() as pipeline:
+            label_names = None
+            if settings.classifies:
+                train = os.path.join(split_directory(examples.uri, "train"), "*")
+                label_names = beam.pvalue.AsSingleton(
+                    pipeline | "FindLabels" >> FindLabels(train, settings.classes)
+                )
             for split in SPLITS:
                 pattern = os.path.join(split_directory(examples.uri, split), "*")
                 tokens = examples.get_int_custom_property(f"{split}_tokens")
                 pipeline | f"Pack[{split}]" >> PackSplit(
-                    pattern, packed.uri, split, settings.of_split(split, tokens), flags
+                    pattern,
+                    packed.uri,
+                    split,
+                    settings.of_split(split, tokens),
+                    flags,
+                    label_names,
                 )
         manifests = [read_manifest(packed.uri, split) for split in SPLITS]
+        if settings.classifies:
+            _check_held_out(manifests[1])
+            for name in ("dropped_no_label", "dropped_unknown_label", "truncated_tokens"):
+                packed.set_int_custom_property(name, sum(m[name] for m in manifests))
         for name in ("rows", "slots", "padding_slots", "tokens", "documents", "targets"):
             packed.set_int_custom_property(name, sum(m[name] for m in manifests))
+
+
+def _check_held_out(manifest: dict) -> None:
+    if not manifest["rows"]:
+        raise TokenmillError(
+            f"no held-out document has a label that training knows ({manifest['documents']:,} "
+            f"documents, {manifest['dropped_no_label']:,} without a label).",
+            "Give more labelled documents, or a larger corpus.eval_fraction.",
+        )
 
 
 class Packer(base_beam_component.BaseBeamComponent):

@@ -45,12 +45,14 @@ class Row(NamedTuple):
         last_targets: For each segment, the target of its last slot (all other targets are the
             next input). None in the framed modes, where targets are the inputs themselves.
         context_lengths: For each segment, how many of its items are context. None without.
+        labels: Class of each segment, in classification, where it is the only target. None else.
     """
 
     segment_lengths: np.ndarray
     inputs: np.ndarray
     last_targets: np.ndarray | None = None
     context_lengths: np.ndarray | None = None
+    labels: np.ndarray | None = None
 
 
 class Rows(NamedTuple):
@@ -62,6 +64,7 @@ class Rows(NamedTuple):
         inputs: See Row.
         last_targets: See Row.
         context_lengths: See Row.
+        labels: See Row.
     """
 
     segment_counts: np.ndarray
@@ -69,6 +72,7 @@ class Rows(NamedTuple):
     inputs: np.ndarray
     last_targets: np.ndarray | None
     context_lengths: np.ndarray | None
+    labels: np.ndarray | None = None
 
     def split(self) -> list[Row]:
         """The rows one by one."""
@@ -82,6 +86,7 @@ class Rows(NamedTuple):
                     self.inputs[item : item + slots],
                     None if self.last_targets is None else self.last_targets[mine],
                     None if self.context_lengths is None else self.context_lengths[mine],
+                    None if self.labels is None else self.labels[mine],
                 )
             )
             segment, item = segment + count, item + slots
@@ -97,7 +102,8 @@ class Rows(NamedTuple):
             return np.concatenate([row[i] for row in rows]) if rows else np.zeros(0, np.int32)
 
         counts = np.array([len(row.segment_lengths) for row in rows], np.int64)
-        return cls(counts, column(0), column(1), column(2, True), column(3, True))
+        optional = (column(i, True) for i in (2, 3, 4))
+        return cls(counts, column(0), column(1), *optional)
 
 
 class Pieces(NamedTuple):

@@ -24,6 +24,8 @@ class Batch(NamedTuple):
         segment_ids: int32, 1, 2, .. by document piece; 0 in padding.
         positions: int32, position within the segment.
         loss_weights: float32, 1 where a target counts, 0 in padding, context and frame.
+
+    In classification the target of a row's first slot is its class, and no other one counts.
     """
 
     inputs: np.ndarray
@@ -40,16 +42,18 @@ class RowFormat(NamedTuple):
         dtype: NumPy's name of the stored integer type.
         last_targets: Whether the last targets are stored: causal mode.
         context: Whether the context lengths are stored: there is an overlap.
+        label: Whether a label is stored: classification.
     """
 
     dtype: str
     last_targets: bool
     context: bool
+    label: bool = False
 
     @property
     def columns(self) -> int:
         """Values stored for a segment."""
-        return 1 + self.last_targets + self.context
+        return 1 + self.last_targets + self.context + self.label
 
 
 def row_dtype(vocab_size: int) -> str:
@@ -67,7 +71,7 @@ def encode_rows(rows: Rows, row_format: RowFormat) -> list[bytes]:
     starts = ends - sizes
     buffer = np.empty(ends[-1] if len(ends) else 0, row_format.dtype)
     buffer[starts] = counts
-    stored = (rows.segment_lengths, rows.last_targets, rows.context_lengths)
+    stored = (rows.segment_lengths, rows.last_targets, rows.context_lengths, rows.labels)
     for i, column in enumerate(column for column in stored if column is not None):
         buffer[spans(starts + 1 + i * counts, counts)] = column
     buffer[spans(ends - slots, slots)] = rows.inputs
@@ -91,7 +95,8 @@ def decode_rows(records: Sequence[bytes], row_format: RowFormat) -> Rows:
         columns[0],
         values[spans(inputs_at, ends - inputs_at)],
         columns[1] if row_format.last_targets else None,
-        columns[-1] if row_format.context else None,
+        columns[1 + row_format.last_targets] if row_format.context else None,
+        columns[-1] if row_format.label else None,
     )
 
 
@@ -99,7 +104,8 @@ def densify(rows: Rows | Sequence[Row], sequence_length: int) -> Batch:
     """Rows as the arrays that the model takes.
 
     In the framed modes the targets are the inputs, and the weight is 1 wherever a token could be
-    hidden; masking.py draws which ones are.
+    hidden; masking.py draws which ones are. In classification it is 1 at the first slot of each
+    row, and its target the class.
     """
     if not isinstance(rows, Rows):
         rows = Rows.join(rows)
@@ -123,6 +129,10 @@ def densify(rows: Rows | Sequence[Row], sequence_length: int) -> Batch:
         weights[positions < np.repeat(rows.context_lengths + skipped, lengths)] = 0
     elif skipped:
         weights[segments[:-1]] = 0
+    if rows.labels is not None:
+        targets, weights = np.zeros_like(inputs), np.zeros_like(weights)
+        targets[segments[:-1]] = rows.labels
+        weights[segments[:-1]] = 1
 
     def dense(values: np.ndarray, dtype: type) -> np.ndarray:
         array: np.ndarray = np.zeros(shape, dtype)

@@ -160,6 +160,10 @@ class _Shard:
             )
         self._offsets = np.frombuffer(data, "<i8").tolist()
 
+    def record_bytes(self) -> np.ndarray:
+        """Bytes of each record's payload, int64 [rows]."""
+        return np.diff(np.array(self._offsets, np.int64)) - _HEADER_BYTES - _FOOTER_BYTES
+
     def record(self, row: int) -> bytes:
         """The payload of a record, its checksums verified."""
         start, end = self._offsets[row : row + 2]
@@ -213,9 +217,25 @@ class PackedSplit:
         self.failure: TokenmillError | None = None
         """Why the last read failed; tf.data passes on only the text of an error."""
 
-    def read(self, row_numbers: np.ndarray) -> Batch:
-        """The rows of these numbers (0 to rows - 1), in this order."""
-        return densify(self.read_rows(row_numbers), self.sequence_length)
+    def read(self, row_numbers: np.ndarray, width: int | None = None) -> Batch:
+        """The rows of these numbers (0 to rows - 1), in this order.
+
+        Args:
+            row_numbers: int64 [rows].
+            width: Slots of a row, as many as the longest has at least; None: sequence_length.
+        """
+        return densify(self.read_rows(row_numbers), width or self.sequence_length)
+
+    def row_lengths(self) -> np.ndarray:
+        """Filled slots of each row, int64 [rows]; of a split with one segment a row.
+
+        They are told from the indexes: no row is read.
+        """
+        size = np.dtype(self._format.dtype).itemsize
+        parts = [np.zeros(0, np.int64)]
+        for number in range(len(self.manifest["shards"])):
+            parts.append(self._shard(number).record_bytes())
+        return np.concatenate(parts) // size - 1 - self._format.columns
 
     def read_rows(self, row_numbers: np.ndarray) -> Rows:
         """The rows of these numbers as they are stored, without padding."""

@@ -1,24 +1,25 @@
 """Packing as a Beam transform: tokenised documents of one split in, shards of rows out."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
-import tensorflow as tf
 from apache_beam.io import fileio
 from apache_beam.io.filesystem import FileMetadata
 
-from components.documents import BATCH_DOCUMENTS, split_directory, stable_hash, write_json
+from components.documents import split_directory, stable_hash, write_json
 from components.errors import TokenmillError
 from components.pack.account import count_sources, sum_shards
+from components.pack.classification import lay_out, widths_of
 from components.pack.packing import Layout, Pieces, build_rows, pack_pieces, spans
 from components.pack.pieces import FLAGS_NAME, place_ranks
 from components.pack.provenance import write_provenance
 from components.pack.records import RowFormat, row_dtype
 from components.pack.rows import FORMAT, MANIFEST_NAME, write_array, write_shard
+from components.pack.tokenised import TokenisedDocuments, read_tokenised
 from components.tokenize.vocabulary import EOS_ID
 
 SHARD_TOKENS = 8_000_000
@@ -42,7 +43,8 @@ class PackSettings:
         sequence_length: Slots of a row.
         vocab_size: Ids are below it.
         shards: Files per split; None: as many as its tokens need (`shards_for`).
-        task: "causal-lm" or "masked-lm".
+        task: "causal-lm", "masked-lm" or "classification".
+        classes: Labels that there must be; classification.
         overlap_tokens: Context repeated before a piece that does not begin its document.
         mask_rate: Share of tokens hidden; masked-lm.
         whole_word: Hide words rather than tokens; masked-lm.
@@ -62,11 +64,17 @@ class PackSettings:
     source_weights: dict[str, float] = field(default_factory=dict)
     max_repetitions: int | None = None
     fixed_cuts: bool = False
+    classes: int = 0
 
     @property
     def causal(self) -> bool:
         """Whether targets are the next tokens."""
         return self.task == "causal-lm"
+
+    @property
+    def classifies(self) -> bool:
+        """Whether a row holds one document, and its class is the target."""
+        return self.task == "classification"
 
     def of_split(self, split: str, tokens: int) -> "PackSettings":
         """The settings of a split of so many tokens; its shards are a number.
@@ -94,116 +102,8 @@ class PackSettings:
     @property
     def row_format(self) -> RowFormat:
         """What a record holds."""
-        return RowFormat(row_dtype(self.vocab_size), self.causal, self.overlap_tokens > 0)
-
-
-class TokenisedDocument(NamedTuple):
-    """A document as Transform leaves it; `token_ids` is int32."""
-
-    doc_id: bytes
-    source: bytes
-    byte_count: int
-    token_ids: np.ndarray
-
-
-class TokenisedDocuments(NamedTuple):
-    """Many documents in columns, which pass through Beam in a tenth of the time.
-
-    Attributes:
-        doc_ids: Id of each.
-        sources: Source of each.
-        byte_counts: Bytes of text of each, int64.
-        token_counts: Tokens of each, int64.
-        tokens: Ids of all, one document after the other, int32.
-    """
-
-    doc_ids: list[bytes]
-    sources: list[bytes]
-    byte_counts: np.ndarray
-    token_counts: np.ndarray
-    tokens: np.ndarray
-
-    @classmethod
-    def of(cls, documents: Sequence[TokenisedDocument]) -> "TokenisedDocuments":
-        """The columns of these documents."""
-        return cls(
-            [d.doc_id for d in documents],
-            [d.source for d in documents],
-            np.array([d.byte_count for d in documents], np.int64),
-            np.array([len(d.token_ids) for d in documents], np.int64),
-            np.concatenate([np.zeros(0, np.int32), *(d.token_ids for d in documents)]).astype(
-                np.int32
-            ),
-        )
-
-    @classmethod
-    def join(cls, parts: Sequence["TokenisedDocuments"]) -> "TokenisedDocuments":
-        """All documents of the parts."""
-        return cls(
-            [i for part in parts for i in part.doc_ids],
-            [s for part in parts for s in part.sources],
-            *(np.concatenate([part[c] for part in parts]) for c in (2, 3, 4)),
-        )
-
-    def take(self, numbers: np.ndarray) -> "TokenisedDocuments":
-        """The documents of these numbers, in this order."""
-        first = np.cumsum(self.token_counts) - self.token_counts
-        counts = self.token_counts[numbers]
-        return TokenisedDocuments(
-            [self.doc_ids[i] for i in numbers.tolist()],
-            [self.sources[i] for i in numbers.tolist()],
-            self.byte_counts[numbers],
-            counts,
-            self.tokens[spans(first[numbers], counts)],
-        )
-
-
-_FEATURES = {
-    "doc_id": tf.io.FixedLenFeature([], tf.string),
-    "source": tf.io.FixedLenFeature([], tf.string),
-    "byte_count": tf.io.FixedLenFeature([], tf.int64),
-    "token_ids": tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64),
-}
-
-
-def _parse(serialized: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """String [documents] -> the columns of TokenisedDocuments."""
-    parsed = tf.io.parse_example(serialized, _FEATURES)
-    ids = parsed["token_ids"]
-    return (
-        parsed["doc_id"],
-        parsed["source"],
-        parsed["byte_count"],
-        ids.row_lengths(),
-        tf.cast(ids.flat_values, tf.int32),
-    )
-
-
-def _columns(arrays: Sequence[np.ndarray]) -> TokenisedDocuments:
-    doc_ids, sources, *numbers = arrays
-    return TokenisedDocuments(doc_ids.tolist(), sources.tolist(), *numbers)
-
-
-def decode_tokenised(serialized: list[bytes]) -> TokenisedDocuments:
-    """Parses serialised, transformed tf.Examples."""
-    return _columns([column.numpy() for column in _parse(tf.constant(serialized, tf.string))])
-
-
-def read_tokenised(path: str) -> Iterator[TokenisedDocuments]:
-    """The documents of a file of Transform, in batches; read and parsed in C++.
-
-    Raises:
-        TokenmillError: The file is damaged, or its records are no transformed documents.
-    """
-    dataset = tf.data.TFRecordDataset(path).batch(BATCH_DOCUMENTS).map(_parse)
-    try:
-        for arrays in dataset.as_numpy_iterator():
-            yield _columns(arrays)
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-        raise TokenmillError(
-            f"{path}: {error.message.splitlines()[0]}.",
-            "Delete the artifact and run again: Transform writes it anew.",
-        ) from error
+        dtype = row_dtype(max(self.vocab_size, self.classes))
+        return RowFormat(dtype, self.causal, self.overlap_tokens > 0, self.classifies)
 
 
 class PackSplit(beam.PTransform):
@@ -218,6 +118,7 @@ class PackSplit(beam.PTransform):
         split: "train" or "eval".
         settings: How to pack; of the split, its shards a number (`PackSettings.of_split`).
         flags: Of the vocabulary's pieces (pieces.py), uint8 [vocab_size].
+        label_names: A side input, the classes in order; None where there are none.
     """
 
     def __init__(
@@ -227,14 +128,17 @@ class PackSplit(beam.PTransform):
         split: str,
         settings: PackSettings,
         flags: np.ndarray,
+        label_names: Any = None,
     ):
         super().__init__()
+        self._label_names = label_names
         self._pattern, self._settings, self._flags = examples_pattern, settings, flags
         self._directory = split_directory(output_uri, split)
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         """Pipeline -> PCollection of one element, the manifest."""
-        settings, directory, flags = self._settings, self._directory, self._flags
+        settings, directory = self._settings, self._directory
+        sides = (self._flags, self._label_names)
         return (
             pipeline
             | "Files" >> fileio.MatchFiles(self._pattern)
@@ -242,9 +146,9 @@ class PackSplit(beam.PTransform):
             | "Read" >> beam.FlatMap(_read_matched)
             | "Shard" >> beam.FlatMap(_shard, settings.shards)
             | "Group" >> beam.GroupByKey()
-            | "Pack" >> beam.Map(pack_shard, directory, settings, flags)
+            | "Pack" >> beam.Map(pack_shard, directory, settings, *sides)
             | "Shards" >> beam.combiners.ToList()
-            | "Manifest" >> beam.Map(write_manifest, directory, settings, flags)
+            | "Manifest" >> beam.Map(write_manifest, directory, settings, *sides)
         )
 
 
@@ -266,6 +170,7 @@ def pack_shard(
     directory: str,
     settings: PackSettings,
     flags: np.ndarray,
+    label_names: list[bytes] | None = None,
 ) -> dict[str, Any]:
     """Packs and writes one shard; returns its manifest entry with its counts."""
     shard, groups = item
@@ -274,8 +179,34 @@ def pack_shard(
     documents = documents.take(np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64))
     sources = [source.decode() for source in documents.sources]
     layout = settings.layout
-    pieces, rows_by_source = _pack_sources(documents, sources, settings, flags)
-    rows = build_rows(pieces, documents.tokens, documents.token_counts, layout)
+    token_counts = documents.token_counts
+    columns = {
+        "documents": np.ones(len(sources), np.int64),
+        "bytes": documents.byte_counts,
+        "tokens": token_counts,
+        "dropped_empty": token_counts == 0,
+    }
+    slots: dict[str, int] = {}
+    if settings.classifies:
+        weighted = bool(settings.source_weights)
+        laid = lay_out(documents, sources, label_names or [], layout, weighted)
+        pieces, rows, rows_by_source = laid.pieces, laid.rows, laid.rows_by_source
+        left_out = sum(laid.reasons.values(), start=np.zeros(len(sources), bool))
+        columns |= {f"dropped_{reason}": dropped for reason, dropped in laid.reasons.items()}
+        columns["dropped_bytes"] = documents.byte_counts * left_out
+        columns["dropped_tokens"] = token_counts * left_out
+        columns["truncated_tokens"] = token_counts * ~left_out - laid.kept_tokens
+        columns["targets"] = laid.kept_tokens
+        counts = laid.by_class
+        widths = widths_of(rows.segment_lengths, settings.sequence_length)
+        slots["slots"] = int(widths.sum())
+    else:
+        pieces, rows_by_source = _pack_sources(documents, sources, settings, flags)
+        rows = build_rows(pieces, documents.tokens, token_counts, layout)
+        counts = np.bincount(documents.tokens, minlength=settings.vocab_size)
+        columns["targets"] = token_counts + (token_counts > 0) * settings.causal
+        if settings.causal:
+            counts[EOS_ID] += np.count_nonzero(token_counts)
     name = f"rows-{shard:05d}"
     entry = write_shard(directory, name, rows, settings.row_format)
     provenance = f"{name}.provenance"
@@ -286,9 +217,6 @@ def pack_shard(
         entry["rows"],
         layout.frame_slots,
     )
-    counts = np.bincount(documents.tokens, minlength=settings.vocab_size)
-    if settings.causal:
-        counts[EOS_ID] += np.count_nonzero(documents.token_counts)
     return {
         **entry,
         "shard": shard,
@@ -301,9 +229,8 @@ def pack_shard(
             "context_slots": int(pieces.context.sum()),
             "frame_slots": layout.frame_slots * len(pieces.row),
             "packed_items": int(pieces.length.sum()),
-            "by_source": count_sources(
-                sources, documents.byte_counts, documents.token_counts, settings.causal
-            ),
+            **slots,
+            "by_source": count_sources(sources, columns),
         },
         "target_counts": counts,
     }
@@ -336,12 +263,17 @@ def _pack_sources(
 
 
 def write_manifest(
-    shards: list[dict[str, Any]], directory: str, settings: PackSettings, flags: np.ndarray
+    shards: list[dict[str, Any]],
+    directory: str,
+    settings: PackSettings,
+    flags: np.ndarray,
+    label_names: list[bytes] | None = None,
 ) -> dict[str, Any]:
     """Sums the shards' counts, checks that they balance, and writes `manifest.json`.
 
     `target_counts.npy` beside it holds how often each id is a target (int64, [vocab_size]), in
-    masked-lm how often it could be one; `piece_flags.npy` what pieces.py says of each id.
+    masked-lm how often it could be one, in classification how many rows each class has (int64,
+    [classes]); `piece_flags.npy` what pieces.py says of each id.
 
     Raises:
         ArithmeticError: Tokens went missing; a bug, and no run should go on with it.
@@ -349,17 +281,24 @@ def write_manifest(
     """
     shards = sorted(shards, key=lambda shard: shard["file"])
     rows = sum(shard["rows"] for shard in shards)
-    account = sum_shards(shards, rows * settings.sequence_length, settings.causal)
+    slots = rows * settings.sequence_length
+    if settings.classifies:
+        slots = sum(shard["counts"]["slots"] for shard in shards)
+    account = sum_shards(shards, slots, settings.task)
     _check_weights(settings.source_weights, sorted(account["by_source"]))
     target_counts = sum(
         (shard["target_counts"] for shard in shards),
-        start=np.zeros(settings.vocab_size, np.int64),
+        start=np.zeros(settings.classes if settings.classifies else settings.vocab_size, np.int64),
     )
-    masks = (
-        {}
-        if settings.causal
-        else {"mask_rate": settings.mask_rate, "whole_word": settings.whole_word}
-    )
+    of_task: dict[str, Any] = {}
+    if settings.task == "masked-lm":
+        of_task = {"mask_rate": settings.mask_rate, "whole_word": settings.whole_word}
+    if settings.classifies:
+        names = [name.decode("utf-8", "replace") for name in label_names or []]
+        of_task = {
+            "label_names": names,
+            "documents_by_label": dict(zip(names, target_counts.tolist(), strict=True)),
+        }
     manifest = {
         "format": FORMAT,
         "task": settings.task,
@@ -367,7 +306,7 @@ def write_manifest(
         "sequence_length": settings.sequence_length,
         "vocab_size": settings.vocab_size,
         "overlap_tokens": settings.overlap_tokens,
-        **masks,
+        **of_task,
         "source_weights": settings.source_weights,
         "max_repetitions": settings.max_repetitions,
         "rows": rows,

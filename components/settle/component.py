@@ -122,7 +122,7 @@ def headline(report: dict) -> dict[str, float]:
 
 def _quality(total: dict[str, float]) -> dict[str, float]:
     """The measure of the run's task."""
-    names = ("bits_per_byte", "masked_perplexity")
+    names = ("bits_per_byte", "masked_perplexity", "accuracy")
     return {name: total[name] for name in names if name in total}
 
 

@@ -100,7 +100,8 @@ class CostReportDocument(Part):
     return_on_curation: list[Return]
     quality: dict[str, Any] = key(
         "held_out_before and _after (the trainer's losses), evaluation (the pushed model, from raw "
-        "text) and a baseline: unigram_bits_per_byte, or unigram_perplexity of masked-lm."
+        "text) and a baseline: unigram_bits_per_byte, or unigram_perplexity of masked-lm, or "
+        "majority_accuracy and prior_log_loss of classification."
     )
     effective_tokens: float = key("As in the ledger.", ge=0)
 

@@ -17,6 +17,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform import impl_helper
 from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io, schema_utils
 
+from components.documents import DOCUMENT_FEATURES
 from components.tokenize.preprocessing import TOKENIZER_PATH_KEY, preprocessing_fn
 
 TokenIds = Callable[[pa.RecordBatch], pa.LargeListArray]
@@ -58,7 +59,8 @@ def graph_token_ids(uri: str) -> TokenIds:
 
     def token_ids(batch: pa.RecordBatch) -> pa.LargeListArray:
         columns = [
-            tf.constant(column.to_numpy(zero_copy_only=False)[:, None]) for column in batch.columns
+            tf.constant(batch.column(name).to_numpy(zero_copy_only=False)[:, None])
+            for name in DOCUMENT_FEATURES
         ]
         flat, splits = (tensor.numpy() for tensor in apply(*columns))
         return pa.LargeListArray.from_arrays(splits, flat)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import tensorflow as tf
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
@@ -27,6 +28,8 @@ _BATCH_DOCUMENTS = 8192
 
 class MaterialiseSplit(beam.PTransform):
     """Writes one split of documents as tf.Examples with token_ids, doc_id, source, byte_count.
+
+    And with their label, where documents have one.
 
     Args:
         uri: Curated examples.
@@ -118,9 +121,10 @@ def _transformed(path: str, token_ids: TokenIds, counts: list[int]) -> Iterator[
         ids = token_ids(batch)
         counts.append(len(ids.flatten()))
         singles = np.arange(batch.num_rows + 1, dtype=np.int64)
+        labelled = pc.any(pc.greater(pc.binary_length(batch.column("label")), 0)).as_py()
         columns = {
             name: pa.LargeListArray.from_arrays(singles, batch.column(name))
-            for name in ("byte_count", "doc_id", "source")
+            for name in ("byte_count", "doc_id", *(["label"] if labelled else []), "source")
         }
         columns["token_ids"] = ids
         # Each feature for itself: joined, encoded messages are one message, and this encoder would

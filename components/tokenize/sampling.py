@@ -71,7 +71,7 @@ class Sampler:
 
     def encode_batch(self, batch: pa.RecordBatch) -> list[list[int]]:
         """The token ids of each document of a batch (DOCUMENT_SCHEMA)."""
-        doc_ids, _, texts, _ = (column.to_pylist() for column in batch.columns)
+        doc_ids, texts = (batch.column(name).to_pylist() for name in ("doc_id", "text"))
         return [self.encode(*pair) for pair in zip(doc_ids, texts, strict=True)]
 
 

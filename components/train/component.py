@@ -65,7 +65,7 @@ class TrainerExecutor(base_executor.BaseExecutor):
         for name in ("params_total", "steps", "trained_targets", "trained_slots"):
             run.set_int_custom_property(name, telemetry[name])
         held_out = telemetry["held_out_after"]
-        for name in sorted({"perplexity", "bits_per_byte"} & set(held_out)):
+        for name in sorted({"perplexity", "bits_per_byte", "accuracy"} & set(held_out)):
             run.set_float_custom_property(name, held_out[name])
 
 

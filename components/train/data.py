@@ -1,12 +1,11 @@
 """Feeds packed rows to the training loop.
 
-Which rows a step reads is a pure function of (seed, step): a permutation of each source's rows for
-each of its epochs, computed index by index. There is no shuffle buffer and no iterator state to
-save; to resume, start at the step after the last. Each worker reads only its part of a batch.
+Which rows a step reads is a pure function of (seed, step) (components/train/order.py). There is no
+shuffle buffer and no iterator state to save; to resume, start at the step after the last. Each
+worker reads only its part of a batch.
 """
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.errors import TokenmillError
+from components.pack.classification import widths_of
 from components.pack.masking import (
     EVALUATION_EPOCH,
     EVALUATION_SEED,
@@ -21,10 +21,9 @@ from components.pack.masking import (
     mask_batch,
 )
 from components.pack.rows import Batch, PackedSplit
-from components.train.plan import Mixture
+from components.train.order import row_order
 from components.train.strategy import Workers
 
-_STEPS_AT_ONCE = 64
 # Slots that are read at once, where batches are smaller: each call from TensorFlow into Python
 # takes as long as reading thirty rows.
 _SLOTS_AT_ONCE = 1 << 16
@@ -53,83 +52,6 @@ ALL_ROWS = Share()
 """One reader that reads whole batches."""
 
 
-class RowOrder:
-    """Which rows of a split each step reads.
-
-    Args:
-        split: The packed rows.
-        global_batch_size: Rows a step.
-        seed: Seed of the order.
-    """
-
-    def __init__(self, split: PackedSplit, global_batch_size: int, seed: int):
-        self._batch, self._seed = global_batch_size, seed
-        self._mixture = Mixture.of(split.manifest)
-        self._groups = _rows_of_sources(split.manifest, self._mixture.sources)
-        # TensorFlow takes as long to permute one step's numbers as those of many.
-        self._steps_of = functools.lru_cache(maxsize=4)(self._compute)
-
-    def rows_of_step(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Row numbers of a step, and how often each was read before; int64 [global_batch_size].
-
-        Raises:
-            IndexError: All sources have come to their repetition limit.
-        """
-        block, place = divmod(step, _STEPS_AT_ONCE)
-        mine = slice(place * self._batch, (place + 1) * self._batch)
-        numbers, epochs = (array[mine] for array in self._steps_of(block))
-        if len(numbers) < self._batch:
-            available = self._mixture.rows_available
-            raise IndexError(f"step {step}: pack.max_repetitions leaves {available} rows in all")
-        return numbers, epochs
-
-    def _compute(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """Row numbers and epochs of a block of steps, as far as there are rows."""
-        size, available = _STEPS_AT_ONCE * self._batch, self._mixture.rows_available
-        end = (block + 1) * size
-        samples = np.arange(block * size, end if available is None else min(end, available))
-        source, ordinal = self._mixture.draws(samples)
-        epochs, indices = np.divmod(ordinal, self._mixture.rows[source])
-        sources = len(self._mixture.sources)
-        # A permutation for each source and epoch.
-        streams = epochs * sources + source
-        numbers = np.empty(len(samples), np.int64)
-        for stream in np.unique(streams):
-            mine = streams == stream
-            starts, firsts = self._groups[stream % sources]
-            places = _permute(indices[mine], self._seed, stream, int(starts[-1]))
-            group = np.searchsorted(starts, places, side="right") - 1
-            numbers[mine] = firsts[group] + places - starts[group]
-        return numbers, epochs
-
-
-def _permute(indices: np.ndarray, seed: int, stream: int, rows: int) -> np.ndarray:
-    return tf.random.experimental.index_shuffle(
-        tf.constant(indices, tf.int64),
-        seed=tf.constant([seed, stream], tf.uint32),
-        max_index=tf.constant(rows - 1, tf.int64),
-    ).numpy()
-
-
-def _rows_of_sources(manifest: dict, sources: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each source, where its groups of rows begin, in its own count and in the split's."""
-    if sources == [""]:
-        return [(np.array([0, manifest["rows"]]), np.array([0]))]
-    groups: dict[str, list[tuple[int, int]]] = {source: [] for source in sources}
-    first = 0
-    for shard in manifest["shards"]:
-        for source, rows in shard["rows_by_source"]:
-            groups[source].append((first, rows))
-            first += rows
-    return [
-        (
-            np.cumsum([0] + [rows for _, rows in groups[source]]),
-            np.array([first for first, _ in groups[source]]),
-        )
-        for source in sources
-    ]
-
-
 def training_batches(
     split: PackedSplit,
     global_batch_size: int,
@@ -153,12 +75,13 @@ def training_batches(
 
     Returns:
         A dataset of `Batch`, arrays of [global_batch_size / share.of, sequence_length],
-        share.count elements a step.
+        share.count elements a step. In classification they are as wide as the step needs.
 
     Raises:
         TokenmillError: The batch cannot be divided into so many parts.
     """
-    order = RowOrder(split, global_batch_size, seed)
+    order = row_order(split, global_batch_size, seed)
+    varies = split.task == "classification"
     mask = _masker(split)
     rows = _rows_of_part(global_batch_size, share.of)
 
@@ -171,9 +94,11 @@ def training_batches(
     def read(elements: range) -> Batch:
         wanted = zip(*map(rows_of, elements), strict=True)
         numbers, epochs = (np.concatenate(parts) for parts in wanted)
-        return mask(split.read(numbers), numbers, epochs, seed)
+        width = order.width_of_step(first_step + elements[0] // share.count)
+        return mask(split.read(numbers, width), numbers, epochs, seed)
 
-    return _dataset(read, max(0, steps - first_step) * share.count, rows, split.sequence_length)
+    count = max(0, steps - first_step) * share.count
+    return _dataset(read, count, rows, None if varies else split.sequence_length)
 
 
 def evaluation_batches(
@@ -181,11 +106,19 @@ def evaluation_batches(
 ) -> tf.data.Dataset:
     """All rows once, in order; the last batch is filled up with rows of weight 0.
 
+    In classification the order is that of their widths.
+
     Masks are the same at every call, whatever the run's seed. Arguments, elements and errors are
     those of `training_batches`.
     """
     mask = _masker(split)
     rows = _rows_of_part(global_batch_size, share.of)
+    varies = split.task == "classification"
+    order, width_at = np.arange(split.rows), np.full(split.rows, split.sequence_length)
+    if varies:
+        width_at = widths_of(split.row_lengths()[: split.rows], split.sequence_length)
+        order = np.argsort(width_at, kind="stable")
+        width_at = width_at[order]
 
     def rows_of(element: int) -> np.ndarray:
         step, part = divmod(element, share.count)
@@ -194,9 +127,11 @@ def evaluation_batches(
     def read(elements: range) -> Batch:
         places = np.concatenate([rows_of(element) for element in elements])
         there = places < split.rows
-        numbers = places[there]
+        numbers = order[places[there]]
         epochs = np.full(len(numbers), EVALUATION_EPOCH)
-        batch = mask(split.read(numbers), numbers, epochs, EVALUATION_SEED)
+        end = min((elements[-1] // share.count + 1) * global_batch_size, split.rows)
+        batch = split.read(numbers, int(width_at[end - 1]))
+        batch = mask(batch, numbers, epochs, EVALUATION_SEED)
 
         def filled(array: np.ndarray) -> np.ndarray:
             every = np.zeros((len(places), *array.shape[1:]), array.dtype)
@@ -206,7 +141,7 @@ def evaluation_batches(
         return batch if there.all() else Batch(*map(filled, batch))
 
     steps = -(-split.rows // global_batch_size)
-    return _dataset(read, steps * share.count, rows, split.sequence_length)
+    return _dataset(read, steps * share.count, rows, None if varies else split.sequence_length)
 
 
 def distribute(
@@ -271,17 +206,22 @@ def _masker(split: PackedSplit) -> Callable[[Batch, np.ndarray, np.ndarray, int]
 
 
 def _dataset(
-    read: Callable[[range], Batch], elements: int, rows: int, sequence_length: int
+    read: Callable[[range], Batch], elements: int, rows: int, width: int | None
 ) -> tf.data.Dataset:
-    """Elements 0 .. elements - 1 of `rows` rows, read ahead and in parallel, in order."""
+    """Elements 0 .. elements - 1 of `rows` rows, read ahead and in parallel, in order.
+
+    They are read one by one if the width is None: each has its own.
+    """
     dtypes = (tf.int32, tf.int32, tf.int32, tf.int32, tf.float32)
-    at_once = max(1, _SLOTS_AT_ONCE // (rows * sequence_length))
+    at_once = 1 if width is None else max(1, _SLOTS_AT_ONCE // (rows * width))
 
     def load(first: tf.Tensor) -> Batch:
         arrays = tf.numpy_function(
             lambda i: read(range(int(i), min(int(i) + at_once, elements))), [first], dtypes
         )
-        return Batch(*(tf.reshape(a, [-1, rows, sequence_length]) for a in arrays))
+        if width is None:
+            return Batch(*(tf.ensure_shape(a, [rows, None])[None] for a in arrays))
+        return Batch(*(tf.reshape(a, [-1, rows, width]) for a in arrays))
 
     dataset = tf.data.Dataset.range(0, elements, at_once).map(
         load, num_parallel_calls=_READS_AT_ONCE, deterministic=True

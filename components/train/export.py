@@ -14,13 +14,14 @@ take token ids (int32 [batch, width], filled up with 0 at the right).
 A masked language model has no likelihood of a text and continues none: no score, no generate. Its
 serving_default is embed, its logits_ids takes `CLS tokens SEP`, and its evaluate hides tokens
 (components/train/served_masking.py) and sums over these. A classifier's serving_default is
-classify, and it has no evaluate.
+classify; its evaluate reads the feature `label` beside `text`.
 
 Every answer counts its tokens. docs/serving.md describes inputs, outputs and errors.
 """
 
 import functools
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -61,6 +62,7 @@ class ExportedModel(tf.Module):
         tokenizer_path: The SentencePiece model, for turning ids back into text.
         weights: How the weights are stored.
         masking: What a masked language model's `evaluate` hides.
+        label_names: The classes of a classifier.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class ExportedModel(tf.Module):
         tokenizer_path: str,
         weights: Weights,
         masking: TextMasking | None = None,
+        label_names: Sequence[str] | None = None,
     ):
         super().__init__()
         # Not TFTransformOutput.transform_features_layer: a Keras model within takes as long to
@@ -85,7 +88,7 @@ class ExportedModel(tf.Module):
             autograph=False,
         )
         self.served: ServedDecoder = (
-            ServedEncoder(model, self._tokenize, weights, masking)
+            ServedEncoder(model, self._tokenize, weights, masking, label_names)
             if isinstance(model, Encoder)
             else ServedDecoder(model, self._tokenize, weights)
         )
@@ -187,7 +190,12 @@ class ExportedModel(tf.Module):
         @function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
         def evaluate(examples):
             features = {"text": tf.io.FixedLenFeature([], tf.string)}
-            text = tf.io.parse_example(examples, features)["text"]
+            if self.head == "classifier":
+                features["label"] = tf.io.FixedLenFeature([], tf.string, default_value="")
+            parsed = tf.io.parse_example(examples, features)
+            text = parsed["text"]
+            if self.head == "classifier":
+                return served.evaluate_classes(self._tokenize(text), parsed["label"])
             scores = served.evaluate(self._tokenize(text))
             return self._with_bytes(scores, text) if self.head == "lm" else scores
 
@@ -205,6 +213,7 @@ class ExportedModel(tf.Module):
                 "serving_default": classify,
                 "classify": classify,
                 "classify_ids": classify_ids,
+                "evaluate": evaluate,
                 **vectors,
             }
         model = {"logits_ids": logits_ids, "evaluate": evaluate, **vectors}
@@ -254,13 +263,16 @@ def export_model(
     directory: str,
     weights: Weights = "float32",
     masking: TextMasking | None = None,
+    label_names: Sequence[str] | None = None,
 ) -> None:
-    """Writes the SavedModel; a masked language model needs `masking`.
+    """Writes the SavedModel; a masked language model needs `masking`, a classifier `label_names`.
 
     `assets.extra` gets the SentencePiece model, model.json (the model's shape, how the weights
-    are stored) and the warm-up requests that TensorFlow Serving replays.
+    are stored, a classifier's labels) and the warm-up requests that TensorFlow Serving replays.
     """
-    exported = ExportedModel(model, transform_graph_uri, tokenizer_path, weights, masking)
+    exported = ExportedModel(
+        model, transform_graph_uri, tokenizer_path, weights, masking, label_names
+    )
     signatures = exported.signatures()
     tf.saved_model.save(exported, directory, signatures=signatures)
     extra = os.path.join(directory, "assets.extra")
@@ -270,6 +282,7 @@ def export_model(
         "model_shape": asdict(model.shape_config),
         "parameters": model.count_params(),
         "weights": weights,
+        **({} if label_names is None else {"label_names": list(label_names)}),
     }
     write_json(os.path.join(extra, DESCRIPTION_NAME), description)
     write_warmup_requests(extra, exported.served.context_length, set(signatures))

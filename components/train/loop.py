@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +11,6 @@ import tensorflow as tf
 from components.errors import TokenmillError
 from components.pack.rows import Batch, PackedSplit
 from components.train.data import (
-    RowOrder,
     Share,
     distribute,
     evaluation_batches,
@@ -21,6 +20,7 @@ from components.train.data import (
 from components.train.models.trunk import Trunk
 from components.train.optimizer import LearningRate, OptimizerSettings, make_optimizer
 from components.train.options import RunOptions
+from components.train.order import row_order
 from components.train.plan import StepPlan
 from components.train.preemption import TrainingStoppedError
 from components.train.session import Session
@@ -63,7 +63,7 @@ AttentionDrawer = Callable[[], tuple[dict[str, float], np.ndarray]]
 
 
 class Trainer:
-    """Trains a decoder on packed rows.
+    """Trains a decoder or an encoder on packed rows.
 
     Args:
         strategy: Where the replicas are.
@@ -120,15 +120,13 @@ class Trainer:
 
     def evaluate(self, split: PackedSplit) -> LossSums:
         """Loss sums over all rows of a split."""
-        nll = targets = 0.0
+        sums = np.zeros(3 if split.task == "classification" else 2)
         size = self.plan.global_batch_size
         batches = distribute(self.strategy, lambda share: evaluation_batches(split, size, share))
         with reading(split):
             for batch in batches:
-                batch_nll, batch_weight = self.eval_step(batch)
-                nll += float(batch_nll)
-                targets += float(batch_weight)
-        return LossSums(nll, targets)
+                sums += [float(value) for value in self.eval_step(batch)]
+        return LossSums(*sums.tolist())
 
     def fit(
         self,
@@ -155,6 +153,14 @@ class Trainer:
         return _Fit(self, train, held_out, session, draw_attention).run()
 
 
+class _UnreadStep(NamedTuple):
+    """A step that has been started: what it will give, its rows' width, whether it was compiled."""
+
+    result: StepResult
+    width: int
+    steady: bool
+
+
 class _Fit:
     """One attempt: its record, its place in the data, and the step that is not read yet."""
 
@@ -170,12 +176,14 @@ class _Fit:
         self._train, self._held_out, self._draw_attention = train, held_out, draw_attention
         self._clock, self._telemetry = session.clock, session.telemetry
         self._plan, self._settings = trainer.plan, trainer.settings
-        self._unread: list[StepResult] = []
+        self._unread: list[_UnreadStep] = []
+        self._order = row_order(train, trainer.plan.global_batch_size, trainer.settings.seed)
         # Several workers have to come to the same decisions before they start the same step, and
         # a CPU does not run ahead: its next step would be timed as part of this one.
         self._lag = 1 if session.workers.count == 1 and has_accelerator() else 0
         self._asked_to_stop = False
-        self._compiled = False
+        # Rows of another width are another shape, which is compiled for itself (classification).
+        self._compiled: set[int] = set()
         self._overflows_in_a_row = 0
 
     def run(self) -> TrainingRecord:
@@ -215,13 +223,13 @@ class _Fit:
                 self._telemetry.profile(started + 1)
                 self._start_step(batches, with_gradients)
             # A step is read while the next one runs, or at once if its state is needed.
-            # The first is read alone, so that no step is booked as compiling but its own.
+            # One that compiles is read alone, so that no other is booked as compiling.
             last = self._record.step + len(self._unread)
-            settle = not self._compiled or last == steps or with_gradients
-            settle = settle or self._must_settle(last)
+            compiles = bool(self._unread) and not self._unread[-1].steady
+            settle = compiles or last == steps or with_gradients or self._must_settle(last)
             while len(self._unread) > (0 if settle else self._lag):
-                gradients = self._unread[0].gradients
-                with self._clock.phase(self._step_phase()):
+                gradients = self._unread[0].result.gradients
+                with self._clock.phase(self._step_phase(self._unread[0].steady)):
                     rewound = self._read_step()
                 if rewound:
                     batches = self._batches()
@@ -246,20 +254,25 @@ class _Fit:
             )
         )
 
-    def _step_phase(self) -> str:
-        if self._compiled:
+    def _step_phase(self, steady: bool) -> str:
+        if steady:
             return "steps"
         return "restart" if self._record.resumes else "compile"
 
     def _start_step(self, batches: Iterator[Batch], with_gradients: bool) -> None:
         stop = tf.constant(1.0 if self._session.stop else 0.0)
-        with self._clock.phase(self._step_phase()):
-            waiting = self._clock.phase("input" if self._compiled else self._step_phase())
+        position = self._record.step + self._record.data_offset + len(self._unread)
+        width = self._order.width_of_step(position)
+        steady = width in self._compiled
+        with self._clock.phase(self._step_phase(steady)):
+            waiting = self._clock.phase("input" if steady else self._step_phase(steady))
             with waiting, reading(self._train):
                 batch = next(batches)
-            self._unread.append(self._trainer.train_step(batch, stop, with_gradients))
-            if not self._compiled:
-                float(self._unread[-1].nll)  # the device has compiled when there is a result
+            result = self._trainer.train_step(batch, stop, with_gradients)
+            self._unread.append(_UnreadStep(result, width, steady))
+            if not steady:
+                float(result.nll)  # the device has compiled when there is a result
+                self._compiled.add(width)
 
     def _must_settle(self, step: int) -> bool:
         every = self._session.options.evaluate_steps
@@ -275,7 +288,7 @@ class _Fit:
 
     def _read_step(self) -> bool:
         """Books the oldest unread step; whether it made the training go back instead."""
-        result, record = self._unread.pop(0), self._record
+        (result, width, steady), record = self._unread.pop(0), self._record
         nll, weight, norm = float(result.nll), float(result.weight), float(result.norm)
         loss = nll / max(weight, 1.0)
         if bool(result.refused):
@@ -289,11 +302,10 @@ class _Fit:
             remember(record.recent_losses, loss)
         self._count_overflow(norm)
         record.step += 1
-        slots = self._plan.global_batch_size * self._train.sequence_length
+        slots = self._plan.global_batch_size * width
         record.trained_targets += int(weight)
         record.trained_slots += slots
-        record.steady_slots += slots if self._compiled else 0
-        self._compiled = True
+        record.steady_slots += slots if steady else 0
         every = max(1, self._plan.steps // _LOSS_POINTS)
         if (record.step - 1) % every == 0 or record.step == self._plan.steps:
             record.loss_curve.append((record.step, loss))
@@ -325,7 +337,7 @@ class _Fit:
         """Says which rows of the step have no finite loss; the weights are those before it."""
         position, size = self._record.step + self._record.data_offset, self._plan.global_batch_size
         seed = self._settings.seed
-        rows, _ = RowOrder(self._train, size, seed).rows_of_step(position)
+        rows, _ = self._order.rows_of_step(position)
         odd = rows
         if self._session.workers.count == 1:
             one_by_one = Share(0, size, size)
@@ -379,7 +391,7 @@ class _Fit:
         with self._clock.phase("evaluate"):
             sums = self._trainer.evaluate(self._held_out)
         record.evaluations.append((record.step, sums.loss))
-        self._telemetry.evaluation(record.step, self._clock.total, sums.loss)
+        self._telemetry.evaluation(record.step, self._clock.total, sums.loss, sums.accuracy)
         self._session.save_if_due(record, forced=True)
 
     def _stop_if_asked(self) -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -107,7 +108,7 @@ def train(
             rows.manifest["targets"],
             job.resume_from,
             stop,
-            rows.manifest.get("mask_rate", 1.0),
+            target_share(rows.manifest),
         )
         try:
             with session.clock.phase("build"):
@@ -126,6 +127,17 @@ def train(
         finally:
             session.close()
     return Training(model, record, session, held_out)
+
+
+def target_share(manifest: Mapping[str, Any]) -> float:
+    """Targets that one pass over the rows asks for, by those of the manifest.
+
+    Of masked-lm the share that is hidden; of classification one for each row, whose tokens are what
+    the manifest counts.
+    """
+    if manifest["task"] == "classification":
+        return manifest["rows"] / manifest["targets"]
+    return manifest.get("mask_rate", 1.0)
 
 
 def _with_peak(options: RunOptions, shape: ModelShape, workers: Workers) -> RunOptions:
@@ -178,6 +190,7 @@ def train_and_export(
             model_directory,
             job.weights,
             text_masking(training.held_out),
+            training.held_out.manifest.get("label_names"),
         )
     session.publish(run_directory)
     session.clock.book()
@@ -204,6 +217,11 @@ def describe(training: Training, job: TrainingJob) -> dict[str, Any]:
     seconds = dict(record.seconds)
     # A step that compiles is not in the steady rate.
     steady_seconds = seconds.get("steps", 0.0) + seconds.get("input", 0.0)
+    rate = record.steady_slots / steady_seconds if record.steady_slots else None
+    examples: dict[str, Any] = {}
+    if held_out.task == "classification":
+        per_slot = record.trained_targets / record.trained_slots
+        examples["examples_per_second"] = None if rate is None else rate * per_slot
     return {
         "params_total": training.model.count_params(),
         "steps": record.plan.steps,
@@ -213,7 +231,8 @@ def describe(training: Training, job: TrainingJob) -> dict[str, Any]:
         "trained_slots": record.trained_slots,
         "trained_targets": record.trained_targets,
         "seconds": {**seconds, "total": sum(seconds.values())},
-        "slots_per_second": record.steady_slots / steady_seconds if record.steady_slots else None,
+        "slots_per_second": rate,
+        **examples,
         "loss_curve": record.loss_curve,
         "held_out_before": _losses(record.eval_before, held_out_bytes),
         "held_out_after": _losses(record.eval_after, held_out_bytes),
@@ -226,14 +245,15 @@ def describe(training: Training, job: TrainingJob) -> dict[str, Any]:
 
 
 def _losses(sums: LossSums, text_bytes: int | None) -> dict[str, float]:
-    """Per target and, if the bytes of the held-out text are given, per byte of text."""
+    """Per target and, if the bytes of the held-out text are given, per byte of text.
+
+    Of a classifier, whose target is a class, accuracy instead of perplexity.
+    """
     loss = sums.nll / sums.targets
-    losses = {
-        "nll_sum": sums.nll,
-        "targets": sums.targets,
-        "loss": loss,
-        "perplexity": math.exp(min(loss, 700.0)),
-    }
+    losses = {"nll_sum": sums.nll, "targets": sums.targets, "loss": loss}
+    if sums.accuracy is not None:
+        return {**losses, "accuracy": sums.accuracy}
+    losses["perplexity"] = math.exp(min(loss, 700.0))
     if text_bytes is not None:
         losses["bits_per_byte"] = sums.nll / math.log(2) / text_bytes
     return losses

@@ -1,12 +1,14 @@
 """What the SavedModel of an encoder does: vectors, classes, and the loss at hidden tokens."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from components.tokenize.vocabulary import CLS_ID, PAD_ID, SEP_ID
 from components.train.models import Encoder
-from components.train.scoring import SCORES
+from components.train.scoring import SCORES, score_rows
 from components.train.served_masking import TextMasking
 from components.train.served_model import Rows, ServedDecoder, cut_into_rows
 from components.train.weights import Weights
@@ -22,13 +24,20 @@ class ServedEncoder(ServedDecoder):
         tokenize: string [batch] -> ragged int32 [batch, tokens].
         weights: How the weights are stored.
         masking: What `evaluate` hides; a classifier needs none.
+        label_names: The classes of a classifier, ascending.
     """
 
     def __init__(
-        self, model: Encoder, tokenize: Any, weights: Weights, masking: TextMasking | None = None
+        self,
+        model: Encoder,
+        tokenize: Any,
+        weights: Weights,
+        masking: TextMasking | None = None,
+        label_names: Sequence[str] | None = None,
     ):
         super().__init__(model, tokenize, weights)
         self._masking = masking
+        self._labels = np.array([name.encode() for name in label_names or ()], object)
 
     def evaluate(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
         """Hides tokens of each text by the fixed draw and scores the model at them.
@@ -55,20 +64,59 @@ class ServedEncoder(ServedDecoder):
     def classify(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
         """The class of each text, of which as many tokens as the context holds are read.
 
-        Returns a dict: probabilities (float32 [batch, classes]); label, token_count and
-        truncated_tokens (int32 [batch]).
+        Returns a dict: label (string [batch]); probabilities (float32 [batch, classes]) and labels,
+        their names in the same order (string [batch, classes]); token_count and truncated_tokens
+        (int32 [batch]).
         """
+        logits, read, truncated = self._class_logits(ids)
+        names = tf.constant(self._labels, tf.string)
+        return {
+            "probabilities": tf.nn.softmax(logits),
+            "label": tf.gather(names, tf.argmax(logits, -1, tf.int32)),
+            "labels": tf.tile(names[None], [tf.shape(logits)[0], 1]),
+            "token_count": read,
+            "truncated_tokens": truncated,
+        }
+
+    def evaluate_classes(self, ids: tf.RaggedTensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Scores the class of each text against its label.
+
+        A text without a token, or with a label that is none of the classes (or none at all), counts
+        nowhere, as the Packer leaves such documents out.
+
+        Args:
+            ids: int32 ragged [batch, tokens].
+            labels: string [batch].
+
+        Returns:
+            Sums of components/train/scoring.py over the one target of each text; example_count (1
+            if the text counts, int32 [batch]); label_id and predicted_id (int32 [batch]);
+            probabilities (float32 [batch, classes]); label_names (string [batch, classes]);
+            token_count (int32 [batch]).
+        """
+        logits, read, _ = self._class_logits(ids)
+        names = tf.constant(self._labels, tf.string)
+        is_it = labels[:, None] == names[None]
+        used = tf.cast(tf.reduce_any(is_it, -1) & (read > 0), tf.int32)
+        label_id = tf.argmax(tf.cast(is_it, tf.int32), -1, tf.int32)
+        return {
+            **score_rows(logits[:, None], label_id[:, None], used[:, None]),
+            "example_count": used,
+            "label_id": label_id,
+            "predicted_id": tf.argmax(logits, -1, tf.int32),
+            "probabilities": tf.nn.softmax(logits),
+            "label_names": tf.tile(names[None], [tf.shape(logits)[0], 1]),
+            "token_count": read,
+        }
+
+    def _class_logits(self, ids: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """float32 [batch, classes]; int32 [batch] twice: tokens read, and cut off."""
         counts = tf.cast(ids.row_lengths(), tf.int32)
         read = tf.minimum(counts, self.context_length - _FRAME)
         rows = self._rows(ids[:, : self.context_length - _FRAME])
         with self._weights_in_use():
             logits = self._decoder().logits(self._hidden(rows.inputs, rows.used)[:, 0])
-        return {
-            "probabilities": tf.nn.softmax(logits),
-            "label": tf.argmax(logits, -1, tf.int32),
-            "token_count": read,
-            "truncated_tokens": counts - read,
-        }
+        return logits, read, counts - read
 
     def _rows(self, ids: tf.RaggedTensor) -> Rows:
         """Rows whose `used` is 1 at tokens and frame."""

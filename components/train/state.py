@@ -12,15 +12,22 @@ class LossSums(NamedTuple):
     Attributes:
         nll: Negative log-likelihood in nats.
         targets: Targets counted.
+        correct: Those that the likeliest class hits; of a classifier.
     """
 
     nll: float
     targets: float
+    correct: float | None = None
 
     @property
     def loss(self) -> float:
         """Nats a target."""
         return self.nll / max(self.targets, 1.0)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of hits, 0 to 1; None where they are not counted."""
+        return None if self.correct is None else self.correct / max(self.targets, 1.0)
 
 
 @dataclass
@@ -31,7 +38,8 @@ class TrainingRecord:
         plan: Steps of the whole run.
         step: Steps done; the next step reads the rows of `step + data_offset`.
         data_offset: Steps' worth of rows that rewinds have skipped.
-        trained_targets: Loss-bearing tokens that the weights have learnt from.
+        trained_targets: Loss-bearing tokens that the weights have learnt from; of a classifier,
+            examples.
         trained_slots: Tokens computed for them, padding included.
         steady_slots: Those of them outside of steps that compiled.
         loss_curve: (step, mean loss in nats), some 200 points.

@@ -39,6 +39,16 @@ def nll_and_weight(model: Trunk, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
     return sums.nll, sums.weight
 
 
+def class_sums(model: Any, batch: Batch) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Summed nll in nats, summed weight and hits of a classifier's batch, float32 scalars."""
+    hidden = model.hidden(batch.inputs, batch.segment_ids, batch.positions)
+    logits = model.logits(hidden[:, 0])
+    labels, weights = batch.targets[:, 0], batch.loss_weights[:, 0]
+    nll = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    hits = tf.cast(tf.argmax(logits, -1, tf.int32) == labels, tf.float32)
+    return tf.reduce_sum(weights * nll), tf.reduce_sum(weights), tf.reduce_sum(weights * hits)
+
+
 def make_train_step(
     strategy: tf.distribute.Strategy,
     model: Trunk,
@@ -169,10 +179,14 @@ def make_train_step(
 
 def make_eval_step(
     strategy: tf.distribute.Strategy, model: Trunk, jit_compile: bool
-) -> Callable[[Any], tuple[tf.Tensor, tf.Tensor]]:
-    """A function of a batch: summed nll in nats and targets of the global batch."""
+) -> Callable[[Any], tuple[tf.Tensor, ...]]:
+    """A function of a batch: summed nll in nats and targets of the global batch.
+
+    Of a classifier, how many targets the likeliest class hits is the third.
+    """
+    sums_of = class_sums if model.shape_config.head == "classifier" else nll_and_weight
     compiled = tf.function(
-        lambda batch: nll_and_weight(model, batch), jit_compile=jit_compile, autograph=False
+        lambda batch: sums_of(model, batch), jit_compile=jit_compile, autograph=False
     )
 
     @tf.function(autograph=False)

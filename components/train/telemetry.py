@@ -127,12 +127,18 @@ class Telemetry:
                 worth["loss_reduction_per_usd"] = fallen / cost
         return worth
 
-    def evaluation(self, step: int, seconds: float, loss: float) -> None:
-        """Tells of a held-out loss, nats a target."""
-        self.event("evaluation", step, seconds, held_out_loss=loss)
+    def evaluation(
+        self, step: int, seconds: float, loss: float, accuracy: float | None = None
+    ) -> None:
+        """Tells of a held-out loss, nats a target, and of a classifier's accuracy, 0 to 1."""
+        scalars = {"held_out_loss": loss}
+        if accuracy is not None:
+            scalars["held_out_accuracy"] = accuracy
+        self.event("evaluation", step, seconds, **scalars)
         if self.writer is not None:
             with self.writer.as_default(step=step):
-                tf.summary.scalar("held_out_loss", loss)
+                for name, value in scalars.items():
+                    tf.summary.scalar(name, value)
 
     def distributions(
         self, step: int, weights: Sequence[Any], gradients: Sequence[tf.Tensor]

@@ -18,10 +18,7 @@ import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from components.curate.language import identify
-from components.documents import DOCUMENT_SCHEMA, ReadDocuments
-
-DOCUMENT_FEATURES = tuple(DOCUMENT_SCHEMA.names)
-"""Features of the documents themselves: whatever the schema, Transform needs each of them."""
+from components.documents import DOCUMENT_FEATURES, ReadDocuments
 
 UNDETERMINED = "und"
 """ISO 639-2 for text whose language is not known."""

@@ -9,7 +9,7 @@ import tensorflow_data_validation as tfdv
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from components.documents import write_text
+from components.documents import DOCUMENT_FEATURES, write_text
 from components.errors import TokenmillError
 from components.validate.anomalies import Anomaly, list_anomalies
 from components.validate.comparison import (
@@ -22,7 +22,6 @@ from components.validate.comparison import (
     round_up,
     set_threshold,
 )
-from components.validate.facts import DOCUMENT_FEATURES
 from components.validate.statistics import Statistics, document_count, features_of
 
 SCHEMA_NAME = "schema.pbtxt"

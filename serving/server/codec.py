@@ -141,5 +141,12 @@ def encode_answer(outputs: dict[str, np.ndarray], layout: Layout) -> bytes:
 
 def _to_list(value: np.ndarray) -> Any:
     if value.dtype == object:
-        return [x.decode("utf-8", "replace") for x in value.reshape(-1)]
+        return _decoded(value.tolist())
     return value.tolist()
+
+
+def _decoded(value: Any) -> Any:
+    """Nested lists of bytes as text."""
+    if isinstance(value, list):
+        return [_decoded(item) for item in value]
+    return value.decode("utf-8", "replace")

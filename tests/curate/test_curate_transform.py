@@ -277,7 +277,7 @@ def test_indentation_survives_and_byte_count_is_that_of_the_kept_text(curate):
     raw = "def f():  \r\n    return 'é'\r\n\r\n\r\n\r\n".encode()
     result = curate([("train", b"a", b"s", raw)], curate.settings())
     text = "def f():\n    return 'é'".encode()
-    assert result.kept == [("train", b"a", b"s", text, len(text))]
+    assert [kept[:5] for kept in result.kept] == [("train", b"a", b"s", text, len(text))]
 
 
 def test_other_languages_go(curate):

@@ -110,6 +110,20 @@ def files_under(uri):
     return found
 
 
+def test_labels_stay_with_their_documents(tmp_path):
+    splits = {
+        split: [(*row, "" if i % 3 else f"class {i % 2}") for i, row in enumerate(rows)]
+        for split, rows in (("train", documents("train", 40)), ("eval", documents("eval", 10)))
+    }
+    curated, _ = curate(tmp_path, splits, files=2)
+    for split, rows in splits.items():
+        labels = {row[0]: row[3] for row in rows}
+        batch = decode_documents(records_in(split_directory(curated.uri, split), "documents-"))
+        kept = {d["doc_id"].decode(): d["label"].decode() for d in batch.to_pylist()}
+        assert kept == {doc_id: labels[doc_id] for doc_id in kept}
+        assert len(set(kept.values())) == 3
+
+
 def test_artifacts_agree_with_the_report(tmp_path):
     splits = {"train": documents("train", 300), "eval": documents("eval", 20)}
     curated, rejected = curate(tmp_path, splits)

@@ -162,3 +162,48 @@ def test_without_limits_a_masked_model_is_blessed_if_anything_was_evaluated():
     hopeless = {"masked_perplexity": 1e9, "masked_token_accuracy": 0.0}
     assert validate(config, **hopeless).validation_ok
     assert failed(config, **hopeless, evaluated_tokens=0.0) == {"evaluated_tokens"}
+
+
+GOOD_CLASSES = {"accuracy": 0.9, "macro_f1": 0.85, "auc": 0.95, "log_loss": 0.3}
+
+
+def test_a_classifier_is_held_to_accuracy_and_f1_and_never_to_bits_per_byte():
+    config = make_eval_config(
+        EvaluateSettings(
+            max_bits_per_byte=0.001, min_accuracy=0.8, min_macro_f1=0.7,
+            max_calibration_error=0.1, task="classification",
+        )
+    )  # fmt: skip
+    assert failed(config, **GOOD_CLASSES) == set()
+    for name, bad in (("accuracy", 0.79), ("macro_f1", 0.69), ("calibration_error", 0.11)):
+        assert failed(config, **{**GOOD_CLASSES, name: bad}) == {name}
+        assert failed(config, **{**GOOD_CLASSES, name: float("nan")}) == {name}
+    assert failed(config, **GOOD_CLASSES, evaluated_documents=0.0) == {"evaluated_documents"}
+    (spec,) = config.metrics_specs
+    for metric in spec.metrics:
+        metric_class = getattr(importlib.import_module(metric.module), metric.class_name)
+        assert issubclass(metric_class, tfma.metrics.Metric)
+
+
+def test_a_classifier_worse_than_the_last_blessed_one_is_blocked(monkeypatch):
+    settings = EvaluateSettings(
+        max_bits_per_byte=9, max_accuracy_decrease=0.02, task="classification"
+    )
+    assert settings.compares
+    config = make_eval_config(settings)
+    assert [spec.is_baseline for spec in config.model_specs] == [False, True]
+    limits = tfma.metrics.metric_thresholds_from_metrics_specs(
+        config.metrics_specs, eval_config=config
+    )
+
+    def validated(by):
+        metrics = {key: by if key.is_diff else 1.0 for key in limits}
+        assert any(key.is_diff for key in metrics)
+        return metrics_validator.validate_metrics((OVERALL, metrics), config)
+
+    for by, blessed in ((0.1, True), (0.0, True), (-0.019, True), (-0.021, False)):
+        assert validated(by).validation_ok is blessed
+    monkeypatch.setattr(tfma, "load_validation_result", lambda _: validated(-0.05))
+    assert read_failures("anywhere") == [
+        "accuracy is 0.05 below the last blessed model's, wanted at most 0.02 below"
+    ]

@@ -66,7 +66,7 @@ def documents_in(uri, split):
     for name in sorted(os.listdir(directory)):
         records = tf.data.TFRecordDataset(os.path.join(directory, name), "GZIP")
         batch = decode_documents([r.numpy() for r in records])
-        rows += zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        rows += zip(*(batch.column(i).to_pylist() for i in range(4)), strict=True)
     return rows
 
 

@@ -5,13 +5,8 @@ import pytest
 
 from components.documents import split_directory
 from components.pack.pieces import CONTROL
-from components.pack.transforms import (
-    PackSettings,
-    TokenisedDocument,
-    TokenisedDocuments,
-    pack_shard,
-    write_manifest,
-)
+from components.pack.tokenised import TokenisedDocument, TokenisedDocuments
+from components.pack.transforms import PackSettings, pack_shard, write_manifest
 
 VOCAB, LENGTH = 300, 32
 

@@ -268,3 +268,61 @@ def test_context_slots_are_neither_loss_nor_padding():
         build_funnel(ingest, curation, packed, 1.0)
     train["padding_slots"] -= 2
     build_funnel(ingest, curation, packed, 1.0)
+
+
+@st.composite
+def labelled_corpora(draw):
+    """Reports of a classifier's corpus: some documents without a known label, some cut off."""
+    ingest, curation, packed = reports_of(draw(corpora()))
+    for manifest in packed.values():
+        manifest["task"] = "classification"
+        for account in manifest["by_source"].values():
+            left = account["documents"] - account["dropped_empty"]
+            account["dropped_no_label"] = draw(st.integers(0, left))
+            account["dropped_unknown_label"] = draw(
+                st.integers(0, left - account["dropped_no_label"])
+            )
+            account["dropped_bytes"] = draw(st.integers(0, account["bytes"]))
+            account["dropped_tokens"] = draw(st.integers(0, account["tokens"]))
+            kept = account["tokens"] - account["dropped_tokens"]
+            account["truncated_tokens"] = draw(st.integers(0, kept))
+            account["targets"] = kept - account["truncated_tokens"]
+        parts = manifest["by_source"].values()
+        manifest.update({name: sum(a[name] for a in parts) for name in CLASSIFIED})
+        manifest["padding_slots"] = manifest["slots"] - manifest["targets"]
+    return ingest, curation, packed
+
+
+CLASSIFIED = (
+    "documents", "bytes", "tokens", "targets", "dropped_empty", "dropped_no_label",
+    "dropped_unknown_label", "dropped_bytes", "dropped_tokens", "truncated_tokens",
+)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(labelled_corpora(), st.data())
+def test_a_classifiers_documents_are_lost_for_a_reason(reports, data):
+    ingest, curation, packed = reports
+    total = build_funnel(ingest, curation, packed, 2.0)["total"]
+    stages = {stage["stage"]: stage for stage in total["stages"]}
+    lost = {
+        reason: sum(m[f"dropped_{reason}"] for m in packed.values())
+        for reason in ("no_label", "unknown_label")
+    }
+    assert stages["packed"]["documents_lost"] == {r: n for r, n in lost.items() if n}
+    assert stages["packed"]["documents"] == stages["tokenised"]["documents"] - sum(lost.values())
+    assert stages["packed"]["tokens"] == sum(m["targets"] for m in packed.values())
+    assert stages["packed"]["bytes"] == sum(
+        m["bytes"] - m["dropped_bytes"] for m in packed.values()
+    )
+    train = packed["train"]
+    assert stages["loss_bearing"]["tokens"] == train["targets"]
+    assert stages["loss_bearing"]["documents"] == train["documents"] - sum(
+        train[f"dropped_{r}"] for r in ("empty", "no_label", "unknown_label")
+    )
+    if train["by_source"]:
+        source = data.draw(st.sampled_from(sorted(train["by_source"])))
+        for account in (train, train["by_source"][source]):
+            account["truncated_tokens"] += 1
+        with pytest.raises(UnbalancedLedgerError):
+            build_funnel(ingest, curation, packed, 2.0)

@@ -7,7 +7,7 @@ from components.errors import TokenmillError
 from components.ledger.document_index import DocumentIndex, write_shards
 from components.ledger.why import explain_document, explain_row, times_trained
 from components.pack.rows import PackedSplit
-from components.train.data import RowOrder
+from components.train.order import RowOrder
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,8 @@ import pytest
 
 from components.documents import stable_hash
 from components.pack.pieces import CONTROL, STARTS_WORD
-from components.pack.transforms import (
-    PackSettings,
-    TokenisedDocument,
-    TokenisedDocuments,
-    pack_shard,
-    write_manifest,
-)
+from components.pack.tokenised import TokenisedDocument, TokenisedDocuments
+from components.pack.transforms import PackSettings, pack_shard, write_manifest
 from components.tokenize.training import TokenizerSettings, train_sentencepiece
 
 VOCAB = 300

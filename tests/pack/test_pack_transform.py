@@ -14,17 +14,16 @@ from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from components.artifacts import PackedRows, Tokenizer
 from components.errors import TokenmillError
-from components.pack import transforms
+from components.pack import tokenised
 from components.pack.component import Packer, PackerExecutor
 from components.pack.provenance import documents_of_row, find_document
 from components.pack.records import RowFormat, decode_rows, densify
 from components.pack.rows import PackedSplit
+from components.pack.tokenised import decode_tokenised, read_tokenised
 from components.pack.transforms import (
     SHARD_TOKENS,
     PackSettings,
     PackSplit,
-    decode_tokenised,
-    read_tokenised,
     shards_for,
     write_manifest,
 )
@@ -139,7 +138,7 @@ def test_the_files_do_not_depend_on_input_order_files_or_batches(
 ):
     shuffled = [documents[i] for i in np.random.default_rng(3).permutation(len(documents))]
     write_examples(tmp_path / "examples", shuffled, files=3)
-    monkeypatch.setattr(transforms, "BATCH_DOCUMENTS", 7)
+    monkeypatch.setattr(tokenised, "BATCH_DOCUMENTS", 7)
     again = run_packing(tmp_path / "examples", tmp_path / "rows")
     assert contents(again) == contents(packed[1])
 

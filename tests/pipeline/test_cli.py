@@ -52,10 +52,10 @@ def test_unknown_chip_suggests_one(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_task_that_is_not_built_says_so_first(tmp_path):
+def test_classification_without_a_label_field_is_refused_first(tmp_path):
     task = ("--set", "train.task=classification", "--set", "model.classes=2")
     result = tokenmill("run", *task, "--output-dir", str(tmp_path / "out"))
-    assert_clean_failure(result, "classification", "masked-lm")
+    assert_clean_failure(result, "classification", "corpus.label_field")
     assert not (tmp_path / "out").exists()
 
 

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from pipeline.config import Config
 from pipeline.config_loader import ConfigError, dump_config, load_config, preset_names
+from pipeline.step_settings import pack_settings, read_settings
 
 
 @pytest.mark.parametrize(
@@ -152,3 +153,34 @@ def test_tokenizer_keys_that_exclude_each_other_are_told(overrides, words):
 def test_packing_shards_are_a_number_or_follow_the_size():
     assert load_config().pack.shards == "auto"
     assert load_config(overrides=["pack.shards=3"]).pack.shards == 3
+
+
+CLASSIFY = ["train.task=classification", "model.classes=3"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ([*CLASSIFY, "model.classes=0"], ["classes = 0", "at least 2"]),
+        ([*CLASSIFY, "evaluate.max_perplexity=9"], ["evaluate.max_perplexity", "min_accuracy"]),
+        ([*CLASSIFY, "evaluate.min_token_accuracy=0.5"], ["min_token_accuracy", "min_accuracy"]),
+        ([*CLASSIFY, "evaluate.max_bits_per_byte_increase=1"], ["has no bits per byte"]),
+        ([*CLASSIFY, "pack.overlap_tokens=4"], ["pack.overlap_tokens", "classifier"]),
+        (["evaluate.min_accuracy=0.5"], ["causal-lm has no classes", "max_perplexity"]),
+        (["train.task=masked-lm", "evaluate.max_accuracy_decrease=0.1"], ["has no classes"]),
+    ],
+)
+def test_keys_of_another_task_are_refused(overrides, words):
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides=overrides)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_classifier_is_configured_by_its_classes_and_label_field():
+    config = load_config(overrides=[*CLASSIFY, "corpus.label_field=kind"])
+    assert config.shape().classes == 3
+    assert config.shape().head == "classifier"
+    assert read_settings(config).label_field == "kind"
+    assert pack_settings(config).classifies
+    assert read_settings(load_config()).label_field == ""

@@ -4,12 +4,11 @@ import json
 import pathlib
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import tensorflow_data_validation as tfdv
 from click.testing import CliRunner
 
-from components.documents import DOCUMENT_SCHEMA, split_directory
+from components.documents import document_batch, split_directory
 from components.validate.facts import describe_documents, mark_derived, statistics_options
 from components.validate.statistics import STATISTICS_NAME
 from pipeline.cli import cli
@@ -27,11 +26,7 @@ def run(tmp_path_factory):
     """A run's directory with the statistics of 2,000 documents of about 40 words."""
     run = tmp_path_factory.mktemp("run")
     documents = [text.encode() for text in texts(2000, 40, 0)]
-    columns = [[b"%d" % i for i in range(2000)], [b"s"] * 2000, documents, map(len, documents)]
-    batch = pa.RecordBatch.from_arrays(
-        [pa.array(list(c), f.type) for c, f in zip(columns, DOCUMENT_SCHEMA, strict=True)],
-        schema=DOCUMENT_SCHEMA,
-    )
+    batch = document_batch([b"%d" % i for i in range(2000)], [b"s"] * 2000, documents)
     frame = describe_documents(batch, language=False).to_pandas()
     frame = frame.apply(lambda column: column.map(lambda value: value[0]))
     statistics = tfdv.generate_statistics_from_dataframe(frame, statistics_options())

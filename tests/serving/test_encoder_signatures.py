@@ -1,6 +1,8 @@
 """The exported SavedModel of an encoder: what it hides, scores, classifies and embeds."""
 
 import dataclasses
+import json
+import os
 
 import numpy as np
 import pytest
@@ -14,8 +16,12 @@ from components.train.export import export_model
 from components.train.models import Decoder, Encoder
 from components.train.models.base_model import load_base_model
 from components.train.served_masking import TextMasking
+from serving.client import Client
+from serving.server.app import ServerThread
+from serving.server.settings import ServerSettings
 
 CONTEXT = 48
+LABELS = ["böse", "fair", "gut"]
 TEXTS = ["Returns the", "", "A layer that adds its inputs and", "日本語", "the tensor " * 60]
 
 
@@ -41,7 +47,12 @@ def make_encoder(exported, flags, tmp_path_factory):
         masking = TextMasking(MaskSettings(0.3, whole_word), flags) if head == "mlm" else None
         directory = str(tmp_path_factory.mktemp(head))
         export_model(
-            encoder, exported.transform_graph, exported.tokenizer, directory, masking=masking
+            encoder,
+            exported.transform_graph,
+            exported.tokenizer,
+            directory,
+            masking=masking,
+            label_names=LABELS if head == "classifier" else None,
         )
         loaded = tf.saved_model.load(directory)
         loaded.directory = directory
@@ -60,11 +71,13 @@ def call(model, signature, texts):
     return {name: value.numpy() for name, value in outputs.items()}
 
 
-def evaluate(model, texts):
+def evaluate(model, texts, labels=None):
     examples = []
-    for text in texts:
+    for text, label in zip(texts, labels or [""] * len(texts), strict=True):
         example = tf.train.Example()
         example.features.feature["text"].bytes_list.value[:] = [text.encode()]
+        if label:
+            example.features.feature["label"].bytes_list.value[:] = [label.encode()]
         examples.append(example.SerializeToString())
     outputs = model.signatures["evaluate"](examples=tf.constant(examples))
     return {name: value.numpy() for name, value in outputs.items()}
@@ -194,18 +207,86 @@ def test_training_can_go_on_from_an_exported_decoder(exported):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
-def test_a_classifier_classifies(make_encoder):
-    _, model = make_encoder("classifier")
+@pytest.fixture(scope="module")
+def classifier(make_encoder):
+    return make_encoder("classifier")
+
+
+def test_a_classifier_classifies(classifier):
+    _, model = classifier
     texts = [*TEXTS[:4], "x" * 300]
     together = call(model, "classify", texts)
-    assert not {"score", "evaluate", "generate"} & set(model.signatures)
+    assert not {"score", "generate"} & set(model.signatures)
     np.testing.assert_allclose(together["probabilities"].sum(-1), 1.0, rtol=1e-5)
-    assert (together["label"] == together["probabilities"].argmax(-1)).all()
+    best = together["probabilities"].argmax(-1)
+    assert [x.decode() for x in together["label"]] == [LABELS[i] for i in best]
+    assert [[x.decode() for x in row] for row in together["labels"]] == [LABELS] * len(texts)
     assert together["token_count"][-1] == CONTEXT - 2
     assert together["truncated_tokens"].tolist() == [0, 0, 0, 0, 300 - (CONTEXT - 2)]
     for i, text in enumerate(texts):
-        alone = call(model, "classify", [text])["probabilities"][0]
+        alone = call(model, "serving_default", [text])["probabilities"][0]
         np.testing.assert_allclose(together["probabilities"][i], alone, rtol=1e-3)
+    with open(os.path.join(model.directory, "assets.extra", "model.json"), "rb") as source:
+        assert json.load(source)["label_names"] == LABELS
+
+
+def test_a_classifier_is_evaluated_on_texts_with_a_known_label(exported, classifier):
+    encoder, model = classifier
+    texts = [*TEXTS, "Returns the"]
+    labels = ["gut", "gut", "fair", "böse", "gut", "none of these"]
+    found = evaluate(model, texts, labels)
+    # The second text is empty, the last one's label unknown; and without a label none counts.
+    assert found["example_count"].tolist() == [1, 0, 1, 1, 1, 0]
+    assert evaluate(model, texts)["example_count"].tolist() == [0] * 6
+    processor = sentencepiece.SentencePieceProcessor(model_file=exported.tokenizer)
+    for i, (text, label) in enumerate(zip(texts, labels, strict=True)):
+        ids = processor.encode(text)[: CONTEXT - 2]
+        row = tf.constant([[CLS_ID, *ids, SEP_ID]], tf.int32)
+        hidden = encoder.hidden(row, tf.ones_like(row), tf.range(row.shape[1])[None])
+        logits = encoder.logits(hidden)[0, 0].numpy().astype(np.float64)
+        p = np.exp(logits - logits.max())
+        p /= p.sum()
+        np.testing.assert_allclose(found["probabilities"][i], p, atol=1e-5)
+        assert found["predicted_id"][i] == p.argmax()
+        if found["example_count"][i]:
+            number = LABELS.index(label)
+            assert found["label_id"][i] == number
+            assert found["nll_sum"][i] == pytest.approx(-np.log(p[number]), abs=1e-4)
+            assert found["correct_count"][i] == (p.argmax() == number)
+            assert found["calibration_count"][i].sum() == 1
+        else:
+            assert found["nll_sum"][i] == found["correct_count"][i] == 0
+            assert found["calibration_count"][i].sum() == 0
+
+
+def test_a_classifier_takes_the_trunk_of_a_masked_language_model(exported, masked):
+    base, model = masked
+    shape = dataclasses.replace(base.shape_config, head="classifier", classes=3)
+    fresh, tuned = Encoder(shape, 9), Encoder(shape, 9)
+    kept = load_base_model(tuned, model.directory, exported.tokenizer)
+    assert {path.split("/")[1] for path in kept} == {"pooler", "classifier"}
+    weights_of_base = {weight.path: weight.numpy() for weight in base.trainable_variables}
+    for start, weight in zip(fresh.trainable_variables, tuned.trainable_variables, strict=True):
+        expected = start.numpy() if weight.path in kept else weights_of_base[weight.path]
+        np.testing.assert_array_equal(weight.numpy(), expected)
 
 
 PINNED = [2, 5, 9, 10, 15, 19, 20, 23, 27, 37]
+
+
+@pytest.mark.parametrize("port", ["rest", "grpc"])
+def test_the_local_server_and_the_client_classify(classifier, tmp_path, port):
+    _, model = classifier
+    (tmp_path / "1").symlink_to(model.directory)
+    settings = ServerSettings(str(tmp_path), rest_port=0, grpc_port=0)
+    with ServerThread(settings) as thread:
+        ports = thread.ports
+        address = f"http://127.0.0.1:{ports.rest}" if port == "rest" else f"127.0.0.1:{ports.grpc}"
+        with Client(address) as client:
+            rows = client.classify(TEXTS)
+            assert client.predict("serving_default", {"text": TEXTS}) == rows
+    expected = call(model, "classify", TEXTS)
+    assert [row["label"] for row in rows] == [x.decode() for x in expected["label"]]
+    assert [row["labels"] for row in rows] == [LABELS] * len(TEXTS)
+    for row, p in zip(rows, expected["probabilities"], strict=True):
+        np.testing.assert_allclose(row["probabilities"], p, rtol=1e-3)

@@ -16,7 +16,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from components.artifacts import Examples, Tokenizer
 from components.documents import document_batch, encode_documents, split_directory, write_tfrecords
 from components.model_shape import ModelShape
-from components.pack.transforms import TokenisedDocument, decode_tokenised
+from components.pack.tokenised import TokenisedDocument, decode_tokenised
 from components.tokenize.component import MODEL_NAME, TokenizingTransform
 from components.tokenize.materialise import MaterialiseSplit
 from components.tokenize.preprocessing import PART_BYTES, load_tokenizer, tokenize

@@ -12,13 +12,8 @@ import numpy as np
 import pytest
 
 from components.model_shape import ModelShape
-from components.pack.transforms import (
-    PackSettings,
-    TokenisedDocument,
-    TokenisedDocuments,
-    pack_shard,
-    write_manifest,
-)
+from components.pack.tokenised import TokenisedDocument, TokenisedDocuments
+from components.pack.transforms import PackSettings, pack_shard, write_manifest
 
 VOCAB, LENGTH = 300, 16
 SHAPE = ModelShape(
@@ -113,7 +108,7 @@ class Launcher:
             text=True,
         )
 
-    def _write(self, directory, settings, options, **change):
+    def _write(self, directory, settings, options, rows_uri=None, **change):
         self._count += 1
         job = {
             "shape": SHAPE.__dict__,
@@ -134,7 +129,8 @@ class Launcher:
             **change,
         }
         path = self._root / f"{self._count:04d}.json"
-        told = {"job": job, "rows_uri": self._rows_uri, "training_directory": str(directory)}
+        rows_uri = rows_uri or self._rows_uri
+        told = {"job": job, "rows_uri": rows_uri, "training_directory": str(directory)}
         path.write_text(json.dumps({**told, "options": options or {}}))
         return path
 

@@ -10,21 +10,16 @@ from hypothesis import strategies as st
 from components.errors import TokenmillError
 from components.pack.pieces import CONTROL
 from components.pack.rows import PackedSplit
-from components.pack.transforms import (
-    PackSettings,
-    TokenisedDocument,
-    TokenisedDocuments,
-    pack_shard,
-    write_manifest,
-)
+from components.pack.tokenised import TokenisedDocument, TokenisedDocuments
+from components.pack.transforms import PackSettings, pack_shard, write_manifest
 from components.train.data import (
-    RowOrder,
     Share,
     distribute,
     evaluation_batches,
     reading,
     training_batches,
 )
+from components.train.order import RowOrder
 
 LENGTH, VOCAB = 16, 300
 FLAGS = np.where(np.arange(VOCAB) < 16, CONTROL, 0).astype(np.uint8)
@@ -177,9 +172,9 @@ def test_a_worker_reads_no_rows_but_its_own(split, monkeypatch):
     read = []
     real_read = PackedSplit.read
 
-    def counted(self, numbers):
+    def counted(self, numbers, width):
         read.extend(numbers.tolist())
-        return real_read(self, numbers)
+        return real_read(self, numbers, width)
 
     monkeypatch.setattr(PackedSplit, "read", counted)
     numpy_batches(training_batches(split, 4, steps=5, seed=3, share=Share(1, 1, 2)))

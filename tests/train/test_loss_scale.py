@@ -8,10 +8,10 @@ from components import progress
 from components.errors import TokenmillError
 from components.pack.rows import PackedSplit
 from components.train.checkpoints import CheckpointDirectory
-from components.train.data import RowOrder
 from components.train.loop import Trainer, TrainSettings
 from components.train.models import build_model
 from components.train.options import RunOptions
+from components.train.order import RowOrder
 from components.train.plan import plan_steps
 from components.train.session import Session
 from components.train.strategy import Workers
@@ -23,8 +23,8 @@ PRECISION = "mixed_float16"
 class OverflowSplit(PackedSplit):
     """Weights in one step's rows with which gradients leave float16, but the loss not float32."""
 
-    def read(self, row_numbers):
-        batch = super().read(row_numbers)
+    def read(self, row_numbers, width=None):
+        batch = super().read(row_numbers, width)
         rows, _ = RowOrder(self, BATCH, SEED).rows_of_step(OVERFLOW_STEP - 1)
         bad = np.isin(row_numbers, rows)[:, None]
         return batch._replace(loss_weights=np.where(bad, np.float32(1e7), batch.loss_weights))

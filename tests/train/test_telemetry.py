@@ -15,10 +15,10 @@ from components import progress
 from components.errors import TokenmillError
 from components.pack.rows import PackedSplit
 from components.train.checkpoints import CheckpointDirectory
-from components.train.data import RowOrder
 from components.train.loop import Trainer, TrainSettings
 from components.train.models.decoder import Decoder
 from components.train.options import RunOptions
+from components.train.order import RowOrder
 from components.train.plan import plan_steps
 from components.train.probes import attention_drawer, attention_entropies, attention_image
 from components.train.session import Session
@@ -207,8 +207,8 @@ def poisoned(kind):
     """Rows of one step, and only those, with weights or targets that no model can bear."""
 
     class Poisoned(PackedSplit):
-        def read(self, row_numbers):
-            batch = super().read(row_numbers)
+        def read(self, row_numbers, width=None):
+            batch = super().read(row_numbers, width)
             rows, _ = RowOrder(self, BATCH, SEED).rows_of_step(POISONED_STEP)
             bad = np.isin(row_numbers, rows[:2] if kind == "infinite" else rows)[:, None]
             if kind == "infinite":

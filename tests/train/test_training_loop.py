@@ -111,9 +111,9 @@ def test_seconds_are_booked_by_phase(trained):
 class SlowSplit(PackedSplit):
     """Rows from a slow disk."""
 
-    def read(self, row_numbers):
+    def read(self, row_numbers, width=None):
         time.sleep(0.2)  # two at a time are read ahead
-        return super().read(row_numbers)
+        return super().read(row_numbers, width)
 
 
 def test_waiting_for_data_is_booked_as_input(rows_uri, monkeypatch):

@@ -101,7 +101,7 @@ def read_delimited(
     source_name, name = default_source(file), file_id(file)
     header: list[str] = []
     text_at = 0
-    id_at = source_at = -1
+    id_at = source_at = label_at = -1
     repaired: tuple[str, ...] = ()
     while True:
         lines.begin_row()
@@ -135,6 +135,8 @@ def read_delimited(
                 id_at = header.index(settings.id_field)
             if settings.source_field in header:
                 source_at = header.index(settings.source_field)
+            if settings.label_field and settings.label_field in header:
+                label_at = header.index(settings.label_field)
             repaired = ("bom",) if lines.has_bom else ()
             continue
         if len(row) != len(header):
@@ -149,5 +151,6 @@ def read_delimited(
             number,
             settings,
             repaired,
+            to_bytes(row[label_at]) if label_at >= 0 else None,
         )
         repaired = ()  # the mark is the file's: counted once, with its first document

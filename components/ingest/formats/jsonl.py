@@ -30,6 +30,7 @@ def read_json_lines(
     loads: Callable[[Any], Any] = orjson.loads
     text_field, id_field = settings.text_field, settings.id_field
     source_field, max_bytes = settings.source_field, settings.max_document_bytes
+    label_field = settings.label_field
     file_source, name = default_source(file), file_id(file)
     for number, line in enumerate(bounded_lines(handle, settings.max_record_bytes), start=1):
         # This loop is what ingest's throughput hangs on: the usual case first, and inline.
@@ -50,10 +51,11 @@ def read_json_lines(
             continue
         doc_id = to_bytes(doc_id) or b"%b:%d" % (name, number)
         source = source_or_none(source) or file_source
+        label = (to_bytes(record.get(label_field)) or b"") if label_field else b""
         if text.isascii() and len(text) <= max_bytes and not (text.isspace() or not text):
-            yield Document(doc_id, source, text)
+            yield Document(doc_id, source, text, label=label)
         else:
-            yield make_document(text, doc_id, source, file, number, settings)
+            yield make_document(text, doc_id, source, file, number, settings, label=label)
 
 
 def _carefully(
@@ -86,4 +88,5 @@ def _carefully(
         return BadRecord(file.path, number, "not_utf8", str(error)[:500], size)
     doc_id = to_bytes(record.get(settings.id_field)) or b"%b:%d" % (file_id(file), number)
     source = source_or_none(record.get(settings.source_field)) or default_source(file)
-    return make_document(data, doc_id, source, file, number, settings, repaired)
+    label = to_bytes(record.get(settings.label_field)) if settings.label_field else None
+    return make_document(data, doc_id, source, file, number, settings, repaired, label)

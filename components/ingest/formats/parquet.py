@@ -34,13 +34,18 @@ def read_parquet(
     if wrong:
         yield missing_text(file, 0, file.size_bytes, wrong)
         return
-    fields = (settings.text_field, settings.id_field, settings.source_field)
-    columns = [field for field in dict.fromkeys(fields) if field in schema.names]
+    fields = (
+        settings.text_field,
+        settings.id_field,
+        settings.source_field,
+        settings.label_field,
+    )
+    columns = [field for field in dict.fromkeys(fields) if field and field in schema.names]
     source_name, name = default_source(file), file_id(file)
     row = 0
     for batch in table.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
-        texts, ids, sources = (_values(batch, field) for field in fields)
-        for text, doc_id, source in zip(texts, ids, sources, strict=True):
+        columns_of_batch = (_values(batch, field) for field in fields)
+        for text, doc_id, source, label in zip(*columns_of_batch, strict=True):
             row += 1
             if text is None:
                 detail = f"null in column {settings.text_field!r}"
@@ -53,6 +58,7 @@ def read_parquet(
                 file,
                 row,
                 settings,
+                label=to_bytes(label),
             )
 
 

@@ -75,6 +75,7 @@ def read_tfrecord(
             file,
             number,
             settings,
+            label=to_bytes(_value(features, settings.label_field)),
         )
 
 
@@ -94,7 +95,7 @@ def _skip(handle: BinaryIO, size: int, number: int) -> None:
 
 def _value(features, name: str) -> bytes | int | None:
     """The only value of a feature; None if there is no such feature, or no or several values."""
-    if name not in features:  # indexing would add it
+    if not name or name not in features:  # indexing would add it
         return None
     feature = features[name]
     kind = feature.WhichOneof("kind")
