@@ -13,6 +13,7 @@ _ARTIFACT_TYPES = (
     "Ledger",
     "PackedRows",
     "Quarantine",
+    "RegisteredModel",
     "RejectedDocuments",
     "Tokenizer",
     "ValidationVerdict",
