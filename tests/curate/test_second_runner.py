@@ -150,6 +150,7 @@ def portable(tmp_path):
             process.wait()
 
 
+@pytest.mark.slow
 def test_the_same_bytes_as_by_direct_runner(tmp_path, portable):
     source = corpus(tmp_path / "in")
     outputs = []
