@@ -66,7 +66,7 @@ def run_labels(run_name: str, ledger: Mapping[str, Any], report: Mapping[str, An
         "training_flops": (actual["total_flops"], 1.0),
         "chips": (ledger["hardware"]["chips"], 1.0),
         "chip_seconds": (actual["chip_hours"], SECONDS_PER_HOUR),
-        "price_microusd_per_chip_hour": (cost["price_usd_per_chip_hour"], _MILLION),
+        "price_microusd_per_chip_hour": (ledger["price"]["usd_per_chip_hour"], _MILLION),
         "compute_microusd_estimated": (cost["compute_usd"], _MILLION),
         "compute_microusd": (actual["compute_usd"], _MILLION),
     }

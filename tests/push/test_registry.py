@@ -42,7 +42,8 @@ LEDGER = {
     "training": {"effective_tokens": 100_000.6, "steps": 250},
     "model": {"params_total": 4_208_128},
     "hardware": {"chip": "NVIDIA H100 (SXM5)", "chips": 8},
-    "cost": {"price_usd_per_chip_hour": 2.1, "compute_usd": 0.0057},
+    "price": {"usd_per_chip_hour": 2.1},
+    "cost": {"compute_usd": 0.0057},
 }
 REPORT = {
     "actual": {"total_flops": 2.98e13, "chip_hours": 0.12, "compute_usd": 0.006},
