@@ -151,6 +151,12 @@ def _ask(
 @click.option("--max-batch-size", type=click.IntRange(1), default=16, show_default=True)
 @click.option("--batch-timeout-micros", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--num-batch-threads", type=click.IntRange(1), default=2, show_default=True)
+@click.option(
+    "--intra-op-threads",
+    type=click.IntRange(0),
+    show_default="1 for small models",
+    help="Threads of one operation; 0 takes all cores.",
+)
 @click.option("--max-queued-rows", type=click.IntRange(1), default=32, show_default=True)
 @click.option("--max-request-bytes", type=click.IntRange(1), default=1 << 20, show_default=True)
 @click.option("--deadline-seconds", default=30.0, show_default=True)
@@ -158,7 +164,7 @@ def _ask(
 @click.option("--request-log", metavar="FILE", help="Log requests as JSON lines, without texts.")
 @click.option("--request-log-fraction", type=click.FloatRange(0, 1), default=1.0)
 @click.option("--log-text", is_flag=True, help="Let the request log hold texts.")
-def serve(model_dir: str, name: str, **options: Any) -> None:
+def serve(model_dir: str, name: str, intra_op_threads: int | None, **options: Any) -> None:
     """Serve MODEL_DIR by TensorFlow Serving's REST and gRPC API.
 
     For laptops and tests; production is TensorFlow Serving (docs/serving.md).
@@ -173,11 +179,13 @@ def serve(model_dir: str, name: str, **options: Any) -> None:
             )
         import asyncio
 
+        from serving.saved_model import limit_threads
         from serving.server.app import log_as_json
         from serving.server.app import serve as run_server
         from serving.server.settings import ServerSettings
 
         log_as_json()
+        limit_threads(model_dir, intra_op_threads)
         settings = ServerSettings(model_dir, name, **options)
 
         def started(ports: Any) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from components.errors import TokenmillError
 
+_SMALL_PARAMETERS = 20_000_000
+
 
 def newest_version(path: str) -> str:
     """The SavedModel at `path`, or the highest-numbered version below it.
@@ -82,5 +84,29 @@ def context_length(path: str) -> int:
     Raises:
         OSError: The description is missing.
     """
+    return _description(path)["model_shape"]["sequence_length"]
+
+
+def limit_threads(path: str, threads: int | None) -> None:
+    """Sets how many threads an operation may use; before TensorFlow computes anything.
+
+    Args:
+        path: A SavedModel, or a directory of versions.
+        threads: So many; 0 leaves it to TensorFlow, which takes all cores. None takes 1 for a
+            model so small that its operations end before threads have agreed on their shares.
+    """
+    if threads is None:
+        try:
+            threads = int(_description(path)["parameters"] < _SMALL_PARAMETERS)
+        except (OSError, ValueError, KeyError):  # a model of another maker
+            threads = 0
+    if threads:
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def _description(path: str) -> dict[str, Any]:
     with open(os.path.join(newest_version(path), "assets.extra", "model.json"), "rb") as source:
-        return json.load(source)["model_shape"]["sequence_length"]
+        return json.load(source)

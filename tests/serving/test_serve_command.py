@@ -3,10 +3,13 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 
 import pytest
+
+from serving.server import app
 
 
 def tokenmill(*arguments):
@@ -54,3 +57,15 @@ def test_no_model_is_an_error_that_says_what_to_do(tmp_path, command):
     assert result.returncode == 1
     assert "no pushed model in" in result.stderr
     assert "tokenmill run" in result.stderr
+
+
+def test_answers_do_not_wait_for_acknowledgements():
+    """asyncio sets TCP_NODELAY on connections whose socket names its protocol, on no other."""
+    with (
+        app._listen("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+    ):
+        listener.setblocking(True)
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.proto == socket.IPPROTO_TCP
