@@ -115,6 +115,8 @@ class LoadedModel:
             return {name: value.numpy() for name, value in outputs.items()}
         except tf.errors.InvalidArgumentError as error:
             raise _invalid(_reason(error.message)) from None
+        except UnicodeDecodeError:  # the error's message quotes bytes of the input
+            raise _invalid("the model refused the inputs, which are not valid UTF-8") from None
         except tf.errors.ResourceExhaustedError:
             raise RequestError(Code.RESOURCE_EXHAUSTED, "out of memory") from None
         except tf.errors.OpError as error:

@@ -166,6 +166,11 @@ def test_bad_bodies_get_the_right_status_and_message(rest, body, status, words):
     assert words in response.json()["error"]
 
 
+def test_bytes_that_an_error_would_quote_are_a_bad_request(rest):
+    body = {"signature_name": "evaluate", "inputs": {"b64": "//4="}}
+    assert rest.post("/v1/models/default:predict", json=body).status_code == 400
+
+
 def test_text_as_base64_is_text(rest):
     coded = {"b64": base64.b64encode(TEXT.encode()).decode()}
     assert (
