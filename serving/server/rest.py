@@ -65,6 +65,7 @@ def make_app(service: Service) -> ASGIApp:
         ],
         exception_handlers={404: unknown},
     )
+    app.router.redirect_slashes = False  # a path is answered or not found
     return _Admission(app, service)
 
 

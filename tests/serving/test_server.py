@@ -189,6 +189,8 @@ def test_text_as_base64_is_text(rest):
         "/v1/models/default/versions/-1:predict",
         "/v1/models/default\x00:predict",
         "/v1/models/",
+        "/v1/models",
+        "/metrics/",
         "/etc/passwd",
     ],
 )
