@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 from components.metadata_store import PASSWORD_VARIABLE
+from components.train.preemption import EXIT_PREEMPTED
 from pipeline.config import Config
 from pipeline.config_loader import dump_config
 
-EXIT_PREEMPTED = 75
 CONFIG_NAME = "config.toml"
 _PORT = 2222
 _CHIEF, _WORKER = "chief", "worker"

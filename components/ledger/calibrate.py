@@ -7,8 +7,6 @@ small. The weights are thrown away.
 import time
 from typing import Any
 
-import tensorflow as tf
-
 from components.errors import TokenmillError
 from components.ledger.flops import flops_per_token
 from components.ledger.machine import measure_matmul_flops_per_second, memory_bytes
@@ -20,7 +18,7 @@ from components.train.loop import Trainer, TrainSettings
 from components.train.models import build_model
 from components.train.plan import Mixture, plan_steps
 from components.train.run import TrainingJob
-from components.train.strategy import make_strategy
+from components.train.strategy import has_accelerator, make_strategy
 
 CALIBRATION_NAME = "calibration.json"
 
@@ -56,9 +54,7 @@ def calibrate(job: TrainingJob, rows_uri: str, on_cpu: bool) -> dict[str, Any]:
     Raises:
         TokenmillError: There is no accelerator to measure.
     """
-    if not on_cpu and len(tf.config.list_logical_devices()) == len(
-        tf.config.list_logical_devices("CPU")
-    ):
+    if not on_cpu and not has_accelerator():
         raise TokenmillError(
             'cost.mfu = "measured" times training on this machine, which has no accelerator.',
             "Give cost.mfu as a number, or run where the chip is.",

@@ -10,17 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.ledger.scaling import repetition_discounted_tokens
-
-_PACKED = ("documents", "bytes", "tokens", "targets", "dropped_empty")
-# A classifier's alone (components/pack/account.py).
-_LABELLED = (
-    "dropped_no_label",
-    "dropped_unknown_label",
-    "dropped_bytes",
-    "dropped_tokens",
-    "truncated_tokens",
-)
-
+from components.pack.account import source_counts
 
 _DROPPED_DOCUMENTS = ("dropped_empty", "dropped_no_label", "dropped_unknown_label")
 
@@ -229,7 +219,7 @@ def _packed_of(manifest: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 
 def _counts_of(manifest: Mapping[str, Any]) -> tuple[str, ...]:
-    return _PACKED + (_LABELLED if manifest.get("task") == "classification" else ())
+    return source_counts(manifest.get("task", ""))
 
 
 def _accumulate(total: dict, part: Mapping) -> None:

@@ -16,6 +16,11 @@ _LABEL_COUNTS = (
 )
 
 
+def source_counts(task: str) -> tuple[str, ...]:
+    """The names of what is counted for each source."""
+    return _SOURCE_COUNTS + (_LABEL_COUNTS if task == "classification" else ())
+
+
 def count_sources(
     sources: list[str], columns: Mapping[str, np.ndarray]
 ) -> dict[str, dict[str, int]]:
@@ -65,8 +70,7 @@ def sum_shards(shards: list[dict[str, Any]], slots: int, task: str) -> dict[str,
             total = by_source.setdefault(source, dict.fromkeys(account, 0))
             for name, value in account.items():
                 total[name] += value
-    names = _SOURCE_COUNTS + (_LABEL_COUNTS if task == "classification" else ())
-    totals = {name: sum(a[name] for a in by_source.values()) for name in names}
+    totals = {name: sum(a[name] for a in by_source.values()) for name in source_counts(task)}
     counts = {
         name: sum(shard["counts"][name] for shard in shards)
         for name in ("segments", "filled_slots", "context_slots", "frame_slots", "packed_items")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from components.errors import TokenmillError
+from components.file_trees import copy_into
 
 if TYPE_CHECKING:
     from google.cloud import aiplatform_v1
@@ -176,14 +177,10 @@ def lay_out(pushed: str) -> str:
     Returns:
         The directory that holds the copy, and the copy only.
     """
-    base, version = os.path.split(pushed.rstrip("/"))
+    pushed = pushed.rstrip("/")
+    base, version = os.path.split(pushed)
     home = os.path.join(base, _ASIDE, version)
     if tf.io.gfile.exists(home):  # left by an attempt that was killed
         tf.io.gfile.rmtree(home)
-    for directory, _, names in tf.io.gfile.walk(pushed):
-        below = directory.rstrip("/").removeprefix(pushed.rstrip("/")).strip("/")
-        there = os.path.join(home, version, below).rstrip("/")
-        tf.io.gfile.makedirs(there)
-        for name in names:
-            tf.io.gfile.copy(os.path.join(directory, name), os.path.join(there, name))
+    copy_into(pushed, home)
     return home

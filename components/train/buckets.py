@@ -25,7 +25,7 @@ def from_buckets(buckets: Sequence[tf.Tensor], like: Sequence[tf.Tensor]) -> lis
 
     Args:
         buckets: As `to_buckets(like)` shapes them.
-        like: Tensors or variables of the shapes and dtypes to give.
+        like: Tensors of the shapes and dtypes to give, as `to_buckets` took them.
     """
     tensors = []
     for bucket, members in zip(buckets, _plan(like), strict=True):

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from components import progress
 from components.errors import TokenmillError
+from components.file_trees import copy_into
 from components.ledger.meter import BudgetMeter
 from components.train import identity
 from components.train.checkpoints import Checkpoint, CheckpointDirectory
@@ -334,21 +335,10 @@ class Session:
         """Copies scalars and TensorBoard's files to where the run's results are."""
         if self.directory is None or not self.workers.is_chief:
             return
-        _copy(os.path.join(self.directory, METRICS_NAME), run_directory)
-        _copy(os.path.join(self.directory, TENSORBOARD_NAME), run_directory)
+        copy_into(os.path.join(self.directory, METRICS_NAME), run_directory)
+        copy_into(os.path.join(self.directory, TENSORBOARD_NAME), run_directory)
 
 
 def _tell(message: str) -> None:
     logging.warning(message)
     progress.say(message)
-
-
-def _copy(source: str, directory: str) -> None:
-    """Copies a file or a tree into a directory, under its own name."""
-    target = os.path.join(directory, os.path.basename(source))
-    if tf.io.gfile.isdir(source):
-        for name in tf.io.gfile.listdir(source):
-            _copy(os.path.join(source, name.rstrip("/")), target)
-    elif tf.io.gfile.exists(source):
-        tf.io.gfile.makedirs(directory)
-        tf.io.gfile.copy(source, target, overwrite=True)
