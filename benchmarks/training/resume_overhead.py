@@ -20,6 +20,7 @@ from components.pack.tokenised import TokenisedDocument, TokenisedDocuments
 from components.pack.transforms import PackSettings, pack_shard, write_manifest
 from components.train.options import RunOptions
 from components.train.run import TrainingJob, train
+from components.train.streams import divide_cores
 
 VOCAB, LENGTH = 4096, 256
 LOOP_PHASES = ("steps", "input", "checkpoint", "telemetry", "other")
@@ -45,6 +46,7 @@ def write_rows(uri):
 
 
 def main():
+    divide_cores()
     rounds, steps = (int(x) for x in (*sys.argv[1:], "3", "60")[:2])
     shape = ModelShape(
         n_layers=2, d_model=256, n_heads=4, d_ff=1024, vocab_size=VOCAB, sequence_length=LENGTH,

@@ -3,17 +3,16 @@
 import os
 import sys
 
-import tensorflow as tf
 from resume_overhead import LENGTH, VOCAB, write_rows
 
 from components.model_shape import ModelShape
 from components.train.run import TrainingJob, describe, train
+from components.train.streams import divide_cores
 
 
 def main():
     rows, strategy = sys.argv[1:]
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(2)
+    divide_cores()
     shape = ModelShape(
         n_layers=2, d_model=256, n_heads=4, d_ff=1024, vocab_size=VOCAB, sequence_length=LENGTH,
         positions="rope", norm="layer", use_bias=True, mlp="gelu", tie_embeddings=True,

@@ -1,4 +1,4 @@
-"""Tokens per second of tokenmill's decoder, one JSON line a round.
+"""Tokens per second of tokenmill's own training step, one JSON line a round.
 
 Waits for a line on standard input before each round, so that speed.py can interleave peers.
 """
@@ -13,8 +13,10 @@ import tensorflow as tf
 
 from components.model_shape import ModelShape
 from components.pack.rows import Batch
-from components.train.models import build_model, loss_sums
-from components.train.optimizer import OptimizerSettings, clip_mean_gradients, make_optimizer
+from components.train.models import build_model
+from components.train.optimizer import OptimizerSettings, make_optimizer
+from components.train.step import make_train_step
+from components.train.streams import divide_cores
 
 
 def main() -> None:
@@ -26,11 +28,9 @@ def main() -> None:
     parser.add_argument("--vocab", type=int, default=8192)
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--documents", type=int, default=1, help="documents a row")
     options = parser.parse_args()
-    tf.config.threading.set_intra_op_parallelism_threads(options.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(options.threads)
+    divide_cores()
     shape = ModelShape(
         n_layers=options.layers,
         d_model=options.width,
@@ -55,26 +55,24 @@ def main() -> None:
         learning_rate=1e-3, warmup_fraction=0.01, weight_decay=0.1, clip_norm=1.0
     )
     optimizer = make_optimizer(settings, 10_000)
-    variables = model.trainable_variables
-    optimizer.build(variables)
+    optimizer.build(model.trainable_variables)
 
-    @tf.function(jit_compile=True)
+    train_step = make_train_step(
+        tf.distribute.get_strategy(), model, optimizer, clip_norm=1.0, jit_compile=True, seed=1
+    )
+
     def step(batch):
-        with tf.GradientTape() as tape:
-            sums = loss_sums(model, batch)
-        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(sums.objective, variables)]
-        gradients, _ = clip_mean_gradients(optimizer, gradients, sums.weight, settings.clip_norm)
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return sums.nll / sums.weight
+        result = train_step(batch, tf.zeros([]), False)
+        return float(result.nll) / float(result.weight)
 
     started = time.perf_counter()
-    float(step(batch))
+    step(batch)
     compile_seconds = time.perf_counter() - started
-    float(step(batch))
+    step(batch)
     for _ in sys.stdin:
         started = time.perf_counter()
         for _ in range(options.steps):
-            loss = float(step(batch))
+            loss = step(batch)
         seconds = (time.perf_counter() - started) / options.steps
         result = {
             "peer": "tokenmill",

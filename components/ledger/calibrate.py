@@ -38,18 +38,21 @@ class FirstRows(PackedSplit):
         self.rows = min(rows, self.rows)
 
 
-def calibrate(job: TrainingJob, rows_uri: str, on_cpu: bool) -> dict[str, Any]:
+def calibrate(
+    job: TrainingJob, rows_uri: str, on_cpu: bool, start_seconds: float = 0.0
+) -> dict[str, Any]:
     """Trains for some seconds and says how fast it went.
 
     Args:
         job: What the Trainer will be told.
         rows_uri: The packed rows that it will read.
         on_cpu: Whether the chips are this machine's cores; otherwise an accelerator must be there.
+        start_seconds: What this process took to start, as the Trainer's will.
 
     Returns:
         calibration.json: tokens (slots) per second of all devices together at the steady rate, the
-        seconds of building, compiling and evaluating, this machine's peak, cores and memory, and
-        what calibration itself took.
+        seconds of starting, building, compiling and evaluating, this machine's peak, cores and
+        memory, and what calibration itself took.
 
     Raises:
         TokenmillError: There is no accelerator to measure.
@@ -101,6 +104,7 @@ def calibrate(job: TrainingJob, rows_uri: str, on_cpu: bool) -> dict[str, Any]:
         "peak_flops_per_second": None if peak is None else max(peak, achieved),
         "steps": plan.steps - 1,
         "step_seconds": batch * train.manifest["slots"] / train.rows / rate,
+        "start_seconds": start_seconds,
         "build_seconds": built - measured,
         "compile_seconds": seconds["compile"],
         "evaluate_batch_seconds": evaluate_batch,
@@ -109,7 +113,7 @@ def calibrate(job: TrainingJob, rows_uri: str, on_cpu: bool) -> dict[str, Any]:
         ),
         "vcpus": vcpus(),
         "memory_bytes": memory_bytes(),
-        "total_seconds": time.perf_counter() - started,
+        "total_seconds": start_seconds + time.perf_counter() - started,
     }
 
 

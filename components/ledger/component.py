@@ -28,6 +28,7 @@ from components.ledger.settings import CPU_CHIP, USER_PRICE, LedgerSettings
 from components.pack.rows import MANIFEST_NAME
 from components.run_parameters import LEDGER_PARAMETERS, with_ledger_parameters
 from components.timing import timed
+from components.train.apart import call_apart
 from components.train.options import set_money
 from components.train.run import TrainingJob
 
@@ -47,7 +48,7 @@ class CalibratorSpec(component_spec.ComponentSpec):
 
 
 class CalibratorExecutor(base_executor.BaseExecutor):
-    """Runs the training loop for some seconds."""
+    """Runs the training loop for some seconds, in a process like the Trainer's."""
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
@@ -56,7 +57,8 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         rows = artifact_utils.get_single_instance(input_dict["packed_rows"])
         calibration = artifact_utils.get_single_instance(output_dict["calibration"])
         job = TrainingJob(**json.loads(exec_properties["job"]))
-        result = calibrate(job, rows.uri, on_cpu=exec_properties["chip"] == CPU_CHIP)
+        on_cpu = exec_properties["chip"] == CPU_CHIP
+        result = call_apart(calibrate, job, rows_uri=rows.uri, on_cpu=on_cpu)
         write_json(os.path.join(calibration.uri, CALIBRATION_NAME), result)
         for name in ("tokens_per_second", "achieved_flops_per_second", "compile_seconds"):
             calibration.set_float_custom_property(name, result[name])

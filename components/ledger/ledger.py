@@ -226,6 +226,7 @@ def overhead_seconds(
     batches = -(-held_out_rows // global_batch_size)
     once = batches * calibration["evaluate_batch_seconds"]
     return {
+        "start": calibration["start_seconds"],
         "build": calibration["build_seconds"],
         # The step that compiles also trains, and the steps have it already.
         "compile": max(0.0, calibration["compile_seconds"] - calibration["step_seconds"]),

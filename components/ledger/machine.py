@@ -3,6 +3,8 @@
 import os
 import time
 
+from components.timing import vcpus
+
 # Large enough to run at the rate of the caches and cores, small enough for a second in all.
 _SIZE = 1024
 _SECONDS = 0.6
@@ -20,15 +22,20 @@ def measure_matmul_flops_per_second() -> float:
     """
     import tensorflow as tf
 
-    a = tf.random.stateless_normal([_SIZE, _SIZE], seed=[1, 2])
-    multiply = tf.function(lambda x: tf.matmul(x, x))
-    multiply(a)
-    flops_each, best = 2.0 * _SIZE**3, 0.0
+    # Where an operation may not use all cores, several do, side by side.
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or vcpus()
+    matrices = [
+        tf.random.stateless_normal([_SIZE, _SIZE], seed=[1, i])
+        for i in range(max(1, vcpus() // threads))
+    ]
+    multiply = tf.function(lambda each: [tf.matmul(x, x) for x in each])
+    multiply(matrices)
+    flops_each, best = len(matrices) * 2.0 * _SIZE**3, 0.0
     deadline = time.perf_counter() + _SECONDS
     while time.perf_counter() < deadline:
         started = time.perf_counter()
         for _ in range(4):
-            product = multiply(a)
-        product.numpy()
+            products = multiply(matrices)
+        [product.numpy() for product in products]
         best = max(best, 4 * flops_each / (time.perf_counter() - started))
     return best

@@ -1,19 +1,23 @@
-"""The chief's training in a process of its own.
+"""Training in a process of its own.
 
-tf.distribute's multi_worker has to be set up before TensorFlow's first operation, and other steps
-of the pipeline have run operations in this process. The new process gets what to do on standard
-input, which stays open: its end is the end of this process, and of the training. It tells what
-happens on another pipe, a JSON object a line, so that no library's output comes between.
+How many cores an operation may use, and tf.distribute's multi_worker, have to be set before
+TensorFlow's first operation, and other steps of the pipeline have run operations in this process.
+The new process gets what to do on standard input, which stays open: its end is the end of this
+process, and of the training. It tells what happens on another pipe, a JSON object a line, so that
+no library's output comes between.
 """
 
 import contextlib
+import importlib
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -22,18 +26,19 @@ from components.errors import TokenmillError
 from components.train.preemption import TrainingStoppedError
 
 
-def train_and_export_apart(job: Any, **arguments: Any) -> dict[str, Any]:
-    """`run.train_and_export` with these arguments, in a new process; returns the telemetry.
+def call_apart(function: Callable[..., dict[str, Any]], job: Any, **arguments: Any) -> Any:
+    """`function(job, start_seconds=.., **arguments)` in a new process; returns its result.
 
     Signals are passed on, progress and messages come through.
 
     Args:
+        function: At the top of a module. It gets the seconds that the process took to start.
         job: The TrainingJob.
-        **arguments: The others, by name.
+        **arguments: The others, by name; JSON, as is the result.
 
     Raises:
         TrainingStoppedError: A signal came, a worker was lost, or the process was killed.
-        TokenmillError: What the training raises.
+        TokenmillError: What the function raises.
     """
     reader, writer = os.pipe()
     process = subprocess.Popen(
@@ -48,7 +53,13 @@ def train_and_export_apart(job: Any, **arguments: Any) -> dict[str, Any]:
     ended: dict[str, Any] = {}
     with _passing_on_signals(process), process.stdin, open(reader, encoding="utf-8") as lines:
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps({"job": asdict(job), **arguments}) + "\n")
+            told = {
+                "function": [function.__module__, function.__name__],
+                "started_at": time.time(),
+                "job": asdict(job),
+                "arguments": arguments,
+            }
+            process.stdin.write(json.dumps(told) + "\n")
             process.stdin.flush()
         for line in lines:
             event = json.loads(line)
@@ -59,8 +70,8 @@ def train_and_export_apart(job: Any, **arguments: Any) -> dict[str, Any]:
             else:
                 ended = event
         code = process.wait()
-    if "telemetry" in ended:
-        return ended["telemetry"]
+    if "result" in ended:
+        return ended["result"]
     if "exit_code" in ended:
         raise TrainingStoppedError(ended["message"], ended["hint"], ended["exit_code"])
     if "message" in ended:
@@ -68,7 +79,8 @@ def train_and_export_apart(job: Any, **arguments: Any) -> dict[str, Any]:
     if code < 0:
         raise TrainingStoppedError(
             f"the training process was killed by {signal.Signals(-code).name}.",
-            "Start all workers again; they continue from the last checkpoint.",
+            "Run again: training continues from the last checkpoint. If nobody killed it, memory "
+            "ran out: lower train.global_batch_size or raise train.accumulation_steps.",
         )
     raise TokenmillError(f"the training process ended with exit code {code}; the log has more.")
 
@@ -98,11 +110,19 @@ def _end_with_parent() -> None:
 
 
 def main() -> None:
-    """The new process: trains as told on standard input."""
-    from components.train.run import TrainingJob, train_and_export
-
+    """The new process: does as told on standard input."""
     told = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.captureWarnings(True)
+    from components.train.run import TrainingJob
+    from components.train.streams import divide_cores
+
+    divide_cores()
+    module, name = told["function"]
+    function = getattr(importlib.import_module(module), name)
     with open(int(sys.argv[1]), "w", encoding="utf-8") as out:
 
         def tell(**event: Any) -> None:
@@ -112,14 +132,17 @@ def main() -> None:
         progress.set_listener(
             lambda *report: tell(report=report), lambda message: tell(say=message)
         )
+        start_seconds = time.time() - told["started_at"]
         try:
-            telemetry = train_and_export(TrainingJob(**told.pop("job")), **told)
+            result = function(
+                TrainingJob(**told["job"]), start_seconds=start_seconds, **told["arguments"]
+            )
         except TrainingStoppedError as error:
             tell(message=error.message, hint=error.hint, exit_code=error.exit_code)
         except TokenmillError as error:
             tell(message=error.message, hint=error.hint)
         else:
-            tell(telemetry=telemetry)
+            tell(result=result)
 
 
 if __name__ == "__main__":

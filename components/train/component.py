@@ -11,7 +11,7 @@ from components.artifacts import PackedRows, Tokenizer
 from components.run_parameters import TRAINER_PARAMETERS, with_training_parameters
 from components.timing import timed
 from components.tokenize.component import MODEL_NAME
-from components.train.apart import train_and_export_apart
+from components.train.apart import call_apart
 from components.train.run import TrainingJob, train_and_export
 
 
@@ -38,7 +38,7 @@ class TrainerSpec(component_spec.ComponentSpec):
 
 
 class TrainerExecutor(base_executor.BaseExecutor):
-    """Runs `train_and_export`: in this process, or under multi_worker in a new one."""
+    """Runs `train_and_export` in a process of its own."""
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
@@ -51,9 +51,8 @@ class TrainerExecutor(base_executor.BaseExecutor):
         run = artifact_utils.get_single_instance(output_dict["model_run"])
         settings = json.loads(exec_properties["job"])
         job = TrainingJob(**with_training_parameters(settings, exec_properties))
-        # multi_worker has to come before TensorFlow's first operation.
-        trains = train_and_export_apart if job.strategy == "multi_worker" else train_and_export
-        telemetry = trains(
+        telemetry = call_apart(
+            train_and_export,
             job,
             rows_uri=rows.uri,
             transform_graph_uri=graph.uri,

@@ -75,6 +75,7 @@ def train(
     training_directory: str | None = None,
     options: RunOptions | None = None,
     tokenizer_path: str | None = None,
+    start_seconds: float = 0.0,
 ) -> Training:
     """Trains, continuing where an earlier attempt at the same job got to.
 
@@ -85,6 +86,7 @@ def train(
         options: How to carry it out.
         tokenizer_path: For the words beside the attention maps; without it there are none. A
             base model needs it.
+        start_seconds: What this process took to start, booked as `start`.
 
     Raises:
         TrainingStoppedError: A signal came, or a worker was lost; the state is saved.
@@ -110,6 +112,7 @@ def train(
             stop,
             target_share(rows.manifest),
         )
+        session.clock.seconds["start"] = start_seconds
         try:
             with session.clock.phase("build"):
                 with strategy.scope():
@@ -160,6 +163,7 @@ def train_and_export(
     model_directory: str,
     run_directory: str,
     training_directory: str | None = None,
+    start_seconds: float = 0.0,
 ) -> dict[str, Any]:
     """Trains, writes the SavedModel and `telemetry.json`; returns the telemetry.
 
@@ -173,6 +177,7 @@ def train_and_export(
         model_directory: Where the SavedModel goes.
         run_directory: Where telemetry.json, metrics.jsonl and TensorBoard's files go.
         training_directory: Where checkpoints go, and where the options are read from.
+        start_seconds: As for `train`.
     """
     options = RunOptions() if training_directory is None else read_options(training_directory)
     announcing: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
@@ -180,7 +185,7 @@ def train_and_export(
         work = {"job": asdict(job), "rows_uri": rows_uri, "tokenizer_path": tokenizer_path}
         announcing = announced(training_directory, work)
     with announcing:
-        training = train(job, rows_uri, training_directory, options, tokenizer_path)
+        training = train(job, rows_uri, training_directory, options, tokenizer_path, start_seconds)
     session = training.session
     with session.clock.phase("export"):
         export_model(

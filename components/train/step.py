@@ -11,6 +11,7 @@ from components.train.buckets import from_buckets, to_buckets
 from components.train.models import dropout_seed, loss_sums
 from components.train.models.trunk import Trunk
 from components.train.optimizer import clip_mean_gradients, scale_loss
+from components.train.streams import most_streams, split
 
 
 class StepResult(NamedTuple):
@@ -73,21 +74,22 @@ def make_train_step(
         clip_norm: The mean gradient is scaled to at most this global norm.
         jit_compile: Compile with XLA: forward and backward pass, clipping, and on one device
             the update.
-        seed: Of dropout, together with the optimiser's step, the replica and the micro-batch.
+        seed: Of dropout, together with the optimiser's step, the replica, the stream and the
+            micro-batch.
         z_loss: Weight of the squared log-partition in the loss.
         accumulation_steps: Micro-batches, one after the other, whose gradients are summed.
     """
     replicas = strategy.num_replicas_in_sync
     variables = model.trainable_variables
     scales_loss = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    streams = most_streams(strategy)
     with strategy.scope():
         alone = not tf.distribute.has_strategy()
         halted = tf.Variable(
             False, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
         )
 
-    # XLA compiles what has no collectives and no merging of replicas in it: of the default
-    # strategy's step all but the decision whether to update.
+    # XLA compiles what has no collectives and no merging of replicas in it, and streams one by one.
     @tf.function(jit_compile=jit_compile, autograph=False)
     def gradients_of_sum(batch: Batch, dropout):
         with tf.GradientTape() as tape:
@@ -96,20 +98,20 @@ def make_train_step(
         gradients = tape.gradient(scaled, variables)
         return sums.nll, sums.weight, [tf.convert_to_tensor(g) for g in gradients]
 
-    def dropout_of(part):
-        context = tf.distribute.get_replica_context()
-        number = context.replica_id_in_sync_group * accumulation_steps + part
-        return dropout_seed(seed, optimizer.iterations, number)
+    def accumulate(batch: Batch, first):
+        """Sums over a part's micro-batches, whose dropout is numbered from `first`."""
 
-    def accumulate(batch: Batch):
+        def dropout_of(number):
+            return dropout_seed(seed, optimizer.iterations, number)
+
         if accumulation_steps == 1:
-            return gradients_of_sum(batch, dropout_of(0))
+            return gradients_of_sum(batch, dropout_of(first))
         rows = batch.inputs.shape[0] // accumulation_steps
 
         def add_micro_batch(i, sums):
             # A slice of static size: XLA takes no other.
             part = Batch(*(tf.slice(x, [i * rows, 0], [rows, x.shape[1]]) for x in batch))
-            more = tf.nest.flatten(gradients_of_sum(part, dropout_of(i)))
+            more = tf.nest.flatten(gradients_of_sum(part, dropout_of(first + i)))
             return i + 1, [a + b for a, b in zip(sums, more, strict=True)]
 
         zeros = [tf.zeros([]), tf.zeros([])]
@@ -123,35 +125,47 @@ def make_train_step(
         )
         return nll, weight, gradients
 
+    def summed(sums_of_streams):
+        return tf.nest.map_structure(lambda *each: tf.add_n(each), *sums_of_streams)
+
     @tf.function(jit_compile=jit_compile, autograph=False)
-    def packed(scalars, gradients):
-        return tf.stack(scalars), to_buckets(gradients)
+    def packed(sums_of_streams, stop):
+        nll, weight, gradients = summed(sums_of_streams)
+        return tf.stack([nll, weight, stop]), to_buckets(gradients)
 
     @tf.function(jit_compile=jit_compile, autograph=False)
     def unpacked(scalars, buckets, like):
-        return tf.unstack(scalars), from_buckets(buckets, like)
+        nll, weight, stop = tf.unstack(scalars)
+        return (nll, weight, from_buckets(buckets, like)), stop
 
     @tf.function(jit_compile=jit_compile, autograph=False)
-    def mean_gradients(sums, weight):
+    def mean_gradients(sums):
         # The mean over all targets of the global batch, wherever they lie.
-        return clip_mean_gradients(optimizer, sums, weight, clip_norm)
+        nll, weight, gradients = summed(sums)
+        return nll, weight, *clip_mean_gradients(optimizer, gradients, weight, clip_norm)
 
     def compute(batch: Batch, stop):
-        nll, weight, gradients = accumulate(batch)
+        parts = split(batch, streams, accumulation_steps)
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group * len(parts)
+        sums = [
+            accumulate(part, tf.convert_to_tensor((number + i) * accumulation_steps))
+            for i, part in enumerate(parts)
+        ]
         stop = tf.identity(stop)  # on this replica's device, from where it can be summed
         if replicas > 1:
             context = tf.distribute.get_replica_context()
-            scalars, buckets = packed([nll, weight, stop], gradients)
+            scalars, buckets = packed(sums, stop)
             scalars, *buckets = context.all_reduce(tf.distribute.ReduceOp.SUM, [scalars, *buckets])
-            (nll, weight, stop), gradients = unpacked(scalars, buckets, gradients)
-        gradients, norm = mean_gradients(gradients, weight)
+            total, stop = unpacked(scalars, buckets, sums[0][2])
+            sums = [total]
+        nll, weight, gradients, norm = mean_gradients(sums)
         return nll, weight, stop, norm, gradients
 
     def apply(gradients) -> None:
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
     if alone:
-        compute = tf.function(compute, jit_compile=jit_compile, autograph=False)
+        accumulate = tf.function(accumulate, jit_compile=jit_compile, autograph=False)
         apply = tf.function(apply, jit_compile=jit_compile, autograph=False)
 
     @tf.function(autograph=False)
@@ -185,13 +199,18 @@ def make_eval_step(
     Of a classifier, how many targets the likeliest class hits is the third.
     """
     sums_of = class_sums if model.shape_config.head == "classifier" else nll_and_weight
+    streams = most_streams(strategy)
     compiled = tf.function(
         lambda batch: sums_of(model, batch), jit_compile=jit_compile, autograph=False
     )
 
+    def sums_of_replica(batch: Batch):
+        parts = [compiled(part) for part in split(batch, streams)]
+        return tuple(tf.add_n(each) for each in zip(*parts, strict=True))
+
     @tf.function(autograph=False)
     def step(batch: Batch):
-        sums = strategy.run(compiled, args=(batch,))
+        sums = strategy.run(sums_of_replica, args=(batch,))
         return tuple(strategy.reduce(tf.distribute.ReduceOp.SUM, s, axis=None) for s in sums)
 
     return step

@@ -12,6 +12,7 @@ from components.errors import TokenmillError
 from components.train.announce import wait_for_work
 from components.train.options import read_options
 from components.train.run import TrainingJob, train
+from components.train.streams import divide_cores
 
 
 def work(training_directory: str, wait_seconds: float = 3600.0) -> None:
@@ -32,6 +33,7 @@ def work(training_directory: str, wait_seconds: float = 3600.0) -> None:
 
 def main() -> int:
     """The command; returns the exit code."""
+    divide_cores()
     try:
         work(sys.argv[1])
     except TokenmillError as error:

@@ -246,6 +246,7 @@ def calibrated(**change):
         "peak_flops_per_second": 2.0,
         "steps": 4,
         "step_seconds": 0.256,
+        "start_seconds": 3.0,
         "build_seconds": 1.0,
         "compile_seconds": 10.256,
         "evaluate_batch_seconds": 0.5,
@@ -266,7 +267,7 @@ def test_a_measured_speed_forecasts_the_steps_and_the_phases_around_them():
     assert seconds["compile"] == 10.0  # the compiling step itself is one of the steps
     assert seconds["evaluate_before"] == 3.5  # two held-out rows are one batch
     assert seconds["evaluate_after"] == 0.5
-    total = 3.84 + 10.0 + 3.5 + 0.5 + 1.0
+    total = 3.84 + 10.0 + 3.5 + 0.5 + 1.0 + 3.0
     assert ledger["forecast"]["total_seconds"] == pytest.approx(total)
     assert ledger["cost"]["chip_hours"] == pytest.approx(total * 2 / 3600)
     assert ledger["forecast"]["training_seconds"] == pytest.approx(13.84)

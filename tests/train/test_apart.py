@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from components import progress
-from components.train.apart import train_and_export_apart
+from components.train.apart import call_apart
 from components.train.options import RunOptions
 from components.train.preemption import TrainingStoppedError
-from components.train.run import TrainingJob
+from components.train.run import TrainingJob, train_and_export
 
 TEXTS = [f"{a}{b} and {b}{a} are words" for a in "abcdefghij" for b in "klmnopqrst"]
 
@@ -78,7 +78,7 @@ class Training:
         }
 
     def run(self):
-        return train_and_export_apart(self.job, **self.arguments)
+        return call_apart(train_and_export, self.job, **self.arguments)
 
     def score(self):
         """The exported model's losses of the texts, in nats."""

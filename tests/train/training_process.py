@@ -20,9 +20,11 @@ def train_as_told(path):
 
     from components import progress
     from components.errors import TokenmillError
+    from components.train import streams
     from components.train.options import RunOptions
     from components.train.run import TrainingJob, describe, train
 
+    streams._LEAST_SLOTS = 16  # rows are short here; parts are to be computed side by side
     with open(path, encoding="utf-8") as source:
         told = json.load(source)
     devices = told["options"].pop("cpu_devices", 1)
