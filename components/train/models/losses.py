@@ -6,12 +6,15 @@ gradients at once, and is forgotten. The products are those of the plain computa
 done twice.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 # A chunk has at least so many rows, and there are at most so many chunks.
 _MIN_CHUNK_ROWS, _MAX_CHUNKS = 512, 16
+# Well above where float32 loses digits, 1.2e-38.
+_LEAST_PROBABILITY = 1e-30
 
 
 class LossSums(NamedTuple):
@@ -57,17 +60,24 @@ def cross_entropy_sums(
     weights_N = tf.cast(weights_N, tf.float32)
 
     def chunk(features, table, bias, targets, weights):
-        logits = tf.cast(tf.matmul(features, table, transpose_b=True), tf.float32) + bias
-        largest = tf.reduce_max(logits, -1, keepdims=True)
-        exponentials = tf.exp(logits - largest)
-        total = tf.reduce_sum(exponentials, -1)
-        log_total = largest[:, 0] + tf.math.log(total)
-        nll = log_total - tf.gather(logits, targets, batch_dims=1)
-        squares = z_loss * tf.square(log_total)
-        # d objective / d logits = softmax * (1 + 2 * z_loss * log_total) - one_hot(target)
-        slope = weights * (1.0 + 2.0 * z_loss * log_total) / total
+        def logits_of_chunk():
+            return tf.cast(tf.matmul(features, table, transpose_b=True), tf.float32) + bias
+
+        # XLA takes oneDNN's softmax, one pass, only if nothing else uses the logits.
+        probabilities = tf.nn.softmax(logits_of_chunk())
+        nll = _negative_log_likelihood(probabilities, targets, logits_of_chunk)
+        slope, squares = weights, tf.zeros_like(weights)
+        if z_loss:
+            of_targets = tf.cast(features, tf.float32) * tf.cast(
+                tf.gather(table, targets), tf.float32
+            )
+            log_total = nll + tf.reduce_sum(of_targets, -1)
+            log_total += tf.gather(bias, targets) if biased else 0.0
+            # d objective / d logits = softmax * (1 + 2 * z_loss * log_total) - one_hot(target)
+            slope = weights * (1.0 + 2.0 * z_loss * log_total)
+            squares = z_loss * tf.square(log_total)
         hit = tf.range(table.shape[0])[None] == targets[:, None]
-        d_logits = exponentials * slope[:, None] - tf.where(hit, weights[:, None], 0.0)
+        d_logits = probabilities * slope[:, None] - tf.where(hit, weights[:, None], 0.0)
         return tf.reduce_sum(weights * nll), tf.reduce_sum(weights * squares), d_logits
 
     @tf.custom_gradient
@@ -99,6 +109,27 @@ def cross_entropy_sums(
     bias = tf.cast(bias_V, tf.float32) if biased else tf.zeros([])
     objective, nll = objective_and_nll(features_ND, tf.convert_to_tensor(table_VD), bias)
     return LossSums(objective, tf.stop_gradient(nll), tf.reduce_sum(weights_N))
+
+
+def _negative_log_likelihood(
+    probabilities_NV: tf.Tensor, targets_N: tf.Tensor, logits_NV: Callable[[], tf.Tensor]
+) -> tf.Tensor:
+    """-log(probability of the target), float32 [N].
+
+    From the logits, which are computed again, only if a probability has no logarithm in float32
+    or is not finite.
+    """
+    of_target = tf.gather(probabilities_NV, targets_N, batch_dims=1)
+
+    def from_logits():
+        logits = logits_NV()
+        return tf.reduce_logsumexp(logits, -1) - tf.gather(logits, targets_N, batch_dims=1)
+
+    return tf.cond(
+        tf.reduce_all(of_target > _LEAST_PROBABILITY),
+        lambda: -tf.math.log(of_target),
+        from_logits,
+    )
 
 
 def dropout_seed(seed: int, step: Any, replica: Any = 0) -> tf.Tensor:
