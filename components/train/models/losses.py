@@ -66,7 +66,8 @@ def cross_entropy_sums(
         # XLA takes oneDNN's softmax, one pass, only if nothing else uses the logits.
         probabilities = tf.nn.softmax(logits_of_chunk())
         nll = _negative_log_likelihood(probabilities, targets, logits_of_chunk)
-        slope, squares = weights, tf.zeros_like(weights)
+        # 0 * nll: the probabilities are last used by d_logits, which can take their place.
+        slope, squares = weights + 0.0 * nll, tf.zeros_like(weights)
         if z_loss:
             of_targets = tf.cast(features, tf.float32) * tf.cast(
                 tf.gather(table, targets), tf.float32
