@@ -11,7 +11,7 @@ from components.ledger.memory import (
     estimate_memory,
     share_of_batch,
 )
-from components.ledger.settings import LedgerSettings
+from components.ledger.settings import LedgerSettings, streams_of
 from components.ledger.sharding import strategy_fits
 from components.model_shape import ModelShape
 
@@ -26,6 +26,7 @@ def memory_of(shape: ModelShape, settings: LedgerSettings, devices: int) -> Memo
         precision=settings.precision,
         recompute=settings.recompute,
         dropout=settings.dropout > 0,
+        streams=streams_of(settings.chip),
     )
 
 

@@ -33,6 +33,9 @@ ADAMW_MOMENTS = 2  # mean and uncentred variance (Loshchilov and Hutter 2019)
 # it would be Korthikanti et al. 2022, sec. 4.3: 4·s·b·v, twice.
 LOGIT_BYTES = 4 + 4
 LOGIT_CHUNK_LEAST_POSITIONS, LOGIT_CHUNKS_MOST = 512, 16
+# A CPU computes a batch in up to so many parts side by side, each with its gradients and logits:
+# components/train/streams.py, whose number this is (a test compares them).
+CPU_STREAMS = 4
 # The loss's gradient by the features waits for the backward pass in float32.
 _FEATURE_GRADIENT_BYTES = 4
 # Our margin for the allocator, the runtime and the compiler's scratch space; not a measurement.
@@ -46,12 +49,12 @@ class MemoryEstimate:
     Attributes:
         weights: Stored weights.
         compute_copy: 16-bit copy of the weights in mixed precision.
-        gradients: One gradient a weight.
+        gradients: One gradient a weight; on a CPU one of each stream.
         optimiser: Both moments of AdamW.
         activations: What the forward pass keeps for the backward pass.
         recompute_workspace: One layer's activations, while the backward pass repeats them.
-        logits: Logits and their gradient in float32, of one chunk, and the gradient of all
-            positions' last features.
+        logits: Logits and their gradient in float32, of one chunk (of each stream), and the
+            gradient of all positions' last features.
     """
 
     weights: int
@@ -203,6 +206,7 @@ def estimate_memory(
     precision: Precision,
     recompute: Recompute = "none",
     dropout: bool = True,
+    streams: int = 1,
 ) -> MemoryEstimate:
     """Estimate the memory of training with AdamW on one chip, by part.
 
@@ -213,10 +217,12 @@ def estimate_memory(
         precision: Of weights and computation.
         recompute: Which activations the backward pass computes again.
         dropout: Whether the layers have dropout.
+        streams: Parts of the batch that are computed side by side, at most; CPU_STREAMS on a CPU.
 
     Returns:
         Bytes by part.
     """
+    streams = min(streams, batch_per_device)
 
     def layer(scheme: Recompute) -> int:
         return layer_activation_bytes(
@@ -233,10 +239,13 @@ def estimate_memory(
     return MemoryEstimate(
         weights=weights,
         compute_copy=params * _COPY_BYTES[precision],
-        gradients=weights,
+        gradients=weights * streams,
         optimiser=ADAMW_MOMENTS * weights,
         activations=shape.n_layers * kept + positions * shape.d_model * outside,
         recompute_workspace=layer("none") - kept,
-        logits=logit_chunk_positions(positions) * shape.logit_width * LOGIT_BYTES
+        logits=streams
+        * logit_chunk_positions(-(-positions // streams))
+        * shape.logit_width
+        * LOGIT_BYTES
         + positions * shape.d_model * _FEATURE_GRADIENT_BYTES,
     )

@@ -78,15 +78,24 @@ class PlannedModel:
         return count.training_hardware / count.training
 
     def memory(
-        self, sequences: int, precision: Precision, recompute: Recompute, dropout: bool
+        self,
+        sequences: int,
+        precision: Precision,
+        recompute: Recompute,
+        dropout: bool,
+        streams: int = 1,
     ) -> MemoryEstimate:
-        """Bytes on one chip in data parallelism, weights scaled to the true parameter count."""
+        """Bytes on one chip in data parallelism, weights scaled to the true parameter count.
+
+        Arguments as for `estimate_memory`.
+        """
         estimate = estimate_memory(
             self.shape,
             batch_per_device=sequences,
             precision=precision,
             recompute=recompute,
             dropout=dropout,
+            streams=streams,
         )
         if not self.shape_assumed:
             return estimate

@@ -34,7 +34,7 @@ from components.ledger.money import (
 )
 from components.ledger.planned_model import PlannedModel
 from components.ledger.scaling import Goal, repetition_discounted_tokens
-from components.ledger.settings import CPU_CHIP, devices_of
+from components.ledger.settings import CPU_CHIP, devices_of, streams_of
 from components.ledger.sharding import (
     Strategy,
     StrategyFit,
@@ -149,7 +149,11 @@ class PlanRequest:
     def memory_of_copy(self, number: int) -> MemoryEstimate:
         """Bytes of one of a number of copies of the model, all on one chip."""
         return self.model.memory(
-            self._sequences(number), self.precision, self.recompute, self.dropout
+            self._sequences(number),
+            self.precision,
+            self.recompute,
+            self.dropout,
+            streams_of(self.chip.slug),
         )
 
     @property

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from components.ledger.checkpoints import CHECKPOINTS_KEPT, CHIP_MTBF_HOURS, RESTART_SECONDS
 from components.ledger.flops import Recompute
-from components.ledger.memory import Precision
+from components.ledger.memory import CPU_STREAMS, Precision
 from components.ledger.scaling import Goal
 from components.ledger.utilisation import UtilisationRange
 from data.catalogue import Price
@@ -136,3 +136,12 @@ def devices_of(chip: str, chips: int) -> int:
         chips: How many; the cores of a CPU share one copy.
     """
     return 1 if chip == CPU_CHIP else chips
+
+
+def streams_of(chip: str) -> int:
+    """Parts of a device's batch that are computed side by side, at most.
+
+    Args:
+        chip: Slug of the catalogue.
+    """
+    return CPU_STREAMS if chip == CPU_CHIP else 1

@@ -6,10 +6,16 @@ import pytest
 import tensorflow as tf
 
 from components.ledger.flops import flops_per_token
-from components.ledger.memory import LOGIT_BYTES, estimate_memory, logit_chunk_positions
+from components.ledger.memory import (
+    CPU_STREAMS,
+    LOGIT_BYTES,
+    estimate_memory,
+    logit_chunk_positions,
+)
 from components.model_shape import ModelShape
 from components.train.models import build_model
 from components.train.models.losses import cross_entropy_sums
+from components.train.streams import MOST_STREAMS
 
 D, V = 8, 301
 
@@ -52,6 +58,18 @@ def test_memory_counts_that_chunk():
     assert whole.logits < 10_240 * V * LOGIT_BYTES / 10
     few = shape(causal=False, head="classifier", classes=3)
     assert estimate_memory(few, batch_per_device=1, precision="float32").logits < 64 * 64
+
+
+def test_memory_counts_gradients_and_logits_of_each_stream():
+    assert CPU_STREAMS == MOST_STREAMS
+    how = {"batch_per_device": 160, "precision": "float32"}
+    one, four = (estimate_memory(shape(), streams=n, **how) for n in (1, CPU_STREAMS))
+    assert four.gradients == 4 * one.gradients
+    chunk = logit_chunk_positions(10_240 // 4)
+    assert four.logits == 4 * chunk * V * LOGIT_BYTES + 10_240 * D * 4
+    assert (four.weights, four.activations) == (one.weights, one.activations)
+    lone_row = {"batch_per_device": 1, "precision": "float32"}
+    assert estimate_memory(shape(), streams=4, **lone_row) == estimate_memory(shape(), **lone_row)
 
 
 @pytest.mark.parametrize(
