@@ -141,6 +141,9 @@ def main() -> None:
             tell(message=error.message, hint=error.hint, exit_code=error.exit_code)
         except TokenmillError as error:
             tell(message=error.message, hint=error.hint)
+        except Exception as error:
+            logging.exception("training failed")
+            tell(message=f"{type(error).__name__}: {error}", hint="The log has the stack trace.")
         else:
             tell(result=result)
 

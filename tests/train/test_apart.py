@@ -1,6 +1,7 @@
 """The chief in a process of its own and another worker: trained, exported, evaluated."""
 
 import functools
+import importlib
 import json
 import os
 import signal
@@ -14,10 +15,13 @@ import numpy as np
 import pytest
 
 from components import progress
+from components.errors import TokenmillError
+from components.timing import vcpus
 from components.train.apart import call_apart
 from components.train.options import RunOptions
 from components.train.preemption import TrainingStoppedError
 from components.train.run import TrainingJob, train_and_export
+from components.train.streams import MOST_STREAMS
 
 TEXTS = [f"{a}{b} and {b}{a} are words" for a in "abcdefghij" for b in "klmnopqrst"]
 
@@ -109,6 +113,43 @@ class Training:
                 stdout=out,
                 stderr=subprocess.STDOUT,
             )
+
+
+@pytest.fixture
+def job(counting_rows, small_shape, tmp_path):
+    return Training(tmp_path, counting_rows, small_shape, {}).job
+
+
+@pytest.fixture
+def where_it_runs(monkeypatch):
+    directory = os.path.dirname(__file__)
+    monkeypatch.syspath_prepend(directory)
+    paths = (directory, os.environ.get("PYTHONPATH"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))
+    return importlib.import_module("called_apart").where_it_runs
+
+
+def test_a_function_runs_in_a_process_whose_cores_are_divided(job, where_it_runs):
+    result = call_apart(where_it_runs, job, ending="well")
+    assert result["pid"] != os.getpid()
+    assert 0.5 < result["seconds"] < 60
+    assert result["rows"] == job.max_steps
+    assert result["threads"] == max(1, vcpus() // MOST_STREAMS)
+
+
+@pytest.mark.parametrize(
+    ("ending", "error", "told"),
+    [
+        ("killed", TrainingStoppedError, "killed by SIGKILL"),
+        ("broken", TokenmillError, "ValueError: no such row: 17"),
+        ("refused", TokenmillError, "the rows are damaged"),
+    ],
+)
+def test_how_the_process_ended_is_told(job, where_it_runs, ending, error, told):
+    with pytest.raises(error, match=told) as caught:
+        call_apart(where_it_runs, job, ending=ending)
+    assert caught.value.hint
+    assert getattr(caught.value, "exit_code", None) == (75 if ending == "killed" else None)
 
 
 @pytest.mark.slow
