@@ -39,6 +39,7 @@ def call_apart(function: Callable[..., dict[str, Any]], job: Any, **arguments: A
     Raises:
         TrainingStoppedError: A signal came, a worker was lost, or the process was killed.
         TokenmillError: What the function raises.
+        KeyboardInterrupt: Ctrl-C, where the function does not handle it.
     """
     reader, writer = os.pipe()
     process = subprocess.Popen(
@@ -76,6 +77,8 @@ def call_apart(function: Callable[..., dict[str, Any]], job: Any, **arguments: A
         raise TrainingStoppedError(ended["message"], ended["hint"], ended["exit_code"])
     if "message" in ended:
         raise TokenmillError(ended["message"], ended["hint"])
+    if code == -signal.SIGINT:  # what Python ends with after a KeyboardInterrupt
+        raise KeyboardInterrupt
     if code < 0:
         raise TrainingStoppedError(
             f"the training process was killed by {signal.Signals(-code).name}.",

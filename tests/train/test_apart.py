@@ -152,6 +152,11 @@ def test_how_the_process_ended_is_told(job, where_it_runs, ending, error, told):
     assert getattr(caught.value, "exit_code", None) == (75 if ending == "killed" else None)
 
 
+def test_ctrl_c_in_the_process_is_one_here(job, where_it_runs):
+    with pytest.raises(KeyboardInterrupt):
+        call_apart(where_it_runs, job, ending="interrupted")
+
+
 @pytest.mark.slow
 def test_two_workers_train_and_export_the_model_of_one(
     counting_rows, small_shape, assets, tmp_path, monkeypatch
