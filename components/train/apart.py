@@ -37,8 +37,8 @@ def call_apart(function: Callable[..., dict[str, Any]], job: Any, **arguments: A
         **arguments: The others, by name; JSON, as is the result.
 
     Raises:
-        TrainingStoppedError: A signal came, a worker was lost, or the process was killed.
-        TokenmillError: What the function raises.
+        TrainingStoppedError: A signal came, or a worker was lost.
+        TokenmillError: What the function raises, or the process was killed.
         KeyboardInterrupt: Ctrl-C, where the function does not handle it.
     """
     reader, writer = os.pipe()
@@ -79,8 +79,12 @@ def call_apart(function: Callable[..., dict[str, Any]], job: Any, **arguments: A
         raise TokenmillError(ended["message"], ended["hint"])
     if code == -signal.SIGINT:  # what Python ends with after a KeyboardInterrupt
         raise KeyboardInterrupt
-    if code < 0:
+    if code == -signal.SIGTERM:
         raise TrainingStoppedError(
+            "the training process was ended by SIGTERM.", "The same command continues from there."
+        )
+    if code < 0:  # no exit code that has a scheduler try again: it would run out of memory again
+        raise TokenmillError(
             f"the training process was killed by {signal.Signals(-code).name}.",
             "Run again: training continues from the last checkpoint. If nobody killed it, memory "
             "ran out: lower train.global_batch_size or raise train.accumulation_steps.",
@@ -123,7 +127,8 @@ def main() -> None:
     from components.train.run import TrainingJob
     from components.train.streams import divide_cores
 
-    divide_cores()
+    if told["job"]["strategy"] != "tpu":
+        divide_cores()
     module, name = told["function"]
     function = getattr(importlib.import_module(module), name)
     with open(int(sys.argv[1]), "w", encoding="utf-8") as out:

@@ -12,6 +12,8 @@ def where_it_runs(job, start_seconds, ending):
 
     if ending == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if ending == "ended":
+        os.kill(os.getpid(), signal.SIGTERM)
     if ending == "interrupted":
         os.kill(os.getpid(), signal.SIGINT)
     if ending == "broken":

@@ -140,7 +140,8 @@ def test_a_function_runs_in_a_process_whose_cores_are_divided(job, where_it_runs
 @pytest.mark.parametrize(
     ("ending", "error", "told"),
     [
-        ("killed", TrainingStoppedError, "killed by SIGKILL"),
+        ("killed", TokenmillError, "killed by SIGKILL"),
+        ("ended", TrainingStoppedError, "ended by SIGTERM"),
         ("broken", TokenmillError, "ValueError: no such row: 17"),
         ("refused", TokenmillError, "the rows are damaged"),
     ],
@@ -149,7 +150,7 @@ def test_how_the_process_ended_is_told(job, where_it_runs, ending, error, told):
     with pytest.raises(error, match=told) as caught:
         call_apart(where_it_runs, job, ending=ending)
     assert caught.value.hint
-    assert getattr(caught.value, "exit_code", None) == (75 if ending == "killed" else None)
+    assert getattr(caught.value, "exit_code", None) == (75 if ending == "ended" else None)
 
 
 def test_ctrl_c_in_the_process_is_one_here(job, where_it_runs):
