@@ -26,6 +26,14 @@ from pipeline.sole_run import sole_run
 from pipeline.step_settings import run_options, training_directory
 from pipeline.step_summary import summarise_step
 
+# Without an image TFX packs itself up for Beam's workers in each step, and leaves 49 MB in the
+# temporary directory each time; these workers are in this process and have it.
+BEAM_ARGS = [
+    "--direct_running_mode=in_memory",
+    "--direct_num_workers=1",
+    "--sdk_container_image=none",
+]
+
 
 @dataclass
 class RunOutcome:
@@ -74,7 +82,7 @@ def run_local(
         components=steps,
         enable_cache=use_cache,
         metadata_connection_config=connection_config(metadata),
-        beam_pipeline_args=["--direct_running_mode=in_memory", "--direct_num_workers=1"],
+        beam_pipeline_args=BEAM_ARGS,
     )
     outcome = RunOutcome()
     config_toml = dump_config(config)

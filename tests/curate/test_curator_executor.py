@@ -77,7 +77,7 @@ def curate(home, splits, files=1, shards=2, settings=SETTINGS):
     curated, rejected = Examples(), RejectedDocuments()
     curated.uri, rejected.uri = str(home / "curated"), str(home / "rejected")
     context = CuratorExecutor.Context(
-        beam_pipeline_args=["--direct_running_mode=in_memory"],
+        beam_pipeline_args=["--direct_running_mode=in_memory", "--sdk_container_image=none"],
         tmp_dir=str(home / "tmp"),
         unique_id="1",
     )

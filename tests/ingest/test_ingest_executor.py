@@ -31,7 +31,7 @@ def ingest(home, *inputs, max_quarantine_fraction=0.05, shards=3, **read):
     examples, quarantine = Examples(), Quarantine()
     examples.uri, quarantine.uri = str(home / "examples"), str(home / "quarantine")
     context = CorpusExampleGenExecutor.Context(
-        beam_pipeline_args=["--direct_running_mode=in_memory"],
+        beam_pipeline_args=["--direct_running_mode=in_memory", "--sdk_container_image=none"],
         tmp_dir=str(home / "tmp"),
         unique_id="1",
     )

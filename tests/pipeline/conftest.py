@@ -72,6 +72,8 @@ class Workspace:
 
     def __init__(self, root: pathlib.Path, corpus: pathlib.Path):
         self.root, self.corpus, self.home = root, corpus, root / "home"
+        self.temporary = root / "temporary"
+        self.temporary.mkdir()
         self.config = root / "config.toml"
         self.config.write_text(CONFIG)
 
@@ -85,7 +87,12 @@ class Workspace:
     def run(self, *arguments: str) -> Run:
         """Runs to the end; later arguments win over the workspace's own."""
         result = subprocess.run(
-            self._command(*arguments), capture_output=True, text=True, timeout=400, check=False
+            self._command(*arguments),
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
+            env={**os.environ, "TMPDIR": str(self.temporary)},
         )
         return Run(result.returncode, result.stdout + result.stderr, self.home)
 

@@ -1,4 +1,4 @@
-"""What a killed run leaves in the steps' temporary directories goes with the next run."""
+"""Runs leave nothing behind; what a killed one does leave goes with the next run."""
 
 from pipeline.local import remove_left_over
 
@@ -23,3 +23,8 @@ def test_only_temporary_directories_of_steps_are_removed(tmp_path):
     assert not list(root.glob("*/.system/executor_execution/*/.temp"))
     assert all(path.exists() for path in stay)
     remove_left_over(str(tmp_path / "nothing here"))
+
+
+def test_a_run_leaves_no_file_in_the_temporary_directory(first_run, workspace):
+    # TFX packs itself up for Beam's workers, 49 MB a step, unless it is told that they have it.
+    assert [path for path in workspace.temporary.rglob("*") if path.is_file()] == []

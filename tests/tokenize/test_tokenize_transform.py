@@ -103,7 +103,9 @@ def transform(home, model, train, held_out, sampling=None):
     component = TokenizingTransform(*channels, sampling)
     executor_class = component.executor_spec.executor_class
     context = executor_class.Context(
-        beam_pipeline_args=[], tmp_dir=str(home / "tmp"), unique_id="1"
+        beam_pipeline_args=["--sdk_container_image=none"],
+        tmp_dir=str(home / "tmp"),
+        unique_id="1",
     )
     executor_class(context).Do(
         {"examples": [examples], "schema": [schema], "tokenizer": [tokenizer]},

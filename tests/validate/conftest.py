@@ -15,6 +15,7 @@ from components.metadata_store import open_store
 from components.validate.history import gate_records
 from pipeline.config_loader import load_config
 from pipeline.dag import create_components
+from pipeline.local import BEAM_ARGS
 
 WORDS = ("stone", "river", "light", "seven", "under", "cloud", "paper", "green", "house", "north")
 
@@ -64,7 +65,7 @@ class Project:
                 metadata_connection_config=tfx_metadata.sqlite_metadata_connection_config(
                     str(self.home / "metadata.sqlite")
                 ),
-                beam_pipeline_args=["--direct_running_mode=in_memory", "--direct_num_workers=1"],
+                beam_pipeline_args=BEAM_ARGS,
             )
         )
 
