@@ -10,10 +10,11 @@ import traceback
 from rich.markup import escape
 
 from components.errors import TokenmillError
+from components.library_logs import set_up_library_logging
 from data.embedded_corpus import ensure_embedded_corpus
 from pipeline.config import Config
 from pipeline.config_loader import dump_config
-from pipeline.logs import LOG_NAME, send_output_to_log, set_up_library_logging
+from pipeline.logs import LOG_NAME, send_output_to_log
 from pipeline.screen import Screen, count, duration, megabytes
 
 CONFIG_NAME = "config.toml"

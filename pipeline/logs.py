@@ -1,6 +1,5 @@
 """A quiet screen: whatever the libraries print goes to the run's log file."""
 
-import logging
 import os
 import sys
 from typing import TextIO
@@ -23,16 +22,3 @@ def send_output_to_log(path: str) -> TextIO:
     os.dup2(log, 2)
     os.close(log)
     return screen
-
-
-def set_up_library_logging() -> None:
-    """Timestamps and levels for the log file; call before the first import of TensorFlow."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
-    logging.captureWarnings(True)  # google-api-core, Beam and others warn at import

@@ -23,6 +23,7 @@ from typing import Any
 
 from components import progress
 from components.errors import TokenmillError
+from components.library_logs import set_up_library_logging
 from components.train.preemption import TrainingStoppedError
 
 
@@ -56,7 +57,7 @@ def call_apart(function: Callable[..., dict[str, Any]], job: Any, **arguments: A
         with contextlib.suppress(BrokenPipeError):
             told = {
                 "function": [function.__module__, function.__name__],
-                "started_at": time.time(),
+                "started_at": time.monotonic(),  # one clock for all processes
                 "job": asdict(job),
                 "arguments": arguments,
             }
@@ -120,10 +121,7 @@ def main() -> None:
     """The new process: does as told on standard input."""
     told = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.captureWarnings(True)
+    set_up_library_logging()
     from components.train.run import TrainingJob
     from components.train.streams import divide_cores
 
@@ -140,7 +138,7 @@ def main() -> None:
         progress.set_listener(
             lambda *report: tell(report=report), lambda message: tell(say=message)
         )
-        start_seconds = time.time() - told["started_at"]
+        start_seconds = time.monotonic() - told["started_at"]
         try:
             result = function(
                 TrainingJob(**told["job"]), start_seconds=start_seconds, **told["arguments"]

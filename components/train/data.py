@@ -161,7 +161,7 @@ def distribute(
         return batches_of(share)
 
     workers = Workers(strategy)
-    if workers.replicas == workers.count:
+    if workers.replicas_each == 1:
         # tf.distribute's iterators ask all workers before each step whether there is one, and take
         # as long to free as they were used, up to a minute, since they are autotuned.
         return batches_of(Share(workers.index, 1, workers.count))

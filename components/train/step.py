@@ -146,14 +146,14 @@ def make_train_step(
 
     def compute(batch: Batch, stop):
         parts = split(batch, streams, accumulation_steps)
-        number = tf.distribute.get_replica_context().replica_id_in_sync_group * len(parts)
+        context = tf.distribute.get_replica_context()
+        number = context.replica_id_in_sync_group * len(parts)
         sums = [
             accumulate(part, tf.convert_to_tensor((number + i) * accumulation_steps))
             for i, part in enumerate(parts)
         ]
         stop = tf.identity(stop)  # on this replica's device, from where it can be summed
         if replicas > 1:
-            context = tf.distribute.get_replica_context()
             scalars, buckets = packed(sums, stop)
             scalars, *buckets = context.all_reduce(tf.distribute.ReduceOp.SUM, [scalars, *buckets])
             total, stop = unpacked(scalars, buckets, sums[0][2])

@@ -61,6 +61,7 @@ class Workers:
         resolver = strategy.cluster_resolver
         spec = resolver.cluster_spec().as_dict() if resolver is not None else {}
         self.count = len(spec.get("worker", [])) + len(spec.get("chief", [])) or 1
+        self.replicas_each = self.replicas // self.count
         self.index = 0
         if self.count > 1:
             before = len(spec.get("chief", [])) if resolver.task_type == "worker" else 0
@@ -79,7 +80,7 @@ class Workers:
             return value
         mine = float(value if self.is_chief else 0)
         total = self._sum(tf.constant(mine, tf.float64))
-        return round(float(total) / (self.replicas // self.count))
+        return round(float(total) / self.replicas_each)
 
     def barrier(self) -> None:
         """Returns when every worker has come here."""

@@ -21,9 +21,8 @@ _LEAST_SLOTS = 512
 
 def most_streams(strategy: tf.distribute.Strategy) -> int:
     """How many parts a replica's batch may be computed in side by side."""
-    workers = Workers(strategy)
     # Several replicas in one process run side by side already.
-    alone = workers.replicas == workers.count
+    alone = Workers(strategy).replicas_each == 1
     return MOST_STREAMS if alone and not has_accelerator() else 1
 
 

@@ -115,7 +115,7 @@ def test_each_stream_drops_features_of_its_own(small_shape, monkeypatch):
 def test_only_a_lone_replica_on_cores_is_divided(
     monkeypatch, replicas, workers, accelerator, expected
 ):
-    found = types.SimpleNamespace(replicas=replicas, count=workers)
+    found = types.SimpleNamespace(replicas_each=replicas // workers)
     monkeypatch.setattr(streams, "Workers", lambda strategy: found)
     monkeypatch.setattr(streams, "has_accelerator", lambda: accelerator)
     assert streams.most_streams(tf.distribute.get_strategy()) == expected
