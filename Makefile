@@ -12,7 +12,7 @@ setup: .venv/installed  ## make .venv with Python 3.10 and the locked dependenci
 .venv/installed: requirements.lock pyproject.toml tools/setup.sh tools/uv.lock
 	@tools/setup.sh
 
-run: setup  ## run the demo pipeline on the embedded corpus (ARGS="--set training.epochs=0.5")
+run: setup  ## run the demo pipeline on the embedded corpus (ARGS="--set train.epochs=0.5")
 	@$(BIN)/tokenmill run $(ARGS)
 
 test: setup lint  ## lint, types and all tests but the slow ones

@@ -43,7 +43,10 @@ def config_options(command):
         ),
         click.option("--config", "config_path", metavar="FILE", help="A TOML configuration."),
         click.option(
-            "--preset", default="demo", show_default=True, help="demo, gpt2-small or bert-large."
+            "--preset",
+            default="demo",
+            show_default=True,
+            help="demo, gpt2-small, bert-base or bert-large.",
         ),
     ):
         command = option(command)

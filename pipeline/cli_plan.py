@@ -27,7 +27,7 @@ _text = click.option
 @click.command(context_settings={"max_content_width": 100})
 @_options(
     # the model
-    _text("--preset", help="A preset's model, hardware and prices: demo, gpt2-small, bert-large."),
+    _text("--preset", help="A preset's model and prices: demo, gpt2-small, bert-base, bert-large."),
     _text("--config", "config_path", metavar="FILE", help="The same of a TOML configuration."),
     _text("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key of it."),
     _text("--params", metavar="N", help="Parameters, such as 540e9 or 1.5B, without a shape."),

@@ -155,8 +155,9 @@ def compare_runs(metadata: RunMetadata) -> list[dict[str, Any]]:
     """The headline numbers of every run, oldest first, from custom properties alone.
 
     Returns:
-        {"run": id, "cached": whether the trainer was, "estimated": {..}, "actual": {..}}; a side
-        is empty where the run did not come so far.
+        {"run": id, "trained": whether the Trainer ran (False: its output came from the cache),
+        "estimated": {..}, "actual": {..}}; a side is empty, and "trained" absent, where the run did
+        not come so far.
     """
     rows: dict[str, dict[str, Any]] = {}
     for (node, key), names in _COLUMNS.items():

@@ -12,7 +12,7 @@ WRONG_LANGUAGE = "wrong_language"
 
 
 class Criteria(Protocol):
-    """The settings that judging needs; transforms.CurateSettings has them."""
+    """The settings that judging needs; components/curate/settings.py: CurateSettings has them."""
 
     @property
     def thresholds(self) -> Mapping[str, float]:

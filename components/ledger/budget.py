@@ -36,7 +36,8 @@ class Way:
     """One way to stay within the budget, computed with the ledger's own formulas.
 
     Attributes:
-        kind: `fewer_steps`, `other_chip`, `more_chips`, `smaller_model` or `shorter_sequence`.
+        kind: `fewer_steps`, `more_epochs`, `other_chip`, `more_chips`, `smaller_model` or
+            `shorter_sequence`.
         changes: Configuration keys and their new values.
         estimate: The run with these changes.
     """

@@ -15,7 +15,7 @@ from components.ledger import check_fraction, check_positive
 SECONDS_PER_HOUR = 3600.0
 TOKENS_PER_MILLION = 1e6
 # Storage, network, failed runs and people together, as a multiple of the compute bill: common
-# experience (design.md section 3), not a measurement. Always shown as a line of its own.
+# experience, not a measurement. Always shown as a line of its own.
 HIDDEN_COST_LOW = 2.0
 HIDDEN_COST_HIGH = 5.0
 

@@ -139,7 +139,7 @@ def optimal_params_and_tokens(
 Goal = Literal["fine_tune", "domain_adaptive", "from_scratch"]
 Verdict = Literal["below_minimum", "enough", "usual"]
 
-# Orders of magnitude of design.md section 3, not thresholds that anyone has measured.
+# Orders of magnitude by common experience, not thresholds that anyone has measured.
 FINE_TUNE_TOKENS = 1e6
 DOMAIN_ADAPTIVE_TOKENS = 1e9
 # "1e12 and more at 1e10 parameters": recent releases train well past the compute-optimal 20.

@@ -1,1 +1,1 @@
-"""Step 7, train: a decoder-only Transformer in Keras 3, in a custom loop under tf.distribute."""
+"""Step 7, train: a Transformer decoder or encoder in Keras 3, in a loop under tf.distribute."""
