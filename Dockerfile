@@ -22,6 +22,7 @@ COPY pyproject.toml README.md ./
 COPY components components
 COPY data data
 COPY pipeline pipeline
+COPY tokenmill tokenmill
 COPY serving serving
 RUN /opt/venv/bin/pip install --no-deps --no-build-isolation .
 

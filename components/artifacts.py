@@ -33,7 +33,7 @@ class Tokenizer(artifact.Artifact):
 
 
 class PackedRows(artifact.Artifact):
-    """Fixed-length rows of tokens by split; the format is that of components/pack/rows.py."""
+    """Fixed-length rows of tokens by split, in the format of tokenmill/rows/packed_split.py."""
 
     TYPE_NAME = "components.PackedRows"
 

@@ -27,8 +27,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from components.errors import TokenmillError
-
 _log = logging.getLogger(__name__)
 
 BUILDER_VERSION = 1
@@ -76,8 +74,13 @@ _STALE_SECONDS = 3600.0  # a build takes seconds: an hour-old temporary director
 Progress = Callable[[int, int], None]
 
 
-class EmbeddedCorpusError(TokenmillError):
-    """The corpus cannot be built from this environment."""
+class EmbeddedCorpusError(Exception):
+    """The corpus cannot be built from this environment: what is wrong, and what to do about it."""
+
+    def __init__(self, message: str, hint: str = ""):
+        super().__init__(f"{message} {hint}".strip())
+        self.message = message
+        self.hint = hint
 
 
 @dataclass(frozen=True)

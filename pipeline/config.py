@@ -2,14 +2,13 @@
 
 A preset (pipeline/presets/*.toml) or a user's TOML file, with `--set section.key=value` on top,
 becomes one frozen `Config`. The sections of the steps that work on text are in
-pipeline/config_data.py; loading and error messages in pipeline/config_loader.py.
+pipeline/config_data.py; loading and error messages in pipeline/loader.py.
 """
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from components.model_shape import Head, ModelShape
 from pipeline.config_data import (
     CorpusSection,
     CurateSection,
@@ -20,6 +19,7 @@ from pipeline.config_data import (
     TokenizerSection,
     ValidateSection,
 )
+from tokenmill.model.shape import Head, ModelShape
 
 _HEADS: dict[str, Head] = {
     "causal-lm": "lm",
@@ -142,7 +142,7 @@ class CostSection(Section):
     """What the run is paid with: the ledger's inputs."""
 
     chip: str = "cpu-vcpu"
-    """A chip of data/hardware.csv."""
+    """A chip of data/catalog/hardware.csv."""
     chips: PositiveInt | Literal["auto"] = "auto"
     """How many; "auto" is every core of this machine, for cpu-vcpu."""
     peak_flops_per_second_per_chip: Annotated[float, Field(gt=0)] | None = None
@@ -273,8 +273,8 @@ class EngineSection(Section):
     resources: dict[str, StepResources] = {}
     """By node id: [engine.resources.Trainer]."""
     allow_unlisted: bool = False
-    """Let pass an accelerator or region that data/vertex_accelerators.csv does not list: Google may
-    have added it since."""
+    """Let pass an accelerator or region that data/catalog/vertex_accelerators.csv does not list:
+    Google may have added it since."""
     workers: PositiveInt = 2
     """Machines of a training with strategy multi_worker (tokenmill manifests training)."""
     machine_type: str | None = None

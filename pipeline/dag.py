@@ -1,7 +1,7 @@
 """The pipeline: which steps run, in the order in which the data flows.
 
 Only this file wires components together; where they run is a matter of the runner
-(pipeline/local.py), what they are told of the configuration (pipeline/config.py).
+(pipeline/runners/local.py), what they are told of the configuration (pipeline/config.py).
 """
 
 import os
@@ -15,16 +15,17 @@ from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import (
 )
 from tfx.types import Channel, standard_artifacts
 
+from components.cost_report.component import CostReport
 from components.curate.component import Curator
 from components.evaluate.component import TimedEvaluator
 from components.evaluate.eval_config import SLICES_MODULE, EvaluateSettings, make_eval_config
 from components.ingest.component import CorpusExampleGen
-from components.ledger.component import Calibrator, TokenLedger
+from components.ledger.component import TokenLedger
 from components.pack.component import Packer
 from components.push.component import AtomicPusher, ProbeSettings, VertexRegistrar
 from components.push.infra import make_infra_validator
-from components.settle.component import CostReport
 from components.tokenize.component import TokenizerTrainer, TokenizingTransform
+from components.train.calibrator import Calibrator
 from components.train.component import Trainer
 from components.validate.component import AnomalyGate, DocumentStatisticsGen
 from components.validate.schema import pin_schema

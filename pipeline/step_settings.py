@@ -2,34 +2,29 @@
 
 import os
 
-from components.curate.benchmarks import read_benchmarks
 from components.curate.near_duplicates import NearDuplicateSettings
 from components.curate.rules import thresholds_of
 from components.curate.settings import CurateSettings
-from components.errors import TokenmillError
 from components.ingest.readers import ReadSettings
-from components.ledger.meter import BudgetMeter
-from components.ledger.money import SECONDS_PER_HOUR
-from components.ledger.settings import (
-    CPU_CHIP,
-    USER_PRICE,
-    Budget,
-    Hosting,
-    LedgerSettings,
-)
-from components.ledger.utilisation import utilisation_range
+from components.ledger.settings import Budget, Hosting, LedgerSettings
 from components.pack.transforms import PackSettings
 from components.push.registry import RegistrySettings, model_id
-from components.tokenize.existing import check_existing_model, read_model
-from components.tokenize.sampling import SamplingSettings
+from components.tokenize.import_model import check_existing_model, read_model
+from components.tokenize.subword_regularization import SamplingSettings
 from components.tokenize.training import TokenizerSettings, check_user_symbols
-from components.train.options import RunOptions
 from components.train.run import TrainingJob
 from components.validate.component import GateSettings
 from components.validate.history import resolve_previous
-from data.catalogue import Price, find_chip
+from data.catalog.chips import Price, find_chip
+from pipeline.benchmark_texts import read_benchmarks
 from pipeline.config import Config
-from pipeline.engine_check import registry_problems
+from pipeline.runners.engine_check import registry_problems
+from tokenmill.contracts.training_options import RunOptions
+from tokenmill.cost.devices import CPU_CHIP, USER_PRICE
+from tokenmill.cost.meter import BudgetMeter
+from tokenmill.cost.pricing import SECONDS_PER_HOUR
+from tokenmill.cost.utilization import utilisation_range
+from tokenmill.errors import TokenmillError
 
 
 def read_settings(config: Config) -> ReadSettings:

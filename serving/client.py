@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.errors import TokenmillError
 from serving.rollout import Rollout
+from tokenmill.errors import TokenmillError
 
 _RETRIED_GRPC = {"UNAVAILABLE", "RESOURCE_EXHAUSTED"}
 _USER_HEADER = "x-user-key"

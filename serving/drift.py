@@ -13,10 +13,10 @@ import pandas as pd
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from components.errors import TokenmillError
 from components.validate.anomalies import is_comparison, list_anomalies
 from components.validate.comparison import THRESHOLD, chance, round_up, set_threshold
 from components.validate.statistics import document_count, features_of, read_statistics
+from tokenmill.errors import TokenmillError
 
 # A column of the request log, one number for each text of a request -> the documents' feature.
 _FEATURES = {

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from components.errors import TokenmillError
+from tokenmill.errors import TokenmillError
 
 # About 64 tokens of the demo's vocabulary.
 DEFAULT_TEXT = (

@@ -11,7 +11,7 @@ import os
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from components.errors import TokenmillError
+from tokenmill.errors import TokenmillError
 
 ROLLOUT_NAME = "rollout.json"
 MODELS_CONFIG_NAME = "models.config"

@@ -4,7 +4,7 @@ import json
 import os
 from typing import Any
 
-from components.errors import TokenmillError
+from tokenmill.errors import TokenmillError
 
 _SMALL_PARAMETERS = 20_000_000
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from components.errors import TokenmillError
 from serving.saved_model import context_length, newest_version
+from tokenmill.errors import TokenmillError
 
 _CHECKED_TEXT = "Returns the sum of the elements of a tensor over an axis."
 

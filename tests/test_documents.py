@@ -11,7 +11,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.documents import (
+from tokenmill.records.documents import (
     DOCUMENT_SCHEMA,
     ReadDocuments,
     decode_documents,

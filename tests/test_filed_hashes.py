@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.filed_hashes import (
+from tokenmill.records.sorted_hashes import (
     BUCKETS,
     ENTRY,
     create_plain,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.model_shape import ModelShape
+from tokenmill.model.shape import ModelShape
 
 GPT2_SMALL = {
     "n_layers": 12,
@@ -127,8 +127,8 @@ def test_parts_add_up_and_grow(layers, heads, groups, width, bias, mlp, tied):
 
 def test_importing_the_arithmetic_loads_nothing_heavy():
     code = (
-        "import sys, components.model_shape, components.ledger.flops, components.ledger.memory, "
-        "components.ledger.money, components.ledger.scaling, data.catalogue\n"
+        "import sys, tokenmill.model.shape, tokenmill.cost.flops, tokenmill.cost.memory, "
+        "tokenmill.cost.pricing, tokenmill.cost.scaling, data.catalog.chips\n"
         "heavy = {'tensorflow', 'tfx', 'numpy', 'pydantic'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )

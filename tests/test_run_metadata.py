@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from components.errors import TokenmillError
-from components.run_metadata import NOTE_NAME, has_runs, note_store, open_runs
+from tokenmill.errors import TokenmillError
+from tokenmill.metadata.output_directory import NOTE_NAME, has_runs, note_store, open_runs
 
 
 def test_a_directory_without_runs_is_one_message_and_stays_empty(tmp_path):

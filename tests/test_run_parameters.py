@@ -6,8 +6,8 @@ import pytest
 
 import components
 from components import artifacts
-from components.errors import TokenmillError
-from components.run_parameters import (
+from tokenmill.errors import TokenmillError
+from tokenmill.run_parameters import (
     LEDGER_PARAMETERS,
     TRAINER_PARAMETERS,
     given_parameters,

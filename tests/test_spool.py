@@ -10,10 +10,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components import spool as spool_module
-from components import spooled_shards
-from components.documents import read_tfrecords, stable_hash
-from components.spool import (
+from tokenmill.records import staged_shards as spooled_shards
+from tokenmill.records import staging as spool_module
+from tokenmill.records.documents import read_tfrecords, stable_hash
+from tokenmill.records.staged_shards import sorted_shard, write_sorted_shard
+from tokenmill.records.staging import (
     PieceWriter,
     Spool,
     SpoolWriter,
@@ -22,7 +23,6 @@ from components.spool import (
     read_sources,
     remove_spool,
 )
-from components.spooled_shards import sorted_shard, write_sorted_shard
 
 SHARDS = 3
 # (doc_id, source, what precedes the text in the payload, text)

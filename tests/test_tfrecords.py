@@ -8,8 +8,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components import documents
-from components.documents import read_tfrecords, write_tfrecords
+from tokenmill.records import documents
+from tokenmill.records.documents import read_tfrecords, write_tfrecords
 
 RECORDS = [b"first record", b"", b"x" * 5000, b"last record"]
 

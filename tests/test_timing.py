@@ -3,7 +3,7 @@ import time
 import pytest
 from tfx.types import standard_artifacts
 
-from components.timing import STEP_RUN, STEP_SECONDS, STEP_VCPUS, timed, vcpus
+from tokenmill.timing import STEP_RUN, STEP_SECONDS, STEP_VCPUS, timed, vcpus
 
 
 class Context:

@@ -13,8 +13,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from components.ledger.schema import LedgerDocument  # noqa: E402
-from components.settle.schema import CostReportDocument  # noqa: E402
+from tokenmill.contracts.cost_report import CostReportDocument  # noqa: E402
+from tokenmill.contracts.ledger import LedgerDocument  # noqa: E402
 
 # What stands above it in docs/ledger.md is written by hand.
 MARKER = "<!-- from here on written by tools/ledger_docs.py -->"

@@ -14,8 +14,8 @@ import sys
 from ours import curate, ingest, measure
 
 from components.ingest.manifest import list_inputs, write_manifest
-from pipeline.config_loader import load_config
 from pipeline.dag import create_components
+from pipeline.loader import load_config
 from pipeline.step_settings import curate_settings
 
 

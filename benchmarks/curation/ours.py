@@ -24,12 +24,12 @@ from tfx.types import standard_artifacts
 
 from components import Quarantine, RejectedDocuments
 from components.curate.component import CuratorExecutor
-from components.documents import decode_documents, split_directory
 from components.ingest.component import CorpusExampleGenExecutor
 from components.ingest.manifest import list_inputs, write_manifest
-from pipeline.config_loader import load_config
 from pipeline.dag import create_components
+from pipeline.loader import load_config
 from pipeline.step_settings import curate_settings
+from tokenmill.records.documents import decode_documents, split_directory
 
 FILTERS_ONLY = (
     "curate.exact_duplicates=keep",

@@ -16,7 +16,7 @@ import numpy as np
 from components.curate.deduplicate import Dropped, join_dropped, verify
 from components.curate.last_pass import count
 from components.curate.near_duplicates import NearDuplicateSettings
-from components.spool import Piece, PieceWriter
+from tokenmill.records.staging import Piece, PieceWriter
 
 ROWS = 64
 SETTINGS = NearDuplicateSettings(min_jaccard=0.8, ngram_words=5, bands=14, rows=8)

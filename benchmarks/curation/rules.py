@@ -12,12 +12,12 @@ from collections.abc import Iterator
 import numpy as np
 from corpus import embedded_documents
 
-from components.curate.normalise import normalise
 from components.curate.rules import LINE_RULES, RULE_SETS, RULES, judge, thresholds_of
 from components.curate.rules.lines import remove_lines
 from components.curate.rules.rule import Rule
 from components.curate.text_columns import TextColumns
-from components.documents import stable_hash
+from tokenmill.records.documents import stable_hash
+from tokenmill.text.normalize import normalise
 
 SAMPLES = 10
 EXCERPT_CHARACTERS = 90

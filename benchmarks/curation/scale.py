@@ -9,9 +9,9 @@ down in docs/scale.md.
 
 import tracemalloc
 
-from components.filed_hashes import BUCKETS, ENTRY
-from components.spool import ROW
-from data.catalogue import find_chip
+from data.catalog.chips import find_chip
+from tokenmill.records.sorted_hashes import BUCKETS, ENTRY
+from tokenmill.records.staging import ROW
 
 # results-2026-11-24.md: near duplicates on the whole input, 95,228 documents of 100 MB, 12.3 s.
 DOCUMENT_BYTES = 100e6 / 95_228

@@ -3,17 +3,17 @@
     python benchmarks/forecast/forecast.py > benchmarks/forecast/results-<date>.md
     python benchmarks/forecast/forecast.py --plot benchmarks/forecast/forecast.png
 
-Nothing is run: the arithmetic is tokenmill's, the facts are data/published_runs.csv.
+Nothing is run: the arithmetic is tokenmill's, the facts are data/catalog/published_runs.csv.
 """
 
 import argparse
 import math
 import statistics
 
-from components.ledger.money import chip_hours
-from components.ledger.utilisation import utilisation_range
-from data.catalogue import find_chip
-from data.published_runs import PublishedRun, load_published_runs
+from data.catalog.chips import find_chip
+from tokenmill.cost.pricing import chip_hours
+from tokenmill.cost.published_runs import PublishedRun, load_published_runs
+from tokenmill.cost.utilization import utilisation_range
 
 
 def forecast(run: PublishedRun) -> dict:

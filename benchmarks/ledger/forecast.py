@@ -18,14 +18,14 @@ REPEATS, STEPS, SECONDS = 10, 20, 150.0
 
 
 def once(rows_uri: str, vocab_size: int, steps: int) -> dict[str, float]:
-    from components.ledger.calibrate import FirstRows, calibrate
-    from components.pack.rows import PackedSplit
+    from components.train.calibrate import FirstRows, calibrate
+    from components.train.distributed.strategy import make_strategy
     from components.train.loop import Trainer, TrainSettings
-    from components.train.models import build_model
-    from components.train.plan import plan_steps
-    from components.train.strategy import make_strategy
-    from pipeline.config_loader import load_config
+    from pipeline.loader import load_config
     from pipeline.step_settings import training_job
+    from tokenmill.model.build import build_model
+    from tokenmill.rows.mixture import plan_steps
+    from tokenmill.rows.packed_split import PackedSplit
 
     config = load_config("demo", overrides=[f"tokenizer.vocab_size={vocab_size}"])
     job = training_job(config)

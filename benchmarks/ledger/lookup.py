@@ -14,7 +14,7 @@ import time
 
 import tensorflow as tf  # noqa: F401  (its memory is not the index's)
 
-from components.ledger.document_index import DocumentIndex, write_shards
+from tokenmill.provenance.document_index import DocumentIndex, write_shards
 
 SHARDS = 64
 

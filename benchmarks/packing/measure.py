@@ -18,16 +18,16 @@ import apache_beam as beam
 import numpy as np
 import tensorflow as tf
 
-from components.documents import decode_documents, split_directory
-from components.pack.pieces import piece_flags
-from components.pack.provenance import find_document
-from components.pack.rows import PackedSplit
-from components.pack.tokenised import TokenisedDocuments, read_tokenised
+from components.pack.tokenized import TokenisedDocuments, read_tokenised
 from components.pack.transforms import PackSettings, PackSplit, pack_shard, write_manifest
+from components.tokenize.apply_transform import MaterialiseSplit
 from components.tokenize.graph import graph_token_ids
-from components.tokenize.materialise import MaterialiseSplit
-from components.tokenize.preprocessing import load_tokenizer
 from components.train.data import training_batches
+from tokenmill.provenance.rows import find_document
+from tokenmill.records.documents import decode_documents, split_directory
+from tokenmill.rows.packed_split import PackedSplit
+from tokenmill.rows.token_flags import piece_flags
+from tokenmill.text.tokenization import load_tokenizer
 
 BATCH, LENGTH = 16, 256
 

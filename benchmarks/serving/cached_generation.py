@@ -9,11 +9,11 @@ import time
 
 import tensorflow as tf
 
-from components.model_shape import ModelShape
-from components.train.models.decoder import Decoder
-from components.train.models.generation import prefill
-from components.train.sampling import Sampling
-from components.train.served_model import ServedDecoder
+from tokenmill.export.decoder_signatures import ServedDecoder
+from tokenmill.export.sampler import Sampling
+from tokenmill.model.decoder import Decoder
+from tokenmill.model.generation import prefill
+from tokenmill.model.shape import ModelShape
 
 PROMPT_TOKENS = 16
 

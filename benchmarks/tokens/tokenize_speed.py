@@ -29,10 +29,16 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.types import artifact_utils, standard_artifacts
 
 from components.artifacts import Examples, Tokenizer
-from components.documents import document_batch, encode_documents, split_directory, write_tfrecords
-from components.tokenize.component import MODEL_NAME, TokenizingTransformExecutor
-from components.tokenize.preprocessing import load_tokenizer, tokenize
+from components.tokenize.component import TokenizingTransformExecutor
 from components.tokenize.training import TokenizerSettings, train_sentencepiece
+from tokenmill.contracts.names import TOKENIZER_MODEL_NAME
+from tokenmill.records.documents import (
+    document_batch,
+    encode_documents,
+    split_directory,
+    write_tfrecords,
+)
+from tokenmill.text.tokenization import load_tokenizer, tokenize
 
 BATCH = 512
 SCHEMA = """
@@ -64,7 +70,7 @@ def transform(home: str, examples: Examples, model: bytes) -> None:
     """Runs the Transform step's executor."""
     os.makedirs(f"{home}/tokenizer")
     os.makedirs(f"{home}/schema")
-    with open(f"{home}/tokenizer/{MODEL_NAME}", "wb") as out:
+    with open(f"{home}/tokenizer/{TOKENIZER_MODEL_NAME}", "wb") as out:
         out.write(model)
     with open(f"{home}/schema/schema.pbtxt", "w", encoding="utf-8") as out:
         out.write(text_format.MessageToString(text_format.Parse(SCHEMA, schema_pb2.Schema())))
@@ -84,7 +90,7 @@ def transform(home: str, examples: Examples, model: bytes) -> None:
         {"examples": [examples], "schema": [schema], "tokenizer": [tokenizer]},
         {"transform_graph": [graph], "transformed_examples": [transformed]},
         {
-            "preprocessing_fn": "components.tokenize.preprocessing.preprocessing_fn",
+            "preprocessing_fn": "tokenmill.text.tokenization.preprocessing_fn",
             "disable_statistics": 1,
             "force_tf_compat_v1": 0,
         },

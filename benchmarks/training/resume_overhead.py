@@ -15,12 +15,12 @@ import tempfile
 
 import numpy as np
 
-from components.model_shape import ModelShape
-from components.pack.tokenised import TokenisedDocument, TokenisedDocuments
+from components.pack.tokenized import TokenisedDocument, TokenisedDocuments
 from components.pack.transforms import PackSettings, pack_shard, write_manifest
-from components.train.options import RunOptions
+from components.train.distributed.cpu_parallelism import divide_cores
 from components.train.run import TrainingJob, train
-from components.train.streams import divide_cores
+from tokenmill.contracts.training_options import RunOptions
+from tokenmill.model.shape import ModelShape
 
 VOCAB, LENGTH = 4096, 256
 LOOP_PHASES = ("steps", "input", "checkpoint", "telemetry", "other")

@@ -5,9 +5,9 @@ import sys
 
 from resume_overhead import LENGTH, VOCAB, write_rows
 
-from components.model_shape import ModelShape
+from components.train.distributed.cpu_parallelism import divide_cores
 from components.train.run import TrainingJob, describe, train
-from components.train.streams import divide_cores
+from tokenmill.model.shape import ModelShape
 
 
 def main():

@@ -11,12 +11,12 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from components.model_shape import ModelShape
-from components.pack.rows import Batch
-from components.train.models import build_model
+from components.train.distributed.cpu_parallelism import divide_cores
 from components.train.optimizer import OptimizerSettings, make_optimizer
 from components.train.step import make_train_step
-from components.train.streams import divide_cores
+from tokenmill.model.build import build_model
+from tokenmill.model.shape import ModelShape
+from tokenmill.rows.packed_split import Batch
 
 
 def main() -> None:

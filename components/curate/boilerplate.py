@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pyarrow as pa
 
-from components.curate.normalise import normalise
 from components.curate.rules.lines import Removed, take_out
 from components.curate.text_columns import TextColumns
-from components.documents import DocumentFile, read_documents, stable_hash
-from components.filed_hashes import read_filed, write_filed
+from tokenmill.records.documents import DocumentFile, read_documents, stable_hash
+from tokenmill.records.sorted_hashes import read_filed, write_filed
+from tokenmill.text.normalize import normalise
 
 # Shorter lines ("Args:", "Returns:", "}") are structure, however frequent.
 MIN_LINE_CHARACTERS = 40

@@ -7,13 +7,14 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.types import Channel, artifact_utils, component_spec
 
 from components.artifacts import Examples, RejectedDocuments
-from components.curate.account import COUNTS, MASKED, REMOVED_LINES, REPORT_NAME, write_report
+from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, write_report
 from components.curate.settings import CurateSettings
 from components.curate.transforms import Curate
-from components.documents import SPLITS, read_json
-from components.errors import TokenmillError
-from components.spooled_run import spooled_run
-from components.timing import timed
+from tokenmill.contracts.names import CURATION_NAME
+from tokenmill.errors import TokenmillError
+from tokenmill.records.documents import SPLITS, read_json
+from tokenmill.records.staged_run import spooled_run
+from tokenmill.timing import timed
 
 
 class CuratorSpec(component_spec.ComponentSpec):
@@ -42,7 +43,7 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
         rejected = artifact_utils.get_single_instance(output_dict["rejected"])
         settings = CurateSettings.from_json(exec_properties["settings"])
         shards = exec_properties["shards"]
-        report_path = os.path.join(rejected.uri, REPORT_NAME)
+        report_path = os.path.join(rejected.uri, CURATION_NAME)
         curated.split_names = examples.split_names
         for key in ("payload_format", "file_format"):
             curated.set_string_custom_property(key, examples.get_string_custom_property(key))

@@ -18,8 +18,8 @@ from components.curate.deduplicate import NO_COPY, Dropped, dropped_mask
 from components.curate.first_pass import REJECTED_ROW
 from components.curate.near_duplicates import Shingles, shingle
 from components.curate.settings import GivesWay
-from components.documents import BATCH_BYTES, BATCH_DOCUMENTS
-from components.spool import Piece, Spool, read_rows, read_texts
+from tokenmill.records.documents import BATCH_BYTES, BATCH_DOCUMENTS
+from tokenmill.records.staging import Piece, Spool, read_rows, read_texts
 
 CONTAMINATED = "contaminated"
 

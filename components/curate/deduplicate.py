@@ -21,7 +21,7 @@ from components.curate.near_duplicates import (
     propose_pairs,
     shingle,
 )
-from components.spool import Piece, Spool
+from tokenmill.records.staging import Piece, Spool
 
 EXACT_DUPLICATE = "exact_duplicate"
 NEAR_DUPLICATE = "near_duplicate"

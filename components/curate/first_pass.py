@@ -14,22 +14,22 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from components.curate.account import COUNTS, MASKED, REMOVED_LINES, Outcome, Rejected
 from components.curate.boilerplate import remove_frequent
+from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, Outcome, Rejected
+from components.curate.decision import judge_texts
 from components.curate.mask import mask
 from components.curate.near_duplicates import all_ngrams, band_hashes
-from components.curate.normalise import content_key, normalise
 from components.curate.rules.lines import Removed, remove_lines
 from components.curate.settings import CurateSettings
-from components.curate.verdict import judge_texts
-from components.documents import (
+from tokenmill.records.documents import (
     DocumentFile,
     document_batch,
     encode_documents,
     read_documents,
     stable_hash,
 )
-from components.spool import PieceWriter, SpoolWriter
+from tokenmill.records.staging import PieceWriter, SpoolWriter
+from tokenmill.text.normalize import content_key, normalise
 
 # The flag of a spooled row whose payload is the record of a rejected document.
 REJECTED_ROW = 1

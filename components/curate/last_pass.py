@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from components.curate.account import KEPT, Outcome, Rejected
+from components.curate.counts import KEPT, Outcome, Rejected
 from components.curate.deduplicate import NO_COPY, Dropped, dropped_mask, dropped_slice
 from components.curate.first_pass import REJECTED_ROW
-from components.documents import decode_documents, split_directory, write_tfrecords
-from components.spool import Piece, Spool, read_rows, read_sources
-from components.spooled_shards import Record, sorted_shard, write_sorted_shard
+from tokenmill.records.documents import decode_documents, split_directory, write_tfrecords
+from tokenmill.records.staged_shards import Record, sorted_shard, write_sorted_shard
+from tokenmill.records.staging import Piece, Spool, read_rows, read_sources
 
 Count = tuple[tuple[str, str, str], Outcome]
 

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from components.curate.decision import EMPTY, WRONG_LANGUAGE, judge_texts
 from components.curate.mask import mask
-from components.curate.normalise import normalise
 from components.curate.rules import RULES
 from components.curate.rules.lines import remove_lines
 from components.curate.rules.rule import Rule
 from components.curate.text_columns import TextColumns
-from components.curate.verdict import EMPTY, WRONG_LANGUAGE, judge_texts
+from tokenmill.text.normalize import normalise
 
 REASONS = (EMPTY, WRONG_LANGUAGE, *(rule.reason for rule in RULES))
 QUANTILES = (1, 5, 25, 50, 75, 95, 99)

@@ -6,8 +6,8 @@ Every document ends as kept or as rejected for exactly one reason, and is counte
 text that normalisation takes away is counted in bytes.
 
 The elements of this pipeline are files to read, ranges of hashes to compare and shards to write:
-the texts lie in a spool (components/spool.py) between the first pass and the last, and no runner
-has to hold or to shuffle them.
+the texts lie in a spool (tokenmill/records/staging.py) between the first pass and the last, and no
+runner has to hold or to shuffle them.
 """
 
 from collections.abc import Iterable
@@ -17,8 +17,8 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.io.fileio import EmptyMatchTreatment, MatchFiles
 
-from components.curate.account import COUNTS, MASKED, REMOVED_LINES, add_outcomes
 from components.curate.boilerplate import file_lines, frequent_lines
+from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, add_outcomes
 from components.curate.decontaminate import Decontaminate
 from components.curate.deduplicate import (
     cluster,
@@ -30,8 +30,8 @@ from components.curate.deduplicate import (
 from components.curate.first_pass import first_pass
 from components.curate.last_pass import count, write_kept, write_rejected
 from components.curate.settings import CurateSettings
-from components.documents import SPLITS, DocumentFile, split_directory
-from components.filed_hashes import BUCKETS
+from tokenmill.records.documents import SPLITS, DocumentFile, split_directory
+from tokenmill.records.sorted_hashes import BUCKETS
 
 
 class Curate(beam.PTransform):

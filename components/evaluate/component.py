@@ -4,7 +4,7 @@ from tfx.components import Evaluator
 from tfx.components.evaluator import executor as evaluator_executor
 from tfx.dsl.components.base import executor_spec
 
-from components.timing import timed
+from tokenmill.timing import timed
 
 
 class TimedEvaluatorExecutor(evaluator_executor.Executor):

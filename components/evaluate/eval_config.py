@@ -5,14 +5,11 @@ from dataclasses import dataclass
 
 import tensorflow_model_analysis as tfma
 
-from components.evaluate.slices import LANGUAGE, LENGTH
+from tokenmill.contracts.evaluation import BASELINE, CANDIDATE, SLICED_BY
 
 METRICS_MODULE = "components.evaluate.metrics"
 CLASS_METRICS_MODULE = "components.evaluate.class_metrics"
 SLICES_MODULE = "components.evaluate.slices"
-SLICED_BY = ("source", LENGTH, LANGUAGE)
-
-CANDIDATE, BASELINE = "candidate", "baseline"
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.api import model_eval_lib
 from tensorflow_model_analysis.extractors import extractor
 
-from components.curate.language import identify
+from tokenmill.contracts.evaluation import LANGUAGE, LENGTH
+from tokenmill.text.language import identify
 
-LENGTH, LANGUAGE = "length", "language"
 UNCERTAIN = "uncertain"
 
 # FineWeb's threshold; below it, short and technical texts are taken for any language.

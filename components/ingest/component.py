@@ -13,9 +13,7 @@ from tfx.proto import example_gen_pb2
 from tfx.types import Channel, artifact_utils, component_spec, standard_component_specs
 
 from components.artifacts import Examples, Quarantine
-from components.documents import SPLITS, read_json
-from components.errors import TokenmillError
-from components.ingest.account import (
+from components.ingest.counts import (
     add_counts,
     count_bad,
     count_repaired,
@@ -25,8 +23,11 @@ from components.ingest.account import (
 from components.ingest.manifest import MANIFEST_PATTERN, read_manifest
 from components.ingest.readers import ReadSettings
 from components.ingest.transforms import BAD_RECORDS, COUNTS, REPAIRED, Ingest
-from components.spooled_run import spooled_run
-from components.timing import timed
+from tokenmill.contracts.names import INGEST_COUNTS_NAME
+from tokenmill.errors import TokenmillError
+from tokenmill.records.documents import SPLITS, read_json
+from tokenmill.records.staged_run import spooled_run
+from tokenmill.timing import timed
 
 QUARANTINE_KEY = "quarantine"
 SETTINGS_KEY = "settings"
@@ -73,7 +74,7 @@ class CorpusExampleGenExecutor(base_example_gen_executor.BaseExampleGenExecutor)
         for key, value in formats.items():
             examples.set_string_custom_property(key, value)
 
-        counts_path = os.path.join(quarantine.uri, "counts.json")
+        counts_path = os.path.join(quarantine.uri, INGEST_COUNTS_NAME)
         with spooled_run(self._get_tmp_dir()) as spool, self._make_beam_pipeline() as pipeline:
             read = pipeline | Ingest(files, settings, examples.uri, spool, values["shards"])
             counts = (

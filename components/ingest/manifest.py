@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from apache_beam.io.filesystem import FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
-from components.errors import TokenmillError
 from components.ingest.spans import SPAN_SPEC, choose_span, span_tokens
+from tokenmill.errors import TokenmillError
 
 # TFX's driver fills in the span; 0 where the input has none, as in TFX.
 MANIFEST_PATTERN = f"manifest-span-{SPAN_SPEC}.jsonl"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from apache_beam.io.filesystem import FileSystem
 
-from components.errors import TokenmillError
+from tokenmill.errors import TokenmillError
 
 SPAN_SPEC = "{SPAN}"  # TFX's own
 

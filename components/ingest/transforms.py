@@ -1,6 +1,7 @@
 """Ingest as Beam transforms: files in, sorted shards of documents by split and bad records out.
 
-The texts go to a spool (components/spool.py) as they are read; no runner holds or shuffles them.
+The texts go to a spool (tokenmill/records/staging.py) as they are read; no runner holds or
+shuffles them.
 """
 
 import os
@@ -10,8 +11,9 @@ from typing import Any
 
 import apache_beam as beam
 
-from components.curate.normalise import content_key
-from components.documents import (
+from components.ingest.manifest import InputFile
+from components.ingest.readers import BadRecord, Document, ReadSettings, read_file
+from tokenmill.records.documents import (
     BATCH_BYTES,
     BATCH_DOCUMENTS,
     SPLITS,
@@ -20,10 +22,9 @@ from components.documents import (
     split_directory,
     stable_hash,
 )
-from components.ingest.manifest import InputFile
-from components.ingest.readers import BadRecord, Document, ReadSettings, read_file
-from components.spool import Piece, Spool, SpoolWriter
-from components.spooled_shards import write_sorted_shard
+from tokenmill.records.staged_shards import write_sorted_shard
+from tokenmill.records.staging import Piece, Spool, SpoolWriter
+from tokenmill.text.normalize import content_key
 
 BAD_RECORDS = "bad_records"
 COUNTS = "counts"

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from components.errors import TokenmillError
 from components.ledger.estimate import Hardware, RunEstimate, estimate_run
 from components.ledger.footprint import memory_of
 from components.ledger.ledger import (
@@ -18,13 +17,15 @@ from components.ledger.ledger import (
     targets_by_source,
     usd,
 )
-from components.ledger.memory import RESERVED_SHARE
-from components.ledger.money import SECONDS_PER_HOUR
-from components.ledger.settings import CPU_CHIP, USER_PRICE, LedgerSettings
-from components.ledger.utilisation import utilisation_range
-from components.model_shape import ModelShape
-from components.train.plan import Mixture
-from data.catalogue import find_chip, load_chips
+from components.ledger.settings import LedgerSettings
+from data.catalog.chips import find_chip, load_chips
+from tokenmill.cost.devices import CPU_CHIP, USER_PRICE
+from tokenmill.cost.memory import RESERVED_SHARE
+from tokenmill.cost.pricing import SECONDS_PER_HOUR
+from tokenmill.cost.utilization import utilisation_range
+from tokenmill.errors import TokenmillError
+from tokenmill.model.shape import ModelShape
+from tokenmill.rows.mixture import Mixture
 
 WAYS_SHOWN = 3
 # A way to fit must not miss by rounding.

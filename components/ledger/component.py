@@ -1,4 +1,4 @@
-"""Calibrator and TokenLedger: measure, count, estimate, and stop the run if it is too dear."""
+"""TokenLedger: count, estimate, and stop the run if it is too dear."""
 
 import dataclasses
 import json
@@ -15,85 +15,25 @@ from components.artifacts import (
     Quarantine,
     RejectedDocuments,
 )
-from components.curate.component import REPORT_NAME
-from components.documents import SPLITS, read_json, split_directory, write_json
-from components.errors import TokenmillError
 from components.ledger.budget import check_budget
-from components.ledger.calibrate import CALIBRATION_NAME, calibrate
-from components.ledger.document_index import write_index
 from components.ledger.ledger import Machine, build_ledger
-from components.ledger.machine import measure_matmul_flops_per_second, memory_bytes
-from components.ledger.schema import check_ledger
-from components.ledger.settings import CPU_CHIP, USER_PRICE, LedgerSettings
-from components.pack.rows import MANIFEST_NAME
-from components.run_parameters import LEDGER_PARAMETERS, with_ledger_parameters
-from components.timing import timed
-from components.train.apart import call_apart
-from components.train.options import set_money
-from components.train.run import TrainingJob
-
-LEDGER_NAME = "ledger.json"
-
-
-class CalibratorSpec(component_spec.ComponentSpec):
-    """Packed rows in, the machine's speed out."""
-
-    PARAMETERS = {
-        "job": component_spec.ExecutionParameter(type=str),
-        "chip": component_spec.ExecutionParameter(type=str),
-        "chips": component_spec.ExecutionParameter(type=int),
-    }
-    INPUTS = {"packed_rows": component_spec.ChannelParameter(type=PackedRows)}
-    OUTPUTS = {"calibration": component_spec.ChannelParameter(type=Calibration)}
-
-
-class CalibratorExecutor(base_executor.BaseExecutor):
-    """Runs the training loop for some seconds, in a process like the Trainer's."""
-
-    @timed
-    def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Writes calibration.json."""
-        self._log_startup(input_dict, output_dict, exec_properties)
-        rows = artifact_utils.get_single_instance(input_dict["packed_rows"])
-        calibration = artifact_utils.get_single_instance(output_dict["calibration"])
-        job = TrainingJob(**json.loads(exec_properties["job"]))
-        on_cpu = exec_properties["chip"] == CPU_CHIP
-        result = call_apart(calibrate, job, rows_uri=rows.uri, on_cpu=on_cpu)
-        write_json(os.path.join(calibration.uri, CALIBRATION_NAME), result)
-        for name in ("tokens_per_second", "achieved_flops_per_second", "compile_seconds"):
-            calibration.set_float_custom_property(name, result[name])
-
-
-class Calibrator(base_component.BaseComponent):
-    """Times the true training step on the machine at hand.
-
-    A step of its own, so that a new price does not measure again, and so that in a cluster it can
-    run where the accelerator is while the ledger runs anywhere.
-
-    Outputs:
-        calibration: `Calibration`, calibration.json.
-
-    Args:
-        packed_rows: Channel of `PackedRows`.
-        job: What the Trainer will be told.
-        chip: Slug of the chip; `cpu-vcpu` for this machine's cores.
-        chips: How many.
-    """
-
-    SPEC_CLASS = CalibratorSpec
-    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(CalibratorExecutor)
-
-    def __init__(self, packed_rows: Channel, job: TrainingJob, chip: str, chips: int):
-        # How long training goes on does not change how fast it goes.
-        one_epoch = dataclasses.replace(job, epochs=1.0, max_steps=None)
-        spec = CalibratorSpec(
-            packed_rows=packed_rows,
-            job=one_epoch.to_json(),
-            chip=chip,
-            chips=chips,
-            calibration=Channel(type=Calibration),
-        )
-        super().__init__(spec=spec)
+from components.ledger.settings import LedgerSettings
+from tokenmill.contracts.ledger import check_ledger
+from tokenmill.contracts.names import (
+    CALIBRATION_NAME,
+    CURATION_NAME,
+    INGEST_COUNTS_NAME,
+    LEDGER_NAME,
+)
+from tokenmill.contracts.training_options import set_money
+from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second, memory_bytes
+from tokenmill.cost.devices import CPU_CHIP, USER_PRICE
+from tokenmill.errors import TokenmillError
+from tokenmill.provenance.document_index import write_index
+from tokenmill.records.documents import SPLITS, read_json, split_directory, write_json
+from tokenmill.rows.packed_split import MANIFEST_NAME
+from tokenmill.run_parameters import LEDGER_PARAMETERS, with_ledger_parameters
+from tokenmill.timing import timed
 
 
 class TokenLedgerSpec(component_spec.ComponentSpec):
@@ -141,8 +81,8 @@ class TokenLedgerExecutor(base_executor.BaseExecutor):
         }
         machine = _machine(settings, uris.get("calibration"))
         ledger = build_ledger(
-            read_json(os.path.join(uris["quarantine"], "counts.json")),
-            read_json(os.path.join(uris["rejected"], REPORT_NAME)),
+            read_json(os.path.join(uris["quarantine"], INGEST_COUNTS_NAME)),
+            read_json(os.path.join(uris["rejected"], CURATION_NAME)),
             packed,
             settings,
             machine,

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from components.ledger.flops import flops_per_token
-from components.ledger.money import CostEstimate, estimate_cost, wall_seconds
-from components.ledger.scaling import expected_loss, repetition_discounted_tokens
-from components.model_shape import ModelShape
-from components.train.plan import Mixture, StepPlan, plan_steps
+from tokenmill.cost.flops import flops_per_token
+from tokenmill.cost.pricing import CostEstimate, estimate_cost, wall_seconds
+from tokenmill.cost.scaling import expected_loss, repetition_discounted_tokens
+from tokenmill.model.shape import ModelShape
+from tokenmill.rows.mixture import Mixture, StepPlan, plan_steps
 
 
 @dataclass(frozen=True, kw_only=True)

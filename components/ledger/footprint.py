@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from components.ledger.memory import (
+from components.ledger.settings import LedgerSettings
+from tokenmill.cost.devices import streams_of
+from tokenmill.cost.memory import (
     RESERVED_SHARE,
     MemoryEstimate,
     estimate_memory,
     share_of_batch,
 )
-from components.ledger.settings import LedgerSettings, streams_of
-from components.ledger.sharding import strategy_fits
-from components.model_shape import ModelShape
+from tokenmill.cost.sharding import strategy_fits
+from tokenmill.model.shape import ModelShape
 
 
 def memory_of(shape: ModelShape, settings: LedgerSettings, devices: int) -> MemoryEstimate:

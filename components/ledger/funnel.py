@@ -9,8 +9,8 @@ after curation, discounted for repetition (Muennighoff et al. 2023, see scaling.
 from collections.abc import Mapping
 from typing import Any
 
-from components.ledger.scaling import repetition_discounted_tokens
-from components.pack.account import source_counts
+from tokenmill.cost.scaling import repetition_discounted_tokens
+from tokenmill.rows.source_counts import source_counts
 
 _DROPPED_DOCUMENTS = ("dropped_empty", "dropped_no_label", "dropped_unknown_label")
 

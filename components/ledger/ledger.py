@@ -7,18 +7,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from components.ledger.checkpoints import plan_checkpoints
 from components.ledger.estimate import Hardware, RunEstimate, estimate_run
-from components.ledger.flops import flops_per_token, six_n
 from components.ledger.footprint import memory_of, memory_section
 from components.ledger.funnel import build_funnel
-from components.ledger.guidance import guidance
-from components.ledger.memory import MemoryEstimate
-from components.ledger.money import CostEstimate
 from components.ledger.savings import curation_savings
-from components.ledger.settings import LedgerSettings, MfuSource
-from components.model_shape import ModelShape
-from components.train.plan import Mixture
+from components.ledger.settings import LedgerSettings
+from tokenmill.cost.checkpoint_interval import plan_checkpoints
+from tokenmill.cost.devices import MfuSource
+from tokenmill.cost.flops import flops_per_token, six_n
+from tokenmill.cost.guidance import guidance
+from tokenmill.cost.memory import MemoryEstimate
+from tokenmill.cost.pricing import CostEstimate
+from tokenmill.model.shape import ModelShape
+from tokenmill.rows.mixture import Mixture
 
 SCHEMA = "tokenmill-ledger-3"
 _BYTES_PER_GB = 1e9
@@ -32,7 +33,7 @@ class Machine:
     Attributes:
         peak_flops_per_second_per_chip: From the settings, the catalogue or a measurement.
         memory_bytes_per_device: None if unknown.
-        calibration: calibration.json (components/ledger/calibrate.py); None without one.
+        calibration: calibration.json (components/train/calibrate.py); None without one.
     """
 
     peak_flops_per_second_per_chip: float

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.ledger.estimate import RunEstimate
-from components.ledger.money import SECONDS_PER_HOUR
-from components.train.plan import plan_steps
+from tokenmill.cost.pricing import SECONDS_PER_HOUR
+from tokenmill.rows.mixture import plan_steps
 
 
 def curation_savings(

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from components.ledger.checkpoints import CHECKPOINTS_KEPT, CHIP_MTBF_HOURS, RESTART_SECONDS
-from components.ledger.flops import Recompute
-from components.ledger.memory import CPU_STREAMS, Precision
-from components.ledger.scaling import Goal
-from components.ledger.utilisation import UtilisationRange
-from data.catalogue import Price
-
-MfuSource = Literal["configured", "measured", "published", "assumed"]
-
-CPU_CHIP = "cpu-vcpu"
-# The source of a price that the user gave.
-USER_PRICE = "cost.price_usd_per_chip_hour"
-# Of a CPU before it is measured: no more than an assumption, and called so.
-ASSUMED_CPU_MFU = 0.4
+from data.catalog.chips import Price
+from tokenmill.cost.checkpoint_interval import CHECKPOINTS_KEPT, CHIP_MTBF_HOURS, RESTART_SECONDS
+from tokenmill.cost.devices import ASSUMED_CPU_MFU, MfuSource, devices_of
+from tokenmill.cost.flops import Recompute
+from tokenmill.cost.memory import Precision
+from tokenmill.cost.scaling import Goal
+from tokenmill.cost.utilization import UtilisationRange
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +54,7 @@ class LedgerSettings:
 
     Attributes:
         mfu: A fraction that the user gave; None if it is measured
-            (components/ledger/calibrate.py) or of published runs.
+            (components/train/calibrate.py) or of published runs.
         published_mfu: What published runs on such chips reached at such a size, where neither
             given nor measured.
         peak_flops_per_second_per_chip: None for a CPU, whose matrix products are timed.
@@ -126,22 +119,3 @@ class LedgerSettings:
         if self.published_mfu is not None:
             return self.published_mfu.median, "published"
         return ASSUMED_CPU_MFU, "assumed"
-
-
-def devices_of(chip: str, chips: int) -> int:
-    """Copies of the model in data parallelism.
-
-    Args:
-        chip: Slug of the catalogue.
-        chips: How many; the cores of a CPU share one copy.
-    """
-    return 1 if chip == CPU_CHIP else chips
-
-
-def streams_of(chip: str) -> int:
-    """Parts of a device's batch that are computed side by side, at most.
-
-    Args:
-        chip: Slug of the catalogue.
-    """
-    return CPU_STREAMS if chip == CPU_CHIP else 1

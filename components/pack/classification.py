@@ -2,7 +2,7 @@
 
 Documents are not packed with each other. A row is as wide as its bucket when it is read: widths
 double from 32 up to sequence_length, so that a step is compiled for a handful of shapes and short
-documents cost little padding (components/train/buckets.py makes the batches).
+documents cost little padding (components/train/distributed/buckets.py makes the batches).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,11 +13,11 @@ import numpy as np
 from apache_beam.io import fileio
 from apache_beam.io.filesystem import FileMetadata
 
-from components.errors import TokenmillError
-from components.pack.packing import Layout, Pieces, Rows, build_rows
-from components.pack.tokenised import TokenisedDocuments, read_tokenised
+from components.pack.packing import build_rows
+from components.pack.tokenized import TokenisedDocuments, read_tokenised
+from tokenmill.errors import TokenmillError
+from tokenmill.rows.arrays import Layout, Pieces, Rows
 
-_FIRST_WIDTH = 32
 _SHOWN = 10
 
 NO_LABEL, UNKNOWN_LABEL = "no_label", "unknown_label"
@@ -83,22 +83,6 @@ def lay_out(
     rows = rows._replace(labels=classes[kept].astype(np.int32))
     by_class = np.bincount(classes[kept], minlength=len(label_names))
     return Labelled(pieces, rows, rows_by_source, kept_tokens, reasons, by_class)
-
-
-def widths(sequence_length: int) -> list[int]:
-    """Widths of the buckets, ascending; the last is sequence_length."""
-    result = []
-    width = _FIRST_WIDTH
-    while width < sequence_length:
-        result.append(width)
-        width *= 2
-    return [*result, sequence_length]
-
-
-def widths_of(row_lengths: np.ndarray, sequence_length: int) -> np.ndarray:
-    """The width of each row's bucket, int64 [rows]."""
-    bounds = np.array(widths(sequence_length), np.int64)
-    return bounds[np.searchsorted(bounds, row_lengths)]
 
 
 class FindLabels(beam.PTransform):

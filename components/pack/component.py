@@ -11,14 +11,14 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.types import Channel, artifact_utils, component_spec
 
 from components.artifacts import Examples, PackedRows, Tokenizer
-from components.documents import SPLITS, split_directory
-from components.errors import TokenmillError
 from components.pack.classification import FindLabels
-from components.pack.pieces import CONTROL, piece_flags
-from components.pack.rows import read_manifest
 from components.pack.transforms import PackSettings, PackSplit
-from components.timing import timed
-from components.tokenize.component import MODEL_NAME
+from tokenmill.contracts.names import TOKENIZER_MODEL_NAME
+from tokenmill.errors import TokenmillError
+from tokenmill.records.documents import SPLITS, split_directory
+from tokenmill.rows.packed_split import read_manifest
+from tokenmill.rows.token_flags import CONTROL, piece_flags
+from tokenmill.timing import timed
 
 
 class PackerSpec(component_spec.ComponentSpec):
@@ -47,7 +47,7 @@ class PackerExecutor(base_beam_executor.BaseBeamExecutor):
         packed = artifact_utils.get_single_instance(output_dict["packed_rows"])
         settings = PackSettings(**json.loads(exec_properties["settings"]))
         tokenizer = artifact_utils.get_single_uri(input_dict["tokenizer"])
-        with tf.io.gfile.GFile(os.path.join(tokenizer, MODEL_NAME), "rb") as source:
+        with tf.io.gfile.GFile(os.path.join(tokenizer, TOKENIZER_MODEL_NAME), "rb") as source:
             flags = piece_flags(source.read())
         if len(flags) > settings.vocab_size:
             raise TokenmillError(

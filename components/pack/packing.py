@@ -25,137 +25,14 @@ of the others.
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from components.tokenize.vocabulary import BOS_ID, CLS_ID, EOS_ID, SEP_ID
+from tokenmill.rows.arrays import Layout, Pieces, Row, Rows, spans
+from tokenmill.text.vocabulary import BOS_ID, CLS_ID, EOS_ID, SEP_ID
 
 # No piece is cut off that is shorter than this to fill a gap: a question needs some context.
 _MIN_PIECE_ITEMS = 8
-
-
-class Row(NamedTuple):
-    """A packed row: segments of lengths that sum to at most sequence_length.
-
-    Attributes:
-        segment_lengths: Slots of each segment, context and frame included.
-        inputs: Input ids of all segments, one after the other; padding is not stored.
-        last_targets: For each segment, the target of its last slot (all other targets are the
-            next input). None in the framed modes, where targets are the inputs themselves.
-        context_lengths: For each segment, how many of its items are context. None without.
-        labels: Class of each segment, in classification, where it is the only target. None else.
-    """
-
-    segment_lengths: np.ndarray
-    inputs: np.ndarray
-    last_targets: np.ndarray | None = None
-    context_lengths: np.ndarray | None = None
-    labels: np.ndarray | None = None
-
-
-class Rows(NamedTuple):
-    """Many rows: the arrays of `Row`, one row after the other; all int32 or int64.
-
-    Attributes:
-        segment_counts: Segments of each row.
-        segment_lengths: See Row.
-        inputs: See Row.
-        last_targets: See Row.
-        context_lengths: See Row.
-        labels: See Row.
-    """
-
-    segment_counts: np.ndarray
-    segment_lengths: np.ndarray
-    inputs: np.ndarray
-    last_targets: np.ndarray | None
-    context_lengths: np.ndarray | None
-    labels: np.ndarray | None = None
-
-    def split(self) -> list[Row]:
-        """The rows one by one."""
-        rows, segment, item = [], 0, 0
-        for count in self.segment_counts.tolist():
-            mine = slice(segment, segment + count)
-            slots = int(self.segment_lengths[mine].sum())
-            rows.append(
-                Row(
-                    self.segment_lengths[mine],
-                    self.inputs[item : item + slots],
-                    None if self.last_targets is None else self.last_targets[mine],
-                    None if self.context_lengths is None else self.context_lengths[mine],
-                    None if self.labels is None else self.labels[mine],
-                )
-            )
-            segment, item = segment + count, item + slots
-        return rows
-
-    @classmethod
-    def join(cls, rows: Sequence[Row]) -> "Rows":
-        """What `split` took apart."""
-
-        def column(i: int, optional: bool = False) -> Any:
-            if optional and rows and rows[0][i] is None:
-                return None
-            return np.concatenate([row[i] for row in rows]) if rows else np.zeros(0, np.int32)
-
-        counts = np.array([len(row.segment_lengths) for row in rows], np.int64)
-        optional = (column(i, True) for i in (2, 3, 4))
-        return cls(counts, column(0), column(1), *optional)
-
-
-class Pieces(NamedTuple):
-    """Where each piece went; int64 arrays, in the order of rows and of places in a row.
-
-    Attributes:
-        document: Index of the piece's document.
-        start: First item of the document in this piece, context not counted.
-        length: Items.
-        context: Items before `start` that are repeated.
-        row: Row of the piece; from 0 up without a gap.
-    """
-
-    document: np.ndarray
-    start: np.ndarray
-    length: np.ndarray
-    context: np.ndarray
-    row: np.ndarray
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How pieces are laid into rows.
-
-    Attributes:
-        sequence_length: Slots of a row.
-        framed: Tokens between CLS and SEP, instead of questions.
-        overlap: Items of context that are repeated before a piece, where there are so many.
-        fixed_cuts: Cut where a row is full and nowhere else, as the served model cuts long text.
-    """
-
-    sequence_length: int
-    framed: bool = False
-    overlap: int = 0
-    fixed_cuts: bool = False
-
-    @property
-    def frame_slots(self) -> int:
-        """Slots that a piece takes beside its items and its context."""
-        return 2 if self.framed else 0
-
-    def room(self, start: int) -> int:
-        """Items that fit into an empty row if the piece begins at item `start`."""
-        return self.sequence_length - self.frame_slots - min(self.overlap, start)
-
-
-def spans(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """starts[0], starts[0] + 1, .. for lengths[0] numbers, then the same from starts[1], .."""
-    ends = np.cumsum(lengths)
-    numbers: np.ndarray = np.repeat(starts - (ends - lengths), lengths)
-    numbers += np.arange(len(numbers))
-    return numbers
 
 
 def best_fit(lengths: Sequence[int] | np.ndarray, capacity: int) -> list[list[int]]:

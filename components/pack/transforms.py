@@ -10,17 +10,20 @@ import numpy as np
 from apache_beam.io import fileio
 from apache_beam.io.filesystem import FileMetadata
 
-from components.documents import split_directory, stable_hash, write_json
-from components.errors import TokenmillError
-from components.pack.account import count_sources, sum_shards
-from components.pack.classification import lay_out, widths_of
-from components.pack.packing import Layout, Pieces, build_rows, pack_pieces, spans
-from components.pack.pieces import FLAGS_NAME, place_ranks
-from components.pack.provenance import write_provenance
-from components.pack.records import RowFormat, row_dtype
-from components.pack.rows import FORMAT, MANIFEST_NAME, write_array, write_shard
-from components.pack.tokenised import TokenisedDocuments, read_tokenised
-from components.tokenize.vocabulary import EOS_ID
+from components.pack.classification import lay_out
+from components.pack.counts import count_sources, sum_shards
+from components.pack.packing import build_rows, pack_pieces
+from components.pack.tokenized import TokenisedDocuments, read_tokenised
+from tokenmill.contracts.names import TARGET_COUNTS_NAME
+from tokenmill.errors import TokenmillError
+from tokenmill.provenance.rows import write_provenance
+from tokenmill.records.documents import split_directory, stable_hash, write_json
+from tokenmill.rows.arrays import Layout, Pieces, spans
+from tokenmill.rows.codec import RowFormat, row_dtype
+from tokenmill.rows.packed_split import FORMAT, MANIFEST_NAME, write_array, write_shard
+from tokenmill.rows.token_flags import FLAGS_NAME, place_ranks
+from tokenmill.rows.widths import widths_of
+from tokenmill.text.vocabulary import EOS_ID
 
 SHARD_TOKENS = 8_000_000
 """A worker packs one shard in memory: some 40 bytes for each of its tokens."""
@@ -318,7 +321,7 @@ def write_manifest(
             for shard in shards
         ],
     }
-    write_array(os.path.join(directory, "target_counts.npy"), target_counts)
+    write_array(os.path.join(directory, TARGET_COUNTS_NAME), target_counts)
     write_array(os.path.join(directory, FLAGS_NAME), flags)
     write_json(os.path.join(directory, MANIFEST_NAME), manifest)
     return manifest

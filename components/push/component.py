@@ -22,16 +22,15 @@ from tfx.types import (
 from tfx.utils import proto_utils
 
 from components.artifacts import CostSettlement, Ledger, RegisteredModel
-from components.documents import read_json
-from components.errors import TokenmillError
-from components.ledger.component import LEDGER_NAME
 from components.push import registry
 from components.push.check import probe_model
 from components.push.labels import run_labels
 from components.push.publish import publish
 from components.push.registry import RegistrySettings
-from components.settle.component import REPORT_NAME
-from components.timing import timed
+from tokenmill.contracts.names import COST_REPORT_NAME, LEDGER_NAME
+from tokenmill.errors import TokenmillError
+from tokenmill.records.documents import read_json
+from tokenmill.timing import timed
 
 # Not a number, so that TensorFlow Serving does not take it for a version.
 _ASIDE = ".pushing"
@@ -173,7 +172,7 @@ class VertexRegistrarExecutor(base_executor.BaseExecutor):
         directory = pushed.get_string_custom_property("pushed_destination")
         ledger, report = (
             read_json(os.path.join(artifact_utils.get_single_uri(input_dict[key]), name))
-            for key, name in (("ledger", LEDGER_NAME), ("settlement", REPORT_NAME))
+            for key, name in (("ledger", LEDGER_NAME), ("settlement", COST_REPORT_NAME))
         )
         labels = run_labels(exec_properties["run_name"], ledger, report)
         name = registry.register(

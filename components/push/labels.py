@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from components.ledger.money import SECONDS_PER_HOUR
+from tokenmill.cost.pricing import SECONDS_PER_HOUR
 
 MAX_LABELS = 64
 _MAX_CHARACTERS = 63

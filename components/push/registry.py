@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from components.errors import TokenmillError
-from components.file_trees import copy_into
+from tokenmill.errors import TokenmillError
+from tokenmill.files import copy_into
 
 if TYPE_CHECKING:
     from google.cloud import aiplatform_v1

@@ -27,13 +27,10 @@ from tfx.types import (
 from tfx.utils import io_utils
 
 from components.artifacts import Examples, Tokenizer
-from components.documents import SPLITS, decode_documents, read_json, split_directory, write_json
-from components.errors import TokenmillError
-from components.timing import timed
-from components.tokenize.existing import read_model
+from components.tokenize.apply_transform import MaterialiseSplit
 from components.tokenize.graph import write_graph
-from components.tokenize.materialise import MaterialiseSplit
-from components.tokenize.sampling import SamplingSettings
+from components.tokenize.import_model import read_model
+from components.tokenize.subword_regularization import SamplingSettings
 from components.tokenize.training import (
     Document,
     TokenizerSettings,
@@ -42,8 +39,17 @@ from components.tokenize.training import (
     sampling_rates,
     train_sentencepiece,
 )
+from tokenmill.contracts.names import TOKENIZER_MODEL_NAME
+from tokenmill.errors import TokenmillError
+from tokenmill.records.documents import (
+    SPLITS,
+    decode_documents,
+    read_json,
+    split_directory,
+    write_json,
+)
+from tokenmill.timing import timed
 
-MODEL_NAME = "tokenizer.model"
 DESCRIPTION_NAME = "tokenizer.json"
 PREPROCESSING_FN = "components.tokenize.preprocessing.preprocessing_fn"
 
@@ -80,7 +86,7 @@ class TokenizerTrainerExecutor(base_executor.BaseExecutor):
         digest = hashlib.sha256(model).hexdigest()
         pieces = sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size()
         tf.io.gfile.makedirs(tokenizer.uri)
-        with tf.io.gfile.GFile(os.path.join(tokenizer.uri, MODEL_NAME), "wb") as out:
+        with tf.io.gfile.GFile(os.path.join(tokenizer.uri, TOKENIZER_MODEL_NAME), "wb") as out:
             out.write(model)
         write_json(
             os.path.join(tokenizer.uri, DESCRIPTION_NAME),
@@ -185,7 +191,7 @@ class TokenizingTransformExecutor(base_beam_executor.BaseBeamExecutor):
         schema = io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
         graph = artifact_utils.get_single_instance(output_dict["transform_graph"])
         transformed = artifact_utils.get_single_instance(output_dict["transformed_examples"])
-        model_path = os.path.join(tokenizer.uri, MODEL_NAME)
+        model_path = os.path.join(tokenizer.uri, TOKENIZER_MODEL_NAME)
         sampling = json.loads(exec_properties.get("sampling") or "null")
         write_graph(io_utils.SchemaReader().read(schema), model_path, graph.uri)
         counts = {split: os.path.join(transformed.uri, f"tokens-{split}.json") for split in SPLITS}

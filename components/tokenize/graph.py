@@ -17,8 +17,8 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform import impl_helper
 from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io, schema_utils
 
-from components.documents import DOCUMENT_FEATURES
 from components.tokenize.preprocessing import TOKENIZER_PATH_KEY, preprocessing_fn
+from tokenmill.records.documents import DOCUMENT_FEATURES
 
 TokenIds = Callable[[pa.RecordBatch], pa.LargeListArray]
 """From a batch of documents to the token ids of each, int64."""

@@ -23,13 +23,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from components.documents import stable_hash
-from components.errors import TokenmillError
-from components.ledger.flops import flops_per_token
-from components.ledger.memory import Precision, estimate_memory
-from components.model_shape import ModelShape
-from components.tokenize.existing import load_processor
-from components.tokenize.preprocessing import load_tokenizer, tokenize
+from components.tokenize.import_model import load_processor
 from components.tokenize.training import (
     Document,
     ModelType,
@@ -39,7 +33,13 @@ from components.tokenize.training import (
     sampling_rates,
     train_sentencepiece,
 )
-from components.tokenize.vocabulary import RESERVED_PIECES
+from tokenmill.cost.flops import flops_per_token
+from tokenmill.cost.memory import Precision, estimate_memory
+from tokenmill.errors import TokenmillError
+from tokenmill.model.shape import ModelShape
+from tokenmill.records.documents import stable_hash
+from tokenmill.text.tokenization import load_tokenizer, tokenize
+from tokenmill.text.vocabulary import RESERVED_PIECES
 
 MAX_UNUSED = 0.2
 """Ours: above it more than every fifth learned embedding row is not seen in the held-out text."""

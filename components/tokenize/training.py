@@ -10,9 +10,9 @@ from typing import Literal
 
 import sentencepiece
 
-from components.documents import stable_hash
-from components.errors import TokenmillError
-from components.tokenize.vocabulary import (
+from tokenmill.errors import TokenmillError
+from tokenmill.records.documents import stable_hash
+from tokenmill.text.vocabulary import (
     BOS_ID,
     CONTROL_TOKENS,
     EOS_ID,

@@ -8,11 +8,12 @@ from tfx.types import Channel, artifact_utils, component_spec, standard_artifact
 from tfx.utils import path_utils
 
 from components.artifacts import PackedRows, Tokenizer
-from components.run_parameters import TRAINER_PARAMETERS, with_training_parameters
-from components.timing import timed
-from components.tokenize.component import MODEL_NAME
-from components.train.apart import call_apart
-from components.train.run import TrainingJob, train_and_export
+from components.train.run import TrainingJob
+from components.train.subprocess_entry import OUT_OF_MEMORY_HINT, train_in_subprocess
+from tokenmill.contracts.names import TOKENIZER_MODEL_NAME
+from tokenmill.run_in_subprocess import run_in_subprocess
+from tokenmill.run_parameters import TRAINER_PARAMETERS, with_training_parameters
+from tokenmill.timing import timed
 
 
 class TrainerSpec(component_spec.ComponentSpec):
@@ -49,14 +50,15 @@ class TrainerExecutor(base_executor.BaseExecutor):
         tokenizer = artifact_utils.get_single_instance(input_dict["tokenizer"])
         model = artifact_utils.get_single_instance(output_dict["model"])
         run = artifact_utils.get_single_instance(output_dict["model_run"])
-        settings = json.loads(exec_properties["job"])
-        job = TrainingJob(**with_training_parameters(settings, exec_properties))
-        telemetry = call_apart(
-            train_and_export,
-            job,
+        job = json.loads(exec_properties["job"])
+        telemetry = run_in_subprocess(
+            train_in_subprocess,
+            "the training process",
+            OUT_OF_MEMORY_HINT,
+            job=with_training_parameters(job, exec_properties),
             rows_uri=rows.uri,
             transform_graph_uri=graph.uri,
-            tokenizer_path=os.path.join(tokenizer.uri, MODEL_NAME),
+            tokenizer_path=os.path.join(tokenizer.uri, TOKENIZER_MODEL_NAME),
             model_directory=path_utils.serving_model_dir(model.uri),
             run_directory=run.uri,
             training_directory=exec_properties["training_directory"],
@@ -81,7 +83,8 @@ class Trainer(base_component.BaseComponent):
         transform_graph: Channel of `TransformGraph`.
         tokenizer: Channel of `Tokenizer`.
         job: Model shape and training settings.
-        training_directory: Where checkpoints and the options (components/train/options.py) are:
+        training_directory: Where checkpoints and the options
+            (tokenmill/contracts/training_options.py) are:
             the same from run to run, so that a killed one is continued.
     """
 

@@ -1,6 +1,6 @@
 """Feeds packed rows to the training loop.
 
-Which rows a step reads is a pure function of (seed, step) (components/train/order.py). There is no
+Which rows a step reads is a pure function of (seed, step) (tokenmill/rows/schedule.py). There is no
 shuffle buffer and no iterator state to save; to resume, start at the step after the last. Each
 worker reads only its part of a batch.
 """
@@ -12,17 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from components.errors import TokenmillError
-from components.pack.classification import widths_of
-from components.pack.masking import (
+from components.train.distributed.strategy import Workers
+from tokenmill.errors import TokenmillError
+from tokenmill.rows.masking import (
     EVALUATION_EPOCH,
     EVALUATION_SEED,
     MaskSettings,
     mask_batch,
 )
-from components.pack.rows import Batch, PackedSplit
-from components.train.order import row_order
-from components.train.strategy import Workers
+from tokenmill.rows.packed_split import Batch, PackedSplit
+from tokenmill.rows.schedule import row_order
+from tokenmill.rows.widths import widths_of
 
 # Slots that are read at once, where batches are smaller: each call from TensorFlow into Python
 # takes as long as reading thirty rows.

@@ -8,8 +8,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from components.errors import TokenmillError
-from components.pack.rows import Batch, PackedSplit
 from components.train.data import (
     Share,
     distribute,
@@ -17,17 +15,19 @@ from components.train.data import (
     reading,
     training_batches,
 )
-from components.train.models.trunk import Trunk
+from components.train.distributed.strategy import Workers, check_batch_size, has_accelerator
 from components.train.optimizer import LearningRate, OptimizerSettings, make_optimizer
-from components.train.options import RunOptions
-from components.train.order import row_order
-from components.train.plan import StepPlan
-from components.train.preemption import TrainingStoppedError
 from components.train.session import Session
 from components.train.spikes import is_spike, remember
 from components.train.state import LossSums, TrainingRecord
 from components.train.step import StepResult, make_eval_step, make_train_step, nll_and_weight
-from components.train.strategy import Workers, check_batch_size, has_accelerator
+from tokenmill.contracts.training_options import RunOptions
+from tokenmill.errors import TokenmillError
+from tokenmill.model.backbone import Trunk
+from tokenmill.preemption import TrainingStoppedError
+from tokenmill.rows.mixture import StepPlan
+from tokenmill.rows.packed_split import Batch, PackedSplit
+from tokenmill.rows.schedule import row_order
 
 _LOSS_POINTS = 200
 _MOST_REWINDS = 10

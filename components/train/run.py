@@ -11,30 +11,29 @@ from typing import Any
 
 import tensorflow as tf
 
-from components.documents import write_json
-from components.ledger.flops import flops_per_token
-from components.ledger.machine import measure_matmul_flops_per_second
-from components.model_shape import ModelShape
-from components.pack.masking import MaskSettings
-from components.pack.rows import PackedSplit
-from components.train import identity
-from components.train.announce import announced
-from components.train.export import export_model
+from components.train import fingerprint as identity
+from components.train.distributed.rendezvous import announced
+from components.train.distributed.strategy import Workers, make_strategy
 from components.train.loop import Trainer, TrainSettings
-from components.train.models import build_model
-from components.train.models.base_model import load_base_model
-from components.train.models.trunk import Trunk
-from components.train.options import RunOptions, read_options
-from components.train.plan import Mixture, plan_steps
-from components.train.preemption import stop_on_signals
-from components.train.probes import attention_drawer
-from components.train.served_masking import TextMasking
 from components.train.session import Session
 from components.train.state import LossSums, TrainingRecord
-from components.train.strategy import Workers, make_strategy
-from components.train.weights import Weights
-
-TELEMETRY_NAME = "telemetry.json"
+from components.train.telemetry.attention_maps import attention_drawer
+from tokenmill.contracts.names import TELEMETRY_NAME
+from tokenmill.contracts.training_options import RunOptions, read_options
+from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second
+from tokenmill.cost.flops import flops_per_token
+from tokenmill.export.quantization import Weights
+from tokenmill.export.saved_model import export_model
+from tokenmill.export.text_masking import TextMasking
+from tokenmill.model.backbone import Trunk
+from tokenmill.model.base_model import load_base_model
+from tokenmill.model.build import build_model
+from tokenmill.model.shape import ModelShape
+from tokenmill.preemption import stop_on_signals
+from tokenmill.records.documents import write_json
+from tokenmill.rows.masking import MaskSettings
+from tokenmill.rows.mixture import Mixture, plan_steps
+from tokenmill.rows.packed_split import PackedSplit
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ def train_and_export(
 ) -> dict[str, Any]:
     """Trains, writes the SavedModel and `telemetry.json`; returns the telemetry.
 
-    The chief of several workers calls this; the others run components/train/worker.py.
+    The chief of several workers calls this; the others run components/train/distributed/worker.py.
 
     Args:
         job: What to train.

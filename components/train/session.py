@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from components import progress
-from components.errors import TokenmillError
-from components.file_trees import copy_into
-from components.ledger.meter import BudgetMeter
-from components.train import identity
-from components.train.checkpoints import Checkpoint, CheckpointDirectory
-from components.train.clock import PhaseClock
-from components.train.metrics_log import METRICS_NAME
-from components.train.options import RunOptions
-from components.train.plan import StepPlan
-from components.train.preemption import StopRequest
-from components.train.saving import CheckpointSchedule, CheckpointWriter
+from components.train import fingerprint as identity
+from components.train.checkpoint.manager import CheckpointSchedule, CheckpointWriter
+from components.train.checkpoint.store import Checkpoint, CheckpointDirectory, KeepPolicy
+from components.train.distributed.strategy import Workers
 from components.train.state import TrainingRecord
-from components.train.strategy import Workers
-from components.train.telemetry import TENSORBOARD_NAME, Telemetry
+from components.train.telemetry.metrics_log import METRICS_NAME
+from components.train.telemetry.phase_timer import PhaseClock
+from components.train.telemetry.writer import TENSORBOARD_NAME, Telemetry
+from tokenmill import progress
+from tokenmill.contracts.training_options import RunOptions
+from tokenmill.cost.meter import BudgetMeter
+from tokenmill.errors import TokenmillError
+from tokenmill.files import copy_into
+from tokenmill.preemption import StopRequest
+from tokenmill.rows.mixture import StepPlan
 
 CHECKPOINTS_NAME, DIAGNOSTIC_NAME = "checkpoints", "diagnostic"
 # Phases whose seconds are lost when their steps are.
@@ -34,7 +34,7 @@ class Session:
 
     Args:
         workers: Who takes part; only the chief writes.
-        job: The training's settings, flat (components/train/identity.py).
+        job: The training's settings, flat (components/train/fingerprint.py).
         options: How it is carried out.
         training_directory: Holds a directory for each training; None saves and writes nothing.
         unique_targets: Targets of the training split.
@@ -89,7 +89,12 @@ class Session:
         with self.clock.phase("restart"):
             record = self._restore(self.checkpoints, plan)
         if self.workers.is_chief:
-            self._writer = CheckpointWriter(self.checkpoints, self.options.keep, self._on_written)
+            keep = KeepPolicy(
+                self.options.keep_checkpoints,
+                self.options.keep_checkpoint_every_steps,
+                self.options.keep_best_checkpoint,
+            )
+            self._writer = CheckpointWriter(self.checkpoints, keep, self._on_written)
             bytes_each = sum(
                 int(np.prod(v.shape)) * tf.as_dtype(v.dtype).size for v in variables.values()
             )

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from components.train.plan import StepPlan
+from tokenmill.rows.mixture import StepPlan
 
 
 class LossSums(NamedTuple):

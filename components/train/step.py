@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from components.pack.rows import Batch
-from components.train.buckets import from_buckets, to_buckets
-from components.train.models import dropout_seed, loss_sums
-from components.train.models.trunk import Trunk
+from components.train.distributed.buckets import from_buckets, to_buckets
+from components.train.distributed.cpu_parallelism import most_streams, split
 from components.train.optimizer import clip_mean_gradients, scale_loss
-from components.train.streams import most_streams, split
+from tokenmill.model.backbone import Trunk
+from tokenmill.model.build import dropout_seed, loss_sums
+from tokenmill.rows.packed_split import Batch
 
 
 class StepResult(NamedTuple):

@@ -24,14 +24,14 @@ from tfx.types import (
 from tfx.utils import io_utils
 
 from components.artifacts import ValidationVerdict
-from components.documents import split_directory, write_json
-from components.errors import TokenmillError
-from components.timing import timed
 from components.validate.anomalies import Anomaly, is_comparison, list_anomalies
 from components.validate.comparison import compare
-from components.validate.facts import DocumentStatistics, statistics_options
+from components.validate.derived_features import DocumentStatistics, statistics_options
 from components.validate.schema import SCHEMA_NAME, read_schema
 from components.validate.statistics import STATISTICS_NAME, read_statistics
+from tokenmill.errors import TokenmillError
+from tokenmill.records.documents import split_directory, write_json
+from tokenmill.timing import timed
 
 VERDICT_NAME = "verdict.json"
 

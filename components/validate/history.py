@@ -7,8 +7,8 @@ from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2
 
-from components.errors import TokenmillError
-from components.run_metadata import RunMetadata, has_runs, open_runs
+from tokenmill.errors import TokenmillError
+from tokenmill.metadata.output_directory import RunMetadata, has_runs, open_runs
 
 _PASSED = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED)
 

@@ -9,8 +9,6 @@ import tensorflow_data_validation as tfdv
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from components.documents import DOCUMENT_FEATURES, write_text
-from components.errors import TokenmillError
 from components.validate.anomalies import Anomaly, list_anomalies
 from components.validate.comparison import (
     CATEGORIES,
@@ -23,6 +21,8 @@ from components.validate.comparison import (
     set_threshold,
 )
 from components.validate.statistics import Statistics, document_count, features_of
+from tokenmill.errors import TokenmillError
+from tokenmill.records.documents import DOCUMENT_FEATURES, write_text
 
 SCHEMA_NAME = "schema.pbtxt"
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from components.documents import SPLITS, split_directory
-from components.errors import TokenmillError
+from tokenmill.errors import TokenmillError
+from tokenmill.records.documents import SPLITS, split_directory
 
 STATISTICS_NAME = "FeatureStats.pb"
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import uvicorn
 
-from components.errors import TokenmillError
 from serving.server.rest import make_app
 from serving.server.rpc import start_grpc
 from serving.server.service import Service
 from serving.server.settings import ServerSettings
+from tokenmill.errors import TokenmillError
 
 _LOG = logging.getLogger("tokenmill.serve")
 _STANDARD_FIELDS = set(vars(logging.makeLogRecord({})))

@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from components.curate.account import (
+from components.curate.counts import (
     COUNTS,
     MASKED,
     REMOVED_LINES,
@@ -21,7 +21,7 @@ from components.curate.account import (
 from components.curate.near_duplicates import NearDuplicateSettings
 from components.curate.settings import CurateSettings
 from components.curate.transforms import Curate
-from components.documents import (
+from tokenmill.records.documents import (
     SPLITS,
     document_batch,
     encode_documents,

@@ -14,11 +14,11 @@ import time
 import psutil
 import pytest
 
-from components.curate.account import REPORT_NAME
 from components.curate.near_duplicates import NearDuplicateSettings
 from components.curate.settings import CurateSettings
-from components.documents import read_tfrecords
 from components.ingest.manifest import list_inputs, write_manifest
+from tokenmill.contracts.names import CURATION_NAME
+from tokenmill.records.documents import read_tfrecords
 
 pytestmark = pytest.mark.slow
 
@@ -205,7 +205,7 @@ def test_a_text_a_hundred_thousand_times(tmp_path, exact):
     started = time.monotonic()
     files = curated.run()
     assert time.monotonic() - started < 120
-    report = json.loads(files[f"rejected/{REPORT_NAME}"])
+    report = json.loads(files[f"rejected/{CURATION_NAME}"])
     reason = "exact_duplicate" if exact == "drop" else "near_duplicate"
     assert report["total"]["dropped"][reason]["documents"] == 99_999
     assert report["total"]["kept"]["documents"] >= 2
@@ -222,7 +222,7 @@ def test_a_million_tiny_documents(tmp_path):
         peak = max(peak, psutil.Process(process.pid).memory_info().rss)
         time.sleep(0.2)
     assert process.returncode == 0, process.stderr.read()[-2000:]
-    report = json.loads(curated.files()[f"rejected/{REPORT_NAME}"])
+    report = json.loads(curated.files()[f"rejected/{CURATION_NAME}"])
     assert report["total"]["in"]["documents"] == 1_000_000
     assert report["total"]["kept"]["documents"] == 1_000_000
     assert peak < 2e9

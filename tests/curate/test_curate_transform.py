@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from components.curate.normalise import content_key, normalise
 from components.curate.settings import CurateSettings
-from components.documents import SPLITS
+from tokenmill.records.documents import SPLITS
+from tokenmill.text.normalize import content_key, normalise
 
 few_pipelines = settings(
     max_examples=5,

@@ -9,23 +9,19 @@ import pytest
 import tensorflow as tf
 
 from components.artifacts import Examples, RejectedDocuments
-from components.curate.account import (
-    REPORT_NAME,
-    dropped_by_reason,
-    read_rejected,
-    samples_by_reason,
-)
 from components.curate.component import CuratorExecutor
+from components.curate.counts import dropped_by_reason, read_rejected, samples_by_reason
 from components.curate.near_duplicates import NearDuplicateSettings
 from components.curate.settings import CurateSettings
-from components.documents import (
+from tokenmill.contracts.names import CURATION_NAME
+from tokenmill.errors import TokenmillError
+from tokenmill.records.documents import (
     decode_documents,
     document_batch,
     encode_documents,
     split_directory,
     write_tfrecords,
 )
-from components.errors import TokenmillError
 
 SETTINGS = CurateSettings(
     thresholds={"min_words": 4.0, "min_letter_fraction": 0.5},
@@ -127,7 +123,7 @@ def test_labels_stay_with_their_documents(tmp_path):
 def test_artifacts_agree_with_the_report(tmp_path):
     splits = {"train": documents("train", 300), "eval": documents("eval", 20)}
     curated, rejected = curate(tmp_path, splits)
-    with open(os.path.join(rejected.uri, REPORT_NAME), encoding="utf-8") as source:
+    with open(os.path.join(rejected.uri, CURATION_NAME), encoding="utf-8") as source:
         report = json.load(source)
 
     rejects = list(read_rejected(rejected.uri))
@@ -225,7 +221,7 @@ def test_one_text_many_thousand_times_takes_seconds(tmp_path, exact, count):
     settings = dataclasses.replace(SETTINGS, exact_duplicates=exact)
     _, rejected = curate(tmp_path, splits, settings=settings)
     assert time.perf_counter() - started < 60
-    with open(os.path.join(rejected.uri, REPORT_NAME), encoding="utf-8") as source:
+    with open(os.path.join(rejected.uri, CURATION_NAME), encoding="utf-8") as source:
         report = json.load(source)
     reason = "exact_duplicate" if exact == "drop" else "near_duplicate"
     assert dropped_by_reason(report) == {reason: (count - 1, (count - 1) * len(text))}

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.curate.benchmarks import read_benchmarks
 from components.curate.decontaminate import ngram_set, overlaps
 from components.curate.near_duplicates import shingle
-from components.errors import TokenmillError
 from components.ingest.readers import ReadSettings
+from pipeline.benchmark_texts import read_benchmarks
+from tokenmill.errors import TokenmillError
 
 N = 13
 

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.curate import preview as previews
-from components.curate.normalise import normalise
 from components.curate.rules import LINE_RULES, thresholds_of
 from components.curate.rules.lines import remove_lines
+from tokenmill.text.normalize import normalise
 
 POLICY = ("terms of use", "privacy policy", "cookie policy",
           "uses cookies", "use of cookies", "use cookies")  # fmt: skip

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.curate.language import identify
 from components.curate.mask import KINDS, mask
+from tokenmill.text.language import identify
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ from components.curate.near_duplicates import (
     propose_pairs,
     shingle,
 )
-from components.curate.normalise import content_key
-from components.spool import PieceWriter
+from tokenmill.records.staging import PieceWriter
+from tokenmill.text.normalize import content_key
 
 SETTINGS = NearDuplicateSettings(min_jaccard=0.8, ngram_words=5, bands=14, rows=8)
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "D", "d"]), max_size=14).map(" ".join)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.curate.normalise import content_key, normalise
+from tokenmill.text.normalize import content_key, normalise
 
 # Text rich in what normalisation is about.
 TRICKY = st.lists(

@@ -12,7 +12,7 @@ from apache_beam.portability import common_urns
 from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 
 from components.curate.transforms import Curate
-from pipeline.config_loader import load_config
+from pipeline.loader import load_config
 from pipeline.step_settings import curate_settings
 
 DATAFLOW = [
@@ -70,7 +70,7 @@ def test_workers_import_neither_tensorflow_nor_tfx():
     """Both take seconds and hundreds of megabytes of every worker process."""
     modules = [
         f"components.{name}"
-        for name in ("curate.transforms", "curate.account", "ingest.transforms", "ingest.account")
+        for name in ("curate.transforms", "curate.counts", "ingest.transforms", "ingest.counts")
     ]
     code = f"import sys, {', '.join(modules)}; print({{'tensorflow', 'tfx'}} & set(sys.modules))"
     done = subprocess.run(

@@ -15,13 +15,13 @@ import time
 import pytest
 
 from components.artifacts import Examples, Quarantine, RejectedDocuments
-from components.curate.account import REPORT_NAME
 from components.curate.component import CuratorExecutor
 from components.curate.near_duplicates import NearDuplicateSettings
 from components.curate.rules import thresholds_of
 from components.curate.settings import CurateSettings
 from components.ingest.component import CorpusExampleGenExecutor
 from components.ingest.manifest import list_inputs, write_manifest
+from tokenmill.contracts.names import CURATION_NAME
 
 SHARDS = 3
 SETTINGS = CurateSettings(
@@ -160,7 +160,7 @@ def test_the_same_bytes_as_by_direct_runner(tmp_path, portable):
     ):
         (tmp_path / name).mkdir()
         outputs.append(run(tmp_path / name, source, arguments))
-    report = json.loads(outputs[0][f"rejected/{REPORT_NAME}"])
+    report = json.loads(outputs[0][f"rejected/{CURATION_NAME}"])
     reasons = {"exact_duplicate", "near_duplicate", "contaminated", "too_few_words"}
     assert set(report["total"]["dropped"]) == reasons
     assert set(report["removed_lines"]) == {"boilerplate_lines", "line_few_words"}

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from data import catalogue
-from data.catalogue import find_chip, load_chips
-from data.published_runs import load_published_runs
+from data.catalog import chips as catalogue
+from data.catalog.chips import find_chip, load_chips
+from tokenmill.cost.published_runs import load_published_runs
 
 RUNS = {run.name: run for run in load_published_runs()}
 

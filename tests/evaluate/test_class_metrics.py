@@ -21,7 +21,7 @@ from components.evaluate.class_metrics import (
     macro_f1,
 )
 from components.evaluate.metrics import HIGH, LOW
-from components.train.scoring import CALIBRATION_BINS
+from tokenmill.export.scoring import CALIBRATION_BINS
 
 NAMES = ["bad", "fair", "good"]
 

@@ -7,7 +7,7 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.evaluators import metrics_validator
 
 from components.evaluate.eval_config import SLICED_BY, EvaluateSettings, make_eval_config
-from components.evaluate.results import read_failures
+from tokenmill.contracts.evaluation import read_failures
 
 OVERALL = ()
 GOOD = {

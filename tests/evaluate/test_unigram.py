@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.evaluate.unigram import unigram_baseline
+from components.cost_report.unigram import unigram_baseline
 
 
 def unigram_bits_per_byte(train, held_out, size):

@@ -11,10 +11,10 @@ import pytest
 import tensorflow as tf
 
 from components.artifacts import Examples, Quarantine
-from components.documents import decode_documents
-from components.errors import TokenmillError
 from components.ingest.component import CorpusExampleGenExecutor
 from components.ingest.manifest import list_inputs, write_manifest
+from tokenmill.errors import TokenmillError
+from tokenmill.records.documents import decode_documents
 
 READ = {
     "text_field": "text",

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from components.errors import TokenmillError
 from components.ingest.manifest import list_inputs, read_manifest, write_manifest
+from tokenmill.errors import TokenmillError
 
 
 @pytest.fixture

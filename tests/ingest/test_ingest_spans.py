@@ -7,10 +7,10 @@ from tfx.components.example_gen import driver
 from tfx.proto import example_gen_pb2
 from tfx.utils import proto_utils
 
-from components.errors import TokenmillError
 from components.ingest.component import CorpusExampleGen
 from components.ingest.manifest import list_inputs, read_manifest, write_manifest
 from components.ingest.readers import ReadSettings
+from tokenmill.errors import TokenmillError
 
 
 @pytest.fixture

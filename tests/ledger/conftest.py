@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from components.documents import split_directory
-from components.pack.pieces import CONTROL
-from components.pack.tokenised import TokenisedDocument, TokenisedDocuments
+from components.pack.tokenized import TokenisedDocument, TokenisedDocuments
 from components.pack.transforms import PackSettings, pack_shard, write_manifest
+from tokenmill.records.documents import split_directory
+from tokenmill.rows.token_flags import CONTROL
 
 VOCAB, LENGTH = 300, 32
 

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.errors import TokenmillError
 from components.ledger.budget import _three_digits, check_budget, ways_to_fit
 from components.ledger.ledger import Machine, build_ledger
 from components.ledger.settings import Budget, LedgerSettings
-from data.catalogue import Price
+from data.catalog.chips import Price
+from tokenmill.errors import TokenmillError
 
 SHAPE = {
     "n_layers": 8,

@@ -1,10 +1,10 @@
 import pytest
 
-from components.errors import TokenmillError
-from components.ledger import calibrate as module
-from components.ledger.flops import flops_per_token
-from components.model_shape import ModelShape
+from components.train import calibrate as module
 from components.train.run import TrainingJob
+from tokenmill.cost.flops import flops_per_token
+from tokenmill.errors import TokenmillError
+from tokenmill.model.shape import ModelShape
 
 SHAPE = {
     "n_layers": 1, "d_model": 32, "n_heads": 2, "d_ff": 64, "vocab_size": 300,

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.ledger.checkpoints import CHIP_MTBF_HOURS, plan_checkpoints
+from tokenmill.cost.checkpoint_interval import CHIP_MTBF_HOURS, plan_checkpoints
 
 
 def test_default_failures_are_those_of_llama_3():

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.ledger.document_index import DocumentIndex, write_shards
+from tokenmill.provenance.document_index import DocumentIndex, write_shards
 
 
 def shards_of(*groups):

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.ledger.flops import (
+from data.catalog.chips import find_chip
+from tokenmill.cost.flops import (
     flops_per_token,
     flops_per_token_6n,
     flops_per_token_palm,
@@ -12,9 +13,8 @@ from components.ledger.flops import (
     six_n,
     throughput,
 )
-from components.model_shape import ModelShape
-from data.catalogue import find_chip
-from data.published_runs import load_published_runs
+from tokenmill.cost.published_runs import load_published_runs
+from tokenmill.model.shape import ModelShape
 
 RUNS = {run.name: run for run in load_published_runs()}
 

@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.ledger.footprint import memory_of, memory_section
-from components.ledger.memory import RESERVED_SHARE
 from components.ledger.settings import LedgerSettings
-from components.model_shape import ModelShape
-from data.catalogue import Price
+from data.catalog.chips import Price
+from tokenmill.cost.memory import RESERVED_SHARE
+from tokenmill.model.shape import ModelShape
 
 # 7e9 parameters.
 LARGE = ModelShape(

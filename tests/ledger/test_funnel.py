@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.ledger.funnel import UnbalancedLedgerError, build_funnel
-from components.ledger.scaling import repetition_discounted_tokens
+from tokenmill.cost.scaling import repetition_discounted_tokens
 
 SPLITS = ("train", "eval")
 REASONS = ("too_short", "exact_duplicate")

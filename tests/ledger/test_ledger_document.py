@@ -4,17 +4,17 @@ import math
 
 import pytest
 
-from components.ledger.flops import flops_per_token, flops_per_token_6n
 from components.ledger.ledger import Machine, build_ledger, usd
-from components.ledger.machine import measure_matmul_flops_per_second
-from components.ledger.memory import estimate_memory
-from components.ledger.money import estimate_cost
-from components.ledger.scaling import repetition_discounted_tokens
-from components.ledger.schema import check_ledger
 from components.ledger.settings import Hosting, LedgerSettings
-from components.ledger.utilisation import utilisation_range
-from components.model_shape import ModelShape
-from data.catalogue import Price, find_chip
+from data.catalog.chips import Price, find_chip
+from tokenmill.contracts.ledger import check_ledger
+from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second
+from tokenmill.cost.flops import flops_per_token, flops_per_token_6n
+from tokenmill.cost.memory import estimate_memory
+from tokenmill.cost.pricing import estimate_cost
+from tokenmill.cost.scaling import repetition_discounted_tokens
+from tokenmill.cost.utilization import utilisation_range
+from tokenmill.model.shape import ModelShape
 
 SHAPE = {
     "n_layers": 2,

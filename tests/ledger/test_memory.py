@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.ledger.memory import estimate_memory, layer_activation_bytes
-from components.model_shape import ModelShape
-from data.catalogue import find_chip
+from data.catalog.chips import find_chip
+from tokenmill.cost.memory import estimate_memory, layer_activation_bytes
+from tokenmill.model.shape import ModelShape
 
 
 def shape(**change):

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.ledger.meter import MIN_STEPS, TOLERANCE, BudgetMeter
+from tokenmill.cost.meter import MIN_STEPS, TOLERANCE, BudgetMeter
 
 
 def run(meter, steps, step_seconds, compile_seconds=0.0):

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.ledger.flops import flops_per_token_6n, run_flops
-from components.ledger.money import (
+from data.catalog.chips import find_chip
+from tokenmill.cost.flops import flops_per_token_6n, run_flops
+from tokenmill.cost.pricing import (
     HIDDEN_COST_HIGH,
     HIDDEN_COST_LOW,
     chip_hours,
@@ -18,8 +19,7 @@ from components.ledger.money import (
     wall_seconds,
     young_interval_seconds,
 )
-from data.catalogue import find_chip
-from data.published_runs import load_published_runs
+from tokenmill.cost.published_runs import load_published_runs
 
 RUNS = {run.name: run for run in load_published_runs()}
 MINUTE = 60.0

@@ -2,10 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.ledger.flops import flops_per_token, flops_per_token_palm, six_n
-from components.ledger.memory import estimate_memory
-from components.ledger.planned_shape import PlannedShape, params_active, typical_shape
-from components.model_shape import ModelShape
+from tokenmill.cost.flops import flops_per_token, flops_per_token_palm, six_n
+from tokenmill.cost.memory import estimate_memory
+from tokenmill.model.shape import ModelShape
+from tokenmill.model.typical_shape import PlannedShape, params_active, typical_shape
 
 FIELDS = {
     "n_layers": 4,

@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.ledger.comparison import compare_chips
-from components.ledger.inversion import best_for_budget, tokens_for_budget
-from components.ledger.plan_document import plan_document
-from components.ledger.planned_model import PlannedModel
-from components.ledger.planned_shape import PlannedShape
-from components.ledger.planning import PlanRequest, make_plan
-from components.ledger.scaling import expected_loss
-from data.catalogue import find_chip, load_chips
-from data.published_runs import load_published_runs
+from data.catalog.chips import find_chip, load_chips
+from tokenmill.cost.plan.budget_to_model import best_for_budget, tokens_for_budget
+from tokenmill.cost.plan.chip_ranking import compare_chips
+from tokenmill.cost.plan.document import plan_document
+from tokenmill.cost.plan.planned_model import PlannedModel
+from tokenmill.cost.plan.planning import PlanRequest, make_plan
+from tokenmill.cost.published_runs import load_published_runs
+from tokenmill.cost.scaling import expected_loss
+from tokenmill.model.typical_shape import PlannedShape
 
 RUNS = {run.name: run for run in load_published_runs()}
 BILLED = [

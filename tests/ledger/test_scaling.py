@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.ledger.scaling import (
+from tokenmill.cost.scaling import (
     BESIROGLU_2024,
     HOFFMANN_2022,
     R_STAR_REPETITIONS,

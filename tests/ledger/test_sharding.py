@@ -2,10 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.ledger.memory import estimate_memory
-from components.ledger.planned_shape import typical_shape
-from components.ledger.sharding import STRATEGIES, shard_memory, strategy_fits
-from data.catalogue import find_chip
+from data.catalog.chips import find_chip
+from tokenmill.cost.memory import estimate_memory
+from tokenmill.cost.sharding import STRATEGIES, shard_memory, strategy_fits
+from tokenmill.model.typical_shape import typical_shape
 
 
 def memory(params=7.5e9, precision="bfloat16"):

@@ -1,13 +1,13 @@
 import pytest
 
-from components.ledger.utilisation import (
+from data.catalog.chips import find_chip, load_chips
+from tokenmill.cost.published_runs import load_published_runs
+from tokenmill.cost.utilization import (
     MIN_RUNS,
     usable_runs,
     utilisation_of,
     utilisation_range,
 )
-from data.catalogue import find_chip, load_chips
-from data.published_runs import load_published_runs
 
 
 def test_a_range_is_of_the_chips_family_and_size():

@@ -3,11 +3,11 @@ import json
 import numpy as np
 import pytest
 
-from components.errors import TokenmillError
-from components.ledger.document_index import DocumentIndex, write_shards
-from components.ledger.why import explain_document, explain_row, times_trained
-from components.pack.rows import PackedSplit
-from components.train.order import RowOrder
+from tokenmill.errors import TokenmillError
+from tokenmill.provenance.document_index import DocumentIndex, write_shards
+from tokenmill.provenance.explain import explain_document, explain_row, times_trained
+from tokenmill.rows.packed_split import PackedSplit
+from tokenmill.rows.schedule import RowOrder
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from components.documents import stable_hash
-from components.pack.pieces import CONTROL, STARTS_WORD
-from components.pack.tokenised import TokenisedDocument, TokenisedDocuments
+from components.pack.tokenized import TokenisedDocument, TokenisedDocuments
 from components.pack.transforms import PackSettings, pack_shard, write_manifest
 from components.tokenize.training import TokenizerSettings, train_sentencepiece
+from tokenmill.records.documents import stable_hash
+from tokenmill.rows.token_flags import CONTROL, STARTS_WORD
 
 VOCAB = 300
 

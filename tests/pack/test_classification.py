@@ -10,17 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
-from components.documents import stable_hash, write_tfrecords
-from components.errors import TokenmillError
-from components.pack.classification import FindLabels, check_labels, widths, widths_of
-from components.pack.packing import Rows
-from components.pack.pieces import CONTROL
-from components.pack.provenance import find_document
-from components.pack.records import RowFormat, decode_rows, encode_rows
-from components.pack.rows import PackedSplit
-from components.pack.tokenised import TokenisedDocument, TokenisedDocuments
+from components.pack.classification import FindLabels, check_labels
+from components.pack.tokenized import TokenisedDocument, TokenisedDocuments
 from components.pack.transforms import PackSettings, pack_shard, write_manifest
-from components.tokenize.vocabulary import CLS_ID, SEP_ID
+from tokenmill.errors import TokenmillError
+from tokenmill.provenance.rows import find_document
+from tokenmill.records.documents import stable_hash, write_tfrecords
+from tokenmill.rows.arrays import Rows
+from tokenmill.rows.codec import RowFormat, decode_rows, encode_rows
+from tokenmill.rows.packed_split import PackedSplit
+from tokenmill.rows.token_flags import CONTROL
+from tokenmill.rows.widths import widths, widths_of
+from tokenmill.text.vocabulary import CLS_ID, SEP_ID
 
 VOCAB, NAMES = 300, [b"bad", b"good"]
 FLAGS = np.where(np.arange(VOCAB) < 16, CONTROL, 0).astype(np.uint8)

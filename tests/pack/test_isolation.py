@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.model_shape import ModelShape
-from components.pack.rows import PackedSplit
-from components.train.models.decoder import Decoder
+from tokenmill.model.decoder import Decoder
+from tokenmill.model.shape import ModelShape
+from tokenmill.rows.packed_split import PackedSplit
 
 VOCAB, LENGTH = 300, 32
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from components.pack.masking import MaskSettings, mask_batch
-from components.pack.pieces import CONTROL, word_starts
-from components.pack.rows import PackedSplit
+from tokenmill.rows.masking import MaskSettings, mask_batch
+from tokenmill.rows.packed_split import PackedSplit
+from tokenmill.rows.token_flags import CONTROL, word_starts
 
 MASK = 4
 TOKENS = MaskSettings(0.15, whole_word=False)

@@ -13,13 +13,9 @@ from tfx.types import Channel, standard_artifacts
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from components.artifacts import PackedRows, Tokenizer
-from components.errors import TokenmillError
-from components.pack import tokenised
+from components.pack import tokenized as tokenised
 from components.pack.component import Packer, PackerExecutor
-from components.pack.provenance import documents_of_row, find_document
-from components.pack.records import RowFormat, decode_rows, densify
-from components.pack.rows import PackedSplit
-from components.pack.tokenised import decode_tokenised, read_tokenised
+from components.pack.tokenized import decode_tokenised, read_tokenised
 from components.pack.transforms import (
     SHARD_TOKENS,
     PackSettings,
@@ -27,6 +23,10 @@ from components.pack.transforms import (
     shards_for,
     write_manifest,
 )
+from tokenmill.errors import TokenmillError
+from tokenmill.provenance.rows import documents_of_row, find_document
+from tokenmill.rows.codec import RowFormat, decode_rows, densify
+from tokenmill.rows.packed_split import PackedSplit
 
 VOCAB, LENGTH = 300, 32
 SETTINGS = PackSettings(sequence_length=LENGTH, vocab_size=VOCAB, shards=3)

@@ -5,8 +5,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.pack.packing import Layout, best_fit, build_rows, pack, pack_pieces
-from components.pack.records import densify
+from components.pack.packing import best_fit, build_rows, pack, pack_pieces
+from tokenmill.rows.arrays import Layout
+from tokenmill.rows.codec import densify
 
 BOS, EOS, CLS, SEP = 2, 3, 5, 6
 lengths_and_capacity = st.integers(1, 24).flatmap(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from components.pack.pieces import (
+from tokenmill.rows.token_flags import (
     CONTROL,
     ENDS_LINE,
     ENDS_PARAGRAPH,

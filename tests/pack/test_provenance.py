@@ -3,11 +3,11 @@ import time
 import numpy as np
 import pytest
 
-from components.documents import stable_hash
-from components.pack import provenance
-from components.pack.packing import Pieces
-from components.pack.provenance import documents_of_row, find_document, write_provenance
-from components.pack.rows import PackedSplit
+from tokenmill.provenance import rows as provenance
+from tokenmill.provenance.rows import documents_of_row, find_document, write_provenance
+from tokenmill.records.documents import stable_hash
+from tokenmill.rows.arrays import Pieces
+from tokenmill.rows.packed_split import PackedSplit
 
 
 @pytest.fixture(scope="module", params=["causal-lm", "masked-lm"])

@@ -9,10 +9,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.errors import TokenmillError
-from components.pack.packing import Row, Rows, pack
-from components.pack.records import RowFormat, decode_rows, densify, encode_rows, row_dtype
-from components.pack.rows import PackedSplit, verify_split, write_shard
+from components.pack.packing import pack
+from tokenmill.errors import TokenmillError
+from tokenmill.rows.arrays import Row, Rows
+from tokenmill.rows.codec import RowFormat, decode_rows, densify, encode_rows, row_dtype
+from tokenmill.rows.packed_split import PackedSplit, verify_split, write_shard
 
 PLAIN = RowFormat("<u2", last_targets=True, context=False)
 

@@ -68,7 +68,7 @@ def protos(workspace, tmp_path_factory) -> pathlib.Path:
 def wheel(tmp_path_factory) -> pathlib.Path:
     """The project's wheel, built from a copy: setuptools writes beside the sources."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("components", "data", "pipeline", "serving"):
+    for name in ("components", "data", "pipeline", "serving", "tokenmill"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
     for name in ("pyproject.toml", "README.md"):
@@ -145,7 +145,7 @@ def test_what_is_staged_is_the_wheel_and_no_main_session(wheel, tmp_path):
 def test_the_wheel_has_all_modules_and_data(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    for package in ("components", "data", "pipeline", "serving"):
+    for package in ("components", "data", "pipeline", "serving", "tokenmill"):
         modules = {str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.py")}
         assert modules <= names
     tables = {str(path.relative_to(ROOT)) for path in (ROOT / "data").glob("*.csv")}

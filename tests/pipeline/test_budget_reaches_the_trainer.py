@@ -2,9 +2,9 @@
 
 import pytest
 
-from components.ledger.meter import BudgetMeter
-from pipeline.config_loader import load_config
+from pipeline.loader import load_config
 from pipeline.step_settings import run_options
+from tokenmill.cost.meter import BudgetMeter
 
 
 @pytest.mark.parametrize("on_overrun", ["warn", "stop"])

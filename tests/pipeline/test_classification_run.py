@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  (registers the SentencePiece ops)
 
-from components.documents import read_json
 from components.ingest.transforms import split_of
-from components.train.metrics_log import read_metrics
+from components.train.telemetry.metrics_log import read_metrics
+from tokenmill.records.documents import read_json
 
 PACKAGES = ("apache-beam", "scikit-learn")
 EVAL_FRACTION = 0.2

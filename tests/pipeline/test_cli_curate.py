@@ -10,11 +10,12 @@ import sys
 import pytest
 from ml_metadata.proto import metadata_store_pb2
 
-from components.curate.account import REPORT_NAME, Outcome, Rejected, summarise
+from components.curate.counts import Outcome, Rejected, summarise
 from components.curate.preview import neighbours
 from components.curate.rules import LINE_RULES, RULE_SETS, RULES
-from components.documents import write_json, write_tfrecords
-from components.metadata_store import open_store
+from tokenmill.contracts.names import CURATION_NAME
+from tokenmill.metadata.store import open_store
+from tokenmill.records.documents import write_json, write_tfrecords
 
 
 def tokenmill_curate(*arguments):
@@ -232,7 +233,7 @@ class Store:
             key = (r.split, r.source.decode(), r.reason)
             before = counts.get(key, Outcome(0, 0, 0, 0))
             counts[key] = Outcome(before.documents + 1, before.raw_bytes + r.raw_bytes, 0, 0)
-        write_json(str(uri / REPORT_NAME), summarise(counts.items()))
+        write_json(str(uri / CURATION_NAME), summarise(counts.items()))
         artifact = metadata_store_pb2.Artifact(
             type_id=self._type("Artifact", "components.RejectedDocuments"),
             uri=str(uri),
@@ -355,7 +356,7 @@ def test_inspect_a_run_whose_files_are_gone(tmp_path):
     artifact = store.artifact(rejects(1, "symbols", "web"))
     store.run("2024-01", artifact)
     (uri,) = (tmp_path / "artifacts").iterdir()
-    (uri / REPORT_NAME).unlink()
+    (uri / CURATION_NAME).unlink()
     assert "is gone" in refused("inspect", tmp_path)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from components.ledger.flops import flops_per_token
-from data.catalogue import find_chip, load_chips
+from data.catalog.chips import find_chip, load_chips
 from pipeline.cli import cli
-from pipeline.config_loader import load_config
+from pipeline.loader import load_config
+from tokenmill.cost.flops import flops_per_token
 
 PAGE = Path(__file__).parents[2] / "docs" / "cost.md"
 DOCUMENTED = {

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.config import Config
-from pipeline.config_loader import ConfigError, dump_config, load_config, preset_names
+from pipeline.loader import ConfigError, dump_config, load_config, preset_names
 from pipeline.step_settings import pack_settings, read_settings
 
 

@@ -11,9 +11,9 @@ import tensorflow as tf
 import tomli
 from ml_metadata.proto import metadata_store_pb2
 
-from components.documents import decode_documents
-from components.metadata_store import open_store
-from pipeline.metadata import CONFIG_PROPERTY
+from tokenmill.metadata.step_records import CONFIG_PROPERTY
+from tokenmill.metadata.store import open_store
+from tokenmill.records.documents import decode_documents
 
 STEPS = (
     "CorpusExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "AnomalyGate",

@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 from ml_metadata.proto import metadata_store_pb2
 
-from components.metadata_store import open_store
 from pipeline.cli import cli
-from pipeline.metadata import CONFIG_PROPERTY
+from tokenmill.metadata.step_records import CONFIG_PROPERTY
+from tokenmill.metadata.store import open_store
 
 
 class Runs:

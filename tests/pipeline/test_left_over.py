@@ -1,6 +1,6 @@
 """Runs leave nothing behind; what a killed one does leave goes with the next run."""
 
-from pipeline.local import remove_left_over
+from pipeline.runners.local import remove_left_over
 
 
 def test_only_temporary_directories_of_steps_are_removed(tmp_path):

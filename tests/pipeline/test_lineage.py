@@ -7,11 +7,11 @@ import pytest
 from click.testing import CliRunner
 from ml_metadata.proto import metadata_store_pb2
 
-from components.metadata_store import open_store
-from components.run_metadata import RunMetadata, open_runs
 from pipeline.cli import cli
-from pipeline.lineage import collect_garbage, find_garbage, trace_model
-from pipeline.metadata import CONFIG_PROPERTY
+from tokenmill.metadata.lineage import collect_garbage, find_garbage, trace_model
+from tokenmill.metadata.output_directory import RunMetadata, open_runs
+from tokenmill.metadata.step_records import CONFIG_PROPERTY
+from tokenmill.metadata.store import open_store
 
 EVENTS = metadata_store_pb2.Event
 STRING = metadata_store_pb2.STRING

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  (registers the SentencePiece ops)
 
-from components.train.metrics_log import read_metrics
+from components.train.telemetry.metrics_log import read_metrics
 
 pytestmark = pytest.mark.slow  # a training of its own, beside the one that most tests share
 

@@ -13,10 +13,10 @@ import time
 import pytest
 from click.testing import CliRunner
 
-from components.errors import TokenmillError
-from components.metadata_store import PASSWORD_VARIABLE, connection_config, open_store
-from components.run_metadata import NOTE_NAME, note_store, open_runs
 from pipeline.cli import cli
+from tokenmill.errors import TokenmillError
+from tokenmill.metadata.output_directory import NOTE_NAME, note_store, open_runs
+from tokenmill.metadata.store import PASSWORD_VARIABLE, connection_config, open_store
 
 PASSWORD = "s3cret'with\"quotes"
 POSTGRES = pathlib.Path("/usr/lib/postgresql/15/bin")

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from components.errors import TokenmillError
-from pipeline.config_loader import load_config
+from pipeline.loader import load_config
 from pipeline.step_settings import ledger_settings
+from tokenmill.errors import TokenmillError
 
 
 def free_addresses(count: int) -> list[str]:
@@ -43,7 +43,7 @@ def test_the_pipeline_is_the_chief_and_pushes_the_model_of_both(workspace, tmp_p
     home = tmp_path / "home"
     with open(tmp_path / "worker.out", "w", encoding="utf-8") as out:
         other = subprocess.Popen(
-            [sys.executable, "-m", "components.train.worker", str(home / "training")],
+            [sys.executable, "-m", "components.train.distributed.worker", str(home / "training")],
             env={**os.environ, "TF_CONFIG": config("worker")},
             stdout=out,
             stderr=subprocess.STDOUT,

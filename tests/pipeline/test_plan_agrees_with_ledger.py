@@ -7,11 +7,12 @@ import pytest
 from click.testing import CliRunner
 
 from components.ledger.ledger import Machine, build_ledger
-from components.ledger.machine import memory_bytes
-from components.ledger.settings import CPU_CHIP, LedgerSettings
+from components.ledger.settings import LedgerSettings
 from pipeline.cli import cli
-from pipeline.config_loader import load_config, preset_names
+from pipeline.loader import load_config, preset_names
 from pipeline.step_settings import ledger_settings
+from tokenmill.cost.device_benchmark import memory_bytes
+from tokenmill.cost.devices import CPU_CHIP
 
 PEAK = 5e10
 STEPS = 40

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.quantities import FlagError, fraction, quantity, whole
+from pipeline.plan.units import FlagError, fraction, quantity, whole
 
 
 def tokens(text, **options):

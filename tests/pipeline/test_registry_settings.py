@@ -2,10 +2,10 @@
 
 import pytest
 
-from components.errors import TokenmillError
-from pipeline.config_loader import load_config
-from pipeline.engine_check import check_engine
+from pipeline.loader import load_config
+from pipeline.runners.engine_check import check_engine
 from pipeline.step_settings import registry_settings
+from tokenmill.errors import TokenmillError
 
 IMAGE = "registry.invalid/tokenmill@sha256:" + "a" * 64
 WHOLE = (

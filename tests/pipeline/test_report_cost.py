@@ -3,8 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from pipeline.metadata import StepRecord
-from pipeline.report_cost import cost_table, notes, phases_table, stages_table, steps_table
+from pipeline.report.cost import cost_table, notes, phases_table, stages_table, steps_table
+from tokenmill.metadata.step_records import StepRecord
 
 LEDGER = {
     "hardware": {"chip": "a100", "mfu_source": "measured", "mfu_runs": []},

@@ -51,7 +51,7 @@ def test_a_wrong_parameter_is_one_message(spec, parameter, words):
 
 
 def test_values_get_the_types_that_the_spec_declares():
-    from pipeline.vertex import parse_parameters
+    from pipeline.runners.vertex import parse_parameters
 
     given = {"max_usd": "5", "max_steps": "7", "input": "gs://b/inputs/1"}
     values = parse_parameters(JOB, given)

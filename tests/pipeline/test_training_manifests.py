@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner
 
 from pipeline.cli import cli
-from pipeline.config_loader import load_config
+from pipeline.loader import load_config
 
 IMAGE = "registry.invalid/tokenmill@sha256:" + "a" * 64
 COMMON = (
@@ -277,7 +277,7 @@ def test_what_the_catalogue_does_not_list_can_be_let_pass(tmp_path):
 def test_the_catalogue_has_vertex_ais_own_names():
     from google.cloud.aiplatform_v1.types import AcceleratorType
 
-    from data.vertex_accelerators import load_accelerators
+    from data.catalog.vertex_accelerators import load_accelerators
 
     names = {kind.name for kind in AcceleratorType} - {"ACCELERATOR_TYPE_UNSPECIFIED"}
     assert set(load_accelerators()) == names

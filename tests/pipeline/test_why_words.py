@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.cli_why import _print_documents
+from pipeline.cli.why import _print_documents
 
 
 def dropped(reason, value, threshold, copy=""):

@@ -13,7 +13,7 @@ from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.local import local_dag_runner
 from tfx.types.standard_artifacts import Model
 
-from components.metadata_store import connection_config
+from tokenmill.metadata.store import connection_config
 
 
 @component

@@ -8,8 +8,8 @@ from tfx.proto import pusher_pb2
 from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
 
-from components.errors import TokenmillError
 from components.push.component import AtomicPusherExecutor
+from tokenmill.errors import TokenmillError
 
 
 class Push:

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.errors import TokenmillError
 from serving.saved_model import newest_version
+from tokenmill.errors import TokenmillError
 
 
 def make_versions(base, names):

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from tfx.types import standard_artifacts
 
 from components.artifacts import CostSettlement, Ledger, RegisteredModel
-from components.errors import TokenmillError
 from components.push import registry
 from components.push.component import VertexRegistrarExecutor
 from components.push.labels import MAX_LABELS, label_key, label_number, label_text, run_labels
+from tokenmill.errors import TokenmillError
 
 KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 VALUE = re.compile(r"[a-z0-9_-]{0,63}")

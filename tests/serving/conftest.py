@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.model_shape import ModelShape
+from tokenmill.model.shape import ModelShape
 
 CONTEXT_LENGTH = 48
 TEXTS = [
@@ -31,7 +31,7 @@ class Exported:
 
     def export(self, directory: pathlib.Path, **options) -> None:
         """Writes the decoder of version 1 once more."""
-        from components.train.export import export_model
+        from tokenmill.export.saved_model import export_model
 
         export_model(
             self.decoders[1], self.transform_graph, self.tokenizer, str(directory), **options
@@ -49,8 +49,8 @@ class Exported:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory) -> Exported:
     from components.tokenize.training import TokenizerSettings, train_sentencepiece
-    from components.train.export import export_model
-    from components.train.models.decoder import Decoder
+    from tokenmill.export.saved_model import export_model
+    from tokenmill.model.decoder import Decoder
 
     root = tmp_path_factory.mktemp("exported")
     tokenizer = root / "tokenizer.model"

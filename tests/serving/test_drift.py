@@ -8,12 +8,16 @@ import pytest
 import tensorflow_data_validation as tfdv
 from click.testing import CliRunner
 
-from components.documents import document_batch, split_directory
-from components.validate.facts import describe_documents, mark_derived, statistics_options
+from components.validate.derived_features import (
+    describe_documents,
+    mark_derived,
+    statistics_options,
+)
 from components.validate.statistics import STATISTICS_NAME
 from pipeline.cli import cli
 from serving.server.service import RequestLog
 from serving.server.settings import ServerSettings
+from tokenmill.records.documents import document_batch, split_directory
 
 
 def texts(count, mean_words, seed):

@@ -9,16 +9,16 @@ import pytest
 import sentencepiece
 import tensorflow as tf
 
-from components.pack.masking import MaskSettings
-from components.pack.pieces import piece_flags, word_starts
-from components.tokenize.vocabulary import CLS_ID, CONTROL_COUNT, MASK_ID, SEP_ID
-from components.train.export import export_model
-from components.train.models import Decoder, Encoder
-from components.train.models.base_model import load_base_model
-from components.train.served_masking import TextMasking
 from serving.client import Client
 from serving.server.app import ServerThread
 from serving.server.settings import ServerSettings
+from tokenmill.export.saved_model import export_model
+from tokenmill.export.text_masking import TextMasking
+from tokenmill.model.base_model import load_base_model
+from tokenmill.model.build import Decoder, Encoder
+from tokenmill.rows.masking import MaskSettings
+from tokenmill.rows.token_flags import piece_flags, word_starts
+from tokenmill.text.vocabulary import CLS_ID, CONTROL_COUNT, MASK_ID, SEP_ID
 
 CONTEXT = 48
 LABELS = ["böse", "fair", "gut"]

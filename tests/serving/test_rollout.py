@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow_serving.config import model_server_config_pb2
 
-from components.errors import TokenmillError
 from pipeline.cli import cli
 from serving.rollout import Rollout, read_rollout, user_share, write_rollout
 from serving.server.app import ServerThread
 from serving.server.settings import ServerSettings
+from tokenmill.errors import TokenmillError
 
 
 def rollout(weight=0.3, **change):

@@ -20,11 +20,11 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from components.errors import TokenmillError
 from serving.client import Client, Retry, ServingError
 from serving.rollout import Rollout, write_rollout
 from serving.server.app import ServerThread
 from serving.server.settings import ServerSettings
+from tokenmill.errors import TokenmillError
 
 TEXT = "Returns the sum of the elements."
 

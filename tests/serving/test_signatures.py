@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from components.tokenize.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from tokenmill.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
 CONTEXT = 48
 PROMPTS = ["Returns the", "", "A layer that adds its inputs and", "日本語"]

@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.settle.report import build_cost_report
-from components.settle.schema import check_cost_report
-from components.settle.steps import StepTime
+from components.cost_report.report import build_cost_report
+from components.cost_report.steps import StepTime
+from tokenmill.contracts.cost_report import check_cost_report
 
 # Two chips of 1e9 FLOP/s at 3 USD an hour; 1000 FLOPs a token; 400 effective tokens.
 LEDGER = {

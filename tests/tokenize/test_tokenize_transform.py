@@ -14,14 +14,20 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from tfx.types import artifact_utils, standard_artifacts
 
 from components.artifacts import Examples, Tokenizer
-from components.documents import document_batch, encode_documents, split_directory, write_tfrecords
-from components.model_shape import ModelShape
-from components.pack.tokenised import TokenisedDocument, decode_tokenised
-from components.tokenize.component import MODEL_NAME, TokenizingTransform
-from components.tokenize.materialise import MaterialiseSplit
-from components.tokenize.preprocessing import PART_BYTES, load_tokenizer, tokenize
-from components.tokenize.sampling import Sampler, SamplingSettings
+from components.pack.tokenized import TokenisedDocument, decode_tokenised
+from components.tokenize.apply_transform import MaterialiseSplit
+from components.tokenize.component import TokenizingTransform
+from components.tokenize.subword_regularization import Sampler, SamplingSettings
 from components.tokenize.training import TokenizerSettings, train_sentencepiece
+from tokenmill.contracts.names import TOKENIZER_MODEL_NAME
+from tokenmill.model.shape import ModelShape
+from tokenmill.records.documents import (
+    document_batch,
+    encode_documents,
+    split_directory,
+    write_tfrecords,
+)
+from tokenmill.text.tokenization import PART_BYTES, load_tokenizer, tokenize
 
 VOCAB_SIZE = 700
 SCHEMA = "".join(
@@ -91,7 +97,7 @@ def transform(home, model, train, held_out, sampling=None):
     examples.set_string_custom_property("payload_format", "FORMAT_TF_EXAMPLE")
     examples.set_string_custom_property("file_format", "tfrecords_gzip")
     for name, file, content in (
-        ("tokenizer", MODEL_NAME, model), ("schema", "schema.pbtxt", SCHEMA.encode()),
+        ("tokenizer", TOKENIZER_MODEL_NAME, model), ("schema", "schema.pbtxt", SCHEMA.encode()),
     ):  # fmt: skip
         (home / name).mkdir()
         (home / name / file).write_bytes(content)
@@ -151,8 +157,8 @@ def standard_artifacts_channel(artifact):
 def test_training_and_the_pushed_model_see_the_same_tokens(
     tmp_path, docstrings, models, model_type
 ):
-    from components.train.export import export_model
-    from components.train.models.decoder import Decoder
+    from tokenmill.export.saved_model import export_model
+    from tokenmill.model.decoder import Decoder
 
     texts = odd_texts(docstrings)
     found, graph_uri = transform(tmp_path, models[model_type], texts, texts[:3])
@@ -166,7 +172,9 @@ def test_training_and_the_pushed_model_see_the_same_tokens(
     zeros = tf.zeros([1, 32], tf.int32)
     decoder(zeros, zeros, zeros)
     pushed = tmp_path / "pushed"
-    export_model(decoder, graph_uri, str(tmp_path / "tokenizer" / MODEL_NAME), str(pushed))
+    export_model(
+        decoder, graph_uri, str(tmp_path / "tokenizer" / TOKENIZER_MODEL_NAME), str(pushed)
+    )
     served = tf.saved_model.load(str(pushed))
     valid = [i for i, text in enumerate(texts) if is_utf8(text)]  # the server refuses the others
     scored = served.signatures["score"](text=tf.constant([texts[i] for i in valid]))
@@ -175,7 +183,7 @@ def test_training_and_the_pushed_model_see_the_same_tokens(
     assert len(valid) > 900
 
     # The ids: the artifact's graph as the SavedModel has it, and the op itself, alone and together.
-    op = load_tokenizer(str(tmp_path / "tokenizer" / MODEL_NAME))
+    op = load_tokenizer(str(tmp_path / "tokenizer" / TOKENIZER_MODEL_NAME))
     for i in (*range(40), 500, 999):
         alone = tokenize(op, tf.constant([texts[i]])).to_list()[0]
         assert alone == documents[i].token_ids.tolist()
@@ -230,7 +238,7 @@ def test_sampling_changes_training_documents_only(tmp_path, docstrings, models):
     texts = [text.encode() for text in docstrings[:40]]
     sampling = SamplingSettings(0.2, 1)
     found, _ = transform(tmp_path, models["unigram"], texts, texts, sampling)
-    op = load_tokenizer(str(tmp_path / "tokenizer" / MODEL_NAME))
+    op = load_tokenizer(str(tmp_path / "tokenizer" / TOKENIZER_MODEL_NAME))
     sampler = Sampler(models["unigram"], sampling)
     for i, text in enumerate(texts):
         train, held_out = found["train"][b"train-%d" % i], found["eval"][b"eval-%d" % i]

@@ -8,13 +8,13 @@ import random
 import pytest
 from click.testing import CliRunner
 
-from components.errors import TokenmillError
-from components.ledger.flops import flops_per_token
-from components.model_shape import ModelShape
-from components.tokenize.serving_assets import read_tokenizer_asset, write_tokenizer_assets
 from components.tokenize.sweep import MAX_UNUSED, predicted_vocab_size, recommend, sweep
 from components.tokenize.training import TokenizerSettings
 from pipeline.cli import cli
+from tokenmill.cost.flops import flops_per_token
+from tokenmill.errors import TokenmillError
+from tokenmill.export.tokenizer_assets import read_tokenizer_asset, write_tokenizer_assets
+from tokenmill.model.shape import ModelShape
 
 SHAPE = ModelShape(
     n_layers=2, d_model=64, n_heads=2, d_ff=256, vocab_size=1, sequence_length=64,

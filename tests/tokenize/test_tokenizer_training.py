@@ -17,24 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.artifacts import Examples, Tokenizer
-from components.documents import (
-    document_batch,
-    encode_documents,
-    split_directory,
-    write_tfrecords,
-)
-from components.errors import TokenmillError
-from components.tokenize.component import (
-    DESCRIPTION_NAME,
-    MODEL_NAME,
-    TokenizerTrainerExecutor,
-)
-from components.tokenize.existing import check_existing_model, read_model
-from components.tokenize.preprocessing import (
-    TOKENIZER_PATH_KEY,
-    load_tokenizer,
-    preprocessing_fn,
-)
+from components.tokenize.component import DESCRIPTION_NAME, TokenizerTrainerExecutor
+from components.tokenize.import_model import check_existing_model, read_model
+from components.tokenize.preprocessing import TOKENIZER_PATH_KEY, preprocessing_fn
 from components.tokenize.training import (
     TokenizerSettings,
     check_user_symbols,
@@ -42,7 +27,16 @@ from components.tokenize.training import (
     sampling_rates,
     train_sentencepiece,
 )
-from components.tokenize.vocabulary import (
+from tokenmill.contracts.names import TOKENIZER_MODEL_NAME
+from tokenmill.errors import TokenmillError
+from tokenmill.records.documents import (
+    document_batch,
+    encode_documents,
+    split_directory,
+    write_tfrecords,
+)
+from tokenmill.text.tokenization import load_tokenizer
+from tokenmill.text.vocabulary import (
     BOS_ID,
     CLS_ID,
     CONTROL_COUNT,
@@ -327,7 +321,7 @@ def train(home, train_texts, eval_texts, shards=2, sample_bytes=10**9, **changes
 
 
 def model_of(tokenizer) -> bytes:
-    with open(os.path.join(tokenizer.uri, MODEL_NAME), "rb") as source:
+    with open(os.path.join(tokenizer.uri, TOKENIZER_MODEL_NAME), "rb") as source:
         return source.read()
 
 
@@ -415,7 +409,7 @@ def test_models_that_do_not_fit_say_why(models, docstrings):
 
 
 def test_preprocessing_tokenises_and_passes_the_rest_through(models, tokenizers, tmp_path):
-    path = tmp_path / MODEL_NAME
+    path = tmp_path / TOKENIZER_MODEL_NAME
     path.write_bytes(models["bpe"])
     texts = ["Return the value.", "", "    a much longer, indented text\n"]
     inputs = {

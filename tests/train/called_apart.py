@@ -3,12 +3,16 @@
 import os
 import signal
 
-from components.errors import TokenmillError
+from tokenmill.errors import TokenmillError
 
 
 def where_it_runs(job, start_seconds, ending):
     """Ends in a way of the test's choice, or tells where it ran."""
     import tensorflow as tf
+
+    from components.train.distributed.cpu_parallelism import divide_cores
+
+    divide_cores()
 
     if ending == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -21,4 +25,9 @@ def where_it_runs(job, start_seconds, ending):
     if ending == "refused":
         raise TokenmillError("the rows are damaged.", "Make them anew.")
     threads = tf.config.threading.get_intra_op_parallelism_threads()
-    return {"pid": os.getpid(), "seconds": start_seconds, "rows": job.max_steps, "threads": threads}
+    return {
+        "pid": os.getpid(),
+        "seconds": start_seconds,
+        "rows": job["max_steps"],
+        "threads": threads,
+    }

@@ -11,9 +11,9 @@ import time
 import numpy as np
 import pytest
 
-from components.model_shape import ModelShape
-from components.pack.tokenised import TokenisedDocument, TokenisedDocuments
+from components.pack.tokenized import TokenisedDocument, TokenisedDocuments
 from components.pack.transforms import PackSettings, pack_shard, write_manifest
+from tokenmill.model.shape import ModelShape
 
 VOCAB, LENGTH = 300, 16
 SHAPE = ModelShape(

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from components.errors import TokenmillError
-from components.train.announce import WORK_NAME, announced, wait_for_work
+from components.train.distributed.rendezvous import WORK_NAME, announced, wait_for_work
+from tokenmill.errors import TokenmillError
 
 POLL_SECONDS = 0.02
 

@@ -1,5 +1,6 @@
 """The chief in a process of its own and another worker: trained, exported, evaluated."""
 
+import dataclasses
 import functools
 import importlib
 import json
@@ -14,15 +15,18 @@ import time
 import numpy as np
 import pytest
 
-from components import progress
-from components.errors import TokenmillError
-from components.timing import vcpus
-from components.train.apart import call_apart
-from components.train.options import RunOptions
-from components.train.preemption import TrainingStoppedError
-from components.train.run import TrainingJob, train_and_export
-from components.train.streams import MOST_STREAMS
+from components.train.distributed.cpu_parallelism import MOST_STREAMS
+from components.train.run import TrainingJob
+from components.train.subprocess_entry import OUT_OF_MEMORY_HINT as HINT
+from components.train.subprocess_entry import train_in_subprocess
+from tokenmill import progress
+from tokenmill.contracts.training_options import RunOptions
+from tokenmill.errors import TokenmillError
+from tokenmill.preemption import TrainingStoppedError
+from tokenmill.run_in_subprocess import run_in_subprocess
+from tokenmill.timing import vcpus
 
+NAME = "the training process"
 TEXTS = [f"{a}{b} and {b}{a} are words" for a in "abcdefghij" for b in "klmnopqrst"]
 
 
@@ -82,7 +86,9 @@ class Training:
         }
 
     def run(self):
-        return call_apart(train_and_export, self.job, **self.arguments)
+        return run_in_subprocess(
+            train_in_subprocess, NAME, HINT, job=dataclasses.asdict(self.job), **self.arguments
+        )
 
     def score(self):
         """The exported model's losses of the texts, in nats."""
@@ -108,7 +114,7 @@ class Training:
         monkeypatch.setenv("TF_CONFIG", config(0))
         with open(self.root / "worker.out", "w", encoding="utf-8") as out:
             return subprocess.Popen(
-                [sys.executable, "-m", "components.train.worker", str(self.directory)],
+                [sys.executable, "-m", "components.train.distributed.worker", str(self.directory)],
                 env={**os.environ, "TF_CONFIG": config(1)},
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -129,8 +135,13 @@ def where_it_runs(monkeypatch):
     return importlib.import_module("called_apart").where_it_runs
 
 
+def _run(function, job, **arguments):
+    job = dataclasses.asdict(job)
+    return run_in_subprocess(function, NAME, HINT, job=job, **arguments)
+
+
 def test_a_function_runs_in_a_process_whose_cores_are_divided(job, where_it_runs):
-    result = call_apart(where_it_runs, job, ending="well")
+    result = _run(where_it_runs, job, ending="well")
     assert result["pid"] != os.getpid()
     assert 0.5 < result["seconds"] < 60
     assert result["rows"] == job.max_steps
@@ -148,14 +159,14 @@ def test_a_function_runs_in_a_process_whose_cores_are_divided(job, where_it_runs
 )
 def test_how_the_process_ended_is_told(job, where_it_runs, ending, error, told):
     with pytest.raises(error, match=told) as caught:
-        call_apart(where_it_runs, job, ending=ending)
+        _run(where_it_runs, job, ending=ending)
     assert caught.value.hint
     assert getattr(caught.value, "exit_code", None) == (75 if ending == "ended" else None)
 
 
 def test_ctrl_c_in_the_process_is_one_here(job, where_it_runs):
     with pytest.raises(KeyboardInterrupt):
-        call_apart(where_it_runs, job, ending="interrupted")
+        _run(where_it_runs, job, ending="interrupted")
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
-from components.train.checkpoints import (
+from components.train.checkpoint.store import (
     Checkpoint,
     CheckpointDirectory,
     CorruptCheckpointError,

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.ledger.why import times_trained
-from components.pack.classification import widths, widths_of
-from components.pack.rows import PackedSplit
-from components.pack.tokenised import TokenisedDocument, TokenisedDocuments
+from components.pack.tokenized import TokenisedDocument, TokenisedDocuments
 from components.pack.transforms import PackSettings, pack_shard, write_manifest
 from components.train.data import Share, evaluation_batches, training_batches
-from components.train.order import BucketedOrder, RowOrder, row_order
-from components.train.plan import plan_steps
+from tokenmill.provenance.explain import times_trained
+from tokenmill.rows.mixture import plan_steps
+from tokenmill.rows.packed_split import PackedSplit
+from tokenmill.rows.schedule import BucketedOrder, RowOrder, row_order
+from tokenmill.rows.widths import widths, widths_of
 
 VOCAB, LENGTH, BATCH = 120, 80, 8
 NAMES = [b"early", b"late"]

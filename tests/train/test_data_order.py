@@ -7,10 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.errors import TokenmillError
-from components.pack.pieces import CONTROL
-from components.pack.rows import PackedSplit
-from components.pack.tokenised import TokenisedDocument, TokenisedDocuments
+from components.pack.tokenized import TokenisedDocument, TokenisedDocuments
 from components.pack.transforms import PackSettings, pack_shard, write_manifest
 from components.train.data import (
     Share,
@@ -19,7 +16,10 @@ from components.train.data import (
     reading,
     training_batches,
 )
-from components.train.order import RowOrder
+from tokenmill.errors import TokenmillError
+from tokenmill.rows.packed_split import PackedSplit
+from tokenmill.rows.schedule import RowOrder
+from tokenmill.rows.token_flags import CONTROL
 
 LENGTH, VOCAB = 16, 300
 FLAGS = np.where(np.arange(VOCAB) < 16, CONTROL, 0).astype(np.uint8)

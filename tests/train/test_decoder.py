@@ -9,10 +9,10 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.model_shape import ModelShape
 from components.pack.packing import pack
-from components.pack.rows import Batch, densify
-from components.train.models.decoder import Decoder
+from tokenmill.model.decoder import Decoder
+from tokenmill.model.shape import ModelShape
+from tokenmill.rows.packed_split import Batch, densify
 
 VOCAB, LENGTH = 300, 16
 

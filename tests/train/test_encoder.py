@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.errors import TokenmillError
-from components.ledger.memory import estimate_memory
-from components.model_shape import ModelShape
-from components.pack.rows import Batch
-from components.train.models import build_model, loss_sums
-from components.train.models.base_model import load_base_model
-from components.train.models.layers import Dropout
 from components.train.optimizer import (
     OptimizerSettings,
     clip_mean_gradients,
     make_optimizer,
     scale_loss,
 )
-from pipeline.config_loader import load_config
+from pipeline.loader import load_config
+from tokenmill.cost.memory import estimate_memory
+from tokenmill.errors import TokenmillError
+from tokenmill.model.base_model import load_base_model
+from tokenmill.model.build import build_model, loss_sums
+from tokenmill.model.layers import Dropout
+from tokenmill.model.shape import ModelShape
+from tokenmill.rows.packed_split import Batch
 
 VOCAB, LENGTH, ROWS, MASK_ID = 60, 16, 8, 4
 

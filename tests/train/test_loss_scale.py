@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components import progress
-from components.errors import TokenmillError
-from components.pack.rows import PackedSplit
-from components.train.checkpoints import CheckpointDirectory
+from components.train.checkpoint.store import CheckpointDirectory
+from components.train.distributed.strategy import Workers
 from components.train.loop import Trainer, TrainSettings
-from components.train.models import build_model
-from components.train.options import RunOptions
-from components.train.order import RowOrder
-from components.train.plan import plan_steps
 from components.train.session import Session
-from components.train.strategy import Workers
+from tokenmill import progress
+from tokenmill.contracts.training_options import RunOptions
+from tokenmill.errors import TokenmillError
+from tokenmill.model.build import build_model
+from tokenmill.rows.mixture import plan_steps
+from tokenmill.rows.packed_split import PackedSplit
+from tokenmill.rows.schedule import RowOrder
 
 BATCH, SEED, STEPS, OVERFLOW_STEP = 4, 7, 8, 5
 PRECISION = "mixed_float16"

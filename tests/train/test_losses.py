@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.train.models import losses
+from tokenmill.model import losses
 
 ROWS, WIDTH, VOCABULARY = 40, 8, 50
 

@@ -5,17 +5,17 @@ import math
 import pytest
 import tensorflow as tf
 
-from components.ledger.flops import flops_per_token
-from components.ledger.memory import (
+from components.train.distributed.cpu_parallelism import MOST_STREAMS
+from tokenmill.cost.flops import flops_per_token
+from tokenmill.cost.memory import (
     CPU_STREAMS,
     LOGIT_BYTES,
     estimate_memory,
     logit_chunk_positions,
 )
-from components.model_shape import ModelShape
-from components.train.models import build_model
-from components.train.models.losses import cross_entropy_sums
-from components.train.streams import MOST_STREAMS
+from tokenmill.model.build import build_model
+from tokenmill.model.losses import cross_entropy_sums
+from tokenmill.model.shape import ModelShape
 
 D, V = 8, 301
 

@@ -9,8 +9,8 @@ import zlib
 import numpy as np
 import pytest
 
-from components.model_shape import ModelShape
-from components.train.models import build_model
+from tokenmill.model.build import build_model
+from tokenmill.model.shape import ModelShape
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "transformers.npz")
 LENGTH = 12

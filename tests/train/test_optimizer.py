@@ -8,8 +8,6 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.model_shape import ModelShape
-from components.train.models.decoder import Decoder
 from components.train.optimizer import (
     LearningRate,
     OptimizerSettings,
@@ -17,6 +15,8 @@ from components.train.optimizer import (
     make_optimizer,
     scale_loss,
 )
+from tokenmill.model.decoder import Decoder
+from tokenmill.model.shape import ModelShape
 
 PEAK, DECAY = 1e-2, 0.1
 

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.errors import TokenmillError
-from components.train.plan import Mixture, plan_steps
+from tokenmill.errors import TokenmillError
+from tokenmill.rows.mixture import Mixture, plan_steps
 
 sizes = st.integers(1, 10**6)
 epoch_counts = st.floats(1e-3, 1e3)

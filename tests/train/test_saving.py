@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from components import progress
-from components.errors import TokenmillError
-from components.ledger.money import daly_interval_seconds
-from components.train.checkpoints import Checkpoint, CheckpointDirectory, KeepPolicy
-from components.train.options import RunOptions, read_options
-from components.train.saving import CheckpointSchedule, CheckpointWriter
+from components.train.checkpoint.manager import CheckpointSchedule, CheckpointWriter
+from components.train.checkpoint.store import Checkpoint, CheckpointDirectory, KeepPolicy
+from tokenmill import progress
+from tokenmill.contracts.training_options import RunOptions, read_options
+from tokenmill.cost.pricing import daly_interval_seconds
+from tokenmill.errors import TokenmillError
 
 
 class Clock:

@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.train.scoring import CALIBRATION_BINS, score_rows
+from tokenmill.export.scoring import CALIBRATION_BINS, score_rows
 
 ROWS, LENGTH, VOCABULARY = 3, 7, 11
 

@@ -8,11 +8,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.pack.rows import Batch
-from components.train import streams
-from components.train.models import build_model, loss_sums
+from components.train.distributed import cpu_parallelism as streams
 from components.train.optimizer import OptimizerSettings, make_optimizer
 from components.train.step import make_eval_step, make_train_step
+from tokenmill.model.build import build_model, loss_sums
+from tokenmill.rows.packed_split import Batch
 
 OPTIMIZER = OptimizerSettings(
     learning_rate=1e-2, warmup_fraction=0.1, weight_decay=0.1, clip_norm=1e-3

@@ -11,18 +11,22 @@ import sentencepiece
 import tensorflow as tf
 from tensorflow.python.summary.summary_iterator import summary_iterator
 
-from components import progress
-from components.errors import TokenmillError
-from components.pack.rows import PackedSplit
-from components.train.checkpoints import CheckpointDirectory
+from components.train.checkpoint.store import CheckpointDirectory
+from components.train.distributed.strategy import Workers
 from components.train.loop import Trainer, TrainSettings
-from components.train.models.decoder import Decoder
-from components.train.options import RunOptions
-from components.train.order import RowOrder
-from components.train.plan import plan_steps
-from components.train.probes import attention_drawer, attention_entropies, attention_image
 from components.train.session import Session
-from components.train.strategy import Workers
+from components.train.telemetry.attention_maps import (
+    attention_drawer,
+    attention_entropies,
+    attention_image,
+)
+from tokenmill import progress
+from tokenmill.contracts.training_options import RunOptions
+from tokenmill.errors import TokenmillError
+from tokenmill.model.decoder import Decoder
+from tokenmill.rows.mixture import plan_steps
+from tokenmill.rows.packed_split import PackedSplit
+from tokenmill.rows.schedule import RowOrder
 
 BATCH, SEED = 8, 7
 

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components import progress
-from components.errors import TokenmillError
-from components.model_shape import ModelShape
-from components.pack.rows import PackedSplit
 from components.train.loop import Trainer, TrainSettings
-from components.train.models.decoder import Decoder
-from components.train.plan import plan_steps
 from components.train.step import nll_and_weight
+from tokenmill import progress
+from tokenmill.errors import TokenmillError
+from tokenmill.model.decoder import Decoder
+from tokenmill.model.shape import ModelShape
+from tokenmill.rows.mixture import plan_steps
+from tokenmill.rows.packed_split import PackedSplit
 
 VOCAB, LENGTH = 300, 16
 SHAPE = ModelShape(

@@ -18,11 +18,11 @@ def train_as_told(path):
     """Runs a job file; returns the exit code."""
     import tensorflow as tf
 
-    from components import progress
-    from components.errors import TokenmillError
-    from components.train import streams
-    from components.train.options import RunOptions
+    from components.train.distributed import cpu_parallelism as streams
     from components.train.run import TrainingJob, describe, train
+    from tokenmill import progress
+    from tokenmill.contracts.training_options import RunOptions
+    from tokenmill.errors import TokenmillError
 
     streams._LEAST_SLOTS = 16  # rows are short here; parts are to be computed side by side
     with open(path, encoding="utf-8") as source:

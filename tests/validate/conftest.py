@@ -9,13 +9,13 @@ from tfx.orchestration import metadata as tfx_metadata
 from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.local import local_dag_runner
 
-from components.errors import TokenmillError
 from components.ingest.manifest import list_inputs, write_manifest
-from components.metadata_store import open_store
 from components.validate.history import gate_records
-from pipeline.config_loader import load_config
 from pipeline.dag import create_components
-from pipeline.local import BEAM_ARGS
+from pipeline.loader import load_config
+from pipeline.runners.local import BEAM_ARGS
+from tokenmill.errors import TokenmillError
+from tokenmill.metadata.store import open_store
 
 WORDS = ("stone", "river", "light", "seven", "under", "cloud", "paper", "green", "house", "north")
 

@@ -7,11 +7,11 @@ import tensorflow_data_validation as tfdv
 from click.testing import CliRunner
 from ml_metadata.proto import metadata_store_pb2
 
-from components.errors import TokenmillError
 from components.validate.comparison import compare
 from components.validate.schema import accept_statistics, read_schema
 from components.validate.statistics import read_statistics, summarise_statistics
-from pipeline.cli_schema import schema as schema_command
+from pipeline.cli.schema import schema as schema_command
+from tokenmill.errors import TokenmillError
 
 CACHED = metadata_store_pb2.Execution.CACHED
 

@@ -8,10 +8,10 @@ import pytest
 import tensorflow_data_validation as tfdv
 from tfx_bsl.tfxio import tensor_representation_util
 
-from components.documents import document_batch
-from components.validate.facts import describe_documents
+from components.validate.derived_features import describe_documents
 from components.validate.history import gate_records
 from components.validate.statistics import statistics_page, summarise_statistics
+from tokenmill.records.documents import document_batch
 
 SPLITS = ("train", "eval")
 

@@ -1,0 +1,188 @@
+"""CostReport: after evaluation, the estimate against what happened."""
+
+import os
+from typing import ClassVar
+
+import numpy as np
+import tensorflow as tf
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.types import Channel, artifact_utils, component_spec, standard_artifacts
+
+from components.artifacts import (
+    Calibration,
+    CostSettlement,
+    Ledger,
+    PackedRows,
+    Quarantine,
+    RejectedDocuments,
+    Tokenizer,
+    ValidationVerdict,
+)
+from components.cost_report.report import build_cost_report
+from components.cost_report.steps import StepTime
+from components.cost_report.unigram import unigram_baseline
+from tokenmill.contracts.cost_report import check_cost_report
+from tokenmill.contracts.evaluation import summarise
+from tokenmill.contracts.names import (
+    COST_REPORT_NAME,
+    LEDGER_NAME,
+    TARGET_COUNTS_NAME,
+    TELEMETRY_NAME,
+)
+from tokenmill.records.documents import read_json, split_directory, write_json
+from tokenmill.rows.packed_split import MANIFEST_NAME
+from tokenmill.timing import STEP_RUN, STEP_SECONDS, STEP_VCPUS, timed
+
+# Which step made each input: their artifacts say what they took.
+STEP_OF_INPUT = {
+    "quarantine": "CorpusExampleGen",
+    "statistics": "StatisticsGen",
+    "verdict": "AnomalyGate",
+    "rejected": "Curator",
+    "tokenizer": "TokenizerTrainer",
+    "transform_graph": "Transform",
+    "packed_rows": "Packer",
+    "calibration": "Calibrator",
+    "ledger": "TokenLedger",
+    "model_run": "Trainer",
+    "evaluation": "Evaluator",
+}
+
+
+class CostReportSpec(component_spec.ComponentSpec):
+    """Ledger, telemetry and evaluation in, and an artifact of each step; the report out."""
+
+    PARAMETERS: ClassVar[dict] = {}
+    INPUTS = {
+        "ledger": component_spec.ChannelParameter(type=Ledger),
+        "packed_rows": component_spec.ChannelParameter(type=PackedRows),
+        "model_run": component_spec.ChannelParameter(type=standard_artifacts.ModelRun),
+        "evaluation": component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation),
+        "quarantine": component_spec.ChannelParameter(type=Quarantine, optional=True),
+        "statistics": component_spec.ChannelParameter(
+            type=standard_artifacts.ExampleStatistics, optional=True
+        ),
+        "verdict": component_spec.ChannelParameter(type=ValidationVerdict, optional=True),
+        "rejected": component_spec.ChannelParameter(type=RejectedDocuments, optional=True),
+        "tokenizer": component_spec.ChannelParameter(type=Tokenizer, optional=True),
+        "transform_graph": component_spec.ChannelParameter(
+            type=standard_artifacts.TransformGraph, optional=True
+        ),
+        "calibration": component_spec.ChannelParameter(type=Calibration, optional=True),
+    }
+    OUTPUTS = {"settlement": component_spec.ChannelParameter(type=CostSettlement)}
+
+
+class CostReportExecutor(base_executor.BaseExecutor):
+    """Joins the accounts."""
+
+    @timed
+    def Do(self, input_dict, output_dict, exec_properties) -> None:
+        """Writes cost_report.json."""
+        self._log_startup(input_dict, output_dict, exec_properties)
+        uris = {
+            key: artifact_utils.get_single_uri(value) for key, value in input_dict.items() if value
+        }
+        settlement = artifact_utils.get_single_instance(output_dict["settlement"])
+        held_out = split_directory(uris["packed_rows"], "eval")
+        manifest = read_json(os.path.join(held_out, MANIFEST_NAME))
+        report = build_cost_report(
+            read_json(os.path.join(uris["ledger"], LEDGER_NAME)),
+            read_json(os.path.join(uris["model_run"], TELEMETRY_NAME)),
+            summarise(uris["evaluation"]),
+            unigram_baseline(
+                _read_counts(split_directory(uris["packed_rows"], "train")),
+                _read_counts(held_out),
+                manifest["bytes"],
+                manifest["task"],
+            ),
+            _step_times(input_dict, self._context.pipeline_run_id if self._context else None),
+        )
+        check_cost_report(report)
+        write_json(os.path.join(settlement.uri, COST_REPORT_NAME), report)
+        for name, value in headline(report).items():
+            settlement.set_float_custom_property(name, float(value))
+
+
+def headline(report: dict) -> dict[str, float]:
+    """The numbers that runs are compared by, as custom properties of the artifact."""
+    actual = report["actual"]
+    curator = next((r for r in report["return_on_curation"] if r["step"] == "Curator"), None)
+    return {
+        **{name: actual[name] for name in ("chip_hours", "compute_usd", "training_seconds")},
+        "total_seconds": actual["total_seconds"],
+        "mfu": actual["mfu"] or 0.0,
+        "goodput": actual["goodput"],
+        "usd_per_million_effective_tokens": actual["usd_per_million_effective_tokens"],
+        "training_seconds_actual_over_estimated": report["training_seconds_actual_over_estimated"],
+        "pipeline_usd": report["pipeline"]["usd"],
+        "curation_cost_usd": curator["cost_usd"] if curator else 0.0,
+        "curation_saved_usd": curator["saved_usd"] if curator else 0.0,
+        **_quality(report["quality"]["evaluation"]["total"]),
+    }
+
+
+def _quality(total: dict[str, float]) -> dict[str, float]:
+    """The measure of the run's task."""
+    names = ("bits_per_byte", "masked_perplexity", "accuracy")
+    return {name: total[name] for name in names if name in total}
+
+
+def _step_times(input_dict: dict, run_id: str | None) -> list[StepTime]:
+    times = []
+    for key, step in STEP_OF_INPUT.items():
+        for artifact in input_dict.get(key) or []:
+            if not artifact.has_custom_property(STEP_SECONDS):
+                continue
+            made_by = artifact.get_string_custom_property(STEP_RUN)
+            times.append(
+                StepTime(
+                    step=step,
+                    seconds=artifact.get_float_custom_property(STEP_SECONDS),
+                    vcpus=artifact.get_int_custom_property(STEP_VCPUS),
+                    ran=made_by == run_id if made_by and run_id else None,
+                )
+            )
+    return times
+
+
+def _read_counts(directory: str) -> np.ndarray:
+    with tf.io.gfile.GFile(os.path.join(directory, TARGET_COUNTS_NAME), "rb") as source:
+        return np.load(source)
+
+
+class CostReport(base_component.BaseComponent):
+    """Settles the bill.
+
+    Outputs:
+        settlement: `CostSettlement`, cost_report.json.
+
+    Args:
+        ledger: Channel of `Ledger`.
+        packed_rows: Channel of `PackedRows`, for the unigram baseline.
+        model_run: Channel of the trainer's `ModelRun`.
+        evaluation: Channel of the Evaluator's `ModelEvaluation`.
+        others: Channels of the other keys of `STEP_OF_INPUT`, for the time that their steps took;
+            None or left out where there is no such step.
+    """
+
+    SPEC_CLASS = CostReportSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(CostReportExecutor)
+
+    def __init__(
+        self,
+        ledger: Channel,
+        packed_rows: Channel,
+        model_run: Channel,
+        evaluation: Channel,
+        **others: Channel | None,
+    ):
+        spec = CostReportSpec(
+            ledger=ledger,
+            packed_rows=packed_rows,
+            model_run=model_run,
+            evaluation=evaluation,
+            settlement=Channel(type=CostSettlement),
+            **{key: channel for key, channel in others.items() if channel is not None},
+        )
+        super().__init__(spec=spec)

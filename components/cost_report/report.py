@@ -1,0 +1,180 @@
+"""Estimate against actual, as one JSON document; plain arithmetic."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from components.cost_report.steps import StepTime, return_on_curation, step_costs
+from tokenmill.cost.pricing import SECONDS_PER_HOUR, compute_usd, usd_per_million_tokens
+
+SCHEMA = "tokenmill-cost-report-2"
+
+# Phases of the trainer that are training proper; the rest is what goodput loses.
+_TRAINING_PHASES = ("steps", "input", "compile")
+_TOTAL, _OTHER = "total", "other"
+# The loop's waiting for data is part of a step as the forecast counts it.
+_STEP_PHASES = ("steps", "input")
+
+
+def build_cost_report(
+    ledger: Mapping[str, Any],
+    telemetry: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    baseline: Mapping[str, float],
+    step_times: list[StepTime],
+) -> dict[str, Any]:
+    """Compares the ledger's estimate with the trainer's telemetry.
+
+    Actual FLOPs are the slots that training computed times the exact FLOPs a token; actual MFU is
+    theirs over the peak of the chips and the seconds of the steps (compilation not counted, as in
+    PaLM's definition); the bill is for all seconds of the trainer.
+
+    Args:
+        ledger: ledger.json.
+        telemetry: telemetry.json of the trainer.
+        evaluation: The Evaluator's summary.
+        baseline: `unigram_baseline` on the held-out text.
+        step_times: What the pipeline's steps took.
+    """
+    hardware, estimate, forecast = ledger["hardware"], ledger["cost"], ledger["forecast"]
+    seconds = telemetry["seconds"]
+    training_seconds = sum(seconds.get(phase, 0.0) for phase in _TRAINING_PHASES)
+    chip_hours = seconds["total"] * hardware["chips"] / SECONDS_PER_HOUR
+    price = ledger["price"]["usd_per_chip_hour"]
+    bill = compute_usd(chip_hours, price)
+    flops = ledger["flops"]["per_token_exact"] * telemetry["trained_slots"]
+    peak = hardware["peak_flops_per_second"] * hardware["chips"]
+    rate = telemetry["slots_per_second"]
+    effective = ledger["training"]["effective_tokens"]
+    steady = _steady_seconds(telemetry)
+    steps = step_costs(step_times, ledger, seconds["total"])
+    return {
+        "schema": SCHEMA,
+        "estimated": {
+            "slots": ledger["training"]["slots"],
+            "training_seconds": forecast["training_seconds"],
+            "total_seconds": forecast["total_seconds"],
+            "total_flops": estimate["total_flops"],
+            "mfu": hardware["mfu"],
+            "goodput": forecast["goodput"],
+            "chip_hours": estimate["chip_hours"],
+            "compute_usd": estimate["compute_usd"],
+            "usd_per_million_effective_tokens": estimate["usd_per_million_effective_tokens"],
+        },
+        "actual": {
+            "slots": telemetry["trained_slots"],
+            "training_seconds": training_seconds,
+            "total_seconds": seconds["total"],
+            "total_flops": flops,
+            "mfu": rate * ledger["flops"]["per_token_exact"] / peak if rate else None,
+            "goodput": steady / seconds["total"],
+            "chip_hours": chip_hours,
+            "compute_usd": bill,
+            "usd_per_million_effective_tokens": usd_per_million_tokens(bill, effective),
+        },
+        "training_seconds_actual_over_estimated": (training_seconds / forecast["training_seconds"]),
+        "phases": _phases(ledger, telemetry),
+        "reasons": _reasons(ledger, telemetry),
+        "steps": steps,
+        "pipeline": _totals(steps),
+        "return_on_curation": return_on_curation(
+            steps, ledger, steady / (telemetry["trained_slots"] / _slots_a_step(ledger))
+        ),
+        "quality": {
+            "held_out_before": telemetry["held_out_before"],
+            "held_out_after": telemetry["held_out_after"],
+            "evaluation": evaluation,
+            **baseline,
+        },
+        "effective_tokens": effective,
+    }
+
+
+def _slots_a_step(ledger: Mapping[str, Any]) -> float:
+    return ledger["training"]["slots"] / ledger["training"]["steps"]
+
+
+def _steady_seconds(telemetry: Mapping[str, Any]) -> float:
+    """All steps at the steady rate, the compiling one too; of a run of one step, that step."""
+    rate = telemetry["slots_per_second"]
+    if rate:
+        return telemetry["trained_slots"] / rate
+    seconds = telemetry["seconds"]
+    return seconds.get("compile", 0.0) + sum(seconds.get(p, 0.0) for p in _STEP_PHASES)
+
+
+def _comparable(ledger: Mapping[str, Any], telemetry: Mapping[str, Any]) -> dict[str, float]:
+    """Actual seconds by phase as the forecast divides them.
+
+    One steady step moves from `compile` to `steps`, waiting for input is part of the steps, and
+    `other` is what no phase has. They add up to the trainer's total.
+    """
+    seconds = {k: v for k, v in telemetry["seconds"].items() if k != _TOTAL}
+    steady = _steady_seconds(telemetry)
+    seconds.pop(_OTHER, None)  # what no phase has is counted anew, once
+    in_steps = sum(seconds.pop(phase, 0.0) for phase in _STEP_PHASES)
+    compiling = seconds.pop("compile", 0.0)
+    phases = {"steps": steady, "compile": compiling + in_steps - steady, **seconds}
+    phases[_OTHER] = telemetry["seconds"][_TOTAL] - sum(phases.values())
+    return phases
+
+
+def _phases(ledger: Mapping[str, Any], telemetry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Where the hours went: every phase of the trainer, longest first."""
+    actual = _comparable(ledger, telemetry)
+    forecast = ledger["forecast"]["seconds_by_phase"]
+    names = sorted({*actual, *forecast}, key=lambda name: (-actual.get(name, 0.0), name))
+    total = telemetry["seconds"][_TOTAL]
+    return [
+        {
+            "phase": name,
+            "forecast_seconds": forecast.get(name),
+            "actual_seconds": actual.get(name, 0.0),
+            "share": actual.get(name, 0.0) / total,
+        }
+        for name in names
+    ]
+
+
+def _reasons(ledger: Mapping[str, Any], telemetry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Why the trainer took longer or shorter than forecast; the seconds add up to the difference.
+
+    More tokens: at the forecast's seconds a token. Another MFU: the actual tokens at the actual
+    less the forecast's seconds a token. The rest phase by phase.
+    """
+    actual = _comparable(ledger, telemetry)
+    forecast = ledger["forecast"]["seconds_by_phase"]
+    planned, trained = ledger["training"]["slots"], telemetry["trained_slots"]
+    per_slot = forecast["steps"] / planned
+    differences = {
+        "tokens": (trained - planned) * per_slot,
+        "mfu": actual["steps"] - trained * per_slot,
+    }
+    for name in sorted({*actual, *forecast} - {"steps"}):
+        differences[name] = actual.get(name, 0.0) - forecast.get(name, 0.0)
+    price = ledger["price"]["usd_per_chip_hour"] * ledger["hardware"]["chips"] / SECONDS_PER_HOUR
+    words = {
+        "tokens": "more or fewer tokens than planned",
+        "mfu": "steps slower or faster than forecast (MFU)",
+        _OTHER: "time in no phase",
+    }
+    return [
+        {
+            "reason": name,
+            "meaning": words.get(name, f"phase {name}")
+            + ("" if name in words or name in forecast else ", not forecast"),
+            "seconds": seconds,
+            "usd": seconds * price,
+        }
+        for name, seconds in sorted(differences.items(), key=lambda item: -abs(item[1]))
+        if seconds
+    ]
+
+
+def _totals(steps: list[dict[str, Any]]) -> dict[str, Any]:
+    paid = [step["usd_in_this_run"] for step in steps]
+    return {
+        "seconds": sum(step["seconds"] for step in steps),
+        "chip_hours": sum(step["chip_hours"] for step in steps),
+        "usd": sum(step["usd"] for step in steps),
+        "usd_in_this_run": None if None in paid else sum(paid),
+    }

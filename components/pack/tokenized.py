@@ -1,0 +1,132 @@
+"""Tokenised documents as Transform leaves them, in columns."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tokenmill.errors import TokenmillError
+from tokenmill.records.documents import BATCH_DOCUMENTS
+from tokenmill.rows.arrays import spans
+
+
+class TokenisedDocument(NamedTuple):
+    """A document as Transform leaves it; `token_ids` is int32."""
+
+    doc_id: bytes
+    source: bytes
+    byte_count: int
+    token_ids: np.ndarray
+    label: bytes = b""
+
+
+class TokenisedDocuments(NamedTuple):
+    """Many documents in columns, which pass through Beam in a tenth of the time.
+
+    Attributes:
+        doc_ids: Id of each.
+        sources: Source of each.
+        byte_counts: Bytes of text of each, int64.
+        token_counts: Tokens of each, int64.
+        tokens: Ids of all, one document after the other, int32.
+        labels: Class of each, empty where it has none.
+    """
+
+    doc_ids: list[bytes]
+    sources: list[bytes]
+    byte_counts: np.ndarray
+    token_counts: np.ndarray
+    tokens: np.ndarray
+    labels: list[bytes]
+
+    @classmethod
+    def of(cls, documents: Sequence[TokenisedDocument]) -> "TokenisedDocuments":
+        """The columns of these documents."""
+        return cls(
+            [d.doc_id for d in documents],
+            [d.source for d in documents],
+            np.array([d.byte_count for d in documents], np.int64),
+            np.array([len(d.token_ids) for d in documents], np.int64),
+            np.concatenate([np.zeros(0, np.int32), *(d.token_ids for d in documents)]).astype(
+                np.int32
+            ),
+            [d.label for d in documents],
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence["TokenisedDocuments"]) -> "TokenisedDocuments":
+        """All documents of the parts."""
+        return cls(
+            [i for part in parts for i in part.doc_ids],
+            [s for part in parts for s in part.sources],
+            np.concatenate([part.byte_counts for part in parts]),
+            np.concatenate([part.token_counts for part in parts]),
+            np.concatenate([part.tokens for part in parts]),
+            [label for part in parts for label in part.labels],
+        )
+
+    def take(self, numbers: np.ndarray) -> "TokenisedDocuments":
+        """The documents of these numbers, in this order."""
+        first = np.cumsum(self.token_counts) - self.token_counts
+        counts = self.token_counts[numbers]
+        return TokenisedDocuments(
+            [self.doc_ids[i] for i in numbers.tolist()],
+            [self.sources[i] for i in numbers.tolist()],
+            self.byte_counts[numbers],
+            counts,
+            self.tokens[spans(first[numbers], counts)],
+            [self.labels[i] for i in numbers.tolist()],
+        )
+
+
+_FEATURES = {
+    "doc_id": tf.io.FixedLenFeature([], tf.string),
+    "source": tf.io.FixedLenFeature([], tf.string),
+    "byte_count": tf.io.FixedLenFeature([], tf.int64),
+    "token_ids": tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64),
+    "label": tf.io.FixedLenFeature([], tf.string, default_value=""),
+}
+
+
+def _parse(serialized: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """String [documents] -> the columns of TokenisedDocuments."""
+    parsed = tf.io.parse_example(serialized, _FEATURES)
+    ids = parsed["token_ids"]
+    return (
+        parsed["doc_id"],
+        parsed["source"],
+        parsed["byte_count"],
+        ids.row_lengths(),
+        tf.cast(ids.flat_values, tf.int32),
+        parsed["label"],
+    )
+
+
+def _columns(arrays: Sequence[np.ndarray]) -> TokenisedDocuments:
+    doc_ids, sources, byte_counts, token_counts, tokens, labels = arrays
+    return TokenisedDocuments(
+        doc_ids.tolist(), sources.tolist(), byte_counts, token_counts, tokens, labels.tolist()
+    )
+
+
+def decode_tokenised(serialized: list[bytes]) -> TokenisedDocuments:
+    """Parses serialised, transformed tf.Examples."""
+    return _columns([column.numpy() for column in _parse(tf.constant(serialized, tf.string))])
+
+
+def read_tokenised(path: str) -> Iterator[TokenisedDocuments]:
+    """The documents of a file of Transform, in batches; read and parsed in C++.
+
+    Raises:
+        TokenmillError: The file is damaged, or its records are no transformed documents.
+    """
+    dataset = tf.data.TFRecordDataset(path).batch(BATCH_DOCUMENTS).map(_parse)
+    try:
+        for arrays in dataset.as_numpy_iterator():
+            yield _columns(arrays)
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        raise TokenmillError(
+            f"{path}: {error.message.splitlines()[0]}.",
+            "Delete the artifact and run again: Transform writes it anew.",
+        ) from error

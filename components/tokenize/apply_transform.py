@@ -1,0 +1,138 @@
+"""Applies Transform's graph to the documents, file by file, and writes the token ids.
+
+TFX's executor would also apply the graph, but reads and writes record by record in Python, which
+costs more than tokenising does (benchmarks/tokens). Here a worker takes a whole
+shard: TensorFlow's readers and writers, batches of bounded size, one output file for one input
+file with the documents in the same order, so the same bytes in every run. The files are not
+compressed: gzip would save a third of the bytes, but take more time than encoding and parsing.
+"""
+
+import os
+from collections.abc import Iterator
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
+
+from components.tokenize.graph import TokenIds, graph_token_ids
+from components.tokenize.subword_regularization import Sampler, SamplingSettings
+from tokenmill.records.documents import decode_documents, split_directory, write_tfrecords
+
+# Each different word of a batch is tokenised once: twice the text, a third more words.
+_BATCH_BYTES = 8 << 20
+_BATCH_DOCUMENTS = 8192
+
+
+class MaterialiseSplit(beam.PTransform):
+    """Writes one split of documents as tf.Examples with token_ids, doc_id, source, byte_count.
+
+    And with their label, where documents have one.
+
+    Args:
+        uri: Curated examples.
+        output_uri: Transformed examples.
+        split: Name of the split.
+        transform_uri: Transform's output, whose graph gives the ids.
+        model_path: The SentencePiece model.
+        sampling: Draw the ids with the model instead
+            (components/tokenize/subword_regularization.py).
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        output_uri: str,
+        split: str,
+        transform_uri: str,
+        model_path: str,
+        sampling: SamplingSettings | None = None,
+    ):
+        super().__init__()
+        source, target = split_directory(uri, split), split_directory(output_uri, split)
+        names = sorted(tf.io.gfile.listdir(source))
+        self._files = [
+            (
+                os.path.join(source, name),
+                os.path.join(target, f"transformed_examples-{i:05d}-of-{len(names):05d}"),
+            )
+            for i, name in enumerate(names)
+        ]
+        self._fn = _MaterialiseFn(transform_uri, model_path, sampling)
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        """Pipeline -> PCollection of one element, the tokens of the split."""
+        return (
+            pipeline
+            | "Files" >> beam.Create(self._files)
+            | "Spread" >> beam.Reshuffle()
+            | "Apply" >> beam.ParDo(self._fn)
+            | "Tokens" >> beam.CombineGlobally(sum)
+        )
+
+
+class _MaterialiseFn(beam.DoFn):
+    """(input file, output file) -> tokens written."""
+
+    def __init__(self, transform_uri: str, model_path: str, sampling: SamplingSettings | None):
+        self._transform_uri, self._model_path = transform_uri, model_path
+        self._sampling = sampling
+        self._token_ids: TokenIds | None = None
+
+    def setup(self):
+        if self._sampling is None:
+            self._token_ids = graph_token_ids(self._transform_uri)
+        else:
+            with tf.io.gfile.GFile(self._model_path, "rb") as source:
+                sampler = Sampler(source.read(), self._sampling)
+            self._token_ids = lambda batch: pa.array(
+                sampler.encode_batch(batch), pa.large_list(pa.int64())
+            )
+
+    def process(self, files: tuple[str, str]):
+        source, target = files
+        token_ids = self._token_ids
+        assert token_ids is not None  # setup ran
+        counts: list[int] = []
+        write_tfrecords(target, _transformed(source, token_ids, counts), gzip=False)
+        yield sum(counts)
+
+
+def _batches(path: str) -> Iterator[pa.RecordBatch]:
+    """The documents of a shard, in batches bounded in number and bytes."""
+    records: list[bytes] = []
+    size = 0
+    for chunk in tf.data.TFRecordDataset(path, "GZIP").batch(64).as_numpy_iterator():
+        for record in chunk.tolist():
+            if records and (size + len(record) > _BATCH_BYTES or len(records) == _BATCH_DOCUMENTS):
+                yield decode_documents(records)
+                records, size = [], 0
+            records.append(record)
+            size += len(record)
+    if records:
+        yield decode_documents(records)
+
+
+def _transformed(path: str, token_ids: TokenIds, counts: list[int]) -> Iterator[bytes]:
+    """The tf.Examples of a shard; the tokens of each batch are added to `counts`."""
+    encoder = RecordBatchToExamplesEncoder()
+    for batch in _batches(path):
+        ids = token_ids(batch)
+        counts.append(len(ids.flatten()))
+        singles = np.arange(batch.num_rows + 1, dtype=np.int64)
+        labelled = pc.any(pc.greater(pc.binary_length(batch.column("label")), 0)).as_py()
+        columns = {
+            name: pa.LargeListArray.from_arrays(singles, batch.column(name))
+            for name in ("byte_count", "doc_id", *(["label"] if labelled else []), "source")
+        }
+        columns["token_ids"] = ids
+        # Each feature for itself: joined, encoded messages are one message, and this encoder would
+        # order the features of one message anew in every process.
+        encoded = (
+            encoder.encode(pa.RecordBatch.from_arrays([column], [name]))
+            for name, column in columns.items()
+        )
+        for parts in zip(*encoded, strict=True):
+            yield b"".join(parts)

@@ -1,0 +1,123 @@
+"""A short run of the true training loop, so that the forecast is measured and not guessed.
+
+The model, optimiser, batches and compiled steps are the trainer's own; only the number of steps is
+small. The weights are thrown away.
+"""
+
+import time
+from typing import Any
+
+from components.train.distributed.strategy import has_accelerator, make_strategy
+from components.train.loop import Trainer, TrainSettings
+from components.train.run import TrainingJob
+from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second, memory_bytes
+from tokenmill.cost.flops import flops_per_token
+from tokenmill.errors import TokenmillError
+from tokenmill.model.build import build_model
+from tokenmill.model.shape import ModelShape
+from tokenmill.rows.mixture import Mixture, plan_steps
+from tokenmill.rows.packed_split import PackedSplit
+from tokenmill.rows.widths import widths
+from tokenmill.timing import vcpus
+
+# Long enough to be above the noise of single steps, short enough to be no burden.
+TARGET_SECONDS = 6.0
+_MIN_STEPS, _MAX_STEPS = 4, 40
+_EVALUATION_BATCHES = 4
+# To choose the number of steps before any was timed.
+_USUAL_MFU = 0.4
+
+
+class FirstRows(PackedSplit):
+    """The first rows of a split."""
+
+    def __init__(self, uri: str, split: str, rows: int):
+        super().__init__(uri, split)
+        self.rows = min(rows, self.rows)
+
+
+def calibrate(
+    job: TrainingJob, rows_uri: str, on_cpu: bool, start_seconds: float = 0.0
+) -> dict[str, Any]:
+    """Trains for some seconds and says how fast it went.
+
+    Args:
+        job: What the Trainer will be told.
+        rows_uri: The packed rows that it will read.
+        on_cpu: Whether the chips are this machine's cores; otherwise an accelerator must be there.
+        start_seconds: What this process took to start, as the Trainer's will.
+
+    Returns:
+        calibration.json: tokens (slots) per second of all devices together at the steady rate, the
+        seconds of starting, building, compiling and evaluating, this machine's peak, cores and
+        memory, and what calibration itself took.
+
+    Raises:
+        TokenmillError: There is no accelerator to measure.
+    """
+    if not on_cpu and not has_accelerator():
+        raise TokenmillError(
+            'cost.mfu = "measured" times training on this machine, which has no accelerator.',
+            "Give cost.mfu as a number, or run where the chip is.",
+        )
+    if job.strategy == "multi_worker":
+        raise TokenmillError(
+            'cost.mfu = "measured" times training in one process, not with train.strategy = '
+            '"multi_worker".',
+            "Give cost.mfu as a number.",
+        )
+    started = time.perf_counter()
+    shape, settings = ModelShape(**job.shape), TrainSettings(**job.settings)
+    batch = job.global_batch_size
+    train = PackedSplit(rows_uri, "train")
+    held_out = FirstRows(rows_uri, "eval", _EVALUATION_BATCHES * batch)
+    peak = measure_matmul_flops_per_second() if on_cpu else None
+    steps = _steps(shape, batch, peak)
+    if train.task == "classification":  # each width may come once, to be compiled
+        steps += len(widths(shape.sequence_length))
+    measured = time.perf_counter()
+    strategy = make_strategy(job.strategy)
+    with strategy.scope():
+        model = build_model(shape, settings.seed, job.precision, job.dropout, job.rematerialize)
+    available = Mixture.of(train.manifest).rows_available
+    plan = plan_steps(train.rows, batch, 1000.0, steps + 1, available)
+    if plan.steps < 2:
+        raise TokenmillError(
+            f"{train.rows} rows are too few for two steps of {batch}: nothing to measure.",
+            "Lower train.global_batch_size, or give cost.mfu as a number.",
+        )
+    trainer = Trainer(strategy, model, settings, plan, job.precision)
+    built = time.perf_counter()
+    record = trainer.fit(train, held_out)
+    seconds = record.seconds
+    steady = seconds.get("steps", 0.0) + seconds.get("input", 0.0)
+    rate = record.steady_slots / steady
+    # The first evaluation compiles, the second does not.
+    evaluate_batch = seconds["evaluate_after"] / -(-held_out.rows // batch)
+    achieved = rate * flops_per_token(shape).training
+    return {
+        "tokens_per_second": rate,
+        "achieved_flops_per_second": achieved,
+        # A machine under load may have done better in training than in the short measurement.
+        "peak_flops_per_second": None if peak is None else max(peak, achieved),
+        "steps": plan.steps - 1,
+        "step_seconds": batch * train.manifest["slots"] / train.rows / rate,
+        "start_seconds": start_seconds,
+        "build_seconds": built - measured,
+        "compile_seconds": seconds["compile"],
+        "evaluate_batch_seconds": evaluate_batch,
+        "evaluate_compile_seconds": max(
+            0.0, seconds["evaluate_before"] - seconds["evaluate_after"]
+        ),
+        "vcpus": vcpus(),
+        "memory_bytes": memory_bytes(),
+        "total_seconds": start_seconds + time.perf_counter() - started,
+    }
+
+
+def _steps(shape: ModelShape, batch: int, peak: float | None) -> int:
+    if peak is None:
+        return _MAX_STEPS
+    flops = flops_per_token(shape).training * batch * shape.sequence_length
+    steps = round(TARGET_SECONDS * peak * _USUAL_MFU / flops)
+    return max(_MIN_STEPS, min(_MAX_STEPS, steps))

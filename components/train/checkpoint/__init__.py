@@ -1,0 +1,1 @@
+"""Checkpoints: files with checksums, and when to write and keep them."""

@@ -1,0 +1,1 @@
+"""Several devices, processes and cores: strategies, workers, and how they find each other."""

@@ -1,0 +1,80 @@
+"""Which training a checkpoint belongs to, and what may differ when it is continued.
+
+A job's settings and the rows it reads, flat: `settings.learning_rate`, `shape.d_model`, `rows`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tokenmill.errors import TokenmillError
+from tokenmill.rows.packed_split import PackedSplit
+
+# These say how the numbers are computed, not which: a training goes on under another value, with
+# the same losses to rounding. They do not tell one training from another.
+_HOW = frozenset(
+    {
+        "strategy",
+        "resume_from",
+        "settings.jit_compile",
+        "settings.accumulation_steps",
+        "rematerialize",
+        "weights",  # how the SavedModel stores them: a finished training is only exported anew
+    }
+)
+# These decide what a weight or a data position means: a checkpoint is of no use under another.
+_FIXED = ("shape.", "rows", "global_batch_size", "settings.seed", "task", "settings.task")
+
+
+def flatten(job: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in job.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def rows_fingerprint(split: PackedSplit) -> str:
+    """A hash of the rows' own checksums."""
+    digests = [shard["sha256"] for shard in split.manifest["shards"]]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:32]
+
+
+def directory_name(job: Mapping[str, Any]) -> str:
+    """A name for the training that a flat job describes; the same for the same training."""
+    told = {name: value for name, value in job.items() if name not in _HOW}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Keys whose values differ, with both values."""
+    # Through JSON, as the older side has been: tuples are lists there.
+    before, now = (json.loads(json.dumps(dict(job))) for job in (before, now))
+    return {
+        name: (before.get(name), now.get(name))
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name) and name != "resume_from"
+    }
+
+
+def describe(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """Changes in words."""
+    return ", ".join(f"{name} from {a!r} to {b!r}" for name, (a, b) in changed.items())
+
+
+def check_changes(changed: Mapping[str, tuple[Any, Any]], where: str) -> None:
+    """Lets a training go on under changed settings, or says why not.
+
+    Raises:
+        TokenmillError: A changed key makes the checkpoint useless.
+    """
+    fatal = {name: pair for name, pair in changed.items() if name.startswith(_FIXED)}
+    if fatal:
+        raise TokenmillError(
+            f"the checkpoint in {where} cannot be continued with {describe(fatal)}.",
+            "Everything but the model's shape, the rows, the batch size and the seed may change.",
+        )

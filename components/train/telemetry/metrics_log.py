@@ -1,0 +1,69 @@
+"""metrics.jsonl: a line of scalars every few steps, appended while training runs.
+
+It is also how a run that was killed is known to have got further than its last checkpoint.
+"""
+
+import json
+import os
+import time
+from typing import Any
+
+import tensorflow as tf
+
+from tokenmill.records.documents import write_text
+
+METRICS_NAME = "metrics.jsonl"
+_FLUSH_SECONDS = 1.0
+
+
+class MetricsLog:
+    """Appends to metrics.jsonl of a training directory.
+
+    Args:
+        directory: On any filesystem that TensorFlow knows.
+    """
+
+    def __init__(self, directory: str):
+        self._path = os.path.join(directory, METRICS_NAME)
+        self._waiting: list[str] = []
+        self._flushed = 0.0
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Adds a line; it reaches the file within a second of training."""
+        self._waiting.append(json.dumps(line, sort_keys=True) + "\n")
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Brings all lines to the file."""
+        if self._waiting:
+            with tf.io.gfile.GFile(self._path, "ab") as out:
+                out.write("".join(self._waiting).encode())
+            self._waiting.clear()
+        self._flushed = time.monotonic()
+
+    def rewind(self, step: int) -> tuple[int, float]:
+        """Takes back the lines of later steps; events stay.
+
+        Args:
+            step: The last step that still counts.
+
+        Returns:
+            The last step that had been reached, and the seconds of the training at that time;
+            zeros without a line.
+        """
+        self.flush()
+        lines = read_metrics(self._path)
+        kept = [x for x in lines if "event" in x or x["step"] <= step]
+        write_text(self._path, "".join(json.dumps(x, sort_keys=True) + "\n" for x in kept))
+        steps = [x["step"] for x in lines if "event" not in x]
+        return max(steps, default=0), max((x["seconds"] for x in lines), default=0.0)
+
+
+def read_metrics(path: str) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; the last one may be cut off by a kill and is then left out."""
+    if not tf.io.gfile.exists(path):
+        return []
+    with tf.io.gfile.GFile(path, "rb") as source:
+        lines = source.read().split(b"\n")
+    return [json.loads(line) for line in lines[:-1] if line]

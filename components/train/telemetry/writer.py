@@ -1,0 +1,196 @@
+"""What a run says about itself while it runs: TensorBoard, metrics.jsonl, the line on the screen.
+
+Scalars are derived from what the step returns anyway. Distributions and attention maps cost time
+and come seldom.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from components.train.state import TrainingRecord
+from components.train.telemetry.metrics_log import MetricsLog
+from components.train.telemetry.phase_timer import STEADY_PHASES
+from tokenmill import progress
+from tokenmill.contracts.training_options import RunOptions
+from tokenmill.cost.scaling import repetition_discounted_tokens
+
+TENSORBOARD_NAME = "tensorboard"
+# A histogram of more values than this is drawn from an even sample of them.
+_HISTOGRAM_VALUES = 65_536
+# What the line on the screen has beside the loss.
+_SHOWN = {"tokens_per_second": "{:,.0f} tokens/s", "mfu": "MFU {:.0%}", "cost_usd": "${:.3g}"}
+
+
+class Telemetry:
+    """Writes one training's telemetry; without a directory it only moves the screen's bar.
+
+    Args:
+        directory: The training directory; None writes nothing.
+        options: Intervals, price, peak.
+        unique_targets: Targets of the training split, for effective tokens.
+        target_share: Share of them that one pass asks for.
+    """
+
+    def __init__(
+        self,
+        directory: str | None,
+        options: RunOptions,
+        unique_targets: int,
+        target_share: float = 1.0,
+    ):
+        self._options, self._unique_targets = options, unique_targets
+        self._targets_a_pass = unique_targets * target_share
+        self.log: MetricsLog | None = None
+        self._directory = None
+        if directory is not None:
+            self.log = MetricsLog(directory)
+            self._directory = os.path.join(directory, TENSORBOARD_NAME)
+        self._writer: Any = None
+        self._since: tuple[int, float, float] | None = None
+        self._profiling = False
+        self._detail = ""
+
+    @property
+    def writer(self) -> Any:
+        """TensorBoard's, opened when the first thing is written; None without a directory."""
+        if self._writer is None and self._directory is not None:
+            self._writer = tf.summary.create_file_writer(self._directory)
+        return self._writer
+
+    def step(
+        self,
+        record: TrainingRecord,
+        loss: float,
+        norm: float,
+        learning_rate: Callable[[], float],
+    ) -> None:
+        """Tells of a step that has just been booked in the record.
+
+        Args:
+            record: Totals after the step.
+            loss: Mean loss of the step, nats.
+            norm: Global norm of its mean gradient before clipping.
+            learning_rate: Gives what it was applied with.
+        """
+        step, steps = record.step, record.plan.steps
+        if step % self._options.log_steps == 0 or step in (1, steps):
+            scalars = self._rates(record) | self._worth(record, loss)
+            self._detail = "".join(
+                f"  {template.format(scalars[name])}"
+                for name, template in _SHOWN.items()
+                if name in scalars
+            )
+            if self.log is not None:
+                scalars |= {"gradient_norm": norm, "learning_rate": learning_rate(), "loss": loss}
+                self._write(step, sum(record.seconds.values()), scalars)
+        progress.report(step, steps, f"loss {loss:.3f}{self._detail}")
+
+    def _write(self, step: int, seconds: float, scalars: dict[str, float]) -> None:
+        assert self.log is not None
+        self.log.append({"step": step, "seconds": seconds, **scalars})
+        with self.writer.as_default(step=step):
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value)
+
+    def _rates(self, record: TrainingRecord) -> dict[str, float]:
+        """Tokens/s, MFU and input wait since the last time this was asked for."""
+        waited = record.seconds.get("input", 0.0)
+        steady = sum(record.seconds.get(phase, 0.0) for phase in STEADY_PHASES)
+        before, self._since = self._since, (record.trained_slots, steady, waited)
+        if before is None or steady <= before[1] or record.trained_slots <= before[0]:
+            return {}
+        seconds = steady - before[1]
+        rate = (record.trained_slots - before[0]) / seconds
+        rates = {"tokens_per_second": rate, "input_wait_share": (waited - before[2]) / seconds}
+        options = self._options
+        if options.flops_per_token and options.peak_flops_per_second:
+            rates["mfu"] = rate * options.flops_per_token / options.peak_flops_per_second
+        return rates
+
+    def _worth(self, record: TrainingRecord, loss: float) -> dict[str, float]:
+        """Effective tokens, and money where there is a price."""
+        worth = {
+            "trained_targets": float(record.trained_targets),
+            "effective_tokens": repetition_discounted_tokens(
+                self._unique_targets, record.trained_targets / self._targets_a_pass
+            ),
+        }
+        if self._options.usd_per_second is not None:
+            cost = sum(record.seconds.values()) * self._options.usd_per_second
+            worth["cost_usd"] = cost
+            fallen = record.loss_curve[0][1] - loss if record.loss_curve else 0.0
+            if cost > 0:
+                worth["loss_reduction_per_usd"] = fallen / cost
+        return worth
+
+    def evaluation(
+        self, step: int, seconds: float, loss: float, accuracy: float | None = None
+    ) -> None:
+        """Tells of a held-out loss, nats a target, and of a classifier's accuracy, 0 to 1."""
+        scalars = {"held_out_loss": loss}
+        if accuracy is not None:
+            scalars["held_out_accuracy"] = accuracy
+        self.event("evaluation", step, seconds, **scalars)
+        if self.writer is not None:
+            with self.writer.as_default(step=step):
+                for name, value in scalars.items():
+                    tf.summary.scalar(name, value)
+
+    def distributions(
+        self, step: int, weights: Sequence[Any], gradients: Sequence[tf.Tensor]
+    ) -> None:
+        """Histograms of gradients, and norms of weights and gradients, one a weight."""
+        with self.writer.as_default(step=step):
+            for weight, gradient in zip(weights, gradients, strict=True):
+                values = np.asarray(gradient, np.float32).ravel()
+                every = -(-len(values) // _HISTOGRAM_VALUES)
+                tf.summary.histogram(f"gradients/{weight.path}", values[::every])
+                tf.summary.scalar(f"gradient_norms/{weight.path}", np.linalg.norm(values))
+                tf.summary.scalar(f"weight_norms/{weight.path}", np.linalg.norm(weight.numpy()))
+
+    def attention(self, step: int, draw: Callable[[], tuple[dict[str, float], np.ndarray]]) -> None:
+        """Entropy of each head as a scalar, and an image of the maps."""
+        entropies, image = draw()
+        with self.writer.as_default(step=step):
+            for name, value in entropies.items():
+                tf.summary.scalar(f"attention_entropy/{name}", value)
+            tf.summary.image("attention", image[None])
+
+    def event(self, name: str, step: int, seconds: float, **details: Any) -> None:
+        """A line in metrics.jsonl that is no step: a resume, a rewind, a checkpoint."""
+        if self.log is not None:
+            self.log.append({"event": name, "step": step, "seconds": seconds, **details})
+
+    def profile(self, next_step: int) -> None:
+        """Starts or ends the profile that was asked for; before each step, and after the last."""
+        if self._options.profile_steps is None or self._directory is None:
+            return
+        first, last = self._options.profile_steps
+        if not self._profiling and first <= next_step <= last:
+            tf.profiler.experimental.start(self._directory)
+            self._profiling = True
+        elif self._profiling and next_step > last:
+            self._end_profile()
+
+    def _end_profile(self) -> None:
+        tf.profiler.experimental.stop()
+        self._profiling = False
+
+    def flush(self) -> None:
+        """Brings everything to the files."""
+        if self.log is not None:
+            self.log.flush()
+        if self._writer is not None:
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Ends a profile and closes the files."""
+        if self._profiling:
+            self._end_profile()
+        self.flush()
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,120 @@
+"""The command line. TFX and TensorFlow are imported only by the command that needs them."""
+
+import datetime
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from pipeline.cli.compile import compile_command, manifests, submit
+from pipeline.cli.curate import curate
+from pipeline.cli.errors import fail
+from pipeline.cli.lineage import gc, lineage
+from pipeline.cli.plan import plan
+from pipeline.cli.register import register
+from pipeline.cli.schema import schema
+from pipeline.cli.serve import add_serving_commands
+from pipeline.cli.tokenizer import tokenizer
+from pipeline.cli.why import runs, why
+from tokenmill.errors import TokenmillError
+
+_EXIT_FAILED = 1
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="tokenmill")
+def cli() -> None:
+    """From raw text to a served Transformer, with the tokens counted and the bill.
+
+    \b
+    tokenmill run                            the demo, on the embedded corpus
+    tokenmill run --input my_texts/          your own text
+    tokenmill generate "A layer that"        try the model that was pushed
+    """  # noqa: D301  (click wants the backspace)
+
+
+def config_options(command):
+    """The options that choose a configuration."""
+    for option in (
+        click.option(
+            "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a key."
+        ),
+        click.option("--config", "config_path", metavar="FILE", help="A TOML configuration."),
+        click.option(
+            "--preset",
+            default="demo",
+            show_default=True,
+            help="demo, gpt2-small, bert-base or bert-large.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@config_options
+@click.option(
+    "--input", "inputs", multiple=True, metavar="PATH...", help="Files, directories or globs."
+)
+@click.argument("more_inputs", nargs=-1, metavar="")
+@click.option("--output-dir", help="Where artifacts, logs and models go (run.output_dir).")
+@click.option("--no-cache", is_flag=True, help="Run every step anew.")
+@click.option("--debug", is_flag=True, help="Show the stack trace of an error.")
+def run(
+    preset: str,
+    config_path: str | None,
+    overrides: Sequence[str],
+    inputs: Sequence[str],
+    more_inputs: Sequence[str],
+    output_dir: str | None,
+    no_cache: bool,
+    debug: bool,
+) -> None:
+    """Run the pipeline: raw text to a pushed model, with the bill."""
+    from pipeline.loader import load_config
+    from pipeline.runners.launch import launch
+
+    if more_inputs and not inputs:
+        raise click.UsageError(f"unexpected argument {more_inputs[0]!r}; did you mean --input?")
+    try:
+        config = load_config(preset, config_path, overrides)
+        paths = (*inputs, *more_inputs)
+        run_updates = {"output_dir": output_dir} if output_dir else {}
+        config = config.model_copy(
+            update={
+                "run": config.run.model_copy(update=run_updates),
+                "corpus": config.corpus.model_copy(update={"input": paths} if paths else {}),
+            }
+        )
+        started = datetime.datetime.now(datetime.timezone.utc)
+        sys.exit(launch(config, started, use_cache=not no_cache, debug=debug))
+    except TokenmillError as error:
+        _fail(error, debug)
+
+
+def _fail(error: TokenmillError, debug: bool) -> NoReturn:
+    if debug:
+        traceback.print_exc()
+    fail(error)
+
+
+cli.add_command(compile_command)
+cli.add_command(curate)
+cli.add_command(gc)
+cli.add_command(lineage)
+cli.add_command(manifests)
+cli.add_command(plan)
+cli.add_command(register)
+cli.add_command(schema)
+cli.add_command(submit)
+cli.add_command(tokenizer)
+cli.add_command(why)
+cli.add_command(runs)
+add_serving_commands(cli, config_options)
+
+
+def main() -> None:
+    """The console script."""
+    cli()

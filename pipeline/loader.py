@@ -1,0 +1,175 @@
+"""Reads presets, TOML files and `--set` into a `Config`, with errors that say what to type."""
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import tomli
+import tomli_w
+from pydantic import BaseModel, ValidationError
+
+from pipeline.config import Config, StepResources
+from tokenmill.errors import TokenmillError
+
+_PRESETS = Path(__file__).parent / "presets"
+
+
+class ConfigError(TokenmillError):
+    """A key or value of the configuration is wrong; the message names it."""
+
+
+def preset_names() -> list[str]:
+    """The presets that come with tokenmill."""
+    return sorted(p.name[: -len(".toml")] for p in _PRESETS.iterdir() if p.name.endswith(".toml"))
+
+
+def load_config(
+    preset: str = "demo", config_path: str | None = None, overrides: Sequence[str] = ()
+) -> Config:
+    """Builds the configuration of a run.
+
+    Args:
+        preset: Name of a preset, used unless `config_path` is given.
+        config_path: A TOML file with the same sections as a preset.
+        overrides: `section.key=value` strings, later ones win.
+
+    Raises:
+        ConfigError: A file, key or value is wrong.
+    """
+    if config_path is not None:
+        values, origin = _read_toml(config_path), config_path
+    else:
+        if preset not in preset_names():
+            raise ConfigError(
+                f"there is no preset {preset!r}{_nearest(preset, preset_names())}",
+                f"Presets: {', '.join(preset_names())}.",
+            )
+        values = tomli.loads((_PRESETS / f"{preset}.toml").read_text("utf-8"))
+        origin = f"preset {preset}"
+    origins: dict[tuple[str, ...], str] = {}
+    for override in overrides:
+        path, value = _parse_override(override)
+        _assign(values, path, value, override)
+        origins[path] = f"--set {override}"
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, origin, origins)) from None
+
+
+def dump_config(config: Config) -> str:
+    """The whole resolved configuration as TOML (keys without a value are left out)."""
+    return tomli_w.dumps(config.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
+def _read_toml(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as source:
+            return tomli.load(source)
+    except tomli.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise ConfigError(f"cannot read the config {path}: {reason}.") from None
+
+
+def _parse_override(override: str) -> tuple[tuple[str, ...], Any]:
+    key, sign, text = override.partition("=")
+    path = tuple(key.strip().split("."))
+    if not sign or len(path) < 2 or not all(path):
+        raise ConfigError(f"--set {override}: expected section.key=value.")
+    try:
+        value = tomli.loads(f"value = {text}")["value"]
+    except tomli.TOMLDecodeError:
+        value = text.strip()  # a bare word is a string, as on any command line
+    return path, value
+
+
+def _assign(values: dict[str, Any], path: tuple[str, ...], value: Any, override: str) -> None:
+    section = values
+    for depth, name in enumerate(path[:-1], start=1):
+        section = section.setdefault(name, {})
+        if not isinstance(section, dict):
+            raise ConfigError(f"--set {override}: {'.'.join(path[:depth])} is not a section.")
+    section[path[-1]] = value
+
+
+def _explain(error: ValidationError, origin: str, origins: Mapping[tuple[str, ...], str]) -> str:
+    lines: dict[str, None] = {}  # ordered, each line once
+    for item in error.errors():
+        # A union adds its branches to the location: section and key are what the user typed.
+        # A table of tables (engine.resources) is as deep as it says.
+        depth = 4 if item["loc"][:2] == ("engine", "resources") else 2
+        path = tuple(str(part) for part in item["loc"][:depth])
+        name = ".".join(path)
+        where = next((o for key, o in origins.items() if key[: len(path)] == path), origin)
+        if item["type"] == "extra_forbidden":
+            siblings = _keys_of(path[:-1])
+            kind = "section" if len(path) == 1 else "key"
+            line = f"unknown {kind} {name}{_nearest(path[-1], siblings)}"
+            line += f"; allowed here: {', '.join(siblings)}"
+        elif not path:
+            line = str(item["msg"]).removeprefix("Value error, ")
+        else:
+            allowed = _literals_of(path)
+            line = f"{name} = {_shown(item['input'])}: {_sentence(item)}"
+            if allowed and item["type"] == "literal_error":
+                line = f"{name} = {_shown(item['input'])}: allowed are {', '.join(allowed)}"
+                line += _nearest(str(item["input"]), allowed)
+            elif allowed:
+                line += f', or "{allowed[0]}"'
+            if any(line.startswith(f"{name} =") for line in lines):
+                continue
+        lines[f"{line} ({where})"] = None
+    return "the configuration is wrong: " + "; ".join(lines) + "."
+
+
+def _sentence(item: Mapping[str, Any]) -> str:
+    message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    return f"{message[:1].lower()}{message[1:]}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _section_models() -> dict[str, type[BaseModel]]:
+    models: dict[str, type[BaseModel]] = {}
+    for name, field in Config.model_fields.items():
+        annotation = field.annotation
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
+        models[field.alias or name] = annotation
+    return models
+
+
+def _keys_of(path: tuple[str, ...]) -> list[str]:
+    models = _section_models()
+    if path[:2] == ("engine", "resources"):
+        return list(StepResources.model_fields)
+    return list(models[path[0]].model_fields) if path else list(models)
+
+
+def _literals_of(path: tuple[str, ...]) -> list[str]:
+    model = _section_models().get(path[0])
+    if model is None or len(path) < 2 or path[1] not in model.model_fields:
+        return []
+    annotation = model.model_fields[path[1]].annotation
+    found: list[str] = []
+    pending = [annotation]
+    while pending:
+        current = pending.pop()
+        for argument in get_args(current):
+            if isinstance(argument, str):
+                found.append(argument)
+            else:
+                pending.append(argument)
+    return found
+
+
+def _nearest(word: str, candidates: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
+    return f" (did you mean {close[0]}?)" if close else ""

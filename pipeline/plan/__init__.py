@@ -1,0 +1,1 @@
+"""`tokenmill plan`: from flags to a request of the planner."""

@@ -1,0 +1,104 @@
+"""What a person sees while the pipeline runs: one line a step, a bar in the long ones."""
+
+import time
+from typing import TextIO
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+_NAME_WIDTH = 17
+
+
+class Screen:
+    """Prints to a terminal, or plain lines to a file.
+
+    Args:
+        stream: Where to print.
+    """
+
+    def __init__(self, stream: TextIO):
+        # A pipe has no width: take one at which no line of ours wraps.
+        width = None if stream.isatty() else 140
+        self.console = Console(file=stream, highlight=False, width=width)
+        self._progress: Progress | None = None
+        self._started = time.perf_counter()
+
+    def say(self, text: str) -> None:
+        """One line, in rich's markup."""
+        self.console.print(text)
+
+    def note(self, message: str) -> None:
+        """A sentence that a person has to see, above a bar if there is one."""
+        self.console.print(f"[yellow]![/] {escape(message)}", soft_wrap=True)
+
+    def step_started(self, name: str) -> None:
+        """Shows a spinner with the step's name until `step_finished`."""
+        self.stop()
+        self._started = time.perf_counter()
+        if not self.console.is_terminal:
+            return
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn(f"{name:<{_NAME_WIDTH}}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[detail]}"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            console=self.console,
+            transient=True,
+        )
+        self._progress.add_task(name, total=None, detail="")
+        self._progress.start()
+
+    def step_progress(self, done: float, total: float, detail: str) -> None:
+        """Moves the running step's bar; the listener of tokenmill/progress.py."""
+        if self._progress is not None:
+            self._progress.update(
+                self._progress.task_ids[0], completed=done, total=total, detail=escape(detail)
+            )
+
+    def step_finished(self, name: str, summary: str, cached: bool) -> None:
+        """The step's line: a tick, its name, its time, its counts."""
+        seconds = time.perf_counter() - self._started
+        self.stop()
+        took = "cached" if cached else f"{seconds:.1f} s"
+        self.console.print(
+            f"[green]✓[/] {name:<{_NAME_WIDTH}} [dim]{took:>8}[/]  {escape(summary)}",
+            soft_wrap=True,
+        )
+
+    def step_failed(self, name: str) -> None:
+        """The line of a step that failed."""
+        seconds = time.perf_counter() - self._started
+        self.stop()
+        self.console.print(f"[red]✗[/] {name:<{_NAME_WIDTH}} [dim]{seconds:>6.1f} s[/]  failed")
+
+    def stop(self) -> None:
+        """Takes the bar off the screen."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def count(number: float) -> str:
+    """A count with thousands separators."""
+    return f"{number:,.0f}"
+
+
+def megabytes(size_bytes: float) -> str:
+    """A size in decimal units: 1 MB = 10^6 bytes."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:,.1f} {unit}"
+    return f"{size_bytes:,.0f} bytes"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:,.1f} h"
+    return f"{seconds / 86400:,.1f} days"

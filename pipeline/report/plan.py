@@ -1,0 +1,311 @@
+"""A plan as tables for the terminal."""
+
+from __future__ import annotations
+
+import click
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.plan.request import Reply
+from tokenmill.cost.plan.document import guidance_document
+from tokenmill.cost.plan.planning import Plan
+from tokenmill.cost.sharding import STRATEGY_NAMES
+
+_WIDTH = 100
+_GIB = 2**30
+
+
+def show(reply: Reply) -> None:
+    """Print a reply."""
+    console = Console(width=_WIDTH, highlight=False)
+    with console.capture() as captured:
+        _show(console, reply)
+    # Tables are padded to their width; a log or a file wants no trailing blanks.
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def _show(console: Console, reply: Reply) -> None:
+    plan = reply.plan
+    if reply.affordable:
+        _budget(console, reply)
+    console.print(_model(plan))
+    console.print(_cost(plan))
+    request = plan.request
+    price = request.price_usd_per_chip_hour
+    rate = f"${price:g} a chip-hour ({reply.price_label})" if price is not None else "no price"
+    counted = "6N" if request.basis == "6n" else "all matrix products"
+    console.print(f"Price: {rate}.")
+    console.print(f"MFU: {plan.mfu_source}.")
+    console.print(
+        f"Hours: by {counted}, at a peak of {request.peak_flops_per_second / 1e12:.4g} TFLOP/s."
+    )
+    console.print(_memory(plan))
+    parts = plan.memory.by_part().items()
+    sizes = (f"{name.replace('_', ' ')} {size / _GIB:,.2f}" for name, size in parts if size)
+    console.print(f"GiB by part: {', '.join(sizes)}.\n")
+    console.print(_guidance(plan))
+    if reply.comparison:
+        console.print(_comparison(reply))
+    if reply.warnings:
+        console.print()
+    for note in reply.warnings:
+        console.print(f"[yellow]note:[/yellow] {escape(note)}")
+    if reply.plot:
+        console.print(f"\nWrote {escape(reply.plot)}")
+
+
+def usd(amount: float | None) -> str:
+    """Dollars with as many digits as they need."""
+    if amount is None:
+        return "no price"
+    if amount >= 1e6:
+        return f"${amount / 1e6:,.3g} million"
+    if amount >= 100:
+        return f"${amount:,.0f}"
+    return f"${amount:,.2f}" if amount >= 0.1 or amount == 0 else f"${amount:.2g}"
+
+
+def duration(hours: float) -> str:
+    """Hours in the unit that suits them."""
+    if hours < 1 / 60:
+        return f"{hours * 3600:.1f} s"
+    if hours < 1:
+        return f"{hours * 60:.1f} min"
+    if hours < 72:
+        return f"{hours:.1f} h"
+    days = hours / 24
+    return f"{days:,.1f} days" if days < 730 else f"{days / 365.25:,.1f} years"
+
+
+def hours(amount: float) -> str:
+    """Chip-hours with as many digits as they need."""
+    return f"{amount:,.0f}" if amount >= 100 else f"{amount:.4g}"
+
+
+def count(value: float) -> str:
+    """A large number with its usual letter."""
+    for factor, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if value >= factor:
+            return f"{value / factor:.4g}{letter}"
+    return f"{value:,.0f}"
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(
+        title_justify="left", title_style="bold", box=box.SIMPLE, padding=(0, 1), title=title
+    )
+    table.add_column(columns[0], no_wrap=True)
+    for column in columns[1:]:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _pairs(title: str) -> Table:
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        show_header=False,
+        padding=(0, 1),
+    )
+    table.add_column(no_wrap=True, min_width=26)
+    table.add_column()
+    return table
+
+
+def _model(plan: Plan) -> Table:
+    request = plan.request
+    model, shape = request.model, request.model.shape
+    table = _pairs("Model and tokens")
+    active = ""
+    if model.params_active != model.params_total:
+        active = f", {count(model.params_active)} active a token"
+    table.add_row("parameters", f"{count(model.params_total)} ({model.params_total:,.0f}){active}")
+    like = "like " if model.shape_assumed else ""
+    table.add_row(
+        "shape",
+        f"{like}{shape.n_layers} layers, d_model {shape.d_model:,}, {shape.n_heads} heads, "
+        f"d_ff {shape.d_ff:,}, vocabulary {shape.vocab_size:,}, length {shape.sequence_length:,}",
+    )
+    if not model.shape_assumed:
+        parts = shape.params_by_part()
+        table.add_row("embedding share", f"{parts['token_embedding'] / shape.params_total:.1%}")
+    epochs = f" x {request.epochs:g} epochs" if request.epochs != 1 else ""
+    table.add_row("tokens", f"{count(request.unique_tokens)}{epochs}")
+    if request.epochs > 1:
+        table.add_row("effective tokens", f"{count(request.effective_tokens)}")
+    table.add_row("FLOPs a token", f"{model.flops_per_token_6n:.4g} (6N)")
+    about = "about " if model.shape_assumed else ""
+    table.add_row("", f"{about}{model.flops_per_token_exact:.4g} (all matrix products)")
+    table.add_row("FLOPs in all", f"{model.flops_per_token_6n * request.tokens:.4g} (6N)")
+    table.add_row("", f"{about}{model.flops_per_token_exact * request.tokens:.4g} (products)")
+    return table
+
+
+def _cost(plan: Plan) -> Table:
+    request, cost = plan.request, plan.cost
+    low, high = plan.cost_low, plan.cost_high
+    ranged = plan.utilisation is not None
+    priced = request.price_usd_per_chip_hour is not None
+    title = f"\nTime and money on {request.chips:,} x {request.chip.name}"
+    table = _table(title, "", *(("best", "likely", "worst") if ranged else ("estimate",)))
+
+    def row(name: str, best: str, likely: str, worst: str) -> None:
+        table.add_row(name, *((best, likely, worst) if ranged else (likely,)))
+
+    mfus = (plan.mfu, plan.mfu, plan.mfu)
+    if plan.utilisation is not None:
+        mfus = (plan.utilisation.high, plan.mfu, plan.utilisation.low)
+    row("MFU x goodput" if ranged else "MFU", *(f"{mfu:.1%}" for mfu in mfus))
+    if request.recompute != "none" or request.observed_tokens_per_second is not None:
+        row("HFU", *(f"{mfu * plan.hfu / plan.mfu:.1%}" for mfu in mfus))
+    if request.goodput != 1:
+        row("goodput", *[f"{request.goodput:.1%}"] * 3)
+    per_second = [plan.tokens_per_second * mfu / plan.mfu for mfu in mfus]
+    row("tokens a second", *(f"{rate:,.0f}" for rate in per_second))
+    row("chip-hours", *(hours(one.chip_hours) for one in (low, cost, high)))
+    row("wall time", *(duration(one.wall_hours) for one in (low, cost, high)))
+    if priced:
+        row("compute", *(usd(one.compute_usd) for one in (low, cost, high)))
+        row(
+            f"with hidden costs x {request.hidden_multiplier_low:g}",
+            *(usd(one.total_usd_low) for one in (low, cost, high)),
+        )
+        row(
+            f"with hidden costs x {request.hidden_multiplier_high:g}",
+            *(usd(one.total_usd_high) for one in (low, cost, high)),
+        )
+        row(
+            "per million effective tokens",
+            *(usd(one.usd_per_million_effective_tokens) for one in (low, cost, high)),
+        )
+    if plan.storage_usd is not None:
+        row("storage (part of hidden)", *[usd(plan.storage_usd)] * 3)
+    if plan.network_usd is not None:
+        row("network (part of hidden)", *[usd(plan.network_usd)] * 3)
+    return table
+
+
+def _memory(plan: Plan) -> Table:
+    request = plan.request
+    room = request.memory_bytes
+    have = f"{room / _GIB:,.0f} GiB, a tenth reserved" if room else "memory unknown"
+    table = _table(
+        f"\nMemory a chip: {request.precision}, {request.sequences_per_copy:,} x "
+        f"{request.model.shape.sequence_length:,} tokens, recompute {request.recompute} ({have})",
+        "",
+        f"GiB on {request.devices:,}",
+        "fits",
+        "smallest count",
+    )
+    for fit in plan.fits:
+        chosen = " <" if fit.strategy == request.strategy else ""
+        table.add_row(
+            STRATEGY_NAMES[fit.strategy] + chosen,
+            f"{fit.bytes_per_chip / _GIB:,.2f}",
+            "?" if fit.fits is None else ("yes" if fit.fits else "no"),
+            "" if fit.smallest_chips is None else f"{fit.smallest_chips:,}",
+        )
+    return table
+
+
+def _guidance(plan: Plan) -> Table:
+    facts = guidance_document(plan)
+    chinchilla, loss = facts["chinchilla"], facts["expected_loss"]
+    table = _pairs("Checkpoints and guidance")
+    checkpoints = plan.checkpoints
+    if checkpoints is None:
+        table.add_row("checkpoints", "failures would come before a checkpoint can be written")
+    else:
+        table.add_row(
+            "save every",
+            f"{duration(checkpoints.interval_seconds / 3600)} (Daly 2006), "
+            f"{checkpoints.checkpoint_bytes / 1e9:,.3g} GB in {checkpoints.write_seconds:,.3g} s",
+        )
+        table.add_row(
+            "expect",
+            f"{checkpoints.expected_failures:,.2g} failures, "
+            f"{duration(checkpoints.lost_seconds / 3600)} lost, goodput "
+            f"{checkpoints.goodput:.1%}, disk {checkpoints.disk_bytes / 1e9:,.3g} GB",
+        )
+    table.add_row(
+        "effective tokens a parameter",
+        f"{chinchilla['tokens_per_param']:.3g}; compute-optimal about 20, that is "
+        f"{count(chinchilla['optimal_tokens_for_this_model'])} tokens (Hoffmann et al. 2022)",
+    )
+    table.add_row(
+        "expected loss",
+        f"{loss['nats_per_token']:.3f} nats a token (Besiroglu et al. 2024), "
+        f"{loss['nats_per_token_hoffmann']:.3f} (Hoffmann et al. 2022)",
+    )
+    if "goal" in facts:
+        table.add_row("goal", facts["goal"]["message"])
+    return table
+
+
+def _budget(console: Console, reply: Reply) -> None:
+    assert reply.budget_usd is not None
+    table = _table(
+        f"{usd(reply.budget_usd)} of compute on {reply.plan.request.chip.name} "
+        f"at ${reply.plan.request.price_usd_per_chip_hour:g} a chip-hour",
+        "",
+        "parameters",
+        "tokens",
+        "a parameter",
+        "FLOPs",
+        "MFU",
+        "loss",
+    )
+    for line in reply.affordable:
+        table.add_row(
+            line.basis,
+            count(line.params),
+            count(line.tokens),
+            f"{line.tokens_per_param:.3g}",
+            f"{line.flops:.3g}",
+            f"{line.mfu:.1%}",
+            f"{line.loss_besiroglu:.3f}",
+        )
+    request = reply.plan.request
+    console.print(table)
+    low, high = request.hidden_multiplier_low, request.hidden_multiplier_high
+    console.print(
+        f"If the budget must hold all costs, {usd(reply.budget_usd / high)} to "
+        f"{usd(reply.budget_usd / low)} of it is compute.\n"
+    )
+    over = reply.plan.cost.compute_usd - reply.budget_usd
+    if over > 1e-6 * reply.budget_usd:
+        console.print(f"The plan below is {usd(over)} [red]over the budget[/red].\n")
+
+
+def _comparison(reply: Reply) -> Table:
+    chips = reply.plan.request.chips
+    table = _table(
+        f"\nThe same run on {chips:,} of each chip, cheapest first",
+        "chip",
+        "compute",
+        "rank",
+        "wall time",
+        "rank",
+        "chip-hours",
+        "MFU",
+        "fits from",
+        "price",
+    )
+    for line in reply.comparison:
+        price = line.price_usd_per_chip_hour
+        table.add_row(
+            line.chip,
+            usd(line.compute_usd),
+            str(line.rank_by_cost or "-"),
+            duration(line.wall_hours),
+            str(line.rank_by_time),
+            hours(line.chip_hours),
+            f"{line.mfu:.0%}",
+            "" if line.smallest_chips is None else f"{line.smallest_chips:,}",
+            "-" if price is None else f"${price:g}",
+        )
+    return table

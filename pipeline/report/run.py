@@ -1,0 +1,120 @@
+"""The table at the end of a run: tokens by source, cost, quality, and where the model is."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from components.curate.decontaminate import CONTAMINATED
+from components.curate.deduplicate import EXACT_DUPLICATE, NEAR_DUPLICATE
+from components.validate.statistics import summarise_statistics
+from pipeline.report.console import count, megabytes
+from pipeline.report.cost import (
+    cost_table,
+    describe_hardware,
+    notes,
+    phases_table,
+    stages_table,
+    steps_table,
+)
+from pipeline.report.quality import quality_table
+from pipeline.report.step_summary import read_output
+from tokenmill.contracts.names import COST_REPORT_NAME as COST_NAME
+from tokenmill.contracts.names import LEDGER_NAME
+from tokenmill.metadata.step_records import StepRecord
+from tokenmill.records.documents import SPLITS
+
+
+def print_report(console: Console, steps: dict[str, StepRecord]) -> dict[str, Any]:
+    """Prints the final tables; returns the numbers behind them."""
+    ledger = read_output(steps["TokenLedger"], "ledger", LEDGER_NAME)
+    cost = read_output(steps["CostReport"], "settlement", COST_NAME)
+    statistics = {
+        split: summarise_statistics(steps["StatisticsGen"].one("statistics").uri, split)
+        for split in SPLITS
+    }
+    for title, table in (
+        ("Documents as they came in", _statistics_table(statistics)),
+        ("Tokens by source", _funnel_table(ledger)),
+        ("The funnel", stages_table(ledger)),
+        ("Dropped, by reason", _dropped_table(ledger)),
+        (f"Cost on {describe_hardware(ledger)}", cost_table(ledger, cost)),
+        ("Where the trainer's time went", phases_table(cost)),
+        ("What each step cost, and the training it saved", steps_table(cost, steps)),
+        ("Quality on held-out text", quality_table(cost)),
+    ):
+        console.print(f"\n[bold]{escape(title)}[/]", soft_wrap=True)
+        console.print(table)
+    console.print()
+    for note in notes(ledger):
+        console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
+    return {"statistics": statistics, "ledger": ledger, "cost_report": cost}
+
+
+def _statistics_table(statistics: dict[str, Any]) -> Table:
+    table = Table(box=None)
+    table.add_column("")
+    for name in ("documents", "measure", "mean", "p10", "median", "p90", "most"):
+        table.add_column(name, justify="right")
+    for split, summary in statistics.items():
+        for i, measure in enumerate(("byte_count", "words")):
+            numbers = [summary[measure][key] for key in ("mean", "p10", "p50", "p90", "max")]
+            first = ("held-out" if split == "eval" else split, count(summary["documents"]))
+            name = measure.replace("byte_count", "bytes")
+            table.add_row(*(first if i == 0 else ("", "")), name, *map(count, numbers))
+    return table
+
+
+def _funnel_table(ledger: dict[str, Any]) -> Table:
+    table = Table(box=None)
+    table.add_column("source")
+    for name in ("raw docs", "raw bytes", "~ tokens", "low quality", "copies", "contaminated",
+                 "curated docs", "tokens", "effective"):  # fmt: skip
+        table.add_column(name, justify="right")
+    funnel = ledger["funnel"]
+    accounts = sorted(
+        funnel["by_source"].items(), key=lambda item: (-item[1]["raw"]["bytes"], item[0])
+    )
+    for source, account in accounts:
+        table.add_row(escape(source), *_funnel_cells(account))
+    table.add_section()
+    table.add_row("all", *_funnel_cells(funnel["total"]), style="bold")
+    return table
+
+
+def _funnel_cells(account: dict[str, Any]) -> list[str]:
+    raw, dropped = account["raw"], account["dropped"]
+    by_kind = {
+        "copies": (EXACT_DUPLICATE, NEAR_DUPLICATE),
+        "contaminated": (CONTAMINATED,),
+    }
+    named = {reason for reasons in by_kind.values() for reason in reasons}
+    by_kind = {"low quality": tuple(r for r in dropped if r not in named), **by_kind}
+    gone = [sum(dropped[r]["documents"] for r in rs if r in dropped) for rs in by_kind.values()]
+    return [
+        count(raw["documents"]),
+        megabytes(raw["bytes"]),
+        count(raw["tokens_estimated"]),
+        *(f"-{count(documents)}" if documents else "" for documents in gone),
+        count(account["curated"]["documents"]),
+        count(account["curated"]["tokens"]),
+        count(account["train"]["effective_tokens"]),
+    ]
+
+
+def _dropped_table(ledger: dict[str, Any]) -> Table:
+    table = Table(box=None)
+    table.add_column("reason")
+    for name in ("documents", "bytes", "~ tokens", "of raw bytes"):
+        table.add_column(name, justify="right")
+    total = ledger["funnel"]["total"]
+    for reason, numbers in sorted(total["dropped"].items(), key=lambda item: -item[1]["bytes"]):
+        table.add_row(
+            reason.replace("_", " "),
+            count(numbers["documents"]),
+            megabytes(numbers["bytes"]),
+            count(numbers["tokens_estimated"]),
+            f"{numbers['bytes'] / total['raw']['bytes']:.2%}",
+        )
+    return table

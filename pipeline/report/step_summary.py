@@ -1,0 +1,168 @@
+"""Each step's counts in a few words, read from its outputs in ML Metadata."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from components.ledger.ledger import usd
+from components.validate.statistics import summarise_statistics
+from pipeline.report.console import count, duration, megabytes
+from pipeline.report.quality import describe_quality
+from tokenmill.contracts.evaluation import WHOLE, read_metrics
+from tokenmill.contracts.names import CALIBRATION_NAME, LEDGER_NAME, TELEMETRY_NAME
+from tokenmill.contracts.names import COST_REPORT_NAME as COST_NAME
+from tokenmill.contracts.names import CURATION_NAME as CURATION_NAME
+from tokenmill.metadata.step_records import StepRecord
+from tokenmill.records.documents import SPLITS, read_json
+
+
+def summarise_step(node_id: str, record: StepRecord) -> str:
+    """The words after a step's name on the screen; empty if there is nothing to count."""
+    summary = _SUMMARIES.get(node_id)
+    return summary(record) if summary else ""
+
+
+def read_output(record: StepRecord, key: str, name: str) -> Any:
+    """A JSON file of a step's output artifact."""
+    return read_json(os.path.join(record.one(key).uri, name))
+
+
+def _ingest(record: StepRecord) -> str:
+    documents = count(record.number("examples", "documents"))
+    size = megabytes(record.number("examples", "bytes"))
+    bad = record.number("quarantine", "records")
+    return f"{documents} documents, {size}, {count(bad)} records quarantined"
+
+
+def _statistics(record: StepRecord) -> str:
+    splits = {split: summarise_statistics(record.one("statistics").uri, split) for split in SPLITS}
+    counts = " and ".join(f"{count(s['documents'])} {split}" for split, s in splits.items())
+    sizes = splits["train"]["byte_count"]
+    return (
+        f"{counts} documents; bytes a document: median {count(sizes['p50'])}, "
+        f"most {count(sizes['max'])}"
+    )
+
+
+def _schema(record: StepRecord) -> str:
+    import tensorflow_data_validation as tfdv
+
+    schema = tfdv.load_schema_text(os.path.join(record.one("schema").uri, "schema.pbtxt"))
+    return f"{len(schema.feature)} features: {', '.join(f.name for f in schema.feature)}"
+
+
+def _gate(record: StepRecord) -> str:
+    return f"{count(record.number('verdict', 'anomalies'))} anomalies"
+
+
+def _curate(record: StepRecord) -> str:
+    total = read_output(record, "rejected", CURATION_NAME)["total"]
+    kept = (
+        f"{count(total['kept']['documents'])} documents kept, {megabytes(total['kept']['bytes'])}"
+    )
+    dropped = ", ".join(
+        f"{count(numbers['documents'])} {reason}" for reason, numbers in total["dropped"].items()
+    )
+    return f"{kept}; dropped {dropped}" if dropped else kept
+
+
+def _tokenizer(record: StepRecord) -> str:
+    return f"{count(record.number('tokenizer', 'pieces'))} pieces"
+
+
+def _transform(record: StepRecord) -> str:
+    documents = count(record.number("transformed_examples", "documents"))
+    return f"{documents} documents, {megabytes(record.number('transformed_examples', 'bytes'))}"
+
+
+def _pack(record: StepRecord) -> str:
+    def number(name: str) -> float:
+        return record.number("packed_rows", name)
+
+    filled = 1 - number("padding_slots") / number("slots")
+    words = f"{count(number('tokens'))} tokens in {count(number('rows'))} rows, {filled:.2%} filled"
+    properties = record.one("packed_rows").custom_properties
+    for name, what in (
+        ("dropped_no_label", "documents without a label left out"),
+        ("dropped_unknown_label", "with a label unknown to training left out"),
+        ("truncated_tokens", "tokens cut off"),
+    ):
+        if name in properties and properties[name].int_value:
+            words += f", {count(properties[name].int_value)} {what}"
+    return words
+
+
+def _calibrate(record: StepRecord) -> str:
+    calibration = read_output(record, "calibration", CALIBRATION_NAME)
+    return (
+        f"{count(calibration['tokens_per_second'])} tokens/s over {calibration['steps']} steps, "
+        f"{calibration['achieved_flops_per_second']:.3g} FLOP/s; compiling takes "
+        f"{duration(calibration['compile_seconds'])}"
+    )
+
+
+def _ledger(record: StepRecord) -> str:
+    ledger = read_output(record, "ledger", LEDGER_NAME)
+    cost = ledger["cost"]
+    return (
+        f"{count(ledger['training']['effective_tokens'])} effective tokens, "
+        f"{ledger['flops']['total_exact']:.3g} FLOPs, about {duration(cost['wall_seconds'])} "
+        f"and {usd(cost['compute_usd'])} to train"
+    )
+
+
+def _train(record: StepRecord) -> str:
+    telemetry = read_output(record, "model_run", TELEMETRY_NAME)
+    before, after = telemetry["held_out_before"]["loss"], telemetry["held_out_after"]["loss"]
+    rate = telemetry["slots_per_second"]
+    speed = f", {count(rate)} tokens/s" if rate else ""
+    if examples := telemetry.get("examples_per_second"):
+        speed += f", {examples:,.1f} examples/s"
+    return f"{count(telemetry['steps'])} steps, held-out loss {before:.2f} → {after:.2f}{speed}"
+
+
+def _evaluate(record: StepRecord) -> str:
+    metrics = read_metrics(record.one("evaluation").uri)[WHOLE]
+    blessed = record.one("blessing").custom_properties["blessed"].int_value
+    return f"{describe_quality(metrics)}: {'blessed' if blessed else 'not blessed'}"
+
+
+def _settle(record: StepRecord) -> str:
+    report = read_output(record, "settlement", COST_NAME)
+    actual = report["actual"]
+    return (
+        f"{usd(actual['compute_usd'])} for {actual['chip_hours']:.3g} chip-hours; training took "
+        f"{report['training_seconds_actual_over_estimated']:.2f} x the estimate"
+    )
+
+
+def _push(record: StepRecord) -> str:
+    properties = record.one("pushed_model").custom_properties
+    if not properties["pushed"].int_value:
+        return "not pushed: the model is not blessed"
+    return properties["pushed_destination"].string_value
+
+
+def _register(record: StepRecord) -> str:
+    name = record.one("registered_model").custom_properties["resource_name"].string_value
+    return name or "nothing was pushed"
+
+
+_SUMMARIES: dict[str, Callable[[StepRecord], str]] = {
+    "CorpusExampleGen": _ingest,
+    "StatisticsGen": _statistics,
+    "SchemaGen": _schema,
+    "ImportSchemaGen": _schema,
+    "AnomalyGate": _gate,
+    "Curator": _curate,
+    "TokenizerTrainer": _tokenizer,
+    "Transform": _transform,
+    "Packer": _pack,
+    "Calibrator": _calibrate,
+    "TokenLedger": _ledger,
+    "Trainer": _train,
+    "Evaluator": _evaluate,
+    "CostReport": _settle,
+    "Pusher": _push,
+    "VertexRegistrar": _register,
+}

@@ -1,0 +1,1 @@
+"""Where the pipeline runs: this machine, Kubeflow Pipelines, Vertex AI, Kubernetes."""

@@ -1,0 +1,103 @@
+"""What Kubeflow or Vertex AI would refuse, said before anything is written; imports no TFX."""
+
+import re
+from typing import Literal
+
+from data.catalog.vertex_accelerators import complaint
+from pipeline.config import Config
+from tokenmill.errors import TokenmillError
+
+Engine = Literal["kubeflow", "vertex"]
+
+_DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
+
+
+def check_engine(config: Config, engine: Engine) -> None:
+    """One message for everything that would fail on the engine, before anything is written.
+
+    Raises:
+        TokenmillError: Something is missing or wrong.
+    """
+    settings, wrong = config.engine, []
+    if not config.corpus.input:
+        wrong.append(
+            "corpus.input is empty: the embedded corpus is on this machine only; give files that "
+            "the containers can read"
+        )
+    root = settings.pipeline_root
+    if not root:
+        wrong.append("engine.pipeline_root is missing: gs://bucket/path, or a shared directory")
+    elif engine == "vertex" and not root.startswith("gs://"):
+        wrong.append(f"engine.pipeline_root = {root!r}: Vertex AI needs gs://bucket/path")
+    if not settings.image:
+        wrong.append("engine.image is missing: the image that docs/engines.md builds")
+    elif not _DIGEST.search(settings.image):
+        wrong.append(
+            f"engine.image = {settings.image!r} has no digest: a tag can change under a run; "
+            "expected name@sha256:<64 hex digits>"
+        )
+    if engine == "vertex":
+        wrong += [
+            f"engine.{name} is missing: Vertex AI needs it"
+            for name in ("project", "region")
+            if not getattr(settings, name)
+        ]
+        wrong += [
+            f"{key} = {path!r} is on this machine: the containers of Vertex AI see gs:// only"
+            for key, path in _read_by_containers(config)
+            if path and not path.startswith("gs://")
+        ]
+    wrong += unlisted_accelerators(config) if engine == "vertex" else []
+    if config.push.registry == "vertex" and root:
+        found = registry_problems(config, config.push.directory or root)
+        wrong += [line for line in found if engine != "vertex" or not line.startswith("engine.")]
+    if wrong:
+        raise TokenmillError(
+            f"cannot compile for {engine}:\n" + "\n".join(f"  {line}." for line in wrong)
+        )
+
+
+def _read_by_containers(config: Config) -> list[tuple[str, str | None]]:
+    """(key, path) of all that is read while the pipeline runs, not while it is compiled."""
+    return [
+        *(("corpus.input", path) for path in config.corpus.input),
+        ("tokenizer.path", config.tokenizer.path),
+        ("model.base_model", config.model.base_model),
+        ("train.resume_from", config.train.resume_from),
+        ("push.directory", config.push.directory),
+    ]
+
+
+def registry_problems(config: Config, push_directory: str) -> list[str]:
+    """What Vertex AI's model registry needs and the configuration has not.
+
+    Args:
+        config: With push.registry = "vertex".
+        push_directory: Where versions are pushed to.
+    """
+    needed = {
+        "engine.project": config.engine.project,
+        "engine.region": config.engine.region,
+        "push.registry_image": config.push.registry_image,
+    }
+    wrong = [
+        f"{key} is missing: the registry needs it" for key, value in needed.items() if not value
+    ]
+    if not push_directory.startswith("gs://"):
+        wrong.append(f"push.directory = {push_directory!r}: Vertex AI takes models from gs:// only")
+    return wrong
+
+
+def unlisted_accelerators(config: Config) -> list[str]:
+    """What the catalogue says against the accelerators of the steps; Vertex AI."""
+    if config.engine.allow_unlisted:
+        return []
+    found = []
+    for step, resources in config.engine.resources.items():
+        said = resources.accelerator and complaint(resources.accelerator, config.engine.region)
+        if said:
+            found.append(
+                f"engine.resources.{step}.accelerator: {said}; if Google has added it since, set "
+                "engine.allow_unlisted=true"
+            )
+    return found

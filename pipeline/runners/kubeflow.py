@@ -1,0 +1,87 @@
+"""The same pipeline as a Kubeflow Pipelines v2 spec, for Kubeflow or Vertex AI.
+
+Compiles and checks; submitting is pipeline/runners/vertex.py. Imports TFX.
+"""
+
+import difflib
+import os
+
+from kfp.pipeline_spec import pipeline_spec_pb2
+from tfx.dsl.components.base.base_node import BaseNode
+from tfx.orchestration import pipeline as tfx_pipeline
+from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
+
+from components.ingest.manifest import list_inputs, write_manifest
+from pipeline.config import Config, StepResources
+from pipeline.dag import create_components
+from pipeline.runners.engine_check import Engine, check_engine
+from pipeline.runners.run_parameters import add_run_parameters
+from pipeline.step_settings import run_options, training_directory
+from tokenmill.errors import TokenmillError
+
+_ResourceSpec = pipeline_spec_pb2.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec
+
+
+def compile_pipeline(config: Config, engine: Engine, output: str) -> int:
+    """Writes the spec (a PipelineJob as JSON) for one engine.
+
+    The list of input files is made now and laid into the pipeline root, where the first step finds
+    it: the spec names the data that it runs on. So are the options of the training.
+
+    Returns:
+        How many steps it has.
+
+    Raises:
+        TokenmillError: The configuration lacks what the engine needs, or names a step that
+            there is not.
+    """
+    check_engine(config, engine)
+    root = str(config.engine.pipeline_root)
+    files = list_inputs(config.corpus.input, span=config.corpus.span)
+    placed, manifest = placed_on(config, root), write_manifest(files, f"{root}/inputs")
+    steps = create_components(placed, manifest)
+    _give_resources(steps, config.engine.resources)
+    values = add_run_parameters(steps, placed, manifest)
+    run_options(placed, fresh=False).write(training_directory(placed))
+    pipeline = tfx_pipeline.Pipeline(
+        pipeline_name=config.run.name,
+        pipeline_root=root,
+        components=steps,
+        enable_cache=config.engine.cache,
+        beam_pipeline_args=list(config.engine.beam_args),
+    )
+    runner_config = kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
+        display_name=config.run.name, default_image=config.engine.image
+    )
+    aside = f"{os.path.abspath(output)}.writing"
+    runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(runner_config, output_filename=aside)
+    runner.run(pipeline, parameter_values=values)
+    os.replace(aside, output)
+    return len(steps)
+
+
+def placed_on(config: Config, root: str) -> Config:
+    """The configuration with every path on storage that all containers see."""
+    push = config.push.directory or f"{root}/serving_model"
+    return config.model_copy(
+        update={
+            "run": config.run.model_copy(update={"output_dir": root}),
+            "push": config.push.model_copy(update={"directory": push}),
+        }
+    )
+
+
+def _give_resources(steps: list[BaseNode], resources: dict[str, StepResources]) -> None:
+    by_id = {step.id: step for step in steps}
+    for name, wanted in resources.items():
+        if name not in by_id:
+            near = difflib.get_close_matches(name, by_id, n=1)
+            raise TokenmillError(
+                f"engine.resources.{name}: there is no such step.",
+                f"Did you mean {near[0]}?" if near else f"Steps: {', '.join(by_id)}.",
+            )
+        spec = _ResourceSpec(cpu_limit=wanted.cpu or 0, memory_limit=wanted.memory_gb or 0)
+        if wanted.accelerator:
+            spec.accelerator.type = wanted.accelerator
+            spec.accelerator.count = wanted.accelerator_count
+        by_id[name].with_platform_config(spec)

@@ -1,0 +1,1 @@
+"""Manifests that train on several machines."""

@@ -1,0 +1,150 @@
+"""A training on several machines: a Vertex AI custom job, or a JobSet or TrainJob on Kubernetes.
+
+The chief runs the whole pipeline (`tokenmill run`); the other machines wait until it comes to the
+Trainer, and train along (components/train/distributed/worker.py). Everything is on storage that
+all see, so that a training that was preempted (exit code 75) goes on from its last checkpoint.
+Builds plain dictionaries; imports no cloud library. What Kubernetes takes is in
+pipeline/runners/kubernetes/job_set.py.
+"""
+
+import json
+import os
+from typing import Any, Literal
+
+import yaml
+
+from pipeline.config import Config
+from pipeline.loader import dump_config
+from pipeline.runners.engine_check import unlisted_accelerators
+from pipeline.runners.kubernetes.job_set import (
+    CONFIG_NAME,
+    config_map,
+    job_set,
+    other_machines,
+    train_job,
+    training_runtime,
+    worker_command,
+)
+from tokenmill.errors import TokenmillError
+
+Engine = Literal["vertex", "kubernetes", "trainjob"]
+
+
+def write_manifests(config: Config, engine: Engine, directory: str) -> list[str]:
+    """Writes what the engine takes; returns the files' paths.
+
+    Raises:
+        TokenmillError: The configuration lacks what the engine needs.
+    """
+    _check(config, engine)
+    os.makedirs(directory, exist_ok=True)
+    placed = _placed(config, engine)
+    if engine == "vertex":
+        job = json.dumps(custom_job(placed), indent=2, sort_keys=True) + "\n"
+        texts = {"custom_job.json": job, CONFIG_NAME: dump_config(placed)}
+    else:
+        jobs = (
+            [job_set(placed)]
+            if engine == "kubernetes"
+            else [training_runtime(placed), train_job(placed)]
+        )
+        documents = [config_map(placed), *jobs]
+        texts = {"training.yaml": yaml.safe_dump_all(documents, sort_keys=False)}
+    paths = []
+    for name, text in texts.items():
+        path = os.path.join(directory, name)
+        with open(f"{path}.writing", "w", encoding="utf-8") as out:
+            out.write(text)
+        os.replace(f"{path}.writing", path)
+        paths.append(path)
+    return paths
+
+
+def _check(config: Config, engine: Engine) -> None:
+    settings, wrong = config.engine, []
+    needed = ["image", "pipeline_root"]
+    needed += ["machine_type", "region"] if engine == "vertex" else []
+    wrong += [f"engine.{name} is missing" for name in needed if not getattr(settings, name)]
+    root = settings.pipeline_root or ""
+    if engine == "vertex" and not root.startswith("gs://"):
+        wrong.append(f"engine.pipeline_root = {root!r}: Vertex AI needs gs://bucket/path")
+    if engine != "vertex":
+        wrong += _missing_storage(config, root)
+    if not config.corpus.input:
+        wrong.append("corpus.input is empty: give files that the pods can read")
+    if engine == "vertex":
+        wrong += unlisted_accelerators(config)
+    if config.train.strategy == "multi_worker" and settings.workers < 2:
+        wrong.append("engine.workers = 1: multi_worker needs two or more")
+    if wrong:
+        raise TokenmillError(
+            f"cannot write a training for {engine}:\n" + "\n".join(f"  {line}." for line in wrong)
+        )
+
+
+def _missing_storage(config: Config, root: str) -> list[str]:
+    """What the pods lack to share a bucket, or a volume."""
+    if root.startswith("gs://"):
+        wrong = []
+        if not config.engine.service_account:
+            wrong.append(
+                "engine.service_account is missing: the pods' account that may use the bucket"
+            )
+        if not config.run.metadata_url:
+            wrong.append(
+                "run.metadata_url is missing: SQLite is not safe on a mounted bucket; give a server"
+            )
+        return wrong
+    wrong = [] if config.engine.volume_claim else ["engine.volume_claim is missing"]
+    if not os.path.isabs(root):
+        wrong.append(
+            f"engine.pipeline_root = {root!r}: expected gs://bucket/path, or the absolute path at "
+            "which the volume is mounted"
+        )
+    return wrong
+
+
+def _placed(config: Config, engine: Engine) -> Config:
+    """The configuration as the chief reads it: everything on the shared storage."""
+    root, push = str(config.engine.pipeline_root), config.push.directory
+    if root.startswith("gs://"):  # mounted in every container
+        # Not by the mount, where a directory's rename is many: docs/engines.md, object stores.
+        push = push or f"{root}/serving_model"
+        root = root.replace("gs://", "/gcs/", 1)
+    return config.model_copy(
+        update={
+            "run": config.run.model_copy(update={"output_dir": root}),
+            "push": config.push.model_copy(update={"directory": push}),
+        }
+    )
+
+
+def custom_job(config: Config) -> dict[str, Any]:
+    """A Vertex AI CustomJob (v1); Vertex sets TF_CONFIG on each machine of a cluster."""
+    settings = config.engine
+    machine: dict[str, Any] = {"machineType": settings.machine_type}
+    wanted = settings.resources.get("Trainer")
+    if wanted is not None and wanted.accelerator:
+        machine["acceleratorType"] = wanted.accelerator
+        machine["acceleratorCount"] = wanted.accelerator_count
+    chief = ["tokenmill", "run", "--config", f"{config.output_dir}/{CONFIG_NAME}"]
+    pools = [_pool(config, machine, 1, chief)]
+    if other_machines(config):
+        pools.append(_pool(config, machine, other_machines(config), worker_command(config)))
+    spec: dict[str, Any] = {
+        "workerPoolSpecs": pools,
+        "scheduling": {"restartJobOnWorkerRestart": True},
+    }
+    if settings.service_account:
+        spec["serviceAccount"] = settings.service_account
+    return {"displayName": config.run.name, "jobSpec": spec}
+
+
+def _pool(
+    config: Config, machine: dict[str, Any], replicas: int, command: list[str]
+) -> dict[str, Any]:
+    return {
+        "machineSpec": machine,
+        "replicaCount": replicas,
+        "containerSpec": {"imageUri": config.engine.image, "command": command},
+    }

@@ -1,0 +1,154 @@
+"""Runs the pipeline on this machine with TFX's LocalDagRunner.
+
+Imports TFX; pipeline/cli.py imports this module only when a run starts.
+"""
+
+import contextlib
+import glob
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from tfx.orchestration import pipeline as tfx_pipeline
+from tfx.orchestration.local import local_dag_runner
+from tfx.orchestration.portable import launcher
+
+from pipeline.config import Config
+from pipeline.dag import create_components
+from pipeline.loader import dump_config
+from pipeline.report.console import Screen
+from pipeline.report.step_summary import summarise_step
+from pipeline.runners.run_lock import sole_run
+from pipeline.step_settings import run_options, training_directory
+from tokenmill import progress
+from tokenmill.metadata.output_directory import SQLITE_NAME, note_store
+from tokenmill.metadata.step_records import StepRecord, record_config, step_record
+from tokenmill.metadata.store import connection_config, open_store
+
+# Without an image TFX packs itself up for Beam's workers in each step, and leaves 49 MB in the
+# temporary directory each time; these workers are in this process and have it.
+BEAM_ARGS = [
+    "--direct_running_mode=in_memory",
+    "--direct_num_workers=1",
+    "--sdk_container_image=none",
+]
+
+
+@dataclass
+class RunOutcome:
+    """A finished run.
+
+    Attributes:
+        run_id: TFX's id of the run in ML Metadata.
+        steps: What each step left, by node id, in the order of the run.
+    """
+
+    run_id: str = ""
+    steps: dict[str, StepRecord] = field(default_factory=dict)
+
+
+class StepFailedError(Exception):
+    """A step failed; the cause is `__cause__`."""
+
+    def __init__(self, node_id: str):
+        super().__init__(node_id)
+        self.node_id = node_id
+
+
+def metadata_location(config: Config) -> str:
+    """Where ML Metadata is: the server, or a SQLite file in the output directory."""
+    if config.run.metadata_url is not None:
+        return config.run.metadata_url
+    return os.path.abspath(os.path.join(config.output_dir, SQLITE_NAME))
+
+
+def run_local(
+    config: Config, manifest_directory: str, screen: Screen, use_cache: bool = True
+) -> RunOutcome:
+    """Runs all steps; unchanged ones are taken from the cache.
+
+    Raises:
+        StepFailedError: A step failed; nothing after it ran.
+        TokenmillError: Another run is using the same output directory.
+    """
+    output_dir = os.path.abspath(config.output_dir)
+    metadata = metadata_location(config)
+    os.makedirs(output_dir, exist_ok=True)
+    steps = create_components(config, manifest_directory)
+    pipeline = tfx_pipeline.Pipeline(
+        pipeline_name=config.run.name,
+        pipeline_root=os.path.join(output_dir, "artifacts"),
+        components=steps,
+        enable_cache=use_cache,
+        metadata_connection_config=connection_config(metadata),
+        beam_pipeline_args=BEAM_ARGS,
+    )
+    outcome = RunOutcome()
+    config_toml = dump_config(config)
+
+    def started(node_id: str, run_id: str) -> None:
+        outcome.run_id = run_id
+        screen.step_started(node_id)
+
+    def finished(node_id: str) -> None:
+        store = open_store(metadata)
+        record_config(store, outcome.run_id, config_toml)
+        record = step_record(store, config.run.name, outcome.run_id, node_id)
+        if record is not None:
+            outcome.steps[node_id] = record
+            screen.step_finished(node_id, summarise_step(node_id, record), record.cached)
+
+    with sole_run(output_dir), _observed(started, finished, screen):
+        remove_left_over(os.path.join(output_dir, "artifacts"))
+        note_store(output_dir, config.run.metadata_url, config.run.name)
+        run_options(config, fresh=not use_cache).write(training_directory(config))
+        progress.set_listener(screen.step_progress, screen.note)
+        try:
+            local_dag_runner.LocalDagRunner().run(pipeline)
+        finally:
+            progress.set_listener(None)
+            screen.stop()
+    return outcome
+
+
+def remove_left_over(pipeline_root: str) -> None:
+    """Removes the steps' temporary directories, which a run that was killed leaves behind.
+
+    Nobody else uses them: the output directory's lock is held.
+    """
+    pattern = os.path.join(glob.escape(pipeline_root), "*", ".system", "executor_execution", "*")
+    for directory in glob.glob(os.path.join(pattern, ".temp")):
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _observed(
+    started: Callable[[str, str], None], finished: Callable[[str], None], screen: Screen
+) -> Iterator[None]:
+    """Calls back before and after each step.
+
+    LocalDagRunner has no hook; it looks its launcher up in the launcher module at every step.
+    """
+
+    class ObservedLauncher(launcher.Launcher):
+        def launch(self):
+            node_id = self._pipeline_node.node_info.id
+            run_id = self._pipeline_runtime_spec.pipeline_run_id.field_value.string_value
+            started(node_id, run_id)
+            try:
+                result = super().launch()
+            except BaseException as error:
+                screen.step_failed(node_id)
+                if isinstance(error, Exception):
+                    raise StepFailedError(node_id) from error
+                raise
+            finished(node_id)
+            return result
+
+    original = launcher.Launcher
+    launcher.Launcher = ObservedLauncher
+    try:
+        yield
+    finally:
+        launcher.Launcher = original

@@ -1,0 +1,26 @@
+"""One run at a time in an output directory: SQLite and TFX's cache have a single writer."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+
+from tokenmill.errors import TokenmillError
+
+
+@contextlib.contextmanager
+def sole_run(output_dir: str) -> Iterator[None]:
+    """Holds the directory's lock.
+
+    Raises:
+        TokenmillError: Another process holds it.
+    """
+    with open(os.path.join(output_dir, ".lock"), "w", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise TokenmillError(
+                f"another run is using {output_dir}.",
+                "Wait for it, or give this one another --output-dir.",
+            ) from None
+        yield

@@ -1,0 +1,1 @@
+"""What steps, commands and the server share; imports no TFX and no folder above it."""

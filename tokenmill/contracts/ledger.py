@@ -1,0 +1,310 @@
+"""The schema of ledger.json: every key with its unit and meaning.
+
+docs/ledger.md and docs/ledger.schema.json are made from it (tools/ledger_docs.py).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from tokenmill.contracts.base import Number, Part, key
+from tokenmill.cost.devices import MfuSource
+
+
+class Stage(Part):
+    """One stage of the funnel."""
+
+    stage: Literal[
+        "raw", "valid", "curated", "tokenised", "packed", "loss_bearing", "unique",
+        "repetition_discounted",
+    ] = key("The stage. packed counts both splits, the later ones the training split.")  # fmt: skip
+    documents: int = key("Documents that reached it.", ge=0)
+    bytes: int = key("Bytes of their text (UTF-8; from curated on, after normalisation).", ge=0)
+    tokens: Number = key("Tokens; from packed on with one end-of-text token a document.", ge=0)
+    tokens_are: Literal["counted", "estimated"] = key(
+        "Whether the tokens were made and counted, or estimated from bytes per token."
+    )
+    documents_lost: dict[str, int] = key("Documents that the stage before lost here, by reason.")
+
+
+class Dropped(Part):
+    """What curation dropped for one reason, both splits."""
+
+    documents: int = key("Documents.", ge=0)
+    bytes: int = key("Bytes before normalisation.", ge=0)
+    tokens_estimated: float = key("Tokens by the source's bytes per token.", ge=0)
+
+
+class Curated(Part):
+    """What curation kept."""
+
+    documents: int = key("Documents.", ge=0)
+    bytes: int = key("Bytes after normalisation.", ge=0)
+    raw_bytes: int = key("Bytes before it.", ge=0)
+    tokens: int = key("Tokens, counted.", ge=0)
+
+
+class Account(Part):
+    """One source, or all."""
+
+    stages: list[Stage] = key("The funnel in order.")
+    raw: Dropped = key("Documents as ingested (valid).")
+    dropped: dict[str, Dropped] = key("What curation dropped, by reason.")
+    curated: Curated = key("What curation kept.")
+    bytes_per_token: float = key("Bytes of kept text a token.", ge=0)
+    train: dict[str, Number] = key(
+        "Packing of the training split, and effective_tokens; a classifier's with what was left "
+        "out (dropped_no_label, dropped_unknown_label: documents; dropped_bytes, dropped_tokens: "
+        "theirs; truncated_tokens)."
+    )
+    eval: dict[str, Number] = key("Packing of the held-out split.")
+
+
+class Quarantined(Part):
+    """Records that could not be read."""
+
+    documents: int = key("Records.", ge=0)
+    bytes: int = key("Bytes where known.", ge=0)
+    by_reason: dict[str, dict[str, int]] = key("The same by reason.")
+
+
+class Funnel(Part):
+    """Where the text went."""
+
+    total: Account = key("All sources.")
+    by_source: dict[str, Account] = key("Each source.")
+    quarantined: Quarantined = key("Records that ingest could not read; they have no source.")
+
+
+class Packing(Part):
+    """Rows of a split: slots = loss_bearing_slots + context_slots + padding_slots."""
+
+    rows: int = key("Rows.", ge=0)
+    slots: int = key("Positions: rows x sequence length, or x a classifier's bucket widths.", ge=0)
+    padding_slots: int = key("Empty positions.", ge=0)
+    context_slots: int = key("Positions read again as context, without loss.", ge=0)
+    loss_bearing_slots: int = key("Positions with a target that counts.", ge=0)
+    segments: int = key("Pieces of documents.", ge=0)
+    stored_bytes: int = key("Size of the files, bytes.", ge=0)
+    tokens: int = key("Tokens without control tokens.", ge=0)
+
+
+class Model(Part):
+    """Parameters."""
+
+    params_total: int = key("All trainable parameters, a tied matrix once.", gt=0)
+    params_by_part: dict[str, int] = key("The same by part.")
+    embedding_share: float = key("Token embedding's share of them, a fraction.", ge=0, le=1)
+
+
+class StrategyMemory(Part):
+    """A way to spread a model over devices; this version trains with the first, `data`."""
+
+    strategy: str = key("data, zero1, zero2, zero3, tensor or tensor-zero3.")
+    bytes_per_chip: int = key("Bytes a device.", ge=0)
+    fits: bool | None = key("Whether they fit; null if the capacity is unknown.")
+    smallest_chips: int | None = key("Least devices that fit; null if none is known to.")
+
+
+class Memory(Part):
+    """Memory of training on one device: an upper estimate, all parts at once."""
+
+    strategy: str = key("train.strategy; all of them copy the whole model to each device.")
+    precision: str = key("Of weights and computation.")
+    recompute: str = key("Activations computed again: full with train.rematerialize, else none.")
+    devices: int = key("Copies of the model; the cores of a CPU share one.", ge=1)
+    sequences_per_device: int = key("Of a step, or of a part of it (accumulation).", ge=1)
+    bytes_by_part: dict[str, int] = key("Bytes a device by part.")
+    bytes_per_device: int = key("Their sum.", ge=0)
+    capacity_bytes: float | None = key("Memory of a device; null if unknown.")
+    reserved_share: float = key("Share of it kept for allocator and runtime.", ge=0, lt=1)
+    fits: bool | None = key("Whether the bytes fit; null if the capacity is unknown.")
+    smallest_device_count: int | None = key(
+        "Least devices on which the run fits, each with its share of the batch; null if none."
+    )
+    by_strategy: list[StrategyMemory] = key("For comparison: other ways to spread the model.")
+
+
+class Training(Part):
+    """The plan."""
+
+    steps: int = key("Optimiser steps.", gt=0)
+    epochs: float = key("Passes over the rows.", gt=0)
+    slots: int = key("Positions computed in all steps, padding included.", gt=0)
+    loss_bearing_tokens: float = key("Targets of all steps, repetitions counted.", ge=0)
+    effective_tokens: float = key(
+        "Loss-bearing tokens after curation, discounted for repetition: U + U R* (1 - exp(-R/R*)).",
+        ge=0,
+    )
+
+
+class Flops(Part):
+    """Model FLOPs of training."""
+
+    per_token_6n: float = key("6 N with all parameters, FLOPs a token.")
+    per_token_6n_in_products: float = key("6 N without embedding look-ups, FLOPs a token.")
+    per_token_exact: float = key("Forward and backward matrix products, FLOPs a token.")
+    per_token_forward: float = key("Forward, FLOPs a token.")
+    per_token_backward: float = key("Backward (twice forward), FLOPs a token.")
+    per_token_rematerialised: float = key("Recomputed activations, FLOPs a token.")
+    per_token_hardware: float = key("Exact and recomputed, FLOPs a token.")
+    forward_per_token_by_part: dict[str, float] = key("Forward by part, FLOPs a token.")
+    causal_half: bool = key("Whether only the unmasked half of the scores was counted: false.")
+    per_token_exact_causal_half: float | None = key("The same with half the scores.")
+    total_6n: float = key("6 N of all slots, FLOPs.")
+    total_exact: float = key("Exact count of all slots, FLOPs.")
+    note: str = key("What is counted.")
+
+
+class Hardware(Part):
+    """What computes."""
+
+    chip: str = key("Slug in data/catalog/hardware.csv.")
+    chips: int = key("Number of chips (of a CPU: cores).", ge=1)
+    peak_flops_per_second: float = key("Peak of one chip, FLOP/s.", gt=0)
+    mfu: float = key("Model FLOPs utilisation of the steps, a fraction.", gt=0, le=1)
+    mfu_source: MfuSource = key("Where it comes from.")
+    mfu_low: float = key("The worst of the published runs; else as mfu.", gt=0, le=1)
+    mfu_high: float = key("The best of the published runs; else as mfu.", gt=0, le=1)
+    mfu_basis: str = key("Which published runs; empty where the MFU is not of them.")
+    mfu_runs: list[str] = key("Their names.")
+    hfu: float = key("With recomputation counted, a fraction.", gt=0)
+    goodput: float = key("cost.goodput: share of the time not lost to failures.", gt=0, le=1)
+    price_usd_per_chip_hour: float = key("USD.", ge=0)
+    calibration: dict[str, Any] | None = key("calibration.json; null without a measurement.")
+
+
+class PricePart(Part):
+    """The price and its source."""
+
+    usd_per_chip_hour: float = key("USD for one chip for one hour.", ge=0)
+    provider: str = key("Who asks it.")
+    region: str = key("Where; empty if unknown.")
+    date: str = key("When; empty if the user gave none.")
+    source: str = key("Where it stands.")
+    notes: str = key("How it was derived, cautions.")
+    dated: bool = key("False flags a price without a date.")
+    vcpu_usd_per_hour: float = key("USD for a core for an hour, for steps on CPUs.", ge=0)
+
+
+class Forecast(Part):
+    """Where the trainer's time will go."""
+
+    seconds_by_phase: dict[str, float] = key(
+        "steps = FLOPs / (chips x peak x MFU); the others as calibration timed them; lost = what "
+        "cost.goodput takes. Seconds."
+    )
+    training_seconds: float = key("Steps and compilation, seconds.", ge=0)
+    total_seconds: float = key("All phases, seconds.", ge=0)
+    goodput: float = key("Steps over all phases, a fraction.", gt=0, le=1)
+
+
+class Cost(Part):
+    """Time and money of the trainer."""
+
+    total_flops: float = key("FLOPs.", ge=0)
+    wall_seconds: float = key("From start to end, seconds.", ge=0)
+    wall_hours: float = key("The same in hours.", ge=0)
+    wall_hours_low: float = key("At hardware.mfu_high, hours.", ge=0)
+    wall_hours_high: float = key("At hardware.mfu_low, hours.", ge=0)
+    chip_hours_low: float = key("At hardware.mfu_high, hours.", ge=0)
+    chip_hours_high: float = key("At hardware.mfu_low, hours.", ge=0)
+    compute_usd_low: float = key("At hardware.mfu_high, USD.", ge=0)
+    compute_usd_high: float = key("At hardware.mfu_low, USD.", ge=0)
+    chip_hours: float = key("Wall time x chips, hours.", ge=0)
+    compute_usd: float = key("Chip-hours x price, USD.", ge=0)
+    hidden_usd_low: float = key("Storage, network, failed runs, people: low line, USD.", ge=0)
+    hidden_usd_high: float = key("The same: high line, USD.", ge=0)
+    total_usd_low: float = key("Compute and low hidden cost, USD.", ge=0)
+    total_usd_high: float = key("Compute and high hidden cost, USD.", ge=0)
+    usd_per_million_effective_tokens: float = key("Compute only, USD.", ge=0)
+    stored_bytes: float = key("Text, rows, checkpoints kept and model, bytes.", ge=0)
+    storage_usd: float = key("Their storage by rate; part of hidden cost, USD.", ge=0)
+    network_usd: float = key("Moving them once by rate; part of hidden cost, USD.", ge=0)
+
+
+class Checkpoints(Part):
+    """How often to save."""
+
+    checkpoint_bytes: int = key("Weights and moments, bytes.", ge=0)
+    write_seconds: float = key("Of one, seconds.", ge=0)
+    mtbf_seconds: float = key("Mean time between failures of all chips together, seconds.", gt=0)
+    young_seconds: float = key("sqrt(2 x write x MTBF) (Young 1974), seconds.", ge=0)
+    daly_seconds: float = key("Daly 2006, eq. 37, seconds.", ge=0)
+    interval_seconds: float = key("Daly's, or the whole run if that is shorter, seconds.", ge=0)
+    checkpoints: int = key("How many the run writes.", ge=1)
+    expected_failures: float = key("Steps' and lost time over MTBF.", ge=0)
+    lost_seconds: float = key("Writing, work done again and restarts, seconds.", ge=0)
+    writing_seconds: float = key("Writing checkpoints among it, seconds.", ge=0)
+    goodput: float = key("What these leave, a fraction.", gt=0, le=1)
+    disk_bytes: int = key("Checkpoints kept at a time, bytes.", ge=0)
+    source: str = key("Of the formulas.")
+
+
+class SavedPart(Part):
+    """What dropping for one reason saved; training split."""
+
+    documents: int = key("Documents.", ge=0)
+    bytes: int = key("Bytes.", ge=0)
+    tokens_estimated: float = key("Tokens by bytes per token.", ge=0)
+    chip_hours: float = key("Share of the chip-hours, by bytes.", ge=0)
+    usd: float = key("USD.", ge=0)
+
+
+class Saved(Part):
+    """Training that curation avoided: the same plan on uncurated text, less the plan."""
+
+    documents: int = key("Dropped from the training split.", ge=0)
+    bytes: int = key("Bytes.", ge=0)
+    tokens_estimated: float = key("Tokens by bytes per token.", ge=0)
+    planned_epochs: float = key("Passes.", gt=0)
+    steps: int = key("Steps avoided; 0 where train.max_steps ends the run anyway.", ge=0)
+    steps_fixed: bool = key("Whether train.max_steps ends the run.")
+    chip_hours: float = key("Chip-hours avoided.", ge=0)
+    usd: float = key("At the run's price, USD.", ge=0)
+    by_reason: dict[str, SavedPart] = key("The same by reason.")
+
+
+class BudgetPart(Part):
+    """The limits; null for none."""
+
+    max_usd: float | None = key("USD of compute.")
+    max_hours: float | None = key("Hours of wall time.")
+    min_effective_tokens: float | None = key("Effective tokens.")
+    max_epochs: float | None = key("Passes.")
+
+
+class LedgerDocument(Part):
+    """ledger.json: the estimate before training."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), title="ledger.json")
+    schema_: str = Field(alias="schema", description="Name and version of this format.")
+    funnel: Funnel
+    packing: dict[Literal["train", "eval"], Packing]
+    model: Model
+    memory: Memory
+    training: Training
+    flops: Flops
+    hardware: Hardware
+    price: PricePart
+    forecast: Forecast
+    cost: Cost
+    checkpoints: Checkpoints | None = key(
+        "How often to save; null where failures come faster than a checkpoint is written."
+    )
+    curation_saved: Saved
+    guidance: dict[str, dict[str, Any]] = key(
+        "chinchilla, expected_loss (nats per token), goal and repetition, each with its source."
+    )
+    budget: BudgetPart
+
+
+def check_ledger(ledger: dict[str, Any]) -> None:
+    """Raises unless a ledger has exactly the keys and types of the schema.
+
+    Raises:
+        pydantic.ValidationError: A bug; the message names the key.
+    """
+    LedgerDocument.model_validate(ledger)

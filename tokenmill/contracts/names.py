@@ -1,0 +1,10 @@
+"""Names of the files that steps leave in their artifacts for others."""
+
+INGEST_COUNTS_NAME = "counts.json"
+CURATION_NAME = "curation.json"
+TOKENIZER_MODEL_NAME = "tokenizer.model"
+TARGET_COUNTS_NAME = "target_counts.npy"
+CALIBRATION_NAME = "calibration.json"
+LEDGER_NAME = "ledger.json"
+TELEMETRY_NAME = "telemetry.json"
+COST_REPORT_NAME = "cost_report.json"

@@ -1,0 +1,1 @@
+"""FLOPs, memory, time and money: arithmetic on numbers and catalogs; imports nothing heavy."""

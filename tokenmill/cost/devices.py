@@ -1,0 +1,34 @@
+"""What the cost modules know of devices beside the catalog: this machine's CPU is one of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tokenmill.cost.memory import CPU_STREAMS
+
+MfuSource = Literal["configured", "measured", "published", "assumed"]
+
+CPU_CHIP = "cpu-vcpu"
+# The source of a price that the user gave.
+USER_PRICE = "cost.price_usd_per_chip_hour"
+# Of a CPU before it is measured: no more than an assumption, and called so.
+ASSUMED_CPU_MFU = 0.4
+
+
+def devices_of(chip: str, chips: int) -> int:
+    """Copies of the model in data parallelism.
+
+    Args:
+        chip: Slug of the catalogue.
+        chips: How many; the cores of a CPU share one copy.
+    """
+    return 1 if chip == CPU_CHIP else chips
+
+
+def streams_of(chip: str) -> int:
+    """Parts of a device's batch that are computed side by side, at most.
+
+    Args:
+        chip: Slug of the catalogue.
+    """
+    return CPU_STREAMS if chip == CPU_CHIP else 1

@@ -1,0 +1,251 @@
+"""Memory of training on one chip, by part.
+
+Data parallelism is assumed: every chip holds all weights, gradients and moments, and its own
+share of the batch. Sizes follow Keras: gradients and the two moments of AdamW have the type of
+the variable. That is 18 bytes a parameter in mixed precision, against the 16 of Rajbhandari et
+al. 2020 ("ZeRO", sec. 3.1), whose gradients are 16-bit. Mixed precision therefore saves
+activations and time, never weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from tokenmill.cost.checks import check_positive
+from tokenmill.cost.flops import Recompute, check_recompute
+from tokenmill.model.shape import ModelShape
+
+if TYPE_CHECKING:
+    from data.catalog.chips import Chip
+
+Precision = Literal["float32", "bfloat16", "mixed_bfloat16", "mixed_float16"]
+"""``mixed_*`` computes in 16 bits and keeps float32 weights; ``bfloat16`` keeps none."""
+
+# Bytes of one stored weight, and of the 16-bit copy that mixed precision computes with.
+_WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "mixed_bfloat16": 4, "mixed_float16": 4}
+_COPY_BYTES = {"float32": 0, "bfloat16": 0, "mixed_bfloat16": 2, "mixed_float16": 2}
+_ACTIVATION_BYTES = {"float32": 4, "bfloat16": 2, "mixed_bfloat16": 2, "mixed_float16": 2}
+_MASK_BYTES = 1  # a dropout mask is a boolean
+ADAMW_MOMENTS = 2  # mean and uncentred variance (Loshchilov and Hutter 2019)
+# The loss needs float32 logits and a gradient of the same size, of a chunk of positions at a time:
+# tokenmill/model/losses.py, whose numbers these are (a test compares them). Without chunks
+# it would be Korthikanti et al. 2022, sec. 4.3: 4·s·b·v, twice.
+LOGIT_BYTES = 4 + 4
+LOGIT_CHUNK_LEAST_POSITIONS, LOGIT_CHUNKS_MOST = 512, 16
+# A CPU computes a batch in up to so many parts side by side, each with its gradients and logits:
+# components/train/distributed/cpu_parallelism.py, whose number this is (a test compares them).
+CPU_STREAMS = 4
+# The loss's gradient by the features waits for the backward pass in float32.
+_FEATURE_GRADIENT_BYTES = 4
+# Our margin for the allocator, the runtime and the compiler's scratch space; not a measurement.
+RESERVED_SHARE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryEstimate:
+    """Bytes that training needs on one chip.
+
+    Attributes:
+        weights: Stored weights.
+        compute_copy: 16-bit copy of the weights in mixed precision.
+        gradients: One gradient a weight; on a CPU one of each stream.
+        optimiser: Both moments of AdamW.
+        activations: What the forward pass keeps for the backward pass.
+        recompute_workspace: One layer's activations, while the backward pass repeats them.
+        logits: Logits and their gradient in float32, of one chunk (of each stream), and the
+            gradient of all positions' last features.
+    """
+
+    weights: int
+    compute_copy: int
+    gradients: int
+    optimiser: int
+    activations: int
+    recompute_workspace: int
+    logits: int
+
+    def by_part(self) -> dict[str, int]:
+        """Bytes under the name of each part."""
+        return {
+            "weights": self.weights,
+            "compute_copy": self.compute_copy,
+            "gradients": self.gradients,
+            "optimiser": self.optimiser,
+            "activations": self.activations,
+            "recompute_workspace": self.recompute_workspace,
+            "logits": self.logits,
+        }
+
+    @property
+    def total(self) -> int:
+        """Bytes of all parts, as if all peaked together: an upper estimate."""
+        return sum(self.by_part().values())
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Bytes of a checkpoint on disk: weights and moments."""
+        return self.weights + self.optimiser
+
+    def fits(self, chip: Chip, reserved_share: float = RESERVED_SHARE) -> bool:
+        """Say whether training fits one chip.
+
+        Args:
+            chip: A chip of the catalogue.
+            reserved_share: Share of its memory that tensors cannot have.
+
+        Returns:
+            Whether the total is at most what is left.
+
+        Raises:
+            ValueError: If the chip's memory is unknown, or the share is not in [0, 1).
+        """
+        if chip.memory_bytes is None:
+            raise ValueError(
+                f"memory_bytes of {chip.slug} = None: expected bytes, but the catalogue has none "
+                "for it; compare MemoryEstimate.total with the machine's own memory."
+            )
+        if not 0 <= reserved_share < 1:
+            raise ValueError(
+                f"reserved_share = {reserved_share!r}: expected 0 or more and less than 1; write "
+                "10 % as 0.1."
+            )
+        return self.total <= chip.memory_bytes * (1 - reserved_share)
+
+
+def share_of_batch(global_batch_size: int, devices: int, accumulation_steps: int = 1) -> int:
+    """Sequences that one device holds at a time: its share of the batch, in equal parts.
+
+    Args:
+        global_batch_size: Sequences a step, over all devices.
+        devices: Copies of the model.
+        accumulation_steps: Parts that a step is computed in, one after the other.
+
+    Returns:
+        Sequences, rounded up; at least one.
+    """
+    return max(1, -(-global_batch_size // (devices * accumulation_steps)))
+
+
+def logit_chunk_positions(positions: int) -> int:
+    """Positions whose logits are in memory at once: a sixteenth, or 512 if that is more.
+
+    Args:
+        positions: Of one device in one step.
+    """
+    chunk = max(LOGIT_CHUNK_LEAST_POSITIONS, -(-positions // LOGIT_CHUNKS_MOST))
+    return min(positions, chunk)
+
+
+def check_precision(precision: str) -> None:
+    """Raise unless the name of a precision is known.
+
+    Args:
+        precision: The name.
+
+    Raises:
+        ValueError: If it is unknown.
+    """
+    allowed = get_args(Precision)
+    if precision not in allowed:
+        raise ValueError(
+            f"precision = {precision!r}: expected one of {', '.join(allowed)}; choose one of them."
+        )
+
+
+def layer_activation_bytes(
+    shape: ModelShape,
+    *,
+    batch: int,
+    precision: Precision,
+    recompute: Recompute = "none",
+    dropout: bool = True,
+) -> int:
+    """Bytes that one layer's forward pass keeps for its backward pass.
+
+    For a 16-bit GPT layer (d_ff = 4·h, all heads, dropout) this is s·b·h·(34 + 5·a·s/h) of
+    Korthikanti et al. 2022, eq. 1, and 34·s·b·h with selective recomputation (eq. 6 at t = 1),
+    2·s·b·h with full recomputation (sec. 5). Other shapes follow the same list of tensors.
+
+    Args:
+        shape: The model: s = sequence_length, h = d_model, a = n_heads.
+        batch: b, sequences on this chip in one step.
+        precision: Of the computation.
+        recompute: ``selective`` keeps no attention scores, ``full`` only the layer's input.
+        dropout: Whether the layer has dropout, whose masks and outputs are kept too.
+
+    Returns:
+        Bytes.
+    """
+    check_positive("batch", batch, "sequences")
+    check_precision(precision)
+    check_recompute(recompute)
+    size = _ACTIVATION_BYTES[precision]
+    positions = shape.sequence_length * batch
+    d, d_ff, width = shape.d_model, shape.active_d_ff, shape.attention_width
+    if recompute == "full":
+        return size * positions * d
+    # Inputs of two norms, of q/k/v and of the MLP: 4·d; of o, and q: as wide as all query heads
+    # (d in most models); k and v: kv_dim each.
+    features = 4 * d + 2 * width + 2 * shape.kv_dim
+    # gelu keeps its input and output; swiglu gate, value, silu(gate) and their product.
+    features += (4 if shape.mlp == "swiglu" else 2) * d_ff
+    masks = 2 * d if dropout else 0  # after attention and after the MLP
+    kept = positions * (size * features + _MASK_BYTES * masks)
+    if recompute == "none":
+        # Softmax output; with dropout its mask and its result besides.
+        per_score = 2 * size + _MASK_BYTES if dropout else size
+        kept += positions * shape.n_heads * shape.sequence_length * per_score
+    return kept
+
+
+def estimate_memory(
+    shape: ModelShape,
+    *,
+    batch_per_device: int,
+    precision: Precision,
+    recompute: Recompute = "none",
+    dropout: bool = True,
+    streams: int = 1,
+) -> MemoryEstimate:
+    """Estimate the memory of training with AdamW on one chip, by part.
+
+    Args:
+        shape: The model.
+        batch_per_device: Sequences of ``shape.sequence_length`` on one chip in one step (of one
+            micro-batch, where gradients are accumulated).
+        precision: Of weights and computation.
+        recompute: Which activations the backward pass computes again.
+        dropout: Whether the layers have dropout.
+        streams: Parts of the batch that are computed side by side, at most; CPU_STREAMS on a CPU.
+
+    Returns:
+        Bytes by part.
+    """
+    streams = min(streams, batch_per_device)
+
+    def layer(scheme: Recompute) -> int:
+        return layer_activation_bytes(
+            shape, batch=batch_per_device, precision=precision, recompute=scheme, dropout=dropout
+        )
+
+    kept = layer(recompute)
+    params = shape.params_total
+    weights = params * _WEIGHT_BYTES[precision]
+    positions = shape.sequence_length * batch_per_device
+    # Outside the layers: embedding dropout mask, inputs of final norm and output projection
+    # (Korthikanti et al. 2022, sec. 4.3).
+    outside = 2 * _ACTIVATION_BYTES[precision] + (_MASK_BYTES if dropout else 0)
+    return MemoryEstimate(
+        weights=weights,
+        compute_copy=params * _COPY_BYTES[precision],
+        gradients=weights * streams,
+        optimiser=ADAMW_MOMENTS * weights,
+        activations=shape.n_layers * kept + positions * shape.d_model * outside,
+        recompute_workspace=layer("none") - kept,
+        logits=streams
+        * logit_chunk_positions(-(-positions // streams))
+        * shape.logit_width
+        * LOGIT_BYTES
+        + positions * shape.d_model * _FEATURE_GRADIENT_BYTES,
+    )

@@ -1,0 +1,1 @@
+"""A training planned without data: from a request to FLOPs, hours, memory and money."""

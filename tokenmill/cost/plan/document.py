@@ -1,0 +1,199 @@
+"""A plan as one JSON document; docs/cost.md describes the keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from tokenmill.cost.flops import flops_per_token, six_n
+from tokenmill.cost.guidance import guidance
+from tokenmill.cost.plan.budget_to_model import Affordable
+from tokenmill.cost.plan.chip_ranking import ChipLine
+from tokenmill.cost.plan.planning import Plan
+from tokenmill.cost.pricing import SECONDS_PER_HOUR, usd_per_million_tokens
+
+SCHEMA = "tokenmill-plan-1"
+GIB = 2**30
+
+
+def _gib(size: float) -> float:
+    return size / GIB
+
+
+def model_document(plan: Plan) -> dict[str, Any]:
+    """Parameters and FLOPs per token, by part where the shape is known."""
+    model = plan.request.model
+    shape = model.shape
+    document: dict[str, Any] = {
+        "params_total": model.params_total,
+        "params_active": model.params_active,
+        "flops_per_token_6n": model.flops_per_token_6n,
+        "flops_per_token_exact": model.flops_per_token_exact,
+        "exact_is_approximate": model.shape_assumed,
+        "shape": {
+            "layers": shape.n_layers,
+            "d_model": shape.d_model,
+            "heads": shape.n_heads,
+            "kv_heads": shape.kv_heads,
+            "head_dim": shape.head_dim,
+            "d_ff": shape.d_ff,
+            "vocab": shape.vocab_size,
+            "seq_len": shape.sequence_length,
+            "mlp": shape.mlp,
+            "norm": shape.norm,
+            "positions": shape.positions,
+            "use_bias": shape.use_bias,
+            "tied": shape.tie_embeddings,
+            "causal": shape.causal,
+            "assumed": model.shape_assumed,
+        },
+    }
+    if not model.shape_assumed:
+        parts = shape.params_by_part()
+        count = flops_per_token(shape, recompute=plan.request.recompute)
+        document["params_by_part"] = parts
+        document["embedding_share"] = parts["token_embedding"] / shape.params_total
+        document["flops_per_token_6n_in_products"] = six_n(shape).in_products
+        document["flops_per_token_forward_by_part"] = count.forward_by_part()
+        document["flops_per_token_hardware"] = count.training_hardware
+    return document
+
+
+def guidance_document(plan: Plan) -> dict[str, Any]:
+    """Optimum, expected loss, repetition and the user's goal, each with its reference."""
+    request = plan.request
+    return guidance(
+        params_total=request.model.params_total,
+        params_active=request.model.params_active,
+        flops_6n=request.model.flops_per_token_6n * request.tokens,
+        effective_tokens=request.effective_tokens,
+        epochs=request.epochs,
+        goal=request.goal,
+    )
+
+
+def plan_document(
+    plan: Plan,
+    *,
+    price_label: str,
+    warnings: Sequence[str] = (),
+    affordable: Sequence[Affordable] = (),
+    budget_usd: float | None = None,
+    comparison: Sequence[ChipLine] = (),
+) -> dict[str, Any]:
+    """The whole answer; money is null where there is no price.
+
+    Args:
+        plan: The plan.
+        price_label: Where the price comes from.
+        warnings: What the user should know about the input.
+        affordable: What the budget buys.
+        budget_usd: The budget, if there is one.
+        comparison: The same run on other chips.
+    """
+    request, cost = plan.request, plan.cost
+    priced = request.price_usd_per_chip_hour is not None
+
+    def money(usd: float) -> float | None:
+        return usd if priced else None
+
+    model = request.model
+    room = request.memory_bytes
+    checkpoints = plan.checkpoints
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        **model_document(plan),
+        "tokens": request.tokens,
+        "unique_tokens": request.unique_tokens,
+        "epochs": request.epochs,
+        "effective_tokens": request.effective_tokens,
+        "total_flops_6n": model.flops_per_token_6n * request.tokens,
+        "total_flops_exact": model.flops_per_token_exact * request.tokens,
+        "flops_basis": request.basis,
+        "hardware": request.chip.slug,
+        "chips": request.chips,
+        "peak_flops_per_second_per_chip": request.peak_flops_per_second,
+        "mfu": plan.mfu,
+        "hfu": plan.hfu,
+        "mfu_source": plan.mfu_source,
+        "mfu_low": plan.utilisation.low if plan.utilisation else plan.mfu,
+        "mfu_high": plan.utilisation.high if plan.utilisation else plan.mfu,
+        "mfu_runs": list(plan.utilisation.runs) if plan.utilisation else [],
+        "goodput": request.goodput,
+        "tokens_per_second": plan.tokens_per_second,
+        "chip_hours": cost.chip_hours,
+        "chip_hours_low": plan.cost_low.chip_hours,
+        "chip_hours_high": plan.cost_high.chip_hours,
+        "wall_hours": cost.wall_hours,
+        "wall_hours_low": plan.cost_low.wall_hours,
+        "wall_hours_high": plan.cost_high.wall_hours,
+        "price_usd_per_chip_hour": request.price_usd_per_chip_hour,
+        "price_source": price_label,
+        "compute_usd": money(cost.compute_usd),
+        "compute_usd_low": money(plan.cost_low.compute_usd),
+        "compute_usd_high": money(plan.cost_high.compute_usd),
+        "hidden_cost_multiplier_low": request.hidden_multiplier_low,
+        "hidden_cost_multiplier_high": request.hidden_multiplier_high,
+        "total_usd_low": money(cost.total_usd_low),
+        "total_usd_high": money(cost.total_usd_high),
+        "usd_per_million_effective_tokens": money(
+            usd_per_million_tokens(cost.compute_usd, request.effective_tokens)
+        ),
+        "storage_usd": plan.storage_usd,
+        "network_usd": plan.network_usd,
+        "precision": request.precision,
+        "recompute": request.recompute,
+        "strategy": request.strategy,
+        "sequences_per_copy": request.sequences_per_copy,
+        "memory_gib_per_chip": _gib(plan.memory.total),
+        "memory_gib_by_part": {k: _gib(v) for k, v in plan.memory.by_part().items()},
+        "chip_memory_gib": _gib(room) if room else None,
+        "memory_by_strategy": [
+            {
+                "strategy": fit.strategy,
+                "gib_per_chip": _gib(fit.bytes_per_chip),
+                "fits": fit.fits,
+                "smallest_chips": fit.smallest_chips,
+            }
+            for fit in plan.fits
+        ],
+        "checkpoints": None
+        if checkpoints is None
+        else {
+            "bytes": checkpoints.checkpoint_bytes,
+            "write_seconds": checkpoints.write_seconds,
+            "mtbf_hours": checkpoints.mtbf_seconds / SECONDS_PER_HOUR,
+            "interval_seconds_young": checkpoints.young_seconds,
+            "interval_seconds": checkpoints.interval_seconds,
+            "expected_failures": checkpoints.expected_failures,
+            "lost_hours": checkpoints.lost_seconds / SECONDS_PER_HOUR,
+            "goodput": checkpoints.goodput,
+            "disk_bytes": checkpoints.disk_bytes,
+            "reference": "Daly 2006, eq. 37; mean time between failures as in Llama 3 (2024), "
+            "sec. 3.3.4, unless given",
+        },
+        "guidance": guidance_document(plan),
+        "warnings": list(warnings),
+    }
+    if budget_usd is not None:
+        document["budget_usd"] = budget_usd
+        document["within_budget"] = cost.compute_usd <= budget_usd if priced else None
+        document["affordable"] = [affordable_document(line) for line in affordable]
+    if comparison:
+        document["comparison"] = [asdict(line) for line in comparison]
+    return document
+
+
+def affordable_document(line: Affordable) -> dict[str, Any]:
+    """What a budget buys, with a typical shape of that size."""
+    shape = line.shape
+    return {
+        **asdict(line),
+        "tokens_per_param": line.tokens_per_param,
+        "typical_shape": {
+            "layers": shape.n_layers,
+            "d_model": shape.d_model,
+            "heads": shape.n_heads,
+        },
+    }

@@ -1,0 +1,109 @@
+"""The model of a plan: a known shape, or a typical one for a number of parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tokenmill.cost.flops import (
+    Recompute,
+    TokenFlops,
+    flops_per_token,
+    flops_per_token_6n,
+    flops_per_token_palm,
+)
+from tokenmill.cost.memory import MemoryEstimate, Precision, estimate_memory
+from tokenmill.model.shape import ModelShape
+from tokenmill.model.typical_shape import params_active, typical_shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedModel:
+    """What is to be trained.
+
+    Attributes:
+        shape: The shape; where only the number of parameters is known, a typical one.
+        params_total: All parameters.
+        params_active: Parameters that one token passes.
+        shape_assumed: Whether the shape is a guess, so that the exact count is an approximation.
+    """
+
+    shape: ModelShape
+    params_total: float
+    params_active: float
+    shape_assumed: bool = False
+
+    @classmethod
+    def of_shape(cls, shape: ModelShape) -> PlannedModel:
+        """The model of a known shape."""
+        return cls(shape=shape, params_total=shape.params_total, params_active=params_active(shape))
+
+    @classmethod
+    def of_params(
+        cls, params: float, active: float | None = None, sequence_length: int | None = None
+    ) -> PlannedModel:
+        """A model of which only the number of parameters is known.
+
+        Args:
+            params: All parameters.
+            active: Parameters that one token passes, if fewer.
+            sequence_length: Tokens in a sequence, if known.
+        """
+        active = params if active is None else active
+        guess = typical_shape(active)
+        if sequence_length is not None:
+            guess = replace(guess, sequence_length=sequence_length)
+        return cls(shape=guess, params_total=params, params_active=active, shape_assumed=True)
+
+    @property
+    def flops_per_token_6n(self) -> float:
+        """6·N, N being all parameters that a token passes."""
+        return flops_per_token_6n(self.params_active)
+
+    @property
+    def flops_per_token_exact(self) -> float:
+        """All matrix products; for an assumed shape 6·N + 12·L·T·d (PaLM, appendix B)."""
+        if not self.shape_assumed:
+            return flops_per_token(self.shape).training
+        return flops_per_token_palm(
+            params=self.params_active,
+            n_layers=self.shape.n_layers,
+            n_heads=self.shape.n_heads,
+            head_dim=self.shape.head_dim,
+            sequence_length=self.shape.sequence_length,
+        )
+
+    def hardware_share(self, recompute: Recompute) -> float:
+        """Hardware FLOPs (recomputation too) over model FLOPs, by the shape's own count."""
+        count: TokenFlops = flops_per_token(self.shape, recompute=recompute)
+        return count.training_hardware / count.training
+
+    def memory(
+        self,
+        sequences: int,
+        precision: Precision,
+        recompute: Recompute,
+        dropout: bool,
+        streams: int = 1,
+    ) -> MemoryEstimate:
+        """Bytes on one chip in data parallelism, weights scaled to the true parameter count.
+
+        Arguments as for `estimate_memory`.
+        """
+        estimate = estimate_memory(
+            self.shape,
+            batch_per_device=sequences,
+            precision=precision,
+            recompute=recompute,
+            dropout=dropout,
+            streams=streams,
+        )
+        if not self.shape_assumed:
+            return estimate
+        factor = self.params_total / self.shape.params_total
+        return replace(
+            estimate,
+            weights=int(estimate.weights * factor),
+            compute_copy=int(estimate.compute_copy * factor),
+            gradients=int(estimate.gradients * factor),
+            optimiser=int(estimate.optimiser * factor),
+        )

@@ -1,0 +1,330 @@
+"""A whole plan before there is any data: FLOPs, time, memory, money, checkpoints, guidance.
+
+Built from the same functions as the ledger of a run, for a model of which the shape or only the
+number of parameters is known. Standard library only, so that `tokenmill plan` answers at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from data.catalog.chips import Chip
+from tokenmill.cost.checkpoint_interval import (
+    CHECKPOINTS_KEPT,
+    CHIP_MTBF_HOURS,
+    RESTART_SECONDS,
+    CheckpointPlan,
+    plan_checkpoints,
+)
+from tokenmill.cost.checks import check_fraction, check_positive
+from tokenmill.cost.devices import CPU_CHIP, devices_of, streams_of
+from tokenmill.cost.flops import (
+    Recompute,
+    model_flops_utilisation,
+)
+from tokenmill.cost.memory import (
+    MemoryEstimate,
+    Precision,
+    share_of_batch,
+)
+from tokenmill.cost.plan.planned_model import PlannedModel
+from tokenmill.cost.pricing import (
+    HIDDEN_COST_HIGH,
+    HIDDEN_COST_LOW,
+    SECONDS_PER_HOUR,
+    CostEstimate,
+    estimate_cost,
+)
+from tokenmill.cost.scaling import Goal, repetition_discounted_tokens
+from tokenmill.cost.sharding import (
+    Strategy,
+    StrategyFit,
+    bytes_per_chip,
+    copies,
+    strategy_fits,
+)
+from tokenmill.cost.utilization import FlopsBasis, UtilisationRange, utilisation_range
+
+HOURS_PER_MONTH = 730.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRequest:
+    """Everything a plan depends on; units in the names.
+
+    Attributes:
+        model: What is trained.
+        unique_tokens: Tokens of the corpus.
+        epochs: Passes over them.
+        chip: The chip.
+        chips: How many.
+        peak_flops_per_second: Dense peak of one chip in the precision used.
+        price_usd_per_chip_hour: None where no price is known.
+        mfu: Model FLOPs utilisation; None means a range from published runs.
+        mfu_source: Where it comes from, in words.
+        hfu: Hardware FLOPs utilisation, in place of ``mfu``.
+        observed_tokens_per_second: Of all chips together, in place of ``mfu``.
+        goodput: Share of the wall time that trains.
+        flops_basis: Which FLOPs hours are made of; None means exact for a known shape, else 6·N.
+        recompute: Which activations the backward pass computes again.
+        precision: Of weights and computation.
+        dropout: Whether the layers have dropout.
+        strategy: How the model is spread over chips.
+        global_batch_size: Sequences a step, over all chips, however many; None means one
+            sequence on each copy of the model.
+        accumulation_steps: Parts that a step is computed in, one after the other.
+        machine_memory_bytes: Memory of this machine, for a CPU; None if unknown.
+        bytes_per_token: Bytes of text in a token, for storage.
+        hidden_multiplier_low: Least that everything costs, as a multiple of the compute bill.
+        hidden_multiplier_high: Most that everything costs, likewise.
+        storage_usd_per_gb_month: Rate; None leaves the line open.
+        network_usd_per_gb: Rate of what goes in or out; None leaves the line open.
+        write_bytes_per_second: Of checkpoints, all hosts together.
+        chip_mtbf_hours: Mean time between failures of one chip.
+        restart_seconds: From a failure until training goes on.
+        checkpoints_kept: Checkpoints on disk at a time.
+        goal: What the user wants the tokens for.
+    """
+
+    model: PlannedModel
+    unique_tokens: float
+    epochs: float = 1.0
+    chip: Chip
+    chips: int = 1
+    peak_flops_per_second: float
+    price_usd_per_chip_hour: float | None
+    mfu: float | None = None
+    mfu_source: str = "given"
+    hfu: float | None = None
+    observed_tokens_per_second: float | None = None
+    goodput: float = 1.0
+    flops_basis: FlopsBasis | None = None
+    recompute: Recompute = "none"
+    precision: Precision = "mixed_bfloat16"
+    dropout: bool = False
+    strategy: Strategy = "data"
+    global_batch_size: int | None = None
+    accumulation_steps: int = 1
+    machine_memory_bytes: int | None = None
+    bytes_per_token: float = 4.0
+    hidden_multiplier_low: float = HIDDEN_COST_LOW
+    hidden_multiplier_high: float = HIDDEN_COST_HIGH
+    storage_usd_per_gb_month: float | None = None
+    network_usd_per_gb: float | None = None
+    write_bytes_per_second: float | None = None
+    chip_mtbf_hours: float = CHIP_MTBF_HOURS
+    restart_seconds: float = RESTART_SECONDS
+    checkpoints_kept: int = CHECKPOINTS_KEPT
+    goal: Goal | None = None
+
+    @property
+    def tokens(self) -> float:
+        """Tokens processed: all epochs."""
+        return self.unique_tokens * self.epochs
+
+    @property
+    def effective_tokens(self) -> float:
+        """Tokens processed, discounted for repetition."""
+        return repetition_discounted_tokens(self.unique_tokens, self.epochs)
+
+    @property
+    def devices(self) -> int:
+        """Chips that memory is counted on: the cores of a CPU are one."""
+        return devices_of(self.chip.slug, self.chips)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Memory of one chip, bytes (of a CPU: of the machine); None if unknown."""
+        return self.machine_memory_bytes if self.chip.slug == CPU_CHIP else self.chip.memory_bytes
+
+    @property
+    def sequences_per_copy(self) -> int:
+        """Sequences that one copy of the model holds at a time."""
+        return self._sequences(copies(self.strategy, self.devices))
+
+    def _sequences(self, number: int) -> int:
+        batch = self.global_batch_size
+        return 1 if batch is None else share_of_batch(batch, number, self.accumulation_steps)
+
+    def memory_of_copy(self, number: int) -> MemoryEstimate:
+        """Bytes of one of a number of copies of the model, all on one chip."""
+        return self.model.memory(
+            self._sequences(number),
+            self.precision,
+            self.recompute,
+            self.dropout,
+            streams_of(self.chip.slug),
+        )
+
+    @property
+    def basis(self) -> FlopsBasis:
+        """Which FLOPs hours are made of."""
+        if self.flops_basis is not None:
+            return self.flops_basis
+        return "6n" if self.model.shape_assumed else "exact"
+
+    @property
+    def flops_per_token(self) -> float:
+        """Training FLOPs per token by the basis."""
+        if self.basis == "6n":
+            return self.model.flops_per_token_6n
+        return self.model.flops_per_token_exact
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The answer.
+
+    Attributes:
+        request: What was asked.
+        mfu: MFU of the central estimate, a fraction of the peak in the basis' FLOPs.
+        hfu: The same with recomputation counted.
+        mfu_source: Where the MFU comes from, in words.
+        utilisation: The range of published runs, where the MFU is from there.
+        cost: Central estimate. Money is zero where there is no price.
+        cost_low: The estimate at the best utilisation of the range (equal to ``cost`` without).
+        cost_high: The estimate at the worst.
+        memory: Bytes on one chip by part, with the strategy.
+        fits: All strategies compared.
+        checkpoints: When to save; None if the run could hardly end.
+        storage_usd: Corpus and kept checkpoints for the length of the run; None without a rate.
+        network_usd: Corpus in, once; kept checkpoints out, once; None without a rate.
+    """
+
+    request: PlanRequest
+    mfu: float
+    hfu: float
+    mfu_source: str
+    utilisation: UtilisationRange | None
+    cost: CostEstimate
+    cost_low: CostEstimate
+    cost_high: CostEstimate
+    memory: MemoryEstimate
+    fits: list[StrategyFit]
+    checkpoints: CheckpointPlan | None
+    storage_usd: float | None
+    network_usd: float | None
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens per second of the steps, all chips together."""
+        request = self.request
+        rate = self.mfu * request.chips * request.peak_flops_per_second
+        return rate / request.flops_per_token
+
+
+def make_plan(request: PlanRequest) -> Plan:
+    """Work out a plan.
+
+    Args:
+        request: What is asked.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+    check_positive("tokens", request.unique_tokens, "tokens")
+    check_positive("epochs", request.epochs, "epochs")
+    mfu, source, published = _utilisation(request)
+    share = request.model.hardware_share(request.recompute)
+
+    def cost(utilisation: float) -> CostEstimate:
+        return estimate_cost(
+            total_flops=request.flops_per_token * request.tokens,
+            effective_tokens=request.effective_tokens,
+            chips=request.chips,
+            peak_flops_per_second=request.peak_flops_per_second,
+            mfu=utilisation,
+            price_usd_per_chip_hour=request.price_usd_per_chip_hour or 0.0,
+            goodput=request.goodput,
+            hidden_multiplier_low=request.hidden_multiplier_low,
+            hidden_multiplier_high=request.hidden_multiplier_high,
+        )
+
+    central = cost(mfu)
+    layers = request.model.shape.n_layers
+    memory = bytes_per_chip(request.memory_of_copy, request.strategy, request.devices, layers)
+    checkpoints = _checkpoints(request, request.memory_of_copy(1), central)
+    storage, network = _by_rate(request, central, checkpoints)
+    return Plan(
+        request=request,
+        mfu=mfu,
+        hfu=mfu * share,
+        mfu_source=source,
+        utilisation=published,
+        cost=central,
+        cost_low=cost(published.high) if published else central,
+        cost_high=cost(published.low) if published else central,
+        memory=memory,
+        fits=strategy_fits(
+            request.memory_of_copy,
+            chips=request.devices,
+            n_layers=layers,
+            memory_bytes=request.memory_bytes,
+        ),
+        checkpoints=checkpoints,
+        storage_usd=storage,
+        network_usd=network,
+    )
+
+
+def _utilisation(request: PlanRequest) -> tuple[float, str, UtilisationRange | None]:
+    """MFU, where it comes from, and the published range if from there."""
+    if request.observed_tokens_per_second is not None:
+        observed = model_flops_utilisation(
+            tokens_per_second=request.observed_tokens_per_second,
+            flops_per_token=request.flops_per_token,
+            chips=request.chips,
+            peak_flops_per_second=request.peak_flops_per_second,
+        )
+        if observed > 1:
+            raise ValueError(
+                f"--observed-tokens-per-second = {request.observed_tokens_per_second:g}: that is "
+                f"{observed:.0%} of the peak of {request.chips:,} {request.chip.slug}; it must be "
+                "of all chips together, and chips and peak must be those of the observation."
+            )
+        return observed, "observed tokens per second", None
+    if request.hfu is not None:
+        check_fraction("hfu", request.hfu)
+        share = request.model.hardware_share(request.recompute)
+        return request.hfu / share, f"given HFU over {share:.3f} (recomputation)", None
+    if request.mfu is not None:
+        check_fraction("mfu", request.mfu)
+        return request.mfu, request.mfu_source, None
+    published = utilisation_range(request.chip, request.model.params_active, request.basis)
+    return published.median, published.words, published
+
+
+def _checkpoints(
+    request: PlanRequest, memory: MemoryEstimate, cost: CostEstimate
+) -> CheckpointPlan | None:
+    try:
+        return plan_checkpoints(
+            checkpoint_bytes=memory.checkpoint_bytes,
+            work_seconds=cost.wall_seconds * request.goodput,
+            chips=request.chips,
+            write_bytes_per_second=request.write_bytes_per_second,
+            chip_mtbf_hours=request.chip_mtbf_hours,
+            restart_seconds=request.restart_seconds,
+            kept=request.checkpoints_kept,
+        )
+    except ValueError:  # failures come faster than checkpoints can be written
+        return None
+
+
+def _by_rate(
+    request: PlanRequest, cost: CostEstimate, checkpoints: CheckpointPlan | None
+) -> tuple[float | None, float | None]:
+    """Storage and network in USD, each None without its rate."""
+    corpus = request.unique_tokens * request.bytes_per_token
+    kept = checkpoints.disk_bytes if checkpoints else 0
+    gigabytes = (corpus + kept) / 1e9
+    months = cost.wall_seconds / SECONDS_PER_HOUR / HOURS_PER_MONTH
+    storage = request.storage_usd_per_gb_month
+    network = request.network_usd_per_gb
+    return (
+        None if storage is None else storage * gigabytes * months,
+        None if network is None else network * gigabytes,
+    )

@@ -1,0 +1,217 @@
+"""How much data is worth: repetition, compute-optimal amounts, expected loss, goals.
+
+Fits of other people's runs. They guide; they promise nothing for other data, tokenizers or sizes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from tokenmill.cost.checks import check_positive
+from tokenmill.cost.flops import TRAINING_FLOPS_PER_PARAM
+
+# Repetitions after which a repeated token has lost 1 - 1/e of its value: the fit of Muennighoff et
+# al. 2023 ("Scaling Data-Constrained Language Models", eq. 5), 15.39 before rounding.
+R_STAR_REPETITIONS = 15.4
+# Hoffmann et al. 2022 ("Chinchilla"), table 3: 67e9 parameters for 1.5e12 tokens and alike.
+CHINCHILLA_TOKENS_PER_PARAM = 20.0
+
+
+def repetition_discounted_tokens(
+    unique_tokens: float, epochs: float, r_star: float = R_STAR_REPETITIONS
+) -> float:
+    """Tokens that are worth as much, all unique, as these are with repetition.
+
+    Args:
+        unique_tokens: U, unique tokens.
+        epochs: Passes over them; may be a fraction.
+        r_star: R*, repetitions after which the worth has mostly decayed.
+
+    Returns:
+        Tokens: U·epochs up to one epoch, beyond it D' = U + U·R*·(1 − exp(−R/R*)) with R =
+        epochs − 1 (Muennighoff et al. 2023, eq. 5). At most U·(1 + R*).
+    """
+    check_positive("unique_tokens", unique_tokens, "tokens", zero_ok=True)
+    check_positive("epochs", epochs, "epochs", zero_ok=True)
+    check_positive("r_star", r_star, "repetitions")
+    if epochs <= 1:
+        return float(unique_tokens * epochs)
+    repetitions = epochs - 1
+    return unique_tokens - unique_tokens * r_star * math.expm1(-repetitions / r_star)
+
+
+def chinchilla_optimal_tokens(params: float) -> float:
+    """Tokens that use up training compute best for a model of this size.
+
+    Args:
+        params: N, all parameters.
+
+    Returns:
+        Tokens, about 20·N (Hoffmann et al. 2022). Models meant for heavy use train on far more.
+    """
+    check_positive("params", params, "parameters")
+    return CHINCHILLA_TOKENS_PER_PARAM * params
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossFit:
+    """Constants of L(N, D) = E + A/N^alpha + B/D^beta, in nats per token.
+
+    Attributes:
+        e: E, loss that no model and no data avoid.
+        a: A, factor of the term in parameters.
+        b: B, factor of the term in tokens.
+        alpha: Exponent of parameters.
+        beta: Exponent of tokens.
+        source: Where the constants stand.
+    """
+
+    e: float
+    a: float
+    b: float
+    alpha: float
+    beta: float
+    source: str
+
+
+HOFFMANN_2022 = LossFit(
+    e=1.69,
+    a=406.4,
+    b=410.7,
+    alpha=0.34,
+    beta=0.28,
+    source="Hoffmann et al. 2022 (arXiv 2203.15556), approach 3, eq. 10 as printed (rounded)",
+)
+BESIROGLU_2024 = LossFit(
+    e=1.8172,
+    a=482.01,
+    b=2085.43,
+    alpha=0.3478,
+    beta=0.3658,
+    source="Besiroglu et al. 2024 (arXiv 2404.10102), refit of Hoffmann et al.'s own runs",
+)
+
+
+def expected_loss(params: float, tokens: float, fit: LossFit = BESIROGLU_2024) -> float:
+    """Loss to expect of a decoder of this size after this many tokens.
+
+    Holds for Chinchilla's data and its vocabulary of 32,000; a loss per token of another
+    tokenizer cannot be compared with it.
+
+    Args:
+        params: N, all parameters.
+        tokens: D, unique tokens (put repetition-discounted tokens here where epochs exceed one).
+        fit: Which constants; the corrected fit unless told otherwise.
+
+    Returns:
+        Nats per token.
+    """
+    check_positive("params", params, "parameters")
+    check_positive("tokens", tokens, "tokens")
+    return fit.e + fit.a / params**fit.alpha + fit.b / tokens**fit.beta
+
+
+def optimal_params_and_tokens(
+    total_flops: float, fit: LossFit = BESIROGLU_2024
+) -> tuple[float, float]:
+    """Split a compute budget for the least expected loss.
+
+    Args:
+        total_flops: C, training FLOPs by the rule C = 6·N·D.
+        fit: Which constants.
+
+    Returns:
+        N parameters and D tokens: N = G·(C/6)^(beta/(alpha+beta)), D = C/(6·N), with G =
+        (alpha·A/(beta·B))^(1/(alpha+beta)) (Hoffmann et al. 2022, eq. 4). The printed constants of
+        2022 give over 90 tokens a parameter at Chinchilla's budget: Besiroglu et al. show that
+        this fit disagrees with the paper's other two approaches; theirs gives about 20.
+    """
+    check_positive("total_flops", total_flops, "FLOPs")
+    exponents = fit.alpha + fit.beta
+    g = (fit.alpha * fit.a / (fit.beta * fit.b)) ** (1 / exponents)
+    products = total_flops / TRAINING_FLOPS_PER_PARAM
+    params = g * products ** (fit.beta / exponents)
+    return params, products / params
+
+
+Goal = Literal["fine_tune", "domain_adaptive", "from_scratch"]
+Verdict = Literal["below_minimum", "enough", "usual"]
+
+# Orders of magnitude by common experience, not thresholds that anyone has measured.
+FINE_TUNE_TOKENS = 1e6
+DOMAIN_ADAPTIVE_TOKENS = 1e9
+# "1e12 and more at 1e10 parameters": recent releases train well past the compute-optimal 20.
+FROM_SCRATCH_USUAL_TOKENS_PER_PARAM = 100.0
+
+_GOAL_NAMES: dict[Goal, str] = {
+    "fine_tune": "fine-tuning",
+    "domain_adaptive": "domain-adaptive pretraining",
+    "from_scratch": "training from scratch",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guidance:
+    """Whether an amount of tokens suits a goal.
+
+    Attributes:
+        goal: The goal.
+        tokens: Tokens at hand.
+        minimum_tokens: Least that makes sense.
+        usual_tokens: What such projects use.
+        verdict: ``below_minimum``, ``enough`` (at least the minimum) or ``usual``.
+        message: The same for a person.
+    """
+
+    goal: Goal
+    tokens: float
+    minimum_tokens: float
+    usual_tokens: float
+    verdict: Verdict
+    message: str
+
+
+def token_guidance(goal: Goal, tokens: float, params: float) -> Guidance:
+    """Judge an amount of effective tokens by the user's goal.
+
+    Args:
+        goal: ``fine_tune`` (a classifier on BERT-base: millions of tokens), ``domain_adaptive``
+            (1e9 and more) or ``from_scratch`` (at least 20·N, usually 100·N: 1e12 at N = 1e10).
+        tokens: Effective tokens at hand.
+        params: N, all parameters.
+
+    Returns:
+        The judgement.
+
+    Raises:
+        ValueError: If the goal is unknown or a number is out of range.
+    """
+    check_positive("tokens", tokens, "tokens", zero_ok=True)
+    check_positive("params", params, "parameters")
+    if goal not in _GOAL_NAMES:
+        raise ValueError(
+            f"goal = {goal!r}: expected one of {', '.join(_GOAL_NAMES)}; choose one of them."
+        )
+    if goal == "from_scratch":
+        minimum = chinchilla_optimal_tokens(params)
+        usual = FROM_SCRATCH_USUAL_TOKENS_PER_PARAM * params
+    else:
+        minimum = usual = FINE_TUNE_TOKENS if goal == "fine_tune" else DOMAIN_ADAPTIVE_TOKENS
+    verdict: Verdict = "below_minimum"
+    words = "is too little: collect more, or set a smaller goal or model"
+    if tokens >= usual:
+        verdict, words = "usual", "is a usual amount"
+    elif tokens >= minimum:
+        verdict, words = "enough", "is enough, though such models usually see more"
+    need = f"{minimum:.3g}" if minimum == usual else f"{minimum:.3g}, usually {usual:.3g}"
+    return Guidance(
+        goal=goal,
+        tokens=tokens,
+        minimum_tokens=minimum,
+        usual_tokens=usual,
+        verdict=verdict,
+        message=f"{tokens:.3g} effective tokens for {_GOAL_NAMES[goal]} of {params:.3g} "
+        f"parameters {words} (at least {need}).",
+    )

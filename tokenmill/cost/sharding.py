@@ -1,0 +1,179 @@
+"""Memory per chip when weights, moments or layers are spread over chips, and how many chips fit.
+
+Rajbhandari et al. 2020 ("ZeRO") spread the optimiser's moments (stage 1), gradients too (2) and
+weights too (3, also called fully sharded data parallel). Tensor parallelism with sequence
+parallelism spreads all of a layer, its activations too (Korthikanti et al. 2022, sec. 4.2).
+Buffers of communication are not counted beyond the two gathered layers of stage 3: real use is
+higher by a few GiB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from tokenmill.cost.checks import check_positive
+from tokenmill.cost.memory import RESERVED_SHARE, MemoryEstimate
+
+Strategy = Literal["data", "zero1", "zero2", "zero3", "tensor", "tensor-zero3"]
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
+STRATEGY_NAMES = {
+    "data": "data parallel, everything on each chip",
+    "zero1": "ZeRO 1: moments spread",
+    "zero2": "ZeRO 2: moments and gradients spread",
+    "zero3": "ZeRO 3 / FSDP: weights spread too",
+    "tensor": "tensor parallel, at most 8 chips",
+    "tensor-zero3": "tensor parallel 8 x ZeRO 3",
+}
+# Tensor parallelism exchanges activations in every layer: it pays within one node only.
+TENSOR_GROUP = 8
+# Stage 3 holds the layer at work and prefetches the next one.
+GATHERED_LAYERS = 2
+MOST_CHIPS = 2**17
+
+
+def shard_memory(
+    memory: MemoryEstimate, strategy: Strategy, chips: int, n_layers: int
+) -> MemoryEstimate:
+    """Bytes on one chip when a strategy spreads what one chip would hold.
+
+    Args:
+        memory: What one chip holds in data parallelism.
+        strategy: How to spread it.
+        chips: Chips to spread it over. Tensor parallelism uses at most 8 of them; those 8 then
+            share one chip's sequences.
+        n_layers: Layers of the model.
+
+    Returns:
+        Bytes by part.
+    """
+    check_positive("chips", chips, "chips")
+    if strategy not in STRATEGIES:
+        raise ValueError(
+            f"strategy = {strategy!r}: expected one of {', '.join(STRATEGIES)}; choose one."
+        )
+    group = min(chips, TENSOR_GROUP) if strategy.startswith("tensor") else 1
+    if group > 1:
+        parts = {name: -(-size // group) for name, size in memory.by_part().items()}
+        memory = MemoryEstimate(**parts)
+    stage = {"zero1": 1, "zero2": 2, "zero3": 3, "tensor-zero3": 3}.get(strategy, 0)
+    over = max(1, chips // group)
+    if stage >= 1:
+        memory = replace(memory, optimiser=-(-memory.optimiser // over))
+    if stage >= 2:
+        memory = replace(memory, gradients=-(-memory.gradients // over))
+    if stage >= 3 and over > 1:
+        # The gathered layers are in the type that computes.
+        computed = memory.compute_copy or memory.weights
+        gathered = computed * min(1.0, GATHERED_LAYERS / n_layers)
+        memory = replace(
+            memory,
+            weights=-(-memory.weights // over),
+            compute_copy=-(-memory.compute_copy // over) + int(gathered),
+        )
+    return memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategyFit:
+    """Whether a strategy fits.
+
+    Attributes:
+        strategy: Its name.
+        bytes_per_chip: Bytes on each of the given chips.
+        fits: Whether they fit the given chips.
+        smallest_chips: The smallest count that fits; None if none does.
+    """
+
+    strategy: str
+    bytes_per_chip: int
+    fits: bool | None
+    smallest_chips: int | None
+
+
+def copies(strategy: Strategy, chips: int) -> int:
+    """Copies of the model, each with its share of the batch, on a number of chips."""
+    return max(1, chips // TENSOR_GROUP) if strategy.startswith("tensor") else chips
+
+
+def bytes_per_chip(
+    memory_of: Callable[[int], MemoryEstimate], strategy: Strategy, chips: int, n_layers: int
+) -> MemoryEstimate:
+    """Bytes on one of a number of chips.
+
+    Args:
+        memory_of: From the number of copies of the model to what one copy takes on one chip, with
+            its share of the batch.
+        strategy: How a copy is spread.
+        chips: Chips.
+        n_layers: Layers of the model.
+    """
+    return shard_memory(memory_of(copies(strategy, chips)), strategy, chips, n_layers)
+
+
+def strategy_fits(
+    memory_of: Callable[[int], MemoryEstimate],
+    *,
+    chips: int,
+    n_layers: int,
+    memory_bytes: float | None,
+    reserved_share: float = RESERVED_SHARE,
+) -> list[StrategyFit]:
+    """Compare all strategies on one kind of chip.
+
+    Args:
+        memory_of: From the number of copies of the model to what one copy takes on one chip.
+        chips: The chips at hand.
+        n_layers: Layers of the model.
+        memory_bytes: Memory of one chip; None if unknown.
+        reserved_share: Share of it that tensors cannot have.
+
+    Returns:
+        One line a strategy, in the order of STRATEGIES.
+    """
+
+    def size(strategy: Strategy, count: int) -> int:
+        return bytes_per_chip(memory_of, strategy, count, n_layers).total
+
+    room = None if memory_bytes is None else memory_bytes * (1 - reserved_share)
+    fits = []
+    for strategy in get_args(Strategy):
+        here = size(strategy, chips)
+        smallest = None
+        if room is not None:
+            # Eight chips are a copy of the strategies with tensor parallelism.
+            unit = TENSOR_GROUP if strategy == "tensor-zero3" else 1
+            most = TENSOR_GROUP if strategy == "tensor" else MOST_CHIPS
+
+            def enough(count: int, strategy: Strategy = strategy, room: float = room) -> bool:
+                return size(strategy, count) <= room
+
+            # Layers are split among 2, 4 or 8 chips, never 3.
+            smallest = _smallest(enough, unit, most, between=strategy != "tensor")
+        fits.append(
+            StrategyFit(
+                strategy=strategy,
+                bytes_per_chip=here,
+                fits=None if room is None else here <= room,
+                smallest_chips=smallest,
+            )
+        )
+    return fits
+
+
+def _smallest(fits: Callable[[int], bool], unit: int, most: int, between: bool) -> int | None:
+    """The least multiple of a unit that fits, more never needing more memory; None if none does.
+
+    Without `between` only the doubles of the unit count.
+    """
+    count = unit
+    while not fits(count):
+        count *= 2
+        if count > most:
+            return None
+    low, high = count // 2 // unit, count // unit  # half of it did not fit
+    while between and high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle * unit) else (middle, high)
+    return high * unit

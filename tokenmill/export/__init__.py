@@ -1,0 +1,1 @@
+"""SavedModels: signatures, sampling, quantized weights, warm-up requests, tokenizer files."""

@@ -1,0 +1,288 @@
+"""The SavedModel that is pushed: its signatures, and how it is written.
+
+Every signature takes and gives batches. Those on raw text hold the tokeniser; their `*_ids` twins
+take token ids (int32 [batch, width], filled up with 0 at the right).
+
+    score (also serving_default), score_ids: the log-likelihood of a text.
+    generate, generate_ids: a continuation.
+    embed, embed_ids: a vector.
+    classify, classify_ids: a class, of a classifier.
+    logits_ids: the model itself, begin (2) and tokens -> logits; TF Lite is made of it.
+    evaluate: `examples` (serialised tf.Examples with a `text` feature) -> what score gives, and
+        the sums that the Evaluator's other metrics take.
+
+A masked language model has no likelihood of a text and continues none: no score, no generate. Its
+serving_default is embed, its logits_ids takes `CLS tokens SEP`, and its evaluate hides tokens
+(tokenmill/export/text_masking.py) and sums over these. A classifier's serving_default is
+classify; its evaluate reads the feature `label` beside `text`.
+
+Every answer counts its tokens. docs/serving.md describes inputs, outputs and errors.
+"""
+
+import functools
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from tokenmill.export.decoder_signatures import ServedDecoder
+from tokenmill.export.encoder_signatures import ServedEncoder
+from tokenmill.export.quantization import Weights
+from tokenmill.export.sampler import Sampling, require
+from tokenmill.export.text_masking import TextMasking
+from tokenmill.export.tokenizer_assets import write_tokenizer_assets
+from tokenmill.export.warmup_requests import write_warmup_requests
+from tokenmill.model.build import Decoder, Encoder
+from tokenmill.records.documents import write_json
+from tokenmill.text.tokenization import load_tokenizer
+from tokenmill.text.vocabulary import PAD_ID
+
+DESCRIPTION_NAME = "model.json"
+
+# What a request may leave out. TensorFlow Serving fills it in from the SignatureDef.
+_SAMPLING_DEFAULTS = {
+    "max_new_tokens": ([16], tf.int32),
+    "temperature": ([0.0], tf.float32),
+    "top_k": ([0], tf.int32),
+    "top_p": ([1.0], tf.float32),
+    "seed": ([0], tf.int32),
+    "truncate_prompt": ([False], tf.bool),
+}
+
+
+class ExportedModel(tf.Module):
+    """`ServedDecoder` or `ServedEncoder` behind named signatures.
+
+    Args:
+        model: The trained decoder or encoder.
+        transform_graph_uri: Transform's output; its graph turns raw text into ids.
+        tokenizer_path: The SentencePiece model, for turning ids back into text.
+        weights: How the weights are stored.
+        masking: What a masked language model's `evaluate` hides.
+        label_names: The classes of a classifier.
+    """
+
+    def __init__(
+        self,
+        model: Decoder | Encoder,
+        transform_graph_uri: str,
+        tokenizer_path: str,
+        weights: Weights,
+        masking: TextMasking | None = None,
+        label_names: Sequence[str] | None = None,
+    ):
+        super().__init__()
+        # Not TFTransformOutput.transform_features_layer: a Keras model within takes as long to
+        # save as all the rest.
+        graph = os.path.join(transform_graph_uri, tft.TFTransformOutput.TRANSFORM_FN_DIR)
+        self.transform = tf.saved_model.load(graph)
+        self.tokenizer = load_tokenizer(tokenizer_path)
+        self.head = model.shape_config.head
+        # Traced once for all signatures.
+        self._tokenize = tf.function(
+            self._tokenize_text,
+            input_signature=[tf.TensorSpec([None], tf.string)],
+            autograph=False,
+        )
+        self.served: ServedDecoder = (
+            ServedEncoder(model, self._tokenize, weights, masking, label_names)
+            if isinstance(model, Encoder)
+            else ServedDecoder(model, self._tokenize, weights)
+        )
+
+    def _tokenize_text(self, text: tf.Tensor) -> tf.RaggedTensor:
+        """String [batch] -> int32 ragged [batch, tokens], by Transform's graph."""
+        ((specs,), _) = self.transform.transform_fn.structured_input_signature
+        rows = tf.shape(text)[0]
+        # Of the columns of a document the graph reads the text only.
+        features = {name: tf.zeros([rows, 1], spec.dtype) for name, spec in specs.items()}
+        features["text"] = text[:, None]
+        ids = tf.RaggedTensor.from_sparse(self.transform.transform_fn(features)["token_ids"])
+        return tf.cast(ids, tf.int32)
+
+    def _with_bytes(self, scores: dict[str, tf.Tensor], text: tf.Tensor) -> dict[str, tf.Tensor]:
+        byte_count = tf.strings.length(text)
+        bits = scores["nll_sum"] / tf.math.log(2.0)
+        return {
+            **scores,
+            "byte_count": byte_count,
+            "bits_per_byte": tf.math.divide_no_nan(bits, tf.cast(byte_count, tf.float32)),
+        }
+
+    def signatures(self) -> dict[str, Any]:
+        """The functions to save, by name."""
+        served = self.served
+        text_spec = tf.TensorSpec([None], tf.string, name="text")
+        ids_spec = tf.TensorSpec([None, None], tf.int32, name="token_ids")
+        defaults = {k: tf.constant(v, dtype) for k, (v, dtype) in _SAMPLING_DEFAULTS.items()}
+        options = [tf.TensorSpec([None], x.dtype, name=k) for k, x in defaults.items()]
+        d = tuple(defaults.values())
+
+        # Nothing here has Python control flow on tensors, and autograph takes half of the export.
+        function = functools.partial(tf.function, autograph=False)
+        # A signature on text and its twin on ids share these: they are traced and stored once.
+        ragged = tf.RaggedTensorSpec([None, None], tf.int32)
+        unnamed = tuple(tf.TensorSpec([None], x.dtype) for x in d)
+        score_of = function(served.score, input_signature=[ragged])
+        embed_of = function(served.embed, input_signature=[ragged])
+        # Only an encoder has it, and only for a classifier it is called.
+        classify_of = function(getattr(served, "classify", served.embed), input_signature=[ragged])
+        generate_of = function(
+            functools.partial(_generate, served), input_signature=[ragged, unnamed]
+        )
+
+        @function(input_signature=[text_spec])
+        def score(text):
+            return self._with_bytes(score_of(served.token_ids(text)), text)
+
+        @function(input_signature=[ids_spec])
+        def score_ids(token_ids):
+            return score_of(self._unpadded(token_ids))
+
+        @function(input_signature=[text_spec])
+        def embed(text):
+            return embed_of(served.token_ids(text))
+
+        @function(input_signature=[ids_spec])
+        def embed_ids(token_ids):
+            return embed_of(self._unpadded(token_ids))
+
+        @function(input_signature=[ids_spec])
+        def logits_ids(token_ids):
+            return {"logits": served.logits(token_ids)}
+
+        @function(input_signature=[text_spec, *options])
+        def generate(
+            text,
+            max_new_tokens=d[0],
+            temperature=d[1],
+            top_k=d[2],
+            top_p=d[3],
+            seed=d[4],
+            truncate_prompt=d[5],
+        ):
+            outputs = generate_of(
+                served.token_ids(text),
+                (max_new_tokens, temperature, top_k, top_p, seed, truncate_prompt),
+            )
+            completion = self.tokenizer.detokenize(outputs.pop("token_ids"))
+            return {"text": completion, **outputs}
+
+        @function(input_signature=[ids_spec, *options])
+        def generate_ids(
+            token_ids,
+            max_new_tokens=d[0],
+            temperature=d[1],
+            top_k=d[2],
+            top_p=d[3],
+            seed=d[4],
+            truncate_prompt=d[5],
+        ):
+            outputs = generate_of(
+                self._unpadded(token_ids),
+                (max_new_tokens, temperature, top_k, top_p, seed, truncate_prompt),
+            )
+            return {**outputs, "token_ids": outputs["token_ids"].to_tensor(PAD_ID)}
+
+        @function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+        def evaluate(examples):
+            features = {"text": tf.io.FixedLenFeature([], tf.string)}
+            if self.head == "classifier":
+                features["label"] = tf.io.FixedLenFeature([], tf.string, default_value="")
+            parsed = tf.io.parse_example(examples, features)
+            text = parsed["text"]
+            if self.head == "classifier":
+                return served.evaluate_classes(self._tokenize(text), parsed["label"])
+            scores = served.evaluate(self._tokenize(text))
+            return self._with_bytes(scores, text) if self.head == "lm" else scores
+
+        @function(input_signature=[text_spec])
+        def classify(text):
+            return classify_of(served.token_ids(text))
+
+        @function(input_signature=[ids_spec])
+        def classify_ids(token_ids):
+            return classify_of(self._unpadded(token_ids))
+
+        vectors = {"embed": embed, "embed_ids": embed_ids}
+        if self.head == "classifier":
+            return {
+                "serving_default": classify,
+                "classify": classify,
+                "classify_ids": classify_ids,
+                "evaluate": evaluate,
+                **vectors,
+            }
+        model = {"logits_ids": logits_ids, "evaluate": evaluate, **vectors}
+        if self.head == "mlm":
+            return {"serving_default": embed, **model}
+        return {
+            "serving_default": score,
+            "score": score,
+            "score_ids": score_ids,
+            "generate": generate,
+            "generate_ids": generate_ids,
+            **model,
+        }
+
+    def _unpadded(self, token_ids: tf.Tensor) -> tf.RaggedTensor:
+        vocabulary = self.served.vocab_size
+        known = (token_ids >= 0) & (token_ids < vocabulary)
+        is_token = tf.cast(token_ids != PAD_ID, tf.int32)
+        gaps = (is_token == 0) & (tf.cumsum(is_token, axis=1, reverse=True) > 0)
+        with tf.control_dependencies(
+            [
+                require(known, f"token_ids must be from 0 to {vocabulary - 1}"),
+                require(~gaps, "token_ids may hold 0 (padding) at the right end only"),
+            ]
+        ):
+            return tf.RaggedTensor.from_tensor(tf.identity(token_ids), padding=PAD_ID)
+
+
+def _generate(served: ServedDecoder, ids: tf.RaggedTensor, options: tuple) -> dict[str, Any]:
+    """Options may be given for each text, or once for all."""
+    batch = ids.nrows(out_type=tf.int32)
+    checks = []
+    for name, option in zip(_SAMPLING_DEFAULTS, options, strict=True):
+        fits = (tf.shape(option)[0] == 1) | (tf.shape(option)[0] == batch)
+        checks.append(require(fits, f"{name} must have one value, or as many as there are texts"))
+    with tf.control_dependencies(checks):
+        new, temperature, top_k, top_p, seed, truncate = (
+            tf.broadcast_to(x, [batch]) for x in options
+        )
+    return served.generate(ids, new, Sampling(temperature, top_k, top_p, seed), truncate)
+
+
+def export_model(
+    model: Decoder | Encoder,
+    transform_graph_uri: str,
+    tokenizer_path: str,
+    directory: str,
+    weights: Weights = "float32",
+    masking: TextMasking | None = None,
+    label_names: Sequence[str] | None = None,
+) -> None:
+    """Writes the SavedModel; a masked language model needs `masking`, a classifier `label_names`.
+
+    `assets.extra` gets the SentencePiece model, model.json (the model's shape, how the weights
+    are stored, a classifier's labels) and the warm-up requests that TensorFlow Serving replays.
+    """
+    exported = ExportedModel(
+        model, transform_graph_uri, tokenizer_path, weights, masking, label_names
+    )
+    signatures = exported.signatures()
+    tf.saved_model.save(exported, directory, signatures=signatures)
+    extra = os.path.join(directory, "assets.extra")
+    tf.io.gfile.makedirs(extra)
+    write_tokenizer_assets(tokenizer_path, directory)
+    description = {
+        "model_shape": asdict(model.shape_config),
+        "parameters": model.count_params(),
+        "weights": weights,
+        **({} if label_names is None else {"label_names": list(label_names)}),
+    }
+    write_json(os.path.join(extra, DESCRIPTION_NAME), description)
+    write_warmup_requests(extra, exported.served.context_length, set(signatures))

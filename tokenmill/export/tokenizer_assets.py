@@ -1,0 +1,51 @@
+"""The tokeniser beside a SavedModel, for servers without the tf.text op.
+
+Such a server can call the signatures that take token ids; a client makes the ids with the
+sentencepiece library from `assets.extra/tokenizer.model`. For a unigram model the library may
+choose another split of the same score than the op did in training (docs/tokens.md).
+"""
+
+import hashlib
+import os
+
+import tensorflow as tf
+
+from tokenmill.contracts.names import TOKENIZER_MODEL_NAME
+from tokenmill.errors import TokenmillError
+from tokenmill.records.documents import read_json, write_json
+from tokenmill.text.vocabulary import CONTROL_TOKENS
+
+DESCRIPTION_NAME = "tokenizer.json"
+
+
+def write_tokenizer_assets(tokenizer_path: str, saved_model: str) -> None:
+    """Writes the model file, its SHA-256 and the control tokens' ids into `assets.extra`.
+
+    Args:
+        tokenizer_path: The SentencePiece model.
+        saved_model: Directory of the SavedModel, which is there already.
+    """
+    extra = os.path.join(saved_model, "assets.extra")
+    tf.io.gfile.makedirs(extra)
+    target = os.path.join(extra, TOKENIZER_MODEL_NAME)
+    tf.io.gfile.copy(tokenizer_path, target, overwrite=True)
+    with tf.io.gfile.GFile(target, "rb") as source:
+        digest = hashlib.sha256(source.read()).hexdigest()
+    ids = {token: i for i, token in enumerate(CONTROL_TOKENS)}
+    write_json(os.path.join(extra, DESCRIPTION_NAME), {"sha256": digest, "control_ids": ids})
+
+
+def read_tokenizer_asset(saved_model: str) -> bytes:
+    """The SentencePiece model beside a SavedModel, if it is what was written.
+
+    Raises:
+        TokenmillError: The file is another one than its SHA-256 says.
+    """
+    extra = os.path.join(saved_model, "assets.extra")
+    path = os.path.join(extra, TOKENIZER_MODEL_NAME)
+    with tf.io.gfile.GFile(path, "rb") as source:
+        model = source.read()
+    description = read_json(os.path.join(extra, DESCRIPTION_NAME))
+    if hashlib.sha256(model).hexdigest() != description["sha256"]:
+        raise TokenmillError(f"{path} is not the file that was pushed.", "Push the model again.")
+    return model

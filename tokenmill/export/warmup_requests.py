@@ -1,0 +1,68 @@
+"""Requests that a server replays when it loads a model, so that no user waits for the first one.
+
+TensorFlow Serving reads `assets.extra/tf_serving_warmup_requests`: a TFRecord file of PredictionLog
+(https://www.tensorflow.org/tfx/serving/saved_model_warmup).
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+from tokenmill.records.documents import write_tfrecords
+
+WARMUP_NAME = "tf_serving_warmup_requests"
+_TEXT = "A few words to begin with. "
+
+
+def write_warmup_requests(directory: str, context_length: int, signatures: set[str]) -> None:
+    """Writes one record for each signature and size that users ask for."""
+    records = (
+        prediction_log_pb2.PredictionLog(
+            predict_log=prediction_log_pb2.PredictLog(
+                request=predict_request("default", signature, inputs)
+            )
+        ).SerializeToString(deterministic=True)
+        for signature, inputs in _requests(context_length)
+        if signature in signatures
+    )
+    write_tfrecords(os.path.join(directory, WARMUP_NAME), records, gzip=False)
+
+
+def predict_request(
+    model: str, signature: str, inputs: dict[str, Any]
+) -> predict_pb2.PredictRequest:
+    """A PredictRequest; `inputs` are what `tf.constant` takes."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = model
+    request.model_spec.signature_name = signature
+    for name, value in inputs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    return request
+
+
+def _requests(context_length: int) -> Iterator[tuple[str, dict[str, tf.Tensor]]]:
+    new = min(8, context_length - 1)
+    several = [_TEXT, _TEXT * 10, ""]
+    ids = tf.constant([[4, 5, 6]], tf.int32)
+    for texts in ([_TEXT], several):
+        for signature in ("serving_default", "score", "embed", "classify"):
+            yield signature, {"text": tf.constant(texts)}
+    for texts, temperature in (([_TEXT], 0.0), (several, 1.0)):
+        yield "generate", {"text": tf.constant(texts), **_options(new, temperature)}
+    for signature in ("score_ids", "embed_ids", "classify_ids"):
+        yield signature, {"token_ids": ids}
+    yield "generate_ids", {"token_ids": ids, **_options(new, 1.0)}
+
+
+def _options(new: int, temperature: float) -> dict[str, tf.Tensor]:
+    return {
+        "max_new_tokens": tf.constant([new], tf.int32),
+        "temperature": tf.constant([temperature], tf.float32),
+        "top_k": tf.constant([40], tf.int32),
+        "top_p": tf.constant([0.95], tf.float32),
+        "seed": tf.constant([0], tf.int32),
+        "truncate_prompt": tf.constant([True]),
+    }

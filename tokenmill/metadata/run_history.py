@@ -1,0 +1,175 @@
+"""What ML Metadata knows of the way from documents to models, and of runs side by side."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ml_metadata as mlmd
+from ml_metadata.proto import metadata_store_pb2
+
+from tokenmill.errors import TokenmillError
+from tokenmill.metadata.output_directory import RunMetadata
+from tokenmill.metadata.step_records import StepRecord, outputs_of, step_record
+
+_INPUT, _OUTPUT = metadata_store_pb2.Event.INPUT, metadata_store_pb2.Event.OUTPUT
+
+
+@dataclass(frozen=True)
+class LedgerRun:
+    """The newest run of a directory that has a ledger.
+
+    Attributes:
+        run_id: TFX's id of the run.
+        ledger_uri: The ledger artifact, with the index of documents.
+        packed_rows: The packed rows that it counted.
+    """
+
+    run_id: str
+    ledger_uri: str
+    packed_rows: metadata_store_pb2.Artifact
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model that was trained on an artifact of rows.
+
+    Attributes:
+        uri: The model artifact.
+        run_uri: The trainer's ModelRun artifact.
+        run_ids: The runs that trained it or took it from the cache.
+        seed: Of the data order.
+        pushed_to: Where versions of it were pushed.
+    """
+
+    uri: str
+    run_uri: str
+    run_ids: tuple[str, ...]
+    seed: int
+    pushed_to: tuple[str, ...]
+
+
+def newest_ledger(metadata: RunMetadata, run_dir: str) -> LedgerRun:
+    """The newest run whose TokenLedger finished.
+
+    Raises:
+        TokenmillError: There is none.
+    """
+    for run_id, record in step_records(metadata, "TokenLedger"):
+        if record.outputs.get("ledger"):
+            artifact = record.one("ledger")
+            (packed,) = _inputs_of_maker(metadata.store, artifact, "packed_rows")
+            return LedgerRun(run_id, artifact.uri, packed)
+    raise TokenmillError(
+        f"{run_dir}: no run here has come through its ledger step.",
+        "Run the pipeline: tokenmill run.",
+    )
+
+
+def step_records(metadata: RunMetadata, node_id: str) -> Iterator[tuple[str, StepRecord]]:
+    """(run, what the step left) for a node such as "Curator", newest run first."""
+    end = f".{node_id}"
+    pipelines = [context.name.removesuffix(end) for context in metadata.nodes(node_id)]
+    for run in reversed(metadata.runs()):
+        for pipeline in pipelines:
+            record = step_record(metadata.store, pipeline, run.name, node_id)
+            if record is not None:
+                yield run.name, record
+
+
+def _inputs_of_maker(store: mlmd.MetadataStore, artifact: Any, key: str) -> list[Any]:
+    """The artifacts under an input key of the execution that made an artifact."""
+    events = store.get_events_by_artifact_ids([artifact.id])
+    maker = min(e.execution_id for e in events if e.type == _OUTPUT)
+    ids = [
+        e.artifact_id
+        for e in store.get_events_by_execution_ids([maker])
+        if e.type == _INPUT and any(step.key == key for step in e.path.steps)
+    ]
+    return list(store.get_artifacts_by_id(ids))
+
+
+def models_trained_on(
+    store: mlmd.MetadataStore, rows: metadata_store_pb2.Artifact
+) -> list[TrainedModel]:
+    """Every model whose trainer read these rows, in order of training."""
+    models = []
+    for execution in _consumers(store, rows, "Trainer"):
+        outputs = outputs_of(store, execution.id)
+        if "model" not in outputs or "model_run" not in outputs:
+            continue  # it failed
+        if execution.last_known_state == metadata_store_pb2.Execution.CACHED:
+            continue  # listed with the execution that made it
+        (model,) = outputs["model"]
+        job = json.loads(execution.custom_properties["job"].string_value)
+        runs = {
+            context.name
+            for event in store.get_events_by_artifact_ids([model.id])
+            if event.type == _OUTPUT
+            for context in store.get_contexts_by_execution(event.execution_id)
+            if store.get_context_types_by_id([context.type_id])[0].name == "pipeline_run"
+        }
+        pushed = {
+            pushed_model.custom_properties["pushed_destination"].string_value
+            for push in _consumers(store, model, "Pusher")
+            for pushed_model in outputs_of(store, push.id).get("pushed_model", ())
+        }
+        models.append(
+            TrainedModel(
+                uri=model.uri,
+                run_uri=outputs["model_run"][0].uri,
+                run_ids=tuple(sorted(runs)),
+                seed=job["settings"]["seed"],
+                pushed_to=tuple(sorted(pushed - {""})),
+            )
+        )
+    return models
+
+
+def _consumers(store: mlmd.MetadataStore, artifact: Any, kind: str) -> list[Any]:
+    events = store.get_events_by_artifact_ids([artifact.id])
+    ids = sorted({e.execution_id for e in events if e.type == _INPUT})
+    return [
+        execution
+        for execution in store.get_executions_by_id(ids)
+        if store.get_execution_types_by_id([execution.type_id])[0].name.endswith(kind)
+    ]
+
+
+# What each artifact says of a run; the columns of `tokenmill runs`.
+_COLUMNS = {
+    ("TokenLedger", "ledger"): (
+        "effective_tokens", "epochs", "params_total", "total_flops", "chip_hours", "compute_usd",
+        "mfu", "curation_saved_usd",
+    ),
+    ("CostReport", "settlement"): (
+        "chip_hours", "compute_usd", "mfu", "goodput", "training_seconds", "bits_per_byte",
+        "masked_perplexity", "accuracy",
+        "training_seconds_actual_over_estimated", "pipeline_usd", "curation_cost_usd",
+    ),
+}  # fmt: skip
+_SIDES = {"TokenLedger": "estimated", "CostReport": "actual"}
+
+
+def compare_runs(metadata: RunMetadata) -> list[dict[str, Any]]:
+    """The headline numbers of every run, oldest first, from custom properties alone.
+
+    Returns:
+        {"run": id, "trained": whether the Trainer ran (False: its output came from the cache),
+        "estimated": {..}, "actual": {..}}; a side is empty, and "trained" absent, where the run did
+        not come so far.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for (node, key), names in _COLUMNS.items():
+        for run_id, record in step_records(metadata, node):
+            row = rows.setdefault(run_id, {"run": run_id, "estimated": {}, "actual": {}})
+            if not record.outputs.get(key):
+                continue
+            properties = record.one(key).custom_properties
+            row[_SIDES[node]] = {
+                name: properties[name].double_value for name in names if name in properties
+            }
+    for run_id, record in step_records(metadata, "Trainer"):
+        if run_id in rows:
+            rows[run_id]["trained"] = not record.cached
+    return [rows[run_id] for run_id in sorted(rows)]

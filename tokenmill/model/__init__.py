@@ -1,0 +1,1 @@
+"""The Transformer: its shape, layers, losses, generation and the weights to start from."""

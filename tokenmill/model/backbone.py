@@ -1,0 +1,112 @@
+"""Embeddings and layers, the part that decoder and encoder share.
+
+Shape suffixes as in layers.py; V vocabulary.
+"""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from tokenmill.model.layers import Block, Builder, Dropout, segment_mask
+from tokenmill.model.shape import ModelShape
+
+
+class Trunk(keras.layers.Layer):
+    """Token ids, segments and positions in; a vector for each token out.
+
+    A layer, not a keras.Model: Keras gives each Model in a SavedModel a serving signature of one
+    input, which cannot be traced for three.
+
+    Args:
+        shape: Sizes and options.
+        seed: Seed of the initial weights.
+        dtype: A Keras dtype policy, such as "float32" or "mixed_bfloat16".
+        dropout: Rate after the embeddings, on attention probabilities, after attention and MLP.
+        rematerialize: Keep only each layer's input for the backward pass, and compute the rest
+            of the layer again.
+        name: The layer's name.
+    """
+
+    def __init__(
+        self,
+        shape: ModelShape,
+        seed: int,
+        dtype: str = "float32",
+        dropout: float = 0.0,
+        rematerialize: bool = False,
+        name: str = "trunk",
+    ):
+        super().__init__(dtype=dtype, name=name)
+        self.builder = build = Builder(shape, keras.dtype_policies.get(dtype), seed)
+        self.shape_config, self.dropout_rate = shape, dropout
+        self._rematerialize = rematerialize
+        self.token_embedding = build.embedding(shape.vocab_size, "token_embedding")
+        learned = shape.positions == "learned"
+        self.position_embedding = (
+            build.embedding(shape.sequence_length, "position_embedding") if learned else None
+        )
+        self.type_embedding = (
+            build.embedding(shape.type_vocab_size, "type_embedding")
+            if shape.type_vocab_size
+            else None
+        )
+        self.blocks = [Block(build, f"layer{i}") for i in range(shape.n_layers)]
+        post = shape.norm_position == "post"
+        self.embedding_norm = build.norm("embedding_norm") if post else None
+        self.final_norm = None if post else build.norm("final_norm")
+
+    def parts(self) -> list[keras.layers.Layer]:
+        """All layers with inputs [N, D] that exist."""
+        layers = [*self.blocks, self.embedding_norm, self.final_norm]
+        return [layer for layer in layers if layer is not None]
+
+    def build(self, input_shape):
+        """Creates all weights now, so that a checkpoint or an optimiser finds them."""
+        for table in (self.token_embedding, self.position_embedding, self.type_embedding):
+            if table is not None:
+                table.build((None, None))
+        for layer in self.parts():
+            layer.build((None, self.shape_config.d_model))
+        self.built = True
+
+    def embed(self, inputs_BT, positions_BT, dropout):
+        """int32 [B, T] twice -> [N, D]: the input of the first layer."""
+        x_BTD = self.token_embedding(inputs_BT)
+        if self.position_embedding is not None:
+            x_BTD = x_BTD + self.position_embedding(positions_BT)
+        if self.type_embedding is not None:  # packed documents are all of type 0
+            x_BTD = x_BTD + ops.cast(self.type_embedding.embeddings[0], x_BTD.dtype)
+        x_ND = ops.reshape(x_BTD, (-1, self.shape_config.d_model))
+        if self.embedding_norm is not None:
+            x_ND = self.embedding_norm(x_ND)
+        return dropout.drop(x_ND, dropout.next_seed())
+
+    def encode(self, inputs_BT, segment_ids_BT, positions_BT, dropout_seed=None):
+        """int32 [B, T] three times -> [N, D], after the last norm."""
+        dropout = Dropout(self.dropout_rate, dropout_seed)
+        x_ND = self.embed(inputs_BT, positions_BT, dropout)
+        mask = segment_mask(segment_ids_BT, self.shape_config.causal)
+        for block in self.blocks:
+            seeds = [dropout.next_seed() for _ in range(3)]
+
+            def run(x, block=block, seeds=seeds):
+                return block(x, mask, positions_BT, dropout=dropout, seeds=seeds)
+
+            x_ND = tf.recompute_grad(run)(x_ND) if self._rematerialize else run(x_ND)
+        return x_ND if self.final_norm is None else self.final_norm(x_ND)
+
+    def hidden(self, inputs_BT, segment_ids_BT, positions_BT):
+        """int32 [B, T] three times -> [B, T, D], before the head."""
+        x_ND = self.encode(inputs_BT, segment_ids_BT, positions_BT)
+        return ops.reshape(x_ND, (*ops.shape(inputs_BT), self.shape_config.d_model))
+
+    def attention_probabilities(self, inputs_BT, segment_ids_BT, positions_BT):
+        """int32 [B, T] three times -> for each layer float32 [B, H, T, T], rows summing to 1."""
+        no_dropout = Dropout(0.0, None)
+        x_ND = self.embed(inputs_BT, positions_BT, no_dropout)
+        mask = segment_mask(segment_ids_BT, self.shape_config.causal)
+        probabilities = []
+        for block in self.blocks:
+            probabilities.append(block.probabilities(x_ND, mask, positions_BT))
+            x_ND = block(x_ND, mask, positions_BT)
+        return probabilities

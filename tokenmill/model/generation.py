@@ -1,0 +1,91 @@
+"""The decoder with a cache of keys and values: each new token costs one row, not the whole text.
+
+The layers are the decoder's own; only how they are called differs. Every length may be unknown
+when the graph is built.
+
+Shape suffixes as in layers.py, and S: slots of the cache.
+"""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tokenmill.model.decoder import Decoder
+from tokenmill.model.layers import Dropout, attend
+
+
+class LayerCache(NamedTuple):
+    """Keys and values of one layer, each [B, G, S, K]; keys are already rotated."""
+
+    keys: Any
+    values: Any
+
+
+def prefill(decoder: Decoder, tokens_BT: Any) -> tuple[Any, list[LayerCache]]:
+    """Reads texts that begin at the left: int32 [B, T] -> hidden [B, T, D] and caches, S = T.
+
+    What stands right of a text's end does not influence it, as no token looks ahead.
+    """
+    batch, length = tf.shape(tokens_BT)[0], tf.shape(tokens_BT)[1]
+    steps = tf.range(length)
+    mask_1TT = (steps[:, None] >= steps[None, :])[None]
+    return _run(decoder, tokens_BT, tf.broadcast_to(steps[None], [batch, length]), mask_1TT, None)
+
+
+def widen(caches: list[LayerCache], slots: Any) -> list[LayerCache]:
+    """Adds empty slots at the right, up to `slots` of them (a scalar of int32)."""
+
+    def pad(x_BGSK):
+        return tf.pad(x_BGSK, [[0, 0], [0, 0], [0, slots - tf.shape(x_BGSK)[2]], [0, 0]])
+
+    return [LayerCache(pad(c.keys), pad(c.values)) for c in caches]
+
+
+def decode_step(
+    decoder: Decoder, tokens_B: Any, positions_B: Any, caches: list[LayerCache]
+) -> tuple[Any, list[LayerCache]]:
+    """One token for each text, at its own position: int32 [B] twice -> hidden [B, D], caches.
+
+    Slot s of the cache is position s. A token attends to its own slot and those left of it.
+    """
+    slots = tf.shape(caches[0].keys)[2]
+    mask_B1S = (tf.range(slots)[None] <= positions_B[:, None])[:, None]
+    hidden_B1D, caches = _run(decoder, tokens_B[:, None], positions_B[:, None], mask_B1S, caches)
+    return hidden_B1D[:, 0], caches
+
+
+def _run(decoder, tokens_BT, positions_BT, mask_BTS, caches):
+    x_ND = decoder.embed(tokens_BT, positions_BT, Dropout(0.0, None))
+    new_caches = []
+    for i, block in enumerate(decoder.blocks):
+        attention = block.attention
+        q_BHTK, k_BGTK, v_BGTK = attention.heads(block.attention_norm(x_ND), positions_BT)
+        if caches is None:
+            cache = LayerCache(k_BGTK, v_BGTK)
+        else:
+            cache = _write(caches[i], positions_BT[:, 0], k_BGTK, v_BGTK)
+        x_ND = x_ND + attention.project(_attend(q_BHTK, cache, mask_BTS))
+        x_ND = x_ND + block.mlp(block.mlp_norm(x_ND))
+        new_caches.append(cache)
+    hidden = decoder.final_norm(x_ND)
+    return tf.reshape(hidden, [*tf.unstack(tf.shape(tokens_BT)), hidden.shape[-1]]), new_caches
+
+
+def _write(cache, positions_B, k_BG1K, v_BG1K):
+    batch, groups = tf.shape(positions_B)[0], cache.keys.shape[1]
+    places = [tf.range(batch)[:, None], tf.range(groups)[None], positions_B[:, None]]
+    slots_BG3 = tf.stack([tf.broadcast_to(x, [batch, groups]) for x in places], axis=-1)
+    return LayerCache(
+        tf.tensor_scatter_nd_update(cache.keys, slots_BG3, k_BG1K[:, :, 0]),
+        tf.tensor_scatter_nd_update(cache.values, slots_BG3, v_BG1K[:, :, 0]),
+    )
+
+
+def _attend(q_BHTK, cache, mask_BTS):
+    """Grouped queries against the cache, without repeating it: -> [B, H, T, K]."""
+    groups, width = cache.keys.shape[1], q_BHTK.shape[-1]
+    rows, heads, length = tf.shape(q_BHTK)[0], q_BHTK.shape[1], tf.shape(q_BHTK)[2]
+    # The query heads of a group lie beside each other; they become more rows of one product.
+    q = tf.reshape(q_BHTK, [rows, groups, heads // groups * length, width])
+    mask = tf.tile(mask_BTS[:, None], [1, 1, heads // groups, 1])
+    return tf.reshape(attend(q, cache.keys, cache.values, mask), [rows, heads, length, width])

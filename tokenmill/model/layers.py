@@ -1,0 +1,264 @@
+"""What decoder and encoder are built of.
+
+Shape suffixes: B rows, T tokens of a row, N = B * T, D model width, H query heads, G key/value
+heads, K width of a head, F inner width of the MLP.
+
+Matrix products run on [N, D]: a product of [B, T, D] and a matrix has B partial sums of the
+weight's gradient, which cost more than the product itself.
+"""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from tokenmill.model.shape import ModelShape
+
+# GPT-2 (Radford et al. 2019) and BERT (Devlin et al. 2018): weights from N(0, 0.02); GPT-2 scales
+# projections into the residual stream down by the root of their number.
+_INIT_STDDEV = 0.02
+_ROPE_BASE = 10_000.0
+# Queries of a causal row are cut into blocks of at least so many, each with the keys up to its end.
+_MIN_QUERY_BLOCK, _MAX_QUERY_BLOCKS = 128, 8
+_MASKED_SCORE = -1e9
+
+
+def rotate_by_position(x_BTHK: Any, positions_BT: Any) -> Any:
+    """Rotary position embedding (Su et al. 2021), halves paired as in GPT-NeoX."""
+    half = x_BTHK.shape[-1] // 2
+    frequencies = ops.exp(-ops.log(_ROPE_BASE) * ops.arange(half, dtype="float32") / float(half))
+    angles = ops.cast(positions_BT, "float32")[:, :, None, None] * frequencies
+    cos, sin = ops.cast(ops.cos(angles), x_BTHK.dtype), ops.cast(ops.sin(angles), x_BTHK.dtype)
+    first, second = x_BTHK[..., :half], x_BTHK[..., half:]
+    return ops.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+def segment_mask(segment_ids_BT: Any, causal: bool) -> Any:
+    """[B, 1, T, T] of bool: query t may attend to key s in the same document, if causal s <= t.
+
+    Padding (segment 0) forms a segment of its own, so that no softmax is over nothing.
+    """
+    same = segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
+    if causal:
+        steps = ops.arange(segment_ids_BT.shape[1])
+        same = ops.logical_and(same, steps[:, None] >= steps[None, :])
+    return same[:, None]
+
+
+def attend(q_BHTK: Any, k_BHSK: Any, v_BHSK: Any, mask_B1TS: Any, drop: Any = None) -> Any:
+    """Softmax attention, [B, H, T, K]; `drop` is applied to the probabilities."""
+    weights = attention_weights(q_BHTK, k_BHSK, mask_B1TS)
+    weights = ops.cast(weights, v_BHSK.dtype)
+    return tf.matmul(weights if drop is None else drop(weights), v_BHSK)
+
+
+def attention_weights(q_BHTK: Any, k_BHSK: Any, mask_B1TS: Any) -> Any:
+    """Attention probabilities, float32 [B, H, T, S]."""
+    scores = tf.matmul(q_BHTK, k_BHSK, transpose_b=True)
+    scores = ops.cast(scores, "float32") / q_BHTK.shape[-1] ** 0.5
+    return ops.softmax(ops.where(mask_B1TS, scores, _MASKED_SCORE), axis=-1)
+
+
+class Dropout:
+    """Dropout whose mask is a function of a seed and the place in the model, not of a state.
+
+    Args:
+        rate: Share of features set to 0; the others are divided by 1 - rate.
+        seed: int32 [2], such as (run's seed, step); None for no dropout.
+    """
+
+    def __init__(self, rate: float, seed: Any):
+        self._rate, self._seed, self._places = rate, seed, 0
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is dropped."""
+        return self._seed is not None and self._rate > 0
+
+    def next_seed(self) -> Any:
+        """A seed for one place, int32 [2]; places are numbered in the order of the calls."""
+        self._places += 1
+        if not self.active:
+            return None
+        return tf.random.experimental.stateless_fold_in(self._seed, self._places)
+
+    def drop(self, x: Any, seed: Any) -> Any:
+        """`x` with the mask of a place's seed."""
+        if seed is None:
+            return x
+        noise = tf.random.stateless_uniform(tf.shape(x), seed, alg="philox")
+        kept = ops.cast(noise >= self._rate, x.dtype)
+        return x * kept * ops.cast(1.0 / (1.0 - self._rate), x.dtype)
+
+
+class Builder:
+    """Makes layers with the shape's options and a seed for each, in a fixed order."""
+
+    def __init__(self, shape: ModelShape, dtype: Any, seed: int):
+        self.shape, self.dtype, self._seed, self._count = shape, dtype, seed, 0
+
+    def initializer(self, stddev: float = _INIT_STDDEV) -> keras.initializers.Initializer:
+        """A normal initialiser with the next seed."""
+        self._count += 1
+        seed = self._seed * 10_007 + self._count
+        return keras.initializers.RandomNormal(stddev=stddev, seed=seed)
+
+    def dense(
+        self, units: int, name: str, residual: bool = False, use_bias: bool | None = None
+    ) -> keras.layers.Dense:
+        """A linear layer; `residual` if it adds into the residual stream."""
+        scaled = residual and self.shape.causal
+        stddev = _INIT_STDDEV / (2 * self.shape.n_layers) ** 0.5 if scaled else _INIT_STDDEV
+        return keras.layers.Dense(
+            units,
+            use_bias=self.shape.use_bias if use_bias is None else use_bias,
+            kernel_initializer=self.initializer(stddev),
+            dtype=self.dtype,
+            name=name,
+        )
+
+    def norm(self, name: str) -> keras.layers.Layer:
+        """The shape's norm, with the epsilon of GPT-2, of BERT, or of Llama 1."""
+        if self.shape.norm == "rms":
+            return keras.layers.RMSNormalization(epsilon=1e-6, dtype=self.dtype, name=name)
+        epsilon = 1e-5 if self.shape.causal else 1e-12
+        return keras.layers.LayerNormalization(epsilon=epsilon, dtype=self.dtype, name=name)
+
+    def embedding(self, rows: int, name: str) -> keras.layers.Embedding:
+        """A table of `rows` vectors of the model's width."""
+        return keras.layers.Embedding(
+            rows,
+            self.shape.d_model,
+            embeddings_initializer=self.initializer(),
+            dtype=self.dtype,
+            name=name,
+        )
+
+
+class Attention(keras.layers.Layer):
+    """Multi-head (or grouped-query) self-attention within segments."""
+
+    def __init__(self, build: Builder, name: str):
+        super().__init__(dtype=build.dtype, name=name)
+        shape = build.shape
+        self._heads, self._kv_heads, self._width = shape.n_heads, shape.kv_heads, shape.head_dim
+        self._rope, self._causal = shape.positions == "rope", shape.causal
+        # Query heads, then key heads, then value heads, in one product.
+        self.qkv = build.dense((self._heads + 2 * self._kv_heads) * self._width, "qkv")
+        self.output_projection = build.dense(shape.d_model, "output_projection", residual=True)
+
+    def build(self, input_shape):
+        """Builds the projections for inputs [N, D]."""
+        self.qkv.build(input_shape)
+        self.output_projection.build((None, self._heads * self._width))
+        self.built = True
+
+    def heads(self, x_ND, positions_BT):
+        """[N, D] -> q [B, H, T, K] and k, v [B, G, T, K], turned by position if rope."""
+        length = positions_BT.shape[1]
+        rows = tf.shape(positions_BT)[0] if length is None else -1
+        steps = tf.shape(positions_BT)[1] if length is None else length
+        heads, groups = self._heads, self._kv_heads
+        qkv = ops.reshape(self.qkv(x_ND), (rows, steps, heads + 2 * groups, self._width))
+        q, k, v = qkv[:, :, :heads], qkv[:, :, heads:-groups], qkv[:, :, -groups:]
+        if self._rope:
+            q, k = rotate_by_position(q, positions_BT), rotate_by_position(k, positions_BT)
+        return tuple(ops.transpose(x, (0, 2, 1, 3)) for x in (q, k, v))
+
+    def for_each_query_head(self, x_BGTK):
+        """[B, G, T, K] -> [B, H, T, K]: a key head serves H / G query heads."""
+        repeats = self._heads // self._kv_heads
+        return x_BGTK if repeats == 1 else ops.repeat(x_BGTK, repeats, axis=1)
+
+    def project(self, mixed_BHTK):
+        """[B, H, T, K] -> [N, D]."""
+        mixed = ops.transpose(mixed_BHTK, (0, 2, 1, 3))
+        return self.output_projection(ops.reshape(mixed, (-1, self._heads * self._width)))
+
+    def call(self, x_ND, mask_B1TT, positions_BT, dropout=None, seed=None):
+        """[N, D] -> [N, D]."""
+        q, k, v = self.heads(x_ND, positions_BT)
+        k, v = self.for_each_query_head(k), self.for_each_query_head(v)
+        drop = None if seed is None else lambda weights: dropout.drop(weights, seed)
+        length = positions_BT.shape[1]
+        blocks = 1
+        if self._causal and length is not None:
+            blocks = max(1, min(_MAX_QUERY_BLOCKS, length // _MIN_QUERY_BLOCK))
+        if blocks == 1 or length % blocks or drop is not None:
+            return self.project(attend(q, k, v, mask_B1TT, drop))
+        # A block of queries sees no key after its end: those products are left out.
+        mixed, size = [], length // blocks
+        for end in range(size, length + 1, size):
+            queries = q[:, :, end - size : end]
+            mask = mask_B1TT[:, :, end - size : end, :end]
+            mixed.append(attend(queries, k[:, :, :end], v[:, :, :end], mask))
+        return self.project(ops.concatenate(mixed, axis=2))
+
+    def probabilities(self, x_ND, mask_B1TT, positions_BT):
+        """[N, D] -> attention probabilities, float32 [B, H, T, T]."""
+        q, k, _ = self.heads(x_ND, positions_BT)
+        return attention_weights(q, self.for_each_query_head(k), mask_B1TT)
+
+
+class Mlp(keras.layers.Layer):
+    """GELU (tanh form, as in GPT-2 and BERT) or SwiGLU (Shazeer 2020)."""
+
+    def __init__(self, build: Builder, name: str):
+        super().__init__(dtype=build.dtype, name=name)
+        shape = build.shape
+        self._inner_units = shape.d_ff
+        self.gate = build.dense(shape.d_ff, "gate") if shape.mlp == "swiglu" else None
+        self.up = build.dense(shape.d_ff, "up")
+        self.down = build.dense(shape.d_model, "down", residual=True)
+
+    def build(self, input_shape):
+        """Builds the projections for inputs [N, D]."""
+        for layer in (self.gate, self.up):
+            if layer is not None:
+                layer.build(input_shape)
+        self.down.build((None, self._inner_units))
+        self.built = True
+
+    def call(self, x_ND):
+        """[N, D] -> [N, D]."""
+        if self.gate is None:
+            return self.down(ops.gelu(self.up(x_ND), approximate=True))
+        return self.down(ops.silu(self.gate(x_ND)) * self.up(x_ND))
+
+
+class Block(keras.layers.Layer):
+    """A Transformer layer; the norm is before (GPT-2) or behind (BERT) attention and MLP."""
+
+    def __init__(self, build: Builder, name: str):
+        super().__init__(dtype=build.dtype, name=name)
+        self._post = build.shape.norm_position == "post"
+        self.attention_norm = build.norm("attention_norm")
+        self.attention = Attention(build, "attention")
+        self.mlp_norm = build.norm("mlp_norm")
+        self.mlp = Mlp(build, "mlp")
+
+    def build(self, input_shape):
+        """Builds all parts for inputs [N, D]."""
+        for layer in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
+            layer.build(input_shape)
+        self.built = True
+
+    def call(self, x_ND, mask_B1TT, positions_BT, dropout=None, seeds=(None, None, None)):
+        """[N, D] -> [N, D]; seeds for the dropout of probabilities, attention and MLP."""
+
+        def drop(x, seed):
+            return x if seed is None else dropout.drop(x, seed)
+
+        inner = x_ND if self._post else self.attention_norm(x_ND)
+        mixed = self.attention(inner, mask_B1TT, positions_BT, dropout=dropout, seed=seeds[0])
+        x_ND = x_ND + drop(mixed, seeds[1])
+        if self._post:
+            x_ND = self.attention_norm(x_ND)
+            return self.mlp_norm(x_ND + drop(self.mlp(x_ND), seeds[2]))
+        return x_ND + drop(self.mlp(self.mlp_norm(x_ND)), seeds[2])
+
+    def probabilities(self, x_ND, mask_B1TT, positions_BT):
+        """Attention probabilities of this layer for its input, float32 [B, H, T, T]."""
+        inner = x_ND if self._post else self.attention_norm(x_ND)
+        return self.attention.probabilities(inner, mask_B1TT, positions_BT)

@@ -1,0 +1,224 @@
+"""Shapes that can be costed but not trained here, and a typical shape for a bare parameter count.
+
+Published models have heads of any width (PaLM, T5, Gemma), mixtures of experts, encoders beside
+decoders, relative positions. Parallel attention and MLP (GPT-J, PaLM) change the speed of a
+layer, not what is counted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+from tokenmill.cost.checks import check_fraction, check_positive
+from tokenmill.model.shape import ModelShape
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedShape(ModelShape):
+    """A shape with what published models have beyond ``ModelShape``.
+
+    Attributes:
+        head_width: Features of a head; None means ``d_model // n_heads``.
+        n_experts: MLPs in each layer, of ``d_ff`` each (Shazeer et al. 2017); 1 is a dense model.
+        n_active_experts: MLPs that one token passes.
+        n_encoder_layers: Encoder layers beside the ``n_layers`` of the decoder, whose layers then
+            attend to the encoder too (Vaswani et al. 2017); 0 is a single stack.
+        encoder_token_share: Share of the counted tokens that the encoder reads; the decoder
+            reads the rest.
+        relative_positions: Whether each layer projects relative positions by a matrix of its own
+            (Dai et al. 2019, "Transformer-XL"; Gopher, Chinchilla).
+    """
+
+    head_width: int | None = None
+    n_experts: int = 1
+    n_active_experts: int = 1
+    n_encoder_layers: int = 0
+    encoder_token_share: float = 0.5
+    relative_positions: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field, least in (
+            ("head_width", 1),
+            ("n_experts", 1),
+            ("n_active_experts", 1),
+            ("n_encoder_layers", 0),
+        ):
+            value = getattr(self, field)
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise ValueError(
+                    f"PlannedShape.{field} = {value!r}: expected a whole number of at least "
+                    f"{least}; correct it."
+                )
+        if self.n_active_experts > self.n_experts:
+            raise ValueError(
+                f"PlannedShape.n_active_experts = {self.n_active_experts}: expected at most "
+                f"n_experts = {self.n_experts}; a token cannot pass more experts than there are."
+            )
+        check_fraction("encoder_token_share", self.encoder_token_share)
+
+    def _check_heads(self) -> None:
+        if self.head_width is None:
+            super()._check_heads()
+        elif self.n_heads % self.kv_heads:
+            raise ValueError(
+                f"ModelShape.n_kv_heads = {self.kv_heads}: expected a divisor of n_heads = "
+                f"{self.n_heads}; choose one, so that every key head serves as many query heads."
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head, in features."""
+        return self.d_model // self.n_heads if self.head_width is None else self.head_width
+
+    @property
+    def active_d_ff(self) -> int:
+        """Inner MLP width that one token passes, in features."""
+        return self.n_active_experts * self.d_ff
+
+    @property
+    def _shares(self) -> tuple[float, float]:
+        """Encoder's and decoder's share of the tokens."""
+        share = self.encoder_token_share if self.n_encoder_layers else 0.0
+        return share, 1 - share
+
+    @property
+    def _router(self) -> int:
+        return self.d_model * self.n_experts if self.n_experts > 1 else 0
+
+    def params_by_part(self) -> dict[str, int]:
+        """Count the parameters exactly, as ``ModelShape`` does, with what this class adds."""
+        d, width, kv = self.d_model, self.attention_width, self.kv_dim
+        inner = self.mlp_inner_matrices
+        attention = 2 * d * width + 2 * d * kv
+        mlp = (inner + 1) * d * self.d_ff
+        if self.use_bias:
+            attention += width + d + 2 * kv
+            mlp += inner * self.d_ff + d
+        layers = self.n_layers + self.n_encoder_layers
+        attentions = layers + (self.n_layers if self.n_encoder_layers else 0)
+        relative = layers * d * width if self.relative_positions else 0
+        norm = 2 * d if self.norm == "layer" else d
+        norms = layers + attentions + (2 if self.n_encoder_layers else 1)
+        return {
+            **super().params_by_part(),
+            "attention": attentions * attention + relative,
+            "mlp": layers * (self.n_experts * mlp + self._router),
+            "norms": norms * norm,
+        }
+
+    @property
+    def params_active(self) -> int:
+        """Parameters that a token passes: all but the experts it is not sent to."""
+        d, inner = self.d_model, self.mlp_inner_matrices
+        mlp = (inner + 1) * d * self.d_ff + (inner * self.d_ff + d if self.use_bias else 0)
+        idle = (self.n_layers + self.n_encoder_layers) * (self.n_experts - self.n_active_experts)
+        return self.params_total - idle * mlp
+
+    @property
+    def attention_products(self) -> float:
+        """Multiply-adds per token of all attention projections, averaged over the two stacks."""
+        encoder, decoder = self._shares
+        d, width, kv = self.d_model, self.attention_width, self.kv_dim
+        own = 2 * d * (width + kv)
+        products = own * (encoder * self.n_encoder_layers + decoder * self.n_layers)
+        if (
+            self.n_encoder_layers
+        ):  # cross-attention: q and o of decoder tokens, k and v of encoder's
+            products += self.n_layers * 2 * d * (decoder * width + encoder * kv)
+        if self.relative_positions:
+            products += self.n_layers * d * width
+        return products
+
+    @property
+    def score_features(self) -> float:
+        """Query features that meet each attended token, averaged over the two stacks."""
+        encoder, decoder = self._shares
+        attentions = 2 * self.n_layers if self.n_encoder_layers else self.n_layers
+        return self.attention_width * (encoder * self.n_encoder_layers + decoder * attentions)
+
+    @property
+    def mlp_products(self) -> float:
+        """Multiply-adds per token of the MLPs that it passes, and of the router."""
+        encoder, decoder = self._shares
+        mlp = (self.mlp_inner_matrices + 1) * self.d_model * self.active_d_ff + self._router
+        return mlp * (encoder * self.n_encoder_layers + decoder * self.n_layers)
+
+    @property
+    def logit_products(self) -> float:
+        """Multiply-adds per token of the output projection, which only the decoder has."""
+        return self._shares[1] * super().logit_products
+
+    @property
+    def head_products(self) -> float:
+        """Multiply-adds per token of the dense layer before it, likewise."""
+        return self._shares[1] * super().head_products
+
+
+def params_active(shape: ModelShape) -> int:
+    """Parameters of a shape that one token passes (all of them in a dense model)."""
+    return shape.params_active if isinstance(shape, PlannedShape) else shape.params_total
+
+
+# (parameters, layers) of published decoders, between which a bare count is interpolated: GPT-3's
+# family (Brown et al. 2020, table 2.1) and PaLM 540B.
+_USUAL_LAYERS = (
+    (1e6, 2),
+    (1e7, 4),
+    (125e6, 12),
+    (350e6, 24),
+    (1.3e9, 24),
+    (6.7e9, 32),
+    (13e9, 40),
+    (175e9, 96),
+    (540e9, 118),
+    (1e13, 240),
+)
+TYPICAL_VOCAB_SIZE = 50_257
+TYPICAL_SEQUENCE_LENGTH = 2048
+
+
+def typical_shape(
+    params: float,
+    sequence_length: int = TYPICAL_SEQUENCE_LENGTH,
+    vocab_size: int = TYPICAL_VOCAB_SIZE,
+) -> PlannedShape:
+    """A GPT-3-like decoder of about this many parameters.
+
+    Depth is interpolated between published models; the width then follows from N = 12·L·d² + V·d
+    (MLP of 4·d, tied embeddings), rounded to whole heads of 128 features (64 below 1e9).
+
+    Args:
+        params: N, all parameters.
+        sequence_length: T, tokens.
+        vocab_size: V, rows of the embedding.
+
+    Returns:
+        The shape. Its own count differs from ``params`` by the rounding: some per cent, more for
+        very small models.
+    """
+    check_positive("params", params, "parameters")
+    log = math.log(params)
+    points = [(math.log(size), math.log(layers)) for size, layers in _USUAL_LAYERS]
+    pair = next(((a, b) for a, b in itertools.pairwise(points) if log <= b[0]), points[-2:])
+    (x0, y0), (x1, y1) = pair
+    layers = max(1, round(math.exp(y0 + (y1 - y0) * (log - x0) / (x1 - x0))))
+    root = math.sqrt(vocab_size**2 + 4 * 12 * layers * params)
+    width = (root - vocab_size) / (24 * layers)
+    head = 128 if params >= 1e9 else 64
+    heads = max(1, round(width / head))
+    return PlannedShape(
+        n_layers=layers,
+        d_model=heads * head,
+        n_heads=heads,
+        d_ff=4 * heads * head,
+        vocab_size=vocab_size,
+        sequence_length=sequence_length,
+        positions="rope",
+        norm="layer",
+        use_bias=True,
+        mlp="gelu",
+        tie_embeddings=True,
+    )

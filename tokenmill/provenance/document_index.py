@@ -1,0 +1,226 @@
+"""From a document's id to its fate without a scan: an index over kept, rejected and bad records.
+
+In the ledger artifact lie `fates.jsonl` (one record a document, in shards' order, so by id within
+a shard) and, as little-endian arrays, `fates-offsets` (int64 [n + 1], where each record starts),
+`fates-hashes` (uint64 [n], sorted hashes of the ids), `fates-order` (uint32 [n], the record of each
+hash) and `fates-shards` (int64, first record of each shard). A look-up maps the arrays, bisects
+the hashes and reads the records of equal hash. Local files are mapped, remote ones read whole: 20
+bytes a document.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+RECORDS_NAME = "fates.jsonl"
+_ARRAYS = {
+    "offsets": "<i8",
+    "hashes": "<u8",
+    "order": "<u4",
+    "shards": "<i8",
+}
+KEPT, REJECTED, QUARANTINED = "kept", "rejected", "quarantined"
+NEAREST = 3
+
+
+def _hash(doc_id: bytes) -> int:
+    """As `tokenmill.records.documents.stable_hash`, whose module is too heavy to import."""
+    return int.from_bytes(hashlib.blake2b(doc_id, digest_size=8).digest(), "big")
+
+
+def write_index(uri: str, curated_uri: str, rejected_uri: str, quarantine_uri: str) -> int:
+    """Reads the ids of all documents once and writes the index; returns how many.
+
+    Args:
+        uri: The ledger artifact.
+        curated_uri: The curator's Examples.
+        rejected_uri: The rejected documents.
+        quarantine_uri: The records that could not be read.
+    """
+    return write_shards(uri, _shards(curated_uri, rejected_uri, quarantine_uri))
+
+
+def _shards(
+    curated_uri: str, rejected_uri: str, quarantine_uri: str
+) -> Iterator[Iterator[tuple[bytes, bytes]]]:
+    """For each file, (id, record) of its documents."""
+    import tensorflow as tf
+
+    from tokenmill.records.documents import SPLITS, split_directory
+
+    for split in SPLITS:
+        for path in sorted(
+            tf.io.gfile.glob(os.path.join(split_directory(curated_uri, split), "*"))
+        ):
+            yield _kept(path, split)
+    for path in sorted(tf.io.gfile.glob(os.path.join(rejected_uri, "rejected-*.gz"))):
+        yield _rejected(path)
+    yield _quarantined(os.path.join(quarantine_uri, "quarantine.jsonl"))
+
+
+def _kept(path: str, split: str) -> Iterator[tuple[bytes, bytes]]:
+    import tensorflow as tf
+
+    from tokenmill.records.documents import BATCH_DOCUMENTS, decode_documents
+
+    records = tf.data.TFRecordDataset([path], "GZIP").batch(BATCH_DOCUMENTS)
+    for batch in records.as_numpy_iterator():
+        documents = decode_documents(list(batch))
+        columns = (documents.column(i).to_pylist() for i in (0, 1, 3))
+        for doc_id, source, size in zip(*columns, strict=True):
+            fate = {
+                "byte_count": size,
+                "doc_id": doc_id.decode(),
+                "fate": KEPT,
+                "source": source.decode(),
+                "split": split,
+            }
+            yield doc_id, _line(fate)
+
+
+def _rejected(path: str) -> Iterator[tuple[bytes, bytes]]:
+    import tensorflow as tf
+
+    for record in tf.data.TFRecordDataset([path], "GZIP").as_numpy_iterator():
+        fate = {**json.loads(record), "fate": REJECTED}
+        yield fate["doc_id"].encode(), _line(fate)
+
+
+def _quarantined(path: str) -> Iterator[tuple[bytes, bytes]]:
+    import tensorflow as tf
+
+    with tf.io.gfile.GFile(path, "rb") as lines:
+        for line in lines:
+            fate = {**json.loads(line), "fate": QUARANTINED}
+            # As ingest names a record without an id: the file and where in it.
+            name = f"{fate['file']}:{fate['record']}" if fate["record"] else fate["file"]
+            fate["doc_id"] = name
+            yield name.encode(), _line(fate)
+
+
+def _line(fate: dict[str, Any]) -> bytes:
+    return json.dumps(fate, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+
+
+def write_shards(uri: str, shards: Iterable[Iterable[tuple[bytes, bytes]]]) -> int:
+    """Writes the index of (id, record line) pairs; only 8 bytes a document stay in memory twice."""
+    import tensorflow as tf
+
+    tf.io.gfile.makedirs(uri)
+    sizes: list[np.ndarray] = []
+    hashes: list[np.ndarray] = []
+    firsts = [0]
+    path = os.path.join(uri, RECORDS_NAME)
+    with tf.io.gfile.GFile(f"{path}.writing", "wb") as out:
+        out.write(b"")  # makes the file even if there is no document
+        for shard in shards:
+            pieces, lengths, keys, held = [], [], [], 0
+            count = 0
+            for doc_id, line in shard:
+                pieces.append(line)
+                lengths.append(len(line))
+                keys.append(_hash(doc_id))
+                held += len(line)
+                count += 1
+                if held > 1 << 20:
+                    out.write(b"".join(pieces))
+                    pieces, held = [], 0
+                if len(lengths) == 1 << 16:
+                    sizes.append(np.array(lengths, np.int64))
+                    hashes.append(np.array(keys, np.uint64))
+                    lengths, keys = [], []
+            out.write(b"".join(pieces))
+            sizes.append(np.array(lengths, np.int64))
+            hashes.append(np.array(keys, np.uint64))
+            firsts.append(firsts[-1] + count)
+    tf.io.gfile.rename(f"{path}.writing", path, overwrite=True)
+    all_hashes = np.concatenate([*hashes, np.zeros(0, np.uint64)])
+    order = np.argsort(all_hashes, kind="stable")
+    offsets = np.concatenate([np.zeros(1, np.int64), *sizes]).cumsum()
+    arrays = {
+        "offsets": offsets,
+        "hashes": all_hashes[order],
+        "order": order,
+        "shards": np.array(firsts),
+    }
+    for name, array in arrays.items():
+        target = os.path.join(uri, f"fates-{name}")
+        with tf.io.gfile.GFile(f"{target}.writing", "wb") as out:
+            out.write(array.astype(_ARRAYS[name]).tobytes())
+        tf.io.gfile.rename(f"{target}.writing", target, overwrite=True)
+    return len(all_hashes)
+
+
+class DocumentIndex:
+    """Look-ups in the index of a ledger artifact.
+
+    Args:
+        uri: The ledger artifact.
+
+    Raises:
+        FileNotFoundError: There is no index.
+    """
+
+    def __init__(self, uri: str):
+        self._uri = uri
+        self._open: Callable[[str, str], Any] = open
+        if "://" in uri:
+            import tensorflow as tf
+
+            self._open = tf.io.gfile.GFile
+        elif not os.path.exists(os.path.join(uri, RECORDS_NAME)):
+            raise FileNotFoundError(os.path.join(uri, RECORDS_NAME))
+        self._arrays = {name: self._array(name) for name in _ARRAYS}
+
+    def __len__(self) -> int:
+        return len(self._arrays["hashes"])
+
+    def find(self, doc_id: str) -> list[dict[str, Any]]:
+        """The fates of all documents of this id; several where the user's ids repeat."""
+        wanted = np.uint64(_hash(doc_id.encode()))
+        hashes = self._arrays["hashes"]
+        first = int(np.searchsorted(hashes, wanted, side="left"))
+        last = int(np.searchsorted(hashes, wanted, side="right"))
+        numbers = sorted(int(n) for n in self._arrays["order"][first:last])
+        with self._open(os.path.join(self._uri, RECORDS_NAME), "rb") as records:
+            found = [self._read(records, number) for number in numbers]
+        return [fate for fate in found if fate["doc_id"] == doc_id]
+
+    def nearest(self, doc_id: str) -> list[str]:
+        """Ids that look alike: the neighbours in each shard, most similar first."""
+        neighbours: set[str] = set()
+        shards = self._arrays["shards"]
+        with self._open(os.path.join(self._uri, RECORDS_NAME), "rb") as records:
+            for start, end in itertools.pairwise(shards):
+                low, high = int(start), int(end)
+                while low < high:
+                    middle = (low + high) // 2
+                    if self._read(records, middle)["doc_id"].encode() < doc_id.encode():
+                        low = middle + 1
+                    else:
+                        high = middle
+                for number in range(max(int(start), low - 2), min(int(end), low + 2)):
+                    neighbours.add(self._read(records, number)["doc_id"])
+        close = difflib.get_close_matches(doc_id, sorted(neighbours), n=NEAREST, cutoff=0.5)
+        contained = [name for name in sorted(neighbours) if doc_id in name]
+        return list(dict.fromkeys([*close, *contained]))[:NEAREST]
+
+    def _read(self, records: Any, number: int) -> dict[str, Any]:
+        start, end = (int(n) for n in self._arrays["offsets"][number : number + 2])
+        records.seek(start)
+        return json.loads(records.read(end - start))
+
+    def _array(self, name: str) -> np.ndarray:
+        path = os.path.join(self._uri, f"fates-{name}")
+        if "://" not in self._uri and os.path.getsize(path):
+            return np.memmap(path, _ARRAYS[name], "r")
+        with self._open(path, "rb") as source:
+            return np.frombuffer(source.read(), _ARRAYS[name])

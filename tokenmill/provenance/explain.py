@@ -1,0 +1,115 @@
+"""A document's way through the pipeline, and a row's documents; plain look-ups, no TFX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tokenmill.errors import TokenmillError
+from tokenmill.provenance.document_index import KEPT, DocumentIndex
+from tokenmill.provenance.rows import Placement, documents_of_row, find_document
+from tokenmill.records.documents import SPLITS
+from tokenmill.rows.packed_split import PackedSplit
+from tokenmill.rows.schedule import row_order
+
+# Rows of the data order that are computed at a time.
+_CHUNK = 1 << 20
+
+
+def explain_document(index: DocumentIndex, rows_uri: str, doc_id: str) -> list[dict[str, Any]]:
+    """What became of a document, from the index and the rows' provenance.
+
+    Args:
+        index: Of the run's ledger.
+        rows_uri: The packed rows.
+        doc_id: As in the input, or file:record of a record without an id.
+
+    Returns:
+        A record for each document of this id: `fate` (kept, rejected, quarantined), what that step
+        wrote of it and, if kept, its `placements` in rows.
+
+    Raises:
+        TokenmillError: No document has this id; the hint names the nearest.
+    """
+    fates = index.find(doc_id)
+    if not fates:
+        near = index.nearest(doc_id)
+        raise TokenmillError(
+            f"no document of this run has the id {doc_id!r} ({len(index):,} have others).",
+            f"The nearest: {', '.join(near)}."
+            if near
+            else "Ids are those of the input; records without one are named file:record.",
+        )
+    for fate in fates:
+        if fate["fate"] == KEPT:
+            found = find_document(rows_uri, fate["split"], doc_id.encode())
+            fate["placements"] = [_as_json(placement) for placement in found]
+    return fates
+
+
+def explain_row(index: DocumentIndex, rows_uri: str, split: str, row: int) -> list[dict[str, Any]]:
+    """The documents that a row holds, in order.
+
+    Raises:
+        TokenmillError: There is no such split or row.
+    """
+    if split not in SPLITS:
+        raise TokenmillError(f"--split {split}: there are {' and '.join(SPLITS)}.")
+    try:
+        placements = documents_of_row(rows_uri, split, row)
+    except IndexError as error:
+        raise TokenmillError(f"--row {row}: {error}.") from None
+    found = []
+    for placement in placements:
+        fate = next((f for f in index.find(placement.doc_id.decode()) if f["fate"] == KEPT), {})
+        found.append({**_as_json(placement), "source": fate.get("source", "")})
+    return found
+
+
+def _as_json(placement: Placement) -> dict[str, Any]:
+    return {**placement._asdict(), "doc_id": placement.doc_id.decode()}
+
+
+def times_trained(
+    rows_uri: str, rows: Sequence[int], steps: int, global_batch_size: int, seed: int
+) -> dict[int, int]:
+    """How often a training run read each of some rows: its order is a function of the seed.
+
+    Args:
+        rows_uri: The packed rows.
+        rows: Row numbers of the training split.
+        steps: Steps of the run.
+        global_batch_size: Rows a step.
+        seed: Of the run.
+    """
+    split = PackedSplit(rows_uri, "train")
+    wanted = np.array(sorted(set(rows)), np.int64)
+    counts = dict.fromkeys(wanted.tolist(), 0)
+    done, read = 0, steps * global_batch_size
+    if split.task == "classification":  # which rows make a batch depends on its size
+        bucketed = row_order(split, global_batch_size, seed)
+        for step in range(steps):
+            numbers, _ = bucketed.rows_of_step(step)
+            for row in numbers[np.isin(numbers, wanted)].tolist():
+                counts[row] += 1
+        return counts
+    if not split.manifest["source_weights"]:  # every whole epoch reads every row once
+        whole = read // split.rows
+        counts = dict.fromkeys(counts, whole)
+        done = whole * split.rows
+    # The order is one of samples, whatever the batch: large batches as far as they go.
+    large = global_batch_size * max(1, _CHUNK // global_batch_size)
+    start = done
+    for size in (large, global_batch_size):
+        order = row_order(split, size, seed)
+        while (step := start // size) < read // size:
+            numbers, _ = order.rows_of_step(step)
+            numbers = numbers[start - step * size :]
+            found = np.bincount(np.searchsorted(wanted, numbers[np.isin(numbers, wanted)]),
+                                minlength=len(wanted))  # fmt: skip
+            for row, times in zip(wanted.tolist(), found.tolist(), strict=True):
+                counts[row] += times
+            start = (step + 1) * size
+    return counts

@@ -1,0 +1,130 @@
+"""Writes spooled documents as shards: sorted by id, one record in memory at a time.
+
+What is held is a shard's ids and rows, not its texts.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tokenmill.records.documents import write_tfrecords
+from tokenmill.records.sorted_hashes import open_plain
+from tokenmill.records.staging import ROW, Piece, Spool, read_ids, read_rows
+
+_OPEN_FILES = 128
+
+
+class Record(NamedTuple):
+    """A document that a shard takes."""
+
+    reference: int
+    piece: Piece
+    row: np.void
+    payload: bytes
+
+
+def sorted_shard(
+    spool: Spool, shard: int, takes: Callable[[int, Piece, np.ndarray], np.ndarray]
+) -> Iterator[Record]:
+    """The records of a shard, one at a time, by id and then by a hash of the payload.
+
+    Args:
+        spool: All pieces.
+        shard: Which shard.
+        takes: (number of the piece's first document, piece, rows) -> bool [rows], what to take.
+    """
+    tables, references, pieces, ids = [np.zeros(0, ROW)], [], [], []
+    for number, piece in enumerate(spool.pieces):
+        if shard not in piece.shards:
+            continue
+        first = int(spool.first[number])
+        rows = read_rows(piece)
+        places = np.flatnonzero((rows["shard"] == shard) & takes(first, piece, rows))
+        if len(places):
+            tables.append(rows[places])
+            references.append(first + places)
+            pieces.append(np.full(len(places), number))
+            ids.append(pa.array(read_ids(piece, rows[places]), pa.large_binary()))
+    if not ids:
+        return
+    rows = np.concatenate(tables)
+    keys = pa.table(
+        {
+            "id": pa.chunked_array(ids),
+            "digest": rows["digest"],
+            "reference": np.concatenate(references),
+        }
+    )
+    order = pc.sort_indices(keys, [(name, "ascending") for name in keys.column_names]).to_numpy()
+    of_piece, all_references = np.concatenate(pieces), keys.column("reference").to_numpy()
+    del ids, keys
+    with _Files() as files:
+        for place in order.tolist():
+            piece, row = spool.pieces[of_piece[place]], rows[place]
+            file = files.open(f"{piece.path}.payloads")
+            file.seek(int(row["start"]))
+            yield Record(int(all_references[place]), piece, row, file.read(int(row["size"])))
+
+
+def write_sorted_shard(
+    path: str,
+    spool: Spool,
+    split: str,
+    shard: int,
+    goes: Callable[[int, int], np.ndarray] | None = None,
+) -> int:
+    """Writes the documents of a split's shard, but for those dropped, as a gzipped TFRecord file.
+
+    Args:
+        path: The file.
+        spool: All pieces.
+        split: The split.
+        shard: The shard.
+        goes: (number of a piece's first document, its rows) -> bool [rows], which of them are not
+            written; None drops none.
+
+    Returns:
+        How many were written.
+    """
+
+    def takes(first: int, piece: Piece, rows: np.ndarray) -> np.ndarray:
+        live = (rows["flag"] == 0) & (piece.split == split)
+        return live if goes is None else live & ~goes(first, len(rows))
+
+    count = 0
+
+    def payloads() -> Iterator[bytes]:
+        nonlocal count
+        for record in sorted_shard(spool, shard, takes):
+            count += 1
+            yield record.payload
+
+    write_tfrecords(path, payloads(), gzip=True)
+    return count
+
+
+class _Files:
+    """Open files, the least recently used of which are closed."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[str, BinaryIO] = OrderedDict()
+
+    def __enter__(self) -> "_Files":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._open.values():
+            file.close()
+
+    def open(self, path: str) -> BinaryIO:
+        if path in self._open:
+            self._open.move_to_end(path)
+            return self._open[path]
+        if len(self._open) >= _OPEN_FILES:
+            self._open.popitem(last=False)[1].close()
+        file = self._open[path] = open_plain(path)
+        return file

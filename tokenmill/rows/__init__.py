@@ -1,0 +1,1 @@
+"""Packed rows: arrays, format on disk, masking, and the order in which training reads them."""

@@ -1,0 +1,88 @@
+"""What the packer and the masks have to know of each piece of the vocabulary."""
+
+import numpy as np
+import sentencepiece
+
+from tokenmill.text.vocabulary import CONTROL_COUNT
+
+CONTROL = 1
+"""A control token: never hidden, never drawn at random."""
+STARTS_WORD = 2
+STARTS_LINE_FEED = 4
+ENDS_WORD = 8
+ENDS_SENTENCE = 16
+ENDS_LINE = 32
+ENDS_PARAGRAPH = 64
+
+FLAGS_NAME = "piece_flags.npy"
+
+# Ranks of a place to cut a document; the end of a paragraph is best.
+_PARAGRAPH, _LINE, _SENTENCE, _WORD = 4, 3, 2, 1
+
+
+def piece_flags(model: bytes) -> np.ndarray:
+    """Flags of each piece of a SentencePiece model, uint8 [vocab_size].
+
+    A word starts at a blank, and wherever a character that is no letter or digit stands: as in
+    BERT, punctuation is a word of its own.
+    """
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    flags = np.zeros(processor.get_piece_size(), np.uint8)
+    for i in range(len(flags)):
+        if processor.is_control(i) or processor.is_unknown(i) or i < CONTROL_COUNT:
+            flags[i] = CONTROL
+        elif processor.is_byte(i):
+            byte = int(processor.id_to_piece(i)[1:-1], 16)
+            # Bytes from 128 up are parts of a letter.
+            flags[i] = flags_of(chr(byte)) if byte < 128 else 0
+        else:
+            flags[i] = flags_of(processor.id_to_piece(i).replace("\u2581", " "))
+    return flags
+
+
+def flags_of(text: str) -> int:
+    """Flags of a piece that stands for this text."""
+    flags = 0
+    if not text[0].isalnum():
+        flags |= STARTS_WORD
+    if text[0] == "\n":
+        flags |= STARTS_LINE_FEED
+    if not text[-1].isalnum():
+        flags |= ENDS_WORD
+    if text.rstrip("\"')]`*_")[-1:] in (".", "!", "?"):
+        flags |= ENDS_SENTENCE
+    if text[-1] == "\n":
+        flags |= ENDS_LINE
+        if text.endswith("\n\n"):
+            flags |= ENDS_PARAGRAPH
+    return flags
+
+
+def place_ranks(tokens: np.ndarray, flags: np.ndarray) -> np.ndarray:
+    """How good a place to cut is after each token, uint8, as long as `tokens`; 0 for none.
+
+    Args:
+        tokens: Ids, int32 [n].
+        flags: Of `piece_flags`.
+    """
+    mine = flags[tokens]
+    following = np.append(mine[1:], np.uint8(STARTS_WORD))
+    starts_word = (following & STARTS_WORD) > 0
+    ranks = np.where(starts_word, np.uint8(_WORD), np.uint8(0))
+    ranks[((mine & ENDS_SENTENCE) > 0) & starts_word] = _SENTENCE
+    # Of several line feeds in a row, the place is after the last one.
+    last_feed = ((mine & ENDS_LINE) > 0) & ((following & STARTS_LINE_FEED) == 0)
+    ranks[last_feed] = _LINE
+    alone = mine & (STARTS_LINE_FEED | ENDS_LINE) == (STARTS_LINE_FEED | ENDS_LINE)
+    after_feed = np.append(False, (mine[:-1] & ENDS_LINE) > 0)
+    ranks[last_feed & (((mine & ENDS_PARAGRAPH) > 0) | (alone & after_feed))] = _PARAGRAPH
+    return ranks
+
+
+def word_starts(tokens: np.ndarray, flags: np.ndarray) -> np.ndarray:
+    """Which tokens begin a word, bool, of the shape of `tokens`; words do not cross rows."""
+    mine = flags[tokens]
+    starts = (mine & (STARTS_WORD | CONTROL)) > 0
+    starts[..., 0] = True
+    starts[..., 1:] |= (mine[..., :-1] & (ENDS_WORD | CONTROL)) > 0
+    return starts

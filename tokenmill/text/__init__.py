@@ -1,0 +1,1 @@
+"""Normalization, language identification, vocabulary and tokenization of text."""
