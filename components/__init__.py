@@ -9,14 +9,14 @@ from typing import Any
 
 _ARTIFACT_TYPES = (
     "Calibration",
-    "CostSettlement",
+    "CostReport",
     "Ledger",
     "PackedRows",
     "Quarantine",
     "RegisteredModel",
-    "RejectedDocuments",
+    "DroppedDocuments",
     "Tokenizer",
-    "ValidationVerdict",
+    "ValidationDecision",
 )
 __all__ = list(_ARTIFACT_TYPES)
 

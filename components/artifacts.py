@@ -14,16 +14,16 @@ class Quarantine(artifact.Artifact):
     TYPE_NAME = "components.Quarantine"
 
 
-class ValidationVerdict(artifact.Artifact):
-    """What the anomaly gate decided: `verdict.json`."""
+class ValidationDecision(artifact.Artifact):
+    """What the anomaly gate decided: `decision.json`."""
 
-    TYPE_NAME = "components.ValidationVerdict"
+    TYPE_NAME = "components.ValidationDecision"
 
 
-class RejectedDocuments(artifact.Artifact):
+class DroppedDocuments(artifact.Artifact):
     """Documents that curation dropped, one reason each, and `curation.json` with the counts."""
 
-    TYPE_NAME = "components.RejectedDocuments"
+    TYPE_NAME = "components.DroppedDocuments"
 
 
 class Tokenizer(artifact.Artifact):
@@ -50,10 +50,10 @@ class Ledger(artifact.Artifact):
     TYPE_NAME = "components.Ledger"
 
 
-class CostSettlement(artifact.Artifact):
+class CostReport(artifact.Artifact):
     """Estimate against actual, after evaluation: `cost_report.json`."""
 
-    TYPE_NAME = "components.CostSettlement"
+    TYPE_NAME = "components.CostReport"
 
 
 class RegisteredModel(artifact.Artifact):

@@ -146,15 +146,15 @@ class CostSection(Section):
     chips: PositiveInt | Literal["auto"] = "auto"
     """How many; "auto" is every core of this machine, for cpu-vcpu."""
     peak_flops_per_second_per_chip: Annotated[float, Field(gt=0)] | None = None
-    """Overrides the catalogue; for cpu-vcpu without it, matrix products are timed here."""
+    """Overrides the catalog; for cpu-vcpu without it, matrix products are timed here."""
     mfu: Annotated[float, Field(gt=0.0, le=1.0)] | Literal["auto", "measured"] = "auto"
-    """Share of the peak that the training step reaches (model FLOPs utilisation). "measured" trains
+    """Share of the peak that the training step reaches (model FLOPs utilization). "measured" trains
     for some seconds on this machine before the estimate; "auto" does so for cpu-vcpu and takes 0.4
     for other chips."""
     goodput: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of the wall time that goes to steps that count."""
     price_usd_per_chip_hour: Annotated[float, Field(ge=0)] | None = None
-    """Overrides the catalogue's price."""
+    """Overrides the catalog's price."""
     price_date: str = ""
     """When that price was asked; a price without a date is flagged."""
     hidden_cost_multiplier_low: Annotated[float, Field(ge=1)] = 2.0

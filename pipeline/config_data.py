@@ -150,7 +150,7 @@ class TokenizerSection(Section):
     """An existing SentencePiece model (.model) to use instead of training one."""
     sampling_alpha: Annotated[float, Field(ge=0, le=1)] | None = None
     """Unigram: draw the split of each training document, by probability to the power of this
-    (subword regularisation; 0.1 is usual); None takes the best split."""
+    (subword regularization; 0.1 is usual); None takes the best split."""
     bpe_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """BPE: probability to leave a merge out in a training document (0.1 is usual)."""
 

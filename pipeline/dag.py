@@ -80,12 +80,12 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
         gate_settings(config, manifest_directory),
     )
 
-    # 3 curate: normalise, filter, deduplicate
+    # 3 curate: normalize, filter, deduplicate
     curator = Curator(documents, curate_settings(config), config.corpus.shards)
     curator.add_upstream_node(gate)
     curated = curator.outputs["curated_examples"]
 
-    # 4 tokenise: a vocabulary, then token ids, in the graph that will also serve
+    # 4 tokenize: a vocabulary, then token ids, in the graph that will also serve
     tokenizer = TokenizerTrainer(curated, tokenizer_settings(config))
     transform = TokenizingTransform(
         curated, schema, tokenizer.outputs["tokenizer"], sampling_settings(config)
@@ -111,7 +111,7 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
     ledger = TokenLedger(
         ingest.outputs["quarantine"],
         curated,
-        curator.outputs["rejected"],
+        curator.outputs["dropped"],
         packer.outputs["packed_rows"],
         settings,
         measuring[0].outputs["calibration"] if measuring else None,
@@ -140,15 +140,15 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
     ).with_id("Evaluator")
 
     # 9 settle: estimate against actual, and what each step cost
-    settlement = CostReport(
+    cost_report = CostReport(
         ledger=ledger.outputs["ledger"],
         packed_rows=packer.outputs["packed_rows"],
         model_run=trainer.outputs["model_run"],
         evaluation=evaluator.outputs["evaluation"],
         quarantine=ingest.outputs["quarantine"],
         statistics=statistics,
-        verdict=gate.outputs["verdict"],
-        rejected=curator.outputs["rejected"],
+        decision=gate.outputs["decision"],
+        dropped=curator.outputs["dropped"],
         tokenizer=tokenizer.outputs["tokenizer"],
         transform_graph=transform.outputs["transform_graph"],
         calibration=measuring[0].outputs["calibration"] if measuring else None,
@@ -173,7 +173,7 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
             VertexRegistrar(
                 pusher.outputs["pushed_model"],
                 ledger.outputs["ledger"],
-                settlement.outputs["settlement"],
+                cost_report.outputs["cost_report"],
                 config.run.name,
                 registry_settings(config),
             )
@@ -181,7 +181,7 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
 
     return [
         ingest, statistics_gen, schema_gen, validator, gate, curator, tokenizer, transform, packer,
-        *measuring, ledger, trainer, *([baseline] if baseline else []), evaluator, settlement,
+        *measuring, ledger, trainer, *([baseline] if baseline else []), evaluator, cost_report,
         *([infra_validator] if infra_validator is not None else []), pusher, *registering,
     ]  # fmt: skip
 

@@ -23,7 +23,7 @@ from tokenmill.contracts.training_options import RunOptions
 from tokenmill.cost.devices import CPU_CHIP, USER_PRICE
 from tokenmill.cost.meter import BudgetMeter
 from tokenmill.cost.pricing import SECONDS_PER_HOUR
-from tokenmill.cost.utilization import utilisation_range
+from tokenmill.cost.utilization import utilization_range
 from tokenmill.errors import TokenmillError
 
 
@@ -211,7 +211,7 @@ def run_options(config: Config, fresh: bool) -> RunOptions:
 
 
 def ledger_settings(config: Config) -> LedgerSettings:
-    """The ledger's share, with the catalogue's facts of the chip.
+    """The ledger's share, with the catalog's facts of the chip.
 
     Raises:
         TokenmillError: The chip is unknown, or has no price or number and none was given.
@@ -235,14 +235,14 @@ def ledger_settings(config: Config) -> LedgerSettings:
         peak = chip.peak_for(train.precision)
     if peak is None and not is_this_cpu:
         raise TokenmillError(
-            f"the catalogue has no peak for {chip.slug}.",
+            f"the catalog has no peak for {chip.slug}.",
             "Set cost.peak_flops_per_second_per_chip.",
         )
     mfu: float | None = cost.mfu if isinstance(cost.mfu, float) else None
     shape = config.shape()
     published = None
     if cost.mfu == "auto" and not is_this_cpu:
-        published = utilisation_range(chip, shape.params_total)
+        published = utilization_range(chip, shape.params_total)
     if mfu is None and published is None and train.strategy == "multi_worker":
         raise TokenmillError(
             f'cost.mfu = "{cost.mfu}" times training in one process, which train.strategy = '
@@ -295,7 +295,7 @@ def ledger_settings(config: Config) -> LedgerSettings:
 
 
 def _price(config: Config) -> Price:
-    """The user's price, or the catalogue's.
+    """The user's price, or the catalog's.
 
     Raises:
         TokenmillError: Neither is there.
@@ -311,7 +311,7 @@ def _price(config: Config) -> Price:
     chip = find_chip(cost.chip)
     if not chip.prices:
         raise TokenmillError(
-            f"the catalogue has no price for {chip.slug}.", "Set cost.price_usd_per_chip_hour."
+            f"the catalog has no price for {chip.slug}.", "Set cost.price_usd_per_chip_hour."
         )
     return chip.prices[0]
 

@@ -152,7 +152,7 @@ class Objectives:
     max_shed_rate: float | None = None
 
 
-def summarise(
+def summarize(
     settings: LoadSettings, outcomes: list[Outcome], objectives: Objectives
 ) -> dict[str, Any]:
     """Counts, latencies in milliseconds, rates, and which objectives are missed."""

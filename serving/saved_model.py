@@ -31,7 +31,7 @@ def newest_version(path: str) -> str:
 
 
 def load(path: str) -> Any:
-    """Loads a SavedModel with the tokeniser's ops registered."""
+    """Loads a SavedModel with the tokenizer's ops registered."""
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  (registers the SentencePiece ops)
 

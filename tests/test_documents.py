@@ -67,10 +67,10 @@ def test_records_are_plain_examples():
         "text": ["é".encode()],
         "byte_count": [2],
     }
-    ((_, labelled),) = encode_documents(document_batch([b"id"], [b"web"], [b"x"], [b"good"]))
-    feature = tf.train.Example.FromString(labelled).features.feature
+    ((_, labeled),) = encode_documents(document_batch([b"id"], [b"web"], [b"x"], [b"good"]))
+    feature = tf.train.Example.FromString(labeled).features.feature
     assert list(feature["label"].bytes_list.value) == [b"good"]
-    places = [labelled.index(name) for name in (b"byte_count", b"doc_id", b"label", b"source")]
+    places = [labeled.index(name) for name in (b"byte_count", b"doc_id", b"label", b"source")]
     assert places == sorted(places)
 
 

@@ -22,7 +22,7 @@ import tensorflow as tf
 from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.types import standard_artifacts
 
-from components import Quarantine, RejectedDocuments
+from components import DroppedDocuments, Quarantine
 from components.curate.component import CuratorExecutor
 from components.ingest.component import CorpusExampleGenExecutor
 from components.ingest.manifest import list_inputs, write_manifest
@@ -133,10 +133,10 @@ def curate(examples_uri: str, work: str, workers: int, properties: dict) -> None
     examples = artifact(standard_artifacts.Examples, examples_uri)
     examples.split_names = json.dumps(["train", "eval"])
     curated = artifact(standard_artifacts.Examples, f"{work}/curated")
-    rejected = artifact(RejectedDocuments, f"{work}/rejected")
+    rejected = artifact(DroppedDocuments, f"{work}/rejected")
     executor(CuratorExecutor, work, workers).Do(
         {"examples": [examples]},
-        {"curated_examples": [curated], "rejected": [rejected]},
+        {"curated_examples": [curated], "dropped": [rejected]},
         properties,
     )
 

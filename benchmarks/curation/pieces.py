@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from components.curate.deduplicate import Dropped, join_dropped, verify
+from components.curate.deduplicate import DroppedGroup, join_dropped, verify
 from components.curate.last_pass import count
 from components.curate.near_duplicates import NearDuplicateSettings
 from tokenmill.records.staging import Piece, PieceWriter
@@ -42,7 +42,7 @@ def measure(pieces: list[Piece]) -> tuple[float, float]:
     verified = time.process_time()
     gone = np.array_split(rng.choice(documents, documents // 10, replace=False), len(pieces))
     groups = [
-        Dropped("contaminated", some, np.ones(len(some)), 0.0, np.full(len(some), -1))
+        DroppedGroup("contaminated", some, np.ones(len(some)), 0.0, np.full(len(some), -1))
         for some in gone
     ]
     dropped = join_dropped([groups])

@@ -17,7 +17,7 @@ from components.curate.rules.lines import remove_lines
 from components.curate.rules.rule import Rule
 from components.curate.text_columns import TextColumns
 from tokenmill.records.documents import stable_hash
-from tokenmill.text.normalize import normalise
+from tokenmill.text.normalize import normalize
 
 SAMPLES = 10
 EXCERPT_CHARACTERS = 90
@@ -91,12 +91,12 @@ def tally(
 
 def main() -> None:
     documents = embedded_documents()
-    texts = [normalise(document["text"]) for document in documents]
+    texts = [normalize(document["text"]) for document in documents]
     size = sum(len(text.encode()) for text in texts)
     print(
         "# What each rule drops of the embedded corpus\n\n"
         f"`python benchmarks/curation/rules.py`; {len(texts):,} documents, {size:,} bytes after\n"
-        'normalisation. "By itself": beyond the threshold whatever other rules say. "First": the\n'
+        'normalization. "By itself": beyond the threshold whatever other rules say. "First": the\n'
         "rule gives the reason (for rules called line_..., lines). Rules for documents see what\n"
         "the rules for lines left. Samples: id, value, how the text begins; chosen by a hash."
     )

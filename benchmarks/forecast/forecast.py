@@ -13,13 +13,13 @@ import statistics
 from data.catalog.chips import find_chip
 from tokenmill.cost.pricing import chip_hours
 from tokenmill.cost.published_runs import PublishedRun, load_published_runs
-from tokenmill.cost.utilization import utilisation_range
+from tokenmill.cost.utilization import utilization_range
 
 
 def forecast(run: PublishedRun) -> dict:
-    """Chip-hours by the median, and by the ends, of the other runs' utilisation."""
+    """Chip-hours by the median, and by the ends, of the other runs' utilization."""
     chip = find_chip(run.chip)
-    found = utilisation_range(chip, run.params_active, without=run.name)
+    found = utilization_range(chip, run.params_active, without=run.name)
     hours = [
         chip_hours(
             total_flops=run.flops_per_token * run.tokens,
@@ -108,7 +108,7 @@ def main() -> None:
     if arguments.plot:
         write_plot(rows, arguments.plot)
         return
-    clean = [row for row in rows if not row["run"].utilisation_caveat]
+    clean = [row for row in rows if not row["run"].utilization_caveat]
     print(f"All rows with chip-hours and tokens: {spread(rows)}.\n")
     print(f"Without the rows marked *: {spread(clean)}.\n")
     for family in sorted({find_chip(row["run"].chip).family for row in clean}):
@@ -120,7 +120,7 @@ def main() -> None:
     )
     for row in rows:
         run = row["run"]
-        mark = " *" if run.utilisation_caveat else ""
+        mark = " *" if run.utilization_caveat else ""
         print(
             f"| {run.name}{mark} | {run.chip} | {run.chip_hours:,.4g} | {row['likely']:,.4g} "
             f"| {row['low']:,.3g} - {row['high']:,.3g} | {row['ratio']:.2f} | {row['n']} "
@@ -128,7 +128,7 @@ def main() -> None:
         )
     left = [run.name for run in load_published_runs() if run not in runs]
     print(f"\nNot in the table, for lack of chip-hours or tokens: {', '.join(left)}.")
-    marked = [f"{r['run'].name} ({r['run'].utilisation_caveat})" for r in rows if r not in clean]
+    marked = [f"{r['run'].name} ({r['run'].utilization_caveat})" for r in rows if r not in clean]
     print(f"\n\\* {'; '.join(marked)}.")
 
 

@@ -22,7 +22,7 @@ SHARDS = 64
 def shards(documents: int):
     for shard in range(SHARDS):
         yield (
-            (name, json.dumps({"doc_id": name.decode(), "fate": "kept", "split": "train",
+            (name, json.dumps({"doc_id": name.decode(), "status": "kept", "split": "train",
                                "source": "bench", "byte_count": 3000}).encode() + b"\n")
             for name in (f"source/{shard:02d}/document-{i:08d}".encode()
                          for i in range(documents // SHARDS))

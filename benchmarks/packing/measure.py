@@ -1,4 +1,4 @@
-"""Packing against tokenising, and reading rows against plain tf.data; ratios of one process.
+"""Packing against tokenizing, and reading rows against plain tf.data; ratios of one process.
 
 python benchmarks/packing/measure.py RUN [--demo-tokens-per-second N]
 
@@ -18,9 +18,9 @@ import apache_beam as beam
 import numpy as np
 import tensorflow as tf
 
-from components.pack.tokenized import TokenisedDocuments, read_tokenised
+from components.pack.tokenized import TokenizedDocuments, read_tokenized
 from components.pack.transforms import PackSettings, PackSplit, pack_shard, write_manifest
-from components.tokenize.apply_transform import MaterialiseSplit
+from components.tokenize.apply_transform import MaterializeSplit
 from components.tokenize.graph import graph_token_ids
 from components.train.data import training_batches
 from tokenmill.provenance.rows import find_document
@@ -44,7 +44,7 @@ def batches_of(items, size: int = 512):
     return [items[i : i + size] for i in range(0, len(items), size)]
 
 
-def tokenise(tokenizer, texts: list[list[bytes]]) -> int:
+def tokenize(tokenizer, texts: list[list[bytes]]) -> int:
     return sum(int(tokenizer.tokenize(tf.constant(batch)).flat_values.shape[0]) for batch in texts)
 
 
@@ -118,8 +118,8 @@ def main() -> None:
     curated_records = list(tf.data.TFRecordDataset(files_of(curated), "GZIP").as_numpy_iterator())
     documents_of_batches = [decode_documents(batch) for batch in batches_of(curated_records, 8192)]
     texts = batches_of([t for d in documents_of_batches for t in d.column(2).to_pylist()])
-    parts = [part for path in files_of(transformed) for part in read_tokenised(path)]
-    documents = TokenisedDocuments.join(parts)
+    parts = [part for path in files_of(transformed) for part in read_tokenized(path)]
+    documents = TokenizedDocuments.join(parts)
     settings = PackSettings(LENGTH, len(flags), 1)
     tokens = len(documents.tokens)
     with tempfile.TemporaryDirectory() as place:
@@ -131,16 +131,16 @@ def main() -> None:
         steps = split.rows // BATCH
         shuffled = batches_of(np.random.default_rng(1).permutation(split.rows), BATCH)
         work = {
-            "tokenise": lambda: tokenise(tokenizer, texts),
-            "tokenise in Transform's graph": lambda: [
+            "tokenize": lambda: tokenize(tokenizer, texts),
+            "tokenize in Transform's graph": lambda: [
                 graph_token_ids(graph)(batch) for batch in documents_of_batches
             ],
             "read tf.Examples": lambda: [
-                part for path in files_of(transformed) for part in read_tokenised(path)
+                part for path in files_of(transformed) for part in read_tokenized(path)
             ],
             "pack and write": lambda: pack(documents, directory, settings, flags),
-            "whole tokenising": lambda: whole(
-                MaterialiseSplit(str(curated), f"{place}/again", "train", graph, str(model))
+            "whole tokenizing": lambda: whole(
+                MaterializeSplit(str(curated), f"{place}/again", "train", graph, str(model))
             ),
             "whole packing": lambda: whole(
                 PackSplit(
@@ -174,10 +174,10 @@ def main() -> None:
         "provenance_bytes_per_token": sizes[".provenance"] / tokens,
         "tf_example_bytes_per_token": plain_bytes / tokens,
         "cpu_nanoseconds_per_token": {n: 1e9 * s / tokens for n, s in cpu.items()},
-        "packing_over_tokenising": cpu["tokenise"] / cpu["pack and write"],
-        "with_reading_over_tokenising": cpu["tokenise"]
+        "packing_over_tokenizing": cpu["tokenize"] / cpu["pack and write"],
+        "with_reading_over_tokenizing": cpu["tokenize"]
         / (cpu["pack and write"] + cpu["read tf.Examples"]),
-        "whole_over_whole": cpu["whole tokenising"] / cpu["whole packing"],
+        "whole_over_whole": cpu["whole tokenizing"] / cpu["whole packing"],
         "provenance_look_up_milliseconds": 1e3 * look_up / len(wanted),
         "random_row_cpu_microseconds": 1e6 * cpu["read rows at random"] / split.rows,
         "slots_per_second": {n: slots / wall[n] for n in ("read, shuffled",

@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 
-from serving.loadtest import DEFAULT_TEXT, LoadSettings, Objectives, run_load, summarise
+from serving.loadtest import DEFAULT_TEXT, LoadSettings, Objectives, run_load, summarize
 
 LIMIT_MS = 250.0
 SECONDS = 8.0
@@ -48,7 +48,7 @@ def main() -> None:
 
 def measure(url: str, signature: str, name: str, rate: float, seconds: float) -> dict:
     settings = LoadSettings(url, "default", signature, (DEFAULT_TEXT,), {}, rate, seconds, 0)
-    summary = summarise(settings, run_load(settings), Objectives())
+    summary = summarize(settings, run_load(settings), Objectives())
     print(json.dumps({"what": name, "rate": rate, **{k: summary[k] for k in SHOWN}}), flush=True)
     return summary
 

@@ -20,7 +20,7 @@ from serving.loadtest import (
     Objectives,
     Outcome,
     run_load,
-    summarise,
+    summarize,
 )
 from serving.rollout import Rollout, write_rollout
 
@@ -60,7 +60,7 @@ def main() -> None:
         finally:
             server.terminate()
             server.wait()
-    summary = summarise(load_settings(url, 0), outcomes, Objectives(max_shed_rate=0.0))
+    summary = summarize(load_settings(url, 0), outcomes, Objectives(max_shed_rate=0.0))
     shown = ("requests", "answered", "shed", "failed", "errors", "latency_ms", "missed")
     result = {key: summary[key] for key in shown}
     print(json.dumps({**result, "swaps": swaps, "rollbacks": 1, "seconds": round(seconds, 1),

@@ -4,7 +4,7 @@
 
 All in one process and one run, on the same text: the library alone (texts in lists of 512, one
 thread), the op alone (in a tf.function, batches of 512), then the whole step as the pipeline runs
-it: read gzipped tf.Examples, tokenise in the graph, write gzipped tf.Examples. CPU time is that of
+it: read gzipped tf.Examples, tokenize in the graph, write gzipped tf.Examples. CPU time is that of
 the process, all its threads. The step's fixed cost is measured with ten documents.
 """
 

@@ -15,7 +15,7 @@ import tempfile
 
 import numpy as np
 
-from components.pack.tokenized import TokenisedDocument, TokenisedDocuments
+from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
 from components.pack.transforms import PackSettings, pack_shard, write_manifest
 from components.train.distributed.cpu_parallelism import divide_cores
 from components.train.run import TrainingJob, train
@@ -35,11 +35,11 @@ def write_rows(uri):
     settings, rng = PackSettings(LENGTH, VOCAB, 1), np.random.default_rng(0)
     for split, count in (("train", 600), ("eval", 16)):
         documents = [
-            TokenisedDocument(b"%05d" % i, b"s", 900, rng.integers(20, VOCAB, 250).astype(np.int32))
+            TokenizedDocument(b"%05d" % i, b"s", 900, rng.integers(20, VOCAB, 250).astype(np.int32))
             for i in range(count)
         ]
         flags = np.zeros(VOCAB, np.uint8)
-        shard = (0, [TokenisedDocuments.of(documents)])
+        shard = (0, [TokenizedDocuments.of(documents)])
         directory = f"{uri}/Split-{split}"
         manifest = [pack_shard(shard, directory, settings, flags)]
         write_manifest(manifest, directory, settings, flags)

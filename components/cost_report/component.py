@@ -8,21 +8,21 @@ import tensorflow as tf
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import Channel, artifact_utils, component_spec, standard_artifacts
 
+from components import artifacts
 from components.artifacts import (
     Calibration,
-    CostSettlement,
+    DroppedDocuments,
     Ledger,
     PackedRows,
     Quarantine,
-    RejectedDocuments,
     Tokenizer,
-    ValidationVerdict,
+    ValidationDecision,
 )
 from components.cost_report.report import build_cost_report
 from components.cost_report.steps import StepTime
 from components.cost_report.unigram import unigram_baseline
 from tokenmill.contracts.cost_report import check_cost_report
-from tokenmill.contracts.evaluation import summarise
+from tokenmill.contracts.evaluation import summarize
 from tokenmill.contracts.names import (
     COST_REPORT_NAME,
     LEDGER_NAME,
@@ -37,8 +37,8 @@ from tokenmill.timing import STEP_RUN, STEP_SECONDS, STEP_VCPUS, timed
 STEP_OF_INPUT = {
     "quarantine": "CorpusExampleGen",
     "statistics": "StatisticsGen",
-    "verdict": "AnomalyGate",
-    "rejected": "Curator",
+    "decision": "AnomalyGate",
+    "dropped": "Curator",
     "tokenizer": "TokenizerTrainer",
     "transform_graph": "Transform",
     "packed_rows": "Packer",
@@ -62,15 +62,15 @@ class CostReportSpec(component_spec.ComponentSpec):
         "statistics": component_spec.ChannelParameter(
             type=standard_artifacts.ExampleStatistics, optional=True
         ),
-        "verdict": component_spec.ChannelParameter(type=ValidationVerdict, optional=True),
-        "rejected": component_spec.ChannelParameter(type=RejectedDocuments, optional=True),
+        "decision": component_spec.ChannelParameter(type=ValidationDecision, optional=True),
+        "dropped": component_spec.ChannelParameter(type=DroppedDocuments, optional=True),
         "tokenizer": component_spec.ChannelParameter(type=Tokenizer, optional=True),
         "transform_graph": component_spec.ChannelParameter(
             type=standard_artifacts.TransformGraph, optional=True
         ),
         "calibration": component_spec.ChannelParameter(type=Calibration, optional=True),
     }
-    OUTPUTS = {"settlement": component_spec.ChannelParameter(type=CostSettlement)}
+    OUTPUTS = {"cost_report": component_spec.ChannelParameter(type=artifacts.CostReport)}
 
 
 class CostReportExecutor(base_executor.BaseExecutor):
@@ -83,13 +83,13 @@ class CostReportExecutor(base_executor.BaseExecutor):
         uris = {
             key: artifact_utils.get_single_uri(value) for key, value in input_dict.items() if value
         }
-        settlement = artifact_utils.get_single_instance(output_dict["settlement"])
+        cost_report = artifact_utils.get_single_instance(output_dict["cost_report"])
         held_out = split_directory(uris["packed_rows"], "eval")
         manifest = read_json(os.path.join(held_out, MANIFEST_NAME))
         report = build_cost_report(
             read_json(os.path.join(uris["ledger"], LEDGER_NAME)),
             read_json(os.path.join(uris["model_run"], TELEMETRY_NAME)),
-            summarise(uris["evaluation"]),
+            summarize(uris["evaluation"]),
             unigram_baseline(
                 _read_counts(split_directory(uris["packed_rows"], "train")),
                 _read_counts(held_out),
@@ -99,9 +99,9 @@ class CostReportExecutor(base_executor.BaseExecutor):
             _step_times(input_dict, self._context.pipeline_run_id if self._context else None),
         )
         check_cost_report(report)
-        write_json(os.path.join(settlement.uri, COST_REPORT_NAME), report)
+        write_json(os.path.join(cost_report.uri, COST_REPORT_NAME), report)
         for name, value in headline(report).items():
-            settlement.set_float_custom_property(name, float(value))
+            cost_report.set_float_custom_property(name, float(value))
 
 
 def headline(report: dict) -> dict[str, float]:
@@ -155,7 +155,7 @@ class CostReport(base_component.BaseComponent):
     """Settles the bill.
 
     Outputs:
-        settlement: `CostSettlement`, cost_report.json.
+        cost_report: `CostReport`, cost_report.json.
 
     Args:
         ledger: Channel of `Ledger`.
@@ -182,7 +182,7 @@ class CostReport(base_component.BaseComponent):
             packed_rows=packed_rows,
             model_run=model_run,
             evaluation=evaluation,
-            settlement=Channel(type=CostSettlement),
+            cost_report=Channel(type=artifacts.CostReport),
             **{key: channel for key, channel in others.items() if channel is not None},
         )
         super().__init__(spec=spec)

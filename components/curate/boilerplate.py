@@ -15,7 +15,7 @@ from components.curate.rules.lines import Removed, take_out
 from components.curate.text_columns import TextColumns
 from tokenmill.records.documents import DocumentFile, read_documents, stable_hash
 from tokenmill.records.sorted_hashes import read_filed, write_filed
-from tokenmill.text.normalize import normalise
+from tokenmill.text.normalize import normalize
 
 # Shorter lines ("Args:", "Returns:", "}") are structure, however frequent.
 MIN_LINE_CHARACTERS = 40
@@ -61,7 +61,7 @@ def _columns(texts: Iterable[str]) -> tuple[TextColumns, np.ndarray]:
 
 
 def _texts(batch: pa.RecordBatch) -> list[str]:
-    return [normalise(text.decode()) for text in batch.column(_TEXT).to_pylist()]
+    return [normalize(text.decode()) for text in batch.column(_TEXT).to_pylist()]
 
 
 def line_hashes(texts: list[str]) -> np.ndarray:
@@ -77,7 +77,7 @@ def line_hashes(texts: list[str]) -> np.ndarray:
 
 
 def remove_frequent(batch: pa.RecordBatch, frequent: np.ndarray) -> tuple[pa.RecordBatch, Removed]:
-    """The batch with normalised texts, without the lines whose hash is in `frequent`.
+    """The batch with normalized texts, without the lines whose hash is in `frequent`.
 
     `byte_count` stays what it was: bytes as they came in.
     """

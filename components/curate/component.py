@@ -1,4 +1,4 @@
-"""Curator: normalises, filters and deduplicates documents."""
+"""Curator: normalizes, filters and deduplicates documents."""
 
 import os
 
@@ -6,7 +6,7 @@ import apache_beam as beam
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.types import Channel, artifact_utils, component_spec
 
-from components.artifacts import Examples, RejectedDocuments
+from components.artifacts import DroppedDocuments, Examples
 from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, write_report
 from components.curate.settings import CurateSettings
 from components.curate.transforms import Curate
@@ -27,7 +27,7 @@ class CuratorSpec(component_spec.ComponentSpec):
     INPUTS = {"examples": component_spec.ChannelParameter(type=Examples)}
     OUTPUTS = {
         "curated_examples": component_spec.ChannelParameter(type=Examples),
-        "rejected": component_spec.ChannelParameter(type=RejectedDocuments),
+        "dropped": component_spec.ChannelParameter(type=DroppedDocuments),
     }
 
 
@@ -40,7 +40,7 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
         self._log_startup(input_dict, output_dict, exec_properties)
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         curated = artifact_utils.get_single_instance(output_dict["curated_examples"])
-        rejected = artifact_utils.get_single_instance(output_dict["rejected"])
+        rejected = artifact_utils.get_single_instance(output_dict["dropped"])
         settings = CurateSettings.from_json(exec_properties["settings"])
         shards = exec_properties["shards"]
         report_path = os.path.join(rejected.uri, CURATION_NAME)
@@ -89,8 +89,8 @@ class Curator(base_beam_component.BaseBeamComponent):
     """Keeps what is worth a token.
 
     Outputs:
-        curated_examples: `Examples` with the features of the input, normalised text.
-        rejected: `RejectedDocuments`, one record a document with reason, value and threshold.
+        curated_examples: `Examples` with the features of the input, normalized text.
+        rejected: `DroppedDocuments`, one record a document with reason, value and threshold.
 
     Args:
         examples: Channel of `Examples`.
@@ -107,6 +107,6 @@ class Curator(base_beam_component.BaseBeamComponent):
             settings=settings.to_json(),
             shards=shards,
             curated_examples=Channel(type=Examples),
-            rejected=Channel(type=RejectedDocuments),
+            dropped=Channel(type=DroppedDocuments),
         )
         super().__init__(spec=spec)

@@ -19,7 +19,7 @@ REMOVED_LINES = "removed_lines"
 _EXCERPT_CHARACTERS = 200
 
 
-class Rejected(NamedTuple):
+class DroppedDocument(NamedTuple):
     """A document that was dropped, and why; `kept_copy` is the id of the copy that stays."""
 
     split: str
@@ -32,7 +32,7 @@ class Rejected(NamedTuple):
     threshold: float
     kept_copy: bytes
 
-    def shortened(self) -> "Rejected":
+    def shortened(self) -> "DroppedDocument":
         """The same with the beginning of the text only."""
         return self._replace(excerpt=self.excerpt[:_EXCERPT_CHARACTERS])
 
@@ -45,8 +45,8 @@ class Rejected(NamedTuple):
 
 
 def read_rejected(directory: str) -> Iterator[dict[str, Any]]:
-    """The records of an artifact of rejected documents, as `Rejected.as_json` wrote them."""
-    pattern = os.path.join(directory, "rejected-*.gz")
+    """The records of an artifact of rejected documents, as `DroppedDocument.as_json` wrote them."""
+    pattern = os.path.join(directory, "dropped-*.gz")
     for path in sorted(file.path for file in FileSystems.match([pattern])[0].metadata_list):
         yield from map(json.loads, read_tfrecords(path))
 
@@ -70,7 +70,7 @@ def samples_by_reason(
     }
 
 
-class Outcome(NamedTuple):
+class OutcomeCounts(NamedTuple):
     """Documents and bytes of one (split, source, outcome); outcome is KEPT or a drop reason.
 
     Attributes:
@@ -86,24 +86,24 @@ class Outcome(NamedTuple):
     removed_bytes: int
 
 
-def add_outcomes(outcomes: Iterable[Outcome]) -> Outcome:
+def add_outcomes(outcomes: Iterable[OutcomeCounts]) -> OutcomeCounts:
     """Their sum."""
     totals = [0, 0, 0, 0]
     for outcome in outcomes:
         for i, value in enumerate(outcome):
             totals[i] += value
-    return Outcome(*totals)
+    return OutcomeCounts(*totals)
 
 
-def summarise(
-    counts: Iterable[tuple[tuple[str, str, str], Outcome]],
+def summarize(
+    counts: Iterable[tuple[tuple[str, str, str], OutcomeCounts]],
     masked: Iterable[tuple[str, int]] = (),
     removed_lines: Iterable[tuple[str, tuple[int, int]]] = (),
 ) -> dict:
     """Counts as one JSON document: per split, per source, in = kept + dropped by reason.
 
     Bytes of dropped documents are as they came in; a kept document has `bytes` after
-    normalisation and `raw_bytes` before; of the difference, `removed_line_bytes` stood in lines
+    normalization and `raw_bytes` before; of the difference, `removed_line_bytes` stood in lines
     that were removed (without indentation and line feeds).
 
     Args:
@@ -139,17 +139,17 @@ def summarise(
 
 
 def write_report(
-    counts: Iterable[tuple[tuple[str, str, str], Outcome]],
+    counts: Iterable[tuple[tuple[str, str, str], OutcomeCounts]],
     masked: Iterable[tuple[str, int]],
     removed_lines: Iterable[tuple[str, tuple[int, int]]],
     path: str,
 ) -> None:
-    """Writes what `summarise` gives."""
-    write_json(path, summarise(counts, masked, removed_lines))
+    """Writes what `summarize` gives."""
+    write_json(path, summarize(counts, masked, removed_lines))
 
 
 def dropped_by_reason(report: dict, source: str | None = None) -> dict[str, tuple[int, int]]:
-    """(documents, bytes) by reason of all sources or one, from what `summarise` gave."""
+    """(documents, bytes) by reason of all sources or one, from what `summarize` gave."""
     totals: dict[str, tuple[int, int]] = {}
     for split in report["splits"].values():
         for name, account in split["by_source"].items():

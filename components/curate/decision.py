@@ -28,16 +28,16 @@ class Criteria(Protocol):
 
 
 def judge_texts(texts: Sequence[str], criteria: Criteria) -> dict[int, tuple[str, float, float]]:
-    """(reason, value, threshold) of each normalised text that is dropped, by its place."""
+    """(reason, value, threshold) of each normalized text that is dropped, by its place."""
     found = {i: (EMPTY, 0.0, 1.0) for i, text in enumerate(texts) if not text}
     if criteria.languages:
         for i, (language, score) in enumerate(identify(texts)):
             score = score if language in criteria.languages else 0.0
             if score < criteria.min_language_score:
                 found.setdefault(i, (WRONG_LANGUAGE, score, criteria.min_language_score))
-    verdicts = judge(TextColumns(texts), criteria.thresholds)
-    for i in (verdicts.rule >= 0).nonzero()[0].tolist():
-        reason = RULES[verdicts.rule[i]].reason
-        value, threshold = float(verdicts.value[i]), float(verdicts.threshold[i])
+    decisions = judge(TextColumns(texts), criteria.thresholds)
+    for i in (decisions.rule >= 0).nonzero()[0].tolist():
+        reason = RULES[decisions.rule[i]].reason
+        value, threshold = float(decisions.value[i]), float(decisions.threshold[i])
         found.setdefault(i, (reason, value, threshold))
     return found

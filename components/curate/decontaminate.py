@@ -14,8 +14,8 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-from components.curate.deduplicate import NO_COPY, Dropped, dropped_mask
-from components.curate.first_pass import REJECTED_ROW
+from components.curate.deduplicate import NO_COPY, DroppedGroup, dropped_mask
+from components.curate.first_pass import DROPPED_ROW
 from components.curate.near_duplicates import Shingles, shingle
 from components.curate.settings import GivesWay
 from tokenmill.records.documents import BATCH_BYTES, BATCH_DOCUMENTS
@@ -27,7 +27,7 @@ _SHARED = "shared"
 
 
 class Decontaminate(beam.PTransform):
-    """Pieces -> [Dropped] of one element: all that overlaps.
+    """Pieces -> [DroppedGroup] of one element: all that overlaps.
 
     Args:
         gives_way: Which split loses documents for overlaps between train and held-out text.
@@ -96,7 +96,7 @@ def overlaps(shingles: Shingles, forbidden: np.ndarray) -> np.ndarray:
 
 
 def held_out_ngrams(
-    piece: Piece, ngram_words: int, pieces: list[Piece], dropped: list[Dropped]
+    piece: Piece, ngram_words: int, pieces: list[Piece], dropped: list[DroppedGroup]
 ) -> Iterator[np.ndarray]:
     """The n-grams of a piece of the held-out split."""
     if piece.split == "eval":
@@ -108,12 +108,12 @@ def train_overlaps(
     piece: Piece,
     ngram_words: int,
     pieces: list[Piece],
-    dropped: list[Dropped],
+    dropped: list[DroppedGroup],
     benchmarks: np.ndarray,
     held_out: np.ndarray,
     gives_way: GivesWay,
 ) -> Iterator[Any]:
-    """Dropped of a piece of train and, tagged, the n-grams that the rest shares with held-out."""
+    """Yield what a piece of train loses and, tagged, the n-grams that it shares with held-out."""
     if piece.split != "train" or not (len(benchmarks) or len(held_out)):
         return
     for references, shingles in _batches(piece, ngram_words, pieces, dropped):
@@ -131,19 +131,19 @@ def held_out_overlaps(
     piece: Piece,
     ngram_words: int,
     pieces: list[Piece],
-    dropped: list[Dropped],
+    dropped: list[DroppedGroup],
     shared: np.ndarray,
-) -> Iterator[Dropped]:
-    """Dropped of a piece of the held-out split."""
+) -> Iterator[DroppedGroup]:
+    """DroppedGroup of a piece of the held-out split."""
     if piece.split == "eval" and len(shared):
         for references, shingles in _batches(piece, ngram_words, pieces, dropped):
             yield from _dropped(references, overlaps(shingles, shared))
 
 
-def _dropped(references: np.ndarray, hits: np.ndarray) -> Iterator[Dropped]:
+def _dropped(references: np.ndarray, hits: np.ndarray) -> Iterator[DroppedGroup]:
     gone = np.flatnonzero(hits)
     if len(gone):
-        yield Dropped(
+        yield DroppedGroup(
             CONTAMINATED,
             references[gone],
             hits[gone].astype(np.float64),
@@ -153,13 +153,13 @@ def _dropped(references: np.ndarray, hits: np.ndarray) -> Iterator[Dropped]:
 
 
 def _batches(
-    piece: Piece, ngram_words: int, pieces: list[Piece], dropped: list[Dropped]
+    piece: Piece, ngram_words: int, pieces: list[Piece], dropped: list[DroppedGroup]
 ) -> Iterator[tuple[np.ndarray, Shingles]]:
     """(references, n-gram sets) of the documents of a piece that are left, in batches."""
     spool = Spool(pieces)
     first = int(spool.first[spool.pieces.index(piece)])
     rows = read_rows(piece)
-    live = (rows["flag"] != REJECTED_ROW) & ~dropped_mask(dropped, first, len(rows))
+    live = (rows["flag"] != DROPPED_ROW) & ~dropped_mask(dropped, first, len(rows))
     places = np.flatnonzero(live)
     texts: list[str] = []
     size = start = 0

@@ -33,7 +33,7 @@ _VERIFY_BYTES = 32 << 20
 NO_COPY = -1
 
 
-class Dropped(NamedTuple):
+class DroppedGroup(NamedTuple):
     """Documents that go for one reason.
 
     Attributes:
@@ -58,9 +58,9 @@ class Edges(NamedTuple):
     similarities: np.ndarray
 
 
-def join_dropped(lists: Iterable[list[Dropped]]) -> list[Dropped]:
-    """One Dropped for each reason, its documents ascending: what a piece loses is then a slice."""
-    by_reason: dict[tuple[str, float], list[Dropped]] = {}
+def join_dropped(lists: Iterable[list[DroppedGroup]]) -> list[DroppedGroup]:
+    """Return one group a reason, documents ascending: what a piece loses is then a slice."""
+    by_reason: dict[tuple[str, float], list[DroppedGroup]] = {}
     for groups in lists:
         for group in groups:
             by_reason.setdefault((group.reason, group.threshold), []).append(group)
@@ -70,17 +70,19 @@ def join_dropped(lists: Iterable[list[Dropped]]) -> list[Dropped]:
             np.concatenate([group[i] for group in groups]) for i in (1, 2, 4)
         )
         order = np.argsort(references, kind="stable")
-        joined.append(Dropped(reason, references[order], values[order], threshold, kept[order]))
+        joined.append(
+            DroppedGroup(reason, references[order], values[order], threshold, kept[order])
+        )
     return joined
 
 
-def dropped_slice(group: Dropped, first: int, count: int) -> slice:
+def dropped_slice(group: DroppedGroup, first: int, count: int) -> slice:
     """Where, in a group from `join_dropped`, the documents first .. first + count - 1 are."""
     start, end = np.searchsorted(group.references, [first, first + count]).tolist()
     return slice(start, end)
 
 
-def dropped_mask(dropped: Iterable[Dropped], first: int, count: int) -> np.ndarray:
+def dropped_mask(dropped: Iterable[DroppedGroup], first: int, count: int) -> np.ndarray:
     """Which of the documents first .. first + count - 1 go, bool [count]."""
     mask = np.zeros(count, bool)
     for group in dropped:
@@ -88,7 +90,7 @@ def dropped_mask(dropped: Iterable[Dropped], first: int, count: int) -> np.ndarr
     return mask
 
 
-def is_dropped(dropped: Iterable[Dropped], references: np.ndarray) -> np.ndarray:
+def is_dropped(dropped: Iterable[DroppedGroup], references: np.ndarray) -> np.ndarray:
     """Which documents go, bool [references]."""
     gone = np.zeros(len(references), bool)
     for group in dropped:
@@ -98,7 +100,7 @@ def is_dropped(dropped: Iterable[Dropped], references: np.ndarray) -> np.ndarray
     return gone
 
 
-def exact_copies(part: int, pieces: list[Piece], parts: int) -> Iterator[Dropped]:
+def exact_copies(part: int, pieces: list[Piece], parts: int) -> Iterator[DroppedGroup]:
     """The copies in one range of content keys that go: all but the first of each content.
 
     The first is a held-out one before a train one, then the one with the least id; copies that
@@ -128,7 +130,7 @@ def exact_copies(part: int, pieces: list[Piece], parts: int) -> Iterator[Dropped
         else:
             winner = rank
     if gone:
-        yield Dropped(
+        yield DroppedGroup(
             EXACT_DUPLICATE,
             np.array(gone, np.int64),
             np.ones(len(gone)),
@@ -138,7 +140,7 @@ def exact_copies(part: int, pieces: list[Piece], parts: int) -> Iterator[Dropped
 
 
 def propose(
-    part: int, pieces: list[Piece], dropped: list[Dropped], parts: int
+    part: int, pieces: list[Piece], dropped: list[DroppedGroup], parts: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Candidate pairs from one range of band hashes: (verifying task, int64 [pairs, 2]).
 
@@ -178,7 +180,7 @@ def verify(
 
 def cluster(
     edges: list[Edges], pieces: list[Piece], settings: NearDuplicateSettings
-) -> list[Dropped]:
+) -> list[DroppedGroup]:
     """Joins near duplicates over any number of hops; all but the best of a cluster go.
 
     The best is a held-out one before a train one, then the longest, then the one with the least
@@ -210,7 +212,7 @@ def cluster(
     winners = np.array([best[label] for label in labels.tolist()], np.int64)
     goes = winners != np.arange(len(documents))
     return [
-        Dropped(
+        DroppedGroup(
             NEAR_DUPLICATE,
             documents[goes],
             greatest[goes],

@@ -1,4 +1,4 @@
-"""The first pass over the documents: normalise, mask, judge; what is found goes to a spool.
+"""The first pass over the documents: normalize, mask, judge; what is found goes to a spool.
 
 A document that passes is spooled as the record that will be written if it stays, one that does not
 as its record among the rejected. By the content of those that pass, and by their LSH bands, copies
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from components.curate.boilerplate import remove_frequent
-from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, Outcome, Rejected
+from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, DroppedDocument, OutcomeCounts
 from components.curate.decision import judge_texts
 from components.curate.mask import mask
 from components.curate.near_duplicates import all_ngrams, band_hashes
@@ -29,10 +29,10 @@ from tokenmill.records.documents import (
     stable_hash,
 )
 from tokenmill.records.staging import PieceWriter, SpoolWriter
-from tokenmill.text.normalize import content_key, normalise
+from tokenmill.text.normalize import content_key, normalize
 
 # The flag of a spooled row whose payload is the record of a rejected document.
-REJECTED_ROW = 1
+DROPPED_ROW = 1
 
 # Kinds of filed hashes.
 CONTENT = "content"
@@ -78,7 +78,7 @@ def first_pass(
         spool.discard()
         raise
     for key, (documents, raw_bytes) in counts.items():
-        yield beam.pvalue.TaggedOutput(COUNTS, (key, Outcome(documents, raw_bytes, 0, 0)))
+        yield beam.pvalue.TaggedOutput(COUNTS, (key, OutcomeCounts(documents, raw_bytes, 0, 0)))
     for item in edits.masked.items():
         yield beam.pvalue.TaggedOutput(MASKED, item)
     for reason, lines in edits.lines.items():
@@ -108,8 +108,8 @@ def judge_batch(
     piece: PieceWriter,
     edits: Edits,
     removed_bytes: np.ndarray,
-) -> list[Rejected]:
-    """Normalises and judges a batch and spools it; returns the rejected ones.
+) -> list[DroppedDocument]:
+    """Normalizes and judges a batch and spools it; returns the rejected ones.
 
     Args:
         batch: The documents.
@@ -120,17 +120,17 @@ def judge_batch(
         removed_bytes: int64 [documents], bytes of lines that are gone already.
     """
     doc_ids, sources, raw, raw_bytes, labels = (batch.column(i).to_pylist() for i in range(5))
-    texts = [normalise(text.decode()) for text in raw]
+    texts = [normalize(text.decode()) for text in raw]
     if settings.mask:
         texts = _mask_all(texts, settings.mask, edits.masked)
     removed = remove_lines(texts, settings.thresholds)
     texts, removed_bytes = removed.texts, removed_bytes + edits.add(removed)
-    verdicts = judge_texts(texts, settings)
+    decisions = judge_texts(texts, settings)
     rejected = {
-        i: Rejected(split, doc_ids[i], sources[i], texts[i], raw_bytes[i], *verdict, b"")
-        for i, verdict in verdicts.items()
+        i: DroppedDocument(split, doc_ids[i], sources[i], texts[i], raw_bytes[i], *decision, b"")
+        for i, decision in decisions.items()
     }
-    passed = np.array([i for i in range(len(texts)) if i not in verdicts], np.int64)
+    passed = np.array([i for i in range(len(texts)) if i not in decisions], np.int64)
     encoded = [text.encode() for text in texts]
     columns = (doc_ids, sources, encoded, labels)
     kept = document_batch(*([column[i] for i in passed] for column in columns))
@@ -141,7 +141,7 @@ def judge_batch(
     keys[passed] = np.frombuffer(content, np.uint64).reshape(-1, 2)
     sizes = np.array([len(text) for text in encoded], np.uint32)
     flags = np.zeros(len(texts), np.uint8)
-    flags[list(rejected)] = REJECTED_ROW
+    flags[list(rejected)] = DROPPED_ROW
     sizes[list(rejected)] = 0
     first = piece.rows
     piece.append(

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from components.curate.counts import KEPT, Outcome, Rejected
-from components.curate.deduplicate import NO_COPY, Dropped, dropped_mask, dropped_slice
-from components.curate.first_pass import REJECTED_ROW
+from components.curate.counts import KEPT, DroppedDocument, OutcomeCounts
+from components.curate.deduplicate import NO_COPY, DroppedGroup, dropped_mask, dropped_slice
+from components.curate.first_pass import DROPPED_ROW
 from tokenmill.records.documents import decode_documents, split_directory, write_tfrecords
 from tokenmill.records.staged_shards import Record, sorted_shard, write_sorted_shard
 from tokenmill.records.staging import Piece, Spool, read_rows, read_sources
 
-Count = tuple[tuple[str, str, str], Outcome]
+Count = tuple[tuple[str, str, str], OutcomeCounts]
 
 
 def write_kept(
-    item: tuple[str, int], pieces: list[Piece], dropped: list[Dropped], uri: str, shards: int
+    item: tuple[str, int], pieces: list[Piece], dropped: list[DroppedGroup], uri: str, shards: int
 ) -> int:
     """Writes one shard of documents of one (split, shard); returns how many."""
     split, shard = item
@@ -27,13 +27,13 @@ def write_kept(
     return write_sorted_shard(path, spool, split, shard, functools.partial(dropped_mask, dropped))
 
 
-def count(piece: Piece, pieces: list[Piece], dropped: list[Dropped]) -> Iterator[Count]:
+def count(piece: Piece, pieces: list[Piece], dropped: list[DroppedGroup]) -> Iterator[Count]:
     """What became of the documents of a piece that the first pass did not reject, by source."""
     spool = Spool(pieces)
     first = int(spool.first[spool.pieces.index(piece)])
     rows = read_rows(piece)
     sources = [source.decode() for source in read_sources(piece)]
-    left = rows["flag"] != REJECTED_ROW
+    left = rows["flag"] != DROPPED_ROW
     for group in dropped:
         places = group.references[dropped_slice(group, first, len(rows))] - first
         left[places] = False
@@ -51,11 +51,14 @@ def _by_source(rows: np.ndarray, sources: list[str], split: str, outcome: str) -
         raw, kept, removed = (int(size[i]) for size in sizes)
         if outcome != KEPT:
             kept = removed = 0
-        yield (split, sources[source], outcome), Outcome(int(documents[i]), raw, kept, removed)
+        yield (
+            (split, sources[source], outcome),
+            OutcomeCounts(int(documents[i]), raw, kept, removed),
+        )
 
 
 def write_rejected(
-    shard: int, pieces: list[Piece], dropped: list[Dropped], directory: str, shards: int
+    shard: int, pieces: list[Piece], dropped: list[DroppedGroup], directory: str, shards: int
 ) -> int:
     """Writes one shard of rejected documents of both splits, as JSON; returns how many."""
     spool = Spool(pieces)
@@ -64,7 +67,7 @@ def write_rejected(
     def takes(first: int, piece: Piece, rows: np.ndarray) -> np.ndarray:
         gone = dropped_mask(dropped, first, len(rows))
         why.add(first + np.flatnonzero(gone & (rows["shard"] == shard)))
-        return (rows["flag"] == REJECTED_ROW) | gone
+        return (rows["flag"] == DROPPED_ROW) | gone
 
     written = 0
 
@@ -72,12 +75,12 @@ def write_rejected(
         nonlocal written
         for record in sorted_shard(spool, shard, takes):
             written += 1
-            if record.row["flag"] == REJECTED_ROW:
+            if record.row["flag"] == DROPPED_ROW:
                 yield record.payload
             else:
                 yield why.record(record)
 
-    path = os.path.join(directory, f"rejected-{shard:05d}-of-{shards:05d}.gz")
+    path = os.path.join(directory, f"dropped-{shard:05d}-of-{shards:05d}.gz")
     write_tfrecords(path, lines(), gzip=True)
     return written
 
@@ -85,7 +88,7 @@ def write_rejected(
 class _Why:
     """Why documents were dropped: first `add` them all, then ask."""
 
-    def __init__(self, spool: Spool, dropped: list[Dropped]):
+    def __init__(self, spool: Spool, dropped: list[DroppedGroup]):
         self._spool, self._dropped = spool, dropped
         self._added = [np.zeros(0, np.int64)]
 
@@ -115,7 +118,7 @@ class _Why:
         """The record of one rejected document."""
         batch = decode_documents([record.payload])
         doc_id, source, text = (batch.column(i)[0].as_py() for i in range(3))
-        rejected = Rejected(
+        rejected = DroppedDocument(
             record.piece.split,
             doc_id,
             source,

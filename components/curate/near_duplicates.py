@@ -105,10 +105,10 @@ def propose_pairs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of documents that share a band hash.
 
-    Within a group each document is paired with the first one and with its neighbour, not with
+    Within a group each document is paired with the first one and with its neighbor, not with
     all others: a band that n documents share (boilerplate) gives 2n pairs instead of n^2 / 2, and
     the components over all bands still hold what belongs together. Which is first and which are
-    neighbours goes by the documents' content, so that the pairs are the same however the
+    neighbors goes by the documents' content, so that the pairs are the same however the
     documents are partitioned.
 
     Args:
@@ -126,9 +126,9 @@ def propose_pairs(
     leader = references[np.flatnonzero(starts)[np.cumsum(starts) - 1]]
     others = ~starts
     with_leader = np.stack([leader[others], references[others]], axis=1)
-    neighbour = np.roll(references, 1)
-    with_neighbour = np.stack([neighbour[others], references[others]], axis=1)
-    pairs = np.concatenate([with_leader, with_neighbour])
+    neighbor = np.roll(references, 1)
+    with_neighbor = np.stack([neighbor[others], references[others]], axis=1)
+    pairs = np.concatenate([with_leader, with_neighbor])
     leaders = np.concatenate([leader[others], leader[others]])
     two = pairs[:, 0] != pairs[:, 1]
     distinct, place = np.unique(np.sort(pairs[two], axis=1), axis=0, return_index=True)

@@ -20,7 +20,7 @@ from components.curate.rules import RULES
 from components.curate.rules.lines import remove_lines
 from components.curate.rules.rule import Rule
 from components.curate.text_columns import TextColumns
-from tokenmill.text.normalize import normalise
+from tokenmill.text.normalize import normalize
 
 REASONS = (EMPTY, WRONG_LANGUAGE, *(rule.reason for rule in RULES))
 QUANTILES = (1, 5, 25, 50, 75, 95, 99)
@@ -116,7 +116,7 @@ def preview(documents: Sequence[SampledDocument], criteria: Criteria, examples: 
     reasons: dict[int, str] = {}
     for start in range(0, len(documents), _BATCH_DOCUMENTS):
         batch = documents[start : start + _BATCH_DOCUMENTS]
-        texts = [normalise(document.text) for document in batch]
+        texts = [normalize(document.text) for document in batch]
         for i, text in enumerate(texts):
             texts[i], counts = mask(text, criteria.mask)
             masked.update(counts)
@@ -160,7 +160,7 @@ def tuning(result: Preview, rule: Rule, threshold: float) -> dict[str, Any]:
     Shares are of all documents of the sample, whatever other rules say.
     """
     values = result.values[rule.setting]
-    looser, stricter = neighbours(rule, threshold)
+    looser, stricter = neighbors(rule, threshold)
     return {
         "reason": rule.reason,
         "setting": rule.setting,
@@ -185,7 +185,7 @@ def _dropped_alone(result: Preview, rule: Rule, threshold: float) -> dict[str, f
     }
 
 
-def neighbours(rule: Rule, threshold: float) -> tuple[float | None, float | None]:
+def neighbors(rule: Rule, threshold: float) -> tuple[float | None, float | None]:
     """(looser, stricter): the next numbers of one significant digit on either side.
 
     None where there is none: no count or share is below 0, no share above 1.

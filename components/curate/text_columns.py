@@ -100,7 +100,7 @@ class TextColumns:
     def count(self, flags: np.ndarray) -> np.ndarray:
         """How many flags (bool [characters]) are set in each document, int64 [documents]."""
         counts = np.zeros(self.documents, np.int64)
-        full = self.characters > 0  # reduceat gives an empty run its neighbour's value
+        full = self.characters > 0  # reduceat gives an empty run its neighbor's value
         if full.any():
             counts[full] = np.add.reduceat(flags, self.first[:-1][full], dtype=np.int64)
         return counts

@@ -1,9 +1,9 @@
 """Curation in Beam, from documents as ingested to the ones worth a token.
 
-    normalise, mask -> lines -> language, rules -> exact copies -> near copies -> decontaminate
+    normalize, mask -> lines -> language, rules -> exact copies -> near copies -> decontaminate
 
 Every document ends as kept or as rejected for exactly one reason, and is counted as such; the
-text that normalisation takes away is counted in bytes.
+text that normalization takes away is counted in bytes.
 
 The elements of this pipeline are files to read, ranges of hashes to compare and shards to write:
 the texts lie in a spool (tokenmill/records/staging.py) between the first pass and the last, and no
@@ -37,14 +37,14 @@ from tokenmill.records.sorted_hashes import BUCKETS
 class Curate(beam.PTransform):
     """Examples artifact -> curated examples and rejected documents, both written; counts.
 
-    Outputs (a dict): COUNTS (((split, source, outcome), Outcome)), MASKED ((kind, how many)),
+    Outputs (a dict): COUNTS (((split, source, outcome), OutcomeCounts)), MASKED ((kind, how many)),
     REMOVED_LINES ((reason, (lines, bytes))); each key once.
 
     Args:
         settings: What to do.
         examples_uri: The documents, by split.
         curated_uri: Where the documents that stay go.
-        rejected_uri: Where the rejected ones go.
+        dropped_uri: Where the rejected ones go.
         spool_directory: Where what lies between the passes goes; all workers must see it. It is
             the caller's to remove.
         shards: Files a split, and of rejected documents.
@@ -55,13 +55,13 @@ class Curate(beam.PTransform):
         settings: CurateSettings,
         examples_uri: str,
         curated_uri: str,
-        rejected_uri: str,
+        dropped_uri: str,
         spool_directory: str,
         shards: int,
     ):
         super().__init__()
         self._settings = settings
-        self._examples, self._curated, self._rejected = examples_uri, curated_uri, rejected_uri
+        self._examples, self._curated, self._rejected = examples_uri, curated_uri, dropped_uri
         self._spool, self._shards = spool_directory, shards
         self._parts = min(settings.partitions, BUCKETS)
 
@@ -183,7 +183,7 @@ def _as_input(metadata: Any, split: str) -> DocumentFile:
 
 
 def _together(dropped: list[beam.PCollection], label: str) -> beam.pvalue.AsSingleton:
-    """The lists of Dropped as one side input."""
+    """The lists of DroppedGroup as one side input."""
     flat = tuple(dropped) | f"{label}Lists" >> beam.Flatten()
     return beam.pvalue.AsSingleton(flat | f"{label}Dropped" >> beam.CombineGlobally(join_dropped))
 

@@ -25,7 +25,7 @@ NORMAL_QUANTILE_95 = 1.959964
 
 
 def bits(nats_per_byte: float) -> float:
-    """Nats to bits: comparable across tokenisers when it is per byte."""
+    """Nats to bits: comparable across tokenizers when it is per byte."""
     return nats_per_byte / math.log(2)
 
 
@@ -119,7 +119,7 @@ class BitsPerByte(tfma.metrics.Metric):
 
 
 class Perplexity(tfma.metrics.Metric):
-    """Perplexity per token of held-out text; comparable with the same tokeniser only."""
+    """Perplexity per token of held-out text; comparable with the same tokenizer only."""
 
     def __init__(self, name: str = "perplexity", **kwargs: Any):
         super().__init__(quotient_of(("nll_sum", "token_count"), perplexity), name=name, **kwargs)

@@ -22,7 +22,7 @@ from data.catalog.chips import find_chip, load_chips
 from tokenmill.cost.devices import CPU_CHIP, USER_PRICE
 from tokenmill.cost.memory import RESERVED_SHARE
 from tokenmill.cost.pricing import SECONDS_PER_HOUR
-from tokenmill.cost.utilization import utilisation_range
+from tokenmill.cost.utilization import utilization_range
 from tokenmill.errors import TokenmillError
 from tokenmill.model.shape import ModelShape
 from tokenmill.rows.mixture import Mixture
@@ -291,7 +291,7 @@ class _Search:
         return {"train.epochs": epochs, "train.max_steps": plan.steps}
 
     def _chips(self) -> Iterator[Way]:
-        """Each chip of the catalogue, in counts from what the memory needs upward."""
+        """Each chip of the catalog, in counts from what the memory needs upward."""
         settings = self._settings
         for chip in load_chips():
             peak, price = chip.peak_for(settings.precision), chip.price_usd_per_chip_hour
@@ -300,7 +300,7 @@ class _Search:
             same = chip.slug == settings.chip
             mfu = self._hardware.mfu if same else settings.mfu
             if mfu is None:
-                mfu = utilisation_range(chip, self._shape.params_total).median
+                mfu = utilization_range(chip, self._shape.params_total).median
             for chips in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024):
                 if chips > settings.global_batch_size or (same and chips <= settings.chips):
                     continue

@@ -9,11 +9,11 @@ from tfx.types import Channel, artifact_utils, component_spec
 
 from components.artifacts import (
     Calibration,
+    DroppedDocuments,
     Examples,
     Ledger,
     PackedRows,
     Quarantine,
-    RejectedDocuments,
 )
 from components.ledger.budget import check_budget
 from components.ledger.ledger import Machine, build_ledger
@@ -50,7 +50,7 @@ class TokenLedgerSpec(component_spec.ComponentSpec):
     INPUTS = {
         "quarantine": component_spec.ChannelParameter(type=Quarantine),
         "curated_examples": component_spec.ChannelParameter(type=Examples),
-        "rejected": component_spec.ChannelParameter(type=RejectedDocuments),
+        "dropped": component_spec.ChannelParameter(type=DroppedDocuments),
         "packed_rows": component_spec.ChannelParameter(type=PackedRows),
         "calibration": component_spec.ChannelParameter(type=Calibration, optional=True),
     }
@@ -82,7 +82,7 @@ class TokenLedgerExecutor(base_executor.BaseExecutor):
         machine = _machine(settings, uris.get("calibration"))
         ledger = build_ledger(
             read_json(os.path.join(uris["quarantine"], INGEST_COUNTS_NAME)),
-            read_json(os.path.join(uris["rejected"], CURATION_NAME)),
+            read_json(os.path.join(uris["dropped"], CURATION_NAME)),
             packed,
             settings,
             machine,
@@ -102,7 +102,7 @@ class TokenLedgerExecutor(base_executor.BaseExecutor):
                 budget.max_hours,
             )
         write_index(
-            ledger_artifact.uri, uris["curated_examples"], uris["rejected"], uris["quarantine"]
+            ledger_artifact.uri, uris["curated_examples"], uris["dropped"], uris["quarantine"]
         )
 
 
@@ -163,7 +163,7 @@ class TokenLedger(base_component.BaseComponent):
     Args:
         quarantine: Channel of `Quarantine`.
         curated_examples: Channel of the curator's `Examples`.
-        rejected: Channel of `RejectedDocuments`.
+        rejected: Channel of `DroppedDocuments`.
         packed_rows: Channel of `PackedRows`.
         settings: What is to be trained, on what, at what price.
         calibration: Channel of `Calibration`; None where MFU is not measured.
@@ -185,7 +185,7 @@ class TokenLedger(base_component.BaseComponent):
         spec = TokenLedgerSpec(
             quarantine=quarantine,
             curated_examples=curated_examples,
-            rejected=rejected,
+            dropped=rejected,
             packed_rows=packed_rows,
             settings=json.dumps(dataclasses.asdict(settings), sort_keys=True),
             ledger=Channel(type=Ledger),

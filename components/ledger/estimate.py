@@ -20,7 +20,7 @@ class Hardware:
     """What computes.
 
     Attributes:
-        chip: Slug of the catalogue.
+        chip: Slug of the catalog.
         chips: Number of chips.
         peak_flops_per_second: Of one chip.
         mfu: Share of the peak that the steps reach.

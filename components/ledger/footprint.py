@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from components.ledger.settings import LedgerSettings
-from tokenmill.cost.devices import streams_of
+from tokenmill.cost.devices import parallelism_of
 from tokenmill.cost.memory import (
     RESERVED_SHARE,
     MemoryEstimate,
@@ -27,7 +27,7 @@ def memory_of(shape: ModelShape, settings: LedgerSettings, devices: int) -> Memo
         precision=settings.precision,
         recompute=settings.recompute,
         dropout=settings.dropout > 0,
-        streams=streams_of(settings.chip),
+        parallelism=parallelism_of(settings.chip),
     )
 
 

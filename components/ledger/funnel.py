@@ -1,6 +1,6 @@
 """The funnel of tokens, from raw text to effective tokens, by source and in all.
 
-raw -> valid -> curated -> tokenised -> packed -> loss-bearing -> unique -> repetition-discounted.
+raw -> valid -> curated -> tokenized -> packed -> loss-bearing -> unique -> repetition-discounted.
 Every stage has documents, bytes and tokens; what one stage loses to the next is booked under a
 reason, and the books must balance. *Effective tokens* are the loss-bearing tokens of training
 after curation, discounted for repetition (Muennighoff et al. 2023, see scaling.py).
@@ -39,7 +39,7 @@ def build_funnel(
     Returns:
         {"total": account, "by_source": {source: account}, "quarantined": {..}}. Tokens of raw and
         dropped documents are estimates from the source's own bytes per token ("tokens_estimated"),
-        because only what survives is tokenised; all others are counts. An account's "stages" list
+        because only what survives is tokenized; all others are counts. An account's "stages" list
         the funnel in order. Quarantined records have no source: only the total's raw stage has
         them.
 
@@ -181,7 +181,7 @@ def _stages(account: Mapping[str, Any], once: float) -> list[dict[str, Any]]:
         stage("raw", read, False, {}),
         stage("valid", read, False, {}),
         stage("curated", (curated["documents"], size, tokens), True, dropped),
-        stage("tokenised", (with_tokens, size, tokens), True, {"empty": empty}),
+        stage("tokenized", (with_tokens, size, tokens), True, {"empty": empty}),
         stage("packed", (packed, packed_bytes, packed_tokens), True, left_out),
         stage("loss_bearing", (trained, trained_bytes, train["targets"]), True,
               {"held_out": packed - trained}),

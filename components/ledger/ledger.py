@@ -31,7 +31,7 @@ class Machine:
     """What was measured where training will run.
 
     Attributes:
-        peak_flops_per_second_per_chip: From the settings, the catalogue or a measurement.
+        peak_flops_per_second_per_chip: From the settings, the catalog or a measurement.
         memory_bytes_per_device: None if unknown.
         calibration: calibration.json (components/train/calibrate.py); None without one.
     """
@@ -102,7 +102,7 @@ def build_ledger(
         "flops": _flops(shape, run, settings),
         "hardware": {
             **asdict(hardware),
-            **_utilisation(shape, settings, machine, hardware),
+            **_utilization(shape, settings, machine, hardware),
             "calibration": machine.calibration and dict(machine.calibration),
         },
         "price": {
@@ -244,7 +244,7 @@ def _mfu(settings: LedgerSettings, machine: Machine, shape: ModelShape) -> tuple
     return settings.expected_mfu(calibrated)
 
 
-def _utilisation(
+def _utilization(
     shape: ModelShape, settings: LedgerSettings, machine: Machine, hardware: Hardware
 ) -> dict[str, Any]:
     """Where the MFU comes from, its range where it is of published runs, and the HFU."""
@@ -268,7 +268,7 @@ def _cost_range(
     hardware: Hardware,
     calibration: Mapping[str, Any] | None,
 ) -> tuple[CostEstimate, CostEstimate]:
-    """Cost at the best and at the worst utilisation; twice the same where it is one number."""
+    """Cost at the best and at the worst utilization; twice the same where it is one number."""
 
     def cost(mfu: float) -> CostEstimate:
         other = dataclasses.replace(hardware, mfu=mfu)
@@ -312,7 +312,7 @@ def _flops(shape: ModelShape, run: RunEstimate, settings: LedgerSettings) -> dic
         "per_token_exact": tokens.training,
         "per_token_forward": tokens.forward,
         "per_token_backward": tokens.backward,
-        "per_token_rematerialised": tokens.recomputed,
+        "per_token_rematerialized": tokens.recomputed,
         "per_token_hardware": tokens.training_hardware,
         "forward_per_token_by_part": tokens.forward_by_part(),
         "causal_half": tokens.causal_half,

@@ -11,7 +11,7 @@ from tokenmill.cost.devices import ASSUMED_CPU_MFU, MfuSource, devices_of
 from tokenmill.cost.flops import Recompute
 from tokenmill.cost.memory import Precision
 from tokenmill.cost.scaling import Goal
-from tokenmill.cost.utilization import UtilisationRange
+from tokenmill.cost.utilization import UtilizationRange
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class LedgerSettings:
     vcpu_price_usd_per_hour: float
     hidden_cost_multiplier_low: float
     hidden_cost_multiplier_high: float
-    published_mfu: UtilisationRange | None = None
+    published_mfu: UtilizationRange | None = None
     recompute: Recompute = "none"
     dropout: float = 0.0
     accumulation_steps: int = 1
@@ -96,7 +96,7 @@ class LedgerSettings:
         }
         published = values.get("published_mfu")
         if published is not None:
-            parts["published_mfu"] = UtilisationRange(
+            parts["published_mfu"] = UtilizationRange(
                 **{**published, "runs": tuple(published["runs"])}
             )
         return cls(**{**values, **parts})

@@ -1,4 +1,4 @@
-"""Labelled documents for sequence classification: one a row, cut where the row is full.
+"""Labeled documents for sequence classification: one a row, cut where the row is full.
 
 Documents are not packed with each other. A row is as wide as its bucket when it is read: widths
 double from 32 up to sequence_length, so that a step is compiled for a handful of shapes and short
@@ -14,7 +14,7 @@ from apache_beam.io import fileio
 from apache_beam.io.filesystem import FileMetadata
 
 from components.pack.packing import build_rows
-from components.pack.tokenized import TokenisedDocuments, read_tokenised
+from components.pack.tokenized import TokenizedDocuments, read_tokenized
 from tokenmill.errors import TokenmillError
 from tokenmill.rows.arrays import Layout, Pieces, Rows
 
@@ -24,7 +24,7 @@ NO_LABEL, UNKNOWN_LABEL = "no_label", "unknown_label"
 """Why a document that has tokens is left out: it has no label, or one that training never had."""
 
 
-class Labelled(NamedTuple):
+class Labeled(NamedTuple):
     """A shard's documents, laid out.
 
     Attributes:
@@ -45,12 +45,12 @@ class Labelled(NamedTuple):
 
 
 def lay_out(
-    documents: TokenisedDocuments,
+    documents: TokenizedDocuments,
     sources: Sequence[str],
     label_names: Sequence[bytes],
     layout: Layout,
     by_source: bool,
-) -> Labelled:
+) -> Labeled:
     """A row `CLS tokens SEP` for each document with tokens and a known label.
 
     Args:
@@ -82,7 +82,7 @@ def lay_out(
     kept_tokens[kept] = lengths
     rows = rows._replace(labels=classes[kept].astype(np.int32))
     by_class = np.bincount(classes[kept], minlength=len(label_names))
-    return Labelled(pieces, rows, rows_by_source, kept_tokens, reasons, by_class)
+    return Labeled(pieces, rows, rows_by_source, kept_tokens, reasons, by_class)
 
 
 class FindLabels(beam.PTransform):
@@ -115,7 +115,7 @@ class FindLabels(beam.PTransform):
 
 def _labels_of_file(file: FileMetadata) -> Iterator[bytes]:
     labels: set[bytes] = set()
-    for documents in read_tokenised(file.path):
+    for documents in read_tokenized(file.path):
         counts = documents.token_counts.tolist()
         labels.update(x for x, n in zip(documents.labels, counts, strict=True) if x and n)
     return iter(sorted(labels))

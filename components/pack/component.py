@@ -1,4 +1,4 @@
-"""Packer: tokenised documents become fixed-length rows."""
+"""Packer: tokenized documents become fixed-length rows."""
 
 import json
 import os
@@ -91,7 +91,7 @@ def _check_held_out(manifest: dict) -> None:
         raise TokenmillError(
             f"no held-out document has a label that training knows ({manifest['documents']:,} "
             f"documents, {manifest['dropped_no_label']:,} without a label).",
-            "Give more labelled documents, or a larger corpus.eval_fraction.",
+            "Give more labeled documents, or a larger corpus.eval_fraction.",
         )
 
 

@@ -1,4 +1,4 @@
-"""Tokenised documents as Transform leaves them, in columns."""
+"""Tokenized documents as Transform leaves them, in columns."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from tokenmill.records.documents import BATCH_DOCUMENTS
 from tokenmill.rows.arrays import spans
 
 
-class TokenisedDocument(NamedTuple):
+class TokenizedDocument(NamedTuple):
     """A document as Transform leaves it; `token_ids` is int32."""
 
     doc_id: bytes
@@ -21,7 +21,7 @@ class TokenisedDocument(NamedTuple):
     label: bytes = b""
 
 
-class TokenisedDocuments(NamedTuple):
+class TokenizedDocuments(NamedTuple):
     """Many documents in columns, which pass through Beam in a tenth of the time.
 
     Attributes:
@@ -41,7 +41,7 @@ class TokenisedDocuments(NamedTuple):
     labels: list[bytes]
 
     @classmethod
-    def of(cls, documents: Sequence[TokenisedDocument]) -> "TokenisedDocuments":
+    def of(cls, documents: Sequence[TokenizedDocument]) -> "TokenizedDocuments":
         """The columns of these documents."""
         return cls(
             [d.doc_id for d in documents],
@@ -55,7 +55,7 @@ class TokenisedDocuments(NamedTuple):
         )
 
     @classmethod
-    def join(cls, parts: Sequence["TokenisedDocuments"]) -> "TokenisedDocuments":
+    def join(cls, parts: Sequence["TokenizedDocuments"]) -> "TokenizedDocuments":
         """All documents of the parts."""
         return cls(
             [i for part in parts for i in part.doc_ids],
@@ -66,11 +66,11 @@ class TokenisedDocuments(NamedTuple):
             [label for part in parts for label in part.labels],
         )
 
-    def take(self, numbers: np.ndarray) -> "TokenisedDocuments":
+    def take(self, numbers: np.ndarray) -> "TokenizedDocuments":
         """The documents of these numbers, in this order."""
         first = np.cumsum(self.token_counts) - self.token_counts
         counts = self.token_counts[numbers]
-        return TokenisedDocuments(
+        return TokenizedDocuments(
             [self.doc_ids[i] for i in numbers.tolist()],
             [self.sources[i] for i in numbers.tolist()],
             self.byte_counts[numbers],
@@ -90,7 +90,7 @@ _FEATURES = {
 
 
 def _parse(serialized: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """String [documents] -> the columns of TokenisedDocuments."""
+    """String [documents] -> the columns of TokenizedDocuments."""
     parsed = tf.io.parse_example(serialized, _FEATURES)
     ids = parsed["token_ids"]
     return (
@@ -103,19 +103,19 @@ def _parse(serialized: tf.Tensor) -> tuple[tf.Tensor, ...]:
     )
 
 
-def _columns(arrays: Sequence[np.ndarray]) -> TokenisedDocuments:
+def _columns(arrays: Sequence[np.ndarray]) -> TokenizedDocuments:
     doc_ids, sources, byte_counts, token_counts, tokens, labels = arrays
-    return TokenisedDocuments(
+    return TokenizedDocuments(
         doc_ids.tolist(), sources.tolist(), byte_counts, token_counts, tokens, labels.tolist()
     )
 
 
-def decode_tokenised(serialized: list[bytes]) -> TokenisedDocuments:
-    """Parses serialised, transformed tf.Examples."""
+def decode_tokenized(serialized: list[bytes]) -> TokenizedDocuments:
+    """Parses serialized, transformed tf.Examples."""
     return _columns([column.numpy() for column in _parse(tf.constant(serialized, tf.string))])
 
 
-def read_tokenised(path: str) -> Iterator[TokenisedDocuments]:
+def read_tokenized(path: str) -> Iterator[TokenizedDocuments]:
     """The documents of a file of Transform, in batches; read and parsed in C++.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Packing as a Beam transform: tokenised documents of one split in, shards of rows out."""
+"""Packing as a Beam transform: tokenized documents of one split in, shards of rows out."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ from apache_beam.io.filesystem import FileMetadata
 from components.pack.classification import lay_out
 from components.pack.counts import count_sources, sum_shards
 from components.pack.packing import build_rows, pack_pieces
-from components.pack.tokenized import TokenisedDocuments, read_tokenised
+from components.pack.tokenized import TokenizedDocuments, read_tokenized
 from tokenmill.contracts.names import TARGET_COUNTS_NAME
 from tokenmill.errors import TokenmillError
 from tokenmill.provenance.rows import write_provenance
@@ -155,11 +155,11 @@ class PackSplit(beam.PTransform):
         )
 
 
-def _read_matched(file: FileMetadata) -> Iterator[TokenisedDocuments]:
-    return read_tokenised(file.path)
+def _read_matched(file: FileMetadata) -> Iterator[TokenizedDocuments]:
+    return read_tokenized(file.path)
 
 
-def _shard(documents: TokenisedDocuments, shards: int) -> Iterator[tuple[int, TokenisedDocuments]]:
+def _shard(documents: TokenizedDocuments, shards: int) -> Iterator[tuple[int, TokenizedDocuments]]:
     if shards == 1:
         yield 0, documents
         return
@@ -169,7 +169,7 @@ def _shard(documents: TokenisedDocuments, shards: int) -> Iterator[tuple[int, To
 
 
 def pack_shard(
-    item: tuple[int, Iterable[TokenisedDocuments]],
+    item: tuple[int, Iterable[TokenizedDocuments]],
     directory: str,
     settings: PackSettings,
     flags: np.ndarray,
@@ -177,7 +177,7 @@ def pack_shard(
 ) -> dict[str, Any]:
     """Packs and writes one shard; returns its manifest entry with its counts."""
     shard, groups = item
-    documents = TokenisedDocuments.join(list(groups))
+    documents = TokenizedDocuments.join(list(groups))
     keys = list(zip(documents.doc_ids, documents.sources, strict=True))
     documents = documents.take(np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64))
     sources = [source.decode() for source in documents.sources]
@@ -240,7 +240,7 @@ def pack_shard(
 
 
 def _pack_sources(
-    documents: TokenisedDocuments, sources: list[str], settings: PackSettings, flags: np.ndarray
+    documents: TokenizedDocuments, sources: list[str], settings: PackSettings, flags: np.ndarray
 ) -> tuple[Pieces, list[list]]:
     """The pieces of a shard; with weights, the rows of each source follow those of the last.
 

@@ -21,7 +21,7 @@ from tfx.types import (
 )
 from tfx.utils import proto_utils
 
-from components.artifacts import CostSettlement, Ledger, RegisteredModel
+from components.artifacts import CostReport, Ledger, RegisteredModel
 from components.push import registry
 from components.push.check import probe_model
 from components.push.labels import run_labels
@@ -148,7 +148,7 @@ class VertexRegistrarSpec(component_spec.ComponentSpec):
     INPUTS = {
         "pushed_model": component_spec.ChannelParameter(type=standard_artifacts.PushedModel),
         "ledger": component_spec.ChannelParameter(type=Ledger),
-        "settlement": component_spec.ChannelParameter(type=CostSettlement),
+        "cost_report": component_spec.ChannelParameter(type=CostReport),
     }
     OUTPUTS = {"registered_model": component_spec.ChannelParameter(type=RegisteredModel)}
 
@@ -172,7 +172,7 @@ class VertexRegistrarExecutor(base_executor.BaseExecutor):
         directory = pushed.get_string_custom_property("pushed_destination")
         ledger, report = (
             read_json(os.path.join(artifact_utils.get_single_uri(input_dict[key]), name))
-            for key, name in (("ledger", LEDGER_NAME), ("settlement", COST_REPORT_NAME))
+            for key, name in (("ledger", LEDGER_NAME), ("cost_report", COST_REPORT_NAME))
         )
         labels = run_labels(exec_properties["run_name"], ledger, report)
         name = registry.register(
@@ -196,7 +196,7 @@ class VertexRegistrar(base_component.BaseComponent):
     Args:
         pushed_model: Channel of `PushedModel`.
         ledger: Channel of `Ledger`.
-        settlement: Channel of `CostSettlement`.
+        cost_report: Channel of `CostReport`.
         run_name: `run.name`, a label.
         settings: Where.
     """
@@ -208,14 +208,14 @@ class VertexRegistrar(base_component.BaseComponent):
         self,
         pushed_model: Channel,
         ledger: Channel,
-        settlement: Channel,
+        cost_report: Channel,
         run_name: str,
         settings: RegistrySettings,
     ):
         spec = VertexRegistrarSpec(
             pushed_model=pushed_model,
             ledger=ledger,
-            settlement=settlement,
+            cost_report=cost_report,
             run_name=run_name,
             settings=json.dumps(asdict(settings), sort_keys=True),
             registered_model=Channel(type=RegisteredModel),

@@ -14,7 +14,7 @@ def publish(source: str, target: str) -> None:
     by file, in the order of names, so that `saved_model.pb` would be there before the variables.
     TensorFlow Serving takes a directory with a number for a version as soon as it sees it; without
     `saved_model.pb` it fails to load and tries again later, without the variables it would serve
-    an uninitialised model (tensorflow/tensorflow#20635). So `saved_model.pb` comes last.
+    an uninitialized model (tensorflow/tensorflow#20635). So `saved_model.pb` comes last.
 
     Args:
         source: The directory to move; in the same file system.

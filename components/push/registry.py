@@ -1,4 +1,4 @@
-"""Vertex AI's model registry: a pushed model becomes a version there, labelled with its numbers.
+"""Vertex AI's model registry: a pushed model becomes a version there, labeled with its numbers.
 
 The model is served by TensorFlow Serving's own image, which reads from Cloud Storage and has
 tensorflow-text's operations. Imports no TFX; Google's client only when something is sent.

@@ -1,1 +1,1 @@
-"""Step 4, tokenise: a SentencePiece vocabulary, and Transform's graph that applies it."""
+"""Step 4, tokenize: a SentencePiece vocabulary, and Transform's graph that applies it."""

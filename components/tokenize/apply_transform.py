@@ -1,7 +1,7 @@
 """Applies Transform's graph to the documents, file by file, and writes the token ids.
 
 TFX's executor would also apply the graph, but reads and writes record by record in Python, which
-costs more than tokenising does (benchmarks/tokens). Here a worker takes a whole
+costs more than tokenizing does (benchmarks/tokens). Here a worker takes a whole
 shard: TensorFlow's readers and writers, batches of bounded size, one output file for one input
 file with the documents in the same order, so the same bytes in every run. The files are not
 compressed: gzip would save a third of the bytes, but take more time than encoding and parsing.
@@ -21,12 +21,12 @@ from components.tokenize.graph import TokenIds, graph_token_ids
 from components.tokenize.subword_regularization import Sampler, SamplingSettings
 from tokenmill.records.documents import decode_documents, split_directory, write_tfrecords
 
-# Each different word of a batch is tokenised once: twice the text, a third more words.
+# Each different word of a batch is tokenized once: twice the text, a third more words.
 _BATCH_BYTES = 8 << 20
 _BATCH_DOCUMENTS = 8192
 
 
-class MaterialiseSplit(beam.PTransform):
+class MaterializeSplit(beam.PTransform):
     """Writes one split of documents as tf.Examples with token_ids, doc_id, source, byte_count.
 
     And with their label, where documents have one.
@@ -60,7 +60,7 @@ class MaterialiseSplit(beam.PTransform):
             )
             for i, name in enumerate(names)
         ]
-        self._fn = _MaterialiseFn(transform_uri, model_path, sampling)
+        self._fn = _MaterializeFn(transform_uri, model_path, sampling)
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         """Pipeline -> PCollection of one element, the tokens of the split."""
@@ -73,7 +73,7 @@ class MaterialiseSplit(beam.PTransform):
         )
 
 
-class _MaterialiseFn(beam.DoFn):
+class _MaterializeFn(beam.DoFn):
     """(input file, output file) -> tokens written."""
 
     def __init__(self, transform_uri: str, model_path: str, sampling: SamplingSettings | None):
@@ -122,10 +122,10 @@ def _transformed(path: str, token_ids: TokenIds, counts: list[int]) -> Iterator[
         ids = token_ids(batch)
         counts.append(len(ids.flatten()))
         singles = np.arange(batch.num_rows + 1, dtype=np.int64)
-        labelled = pc.any(pc.greater(pc.binary_length(batch.column("label")), 0)).as_py()
+        labeled = pc.any(pc.greater(pc.binary_length(batch.column("label")), 0)).as_py()
         columns = {
             name: pa.LargeListArray.from_arrays(singles, batch.column(name))
-            for name in ("byte_count", "doc_id", *(["label"] if labelled else []), "source")
+            for name in ("byte_count", "doc_id", *(["label"] if labeled else []), "source")
         }
         columns["token_ids"] = ids
         # Each feature for itself: joined, encoded messages are one message, and this encoder would

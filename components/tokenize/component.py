@@ -1,4 +1,4 @@
-"""TokenizerTrainer, and a Transform that is handed the tokeniser it trained."""
+"""TokenizerTrainer, and a Transform that is handed the tokenizer it trained."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ from tfx.types import (
 from tfx.utils import io_utils
 
 from components.artifacts import Examples, Tokenizer
-from components.tokenize.apply_transform import MaterialiseSplit
+from components.tokenize.apply_transform import MaterializeSplit
 from components.tokenize.graph import write_graph
 from components.tokenize.import_model import read_model
 from components.tokenize.subword_regularization import SamplingSettings
@@ -55,7 +55,7 @@ PREPROCESSING_FN = "components.tokenize.preprocessing.preprocessing_fn"
 
 
 class TokenizerTrainerSpec(component_spec.ComponentSpec):
-    """Curated examples in, a tokeniser out."""
+    """Curated examples in, a tokenizer out."""
 
     PARAMETERS = {"settings": component_spec.ExecutionParameter(type=str)}
     INPUTS = {"examples": component_spec.ChannelParameter(type=Examples)}
@@ -180,7 +180,7 @@ class TokenizingTransformSpec(standard_component_specs.TransformSpec):
 
 
 class TokenizingTransformExecutor(base_beam_executor.BaseBeamExecutor):
-    """Transform that is told the tokeniser's path (graph.py, materialise.py)."""
+    """Transform that is told the tokenizer's path (graph.py, materialize.py)."""
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
@@ -197,7 +197,7 @@ class TokenizingTransformExecutor(base_beam_executor.BaseBeamExecutor):
         counts = {split: os.path.join(transformed.uri, f"tokens-{split}.json") for split in SPLITS}
         with self._make_beam_pipeline() as pipeline:
             for split in SPLITS:
-                tokens = pipeline | f"Materialise[{split}]" >> MaterialiseSplit(
+                tokens = pipeline | f"Materialize[{split}]" >> MaterializeSplit(
                     curated.uri,
                     transformed.uri,
                     split,
@@ -219,10 +219,10 @@ def _write_count(tokens: int, path: str) -> None:
 
 
 class TokenizingTransform(base_beam_component.BaseBeamComponent):
-    """Tokenises in TFX Transform.
+    """Tokenizes in TFX Transform.
 
     The tf.text op needs the SentencePiece model when the graph is built, and an analyzer's
-    result does not exist by then; hence the tokeniser comes from a step before, as an input.
+    result does not exist by then; hence the tokenizer comes from a step before, as an input.
 
     Outputs:
         transform_graph: `TransformGraph`, raw text -> token ids; part of the pushed model.

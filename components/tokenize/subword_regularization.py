@@ -1,4 +1,4 @@
-"""Subword regularisation: another split of the same text, drawn at random, for training.
+"""Subword regularization: another split of the same text, drawn at random, for training.
 
 A unigram model draws from all splits of a text (Kudo 2018, "Subword Regularization"), a BPE model
 leaves merges out (Provilkov et al. 2020, "BPE-Dropout"). tf.text's op cannot be seeded, so the
@@ -9,7 +9,7 @@ The library's generator belongs to a thread and takes the seed when it is first 
 has a thread of its own. (That holds up to sentencepiece 0.2.1; 0.2.3 draws otherwise in every
 process, whatever the seed. Hence the pin in pyproject.toml.)
 
-Each document is drawn once, when it is tokenised: every epoch sees the same split of it.
+Each document is drawn once, when it is tokenized: every epoch sees the same split of it.
 """
 
 import concurrent.futures

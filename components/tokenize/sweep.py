@@ -246,7 +246,7 @@ def vocabulary_costs(
     embedding = parts["token_embedding"] + parts["output_projection"]
     memory = estimate_memory(shape, batch_per_device=batch_per_device, precision=precision)
     share = embedding / shape.params_total
-    per_param = memory.weights + memory.compute_copy + memory.gradients + memory.optimiser
+    per_param = memory.weights + memory.compute_copy + memory.gradients + memory.optimizer
     flops = flops_per_token(shape)
     return {
         "embedding_params": embedding,

@@ -24,8 +24,8 @@ from tokenmill.text.vocabulary import (
 ModelType = Literal["bpe", "unigram"]
 
 # SentencePiece writes a blank as U+2581, and turns each U+2581 back into a blank. So that a
-# U+2581 of the text itself survives, the model's normaliser replaces it by ESCAPE and ".", and
-# ESCAPE itself (U+E000, of the private use area) by ESCAPE and "-"; its denormaliser does the
+# U+2581 of the text itself survives, the model's normalizer replaces it by ESCAPE and ".", and
+# ESCAPE itself (U+E000, of the private use area) by ESCAPE and "-"; its denormalizer does the
 # reverse. Every ESCAPE is followed by its mark, so the way back is unambiguous.
 _ESCAPING = "2581\tE000 2E\nE000\tE000 2D\n"
 _UNESCAPING = "E000 2E\t2581\nE000 2D\tE000\n"
@@ -36,7 +36,7 @@ _FORBIDDEN_IN_SYMBOLS = re.compile("[\\s\u2581\ue000\x00]")
 
 @dataclass(frozen=True)
 class TokenizerSettings:
-    """What the tokeniser is trained with.
+    """What the tokenizer is trained with.
 
     Attributes:
         model_type: Of the SentencePiece model.
@@ -91,7 +91,7 @@ def sampling_rates(
         if not bytes_by_source:
             return {}
         raise TokenmillError(
-            "tokenizer.source_weights leaves no text to train the tokeniser on.",
+            "tokenizer.source_weights leaves no text to train the tokenizer on.",
             "Give a source that has documents a weight above 0.",
         )
     factor = min(sample_bytes / weighted, 1 / max(full.values()))
@@ -201,13 +201,13 @@ def train_sentencepiece(texts: Iterable[str], settings: TokenizerSettings) -> by
 
 
 def _write_rules(directory: str) -> list[str]:
-    """Writes the rules of normalisation and of its reverse as the files that SentencePiece wants.
+    """Writes the rules of normalization and of its reverse as the files that SentencePiece wants.
 
     The paths have the same length wherever the temporary directory is, as the trained model
     holds them.
     """
     paths = []
-    for name, rules in (("normalise.tsv", _ESCAPING), ("denormalise.tsv", _UNESCAPING)):
+    for name, rules in (("normalize.tsv", _ESCAPING), ("denormalize.tsv", _UNESCAPING)):
         path = os.path.join(directory, name)
         path = path.replace(os.sep, os.sep * max(1, 1 + _PATH_LENGTH - len(path)), 1)
         with open(path, "w", encoding="utf-8") as out:
@@ -238,7 +238,7 @@ def _explain(error: Exception, settings: TokenizerSettings) -> TokenmillError:
         )
     if "!sentences_.empty()" in message:
         return TokenmillError(
-            f"{asked}: there is no text to train the tokeniser on.",
+            f"{asked}: there is no text to train the tokenizer on.",
             "Look at tokenizer.source_weights, and at what the curate step dropped.",
         )
     return TokenmillError(

@@ -1,6 +1,6 @@
 """A short run of the true training loop, so that the forecast is measured and not guessed.
 
-The model, optimiser, batches and compiled steps are the trainer's own; only the number of steps is
+The model, optimizer, batches and compiled steps are the trainer's own; only the number of steps is
 small. The weights are thrown away.
 """
 

@@ -17,7 +17,7 @@ from tokenmill.timing import timed
 
 
 class TrainerSpec(component_spec.ComponentSpec):
-    """Rows, tokeniser and transform graph in; model and telemetry out."""
+    """Rows, tokenizer and transform graph in; model and telemetry out."""
 
     PARAMETERS = {
         "job": component_spec.ExecutionParameter(type=str),

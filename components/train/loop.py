@@ -23,7 +23,7 @@ from components.train.state import LossSums, TrainingRecord
 from components.train.step import StepResult, make_eval_step, make_train_step, nll_and_weight
 from tokenmill.contracts.training_options import RunOptions
 from tokenmill.errors import TokenmillError
-from tokenmill.model.backbone import Trunk
+from tokenmill.model.backbone import Backbone
 from tokenmill.preemption import TrainingStoppedError
 from tokenmill.rows.mixture import StepPlan
 from tokenmill.rows.packed_split import Batch, PackedSplit
@@ -68,7 +68,7 @@ class Trainer:
     Args:
         strategy: Where the replicas are.
         model: Built under the strategy's scope.
-        settings: Optimiser and seed.
+        settings: Optimizer and seed.
         plan: Steps and batch size.
         precision: The model's Keras dtype policy.
 
@@ -79,7 +79,7 @@ class Trainer:
     def __init__(
         self,
         strategy: tf.distribute.Strategy,
-        model: Trunk,
+        model: Backbone,
         settings: TrainSettings,
         plan: StepPlan,
         precision: str = "float32",
@@ -109,7 +109,7 @@ class Trainer:
         self.learning_rate = LearningRate(settings, plan.steps)
 
     def variables(self) -> dict[str, Any]:
-        """All that a checkpoint holds, by unique name: weights, then the optimiser."""
+        """All that a checkpoint holds, by unique name: weights, then the optimizer."""
         named: dict[str, Any] = {}
         for prefix, owner in (("model", self.model), ("optimizer", self.optimizer)):
             for variable in owner.variables:
@@ -174,7 +174,7 @@ class _Fit:
     ):
         self._trainer, self._session = trainer, session
         self._train, self._held_out, self._draw_attention = train, held_out, draw_attention
-        self._clock, self._telemetry = session.clock, session.telemetry
+        self._clock, self._telemetry = session.phase_timer, session.telemetry
         self._plan, self._settings = trainer.plan, trainer.settings
         self._unread: list[_UnreadStep] = []
         self._order = row_order(train, trainer.plan.global_batch_size, trainer.settings.seed)

@@ -22,7 +22,7 @@ _INITIAL_LOSS_SCALE = 2.0**15
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    """What the optimiser needs of the [train] section; units as there.
+    """What the optimizer needs of the [train] section; units as there.
 
     Attributes:
         learning_rate: The peak, after warm-up.
@@ -104,8 +104,8 @@ def make_optimizer(
     It takes gradients that are the same on all replicas, and does not add them up.
 
     Loss scaling doubles the scale after 2,000 good steps and halves it, skipping the update, when
-    a gradient overflows. Its scale and counter are variables of the optimiser, so that whatever
-    saves the optimiser saves them.
+    a gradient overflows. Its scale and counter are variables of the optimizer, so that whatever
+    saves the optimizer saves them.
 
     Args:
         settings: Rates and decay.
@@ -131,7 +131,7 @@ def make_optimizer(
 
 
 def scale_loss(optimizer: keras.optimizers.Optimizer, loss: tf.Tensor) -> tf.Tensor:
-    """The loss to differentiate: multiplied by the loss scale, if the optimiser has one."""
+    """The loss to differentiate: multiplied by the loss scale, if the optimizer has one."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return optimizer.scale_loss(loss)
     return loss

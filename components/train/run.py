@@ -25,7 +25,7 @@ from tokenmill.cost.flops import flops_per_token
 from tokenmill.export.quantization import Weights
 from tokenmill.export.saved_model import export_model
 from tokenmill.export.text_masking import TextMasking
-from tokenmill.model.backbone import Trunk
+from tokenmill.model.backbone import Backbone
 from tokenmill.model.base_model import load_base_model
 from tokenmill.model.build import build_model
 from tokenmill.model.shape import ModelShape
@@ -62,7 +62,7 @@ class TrainingJob:
 class Training:
     """A finished training, before its export."""
 
-    model: Trunk
+    model: Backbone
     record: TrainingRecord
     session: Session
     held_out: PackedSplit
@@ -111,15 +111,15 @@ def train(
             stop,
             target_share(rows.manifest),
         )
-        session.clock.seconds["start"] = start_seconds
+        session.phase_timer.seconds["start"] = start_seconds
         try:
-            with session.clock.phase("build"):
+            with session.phase_timer.phase("build"):
                 with strategy.scope():
                     model = build_model(
                         shape, settings.seed, job.precision, job.dropout, job.rematerialize
                     )
                     if job.base_model is not None:
-                        assert tokenizer_path is not None, "a base model needs the tokeniser"
+                        assert tokenizer_path is not None, "a base model needs the tokenizer"
                         load_base_model(model, job.base_model, tokenizer_path)
                 trainer = Trainer(strategy, model, settings, plan, job.precision)
                 drawer = None
@@ -186,7 +186,7 @@ def train_and_export(
     with announcing:
         training = train(job, rows_uri, training_directory, options, tokenizer_path, start_seconds)
     session = training.session
-    with session.clock.phase("export"):
+    with session.phase_timer.phase("export"):
         export_model(
             training.model,
             transform_graph_uri,
@@ -197,7 +197,7 @@ def train_and_export(
             training.held_out.manifest.get("label_names"),
         )
     session.publish(run_directory)
-    session.clock.book()
+    session.phase_timer.book()
     telemetry = describe(training, job)
     write_json(os.path.join(run_directory, TELEMETRY_NAME), telemetry)
     return telemetry

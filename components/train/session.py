@@ -14,7 +14,7 @@ from components.train.checkpoint.store import Checkpoint, CheckpointDirectory, K
 from components.train.distributed.strategy import Workers
 from components.train.state import TrainingRecord
 from components.train.telemetry.metrics_log import METRICS_NAME
-from components.train.telemetry.phase_timer import PhaseClock
+from components.train.telemetry.phase_timer import PhaseTimer
 from components.train.telemetry.writer import TENSORBOARD_NAME, Telemetry
 from tokenmill import progress
 from tokenmill.contracts.training_options import RunOptions
@@ -56,7 +56,7 @@ class Session:
     ):
         self.workers, self.options, self.job = workers, options, dict(job)
         self.stop = stop if stop is not None else StopRequest()
-        self.clock = PhaseClock({})
+        self.phase_timer = PhaseTimer({})
         self.directory: str | None = None
         self.checkpoints: CheckpointDirectory | None = None
         if training_directory is not None:
@@ -85,8 +85,8 @@ class Session:
         """
         self._variables = variables
         if self.checkpoints is None:
-            return TrainingRecord(plan, seconds=self.clock.seconds)
-        with self.clock.phase("restart"):
+            return TrainingRecord(plan, seconds=self.phase_timer.seconds)
+        with self.phase_timer.phase("restart"):
             record = self._restore(self.checkpoints, plan)
         if self.workers.is_chief:
             keep = KeepPolicy(
@@ -173,9 +173,9 @@ class Session:
     ) -> None:
         """Books what the last attempt did beyond its last checkpoint as lost."""
         for phase, seconds in record.seconds.items():
-            self.clock.seconds[phase] = self.clock.seconds.get(phase, 0.0) + seconds
+            self.phase_timer.seconds[phase] = self.phase_timer.seconds.get(phase, 0.0) + seconds
         saved_seconds = sum(record.seconds.values())
-        record.seconds = self.clock.seconds
+        record.seconds = self.phase_timer.seconds
         if self.telemetry.log is None:
             return
         reached, reached_seconds = self.telemetry.log.rewind(record.step)
@@ -185,11 +185,18 @@ class Session:
             "lost_steps": max(0, reached - record.step) if is_own else 0,
             "lost_seconds": max(0.0, reached_seconds - saved_seconds) if is_own else 0.0,
         }
-        self.clock.seconds["lost"] = self.clock.seconds.get("lost", 0.0) + lost["lost_seconds"]
+        self.phase_timer.seconds["lost"] = (
+            self.phase_timer.seconds.get("lost", 0.0) + lost["lost_seconds"]
+        )
         told = {name: list(pair) for name, pair in changed.items()}
         record.resumes.append({"from_step": record.step, **lost, "changed": told})
         self.telemetry.event(
-            "resume", record.step, self.clock.total, source=source.directory, changed=told, **lost
+            "resume",
+            record.step,
+            self.phase_timer.total,
+            source=source.directory,
+            changed=told,
+            **lost,
         )
         self.telemetry.flush()
         message = f"continuing after step {record.step:,} of {record.plan.steps:,}"
@@ -223,7 +230,7 @@ class Session:
             late = self._writer.busy and self._schedule.interval_seconds is not None
             if late or not self._schedule.due(record.step):
                 return
-        with self.clock.phase("checkpoint"):
+        with self.phase_timer.phase("checkpoint"):
             self._submit(self._writer, record)
 
     def is_due(self, step: int) -> bool:
@@ -236,7 +243,7 @@ class Session:
         """Saves and waits until it is done; returns where, empty on workers that do not save."""
         if self._writer is None or self.checkpoints is None:
             return ""
-        with self.clock.phase("checkpoint"):
+        with self.phase_timer.phase("checkpoint"):
             if self._saved_step != record.step or not self._writer.wait():
                 self._submit(self._writer, record)
             return self.checkpoints.path(record.step) if self._writer.wait() else ""
@@ -249,7 +256,7 @@ class Session:
             self._schedule.saved()
 
     def _snapshot(self, record: TrainingRecord) -> Checkpoint:
-        self.clock.book()
+        self.phase_timer.book()
         variables = {name: np.array(v.numpy()) for name, v in self._variables.items()}
         return Checkpoint(record.step, variables, {"record": record.to_json(), "job": self.job})
 
@@ -272,7 +279,7 @@ class Session:
             The record at that step.
         """
         assert self.checkpoints is not None
-        with self.clock.phase("restart"):
+        with self.phase_timer.phase("restart"):
             if self._writer is not None:
                 self._writer.wait()
             self.workers.barrier()  # the chief's last save is whole before the others read
@@ -284,7 +291,7 @@ class Session:
                     if later > step:
                         self.checkpoints.delete(later)
         back = TrainingRecord.from_json(record.plan, checkpoint.state["record"])
-        seconds = self.clock.seconds
+        seconds = self.phase_timer.seconds
         for phase in _LOSABLE_PHASES:
             since = seconds.get(phase, 0.0) - back.seconds.get(phase, 0.0)
             seconds[phase] = seconds.get(phase, 0.0) - since
@@ -308,14 +315,14 @@ class Session:
         if self._budget is None or not self.workers.is_chief:
             return
         decision = self._budget.update(
-            seconds_so_far=self.clock.total,
+            seconds_so_far=self.phase_timer.total,
             tokens_so_far=record.trained_slots,
             step=record.step,
             steps=record.plan.steps,
         )
         if decision is not None:
             self.telemetry.event(
-                "budget", record.step, self.clock.total, decision=decision,
+                "budget", record.step, self.phase_timer.total, decision=decision,
                 message=self._budget.message,
             )  # fmt: skip
             _tell(self._budget.message)

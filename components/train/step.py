@@ -7,9 +7,9 @@ import keras
 import tensorflow as tf
 
 from components.train.distributed.buckets import from_buckets, to_buckets
-from components.train.distributed.cpu_parallelism import most_streams, split
+from components.train.distributed.cpu_parallelism import replica_parallelism, split
 from components.train.optimizer import clip_mean_gradients, scale_loss
-from tokenmill.model.backbone import Trunk
+from tokenmill.model.backbone import Backbone
 from tokenmill.model.build import dropout_seed, loss_sums
 from tokenmill.rows.packed_split import Batch
 
@@ -34,7 +34,7 @@ class StepResult(NamedTuple):
     gradients: Any
 
 
-def nll_and_weight(model: Trunk, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+def nll_and_weight(model: Backbone, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
     """Summed negative log-likelihood in nats and summed weight of a batch, float32 scalars."""
     sums = loss_sums(model, batch)
     return sums.nll, sums.weight
@@ -52,7 +52,7 @@ def class_sums(model: Any, batch: Batch) -> tuple[tf.Tensor, tf.Tensor, tf.Tenso
 
 def make_train_step(
     strategy: tf.distribute.Strategy,
-    model: Trunk,
+    model: Backbone,
     optimizer: keras.optimizers.Optimizer,
     *,
     clip_norm: float,
@@ -65,7 +65,7 @@ def make_train_step(
 
     A step whose loss or gradient is not finite changes nothing, nor does any step after it: the
     loop reads results a step late. An overflow of float16 gradients is the loss-scaling
-    optimiser's to handle.
+    optimizer's to handle.
 
     Args:
         strategy: Where the replicas are.
@@ -74,7 +74,7 @@ def make_train_step(
         clip_norm: The mean gradient is scaled to at most this global norm.
         jit_compile: Compile with XLA: forward and backward pass, clipping, and on one device
             the update.
-        seed: Of dropout, together with the optimiser's step, the replica, the stream and the
+        seed: Of dropout, together with the optimizer's step, the replica, the stream and the
             micro-batch.
         z_loss: Weight of the squared log-partition in the loss.
         accumulation_steps: Micro-batches, one after the other, whose gradients are summed.
@@ -82,14 +82,15 @@ def make_train_step(
     replicas = strategy.num_replicas_in_sync
     variables = model.trainable_variables
     scales_loss = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-    streams = most_streams(strategy)
+    parallelism = replica_parallelism(strategy)
     with strategy.scope():
         alone = not tf.distribute.has_strategy()
         halted = tf.Variable(
             False, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
         )
 
-    # XLA compiles what has no collectives and no merging of replicas in it, and streams one by one.
+    # XLA compiles what has no collectives and no merging of replicas in it, and each part of the
+    # batch by itself.
     @tf.function(jit_compile=jit_compile, autograph=False)
     def gradients_of_sum(batch: Batch, dropout):
         with tf.GradientTape() as tape:
@@ -145,7 +146,7 @@ def make_train_step(
         return nll, weight, *clip_mean_gradients(optimizer, gradients, weight, clip_norm)
 
     def compute(batch: Batch, stop):
-        parts = split(batch, streams, accumulation_steps)
+        parts = split(batch, parallelism, accumulation_steps)
         context = tf.distribute.get_replica_context()
         number = context.replica_id_in_sync_group * len(parts)
         sums = [
@@ -192,20 +193,20 @@ def make_train_step(
 
 
 def make_eval_step(
-    strategy: tf.distribute.Strategy, model: Trunk, jit_compile: bool
+    strategy: tf.distribute.Strategy, model: Backbone, jit_compile: bool
 ) -> Callable[[Any], tuple[tf.Tensor, ...]]:
     """A function of a batch: summed nll in nats and targets of the global batch.
 
     Of a classifier, how many targets the likeliest class hits is the third.
     """
     sums_of = class_sums if model.shape_config.head == "classifier" else nll_and_weight
-    streams = most_streams(strategy)
+    parallelism = replica_parallelism(strategy)
     compiled = tf.function(
         lambda batch: sums_of(model, batch), jit_compile=jit_compile, autograph=False
     )
 
     def sums_of_replica(batch: Batch):
-        parts = [compiled(part) for part in split(batch, streams)]
+        parts = [compiled(part) for part in split(batch, parallelism)]
         return tuple(tf.add_n(each) for each in zip(*parts, strict=True))
 
     @tf.function(autograph=False)

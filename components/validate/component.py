@@ -23,7 +23,7 @@ from tfx.types import (
 )
 from tfx.utils import io_utils
 
-from components.artifacts import ValidationVerdict
+from components.artifacts import ValidationDecision
 from components.validate.anomalies import Anomaly, is_comparison, list_anomalies
 from components.validate.comparison import compare
 from components.validate.derived_features import DocumentStatistics, statistics_options
@@ -33,7 +33,7 @@ from tokenmill.errors import TokenmillError
 from tokenmill.records.documents import split_directory, write_json
 from tokenmill.timing import timed
 
-VERDICT_NAME = "verdict.json"
+DECISION_NAME = "decision.json"
 
 
 class DocumentStatisticsGenSpec(standard_component_specs.StatisticsGenSpec):
@@ -116,7 +116,7 @@ class GateSettings:
 
 
 class AnomalyGateSpec(component_spec.ComponentSpec):
-    """Anomalies, and what drift and skew need, in; a verdict out."""
+    """Anomalies, and what drift and skew need, in; a decision out."""
 
     PARAMETERS = {"settings": component_spec.ExecutionParameter(type=str)}
     INPUTS = {
@@ -124,7 +124,7 @@ class AnomalyGateSpec(component_spec.ComponentSpec):
         "statistics": component_spec.ChannelParameter(type=standard_artifacts.ExampleStatistics),
         "schema": component_spec.ChannelParameter(type=standard_artifacts.Schema),
     }
-    OUTPUTS = {"verdict": component_spec.ChannelParameter(type=ValidationVerdict)}
+    OUTPUTS = {"decision": component_spec.ChannelParameter(type=ValidationDecision)}
 
 
 class AnomalyGateExecutor(base_executor.BaseExecutor):
@@ -132,12 +132,12 @@ class AnomalyGateExecutor(base_executor.BaseExecutor):
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Writes the verdict; raises TokenmillError with the list if there is any anomaly."""
+        """Writes the decision; raises TokenmillError with the list if there is any anomaly."""
         self._log_startup(input_dict, output_dict, exec_properties)
         anomalies = artifact_utils.get_single_instance(input_dict["anomalies"])
         statistics = artifact_utils.get_single_instance(input_dict["statistics"])
         schema_artifact = artifact_utils.get_single_instance(input_dict["schema"])
-        verdict = artifact_utils.get_single_instance(output_dict["verdict"])
+        decision = artifact_utils.get_single_instance(output_dict["decision"])
         settings = GateSettings(**json.loads(exec_properties["settings"]))
         schema, _ = read_schema(os.path.join(schema_artifact.uri, SCHEMA_NAME))
         found: list[Anomaly] = []
@@ -159,14 +159,14 @@ class AnomalyGateExecutor(base_executor.BaseExecutor):
         if found:  # TFX deletes what a failed step wrote: all there is to know is in the message
             raise TokenmillError(_message(found), _hint(found, settings))
         write_json(
-            os.path.join(verdict.uri, VERDICT_NAME),
+            os.path.join(decision.uri, DECISION_NAME),
             {
                 "anomalies": [],
                 "previous_statistics": previous,
                 "comparisons": [json_format.MessageToDict(info) for info in measured],
             },
         )
-        verdict.set_int_custom_property("anomalies", 0)
+        decision.set_int_custom_property("anomalies", 0)
 
 
 def _message(found: list[Anomaly]) -> str:
@@ -202,7 +202,7 @@ class AnomalyGate(base_component.BaseComponent):
     comes after it runs all the same.
 
     Outputs:
-        verdict: `ValidationVerdict`, with what was measured.
+        decision: `ValidationDecision`, with what was measured.
 
     Args:
         anomalies: ExampleValidator's.
@@ -222,6 +222,6 @@ class AnomalyGate(base_component.BaseComponent):
             statistics=statistics,
             schema=schema,
             settings=json.dumps(asdict(settings), sort_keys=True),
-            verdict=Channel(type=ValidationVerdict),
+            decision=Channel(type=ValidationDecision),
         )
         super().__init__(spec=spec)

@@ -37,7 +37,7 @@ def document_count(statistics: Statistics) -> int:
     return int(statistics.datasets[0].num_examples)
 
 
-def summarise_statistics(statistics_uri: str, split: str, top: int = 10) -> dict[str, Any]:
+def summarize_statistics(statistics_uri: str, split: str, top: int = 10) -> dict[str, Any]:
     """The numbers that a report shows of a split.
 
     Args:

@@ -21,10 +21,10 @@ PRICES_FILE = Path(__file__).with_name("prices.csv")
 
 TERA = 1e12
 GIGA = 1e9
-# Accelerators are labelled in GB but have about that many GiB: an 80GB A100 reports 81,920 MiB.
+# Accelerators are labeled in GB but have about that many GiB: an 80GB A100 reports 81,920 MiB.
 BYTES_PER_LABELLED_GIB = 2**30
 NEAREST_NAMES = 5
-# People write them or not; no name in the catalogue begins so.
+# People write them or not; no name in the catalog begins so.
 _MAKER = re.compile(r"^((nvidia|amd|intel|google|cloud|tesla|geforce|instinct)-)+")
 
 
@@ -60,10 +60,10 @@ class Chip:
     """One accelerator chip (not a core, a board or a pod), or one vCPU.
 
     Attributes:
-        name: Name in the catalogue.
+        name: Name in the catalog.
         slug: Short name for configurations, such as ``rtx-3090``.
         vendor: Maker; empty for a vCPU.
-        family: Chips of one generation, whose utilisation is comparable.
+        family: Chips of one generation, whose utilization is comparable.
         aliases: Other slugs that mean this chip.
         peak_flops_per_second: Dense (no sparsity) 16-bit tensor peak with float32 accumulation,
             FLOP/s. None where none is stated: measure it.
@@ -125,15 +125,15 @@ def _bfloat16(text: str) -> bool | None:
 
 def _memory_bytes(row: Row) -> int | None:
     # "180 usable / 192 marketed": the usable number comes first.
-    column = "memory_gib_as_labelled"
+    column = "memory_gib_as_labeled"
     cells = {column: row.text(column).split(" ", 1)[0]}
-    labelled = Row(row.file, row.line, cells).number(column)
-    return None if labelled is None else int(labelled * BYTES_PER_LABELLED_GIB)
+    labeled = Row(row.file, row.line, cells).number(column)
+    return None if labeled is None else int(labeled * BYTES_PER_LABELLED_GIB)
 
 
 @functools.cache
 def load_chips() -> tuple[Chip, ...]:
-    """Read the catalogue of chips and their prices.
+    """Read the catalog of chips and their prices.
 
     Returns:
         The chips, in the file's order.

@@ -115,7 +115,7 @@ def inspect(run_dir: str, reason: str | None, source: str | None, limit: int) ->
     RUN_DIR is a run's output directory, as runs/demo.
     """
     with user_errors_only():
-        uri, run_id = _newest_rejected(run_dir)
+        uri, run_id = _newest_dropped(run_dir)
         from components.curate import counts as account
         from tokenmill.contracts.names import CURATION_NAME
         from tokenmill.records.documents import read_json
@@ -169,14 +169,14 @@ class _Reading:
                     yield item.doc_id, item.source, item.text
 
 
-def _newest_rejected(run_dir: str) -> tuple[str, str]:
+def _newest_dropped(run_dir: str) -> tuple[str, str]:
     """(URI of the rejected documents, run) of the newest run whose Curator finished."""
     from tokenmill.metadata.output_directory import open_runs
     from tokenmill.metadata.run_history import step_records
 
     for run, record in step_records(open_runs(run_dir, example=["runs/demo"]), "Curator"):
-        if record.outputs.get("rejected"):
-            return record.one("rejected").uri, run
+        if record.outputs.get("dropped"):
+            return record.one("dropped").uri, run
     raise TokenmillError(
         f"{run_dir}: no run here has come through its curate step.",
         "Run the pipeline: tokenmill run.",

@@ -63,12 +63,12 @@ def lineage(model: str, run_directory: str | None, metadata_url: str | None, as_
 def gc(run_directory: str, keep: int, yes: bool) -> None:
     """Remove what neither the newest runs nor a served model need: artifacts, checkpoints."""
     with user_errors_without_warnings():
-        from pipeline.runners.run_lock import sole_run
+        from pipeline.runners.run_lock import run_lock
         from tokenmill.metadata.lineage import collect_garbage, find_garbage
         from tokenmill.metadata.output_directory import open_runs
 
         metadata = open_runs(run_directory, example=["runs/demo"])
-        with sole_run(run_directory):
+        with run_lock(run_directory):
             garbage = find_garbage(metadata, run_directory, keep)
             if not garbage.directories:
                 click.echo("Nothing to remove.")

@@ -50,7 +50,7 @@ _text = click.option
         type=click.Choice(["gelu", "relu", "squared-relu", "swiglu", "geglu", "reglu"]),
         help="Two matrices, or three in the gated kinds.",
     ),
-    click.option("--norm", type=click.Choice(["layer", "rms"]), help="Normalisation."),
+    click.option("--norm", type=click.Choice(["layer", "rms"]), help="Normalization."),
     click.option(
         "--positions",
         type=click.Choice(["learned", "rope", "alibi", "sinusoidal", "none", "relative"]),
@@ -78,9 +78,9 @@ _text = click.option
         "--hardware", metavar="CHIP", help="A chip of data/catalog/hardware.csv, such as rtx-3090."
     ),
     _text("--chips", metavar="N", help="How many [1]."),
-    _text("--peak-tflops", metavar="X", help="Peak TFLOP/s of one chip, over the catalogue's."),
-    _text("--mfu", metavar="F", help="Model FLOPs utilisation, such as 0.4; else published runs'."),
-    _text("--hfu", metavar="F", help="Hardware FLOPs utilisation (with --recompute) instead."),
+    _text("--peak-tflops", metavar="X", help="Peak TFLOP/s of one chip, over the catalog's."),
+    _text("--mfu", metavar="F", help="Model FLOPs utilization, such as 0.4; else published runs'."),
+    _text("--hfu", metavar="F", help="Hardware FLOPs utilization (with --recompute) instead."),
     _text("--tflops-per-chip", metavar="X", help="Achieved model TFLOP/s of one chip instead."),
     _text(
         "--observed-tokens-per-second", metavar="X", help="Of all chips together: gives MFU, HFU."
@@ -108,7 +108,7 @@ _text = click.option
         help="What hours are made of [exact for a shape, 6n for --params].",
     ),
     # the money
-    _text("--price-per-chip-hour", metavar="USD", help="Over the catalogue's; 0 is your own chip."),
+    _text("--price-per-chip-hour", metavar="USD", help="Over the catalog's; 0 is your own chip."),
     _text("--price-date", metavar="DATE", help="When you were told that price."),
     _text(
         "--price-from",

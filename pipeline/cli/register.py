@@ -1,4 +1,4 @@
-"""`tokenmill register`: a pushed model into Vertex AI's model registry, labelled with its run."""
+"""`tokenmill register`: a pushed model into Vertex AI's model registry, labeled with its run."""
 
 import json
 import os

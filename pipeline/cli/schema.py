@@ -67,7 +67,7 @@ def show(file_or_run: str, html: str | None) -> None:
     with user_errors_without_warnings():
         from components.validate.history import newest_gate
         from components.validate.schema import SCHEMA_NAME, read_schema
-        from components.validate.statistics import statistics_page, summarise_statistics
+        from components.validate.statistics import statistics_page, summarize_statistics
         from tokenmill.records.documents import SPLITS, write_text
 
         path, record = file_or_run, None
@@ -81,7 +81,7 @@ def show(file_or_run: str, html: str | None) -> None:
         _print_schema(shown)
         if record is not None:
             for split in SPLITS:
-                _print_summary(split, summarise_statistics(record.statistics_uri, split))
+                _print_summary(split, summarize_statistics(record.statistics_uri, split))
             click.echo(f"\nStatistics: {record.statistics_uri}")
             if html:
                 write_text(html, statistics_page(record.statistics_uri))
@@ -198,10 +198,10 @@ def _print_summary(split: str, summary: dict[str, Any]) -> None:
 
 
 def _print_diff(before: str, after: str, name: str) -> None:
-    colours = {"+": "green", "-": "red"}
+    colors = {"+": "green", "-": "red"}
     lines = difflib.unified_diff(
         before.splitlines(), after.splitlines(), name, f"{name} (accepted)", lineterm=""
     )
     click.echo()
     for line in lines:
-        click.echo(click.style(line, fg=colours.get(line[:1])))
+        click.echo(click.style(line, fg=colors.get(line[:1])))

@@ -233,7 +233,7 @@ def loadtest(
             LoadSettings,
             Objectives,
             run_load,
-            summarise,
+            summarize,
             write_report,
         )
 
@@ -247,7 +247,7 @@ def loadtest(
             seed, label=label, users=users,
         )  # fmt: skip
         outcomes = run_load(settings)
-        summary = summarise(settings, outcomes, Objectives(**objectives))
+        summary = summarize(settings, outcomes, Objectives(**objectives))
         if output:
             write_report(output, summary, outcomes)
     shown = {key: value for key, value in summary.items() if key != "settings"}

@@ -97,10 +97,10 @@ def _models(models: list[Any], rows_uri: str, rows: list[int]) -> list[dict[str,
 def _print_documents(found: dict[str, Any]) -> None:
     for document in found["documents"]:
         click.secho(document["doc_id"], bold=True)
-        if document["fate"] == "quarantined":
+        if document["status"] == "quarantined":
             click.echo(f"  quarantined: {document['reason']}: {document['detail']}")
             click.echo(f"  file {document['file']}, record {document['record']}")
-        elif document["fate"] == "rejected":
+        elif document["status"] == "dropped":
             click.echo(f"  source {document['source']}, {document['split']} split, "
                        f"{document['raw_bytes']:,} bytes")  # fmt: skip
             click.echo(f"  dropped by curation: {_reason(document)}")
@@ -123,7 +123,7 @@ def _reason(document: dict[str, Any]) -> str:
     """The rule, its value and its limit, for a person."""
     reason, value, limit = document["reason"], document["value"], document["threshold"]
     if reason == "exact_duplicate":
-        return "exact_duplicate: the same text, once normalised, is there already"
+        return "exact_duplicate: the same text, once normalized, is there already"
     return f"{reason}: {_VALUES.get(reason, 'value')} {value:g}, limit {limit:g}"
 
 

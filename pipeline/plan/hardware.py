@@ -1,4 +1,4 @@
-"""The flags of `tokenmill plan` that describe chips, utilisation and price."""
+"""The flags of `tokenmill plan` that describe chips, utilization and price."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Hardware:
 def hardware_of_flags(
     given: Mapping[str, Any], config: Config | None, notes: list[str]
 ) -> Hardware:
-    """Chips, utilisation and price from the flags, then the configuration, then the catalogue.
+    """Chips, utilization and price from the flags, then the configuration, then the catalog.
 
     Args:
         given: Flags by name, None where not given.
@@ -138,13 +138,13 @@ def _peak(
     if chip.slug == CPU_CHIP:
         cores = len(os.sched_getaffinity(0))
         notes.append(
-            f"a CPU has no peak in the catalogue: float32 matrix products timed on this machine's "
+            f"a CPU has no peak in the catalog: float32 matrix products timed on this machine's "
             f"{cores} cores; --peak-tflops overrides"
         )
         return _measured_cpu_flops_per_second() / cores
     peak = chip.peak_for(precision)
     if peak is None:
-        raise FlagError(f"--peak-tflops is missing: the catalogue has no peak for {chip.slug}.")
+        raise FlagError(f"--peak-tflops is missing: the catalog has no peak for {chip.slug}.")
     if peak != chip.peak_flops_per_second:
         notes.append(f"float32 runs at the {peak / 1e12:g} TFLOP/s peak")
     return peak
@@ -220,8 +220,8 @@ def _price(
     elif chip.prices:
         price_row = chip.prices[0]
     else:
-        notes.append(f"no price for {chip.slug} in the catalogue: --price-per-chip-hour gives one")
+        notes.append(f"no price for {chip.slug} in the catalog: --price-per-chip-hour gives one")
         return None, "no price"
     if not price_row.date:
-        notes.append(f"the catalogue's price of {chip.slug} has no date ({price_row.source})")
+        notes.append(f"the catalog's price of {chip.slug} has no date ({price_row.source})")
     return price_row.usd_per_chip_hour, price_row.label

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 _NAME_WIDTH = 17
 
 
-class Screen:
+class RunConsole:
     """Prints to a terminal, or plain lines to a file.
 
     Args:

@@ -148,7 +148,7 @@ def _model(plan: Plan) -> Table:
 def _cost(plan: Plan) -> Table:
     request, cost = plan.request, plan.cost
     low, high = plan.cost_low, plan.cost_high
-    ranged = plan.utilisation is not None
+    ranged = plan.utilization is not None
     priced = request.price_usd_per_chip_hour is not None
     title = f"\nTime and money on {request.chips:,} x {request.chip.name}"
     table = _table(title, "", *(("best", "likely", "worst") if ranged else ("estimate",)))
@@ -157,8 +157,8 @@ def _cost(plan: Plan) -> Table:
         table.add_row(name, *((best, likely, worst) if ranged else (likely,)))
 
     mfus = (plan.mfu, plan.mfu, plan.mfu)
-    if plan.utilisation is not None:
-        mfus = (plan.utilisation.high, plan.mfu, plan.utilisation.low)
+    if plan.utilization is not None:
+        mfus = (plan.utilization.high, plan.mfu, plan.utilization.low)
     row("MFU x goodput" if ranged else "MFU", *(f"{mfu:.1%}" for mfu in mfus))
     if request.recompute != "none" or request.observed_tokens_per_second is not None:
         row("HFU", *(f"{mfu * plan.hfu / plan.mfu:.1%}" for mfu in mfus))

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from components.curate.decontaminate import CONTAMINATED
 from components.curate.deduplicate import EXACT_DUPLICATE, NEAR_DUPLICATE
-from components.validate.statistics import summarise_statistics
+from components.validate.statistics import summarize_statistics
 from pipeline.report.console import count, megabytes
 from pipeline.report.cost import (
     cost_table,
@@ -29,9 +29,9 @@ from tokenmill.records.documents import SPLITS
 def print_report(console: Console, steps: dict[str, StepRecord]) -> dict[str, Any]:
     """Prints the final tables; returns the numbers behind them."""
     ledger = read_output(steps["TokenLedger"], "ledger", LEDGER_NAME)
-    cost = read_output(steps["CostReport"], "settlement", COST_NAME)
+    cost = read_output(steps["CostReport"], "cost_report", COST_NAME)
     statistics = {
-        split: summarise_statistics(steps["StatisticsGen"].one("statistics").uri, split)
+        split: summarize_statistics(steps["StatisticsGen"].one("statistics").uri, split)
         for split in SPLITS
     }
     for title, table in (

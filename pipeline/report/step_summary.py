@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from components.ledger.ledger import usd
-from components.validate.statistics import summarise_statistics
+from components.validate.statistics import summarize_statistics
 from pipeline.report.console import count, duration, megabytes
 from pipeline.report.quality import describe_quality
 from tokenmill.contracts.evaluation import WHOLE, read_metrics
@@ -16,7 +16,7 @@ from tokenmill.metadata.step_records import StepRecord
 from tokenmill.records.documents import SPLITS, read_json
 
 
-def summarise_step(node_id: str, record: StepRecord) -> str:
+def summarize_step(node_id: str, record: StepRecord) -> str:
     """The words after a step's name on the screen; empty if there is nothing to count."""
     summary = _SUMMARIES.get(node_id)
     return summary(record) if summary else ""
@@ -35,7 +35,7 @@ def _ingest(record: StepRecord) -> str:
 
 
 def _statistics(record: StepRecord) -> str:
-    splits = {split: summarise_statistics(record.one("statistics").uri, split) for split in SPLITS}
+    splits = {split: summarize_statistics(record.one("statistics").uri, split) for split in SPLITS}
     counts = " and ".join(f"{count(s['documents'])} {split}" for split, s in splits.items())
     sizes = splits["train"]["byte_count"]
     return (
@@ -52,11 +52,11 @@ def _schema(record: StepRecord) -> str:
 
 
 def _gate(record: StepRecord) -> str:
-    return f"{count(record.number('verdict', 'anomalies'))} anomalies"
+    return f"{count(record.number('decision', 'anomalies'))} anomalies"
 
 
 def _curate(record: StepRecord) -> str:
-    total = read_output(record, "rejected", CURATION_NAME)["total"]
+    total = read_output(record, "dropped", CURATION_NAME)["total"]
     kept = (
         f"{count(total['kept']['documents'])} documents kept, {megabytes(total['kept']['bytes'])}"
     )
@@ -128,7 +128,7 @@ def _evaluate(record: StepRecord) -> str:
 
 
 def _settle(record: StepRecord) -> str:
-    report = read_output(record, "settlement", COST_NAME)
+    report = read_output(record, "cost_report", COST_NAME)
     actual = report["actual"]
     return (
         f"{usd(actual['compute_usd'])} for {actual['chip_hours']:.3g} chip-hours; training took "

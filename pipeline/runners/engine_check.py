@@ -89,7 +89,7 @@ def registry_problems(config: Config, push_directory: str) -> list[str]:
 
 
 def unlisted_accelerators(config: Config) -> list[str]:
-    """What the catalogue says against the accelerators of the steps; Vertex AI."""
+    """What the catalog says against the accelerators of the steps; Vertex AI."""
     if config.engine.allow_unlisted:
         return []
     found = []

@@ -12,7 +12,7 @@ from rich.markup import escape
 from pipeline.config import Config
 from pipeline.embedded_corpus import build_embedded_corpus
 from pipeline.loader import dump_config
-from pipeline.report.console import Screen, count, duration, megabytes
+from pipeline.report.console import RunConsole, count, duration, megabytes
 from pipeline.runners.logs import LOG_NAME, send_output_to_log
 from tokenmill.errors import TokenmillError
 from tokenmill.library_logs import set_up_library_logging
@@ -35,7 +35,7 @@ def launch(config: Config, started: datetime.datetime, use_cache: bool, debug: b
     with open(os.path.join(run_directory, CONFIG_NAME), "w", encoding="utf-8") as out:
         out.write(dump_config(config))
     log_path = os.path.join(run_directory, LOG_NAME)
-    screen = Screen(send_output_to_log(log_path))
+    screen = RunConsole(send_output_to_log(log_path))
     set_up_library_logging()
     try:
         return _run(config, run_directory, screen, started, use_cache)
@@ -56,7 +56,7 @@ def launch(config: Config, started: datetime.datetime, use_cache: bool, debug: b
 def _run(
     config: Config,
     run_directory: str,
-    screen: Screen,
+    screen: RunConsole,
     started: datetime.datetime,
     use_cache: bool,
 ) -> int:
@@ -70,7 +70,7 @@ def _run(
     outcome = run_local(config, manifest_directory, screen, use_cache)
     numbers = print_report(screen.console, outcome.steps)
     with open(os.path.join(run_directory, REPORT_TEXT_NAME), "w", encoding="utf-8") as out:
-        print_report(Screen(out).console, outcome.steps)
+        print_report(RunConsole(out).console, outcome.steps)
     with open(os.path.join(run_directory, REPORT_NAME), "w", encoding="utf-8") as out:
         json.dump(numbers, out, indent=2, sort_keys=True)
     seconds = (datetime.datetime.now(datetime.timezone.utc) - started).total_seconds()
@@ -78,7 +78,7 @@ def _run(
     return _print_push(screen, config, outcome.steps["Pusher"], numbers)
 
 
-def _print_push(screen: Screen, config: Config, record, numbers: dict) -> int:
+def _print_push(screen: RunConsole, config: Config, record, numbers: dict) -> int:
     properties = record.one("pushed_model").custom_properties
     if not properties["pushed"].int_value:
         failures = numbers["cost_report"]["quality"]["evaluation"]["failures"]
@@ -128,7 +128,7 @@ def _make_run_directory(config: Config, started: datetime.datetime) -> str:
     return directory
 
 
-def _print_config(screen: Screen, config: Config, run_directory: str) -> None:
+def _print_config(screen: RunConsole, config: Config, run_directory: str) -> None:
     shape, train = config.shape(), config.train
     params = shape.params_total
     screen.say(
@@ -147,7 +147,7 @@ def _print_config(screen: Screen, config: Config, run_directory: str) -> None:
     screen.say(f"  everything: {os.path.join(run_directory, CONFIG_NAME)}")
 
 
-def _prepare_inputs(config: Config, screen: Screen) -> str:
+def _prepare_inputs(config: Config, screen: RunConsole) -> str:
     """The manifest's directory; builds the embedded corpus first if that is the input."""
     inputs = config.corpus.input
     if not inputs:
@@ -170,7 +170,7 @@ def _prepare_inputs(config: Config, screen: Screen) -> str:
     )
 
 
-def _explain(screen: Screen, error: BaseException, log_path: str, debug: bool) -> None:
+def _explain(screen: RunConsole, error: BaseException, log_path: str, debug: bool) -> None:
     screen.stop()
     trace = "".join(traceback.format_exception(error))
     print(trace, file=sys.stderr)  # the log

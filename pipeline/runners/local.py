@@ -17,9 +17,9 @@ from tfx.orchestration.portable import launcher
 from pipeline.config import Config
 from pipeline.dag import create_components
 from pipeline.loader import dump_config
-from pipeline.report.console import Screen
-from pipeline.report.step_summary import summarise_step
-from pipeline.runners.run_lock import sole_run
+from pipeline.report.console import RunConsole
+from pipeline.report.step_summary import summarize_step
+from pipeline.runners.run_lock import run_lock
 from pipeline.step_settings import run_options, training_directory
 from tokenmill import progress
 from tokenmill.metadata.output_directory import SQLITE_NAME, note_store
@@ -64,7 +64,7 @@ def metadata_location(config: Config) -> str:
 
 
 def run_local(
-    config: Config, manifest_directory: str, screen: Screen, use_cache: bool = True
+    config: Config, manifest_directory: str, screen: RunConsole, use_cache: bool = True
 ) -> RunOutcome:
     """Runs all steps; unchanged ones are taken from the cache.
 
@@ -97,9 +97,9 @@ def run_local(
         record = step_record(store, config.run.name, outcome.run_id, node_id)
         if record is not None:
             outcome.steps[node_id] = record
-            screen.step_finished(node_id, summarise_step(node_id, record), record.cached)
+            screen.step_finished(node_id, summarize_step(node_id, record), record.cached)
 
-    with sole_run(output_dir), _observed(started, finished, screen):
+    with run_lock(output_dir), _observed(started, finished, screen):
         remove_left_over(os.path.join(output_dir, "artifacts"))
         note_store(output_dir, config.run.metadata_url, config.run.name)
         run_options(config, fresh=not use_cache).write(training_directory(config))
@@ -124,7 +124,7 @@ def remove_left_over(pipeline_root: str) -> None:
 
 @contextlib.contextmanager
 def _observed(
-    started: Callable[[str, str], None], finished: Callable[[str], None], screen: Screen
+    started: Callable[[str, str], None], finished: Callable[[str], None], screen: RunConsole
 ) -> Iterator[None]:
     """Calls back before and after each step.
 

@@ -9,7 +9,7 @@ from tokenmill.errors import TokenmillError
 
 
 @contextlib.contextmanager
-def sole_run(output_dir: str) -> Iterator[None]:
+def run_lock(output_dir: str) -> Iterator[None]:
     """Holds the directory's lock.
 
     Raises:

@@ -172,7 +172,7 @@ class Batcher:
 def _compute_batch(
     model: LoadedModel, signature: str, batch: list[_Pending]
 ) -> list[dict[str, np.ndarray] | Exception]:
-    """One call for all; if it fails, one for each, so that nobody pays for a neighbour's error."""
+    """One call for all; if it fails, one for each, so that nobody pays for a neighbor's error."""
     try:
         outputs = model.run(signature, _concatenate([p.inputs for p in batch]))
         return _split(outputs, [p.rows for p in batch])

@@ -14,9 +14,9 @@ from components.curate.counts import (
     COUNTS,
     MASKED,
     REMOVED_LINES,
-    Rejected,
+    DroppedDocument,
     read_rejected,
-    summarise,
+    summarize,
 )
 from components.curate.near_duplicates import NearDuplicateSettings
 from components.curate.settings import CurateSettings
@@ -69,7 +69,7 @@ class Curated:
 
     @property
     def report(self):
-        return summarise(self.counts, self.masked.items(), self.removed_lines.items())
+        return summarize(self.counts, self.masked.items(), self.removed_lines.items())
 
     def ids(self, split):
         return [doc_id for s, doc_id, *_ in self.kept if s == split]
@@ -100,7 +100,7 @@ def _rejected(uri):
     for record in read_rejected(uri):
         for key in ("doc_id", "source", "kept_copy"):
             record[key] = record[key].encode()
-        yield Rejected(**record)
+        yield DroppedDocument(**record)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def curate(tmp_path):
     def run(documents, settings, size=50, workers=1, shards=2):
         home = tmp_path / f"run-{next(runs)}"
         home.mkdir()
-        uris = {name: str(home / name) for name in ("examples", "curated", "rejected", "spool")}
+        uris = {name: str(home / name) for name in ("examples", "curated", "dropped", "spool")}
         _write_examples(uris["examples"], documents, size)
         options = PipelineOptions(
             ["--direct_running_mode=in_memory", f"--direct_num_workers={workers}"]
@@ -130,7 +130,7 @@ def curate(tmp_path):
         }
         return Curated(
             kept=sorted(_kept(uris["curated"])),
-            rejected=sorted(_rejected(uris["rejected"])),
+            dropped=sorted(_rejected(uris["dropped"])),
             counts=sorted(found[COUNTS]),
             masked=dict(found[MASKED]),
             removed_lines=dict(found[REMOVED_LINES]),

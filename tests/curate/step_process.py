@@ -9,7 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 def main(path):
     """Runs the step; an error ends the process with its message and code 1."""
-    from components.artifacts import Examples, Quarantine, RejectedDocuments
+    from components.artifacts import DroppedDocuments, Examples, Quarantine
     from components.curate.component import CuratorExecutor
     from components.ingest.component import CorpusExampleGenExecutor
 
@@ -19,7 +19,7 @@ def main(path):
         "ingest": (CorpusExampleGenExecutor, {"examples": Examples, "quarantine": Quarantine}),
         "curate": (
             CuratorExecutor,
-            {"curated_examples": Examples, "rejected": RejectedDocuments},
+            {"curated_examples": Examples, "dropped": DroppedDocuments},
         ),
     }[told["step"]]
     inputs = {}

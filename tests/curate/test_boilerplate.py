@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from components.curate.boilerplate import MIN_LINE_CHARACTERS, remove_frequent
 from components.curate.text_columns import TextColumns
 from tokenmill.records.documents import document_batch
-from tokenmill.text.normalize import normalise
+from tokenmill.text.normalize import normalize
 
 LICENCE = "Licensed under the Apache License, Version 2.0, to whom it may concern."
 FOOTER = "All rights are reserved, and so is this line, by its author."
@@ -17,7 +17,7 @@ LINES = st.sampled_from(["short", "", "  " + LICENCE, LICENCE + " \r", FOOTER, "
 
 
 def without_lines(text, frequent):
-    kept = [line for line in normalise(text).split("\n") if line.strip() not in frequent]
+    kept = [line for line in normalize(text).split("\n") if line.strip() not in frequent]
     return [line.strip() for line in kept if line.strip()]
 
 
@@ -34,7 +34,7 @@ def test_frequent_lines_go_wherever_they_stand(texts, frequent):
     removed = removed.by_reason.get("boilerplate_lines", (0, 0))[0]
     for text, row in zip(texts, rows, strict=True):
         found = row["text"].decode()
-        assert normalise(found) == found
+        assert normalize(found) == found
         assert [line.strip() for line in found.split("\n") if line.strip()] == without_lines(
             text, frequent
         )

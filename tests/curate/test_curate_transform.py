@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from components.curate.settings import CurateSettings
 from tokenmill.records.documents import SPLITS
-from tokenmill.text.normalize import content_key, normalise
+from tokenmill.text.normalize import content_key, normalize
 
 few_pipelines = settings(
     max_examples=5,
@@ -162,7 +162,7 @@ def test_one_copy_of_each_text_stays_and_held_out_comes_first(curate, documents)
     result = curate(documents, curate.settings(partitions=3), 4)
     copies = defaultdict(set)
     for split, doc_id, source, text in documents:
-        clean = normalise(text.decode()).encode()
+        clean = normalize(text.decode()).encode()
         if clean:
             copies[content_key(clean)].add((split, doc_id, source))
     keys = [content_key(k[3]) for k in result.kept]

@@ -8,7 +8,7 @@ import time
 import pytest
 import tensorflow as tf
 
-from components.artifacts import Examples, RejectedDocuments
+from components.artifacts import DroppedDocuments, Examples
 from components.curate.component import CuratorExecutor
 from components.curate.counts import dropped_by_reason, read_rejected, samples_by_reason
 from components.curate.near_duplicates import NearDuplicateSettings
@@ -70,8 +70,8 @@ def write_examples(uri, splits, files=1):
 def curate(home, splits, files=1, shards=2, settings=SETTINGS):
     """Runs the executor; returns the artifacts (curated, rejected)."""
     examples = write_examples(str(home / "examples"), splits, files)
-    curated, rejected = Examples(), RejectedDocuments()
-    curated.uri, rejected.uri = str(home / "curated"), str(home / "rejected")
+    curated, rejected = Examples(), DroppedDocuments()
+    curated.uri, rejected.uri = str(home / "curated"), str(home / "dropped")
     context = CuratorExecutor.Context(
         beam_pipeline_args=["--direct_running_mode=in_memory", "--sdk_container_image=none"],
         tmp_dir=str(home / "tmp"),
@@ -79,7 +79,7 @@ def curate(home, splits, files=1, shards=2, settings=SETTINGS):
     )
     CuratorExecutor(context).Do(
         {"examples": [examples]},
-        {"curated_examples": [curated], "rejected": [rejected]},
+        {"curated_examples": [curated], "dropped": [rejected]},
         {"settings": settings.to_json(), "shards": shards},
     )
     return curated, rejected

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from components.curate import preview as previews
 from components.curate.rules import LINE_RULES, thresholds_of
 from components.curate.rules.lines import remove_lines
-from tokenmill.text.normalize import normalise
+from tokenmill.text.normalize import normalize
 
 POLICY = ("terms of use", "privacy policy", "cookie policy",
           "uses cookies", "use of cookies", "use cookies")  # fmt: skip
@@ -27,7 +27,7 @@ WORD = st.sampled_from(
 )  # fmt: skip
 TEXT = st.lists(
     st.tuples(WORD, st.sampled_from([" ", " ", "  ", "\n", "\n\n", "\n  "])), max_size=30
-).map(lambda pairs: normalise("".join(w + blank for w, blank in pairs)))
+).map(lambda pairs: normalize("".join(w + blank for w, blank in pairs)))
 
 
 def naive(text, thresholds):
@@ -66,7 +66,7 @@ def test_lines_go_as_plain_python_says_and_are_counted(texts, thresholds):
     for text, left, size in zip(texts, removed.texts, removed.sizes.tolist(), strict=True):
         stay, gone = naive(text, thresholds)
         assert [line.strip() for line in left.split("\n") if line.strip()] == stay
-        assert normalise(left) == left
+        assert normalize(left) == left
         assert size == sum(count[1] for count in gone.values())
         for reason, (lines, bytes_gone) in gone.items():
             before = total.get(reason, (0, 0))
@@ -135,7 +135,7 @@ def test_bytes_of_removed_lines_are_part_of_the_account(curate):
             assert account["kept"]["documents"] == kept
             assert account["removed_line_bytes"] == kept * (4 + 11 + cookies)
             removed += account["removed_line_bytes"]
-            # What is left is normalisation: line feeds, trailing blanks.
+            # What is left is normalization: line feeds, trailing blanks.
             layout = account["kept"]["raw_bytes"] - account["kept"]["bytes"]
             assert layout - account["removed_line_bytes"] == kept * len("\n\n  \n\n")
     assert report["total"]["removed_line_bytes"] == removed == 6 * (15 + cookies)

@@ -60,7 +60,7 @@ def test_languages():
 
 
 @given(st.lists(st.text(max_size=50), max_size=3))
-def test_any_text_has_an_answer_and_neighbours_do_not_matter(texts):
+def test_any_text_has_an_answer_and_neighbors_do_not_matter(texts):
     found = identify(texts)
     assert found == [identify([text])[0] for text in texts]
     assert all(0 <= score <= 1.01 for _, score in found)

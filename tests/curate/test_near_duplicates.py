@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from components.curate.deduplicate import (
-    Dropped,
+    DroppedGroup,
     Edges,
     cluster,
     dropped_mask,
@@ -224,7 +224,7 @@ DROPPED = st.lists(
 @given(DROPPED, st.integers(1, 5), st.integers(0, 60), st.integers(0, 60))
 def test_what_is_dropped_is_the_same_however_it_is_grouped(items, group, first, count):
     groups = [
-        Dropped(reason, np.array([i]), np.array([i / 2]), threshold, np.array([i - 1]))
+        DroppedGroup(reason, np.array([i]), np.array([i / 2]), threshold, np.array([i - 1]))
         for reason, threshold, i in items
     ]
     lists = [groups[i : i + group] for i in range(0, len(groups), group)]
@@ -270,7 +270,7 @@ def brute_force(documents, min_jaccard):
 
 
 def planted(rng, chains, hops, others):
-    """Chains of documents that are near copies of their neighbours, not of their far kin."""
+    """Chains of documents that are near copies of their neighbors, not of their far kin."""
     texts = [new_text(rng, 60) for _ in range(others)]
     for _ in range(chains):
         text = new_text(rng, 120)

@@ -1,4 +1,4 @@
-"""Normalisation changes how a text is written, not what it says."""
+"""Normalization changes how a text is written, not what it says."""
 
 import time
 import unicodedata
@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenmill.text.normalize import content_key, normalise
+from tokenmill.text.normalize import content_key, normalize
 
-# Text rich in what normalisation is about.
+# Text rich in what normalization is about.
 TRICKY = st.lists(
     st.one_of(
         st.sampled_from(
@@ -23,14 +23,14 @@ TRICKY = st.lists(
 
 
 @given(TRICKY)
-def test_normalising_twice_changes_nothing_more(text):
-    once = normalise(text)
-    assert normalise(once) == once
+def test_normalizing_twice_changes_nothing_more(text):
+    once = normalize(text)
+    assert normalize(once) == once
 
 
 @given(TRICKY)
 def test_result_is_clean(text):
-    clean = normalise(text)
+    clean = normalize(text)
     assert unicodedata.is_normalized("NFC", clean)
     assert not [c for c in clean if unicodedata.category(c) == "Cc" and c not in "\t\n"]
     assert "\n\n\n" not in clean
@@ -45,7 +45,7 @@ def test_only_blanks_and_control_characters_are_lost(text):
         kept = [c for c in value if unicodedata.category(c) != "Cc" and c != " "]
         return unicodedata.normalize("NFC", "".join(kept))
 
-    assert solid(normalise(text)) == solid(text)
+    assert solid(normalize(text)) == solid(text)
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ def test_only_blanks_and_control_characters_are_lost(text):
     ],
 )
 def test_examples(raw, clean):
-    assert normalise(raw) == clean
+    assert normalize(raw) == clean
 
 
 def test_long_run_of_blanks_takes_no_long_time():
     blanks = " " * 100_000
     started = time.monotonic()
-    assert normalise(f"{blanks}a{blanks}b{blanks}") == f"{blanks}a  b"
+    assert normalize(f"{blanks}a{blanks}b{blanks}") == f"{blanks}a  b"
     assert time.monotonic() - started < 5
 
 

@@ -29,7 +29,7 @@ def curation_pipeline(options: PipelineOptions) -> beam.Pipeline:
     config = load_config(overrides=["curate.max_line_documents=10", 'curate.languages=["en"]'])
     pipeline = beam.Pipeline(options=options)
     bucket = "gs://some-bucket"
-    uris = [f"{bucket}/{name}" for name in ("examples", "curated", "rejected", "spool")]
+    uris = [f"{bucket}/{name}" for name in ("examples", "curated", "dropped", "spool")]
     pipeline | Curate(curate_settings(config), *uris, shards=4)
     return pipeline
 

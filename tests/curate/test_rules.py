@@ -91,7 +91,7 @@ def test_crafted_values(setting, text, value):
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.reason)
-def test_a_documents_neighbours_do_not_change_its_value(rule):
+def test_a_documents_neighbors_do_not_change_its_value(rule):
     """Dots, lines and n-grams at the edge of a document must not run on into the next."""
     texts = ["a..", "...b", ".", "..", "", "the\nthe", "the", "lorem", "ipsum", "{", "a b a b"]
     batch = rule.measure(TextColumns(texts)).tolist()
@@ -109,14 +109,14 @@ def test_a_value_equal_to_the_threshold_stays(text, rule, side):
     value = rule.measure(columns)[0]
     threshold = value if side == 0 else np.nextafter(value, np.inf * side)
     dropped = {"below": threshold > value, "above": threshold < value}[rule.drop_if]
-    verdict = judge(columns, {rule.setting: float(threshold)})
-    assert (verdict.rule[0] >= 0) == dropped
+    decision = judge(columns, {rule.setting: float(threshold)})
+    assert (decision.rule[0] >= 0) == dropped
     if dropped:
-        assert RULES[verdict.rule[0]] is rule
-        assert verdict.value[0] == value
-        assert verdict.threshold[0] == threshold
+        assert RULES[decision.rule[0]] is rule
+        assert decision.value[0] == value
+        assert decision.threshold[0] == threshold
     else:
-        assert np.isnan([verdict.value[0], verdict.threshold[0]]).all()
+        assert np.isnan([decision.value[0], decision.threshold[0]]).all()
 
 
 def test_zero_is_a_threshold_and_off_is_off():
@@ -170,8 +170,10 @@ def test_settings_of_rules_and_of_the_configuration_are_the_same():
 
 
 def test_the_first_rule_gives_the_only_reason():
-    verdicts = judge(TextColumns(["1", "{ { {", "fine"]), {"max_curly_brackets": 0, "min_words": 2})
-    reasons = [RULES[i].reason if i >= 0 else "" for i in verdicts.rule]
+    decisions = judge(
+        TextColumns(["1", "{ { {", "fine"]), {"max_curly_brackets": 0, "min_words": 2}
+    )
+    reasons = [RULES[i].reason if i >= 0 else "" for i in decisions.rule]
     assert reasons == ["too_few_words", "curly_brackets", "too_few_words"]
-    assert verdicts.value.tolist() == [1, 3, 1]
-    assert verdicts.threshold.tolist() == [2, 0, 2]
+    assert decisions.value.tolist() == [1, 3, 1]
+    assert decisions.threshold.tolist() == [2, 0, 2]

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from components.artifacts import Examples, Quarantine, RejectedDocuments
+from components.artifacts import DroppedDocuments, Examples, Quarantine
 from components.curate.component import CuratorExecutor
 from components.curate.near_duplicates import NearDuplicateSettings
 from components.curate.rules import thresholds_of
@@ -82,7 +82,7 @@ def run(home, source, beam_arguments):
         ("examples", Examples),
         ("quarantine", Quarantine),
         ("curated", Examples),
-        ("rejected", RejectedDocuments),
+        ("dropped", DroppedDocuments),
     ):
         artifacts[name] = kind()
         artifacts[name].uri = str(home / name)
@@ -100,7 +100,7 @@ def run(home, source, beam_arguments):
     )
     executor(CuratorExecutor).Do(
         {"examples": [artifacts["examples"]]},
-        {"curated_examples": [artifacts["curated"]], "rejected": [artifacts["rejected"]]},
+        {"curated_examples": [artifacts["curated"]], "dropped": [artifacts["dropped"]]},
         {"settings": SETTINGS.to_json(), "shards": SHARDS},
     )
     files = [p for name in artifacts for p in (home / name).rglob("*") if p.is_file()]

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from data.catalog import chips as catalogue
+from data.catalog import chips as catalog
 from data.catalog.chips import find_chip, load_chips
 from tokenmill.cost.published_runs import load_published_runs
 
@@ -57,7 +57,7 @@ def test_the_outlier_is_known_as_one():
 
 
 def test_implied_mfu_agrees_with_published_figures():
-    # Quoted as 6·N in the notes or the utilisation column.
+    # Quoted as 6·N in the notes or the utilization column.
     assert RUNS["GPT-3 175B"].implied_mfu == pytest.approx(0.197, abs=0.002)
     assert RUNS["Gopher 280B"].implied_mfu == pytest.approx(0.30, abs=0.01)
     assert RUNS["MPT-30B (H100-equivalent quote)"].implied_mfu == pytest.approx(0.372, abs=0.002)
@@ -127,11 +127,11 @@ def test_aliases_are_of_one_chip_only():
     assert len(names) == len(set(names))
 
 
-def test_every_run_names_a_chip_of_the_catalogue_with_its_peak():
+def test_every_run_names_a_chip_of_the_catalog_with_its_peak():
     for run in RUNS.values():
         if run.chip and run.peak_flops_per_second and run.name != "BERT-large":
             assert find_chip(run.chip).peak_flops_per_second == run.peak_flops_per_second, run.name
-    # The row says 46 TFLOP/s, the catalogue 45 (its notes name both).
+    # The row says 46 TFLOP/s, the catalog 45 (its notes name both).
     assert find_chip(RUNS["BERT-large"].chip).slug == "tpu-v2"
 
 
@@ -188,7 +188,7 @@ def test_slugs_are_unique_and_found():
         ("?", "t4"),
     ],
 )
-def test_an_unknown_chip_lists_its_neighbours(name, near):
+def test_an_unknown_chip_lists_its_neighbors(name, near):
     with pytest.raises(ValueError, match="the nearest are") as caught:
         find_chip(name)
     assert near in str(caught.value)
@@ -204,20 +204,20 @@ def test_records_are_frozen():
     [("free", "= 'free'"), ("-1", "= '-1'"), ("", "= ''"), ("inf", "= 'inf'")],
 )
 def test_a_bad_price_names_file_line_and_column(tmp_path: Path, monkeypatch, cell, words):
-    lines = catalogue.PRICES_FILE.read_text(encoding="utf-8").splitlines()
+    lines = catalog.PRICES_FILE.read_text(encoding="utf-8").splitlines()
     broken = tmp_path / "prices.csv"
     broken.write_text("\n".join([lines[0], lines[1].replace(",1.13,", f",{cell},")]) + "\n")
-    monkeypatch.setattr(catalogue, "PRICES_FILE", broken)
+    monkeypatch.setattr(catalog, "PRICES_FILE", broken)
     with pytest.raises(ValueError, match=r"prices\.csv line 2: usd_per_chip_hour") as caught:
         load_chips.__wrapped__()
     assert words in str(caught.value)
 
 
 def test_a_price_of_an_unknown_chip_is_refused(tmp_path: Path, monkeypatch):
-    lines = catalogue.PRICES_FILE.read_text(encoding="utf-8").splitlines()
+    lines = catalog.PRICES_FILE.read_text(encoding="utf-8").splitlines()
     broken = tmp_path / "prices.csv"
     broken.write_text("\n".join([*lines, "TPU v99,1,A,,2026,B,"]) + "\n")
-    monkeypatch.setattr(catalogue, "PRICES_FILE", broken)
+    monkeypatch.setattr(catalog, "PRICES_FILE", broken)
     with pytest.raises(ValueError, match="chip = 'TPU v99'"):
         load_chips.__wrapped__()
 
@@ -225,6 +225,6 @@ def test_a_price_of_an_unknown_chip_is_refused(tmp_path: Path, monkeypatch):
 def test_a_missing_column_is_named(tmp_path: Path, monkeypatch):
     broken = tmp_path / "hardware.csv"
     broken.write_text("chip,vendor\nX1,Y\n")
-    monkeypatch.setattr(catalogue, "HARDWARE_FILE", broken)
+    monkeypatch.setattr(catalog, "HARDWARE_FILE", broken)
     with pytest.raises(ValueError, match="column 'family' = missing"):
         load_chips.__wrapped__()

@@ -52,7 +52,7 @@ def framed(data):
 
 
 def example(**features):
-    """A serialised tf.Example of strings, bytes, whole numbers, or lists of these."""
+    """A serialized tf.Example of strings, bytes, whole numbers, or lists of these."""
     message = tf.train.Example()
     for name, value in features.items():
         for single in value if isinstance(value, list) else [value]:

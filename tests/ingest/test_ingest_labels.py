@@ -33,9 +33,9 @@ def test_labels_are_strings_or_whole_numbers_or_missing(tmp_path, kind):
     documents, bad = read(tmp_path / f"a.{kind}", in_format(kind), label_field="class")
     assert not bad
     assert [d.label for d in documents] == EXPECTED
-    unlabelled, _ = read(tmp_path / f"a.{kind}")
-    assert [d.label for d in unlabelled] == [b""] * len(ROWS)
-    assert [d[:4] for d in unlabelled] == [d[:4] for d in documents]
+    unlabeled, _ = read(tmp_path / f"a.{kind}")
+    assert [d.label for d in unlabeled] == [b""] * len(ROWS)
+    assert [d[:4] for d in unlabeled] == [d[:4] for d in documents]
 
 
 def test_a_column_of_numbers_in_parquet(tmp_path):

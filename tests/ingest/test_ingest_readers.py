@@ -178,7 +178,7 @@ BROKEN_LINES = {
 
 
 @pytest.mark.parametrize("name", BROKEN_LINES)
-def test_broken_line_is_quarantined_and_its_neighbours_are_read(tmp_path, name):
+def test_broken_line_is_quarantined_and_its_neighbors_are_read(tmp_path, name):
     line, reason = BROKEN_LINES[name]
     documents, bad = read(
         tmp_path / "a.jsonl", json_lines({"text": "before"}, line, {"text": "after"})

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from components.pack.tokenized import TokenisedDocument, TokenisedDocuments
+from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
 from components.pack.transforms import PackSettings, pack_shard, write_manifest
 from tokenmill.records.documents import split_directory
 from tokenmill.rows.token_flags import CONTROL
@@ -29,12 +29,12 @@ def rows_uri(tmp_path_factory, packed_documents):
     settings = PackSettings(LENGTH, VOCAB, 1)
     for split, documents in packed_documents.items():
         made = [
-            TokenisedDocument(
+            TokenizedDocument(
                 name.encode(), b"made", 3 * n, random.integers(16, VOCAB, n).astype(np.int32)
             )
             for name, n in documents
         ]
         directory = split_directory(uri, split)
-        entry = pack_shard((0, [TokenisedDocuments.of(made)]), directory, settings, flags)
+        entry = pack_shard((0, [TokenizedDocuments.of(made)]), directory, settings, flags)
         write_manifest([entry], directory, settings, flags)
     return uri

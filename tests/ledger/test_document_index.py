@@ -31,7 +31,7 @@ def test_every_document_is_found_and_no_other(tmp_path):
 
 def test_ids_that_repeat_are_all_found_in_order(tmp_path):
     index = index_of(tmp_path, [(1, "a"), (2, "b")], [], [(3, "a")])
-    assert [fate["n"] for fate in index.find("a")] == [1, 3]
+    assert [status["n"] for status in index.find("a")] == [1, 3]
 
 
 def test_a_slip_of_the_pen_gets_the_nearest_ids(tmp_path):
@@ -48,7 +48,7 @@ def test_an_empty_index_finds_nothing(tmp_path):
 
 
 def test_without_an_index_it_says_which_file_is_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"fates\.jsonl"):
+    with pytest.raises(FileNotFoundError, match=r"statuses\.jsonl"):
         DocumentIndex(str(tmp_path))
 
 

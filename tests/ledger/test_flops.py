@@ -7,7 +7,7 @@ from tokenmill.cost.flops import (
     flops_per_token,
     flops_per_token_6n,
     flops_per_token_palm,
-    model_flops_utilisation,
+    model_flops_utilization,
     run_flops,
     scores_and_values_flops,
     six_n,
@@ -118,10 +118,10 @@ def test_palm_mfu_is_46_2_percent():
         "chips": run.chips,
         "peak_flops_per_second": find_chip("tpu-v4").peak_flops_per_second,
     }
-    mfu = model_flops_utilisation(tokens_per_second=238.3e3, flops_per_token=per_token, **machine)
+    mfu = model_flops_utilization(tokens_per_second=238.3e3, flops_per_token=per_token, **machine)
     assert mfu == pytest.approx(0.462, abs=5e-4)
-    assert "46.2%" in run.reported_utilisation
-    plain = model_flops_utilisation(
+    assert "46.2%" in run.reported_utilization
+    plain = model_flops_utilization(
         tokens_per_second=238.3e3, flops_per_token=flops_per_token_6n(run.params_total), **machine
     )
     assert plain == pytest.approx(0.457, abs=5e-4)  # "45.7% without self-attention"
@@ -165,7 +165,7 @@ def test_olmo_2_throughput_gives_its_published_mfu(name, tokens_per_second, kv_h
         mlp="swiglu",
         tie_embeddings=False,
     )
-    got = model_flops_utilisation(
+    got = model_flops_utilization(
         tokens_per_second=tokens_per_second,
         flops_per_token=flops_per_token(shape).training,
         chips=1,
@@ -190,7 +190,7 @@ def test_scores_need_positive_sizes():
 def test_throughput_and_mfu_are_inverse(mfu, per_token, chips, peak):
     machine = {"flops_per_token": per_token, "chips": chips, "peak_flops_per_second": peak}
     rate = throughput(mfu=mfu, **machine)
-    assert model_flops_utilisation(tokens_per_second=rate, **machine) == pytest.approx(mfu)
+    assert model_flops_utilization(tokens_per_second=rate, **machine) == pytest.approx(mfu)
 
 
 @given(params=st.floats(1, 1e13), tokens=st.floats(0, 1e14), more=st.floats(1.01, 100))

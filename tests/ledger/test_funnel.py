@@ -218,7 +218,7 @@ def test_tokens_of_raw_and_dropped_documents_are_estimated_from_the_source_itsel
     assert by_source["dense"]["raw"]["tokens_estimated"] == 70.0
     assert by_source["dense"]["dropped"]["too_short"]["tokens_estimated"] == 15.0
     assert by_source["sparse"]["raw"]["tokens_estimated"] == 100.0
-    # Nothing of it was tokenised: the ratio of the whole corpus, 500 bytes in 150 tokens.
+    # Nothing of it was tokenized: the ratio of the whole corpus, 500 bytes in 150 tokens.
     assert by_source["lost"]["dropped"]["few_letters"]["tokens_estimated"] == pytest.approx(300.0)
 
 
@@ -241,7 +241,7 @@ def test_each_stage_has_what_the_one_before_did_not_lose(corpus, epochs):
     funnel = build_funnel(*reports_of(corpus), epochs)
     total = funnel["total"]["stages"]
     assert [stage["stage"] for stage in total] == [
-        "raw", "valid", "curated", "tokenised", "packed", "loss_bearing", "unique",
+        "raw", "valid", "curated", "tokenized", "packed", "loss_bearing", "unique",
         "repetition_discounted",
     ]  # fmt: skip
     for account in (funnel["total"], *funnel["by_source"].values()):
@@ -271,7 +271,7 @@ def test_context_slots_are_neither_loss_nor_padding():
 
 
 @st.composite
-def labelled_corpora(draw):
+def labeled_corpora(draw):
     """Reports of a classifier's corpus: some documents without a known label, some cut off."""
     ingest, curation, packed = reports_of(draw(corpora()))
     for manifest in packed.values():
@@ -300,7 +300,7 @@ CLASSIFIED = (
 
 
 @settings(deadline=None)
-@given(labelled_corpora(), st.data())
+@given(labeled_corpora(), st.data())
 def test_a_classifiers_documents_are_lost_for_a_reason(reports, data):
     ingest, curation, packed = reports
     total = build_funnel(ingest, curation, packed, 2.0)["total"]
@@ -310,7 +310,7 @@ def test_a_classifiers_documents_are_lost_for_a_reason(reports, data):
         for reason in ("no_label", "unknown_label")
     }
     assert stages["packed"]["documents_lost"] == {r: n for r, n in lost.items() if n}
-    assert stages["packed"]["documents"] == stages["tokenised"]["documents"] - sum(lost.values())
+    assert stages["packed"]["documents"] == stages["tokenized"]["documents"] - sum(lost.values())
     assert stages["packed"]["tokens"] == sum(m["targets"] for m in packed.values())
     assert stages["packed"]["bytes"] == sum(
         m["bytes"] - m["dropped_bytes"] for m in packed.values()

@@ -13,7 +13,7 @@ from tokenmill.cost.flops import flops_per_token, flops_per_token_6n
 from tokenmill.cost.memory import estimate_memory
 from tokenmill.cost.pricing import estimate_cost
 from tokenmill.cost.scaling import repetition_discounted_tokens
-from tokenmill.cost.utilization import utilisation_range
+from tokenmill.cost.utilization import utilization_range
 from tokenmill.model.shape import ModelShape
 
 SHAPE = {
@@ -186,7 +186,7 @@ def test_packing_is_repeated_and_hardware_named():
 
 
 def test_published_runs_give_a_range_of_hours_and_money():
-    published = utilisation_range(find_chip("a100"), 1e9)
+    published = utilization_range(find_chip("a100"), 1e9)
     ledger = make_ledger(mfu=None, published_mfu=published)
     hardware, cost = ledger["hardware"], ledger["cost"]
     assert hardware["mfu"] == published.median
@@ -204,13 +204,13 @@ def test_published_runs_give_a_range_of_hours_and_money():
     assert make_ledger(mfu=None)["hardware"]["mfu_source"] == "assumed"
 
 
-def test_rematerialisation_is_hardware_flops_not_model_flops():
+def test_rematerialization_is_hardware_flops_not_model_flops():
     plain, again = make_ledger(), make_ledger(recompute="full")
     assert again["flops"]["total_exact"] == plain["flops"]["total_exact"]
     forward = again["flops"]["forward_per_token_by_part"]
     repeated = again["flops"]["per_token_forward"] - forward["output_projection"]
-    assert again["flops"]["per_token_rematerialised"] == repeated
-    assert plain["flops"]["per_token_rematerialised"] == 0
+    assert again["flops"]["per_token_rematerialized"] == repeated
+    assert plain["flops"]["per_token_rematerialized"] == 0
     share = again["flops"]["per_token_hardware"] / again["flops"]["per_token_exact"]
     assert again["hardware"]["hfu"] == pytest.approx(0.4 * share)
     assert again["memory"]["recompute"] == "full"
@@ -326,7 +326,7 @@ def test_the_flops_by_part_add_up():
     assert (
         flops["per_token_exact"]
         == flops["per_token_forward"] + flops["per_token_backward"]
-        + flops["per_token_rematerialised"]
+        + flops["per_token_rematerialized"]
     )  # fmt: skip
     assert flops["per_token_exact_causal_half"] < flops["per_token_exact"]
 

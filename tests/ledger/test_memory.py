@@ -58,7 +58,7 @@ def test_bytes_per_parameter_by_precision():
     per_parameter = {"float32": 16, "bfloat16": 8, "mixed_bfloat16": 18, "mixed_float16": 18}
     for precision, expected in per_parameter.items():
         parts = estimate_memory(shape(), batch_per_device=1, precision=precision)
-        static = parts.weights + parts.compute_copy + parts.gradients + parts.optimiser
+        static = parts.weights + parts.compute_copy + parts.gradients + parts.optimizer
         assert static == expected * shape().params_total
 
 
@@ -98,7 +98,7 @@ def test_recomputation_saves(precision, mlp, dropout):
 def test_weights_do_not_depend_on_the_batch_and_activations_do(batch):
     one = estimate_memory(shape(), batch_per_device=1, precision="float32")
     many = estimate_memory(shape(), batch_per_device=batch, precision="float32")
-    assert (many.weights, many.optimiser) == (one.weights, one.optimiser)
+    assert (many.weights, many.optimizer) == (one.weights, one.optimizer)
     assert many.activations == batch * one.activations
     assert one.logits <= many.logits <= batch * one.logits
 

@@ -40,7 +40,7 @@ def cost(**change):
 
 def test_design_example_bert_large_like_takes_9_2_days():
     flops = run_flops(flops_per_token_6n(3.4e8), 1.28e10)
-    # 33 TFLOP/s is what an RTX 3090 sustains, so utilisation is in it already.
+    # 33 TFLOP/s is what an RTX 3090 sustains, so utilization is in it already.
     seconds = wall_seconds(total_flops=flops, chips=1, peak_flops_per_second=33e12, mfu=1.0)
     assert seconds / DAY == pytest.approx(9.2, abs=0.05)
     assert find_chip("rtx-3090").peak_flops_per_second > 33e12
@@ -134,7 +134,7 @@ def test_bill_grows_with_flops_and_price(field, value, more):
 @given(
     field=st.sampled_from(["mfu", "goodput"]), value=st.floats(0.01, 0.5), more=st.floats(1.01, 2)
 )
-def test_bill_falls_with_utilisation(field, value, more):
+def test_bill_falls_with_utilization(field, value, more):
     assert cost(**{field: value * more}).compute_usd < cost(**{field: value}).compute_usd
 
 

@@ -56,7 +56,7 @@ def test_there_are_many_billed_runs():
 
 @pytest.mark.parametrize("name", BILLED)
 def test_hours_follow_from_the_published_mfu_by_6nd(name):
-    """The published N gives the MFU; the shape's own N and the catalogue's peak give the hours."""
+    """The published N gives the MFU; the shape's own N and the catalog's peak give the hours."""
     run = RUNS[name]
     flops = 6 * run.params_active * run.tokens
     mfu = flops / (run.chip_hours * 3600 * run.peak_flops_per_second)
@@ -134,8 +134,8 @@ def test_design_examples():
 
 def test_without_mfu_there_is_a_range_from_published_bills():
     plan = make_plan(request(7e9, mfu=None))
-    assert plan.utilisation is not None
-    assert plan.mfu == plan.utilisation.median
+    assert plan.utilization is not None
+    assert plan.mfu == plan.utilization.median
     assert plan.cost_low.chip_hours < plan.cost.chip_hours < plan.cost_high.chip_hours
     given_one = make_plan(request(7e9))
     assert given_one.cost_low == given_one.cost == given_one.cost_high

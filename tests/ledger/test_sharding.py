@@ -17,8 +17,8 @@ def memory(params=7.5e9, precision="bfloat16"):
 def test_zero_divides_what_it_says():
     one = memory()
     for strategy, parts in (
-        ("zero1", {"optimiser"}),
-        ("zero2", {"optimiser", "gradients"}),
+        ("zero1", {"optimizer"}),
+        ("zero2", {"optimizer", "gradients"}),
         ("tensor", set(one.by_part())),
     ):
         spread = shard_memory(one, strategy, 8, 32)
@@ -32,11 +32,11 @@ def test_zero_stages_of_the_paper():
     # keep 2 + 2 + 12 bytes a parameter, ours 4 + 2 + 4 + 8: moments are 8 of both.
     params = typical_shape(7.5e9).params_total
     one = memory(precision="mixed_bfloat16")
-    states = one.weights + one.compute_copy + one.gradients + one.optimiser
+    states = one.weights + one.compute_copy + one.gradients + one.optimizer
     assert states == 18 * params
     spread = shard_memory(one, "zero1", 64, 32)
     assert states - spread.weights - spread.compute_copy - spread.gradients - (
-        spread.optimiser
+        spread.optimizer
     ) == pytest.approx(8 * params * 63 / 64)
 
 

@@ -5,13 +5,13 @@ from tokenmill.cost.published_runs import load_published_runs
 from tokenmill.cost.utilization import (
     MIN_RUNS,
     usable_runs,
-    utilisation_of,
-    utilisation_range,
+    utilization_of,
+    utilization_range,
 )
 
 
 def test_a_range_is_of_the_chips_family_and_size():
-    found = utilisation_range(find_chip("h100"), 7e10)
+    found = utilization_range(find_chip("h100"), 7e10)
     runs = {run.name: run for run in load_published_runs()}
     assert len(found.runs) >= MIN_RUNS
     for name in found.runs:
@@ -33,20 +33,20 @@ def test_a_range_is_of_the_chips_family_and_size():
     ],
 )
 def test_too_few_runs_widen_the_range(chip, params, basis):
-    assert utilisation_range(find_chip(chip), params).basis == basis
+    assert utilization_range(find_chip(chip), params).basis == basis
 
 
 def test_every_chip_has_a_possible_range_at_every_size():
     for chip in load_chips():
         for params in (1e5, 1e8, 1e10, 1e13):
             for basis in ("exact", "6n"):
-                found = utilisation_range(chip, params, basis)
+                found = utilization_range(chip, params, basis)
                 assert 0 < found.low <= found.median <= found.high < 0.7
 
 
 def test_a_run_can_be_left_out():
     for run in usable_runs():
-        found = utilisation_range(find_chip(run.chip), run.params_active, without=run.name)
+        found = utilization_range(find_chip(run.chip), run.params_active, without=run.name)
         assert run.name not in found.runs
 
 
@@ -59,10 +59,10 @@ def test_runs_with_a_caveat_guide_nothing():
 
 def test_the_two_bases_differ_by_attention():
     run = next(run for run in usable_runs() if run.name == "Llama 3 8B")
-    ratio = utilisation_of(run, "exact") / utilisation_of(run, "6n")
+    ratio = utilization_of(run, "exact") / utilization_of(run, "6n")
     assert ratio == pytest.approx(run.flops_per_token / (6 * run.params_active))
     t5 = next(run for run in usable_runs() if run.name == "T5-11B")
-    assert utilisation_of(t5, "6n") == utilisation_of(t5, "exact") == pytest.approx(0.344, abs=0.01)
+    assert utilization_of(t5, "6n") == utilization_of(t5, "exact") == pytest.approx(0.344, abs=0.01)
     empty = next(run for run in load_published_runs() if run.name == "Chinchilla 70B")
     with pytest.raises(ValueError, match="Chinchilla 70B"):
-        utilisation_of(empty)
+        utilization_of(empty)

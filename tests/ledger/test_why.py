@@ -14,19 +14,19 @@ from tokenmill.rows.schedule import RowOrder
 def index(tmp_path_factory, packed_documents):
     uri = str(tmp_path_factory.mktemp("ledger"))
     kept = [
-        {"doc_id": name, "fate": "kept", "split": split, "source": "made", "byte_count": 3 * n}
+        {"doc_id": name, "status": "kept", "split": split, "source": "made", "byte_count": 3 * n}
         for split, documents in packed_documents.items()
         for name, n in documents
     ]
     dropped = [
-        {"doc_id": "short", "fate": "rejected", "reason": "too_short", "value": 3.0,
+        {"doc_id": "short", "status": "dropped", "reason": "too_short", "value": 3.0,
          "threshold": 50.0, "kept_copy": ""}
     ]  # fmt: skip
     write_shards(
         uri,
         [
-            [(f["doc_id"].encode(), json.dumps(f).encode() + b"\n") for f in fates]
-            for fates in (kept, dropped)
+            [(f["doc_id"].encode(), json.dumps(f).encode() + b"\n") for f in statuses]
+            for statuses in (kept, dropped)
         ],
     )
     return DocumentIndex(uri)
@@ -35,20 +35,20 @@ def index(tmp_path_factory, packed_documents):
 def test_a_document_leads_to_its_rows_and_a_row_back(index, rows_uri, packed_documents):
     for split, documents in packed_documents.items():
         for name, tokens in documents[::7]:
-            (fate,) = explain_document(index, rows_uri, name)
-            assert fate["split"] == split
+            (status,) = explain_document(index, rows_uri, name)
+            assert status["split"] == split
             # Every token and the end is asked for exactly once.
-            assert sum(p["length"] for p in fate["placements"]) == tokens + 1
-            for place in fate["placements"]:
+            assert sum(p["length"] for p in status["placements"]) == tokens + 1
+            for place in status["placements"]:
                 row = explain_row(index, rows_uri, split, place["row"])
                 assert {"source": "made", **place} in row
 
 
 def test_the_slots_hold_the_document(index, rows_uri):
-    (fate,) = explain_document(index, rows_uri, "train-010")  # longer than a row
-    assert len(fate["placements"]) > 1
+    (status,) = explain_document(index, rows_uri, "train-010")  # longer than a row
+    assert len(status["placements"]) > 1
     split = PackedSplit(rows_uri, "train")
-    for place in fate["placements"]:
+    for place in status["placements"]:
         batch = split.read(np.array([place["row"]]))
         slots = slice(place["row_offset"], place["row_offset"] + place["length"])
         assert (batch.loss_weights[0, slots] == 1).all()
@@ -56,8 +56,8 @@ def test_the_slots_hold_the_document(index, rows_uri):
 
 
 def test_a_dropped_document_keeps_its_reason(index, rows_uri):
-    (fate,) = explain_document(index, rows_uri, "short")
-    assert (fate["fate"], fate["reason"], fate["value"]) == ("rejected", "too_short", 3.0)
+    (status,) = explain_document(index, rows_uri, "short")
+    assert (status["status"], status["reason"], status["value"]) == ("dropped", "too_short", 3.0)
 
 
 def test_unknown_ids_rows_and_splits_are_said_to_be_so(index, rows_uri):

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from components.pack.tokenized import TokenisedDocument, TokenisedDocuments
+from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
 from components.pack.transforms import PackSettings, pack_shard, write_manifest
 from components.tokenize.training import TokenizerSettings, train_sentencepiece
 from tokenmill.records.documents import stable_hash
@@ -48,8 +48,8 @@ def pack_documents(tmp_path_factory):
 
         entries = []
         for shard, mine in itertools.groupby(sorted(documents, key=shard_of), shard_of):
-            columns = TokenisedDocuments.of(
-                [TokenisedDocument(i, s, 2 * len(t), np.array(t, np.int32)) for i, s, t in mine]
+            columns = TokenizedDocuments.of(
+                [TokenizedDocument(i, s, 2 * len(t), np.array(t, np.int32)) for i, s, t in mine]
             )
             entries.append(pack_shard((shard, [columns]), directory, settings, flags))
         write_manifest(entries, directory, settings, flags)

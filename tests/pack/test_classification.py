@@ -1,4 +1,4 @@
-"""Labelled documents as rows of a classifier, and the books of those that are left out."""
+"""Labeled documents as rows of a classifier, and the books of those that are left out."""
 
 from collections import Counter
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from components.pack.classification import FindLabels, check_labels
-from components.pack.tokenized import TokenisedDocument, TokenisedDocuments
+from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
 from components.pack.transforms import PackSettings, pack_shard, write_manifest
 from tokenmill.errors import TokenmillError
 from tokenmill.provenance.rows import find_document
@@ -40,7 +40,7 @@ cases = st.lists(
 def documents_of(case):
     rng = np.random.default_rng(len(case))
     return [
-        TokenisedDocument(b"d%d" % i, source, n + 1, rng.integers(16, VOCAB, n, np.int32), label)
+        TokenizedDocument(b"d%d" % i, source, n + 1, rng.integers(16, VOCAB, n, np.int32), label)
         for i, (n, label, source) in enumerate(case)
     ]
 
@@ -53,7 +53,7 @@ def pack(directory, documents, length=32, shards=2, **options):
     for shard in range(shards):
         mine = [d for d in documents if stable_hash(d.doc_id) % shards == shard]
         if mine:
-            columns = TokenisedDocuments.of(mine)
+            columns = TokenizedDocuments.of(mine)
             entries.append(pack_shard((shard, [columns]), target, settings, FLAGS, NAMES))
     manifest = write_manifest(entries, target, settings, FLAGS, NAMES)
     return PackedSplit(str(directory), "train"), manifest
@@ -61,7 +61,7 @@ def pack(directory, documents, length=32, shards=2, **options):
 
 @settings(deadline=None, max_examples=30)
 @given(case=cases, length=st.integers(8, 80), weighted=st.booleans())
-def test_each_labelled_document_is_one_row_with_its_class(tmp_path_factory, case, length, weighted):
+def test_each_labeled_document_is_one_row_with_its_class(tmp_path_factory, case, length, weighted):
     documents = documents_of(case)
     weights = {"source_weights": {"web": 1.0, "code": 2.0}} if weighted else {}
     split, manifest = pack(tmp_path_factory.mktemp("rows"), documents, length, **weights)
@@ -117,7 +117,7 @@ def test_a_lost_document_stops_the_run(tmp_path):
     documents = documents_of([(5, b"good", b"web"), (7, b"bad", b"web")])
     packing = PackSettings(32, VOCAB, 1, "classification", classes=2)
     target = str(tmp_path / "Split-train")
-    columns = TokenisedDocuments.of(documents)
+    columns = TokenizedDocuments.of(documents)
     entry = pack_shard((0, [columns]), target, packing, FLAGS, NAMES)
     entry["counts"]["by_source"]["web"]["dropped_no_label"] = 1
     with pytest.raises(ArithmeticError, match="1 documents have a label, but 2 were packed"):

@@ -13,9 +13,9 @@ from tfx.types import Channel, standard_artifacts
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from components.artifacts import PackedRows, Tokenizer
-from components.pack import tokenized as tokenised
+from components.pack import tokenized as tokenized
 from components.pack.component import Packer, PackerExecutor
-from components.pack.tokenized import decode_tokenised, read_tokenised
+from components.pack.tokenized import decode_tokenized, read_tokenized
 from components.pack.transforms import (
     SHARD_TOKENS,
     PackSettings,
@@ -48,7 +48,7 @@ def make_documents(count, seed):
     ]
 
 
-def serialise(documents):
+def serialize(documents):
     ids, sources, sizes, tokens = zip(*documents, strict=True)
     batch = pa.RecordBatch.from_arrays(
         [
@@ -64,7 +64,7 @@ def serialise(documents):
 
 def write_examples(directory, documents, files):
     directory.mkdir(parents=True)
-    records = serialise(documents)
+    records = serialize(documents)
     for i in range(files):
         path = str(directory / f"transformed_examples-{i:05d}-of-{files:05d}")
         with tf.io.TFRecordWriter(path) as writer:
@@ -138,7 +138,7 @@ def test_the_files_do_not_depend_on_input_order_files_or_batches(
 ):
     shuffled = [documents[i] for i in np.random.default_rng(3).permutation(len(documents))]
     write_examples(tmp_path / "examples", shuffled, files=3)
-    monkeypatch.setattr(tokenised, "BATCH_DOCUMENTS", 7)
+    monkeypatch.setattr(tokenized, "BATCH_DOCUMENTS", 7)
     again = run_packing(tmp_path / "examples", tmp_path / "rows")
     assert contents(again) == contents(packed[1])
 
@@ -191,16 +191,16 @@ def test_documents_are_decoded_whether_or_not_they_have_tokens():
     def tokens_of(decoded):
         return [t.tolist() for t in np.split(decoded.tokens, np.cumsum(decoded.token_counts)[:-1])]
 
-    decoded = decode_tokenised(serialise(mixed))
+    decoded = decode_tokenized(serialize(mixed))
     columns = (decoded.doc_ids, decoded.sources, decoded.byte_counts.tolist(), tokens_of(decoded))
     assert list(zip(*columns, strict=True)) == mixed
-    none = decode_tokenised(serialise([(b"a", b"s", 3, []), (b"b", b"s", 4, [])]))
+    none = decode_tokenized(serialize([(b"a", b"s", 3, []), (b"b", b"s", 4, [])]))
     assert tokens_of(none) == [[], []]
     without = tf.train.Example()
     for name in ("doc_id", "source"):
         without.features.feature[name].bytes_list.value.append(b"x")
     without.features.feature["byte_count"].int64_list.value.append(1)
-    assert tokens_of(decode_tokenised([without.SerializeToString()])) == [[]]
+    assert tokens_of(decode_tokenized([without.SerializeToString()])) == [[]]
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_a_damaged_file_of_transform_is_named(tmp_path, documents):
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(TokenmillError, match=r"transformed_examples-00000-of-00001: .*corrupted"):
-        list(read_tokenised(str(path)))
+        list(read_tokenized(str(path)))
 
 
 @pytest.mark.slow

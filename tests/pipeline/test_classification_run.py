@@ -27,7 +27,7 @@ def config_of_the_docs() -> str:
 
 
 @pytest.fixture(scope="module")
-def labelled(workspace, tmp_path_factory):
+def labeled(workspace, tmp_path_factory):
     """A workspace of two packages' docstrings, the package being the label; some have none.
 
     Some held-out documents have a label that training never sees.
@@ -52,18 +52,18 @@ def labelled(workspace, tmp_path_factory):
     held_out = [r for r in records if split_of(r["text"].encode(), EVAL_FRACTION) == "eval"]
     for record in held_out[-ODD:]:
         record["label"] = 7
-    root = tmp_path_factory.mktemp("labelled")
+    root = tmp_path_factory.mktemp("labeled")
     corpus = root / "corpus"
     corpus.mkdir()
     (corpus / "documents.jsonl").write_text("\n".join(map(json.dumps, records)) + "\n")
-    labelled = type(workspace)(root, corpus)
-    labelled.config.write_text(config_of_the_docs())
-    return labelled
+    labeled = type(workspace)(root, corpus)
+    labeled.config.write_text(config_of_the_docs())
+    return labeled
 
 
 @pytest.fixture(scope="module")
-def run(labelled):
-    run = labelled.run("--set", "train.evaluate_steps=60")
+def run(labeled):
+    run = labeled.run("--set", "train.evaluate_steps=60")
     assert run.exit_code == 0, run.output
     return run
 
@@ -171,8 +171,8 @@ def test_the_commands_answer(run):
 
 
 @pytest.mark.slow  # runs of their own
-def test_a_threshold_keeps_it_back(labelled, run):
-    again = labelled.run(
+def test_a_threshold_keeps_it_back(labeled, run):
+    again = labeled.run(
         "--set", "train.evaluate_steps=60",
         "--set", "evaluate.min_accuracy=1.0", "--set", "evaluate.max_accuracy_decrease=0.5",
     )  # fmt: skip
@@ -182,9 +182,9 @@ def test_a_threshold_keeps_it_back(labelled, run):
 
 
 @pytest.mark.slow
-def test_it_starts_from_a_masked_language_model(workspace, labelled, run):
-    (labelled.root / "masked").mkdir()
-    masked = type(workspace)(labelled.root / "masked", labelled.corpus)
+def test_it_starts_from_a_masked_language_model(workspace, labeled, run):
+    (labeled.root / "masked").mkdir()
+    masked = type(workspace)(labeled.root / "masked", labeled.corpus)
     lines = config_of_the_docs().splitlines(keepends=True)
     masked.config.write_text("".join(x for x in lines if not x.startswith(("min_", "classes"))))
     pretrained = masked.run(
@@ -192,8 +192,8 @@ def test_it_starts_from_a_masked_language_model(workspace, labelled, run):
     )
     assert pretrained.exit_code == 0, pretrained.output
     (version,) = (masked.home / "serving_model").iterdir()
-    tuned = labelled.run(
-        "--output-dir", str(labelled.root / "tuned"),
+    tuned = labeled.run(
+        "--output-dir", str(labeled.root / "tuned"),
         "--set", f"model.base_model={version}",
         "--set", f"tokenizer.path={version}/assets.extra/tokenizer.model",
         "--set", "evaluate.min_accuracy=0", "--set", "evaluate.min_macro_f1=0",
@@ -203,8 +203,8 @@ def test_it_starts_from_a_masked_language_model(workspace, labelled, run):
 
 
 @pytest.mark.slow
-def test_a_wrong_number_of_classes_stops_the_run(labelled):
-    home = str(labelled.root / "classes-wrong")
-    run = labelled.run("--output-dir", home, "--set", "model.classes=3")
+def test_a_wrong_number_of_classes_stops_the_run(labeled):
+    home = str(labeled.root / "classes-wrong")
+    run = labeled.run("--output-dir", home, "--set", "model.classes=3")
     assert run.exit_code == 1
     assert "model.classes = 3, but the documents of the train split have 2 labels" in run.output

@@ -10,8 +10,8 @@ import sys
 import pytest
 from ml_metadata.proto import metadata_store_pb2
 
-from components.curate.counts import Outcome, Rejected, summarise
-from components.curate.preview import neighbours
+from components.curate.counts import DroppedDocument, OutcomeCounts, summarize
+from components.curate.preview import neighbors
 from components.curate.rules import LINE_RULES, RULE_SETS, RULES
 from tokenmill.contracts.names import CURATION_NAME
 from tokenmill.metadata.store import open_store
@@ -193,10 +193,10 @@ def test_preview_says_what_is_wrong(corpus, tmp_path):
     assert "bad.jsonl:1: invalid_json" in message
 
 
-def test_neighbours_of_a_threshold_lie_on_their_sides():
+def test_neighbors_of_a_threshold_lie_on_their_sides():
     """All rules, and the thresholds that a rule of its kind can have."""
     for rule, threshold in itertools.product(RULES, [0.0, 0.01, 0.12, 0.67, 0.9, 1, 2, 12, 1e5]):
-        below, above = neighbours(rule, threshold)
+        below, above = neighbors(rule, threshold)
         if rule.drop_if == "above":
             below, above = above, below
         assert (below is None) == (threshold == 0)
@@ -226,16 +226,16 @@ class Store:
         """Writes an artifact of rejected documents; returns its id."""
         uri = self.home / "artifacts" / str(random.randrange(10**9))
         for shard in range(2):
-            path = str(uri / f"rejected-{shard:05d}-of-00002.gz")
+            path = str(uri / f"dropped-{shard:05d}-of-00002.gz")
             write_tfrecords(path, [r.as_json() for r in rejected[shard::2]], gzip=True)
-        counts = {(*key, "kept"): Outcome(n, 10 * n, 10 * n, 0) for key, n in kept}
+        counts = {(*key, "kept"): OutcomeCounts(n, 10 * n, 10 * n, 0) for key, n in kept}
         for r in rejected:
             key = (r.split, r.source.decode(), r.reason)
-            before = counts.get(key, Outcome(0, 0, 0, 0))
-            counts[key] = Outcome(before.documents + 1, before.raw_bytes + r.raw_bytes, 0, 0)
-        write_json(str(uri / CURATION_NAME), summarise(counts.items()))
+            before = counts.get(key, OutcomeCounts(0, 0, 0, 0))
+            counts[key] = OutcomeCounts(before.documents + 1, before.raw_bytes + r.raw_bytes, 0, 0)
+        write_json(str(uri / CURATION_NAME), summarize(counts.items()))
         artifact = metadata_store_pb2.Artifact(
-            type_id=self._type("Artifact", "components.RejectedDocuments"),
+            type_id=self._type("Artifact", "components.DroppedDocuments"),
             uri=str(uri),
             state=metadata_store_pb2.Artifact.LIVE,
         )
@@ -263,7 +263,7 @@ class Store:
                 execution_id=execution_id,
                 type=metadata_store_pb2.Event.OUTPUT,
             )
-            event.path.steps.add().key = "rejected"
+            event.path.steps.add().key = "dropped"
             event.path.steps.add().index = 0
             self.store.put_events([event])
         self.store.put_attributions_and_associations(
@@ -277,7 +277,7 @@ class Store:
 
 def rejects(count, reason, source, **changed):
     return [
-        Rejected(
+        DroppedDocument(
             **{
                 "split": "train",
                 "doc_id": f"{reason}-{source}-{i}".encode(),

@@ -168,7 +168,7 @@ def test_published_shapes_have_their_parameters(shape, params):
     assert not got["exact_is_approximate"]
 
 
-def test_published_bills_kept_out_of_the_catalogue():
+def test_published_bills_kept_out_of_the_catalog():
     """LLaMA 65B: 380 tokens/s a GPU on 2,048 GPUs; about 21 days for 1.4e12 tokens."""
     shape = "--layers 80 --d-model 8192 --heads 64 --d-ff 22016 --vocab 32000 --seq-len 2048"
     got = planned(

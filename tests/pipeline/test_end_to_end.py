@@ -61,7 +61,7 @@ def test_ml_metadata_has_every_execution_and_the_config(first_run):
 def test_documents_are_accounted_for_from_file_to_row(first_run, workspace):
     lines = (workspace.corpus / "documents.jsonl").read_text().splitlines()
     counts = newest_json(first_run, "components.Quarantine", "counts.json")
-    curation = newest_json(first_run, "components.RejectedDocuments", "curation.json")["total"]
+    curation = newest_json(first_run, "components.DroppedDocuments", "curation.json")["total"]
     # ingest: every line and file is a document or quarantined for a reason
     assert counts["read"]["documents"] == len(lines) - len(workspace.bad_lines) + 2
     assert counts["repaired"] == {"cp1252": 1}
@@ -91,7 +91,7 @@ def _uri_by_step(run, key: str) -> str:
 
 def test_tokens_are_accounted_for_from_transform_to_ledger(first_run):
     ledger = newest_json(first_run, "components.Ledger", "ledger.json")
-    curation = newest_json(first_run, "components.RejectedDocuments", "curation.json")
+    curation = newest_json(first_run, "components.DroppedDocuments", "curation.json")
     transformed = _uri_by_step(first_run, "transformed_examples")
     for split in ("train", "eval"):
         files = [str(p) for p in pathlib.Path(transformed, f"Split-{split}").iterdir()]
@@ -125,7 +125,7 @@ def test_the_model_learns(first_run):
 
 
 def test_evaluator_from_raw_text_agrees_with_the_trainer_from_rows(first_run):
-    """Tokenising, cutting and scoring in the pushed graph is the same as packing and training."""
+    """Tokenizing, cutting and scoring in the pushed graph is the same as packing and training."""
     quality = first_run.report()["cost_report"]["quality"]
     rows, text = quality["held_out_after"], quality["evaluation"]["total"]
     assert text["evaluated_tokens"] == rows["targets"]
@@ -220,13 +220,13 @@ def test_why_follows_a_document_to_its_rows_and_models_and_back(first_run):
     uri = _uri_by_step(first_run, "curated_examples")
     kept = documents(uri, "train")[3]["doc_id"].decode()
     found = ask("why", kept, "--run", home)
-    (fate,), (model,) = found["documents"], found["models"]
-    assert fate["fate"] == "kept"
-    assert sum(place["length"] for place in fate["placements"]) > 1
+    (status,), (model,) = found["documents"], found["models"]
+    assert status["status"] == "kept"
+    assert sum(place["length"] for place in status["placements"]) > 1
     assert model["pushed_to"]
     # 250 steps of 32 rows over fewer than 8000 rows: each is read once or twice
     assert set(model["times_trained_by_row"].values()) <= {1, 2}
-    row = str(fate["placements"][0]["row"])
+    row = str(status["placements"][0]["row"])
     back = ask("why", "--row", row, "--run", home)["documents"]
     assert kept in [document["doc_id"] for document in back]
 
@@ -236,20 +236,20 @@ def test_why_says_by_which_rule_and_for_which_copy(first_run, workspace):
     rejected = [
         json.loads(r)
         for r in tf.data.TFRecordDataset(
-            sorted(str(p) for p in pathlib.Path(_uri_by_step(first_run, "rejected")).glob("*.gz")),
+            sorted(str(p) for p in pathlib.Path(_uri_by_step(first_run, "dropped")).glob("*.gz")),
             "GZIP",
         ).as_numpy_iterator()
     ]
     copy = next(r for r in rejected if r["reason"] == "exact_duplicate")
-    (fate,) = ask("why", copy["doc_id"], "--run", home)["documents"]
-    assert (fate["fate"], fate["kept_copy"]) == ("rejected", copy["kept_copy"])
+    (status,) = ask("why", copy["doc_id"], "--run", home)["documents"]
+    assert (status["status"], status["kept_copy"]) == ("dropped", copy["kept_copy"])
     (stays,) = ask("why", copy["kept_copy"], "--run", home)["documents"]
     assert stays["source"]
     quarantine = newest_artifact(first_run, "components.Quarantine").uri
     bad = json.loads(pathlib.Path(quarantine, "quarantine.jsonl").read_text().splitlines()[0])
     name = f"{bad['file']}:{bad['record']}" if bad["record"] else bad["file"]
-    (fate,) = ask("why", name, "--run", home)["documents"]
-    assert (fate["fate"], fate["reason"]) == ("quarantined", bad["reason"])
+    (status,) = ask("why", name, "--run", home)["documents"]
+    assert (status["status"], status["reason"]) == ("quarantined", bad["reason"])
 
 
 def test_the_report_accounts_for_every_step_and_second(first_run):

@@ -27,7 +27,7 @@ class History:
         for name in ("pipeline", "pipeline_run", "node"):
             kind = metadata_store_pb2.ContextType(name=name)
             self.types[name] = self.store.put_context_type(kind)
-        for name in ("Examples", "Ledger", "CostSettlement", "PushedModel"):
+        for name in ("Examples", "Ledger", "CostReport", "PushedModel"):
             kind = metadata_store_pb2.ArtifactType(name=name)
             self.types[name] = self.store.put_artifact_type(kind)
         kind = metadata_store_pb2.ExecutionType(name="step")
@@ -96,7 +96,7 @@ def history(tmp_path):
         made.step(
             run,
             "CostReport",
-            {"settlement": ("CostSettlement", {"cost_report.json": numbers}, {})},
+            {"cost_report": ("CostReport", {"cost_report.json": numbers}, {})},
         )
         target = tmp_path / "serving_model" / str(100 + number)
         target.mkdir(parents=True)

@@ -103,7 +103,7 @@ def test_a_threshold_of_the_hidden_tokens_keeps_it_back(workspace, masked_run):
 
 
 def test_it_goes_on_from_a_pushed_model(workspace, masked_run):
-    """With the pushed model's weights and tokeniser, training starts where that one ended."""
+    """With the pushed model's weights and tokenizer, training starts where that one ended."""
     pushed = str(_version(masked_run.home))
     home = workspace.root / "continued"
     run = workspace.run(
@@ -117,7 +117,7 @@ def test_it_goes_on_from_a_pushed_model(workspace, masked_run):
     first, second = (r.report()["cost_report"]["quality"] for r in (masked_run, run))
     before, ended = (q["perplexity"] for q in (second["held_out_before"], first["held_out_after"]))
     assert before == pytest.approx(ended, rel=1e-3)
-    # The draw depends on the text and the tokeniser only, so both were asked for the same tokens.
+    # The draw depends on the text and the tokenizer only, so both were asked for the same tokens.
     old, new = (q["evaluation"]["total"] for q in (first, second))
     assert new["evaluated_tokens"] == old["evaluated_tokens"]
     assert new["masked_perplexity"] == pytest.approx(old["masked_perplexity"], rel=1e-2)

@@ -269,12 +269,12 @@ def test_a_pair_that_is_not_there_is_one_message_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_the_catalogue_does_not_list_can_be_let_pass(tmp_path):
+def test_what_the_catalog_does_not_list_can_be_let_pass(tmp_path):
     settings = (*VERTEX, 'engine.region="us-east4"', "engine.allow_unlisted=true")
     assert write(tmp_path, "vertex", settings).exit_code == 0
 
 
-def test_the_catalogue_has_vertex_ais_own_names():
+def test_the_catalog_has_vertex_ais_own_names():
     from google.cloud.aiplatform_v1.types import AcceleratorType
 
     from data.catalog.vertex_accelerators import load_accelerators

@@ -5,7 +5,7 @@ from pipeline.cli.why import _print_documents
 
 def dropped(reason, value, threshold, copy=""):
     return {
-        "doc_id": "a/1", "fate": "rejected", "source": "a", "split": "train", "raw_bytes": 10,
+        "doc_id": "a/1", "status": "dropped", "source": "a", "split": "train", "raw_bytes": 10,
         "reason": reason, "value": value, "threshold": threshold, "kept_copy": copy,
         "excerpt": "Some\n text.",
     }  # fmt: skip
@@ -17,7 +17,7 @@ def dropped(reason, value, threshold, copy=""):
         (dropped("near_duplicate", 0.868, 0.8, "a/2"),
          ["near_duplicate: Jaccard similarity 0.868, limit 0.8", "the text that stays: a/2"]),
         (dropped("contaminated", 3, 0), ["n-grams shared with held-out or benchmark text 3"]),
-        (dropped("exact_duplicate", 1, 0, "a/2"), ["the same text, once normalised"]),
+        (dropped("exact_duplicate", 1, 0, "a/2"), ["the same text, once normalized"]),
         (dropped("few_stop_words", 0, 1), ["few_stop_words: value 0, limit 1", "Some text."]),
     ],
 )  # fmt: skip

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tfx.types import standard_artifacts
 
-from components.artifacts import CostSettlement, Ledger, RegisteredModel
+from components.artifacts import CostReport, Ledger, RegisteredModel
 from components.push import registry
 from components.push.component import VertexRegistrarExecutor
 from components.push.labels import MAX_LABELS, label_key, label_number, label_text, run_labels
@@ -185,11 +185,11 @@ class Step:
 
     def __init__(self, base):
         self.base, self.pushed = base, standard_artifacts.PushedModel()
-        self.ledger, self.settlement = Ledger(), CostSettlement()
-        self.ledger.uri, self.settlement.uri = str(base / "ledger"), str(base / "settlement")
+        self.ledger, self.cost_report = Ledger(), CostReport()
+        self.ledger.uri, self.cost_report.uri = str(base / "ledger"), str(base / "cost_report")
         for directory, name, document in (
             ("ledger", "ledger.json", LEDGER),
-            ("settlement", "cost_report.json", REPORT),
+            ("cost_report", "cost_report.json", REPORT),
         ):
             (base / directory).mkdir()
             (base / directory / name).write_text(json.dumps(document))
@@ -209,7 +209,7 @@ class Step:
             {
                 "pushed_model": [self.pushed],
                 "ledger": [self.ledger],
-                "settlement": [self.settlement],
+                "cost_report": [self.cost_report],
             },
             {"registered_model": [registered]},
             {"run_name": "demo", "settings": json.dumps(SETTINGS)},

@@ -319,7 +319,7 @@ def in_parallel(function, count):
     return results
 
 
-def test_requests_are_batched_and_nobody_pays_for_a_neighbours_error(exported, loaded_once):
+def test_requests_are_batched_and_nobody_pays_for_a_neighbors_error(exported, loaded_once):
     options = {"batch_timeout_micros": 200_000, "num_batch_threads": 1}
     with ServerThread(settings(exported.base, **options)) as thread:
         address = f"http://127.0.0.1:{thread.ports.rest}"

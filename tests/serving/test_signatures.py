@@ -200,7 +200,7 @@ def test_twins_on_ids_agree_with_raw_text(call, encode):
                 np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_an_embedding_does_not_depend_on_its_neighbours(call):
+def test_an_embedding_does_not_depend_on_its_neighbors(call):
     texts = [*PROMPTS, "The dog and the fox. " * 12]
     together = call("embed", texts)["embedding"]
     assert together.shape == (5, 32)

@@ -14,8 +14,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from tfx.types import artifact_utils, standard_artifacts
 
 from components.artifacts import Examples, Tokenizer
-from components.pack.tokenized import TokenisedDocument, decode_tokenised
-from components.tokenize.apply_transform import MaterialiseSplit
+from components.pack.tokenized import TokenizedDocument, decode_tokenized
+from components.tokenize.apply_transform import MaterializeSplit
 from components.tokenize.component import TokenizingTransform
 from components.tokenize.subword_regularization import Sampler, SamplingSettings
 from components.tokenize.training import TokenizerSettings, train_sentencepiece
@@ -123,7 +123,7 @@ def transform(home, model, train, held_out, sampling=None):
     for split in ("train", "eval"):
         files = tf.io.gfile.glob(f"{split_directory(transformed.uri, split)}/*")
         records = list(tf.data.TFRecordDataset(sorted(files)).as_numpy_iterator())
-        found[split] = by_id(decode_tokenised(records)) if records else {}
+        found[split] = by_id(decode_tokenized(records)) if records else {}
         assert len(found[split]) == len(records)
         tokens = sum(len(d.token_ids) for d in found[split].values())
         assert transformed.get_int_custom_property(f"{split}_tokens") == tokens
@@ -131,12 +131,12 @@ def transform(home, model, train, held_out, sampling=None):
 
 
 def by_id(documents):
-    """Columns of documents as {doc_id: TokenisedDocument}."""
+    """Columns of documents as {doc_id: TokenizedDocument}."""
     ids = np.split(documents.tokens, np.cumsum(documents.token_counts)[:-1])
     rows = zip(
         documents.doc_ids, documents.sources, documents.byte_counts.tolist(), ids, strict=True
     )
-    return {row[0]: TokenisedDocument(*row) for row in rows}
+    return {row[0]: TokenizedDocument(*row) for row in rows}
 
 
 def is_utf8(text):
@@ -264,7 +264,7 @@ def test_processes_draw_and_write_the_same_bytes(tmp_path, docstrings, models):
     ):
         counts = tmp_path / f"{name}.txt"
         with beam.Pipeline(runner="DirectRunner", options=PipelineOptions(options)) as pipeline:
-            tokens = pipeline | MaterialiseSplit(
+            tokens = pipeline | MaterializeSplit(
                 str(tmp_path / "in"), str(tmp_path / name), "train", "", str(tmp_path / "m.model"),
                 SamplingSettings(0.2, 1),
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The sweep over vocabularies, and the tokeniser beside a SavedModel."""
+"""The sweep over vocabularies, and the tokenizer beside a SavedModel."""
 
 import dataclasses
 import inspect
@@ -115,7 +115,7 @@ def test_command_prints_writes_and_plots(tmp_path, documents):
     assert "--sizes" in wrong.output
 
 
-def test_the_tokeniser_beside_a_model_is_checked_by_its_hash(tmp_path):
+def test_the_tokenizer_beside_a_model_is_checked_by_its_hash(tmp_path):
     (tmp_path / "own.model").write_bytes(b"content")
     write_tokenizer_assets(str(tmp_path / "own.model"), str(tmp_path / "saved"))
     assert read_tokenizer_asset(str(tmp_path / "saved")) == b"content"

@@ -1,4 +1,4 @@
-"""The tokeniser: lossless, the same bytes every time, trained on a sample of the train split."""
+"""The tokenizer: lossless, the same bytes every time, trained on a sample of the train split."""
 
 import dataclasses
 import hashlib
@@ -134,7 +134,7 @@ def test_decoding_what_was_encoded_gives_the_text(tokenizers, model_type):
     ],
 )
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
-def test_lossless_where_tokenisers_often_are_not(tokenizers, model_type, text):
+def test_lossless_where_tokenizers_often_are_not(tokenizers, model_type, text):
     ids = tokenizers[model_type].tokenize([text])
     assert decode(tokenizers[model_type], ids) == [text.encode()]
     assert not CONTROL_IDS & set(ids.flat_values.numpy().tolist())
@@ -408,7 +408,7 @@ def test_models_that_do_not_fit_say_why(models, docstrings):
         read_model("/nowhere/some.model")
 
 
-def test_preprocessing_tokenises_and_passes_the_rest_through(models, tokenizers, tmp_path):
+def test_preprocessing_tokenizes_and_passes_the_rest_through(models, tokenizers, tmp_path):
     path = tmp_path / TOKENIZER_MODEL_NAME
     path.write_bytes(models["bpe"])
     texts = ["Return the value.", "", "    a much longer, indented text\n"]

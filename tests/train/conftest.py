@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from components.pack.tokenized import TokenisedDocument, TokenisedDocuments
+from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
 from components.pack.transforms import PackSettings, pack_shard, write_manifest
 from tokenmill.model.shape import ModelShape
 
@@ -35,7 +35,7 @@ def write_split(uri, split, documents, seed):
     """Documents that count upwards: text in which the next token can be learnt."""
     rng = np.random.default_rng(seed)
     counting = [
-        TokenisedDocument(
+        TokenizedDocument(
             b"%04d" % i,
             b"s",
             40,
@@ -44,7 +44,7 @@ def write_split(uri, split, documents, seed):
         for i in range(documents)
     ]
     settings, directory = PackSettings(LENGTH, VOCAB, 1), os.path.join(uri, f"Split-{split}")
-    shard, flags = (0, [TokenisedDocuments.of(counting)]), np.zeros(VOCAB, np.uint8)
+    shard, flags = (0, [TokenizedDocuments.of(counting)]), np.zeros(VOCAB, np.uint8)
     write_manifest([pack_shard(shard, directory, settings, flags)], directory, settings, flags)
 
 

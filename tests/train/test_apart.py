@@ -15,7 +15,7 @@ import time
 import numpy as np
 import pytest
 
-from components.train.distributed.cpu_parallelism import MOST_STREAMS
+from components.train.distributed.cpu_parallelism import CPU_PARALLELISM
 from components.train.run import TrainingJob
 from components.train.subprocess_entry import OUT_OF_MEMORY_HINT as HINT
 from components.train.subprocess_entry import train_in_subprocess
@@ -32,7 +32,7 @@ TEXTS = [f"{a}{b} and {b}{a} are words" for a in "abcdefghij" for b in "klmnopqr
 
 @pytest.fixture(scope="module")
 def assets(tmp_path_factory):
-    """A tokeniser of the rows' vocabulary and a transform graph."""
+    """A tokenizer of the rows' vocabulary and a transform graph."""
     import tensorflow as tf
     import tensorflow_transform.beam as tft_beam
     from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
@@ -145,7 +145,7 @@ def test_a_function_runs_in_a_process_whose_cores_are_divided(job, where_it_runs
     assert result["pid"] != os.getpid()
     assert 0.5 < result["seconds"] < 60
     assert result["rows"] == job.max_steps
-    assert result["threads"] == max(1, vcpus() // MOST_STREAMS)
+    assert result["threads"] == max(1, vcpus() // CPU_PARALLELISM)
 
 
 @pytest.mark.parametrize(

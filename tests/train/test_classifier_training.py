@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.pack.tokenized import TokenisedDocument, TokenisedDocuments
+from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
 from components.pack.transforms import PackSettings, pack_shard, write_manifest
 from components.train.data import Share, evaluation_batches, training_batches
 from tokenmill.provenance.explain import times_trained
@@ -28,7 +28,7 @@ NAMES = [b"early", b"late"]
 OPTIONS = {"log_steps": 1, "detail_steps": None, "checkpoint_steps": 5}
 
 
-def write_labelled(uri, split, documents, seed):
+def write_labeled(uri, split, documents, seed):
     """Two classes of documents: ids of the one are mostly low, of the other mostly high."""
     rng = np.random.default_rng(seed)
     made = []
@@ -36,28 +36,28 @@ def write_labelled(uri, split, documents, seed):
         label, length = int(rng.integers(2)), int(rng.integers(3, 110))
         ids = np.where(rng.random(length) < 0.8, rng.integers(16, 60, length) + 44 * label,
                        rng.integers(16, VOCAB, length)).astype(np.int32)  # fmt: skip
-        made.append(TokenisedDocument(b"%04d" % i, b"s", length, ids, NAMES[label]))
+        made.append(TokenizedDocument(b"%04d" % i, b"s", length, ids, NAMES[label]))
     packing = PackSettings(LENGTH, VOCAB, 1, "classification", classes=2)
     directory, flags = os.path.join(uri, f"Split-{split}"), np.zeros(VOCAB, np.uint8)
-    entry = pack_shard((0, [TokenisedDocuments.of(made)]), directory, packing, flags, NAMES)
+    entry = pack_shard((0, [TokenizedDocuments.of(made)]), directory, packing, flags, NAMES)
     write_manifest([entry], directory, packing, flags, NAMES)
 
 
 @pytest.fixture(scope="module")
-def labelled_rows(tmp_path_factory):
-    uri = str(tmp_path_factory.mktemp("labelled"))
-    write_labelled(uri, "train", 70, seed=1)
-    write_labelled(uri, "eval", 21, seed=2)
+def labeled_rows(tmp_path_factory):
+    uri = str(tmp_path_factory.mktemp("labeled"))
+    write_labeled(uri, "train", 70, seed=1)
+    write_labeled(uri, "eval", 21, seed=2)
     return uri
 
 
 @pytest.fixture(scope="module")
-def fit(launcher, labelled_rows, small_shape):
+def fit(launcher, labeled_rows, small_shape):
     shape = dataclasses.replace(
         small_shape, causal=False, head="classifier", classes=2, vocab_size=VOCAB,
         sequence_length=LENGTH,
     )  # fmt: skip
-    told = {"shape": shape.__dict__, "rows_uri": labelled_rows, "global_batch_size": BATCH}
+    told = {"shape": shape.__dict__, "rows_uri": labeled_rows, "global_batch_size": BATCH}
 
     def start(directory, settings=None, options=OPTIONS, environment=None, **job):
         settings = {"learning_rate": 3e-2, **(settings or {})}
@@ -128,8 +128,8 @@ def test_a_step_is_the_same_whenever_it_is_asked_and_batches_are_of_like_width()
     assert computed < 1.1 * width.sum()
 
 
-def test_batches_are_the_rows_of_the_order_as_wide_as_needed(labelled_rows):
-    split = PackedSplit(labelled_rows, "train")
+def test_batches_are_the_rows_of_the_order_as_wide_as_needed(labeled_rows):
+    split = PackedSplit(labeled_rows, "train")
     order = row_order(split, BATCH, 5)
     assert isinstance(order, BucketedOrder)
     seen = set()
@@ -146,8 +146,8 @@ def test_batches_are_the_rows_of_the_order_as_wide_as_needed(labelled_rows):
     np.testing.assert_array_equal(resumed.inputs, expected.inputs)
 
 
-def test_shares_of_a_step_have_its_width_and_make_it_up(labelled_rows):
-    split = PackedSplit(labelled_rows, "train")
+def test_shares_of_a_step_have_its_width_and_make_it_up(labeled_rows):
+    split = PackedSplit(labeled_rows, "train")
     whole = list(training_batches(split, BATCH, 6, 5))
     parts = [list(training_batches(split, BATCH, 6, 5, 0, Share(i, 1, 2))) for i in range(2)]
     for step, batch in enumerate(whole):
@@ -155,8 +155,8 @@ def test_shares_of_a_step_have_its_width_and_make_it_up(labelled_rows):
         np.testing.assert_array_equal(joined, batch.inputs)
 
 
-def test_evaluation_reads_every_row_once(labelled_rows):
-    split = PackedSplit(labelled_rows, "eval")
+def test_evaluation_reads_every_row_once(labeled_rows):
+    split = PackedSplit(labeled_rows, "eval")
     every = split.read(np.arange(split.rows))
     wanted = Counter(tuple(row[row > 0].tolist()) for row in every.inputs)
     got, weights = Counter(), 0.0
@@ -167,14 +167,14 @@ def test_evaluation_reads_every_row_once(labelled_rows):
     assert weights == split.rows
 
 
-def test_it_learns_and_counts_examples(fitted, labelled_rows):
+def test_it_learns_and_counts_examples(fitted, labeled_rows):
     before, after = fitted.held_out_before, fitted.held_out_after
     assert before["loss"] == pytest.approx(np.log(2), abs=0.2)
     assert after["accuracy"] > 0.85 > before["accuracy"]
     assert "perplexity" not in after
-    assert after["targets"] == PackedSplit(labelled_rows, "eval").rows
+    assert after["targets"] == PackedSplit(labeled_rows, "eval").rows
     assert fitted.trained_targets == 40 * BATCH
-    order = row_order(PackedSplit(labelled_rows, "train"), BATCH, 7)
+    order = row_order(PackedSplit(labeled_rows, "train"), BATCH, 7)
     assert fitted.trained_slots == BATCH * sum(order.width_of_step(s) for s in range(40))
     assert fitted.examples_per_second > 0
 
@@ -250,10 +250,10 @@ def test_held_out_accuracy_is_in_the_telemetry(fit, tmp_path):
     assert 0.0 < evaluated["held_out_accuracy"] <= 1.0
 
 
-def test_how_often_a_row_was_trained_on_is_told(labelled_rows):
-    split = PackedSplit(labelled_rows, "train")
+def test_how_often_a_row_was_trained_on_is_told(labeled_rows):
+    split = PackedSplit(labeled_rows, "train")
     steps = 21
     order = row_order(split, BATCH, 7)
     read = Counter(n for s in range(steps) for n in order.rows_of_step(s)[0].tolist())
-    found = times_trained(labelled_rows, range(split.rows), steps, BATCH, 7)
+    found = times_trained(labeled_rows, range(split.rows), steps, BATCH, 7)
     assert found == {row: read[row] for row in range(split.rows)}

@@ -7,7 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.pack.tokenized import TokenisedDocument, TokenisedDocuments
+from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
 from components.pack.transforms import PackSettings, pack_shard, write_manifest
 from components.train.data import (
     Share,
@@ -31,12 +31,12 @@ def write_split(uri, sources, **options):
     rng = np.random.default_rng(0)
     tokens = LENGTH - 2 if options.get("task") == "masked-lm" else LENGTH - 1
     documents = [
-        TokenisedDocument(b"%02d" % i, source, 9, rng.integers(16, VOCAB, tokens, np.int32))
+        TokenizedDocument(b"%02d" % i, source, 9, rng.integers(16, VOCAB, tokens, np.int32))
         for i, source in enumerate(sources)
     ]
     parts = [documents[: len(documents) * 3 // 5], documents[len(documents) * 3 // 5 :]]
     shards = [
-        pack_shard((i, [TokenisedDocuments.of(part)]), directory, pack_settings, FLAGS)
+        pack_shard((i, [TokenizedDocuments.of(part)]), directory, pack_settings, FLAGS)
         for i, part in enumerate(parts)
     ]
     write_manifest(shards, directory, pack_settings, FLAGS)

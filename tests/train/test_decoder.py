@@ -160,11 +160,11 @@ def test_a_document_scores_alike_alone_and_behind_another(model, other_tokens):
     rng = np.random.default_rng(8)
     document, other = rng.integers(4, VOCAB, 5), rng.integers(4, VOCAB, other_tokens)
     (alone,) = pack([document], LENGTH)
-    (neighbour,) = pack([other], LENGTH)
+    (neighbor,) = pack([other], LENGTH)
     second = type(alone)(
-        np.concatenate([neighbour.segment_lengths, alone.segment_lengths]),
-        np.concatenate([neighbour.inputs, alone.inputs]),
-        np.concatenate([neighbour.last_targets, alone.last_targets]),
+        np.concatenate([neighbor.segment_lengths, alone.segment_lengths]),
+        np.concatenate([neighbor.inputs, alone.inputs]),
+        np.concatenate([neighbor.last_targets, alone.last_targets]),
     )
     logits = call(model, densify([alone, second], LENGTH))
     start = other_tokens + 1
@@ -198,7 +198,7 @@ def dense(x, layer):
     return y if layer.bias is None else y + array(layer.bias)
 
 
-def normalise(x, layer, kind):
+def normalize(x, layer, kind):
     if kind == "rms":
         return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * array(layer.scale)
     centred = x - x.mean(-1, keepdims=True)
@@ -256,10 +256,10 @@ def reference_logits(model, inputs, segments, positions):
     if shape.positions == "learned":
         x = x + array(model.position_embedding.embeddings)[positions]
     for block in model.blocks:
-        normal = normalise(x, block.attention_norm, shape.norm)
+        normal = normalize(x, block.attention_norm, shape.norm)
         x = x + attend(normal, block.attention, shape, segments, positions)
-        x = x + feed_forward(normalise(x, block.mlp_norm, shape.norm), block.mlp, shape)
-    x = normalise(x, model.final_norm, shape.norm)
+        x = x + feed_forward(normalize(x, block.mlp_norm, shape.norm), block.mlp, shape)
+    x = normalize(x, model.final_norm, shape.norm)
     return x @ (table.T if shape.tie_embeddings else array(model.output_layer.kernel))
 
 

@@ -354,7 +354,7 @@ def test_another_shape_is_refused_and_changes_nothing(saved, change, words):
         np.testing.assert_array_equal(old, variable.numpy())
 
 
-def test_another_tokeniser_or_no_model_is_refused(saved, tmp_path):
+def test_another_tokenizer_or_no_model_is_refused(saved, tmp_path):
     model, directory, tokenizer = saved
     (tmp_path / "other.model").write_bytes(b"other pieces")
     with pytest.raises(TokenmillError, match="an id means another piece"):

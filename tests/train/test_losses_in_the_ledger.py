@@ -5,10 +5,9 @@ import math
 import pytest
 import tensorflow as tf
 
-from components.train.distributed.cpu_parallelism import MOST_STREAMS
+from tokenmill.cost.devices import CPU_PARALLELISM
 from tokenmill.cost.flops import flops_per_token
 from tokenmill.cost.memory import (
-    CPU_STREAMS,
     LOGIT_BYTES,
     estimate_memory,
     logit_chunk_positions,
@@ -61,15 +60,16 @@ def test_memory_counts_that_chunk():
 
 
 def test_memory_counts_gradients_and_logits_of_each_stream():
-    assert CPU_STREAMS == MOST_STREAMS
     how = {"batch_per_device": 160, "precision": "float32"}
-    one, four = (estimate_memory(shape(), streams=n, **how) for n in (1, CPU_STREAMS))
+    one, four = (estimate_memory(shape(), parallelism=n, **how) for n in (1, CPU_PARALLELISM))
     assert four.gradients == 4 * one.gradients
     chunk = logit_chunk_positions(10_240 // 4)
     assert four.logits == 4 * chunk * V * LOGIT_BYTES + 10_240 * D * 4
     assert (four.weights, four.activations) == (one.weights, one.activations)
     lone_row = {"batch_per_device": 1, "precision": "float32"}
-    assert estimate_memory(shape(), streams=4, **lone_row) == estimate_memory(shape(), **lone_row)
+    assert estimate_memory(shape(), parallelism=4, **lone_row) == estimate_memory(
+        shape(), **lone_row
+    )
 
 
 @pytest.mark.parametrize(

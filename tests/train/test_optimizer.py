@@ -1,4 +1,4 @@
-"""The optimiser's rates, decay, clipping and loss scaling, from outside."""
+"""The optimizer's rates, decay, clipping and loss scaling, from outside."""
 
 import math
 
@@ -175,7 +175,7 @@ def test_an_overflow_halves_the_scale_and_touches_no_weight():
     assert (weight.numpy() != kept).all()
 
 
-def test_the_loss_scale_is_saved_with_the_optimiser(tmp_path):
+def test_the_loss_scale_is_saved_with_the_optimizer(tmp_path):
     optimizer, weight = scaled()
     optimizer.dynamic_scale.assign(64.0)
     optimizer.step_counter.assign(17)

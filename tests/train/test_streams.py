@@ -50,7 +50,7 @@ def test_parts_make_up_the_batch_and_are_large_enough(rows, width, most, micro_b
 
 def one_step(shape, most, monkeypatch, *, jit_compile=False, dropout=0.0, accumulation_steps=1):
     """A step's result, the weights behind it, and the loss sums of an evaluation."""
-    monkeypatch.setattr(streams, "MOST_STREAMS", most)
+    monkeypatch.setattr(streams, "CPU_PARALLELISM", most)
     strategy, batch = tf.distribute.get_strategy(), batch_of(16, 16)
     model = build_model(shape, 1, dropout=dropout)
     optimizer = make_optimizer(OPTIMIZER, 10)
@@ -118,4 +118,4 @@ def test_only_a_lone_replica_on_cores_is_divided(
     found = types.SimpleNamespace(replicas_each=replicas // workers)
     monkeypatch.setattr(streams, "Workers", lambda strategy: found)
     monkeypatch.setattr(streams, "has_accelerator", lambda: accelerator)
-    assert streams.most_streams(tf.distribute.get_strategy()) == expected
+    assert streams.replica_parallelism(tf.distribute.get_strategy()) == expected

@@ -9,7 +9,7 @@ from ml_metadata.proto import metadata_store_pb2
 
 from components.validate.comparison import compare
 from components.validate.schema import accept_statistics, read_schema
-from components.validate.statistics import read_statistics, summarise_statistics
+from components.validate.statistics import read_statistics, summarize_statistics
 from pipeline.cli.schema import schema as schema_command
 from tokenmill.errors import TokenmillError
 
@@ -24,7 +24,7 @@ def command(*arguments) -> str:
 
 
 def documents_in(project, split: str) -> int:
-    return summarise_statistics(project.first_statistics, split)["documents"]
+    return summarize_statistics(project.first_statistics, split)["documents"]
 
 
 @pytest.fixture

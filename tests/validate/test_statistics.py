@@ -10,7 +10,7 @@ from tfx_bsl.tfxio import tensor_representation_util
 
 from components.validate.derived_features import describe_documents
 from components.validate.history import gate_records
-from components.validate.statistics import statistics_page, summarise_statistics
+from components.validate.statistics import statistics_page, summarize_statistics
 from tokenmill.records.documents import document_batch
 
 SPLITS = ("train", "eval")
@@ -22,7 +22,7 @@ def uri(first_project):
 
 
 def test_summary_is_what_a_count_of_the_input_says(uri, first_records):
-    train, held_out = (summarise_statistics(uri, split) for split in SPLITS)
+    train, held_out = (summarize_statistics(uri, split) for split in SPLITS)
     assert train["documents"] + held_out["documents"] == len(first_records)
     assert 0.2 < held_out["documents"] / len(first_records) < 0.3
     sizes = {

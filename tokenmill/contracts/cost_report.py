@@ -78,7 +78,7 @@ class Return(Part):
     cost_chip_hours: float = key("When it ran, core-hours.", ge=0)
     cost_usd: float = key("When it ran, USD.", ge=0)
     cost_usd_in_this_run: float = key("0 if it came from the cache, USD.", ge=0)
-    saved_training_steps: Number = key("Optimiser steps avoided.", ge=0)
+    saved_training_steps: Number = key("Optimizer steps avoided.", ge=0)
     saved_chip_hours: float = key("At the measured seconds a step.", ge=0)
     saved_usd: float = key("At the run's price.", ge=0)
     saved_over_cost: float | None = key("Ratio; null where the step cost nothing.")

@@ -67,7 +67,7 @@ def _sentence(slice_key: Any, failure: Any) -> str:
     return f"{name} is {shown}, wanted {wanted}{missed}"
 
 
-def summarise(evaluation_uri: str) -> dict[str, Any]:
+def summarize(evaluation_uri: str) -> dict[str, Any]:
     """Metrics of the whole and of each slice, and what kept the model from being blessed.
 
     Keys: `total`, `by_source`, `by_length`, `by_language`, `failures`.

@@ -17,11 +17,11 @@ class Stage(Part):
     """One stage of the funnel."""
 
     stage: Literal[
-        "raw", "valid", "curated", "tokenised", "packed", "loss_bearing", "unique",
+        "raw", "valid", "curated", "tokenized", "packed", "loss_bearing", "unique",
         "repetition_discounted",
     ] = key("The stage. packed counts both splits, the later ones the training split.")  # fmt: skip
     documents: int = key("Documents that reached it.", ge=0)
-    bytes: int = key("Bytes of their text (UTF-8; from curated on, after normalisation).", ge=0)
+    bytes: int = key("Bytes of their text (UTF-8; from curated on, after normalization).", ge=0)
     tokens: Number = key("Tokens; from packed on with one end-of-text token a document.", ge=0)
     tokens_are: Literal["counted", "estimated"] = key(
         "Whether the tokens were made and counted, or estimated from bytes per token."
@@ -33,7 +33,7 @@ class Dropped(Part):
     """What curation dropped for one reason, both splits."""
 
     documents: int = key("Documents.", ge=0)
-    bytes: int = key("Bytes before normalisation.", ge=0)
+    bytes: int = key("Bytes before normalization.", ge=0)
     tokens_estimated: float = key("Tokens by the source's bytes per token.", ge=0)
 
 
@@ -41,7 +41,7 @@ class Curated(Part):
     """What curation kept."""
 
     documents: int = key("Documents.", ge=0)
-    bytes: int = key("Bytes after normalisation.", ge=0)
+    bytes: int = key("Bytes after normalization.", ge=0)
     raw_bytes: int = key("Bytes before it.", ge=0)
     tokens: int = key("Tokens, counted.", ge=0)
 
@@ -130,7 +130,7 @@ class Memory(Part):
 class Training(Part):
     """The plan."""
 
-    steps: int = key("Optimiser steps.", gt=0)
+    steps: int = key("Optimizer steps.", gt=0)
     epochs: float = key("Passes over the rows.", gt=0)
     slots: int = key("Positions computed in all steps, padding included.", gt=0)
     loss_bearing_tokens: float = key("Targets of all steps, repetitions counted.", ge=0)
@@ -148,7 +148,7 @@ class Flops(Part):
     per_token_exact: float = key("Forward and backward matrix products, FLOPs a token.")
     per_token_forward: float = key("Forward, FLOPs a token.")
     per_token_backward: float = key("Backward (twice forward), FLOPs a token.")
-    per_token_rematerialised: float = key("Recomputed activations, FLOPs a token.")
+    per_token_rematerialized: float = key("Recomputed activations, FLOPs a token.")
     per_token_hardware: float = key("Exact and recomputed, FLOPs a token.")
     forward_per_token_by_part: dict[str, float] = key("Forward by part, FLOPs a token.")
     causal_half: bool = key("Whether only the unmasked half of the scores was counted: false.")
@@ -164,7 +164,7 @@ class Hardware(Part):
     chip: str = key("Slug in data/catalog/hardware.csv.")
     chips: int = key("Number of chips (of a CPU: cores).", ge=1)
     peak_flops_per_second: float = key("Peak of one chip, FLOP/s.", gt=0)
-    mfu: float = key("Model FLOPs utilisation of the steps, a fraction.", gt=0, le=1)
+    mfu: float = key("Model FLOPs utilization of the steps, a fraction.", gt=0, le=1)
     mfu_source: MfuSource = key("Where it comes from.")
     mfu_low: float = key("The worst of the published runs; else as mfu.", gt=0, le=1)
     mfu_high: float = key("The best of the published runs; else as mfu.", gt=0, le=1)

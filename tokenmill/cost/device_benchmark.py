@@ -1,4 +1,4 @@
-"""The peak of the machine at hand, measured: a CPU has none that a catalogue could state."""
+"""The peak of the machine at hand, measured: a CPU has none that a catalog could state."""
 
 import os
 import time

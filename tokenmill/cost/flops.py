@@ -7,7 +7,7 @@ does, tied or not.
 
 *Model* FLOPs are what the mathematics needs, *hardware* FLOPs also what recomputation of
 activations repeats. MFU divides model FLOPs by the peak, HFU hardware FLOPs (Chowdhery et al.
-2022, "PaLM", appendix B). Never divide one kind by the other's utilisation.
+2022, "PaLM", appendix B). Never divide one kind by the other's utilization.
 """
 
 from __future__ import annotations
@@ -252,7 +252,7 @@ def run_flops(flops_per_token: float, tokens: float) -> float:
     return float(flops_per_token * tokens)
 
 
-def model_flops_utilisation(
+def model_flops_utilization(
     *,
     tokens_per_second: float,
     flops_per_token: float,
@@ -285,10 +285,10 @@ def model_flops_utilisation(
 def throughput(
     *, mfu: float, flops_per_token: float, chips: int, peak_flops_per_second: float
 ) -> float:
-    """Tokens per second of all chips at a given MFU; the inverse of ``model_flops_utilisation``.
+    """Tokens per second of all chips at a given MFU; the inverse of ``model_flops_utilization``.
 
     Args:
-        mfu: Model FLOPs utilisation, a fraction (or HFU with hardware FLOPs per token).
+        mfu: Model FLOPs utilization, a fraction (or HFU with hardware FLOPs per token).
         flops_per_token: Model FLOPs per trained token.
         chips: Number of chips.
         peak_flops_per_second: Dense peak of one chip in the precision used.

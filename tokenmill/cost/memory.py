@@ -33,9 +33,6 @@ ADAMW_MOMENTS = 2  # mean and uncentred variance (Loshchilov and Hutter 2019)
 # it would be Korthikanti et al. 2022, sec. 4.3: 4·s·b·v, twice.
 LOGIT_BYTES = 4 + 4
 LOGIT_CHUNK_LEAST_POSITIONS, LOGIT_CHUNKS_MOST = 512, 16
-# A CPU computes a batch in up to so many parts side by side, each with its gradients and logits:
-# components/train/distributed/cpu_parallelism.py, whose number this is (a test compares them).
-CPU_STREAMS = 4
 # The loss's gradient by the features waits for the backward pass in float32.
 _FEATURE_GRADIENT_BYTES = 4
 # Our margin for the allocator, the runtime and the compiler's scratch space; not a measurement.
@@ -50,7 +47,7 @@ class MemoryEstimate:
         weights: Stored weights.
         compute_copy: 16-bit copy of the weights in mixed precision.
         gradients: One gradient a weight; on a CPU one of each stream.
-        optimiser: Both moments of AdamW.
+        optimizer: Both moments of AdamW.
         activations: What the forward pass keeps for the backward pass.
         recompute_workspace: One layer's activations, while the backward pass repeats them.
         logits: Logits and their gradient in float32, of one chunk (of each stream), and the
@@ -60,7 +57,7 @@ class MemoryEstimate:
     weights: int
     compute_copy: int
     gradients: int
-    optimiser: int
+    optimizer: int
     activations: int
     recompute_workspace: int
     logits: int
@@ -71,7 +68,7 @@ class MemoryEstimate:
             "weights": self.weights,
             "compute_copy": self.compute_copy,
             "gradients": self.gradients,
-            "optimiser": self.optimiser,
+            "optimizer": self.optimizer,
             "activations": self.activations,
             "recompute_workspace": self.recompute_workspace,
             "logits": self.logits,
@@ -85,13 +82,13 @@ class MemoryEstimate:
     @property
     def checkpoint_bytes(self) -> int:
         """Bytes of a checkpoint on disk: weights and moments."""
-        return self.weights + self.optimiser
+        return self.weights + self.optimizer
 
     def fits(self, chip: Chip, reserved_share: float = RESERVED_SHARE) -> bool:
         """Say whether training fits one chip.
 
         Args:
-            chip: A chip of the catalogue.
+            chip: A chip of the catalog.
             reserved_share: Share of its memory that tensors cannot have.
 
         Returns:
@@ -102,7 +99,7 @@ class MemoryEstimate:
         """
         if chip.memory_bytes is None:
             raise ValueError(
-                f"memory_bytes of {chip.slug} = None: expected bytes, but the catalogue has none "
+                f"memory_bytes of {chip.slug} = None: expected bytes, but the catalog has none "
                 "for it; compare MemoryEstimate.total with the machine's own memory."
             )
         if not 0 <= reserved_share < 1:
@@ -206,7 +203,7 @@ def estimate_memory(
     precision: Precision,
     recompute: Recompute = "none",
     dropout: bool = True,
-    streams: int = 1,
+    parallelism: int = 1,
 ) -> MemoryEstimate:
     """Estimate the memory of training with AdamW on one chip, by part.
 
@@ -217,12 +214,13 @@ def estimate_memory(
         precision: Of weights and computation.
         recompute: Which activations the backward pass computes again.
         dropout: Whether the layers have dropout.
-        streams: Parts of the batch that are computed side by side, at most; CPU_STREAMS on a CPU.
+        parallelism: Parts of the batch that are computed side by side, at most; CPU_PARALLELISM on
+            a CPU.
 
     Returns:
         Bytes by part.
     """
-    streams = min(streams, batch_per_device)
+    parallelism = min(parallelism, batch_per_device)
 
     def layer(scheme: Recompute) -> int:
         return layer_activation_bytes(
@@ -239,12 +237,12 @@ def estimate_memory(
     return MemoryEstimate(
         weights=weights,
         compute_copy=params * _COPY_BYTES[precision],
-        gradients=weights * streams,
-        optimiser=ADAMW_MOMENTS * weights,
+        gradients=weights * parallelism,
+        optimizer=ADAMW_MOMENTS * weights,
         activations=shape.n_layers * kept + positions * shape.d_model * outside,
         recompute_workspace=layer("none") - kept,
-        logits=streams
-        * logit_chunk_positions(-(-positions // streams))
+        logits=parallelism
+        * logit_chunk_positions(-(-positions // parallelism))
         * shape.logit_width
         * LOGIT_BYTES
         + positions * shape.d_model * _FEATURE_GRADIENT_BYTES,

@@ -1,8 +1,8 @@
 """Time and money of a run, and how often to save it.
 
 Prices are per *chip*-hour. A cloud often prices a machine or a pod: divide by its chips first.
-Chip-hours depend on FLOPs, peak and utilisation but not on the number of chips, which only
-shortens the wait (as long as utilisation holds, which it does not for ever).
+Chip-hours depend on FLOPs, peak and utilization but not on the number of chips, which only
+shortens the wait (as long as utilization holds, which it does not for ever).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def wall_seconds(
         total_flops: Model FLOPs of the run with MFU (or hardware FLOPs with HFU).
         chips: Number of chips.
         peak_flops_per_second: Dense peak of one chip in the precision used.
-        mfu: Model FLOPs utilisation, a fraction.
+        mfu: Model FLOPs utilization, a fraction.
         goodput: Share of the wall time that trains: the rest is checkpoints, restarts, lost work.
 
     Returns:
@@ -56,7 +56,7 @@ def chip_hours(
     Args:
         total_flops: Model FLOPs of the run.
         peak_flops_per_second: Dense peak of one chip.
-        mfu: Model FLOPs utilisation, a fraction.
+        mfu: Model FLOPs utilization, a fraction.
         goodput: Share of the wall time that trains.
 
     Returns:
@@ -162,7 +162,7 @@ def estimate_cost(
         effective_tokens: Loss-bearing tokens after curation, discounted for repetition.
         chips: Number of chips.
         peak_flops_per_second: Dense peak of one chip in the precision used.
-        mfu: Model FLOPs utilisation, a fraction.
+        mfu: Model FLOPs utilization, a fraction.
         price_usd_per_chip_hour: USD for one chip for one hour.
         goodput: Share of the wall time that trains.
         hidden_multiplier_low: Least that everything costs, as a multiple of the compute bill.

@@ -41,7 +41,7 @@ class PublishedRun:
         chips: Number of chips.
         chip_hours: Chip-hours.
         wall_days: Days from start to end.
-        reported_utilisation: MFU, HFU or TFLOP/s a chip, in words.
+        reported_utilization: MFU, HFU or TFLOP/s a chip, in words.
         peak_flops_per_second: Dense 16-bit peak of one chip, FLOP/s.
         published_usd: Cost that was published, USD.
         source: Where the facts stand.
@@ -49,10 +49,10 @@ class PublishedRun:
         chip_hours_basis: How the chip-hours came about.
         source_grade: How far to trust the source.
         notes: What is doubtful.
-        chip: Slug of the catalogue's chip; empty if it is not known.
+        chip: Slug of the catalog's chip; empty if it is not known.
         shape: The architecture where the row describes one, else None.
         shape_caveat: Why its parameters do not follow from the shape within 1 %; empty if they do.
-        utilisation_caveat: Why its utilisation must not guide a forecast; empty if it may.
+        utilization_caveat: Why its utilization must not guide a forecast; empty if it may.
     """
 
     name: str
@@ -69,7 +69,7 @@ class PublishedRun:
     chips: int | None
     chip_hours: float | None
     wall_days: float | None
-    reported_utilisation: str
+    reported_utilization: str
     peak_flops_per_second: float | None
     published_usd: float | None
     source: str
@@ -80,7 +80,7 @@ class PublishedRun:
     chip: str
     shape: PlannedShape | None
     shape_caveat: str
-    utilisation_caveat: str
+    utilization_caveat: str
 
     @property
     def is_outlier(self) -> bool:
@@ -107,7 +107,7 @@ class PublishedRun:
         return flops_per_token(self.shape).training
 
     @property
-    def achieved_utilisation(self) -> float | None:
+    def achieved_utilization(self) -> float | None:
         """MFU times goodput of the whole bill, a fraction; None where a number is missing.
 
         As ``implied_mfu``, but by the exact count of products where the shape is known.
@@ -173,7 +173,7 @@ def load_published_runs() -> tuple[PublishedRun, ...]:
             chips=row.whole("n_chips"),
             chip_hours=row.number("chip_hours"),
             wall_days=row.number("wall_days"),
-            reported_utilisation=row.text("mfu_or_tflops_per_chip"),
+            reported_utilization=row.text("mfu_or_tflops_per_chip"),
             peak_flops_per_second=times(row.number("peak_tflops_of_chip_bf16_dense"), TERA),
             published_usd=row.number("published_usd"),
             source=row.text("source"),
@@ -184,7 +184,7 @@ def load_published_runs() -> tuple[PublishedRun, ...]:
             chip=slug_of(row.text("chip")),
             shape=_run_shape(row),
             shape_caveat=row.text("shape_caveat"),
-            utilisation_caveat=row.text("utilisation_caveat"),
+            utilization_caveat=row.text("utilisation_caveat"),
         )
         for row in read_rows(PUBLISHED_RUNS_FILE)
     )

@@ -1,6 +1,6 @@
 """Memory per chip when weights, moments or layers are spread over chips, and how many chips fit.
 
-Rajbhandari et al. 2020 ("ZeRO") spread the optimiser's moments (stage 1), gradients too (2) and
+Rajbhandari et al. 2020 ("ZeRO") spread the optimizer's moments (stage 1), gradients too (2) and
 weights too (3, also called fully sharded data parallel). Tensor parallelism with sequence
 parallelism spreads all of a layer, its activations too (Korthikanti et al. 2022, sec. 4.2).
 Buffers of communication are not counted beyond the two gathered layers of stage 3: real use is
@@ -60,7 +60,7 @@ def shard_memory(
     stage = {"zero1": 1, "zero2": 2, "zero3": 3, "tensor-zero3": 3}.get(strategy, 0)
     over = max(1, chips // group)
     if stage >= 1:
-        memory = replace(memory, optimiser=-(-memory.optimiser // over))
+        memory = replace(memory, optimizer=-(-memory.optimizer // over))
     if stage >= 2:
         memory = replace(memory, gradients=-(-memory.gradients // over))
     if stage >= 3 and over > 1:

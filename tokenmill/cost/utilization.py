@@ -28,7 +28,7 @@ SIZE_FACTOR = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class UtilisationRange:
+class UtilizationRange:
     """Model FLOPs of whole bills over the peak of their chip-hours, as fractions.
 
     Attributes:
@@ -52,15 +52,15 @@ class UtilisationRange:
 
 
 def usable_runs() -> tuple[PublishedRun, ...]:
-    """The published runs whose utilisation may guide a forecast."""
+    """The published runs whose utilization may guide a forecast."""
     return tuple(
         run
         for run in load_published_runs()
-        if run.achieved_utilisation is not None and not run.utilisation_caveat and run.chip
+        if run.achieved_utilization is not None and not run.utilization_caveat and run.chip
     )
 
 
-def utilisation_of(run: PublishedRun, basis: FlopsBasis = "exact") -> float:
+def utilization_of(run: PublishedRun, basis: FlopsBasis = "exact") -> float:
     """MFU times goodput of a usable run's whole bill, a fraction.
 
     Args:
@@ -70,16 +70,16 @@ def utilisation_of(run: PublishedRun, basis: FlopsBasis = "exact") -> float:
     # A token passes one of an encoder-decoder's two stacks: 6·N counts about twice.
     two_stacks = run.shape is not None and run.shape.n_encoder_layers > 0
     rule = basis == "6n" and not two_stacks
-    value = run.implied_mfu if rule else run.achieved_utilisation
+    value = run.implied_mfu if rule else run.achieved_utilization
     if value is None:
         raise ValueError(f"{run.name}: no chip-hours, tokens or peak; use one of usable_runs().")
     return value
 
 
-def utilisation_range(
+def utilization_range(
     chip: Chip, params: float, basis: FlopsBasis = "exact", without: str | None = None
-) -> UtilisationRange:
-    """The utilisation to expect of a chip at a model size.
+) -> UtilizationRange:
+    """The utilization to expect of a chip at a model size.
 
     Runs of the chip's family and of a size within a factor of 5 come first; if they are fewer
     than three, those of the family at any size, if two at least; then those on its vendor's chips,
@@ -88,7 +88,7 @@ def utilisation_range(
     Args:
         chip: The chip.
         params: N, parameters that each token passes.
-        basis: Which FLOPs the utilisation is of; use the same for the forecast.
+        basis: Which FLOPs the utilization is of; use the same for the forecast.
         without: Name of a run to leave out (leave-one-out validation).
 
     Returns:
@@ -121,9 +121,9 @@ def utilisation_range(
     raise ValueError("published_runs.csv has too few runs; restore it from version control.")
 
 
-def _range_of(pool: list[PublishedRun], basis: FlopsBasis, words: str) -> UtilisationRange:
-    values = [utilisation_of(run, basis) for run in pool]
-    return UtilisationRange(
+def _range_of(pool: list[PublishedRun], basis: FlopsBasis, words: str) -> UtilizationRange:
+    values = [utilization_of(run, basis) for run in pool]
+    return UtilizationRange(
         low=min(values),
         median=statistics.median(values),
         high=max(values),

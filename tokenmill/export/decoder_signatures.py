@@ -64,7 +64,7 @@ def cut_into_rows(
 
 
 class ServedDecoder(tf.Module):
-    """A model with its tokeniser, computing what the signatures answer.
+    """A model with its tokenizer, computing what the signatures answer.
 
     Args:
         model: The trained decoder (an encoder: tokenmill/export/encoder_signatures.py).

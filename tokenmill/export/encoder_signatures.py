@@ -17,7 +17,7 @@ _FRAME = 2  # CLS and SEP
 
 
 class ServedEncoder(ServedDecoder):
-    """An encoder with its tokeniser; texts are framed as in training, `CLS tokens SEP`.
+    """An encoder with its tokenizer; texts are framed as in training, `CLS tokens SEP`.
 
     Args:
         model: The trained encoder.

@@ -47,7 +47,7 @@ def require(conditions: tf.Tensor, message: str) -> tf.Operation:
 def uniforms(seed: tf.Tensor, steps: int) -> tf.Tensor:
     """float32 [batch, steps] in [0, 1): row i depends on seed i only.
 
-    `steps` is fixed for a model, so that a request's numbers do not depend on its neighbours.
+    `steps` is fixed for a model, so that a request's numbers do not depend on its neighbors.
     """
     return tf.map_fn(
         lambda one: tf.random.stateless_uniform([steps], seed=tf.stack([one, 0])),

@@ -1,6 +1,6 @@
 """The SavedModel that is pushed: its signatures, and how it is written.
 
-Every signature takes and gives batches. Those on raw text hold the tokeniser; their `*_ids` twins
+Every signature takes and gives batches. Those on raw text hold the tokenizer; their `*_ids` twins
 take token ids (int32 [batch, width], filled up with 0 at the right).
 
     score (also serving_default), score_ids: the log-likelihood of a text.
@@ -8,7 +8,7 @@ take token ids (int32 [batch, width], filled up with 0 at the right).
     embed, embed_ids: a vector.
     classify, classify_ids: a class, of a classifier.
     logits_ids: the model itself, begin (2) and tokens -> logits; TF Lite is made of it.
-    evaluate: `examples` (serialised tf.Examples with a `text` feature) -> what score gives, and
+    evaluate: `examples` (serialized tf.Examples with a `text` feature) -> what score gives, and
         the sums that the Evaluator's other metrics take.
 
 A masked language model has no likelihood of a text and continues none: no score, no generate. Its

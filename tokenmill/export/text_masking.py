@@ -2,7 +2,7 @@
 
 What is hidden is a pure function of the text's tokens: each token, or word, is drawn by a hash of
 the whole text and its place in it. The same text is hidden in the same way wherever and whenever
-it is evaluated, beside whatever other texts, and by every model of the same tokeniser and rate, so
+it is evaluated, beside whatever other texts, and by every model of the same tokenizer and rate, so
 that models can be compared. Rates and actions are those of tokenmill/rows/masking.py (80 % MASK,
 10 % a random token, 10 % as it is); the draw itself is another one, as rows do not exist here.
 """

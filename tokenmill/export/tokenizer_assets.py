@@ -1,4 +1,4 @@
-"""The tokeniser beside a SavedModel, for servers without the tf.text op.
+"""The tokenizer beside a SavedModel, for servers without the tf.text op.
 
 Such a server can call the signatures that take token ids; a client makes the ids with the
 sentencepiece library from `assets.extra/tokenizer.model`. For a unigram model the library may

@@ -116,7 +116,7 @@ def _describe(
         inputs=list(_inputs(store, run.id)),
         artifacts=artifacts,
         ledger=_json(artifacts["TokenLedger.ledger"], "ledger.json"),
-        cost_report=_json(artifacts["CostReport.settlement"], "cost_report.json"),
+        cost_report=_json(artifacts["CostReport.cost_report"], "cost_report.json"),
         config_toml=config_toml,
     )
 

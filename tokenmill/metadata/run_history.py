@@ -142,7 +142,7 @@ _COLUMNS = {
         "effective_tokens", "epochs", "params_total", "total_flops", "chip_hours", "compute_usd",
         "mfu", "curation_saved_usd",
     ),
-    ("CostReport", "settlement"): (
+    ("CostReport", "cost_report"): (
         "chip_hours", "compute_usd", "mfu", "goodput", "training_seconds", "bits_per_byte",
         "masked_perplexity", "accuracy",
         "training_seconds_actual_over_estimated", "pipeline_usd", "curation_cost_usd",

@@ -11,7 +11,7 @@ from tokenmill.model.layers import Block, Builder, Dropout, segment_mask
 from tokenmill.model.shape import ModelShape
 
 
-class Trunk(keras.layers.Layer):
+class Backbone(keras.layers.Layer):
     """Token ids, segments and positions in; a vector for each token out.
 
     A layer, not a keras.Model: Keras gives each Model in a SavedModel a serving signature of one
@@ -34,7 +34,7 @@ class Trunk(keras.layers.Layer):
         dtype: str = "float32",
         dropout: float = 0.0,
         rematerialize: bool = False,
-        name: str = "trunk",
+        name: str = "backbone",
     ):
         super().__init__(dtype=dtype, name=name)
         self.builder = build = Builder(shape, keras.dtype_policies.get(dtype), seed)
@@ -61,7 +61,7 @@ class Trunk(keras.layers.Layer):
         return [layer for layer in layers if layer is not None]
 
     def build(self, input_shape):
-        """Creates all weights now, so that a checkpoint or an optimiser finds them."""
+        """Creates all weights now, so that a checkpoint or an optimizer finds them."""
         for table in (self.token_embedding, self.position_embedding, self.type_embedding):
             if table is not None:
                 table.build((None, None))

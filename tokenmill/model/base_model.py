@@ -12,7 +12,7 @@ import re
 import tensorflow as tf
 
 from tokenmill.errors import TokenmillError
-from tokenmill.model.backbone import Trunk
+from tokenmill.model.backbone import Backbone
 
 TOKENIZER_PATH = os.path.join("assets.extra", "tokenizer.model")
 
@@ -32,7 +32,7 @@ def checkpoint_key(path: str) -> str:
     return _KEY.format(attributes)
 
 
-def load_base_model(model: Trunk, directory: str, tokenizer_path: str) -> list[str]:
+def load_base_model(model: Backbone, directory: str, tokenizer_path: str) -> list[str]:
     """Assigns the weights of a saved model; a head that it lacks keeps its random start.
 
     Args:
@@ -44,7 +44,7 @@ def load_base_model(model: Trunk, directory: str, tokenizer_path: str) -> list[s
         Paths of the variables that kept their random start.
 
     Raises:
-        TokenmillError: There is no such model, or its tokeniser or shape is another.
+        TokenmillError: There is no such model, or its tokenizer or shape is another.
     """
     name = f"model.base_model = {directory}"
     prefix = os.path.join(directory, "variables", "variables")
@@ -73,7 +73,7 @@ def load_base_model(model: Trunk, directory: str, tokenizer_path: str) -> list[s
             raise TokenmillError(
                 f"{name}: it holds no weight for {variable.path}.",
                 "Give [model] the values of the base model's run; a model that was pushed with "
-                "quantised weights cannot be trained further.",
+                "quantized weights cannot be trained further.",
             )
     for variable, key in values:  # only now, so that an error changes nothing
         variable.assign(reader.get_tensor(key))
@@ -83,15 +83,15 @@ def load_base_model(model: Trunk, directory: str, tokenizer_path: str) -> list[s
 def _check_tokenizer(name: str, theirs: str, ours: str) -> None:
     if not tf.io.gfile.exists(theirs):
         raise TokenmillError(
-            f"{name}: {theirs} is missing, so its tokeniser is unknown.",
+            f"{name}: {theirs} is missing, so its tokenizer is unknown.",
             "Give a model that tokenmill pushed.",
         )
     digests = [_sha256(path) for path in (theirs, ours)]
     if digests[0] != digests[1]:
         raise TokenmillError(
-            f"{name}: its tokeniser (SHA-256 {digests[0][:12]}) is not this run's "
+            f"{name}: its tokenizer (SHA-256 {digests[0][:12]}) is not this run's "
             f"({digests[1][:12]}), so an id means another piece of text.",
-            f"Tokenise with {theirs}, or train from scratch.",
+            f"Tokenize with {theirs}, or train from scratch.",
         )
 
 

@@ -1,4 +1,4 @@
-"""The Transformers that tokenmill trains: layers, trunk, decoder, encoder, losses.
+"""The Transformers that tokenmill trains: layers, backbone, decoder, encoder, losses.
 
 `build_model` and `loss_sums` are all that a training loop needs: every task is a matter of the
 shape's head and of which targets of a batch count.

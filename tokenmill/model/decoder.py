@@ -5,11 +5,11 @@ Shape suffixes: B rows, T tokens of a row, N = B * T, D model width, V vocabular
 
 from keras import ops
 
-from tokenmill.model.backbone import Trunk
+from tokenmill.model.backbone import Backbone
 from tokenmill.model.shape import ModelShape
 
 
-class Decoder(Trunk):
+class Decoder(Backbone):
     """Token ids, segments and positions in; logits out. Parameters exactly as ModelShape counts.
 
     Args:

@@ -5,11 +5,11 @@ Shape suffixes: B rows, T tokens of a row, N = B * T, D model width, V vocabular
 
 from keras import ops
 
-from tokenmill.model.backbone import Trunk
+from tokenmill.model.backbone import Backbone
 from tokenmill.model.shape import ModelShape
 
 
-class Encoder(Trunk):
+class Encoder(Backbone):
     """Token ids, segments and positions in; logits over the vocabulary or over classes out.
 
     The head of masked language modelling is BERT's: a dense layer with GELU, a norm, the token

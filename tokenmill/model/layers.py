@@ -99,7 +99,7 @@ class Builder:
         self.shape, self.dtype, self._seed, self._count = shape, dtype, seed, 0
 
     def initializer(self, stddev: float = _INIT_STDDEV) -> keras.initializers.Initializer:
-        """A normal initialiser with the next seed."""
+        """A normal initializer with the next seed."""
         self._count += 1
         seed = self._seed * 10_007 + self._count
         return keras.initializers.RandomNormal(stddev=stddev, seed=seed)

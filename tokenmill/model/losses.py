@@ -140,7 +140,7 @@ def dropout_seed(seed: int, step: Any, replica: Any = 0) -> tf.Tensor:
 
     Args:
         seed: The run's.
-        step: Integer scalar, such as the optimiser's iterations.
+        step: Integer scalar, such as the optimizer's iterations.
         replica: Integer scalar.
     """
     of_step = tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)])

@@ -1,11 +1,11 @@
-"""From a document's id to its fate without a scan: an index over kept, rejected and bad records.
+"""From a document's id to its status without a scan: an index over kept, rejected and bad records.
 
-In the ledger artifact lie `fates.jsonl` (one record a document, in shards' order, so by id within
-a shard) and, as little-endian arrays, `fates-offsets` (int64 [n + 1], where each record starts),
-`fates-hashes` (uint64 [n], sorted hashes of the ids), `fates-order` (uint32 [n], the record of each
-hash) and `fates-shards` (int64, first record of each shard). A look-up maps the arrays, bisects
-the hashes and reads the records of equal hash. Local files are mapped, remote ones read whole: 20
-bytes a document.
+In the ledger artifact lie `document_status.jsonl` (one record a document, in shards' order, so by
+id within a shard) and, as little-endian arrays, `statuses-offsets` (int64 [n + 1], where each
+record starts), `statuses-hashes` (uint64 [n], sorted hashes of the ids), `statuses-order` (uint32
+[n], the record of each hash) and `statuses-shards` (int64, first record of each shard). A look-up
+maps the arrays, bisects the hashes and reads the records of equal hash. Local files are mapped,
+remote ones read whole: 20 bytes a document.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-RECORDS_NAME = "fates.jsonl"
+RECORDS_NAME = "document_status.jsonl"
 _ARRAYS = {
     "offsets": "<i8",
     "hashes": "<u8",
     "order": "<u4",
     "shards": "<i8",
 }
-KEPT, REJECTED, QUARANTINED = "kept", "rejected", "quarantined"
+KEPT, DROPPED, QUARANTINED = "kept", "dropped", "quarantined"
 NEAREST = 3
 
 
@@ -36,20 +36,20 @@ def _hash(doc_id: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(doc_id, digest_size=8).digest(), "big")
 
 
-def write_index(uri: str, curated_uri: str, rejected_uri: str, quarantine_uri: str) -> int:
+def write_index(uri: str, curated_uri: str, dropped_uri: str, quarantine_uri: str) -> int:
     """Reads the ids of all documents once and writes the index; returns how many.
 
     Args:
         uri: The ledger artifact.
         curated_uri: The curator's Examples.
-        rejected_uri: The rejected documents.
+        dropped_uri: The rejected documents.
         quarantine_uri: The records that could not be read.
     """
-    return write_shards(uri, _shards(curated_uri, rejected_uri, quarantine_uri))
+    return write_shards(uri, _shards(curated_uri, dropped_uri, quarantine_uri))
 
 
 def _shards(
-    curated_uri: str, rejected_uri: str, quarantine_uri: str
+    curated_uri: str, dropped_uri: str, quarantine_uri: str
 ) -> Iterator[Iterator[tuple[bytes, bytes]]]:
     """For each file, (id, record) of its documents."""
     import tensorflow as tf
@@ -61,7 +61,7 @@ def _shards(
             tf.io.gfile.glob(os.path.join(split_directory(curated_uri, split), "*"))
         ):
             yield _kept(path, split)
-    for path in sorted(tf.io.gfile.glob(os.path.join(rejected_uri, "rejected-*.gz"))):
+    for path in sorted(tf.io.gfile.glob(os.path.join(dropped_uri, "dropped-*.gz"))):
         yield _rejected(path)
     yield _quarantined(os.path.join(quarantine_uri, "quarantine.jsonl"))
 
@@ -76,22 +76,22 @@ def _kept(path: str, split: str) -> Iterator[tuple[bytes, bytes]]:
         documents = decode_documents(list(batch))
         columns = (documents.column(i).to_pylist() for i in (0, 1, 3))
         for doc_id, source, size in zip(*columns, strict=True):
-            fate = {
+            status = {
                 "byte_count": size,
                 "doc_id": doc_id.decode(),
-                "fate": KEPT,
+                "status": KEPT,
                 "source": source.decode(),
                 "split": split,
             }
-            yield doc_id, _line(fate)
+            yield doc_id, _line(status)
 
 
 def _rejected(path: str) -> Iterator[tuple[bytes, bytes]]:
     import tensorflow as tf
 
     for record in tf.data.TFRecordDataset([path], "GZIP").as_numpy_iterator():
-        fate = {**json.loads(record), "fate": REJECTED}
-        yield fate["doc_id"].encode(), _line(fate)
+        status = {**json.loads(record), "status": DROPPED}
+        yield status["doc_id"].encode(), _line(status)
 
 
 def _quarantined(path: str) -> Iterator[tuple[bytes, bytes]]:
@@ -99,15 +99,15 @@ def _quarantined(path: str) -> Iterator[tuple[bytes, bytes]]:
 
     with tf.io.gfile.GFile(path, "rb") as lines:
         for line in lines:
-            fate = {**json.loads(line), "fate": QUARANTINED}
+            status = {**json.loads(line), "status": QUARANTINED}
             # As ingest names a record without an id: the file and where in it.
-            name = f"{fate['file']}:{fate['record']}" if fate["record"] else fate["file"]
-            fate["doc_id"] = name
-            yield name.encode(), _line(fate)
+            name = f"{status['file']}:{status['record']}" if status["record"] else status["file"]
+            status["doc_id"] = name
+            yield name.encode(), _line(status)
 
 
-def _line(fate: dict[str, Any]) -> bytes:
-    return json.dumps(fate, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+def _line(status: dict[str, Any]) -> bytes:
+    return json.dumps(status, ensure_ascii=False, sort_keys=True).encode() + b"\n"
 
 
 def write_shards(uri: str, shards: Iterable[Iterable[tuple[bytes, bytes]]]) -> int:
@@ -152,7 +152,7 @@ def write_shards(uri: str, shards: Iterable[Iterable[tuple[bytes, bytes]]]) -> i
         "shards": np.array(firsts),
     }
     for name, array in arrays.items():
-        target = os.path.join(uri, f"fates-{name}")
+        target = os.path.join(uri, f"statuses-{name}")
         with tf.io.gfile.GFile(f"{target}.writing", "wb") as out:
             out.write(array.astype(_ARRAYS[name]).tobytes())
         tf.io.gfile.rename(f"{target}.writing", target, overwrite=True)
@@ -184,7 +184,7 @@ class DocumentIndex:
         return len(self._arrays["hashes"])
 
     def find(self, doc_id: str) -> list[dict[str, Any]]:
-        """The fates of all documents of this id; several where the user's ids repeat."""
+        """The statuses of all documents of this id; several where the user's ids repeat."""
         wanted = np.uint64(_hash(doc_id.encode()))
         hashes = self._arrays["hashes"]
         first = int(np.searchsorted(hashes, wanted, side="left"))
@@ -192,11 +192,11 @@ class DocumentIndex:
         numbers = sorted(int(n) for n in self._arrays["order"][first:last])
         with self._open(os.path.join(self._uri, RECORDS_NAME), "rb") as records:
             found = [self._read(records, number) for number in numbers]
-        return [fate for fate in found if fate["doc_id"] == doc_id]
+        return [status for status in found if status["doc_id"] == doc_id]
 
     def nearest(self, doc_id: str) -> list[str]:
-        """Ids that look alike: the neighbours in each shard, most similar first."""
-        neighbours: set[str] = set()
+        """Ids that look alike: the neighbors in each shard, most similar first."""
+        neighbors: set[str] = set()
         shards = self._arrays["shards"]
         with self._open(os.path.join(self._uri, RECORDS_NAME), "rb") as records:
             for start, end in itertools.pairwise(shards):
@@ -208,9 +208,9 @@ class DocumentIndex:
                     else:
                         high = middle
                 for number in range(max(int(start), low - 2), min(int(end), low + 2)):
-                    neighbours.add(self._read(records, number)["doc_id"])
-        close = difflib.get_close_matches(doc_id, sorted(neighbours), n=NEAREST, cutoff=0.5)
-        contained = [name for name in sorted(neighbours) if doc_id in name]
+                    neighbors.add(self._read(records, number)["doc_id"])
+        close = difflib.get_close_matches(doc_id, sorted(neighbors), n=NEAREST, cutoff=0.5)
+        contained = [name for name in sorted(neighbors) if doc_id in name]
         return list(dict.fromkeys([*close, *contained]))[:NEAREST]
 
     def _read(self, records: Any, number: int) -> dict[str, Any]:
@@ -219,7 +219,7 @@ class DocumentIndex:
         return json.loads(records.read(end - start))
 
     def _array(self, name: str) -> np.ndarray:
-        path = os.path.join(self._uri, f"fates-{name}")
+        path = os.path.join(self._uri, f"statuses-{name}")
         if "://" not in self._uri and os.path.getsize(path):
             return np.memmap(path, _ARRAYS[name], "r")
         with self._open(path, "rb") as source:

@@ -27,14 +27,14 @@ def explain_document(index: DocumentIndex, rows_uri: str, doc_id: str) -> list[d
         doc_id: As in the input, or file:record of a record without an id.
 
     Returns:
-        A record for each document of this id: `fate` (kept, rejected, quarantined), what that step
-        wrote of it and, if kept, its `placements` in rows.
+        A record for each document of this id: `status` (kept, rejected, quarantined), what that
+        step wrote of it and, if kept, its `placements` in rows.
 
     Raises:
         TokenmillError: No document has this id; the hint names the nearest.
     """
-    fates = index.find(doc_id)
-    if not fates:
+    statuses = index.find(doc_id)
+    if not statuses:
         near = index.nearest(doc_id)
         raise TokenmillError(
             f"no document of this run has the id {doc_id!r} ({len(index):,} have others).",
@@ -42,11 +42,11 @@ def explain_document(index: DocumentIndex, rows_uri: str, doc_id: str) -> list[d
             if near
             else "Ids are those of the input; records without one are named file:record.",
         )
-    for fate in fates:
-        if fate["fate"] == KEPT:
-            found = find_document(rows_uri, fate["split"], doc_id.encode())
-            fate["placements"] = [_as_json(placement) for placement in found]
-    return fates
+    for status in statuses:
+        if status["status"] == KEPT:
+            found = find_document(rows_uri, status["split"], doc_id.encode())
+            status["placements"] = [_as_json(placement) for placement in found]
+    return statuses
 
 
 def explain_row(index: DocumentIndex, rows_uri: str, split: str, row: int) -> list[dict[str, Any]]:
@@ -63,8 +63,8 @@ def explain_row(index: DocumentIndex, rows_uri: str, split: str, row: int) -> li
         raise TokenmillError(f"--row {row}: {error}.") from None
     found = []
     for placement in placements:
-        fate = next((f for f in index.find(placement.doc_id.decode()) if f["fate"] == KEPT), {})
-        found.append({**_as_json(placement), "source": fate.get("source", "")})
+        status = next((f for f in index.find(placement.doc_id.decode()) if f["status"] == KEPT), {})
+        found.append({**_as_json(placement), "source": status.get("source", "")})
     return found
 
 

@@ -2,7 +2,7 @@
 
 A document has four features, everywhere: `doc_id` (stable; unique unless the user's own ids
 repeat), `source` (where it came from), `text` (UTF-8) and `byte_count` (length of `text` in bytes).
-A labelled one (corpus.label_field) has `label` too. Records
+A labeled one (corpus.label_field) has `label` too. Records
 lie in shards that are chosen by a hash of `doc_id` and sorted by it, so that the same documents
 give the same files whatever the order, the bundles or the number of workers that computed them.
 
@@ -82,7 +82,7 @@ def document_batch(
 
 
 def decode_documents(serialized: list[bytes]) -> pa.RecordBatch:
-    """Parses serialised tf.Examples (single-valued features) into flat Arrow columns."""
+    """Parses serialized tf.Examples (single-valued features) into flat Arrow columns."""
     batch = ExamplesToRecordBatchDecoder().DecodeBatch(serialized)
     columns = [
         batch.column(batch.schema.get_field_index(name)).flatten() for name in DOCUMENT_FEATURES
@@ -95,10 +95,10 @@ def decode_documents(serialized: list[bytes]) -> pa.RecordBatch:
 
 
 def encode_documents(batch: pa.RecordBatch) -> list[tuple[bytes, bytes]]:
-    """Serialises each document; returns (doc_id, tf.Example) pairs.
+    """Serializes each document; returns (doc_id, tf.Example) pairs.
 
     The wire format is written here, features in sorted order, as protobuf's deterministic
-    serialisation does (a fifth of its time): the C++ batch encoder of tfx-bsl orders the features
+    serialization does (a fifth of its time): the C++ batch encoder of tfx-bsl orders the features
     anew in every process, and the files would differ from run to run. The text comes last.
     """
     columns = [batch.column(i).to_pylist() for i in range(5)]

@@ -1,4 +1,4 @@
-"""Text normalisation, and the key by which copies of a text are found."""
+"""Text normalization, and the key by which copies of a text are found."""
 
 import hashlib
 import re
@@ -18,7 +18,7 @@ _INNER_BLANKS = re.compile(r"[ \t](?<=[^ \t\n][ \t])[ \t]{2,}(?=[^ \t\n])")
 _MANY_NEWLINES = re.compile(r"\n{3,}")
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     r"""Unicode NFC, "\n" line ends, no control characters, no trailing blanks.
 
     Indentation stays: it means something in code. Inside a line three and more blanks become

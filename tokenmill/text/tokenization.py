@@ -6,7 +6,7 @@ The same graph is applied to the training data and, in the pushed model, to a re
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-# A longer word is tokenised part by part: the op takes some 80 bytes of memory for each byte, and
+# A longer word is tokenized part by part: the op takes some 80 bytes of memory for each byte, and
 # BPE's time grows faster than the text.
 PART_BYTES = 65_536
 # Marks where words begin; no UTF-8 text holds this byte.
@@ -14,7 +14,7 @@ _MARK = b"\xff"
 
 
 def load_tokenizer(path: str) -> tf_text.SentencepieceTokenizer:
-    """The tf.text tokeniser of a SentencePiece model file.
+    """The tf.text tokenizer of a SentencePiece model file.
 
     The op takes the model as bytes when the graph is built, so the model is part of the graph.
     It, not the sentencepiece library, is what counts tokens everywhere: for the unigram model
@@ -27,7 +27,7 @@ def load_tokenizer(path: str) -> tf_text.SentencepieceTokenizer:
 def tokenize(tokenizer: tf_text.SentencepieceTokenizer, text: tf.Tensor) -> tf.RaggedTensor:
     """Token ids of texts; what Transform and the pushed model do, whatever the texts' length.
 
-    A text is cut before each run of blanks, and each different word of the batch is tokenised
+    A text is cut before each run of blanks, and each different word of the batch is tokenized
     once: two to three times as fast for BPE. No piece of a trained vocabulary goes on over such a
     place, so the ids are those of the whole text, but for ties of the unigram model, which then
     do not depend on what stands before. A word (or run of blanks) above PART_BYTES is cut between

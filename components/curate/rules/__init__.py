@@ -22,7 +22,7 @@ RULE_SETS = ("web", "technical-prose", "code-docs", "c4", "none")
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class Decisions:
     """What the rules say of a batch.
 
     Attributes:
@@ -53,23 +53,23 @@ def thresholds_of(rule_set: str, overrides: Mapping[str, float | str | None]) ->
     return thresholds
 
 
-def judge(columns: TextColumns, thresholds: Mapping[str, float]) -> Verdicts:
+def judge(columns: TextColumns, thresholds: Mapping[str, float]) -> Decisions:
     """The first rule that drops each document.
 
     Args:
-        columns: The normalised texts.
+        columns: The normalized texts.
         thresholds: By setting; a rule without one does not run.
     """
     count = columns.documents
-    verdicts = Verdicts(np.full(count, -1), np.full(count, np.nan), np.full(count, np.nan))
+    decisions = Decisions(np.full(count, -1), np.full(count, np.nan), np.full(count, np.nan))
     for index, rule in enumerate(RULES):
         threshold = thresholds.get(rule.setting)
         if threshold is None:
             continue
         values = rule.measure(columns)
         drops = values < threshold if rule.drop_if == "below" else values > threshold
-        new = drops & (verdicts.rule < 0)
-        verdicts.rule[new] = index
-        verdicts.value[new] = values[new]
-        verdicts.threshold[new] = threshold
-    return verdicts
+        new = drops & (decisions.rule < 0)
+        decisions.rule[new] = index
+        decisions.value[new] = values[new]
+        decisions.threshold[new] = threshold
+    return decisions

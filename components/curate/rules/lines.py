@@ -31,7 +31,7 @@ class Removed(NamedTuple):
     """What is left when lines are taken out, and what went.
 
     Attributes:
-        texts: The texts without the lines, normalised as they were.
+        texts: The texts without the lines, normalized as they were.
         sizes: int64 [documents], UTF-8 bytes of the removed lines of each document, without their
             indentation and line feeds.
         by_reason: (lines, bytes) by reason.
@@ -112,7 +112,7 @@ def remove_lines(texts: list[str], thresholds: Mapping[str, float]) -> Removed:
     """Takes the lines out that the rules say.
 
     Args:
-        texts: Normalised.
+        texts: Normalized.
         thresholds: By setting; a rule without one does not run.
     """
     rules = [rule for rule in LINE_RULES if rule.setting in thresholds]
@@ -131,7 +131,7 @@ def take_out(columns: TextColumns, reason: np.ndarray, names: Sequence[str]) -> 
     """Takes lines out.
 
     Args:
-        columns: Of normalised texts.
+        columns: Of normalized texts.
         reason: int64 [lines], why each goes, a place in `names`; -1 if it stays.
         names: The reasons.
     """

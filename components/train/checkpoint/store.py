@@ -2,7 +2,7 @@
 
 A checkpoint is a directory `step-<step>` with
 
-    variables-<n>.safetensors   weights and optimiser, bit by bit, by name
+    variables-<n>.safetensors   weights and optimizer, bit by bit, by name
     state.json                  everything else that the next step depends on
     manifest.json               size and SHA-256 of the other files; written last
 

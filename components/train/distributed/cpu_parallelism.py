@@ -9,27 +9,25 @@ cores (benchmarks/training). Accelerators divide operations themselves.
 import tensorflow as tf
 
 from components.train.distributed.strategy import Workers, has_accelerator
+from tokenmill.cost.devices import CPU_PARALLELISM
 from tokenmill.rows.packed_split import Batch
 from tokenmill.timing import vcpus
 
-# Not the number of cores: the order of summation, and with it the bits of the weights, should be
-# the same on every machine. Each stream has gradients of its own in memory.
-MOST_STREAMS = 4
 # Below so many slots a matrix product is slow.
 _LEAST_SLOTS = 512
 
 
-def most_streams(strategy: tf.distribute.Strategy) -> int:
+def replica_parallelism(strategy: tf.distribute.Strategy) -> int:
     """How many parts a replica's batch may be computed in side by side."""
     # Several replicas in one process run side by side already.
     alone = Workers(strategy).replicas_each == 1
-    return MOST_STREAMS if alone and not has_accelerator() else 1
+    return CPU_PARALLELISM if alone and not has_accelerator() else 1
 
 
 def divide_cores() -> None:
     """Gives each stream its share of the cores; before TensorFlow's first operation."""
     if not tf.config.list_physical_devices("GPU"):
-        tf.config.threading.set_intra_op_parallelism_threads(max(1, vcpus() // MOST_STREAMS))
+        tf.config.threading.set_intra_op_parallelism_threads(max(1, vcpus() // CPU_PARALLELISM))
 
 
 def split(batch: Batch, most: int, micro_batches: int = 1) -> list[Batch]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tokenmill.model.backbone import Trunk
+from tokenmill.model.backbone import Backbone
 from tokenmill.rows.packed_split import PackedSplit
 from tokenmill.text.tokenization import load_tokenizer
 
@@ -70,7 +70,7 @@ def attention_image(
 
 
 def attention_drawer(
-    model: Trunk, held_out: PackedSplit, tokenizer_path: str
+    model: Backbone, held_out: PackedSplit, tokenizer_path: str
 ) -> Callable[[], tuple[dict[str, float], np.ndarray]]:
     """A function that looks at the model's attention on the first held-out rows as it is then.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 STEADY_PHASES = ("steps", "input")
 
 
-class PhaseClock:
+class PhaseTimer:
     """Adds up wall seconds by phase from the moment it is made.
 
     A phase inside another does not count for the outer one; what lies outside all phases is

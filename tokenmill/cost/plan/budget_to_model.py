@@ -14,7 +14,7 @@ from tokenmill.cost.scaling import (
     expected_loss,
     optimal_params_and_tokens,
 )
-from tokenmill.cost.utilization import FlopsBasis, utilisation_range
+from tokenmill.cost.utilization import FlopsBasis, utilization_range
 from tokenmill.model.shape import ModelShape
 from tokenmill.model.typical_shape import typical_shape
 
@@ -29,7 +29,7 @@ class Affordable:
         flops: Training FLOPs.
         params: Parameters.
         tokens: Tokens.
-        mfu: The utilisation that was reckoned with.
+        mfu: The utilization that was reckoned with.
         loss_besiroglu: Expected loss by the corrected fit, nats per token.
         loss_hoffmann: Expected loss by the fit of 2022.
         basis: What decided model and tokens, in words.
@@ -68,7 +68,7 @@ def affordable_flops(
         budget_usd: USD for bare compute.
         price_usd_per_chip_hour: USD for one chip for one hour.
         peak_flops_per_second: Dense peak of one chip.
-        mfu: Model FLOPs utilisation, a fraction.
+        mfu: Model FLOPs utilization, a fraction.
         goodput: Share of the wall time that trains.
 
     Returns:
@@ -112,7 +112,7 @@ def best_for_budget(
         price_usd_per_chip_hour: USD for one chip for one hour.
         peak_flops_per_second: Dense peak of one chip.
         chip: The chip.
-        mfu: Model FLOPs utilisation; None means that of published runs.
+        mfu: Model FLOPs utilization; None means that of published runs.
         goodput: Share of the wall time that trains.
         tokens: Tokens to train on, if they are fixed.
 
@@ -123,7 +123,7 @@ def best_for_budget(
     used = mfu
     flops = 0.0
     for _ in range(_ROUNDS):
-        used = utilisation_range(chip, params, "6n").median if mfu is None else mfu
+        used = utilization_range(chip, params, "6n").median if mfu is None else mfu
         flops = affordable_flops(
             budget_usd=budget_usd,
             price_usd_per_chip_hour=price_usd_per_chip_hour,
@@ -164,7 +164,7 @@ def tokens_for_budget(
         price_usd_per_chip_hour: USD for one chip for one hour.
         peak_flops_per_second: Dense peak of one chip.
         chip: The chip.
-        mfu: Model FLOPs utilisation; None means that of published runs.
+        mfu: Model FLOPs utilization; None means that of published runs.
         goodput: Share of the wall time that trains.
         params: N, parameters that each token passes.
         flops_per_token: Training FLOPs per token of the model.
@@ -173,7 +173,7 @@ def tokens_for_budget(
     Returns:
         Model and tokens.
     """
-    used = utilisation_range(chip, params, flops_basis).median if mfu is None else mfu
+    used = utilization_range(chip, params, flops_basis).median if mfu is None else mfu
     flops = affordable_flops(
         budget_usd=budget_usd,
         price_usd_per_chip_hour=price_usd_per_chip_hour,

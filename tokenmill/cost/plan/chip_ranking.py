@@ -1,4 +1,4 @@
-"""The same run on every chip of the catalogue, by cost and by time."""
+"""The same run on every chip of the catalog, by cost and by time."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class ChipLine:
 
     Attributes:
         chip: Its slug.
-        price_usd_per_chip_hour: Default price of the catalogue, USD; None where there is none.
+        price_usd_per_chip_hour: Default price of the catalog, USD; None where there is none.
         price_label: Who asks it, and when.
-        mfu: The utilisation that was reckoned with.
+        mfu: The utilization that was reckoned with.
         chip_hours: Chip-hours.
         wall_hours: Hours with the request's number of chips.
         compute_usd: Bare compute bill, USD; None without a price.

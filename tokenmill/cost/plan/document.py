@@ -15,6 +15,8 @@ from tokenmill.cost.pricing import SECONDS_PER_HOUR, usd_per_million_tokens
 
 SCHEMA = "tokenmill-plan-1"
 GIB = 2**30
+# A key of the document as it has always been spelled: scripts read it.
+_PART_KEYS = {"optimizer": "optimiser"}
 
 
 def _gib(size: float) -> float:
@@ -117,9 +119,9 @@ def plan_document(
         "mfu": plan.mfu,
         "hfu": plan.hfu,
         "mfu_source": plan.mfu_source,
-        "mfu_low": plan.utilisation.low if plan.utilisation else plan.mfu,
-        "mfu_high": plan.utilisation.high if plan.utilisation else plan.mfu,
-        "mfu_runs": list(plan.utilisation.runs) if plan.utilisation else [],
+        "mfu_low": plan.utilization.low if plan.utilization else plan.mfu,
+        "mfu_high": plan.utilization.high if plan.utilization else plan.mfu,
+        "mfu_runs": list(plan.utilization.runs) if plan.utilization else [],
         "goodput": request.goodput,
         "tokens_per_second": plan.tokens_per_second,
         "chip_hours": cost.chip_hours,
@@ -147,7 +149,9 @@ def plan_document(
         "strategy": request.strategy,
         "sequences_per_copy": request.sequences_per_copy,
         "memory_gib_per_chip": _gib(plan.memory.total),
-        "memory_gib_by_part": {k: _gib(v) for k, v in plan.memory.by_part().items()},
+        "memory_gib_by_part": {
+            _PART_KEYS.get(part, part): _gib(size) for part, size in plan.memory.by_part().items()
+        },
         "chip_memory_gib": _gib(room) if room else None,
         "memory_by_strategy": [
             {

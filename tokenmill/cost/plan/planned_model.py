@@ -83,7 +83,7 @@ class PlannedModel:
         precision: Precision,
         recompute: Recompute,
         dropout: bool,
-        streams: int = 1,
+        parallelism: int = 1,
     ) -> MemoryEstimate:
         """Bytes on one chip in data parallelism, weights scaled to the true parameter count.
 
@@ -95,7 +95,7 @@ class PlannedModel:
             precision=precision,
             recompute=recompute,
             dropout=dropout,
-            streams=streams,
+            parallelism=parallelism,
         )
         if not self.shape_assumed:
             return estimate
@@ -105,5 +105,5 @@ class PlannedModel:
             weights=int(estimate.weights * factor),
             compute_copy=int(estimate.compute_copy * factor),
             gradients=int(estimate.gradients * factor),
-            optimiser=int(estimate.optimiser * factor),
+            optimizer=int(estimate.optimizer * factor),
         )

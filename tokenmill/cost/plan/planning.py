@@ -17,10 +17,10 @@ from tokenmill.cost.checkpoint_interval import (
     plan_checkpoints,
 )
 from tokenmill.cost.checks import check_fraction, check_positive
-from tokenmill.cost.devices import CPU_CHIP, devices_of, streams_of
+from tokenmill.cost.devices import CPU_CHIP, devices_of, parallelism_of
 from tokenmill.cost.flops import (
     Recompute,
-    model_flops_utilisation,
+    model_flops_utilization,
 )
 from tokenmill.cost.memory import (
     MemoryEstimate,
@@ -43,7 +43,7 @@ from tokenmill.cost.sharding import (
     copies,
     strategy_fits,
 )
-from tokenmill.cost.utilization import FlopsBasis, UtilisationRange, utilisation_range
+from tokenmill.cost.utilization import FlopsBasis, UtilizationRange, utilization_range
 
 HOURS_PER_MONTH = 730.0
 
@@ -60,9 +60,9 @@ class PlanRequest:
         chips: How many.
         peak_flops_per_second: Dense peak of one chip in the precision used.
         price_usd_per_chip_hour: None where no price is known.
-        mfu: Model FLOPs utilisation; None means a range from published runs.
+        mfu: Model FLOPs utilization; None means a range from published runs.
         mfu_source: Where it comes from, in words.
-        hfu: Hardware FLOPs utilisation, in place of ``mfu``.
+        hfu: Hardware FLOPs utilization, in place of ``mfu``.
         observed_tokens_per_second: Of all chips together, in place of ``mfu``.
         goodput: Share of the wall time that trains.
         flops_basis: Which FLOPs hours are made of; None means exact for a known shape, else 6·N.
@@ -153,7 +153,7 @@ class PlanRequest:
             self.precision,
             self.recompute,
             self.dropout,
-            streams_of(self.chip.slug),
+            parallelism_of(self.chip.slug),
         )
 
     @property
@@ -180,9 +180,9 @@ class Plan:
         mfu: MFU of the central estimate, a fraction of the peak in the basis' FLOPs.
         hfu: The same with recomputation counted.
         mfu_source: Where the MFU comes from, in words.
-        utilisation: The range of published runs, where the MFU is from there.
+        utilization: The range of published runs, where the MFU is from there.
         cost: Central estimate. Money is zero where there is no price.
-        cost_low: The estimate at the best utilisation of the range (equal to ``cost`` without).
+        cost_low: The estimate at the best utilization of the range (equal to ``cost`` without).
         cost_high: The estimate at the worst.
         memory: Bytes on one chip by part, with the strategy.
         fits: All strategies compared.
@@ -195,7 +195,7 @@ class Plan:
     mfu: float
     hfu: float
     mfu_source: str
-    utilisation: UtilisationRange | None
+    utilization: UtilizationRange | None
     cost: CostEstimate
     cost_low: CostEstimate
     cost_high: CostEstimate
@@ -227,16 +227,16 @@ def make_plan(request: PlanRequest) -> Plan:
     """
     check_positive("tokens", request.unique_tokens, "tokens")
     check_positive("epochs", request.epochs, "epochs")
-    mfu, source, published = _utilisation(request)
+    mfu, source, published = _utilization(request)
     share = request.model.hardware_share(request.recompute)
 
-    def cost(utilisation: float) -> CostEstimate:
+    def cost(utilization: float) -> CostEstimate:
         return estimate_cost(
             total_flops=request.flops_per_token * request.tokens,
             effective_tokens=request.effective_tokens,
             chips=request.chips,
             peak_flops_per_second=request.peak_flops_per_second,
-            mfu=utilisation,
+            mfu=utilization,
             price_usd_per_chip_hour=request.price_usd_per_chip_hour or 0.0,
             goodput=request.goodput,
             hidden_multiplier_low=request.hidden_multiplier_low,
@@ -253,7 +253,7 @@ def make_plan(request: PlanRequest) -> Plan:
         mfu=mfu,
         hfu=mfu * share,
         mfu_source=source,
-        utilisation=published,
+        utilization=published,
         cost=central,
         cost_low=cost(published.high) if published else central,
         cost_high=cost(published.low) if published else central,
@@ -270,10 +270,10 @@ def make_plan(request: PlanRequest) -> Plan:
     )
 
 
-def _utilisation(request: PlanRequest) -> tuple[float, str, UtilisationRange | None]:
+def _utilization(request: PlanRequest) -> tuple[float, str, UtilizationRange | None]:
     """MFU, where it comes from, and the published range if from there."""
     if request.observed_tokens_per_second is not None:
-        observed = model_flops_utilisation(
+        observed = model_flops_utilization(
             tokens_per_second=request.observed_tokens_per_second,
             flops_per_token=request.flops_per_token,
             chips=request.chips,
@@ -293,7 +293,7 @@ def _utilisation(request: PlanRequest) -> tuple[float, str, UtilisationRange | N
     if request.mfu is not None:
         check_fraction("mfu", request.mfu)
         return request.mfu, request.mfu_source, None
-    published = utilisation_range(request.chip, request.model.params_active, request.basis)
+    published = utilization_range(request.chip, request.model.params_active, request.basis)
     return published.median, published.words, published
 
 

@@ -18,7 +18,7 @@ _POINTS = 25
 def write_cost_plot(plan: Plan, path: Path) -> None:
     """Draw compute cost (or chip-hours, without a price) against tokens, a line a model size.
 
-    Utilisation is the plan's for all lines, so that only size and tokens vary; the band is the
+    Utilization is the plan's for all lines, so that only size and tokens vary; the band is the
     range of published runs.
 
     Args:
