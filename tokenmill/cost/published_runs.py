@@ -184,7 +184,7 @@ def load_published_runs() -> tuple[PublishedRun, ...]:
             chip=slug_of(row.text("chip")),
             shape=_run_shape(row),
             shape_caveat=row.text("shape_caveat"),
-            utilization_caveat=row.text("utilisation_caveat"),
+            utilization_caveat=row.text("utilization_caveat"),
         )
         for row in read_rows(PUBLISHED_RUNS_FILE)
     )
