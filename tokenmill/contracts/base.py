@@ -1,10 +1,12 @@
-"""What the models of all contracts are made of."""
+"""What the models of all contracts are made of, and how they are read and written."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tokenmill.errors import TokenmillError
 
 Number = int | float
 
@@ -14,7 +16,40 @@ class Part(BaseModel):
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the document's keys and values; a key that was never given is absent."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
+
 
 def key(meaning: str, **options: Any) -> Any:
-    """A required key and what it means."""
+    """Define a required key by what it means."""
     return Field(description=meaning, **options)
+
+
+Document = TypeVar("Document", bound=Part)
+
+
+def read_document(path: str, model: type[Document]) -> Document:
+    """Read a JSON file as a model.
+
+    Raises:
+        TokenmillError: The file lacks a key, or has one that the model does not know.
+    """
+    from tokenmill.records.documents import read_json  # imports Beam
+
+    try:
+        return model.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise TokenmillError(
+            f"{path}: {where}: {first['msg']}; expected the keys that this version writes.",
+            "Run the step that wrote it anew.",
+        ) from error
+
+
+def write_document(path: str, document: Part) -> None:
+    """Write a model as sorted, indented JSON."""
+    from tokenmill.records.documents import write_json  # imports Beam
+
+    write_json(path, document.to_json())
