@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+from components.ingest.config import CorpusConfig
 from components.ingest.manifest import list_inputs
-from components.ingest.readers import BadRecord, ReadSettings, read_file
+from components.ingest.readers import BadRecord, read_file
 from tokenmill.errors import TokenmillError
 
 
-def read_benchmarks(inputs: Sequence[str], settings: ReadSettings) -> tuple[str, ...]:
+def read_benchmarks(inputs: Sequence[str], settings: CorpusConfig) -> tuple[str, ...]:
     """The texts of all records of files as for corpus.input.
 
     Raises:

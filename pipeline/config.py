@@ -1,24 +1,23 @@
 """The one configuration: what every key means, its type and its default.
 
 A preset (pipeline/presets/*.toml) or a user's TOML file, with `--set section.key=value` on top,
-becomes one frozen `Config`. The sections of the steps that work on text are in
-pipeline/config_data.py; loading and error messages in pipeline/loader.py.
+becomes one frozen `Config`. A step's section is in its folder (components/*/config.py); loading and
+error messages are in pipeline/loader.py.
 """
 
+import os
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config_data import (
-    CorpusSection,
-    CurateSection,
-    Fraction,
-    PackSection,
-    PositiveInt,
-    Section,
-    TokenizerSection,
-    ValidateSection,
-)
+from components.curate.config import CurateConfig
+from components.evaluate.config import EvaluateConfig
+from components.ingest.config import CorpusConfig
+from components.pack.config import PackConfig
+from components.push.config import PushConfig
+from components.tokenize.config import TokenizerConfig
+from components.validate.config import ValidateConfig
+from tokenmill.config_model import Fraction, PositiveInt, Section
 from tokenmill.model.shape import Head, ModelShape
 
 _HEADS: dict[str, Head] = {
@@ -193,53 +192,6 @@ class BudgetSection(Section):
     """During training, when the projected end is over max_usd or max_hours: say so, or stop."""
 
 
-class EvaluateSection(Section):
-    """Thresholds that bless a model, on the held-out documents; one left out sets no limit.
-
-    Bits per byte are of causal-lm only: max_bits_per_byte, which presets set, means nothing to
-    other tasks. The other thresholds hold for the hidden tokens of masked-lm. The last three, and
-    max_calibration_error, are those of classification.
-    """
-
-    max_bits_per_byte: Annotated[float, Field(gt=0)] = 8.0
-    max_source_bits_per_byte: Annotated[float, Field(gt=0)] | None = None
-    """In each source by itself."""
-    max_perplexity: Annotated[float, Field(gt=1)] | None = None
-    min_token_accuracy: Fraction | None = None
-    max_calibration_error: Fraction | None = None
-    """Mean distance between the probability of the first guess and the share of hits."""
-    max_bits_per_byte_increase: Annotated[float, Field(ge=0)] | None = None
-    """How much worse than the last blessed model of this pipeline; both are evaluated then."""
-    min_accuracy: Fraction | None = None
-    """Share of documents whose likeliest class is their label."""
-    min_macro_f1: Fraction | None = None
-    """Mean F1 of the classes."""
-    max_accuracy_decrease: Fraction | None = None
-    """How much worse than the last blessed model of this pipeline; both are evaluated then."""
-
-
-class PushSection(Section):
-    """Where a blessed model goes."""
-
-    directory: str | None = None
-    """Base directory of numbered SavedModels; None means <output_dir>/serving_model."""
-    weights: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
-    """How the SavedModel stores weights: half precision halves it, int8 quarters it; the
-    arithmetic stays as it was. The Evaluator scores the model with these weights."""
-    infra_validator: Literal["process", "docker", "off"] = "process"
-    """What a model must pass before it is pushed: "process" calls every signature in a fresh
-    process with TensorFlow and tensorflow-text only; "docker" is TFX's InfraValidator with
-    TensorFlow Serving's image, besides."""
-    max_probe_seconds: Annotated[float, Field(gt=0)] = 300.0
-    """The longest that loading the model and calling it may take before the push."""
-    registry: Literal["off", "vertex"] = "off"
-    """"vertex": what was pushed becomes a version in Vertex AI's model registry, with the ledger's
-    numbers as labels. Needs engine.project, engine.region, a gs:// directory and registry_image."""
-    registry_image: str | None = None
-    """The image that serves a registered model: TensorFlow Serving 2.16 or newer, copied to an
-    Artifact Registry that Vertex AI can read."""
-
-
 class StepResources(Section):
     """The machine of a step on Kubeflow or Vertex AI; what is left out is the engine's default."""
 
@@ -290,17 +242,17 @@ class Config(Section):
     """Everything that a run depends on, apart from the data itself."""
 
     run: RunSection = RunSection()
-    corpus: CorpusSection = CorpusSection()
-    validation: ValidateSection = Field(default=ValidateSection(), alias="validate")
-    curate: CurateSection = CurateSection()
-    tokenizer: TokenizerSection = TokenizerSection()
-    pack: PackSection = PackSection()
+    corpus: CorpusConfig = CorpusConfig()
+    validation: ValidateConfig = Field(default=ValidateConfig(), alias="validate")
+    curate: CurateConfig = CurateConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    pack: PackConfig = PackConfig()
     model: ModelSection = ModelSection()
     train: TrainSection = TrainSection()
     cost: CostSection = CostSection()
     budget: BudgetSection = BudgetSection()
-    evaluate: EvaluateSection = EvaluateSection()
-    push: PushSection = PushSection()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    push: PushConfig = PushConfig()
     engine: EngineSection = EngineSection()
 
     @model_validator(mode="after")
@@ -375,6 +327,21 @@ class Config(Section):
         )
 
     @property
+    def training_directory(self) -> str:
+        """Where checkpoints are, from run to run; absolute."""
+        return absolute_path(os.path.join(self.output_dir, "training"))
+
+    @property
+    def push_directory(self) -> str:
+        """Where versions are pushed to."""
+        return self.push.directory or os.path.join(self.output_dir, "serving_model")
+
+    @property
     def output_dir(self) -> str:
         """`run.output_dir` with the run's name filled in."""
         return self.run.output_dir.replace("{name}", self.run.name)
+
+
+def absolute_path(path: str) -> str:
+    """Return the path from the root; a URI is one already."""
+    return path if "://" in path else os.path.abspath(path)

@@ -18,32 +18,25 @@ from tfx.types import Channel, standard_artifacts
 from components.cost_report.component import CostReport
 from components.curate.component import Curator
 from components.evaluate.component import TimedEvaluator
-from components.evaluate.eval_config import SLICES_MODULE, EvaluateSettings, make_eval_config
+from components.evaluate.eval_config import SLICES_MODULE, make_eval_config
 from components.ingest.component import CorpusExampleGen
 from components.ledger.component import TokenLedger
 from components.pack.component import Packer
-from components.push.component import AtomicPusher, ProbeSettings, VertexRegistrar
+from components.pack.config import PackJob
+from components.push.component import AtomicPusher, VertexRegistrar
 from components.push.infra import make_infra_validator
 from components.tokenize.component import TokenizerTrainer, TokenizingTransform
+from components.tokenize.import_model import resolve_model
+from components.tokenize.subword_regularization import SubwordRegularization
 from components.train.calibrator import Calibrator
 from components.train.component import Trainer
 from components.validate.component import AnomalyGate, DocumentStatisticsGen
+from components.validate.history import resolve_previous
 from components.validate.schema import pin_schema
-from pipeline.config import Config
-from pipeline.step_settings import (
-    absolute,
-    curate_settings,
-    gate_settings,
-    ledger_settings,
-    pack_settings,
-    push_directory,
-    read_settings,
-    registry_settings,
-    sampling_settings,
-    tokenizer_settings,
-    training_directory,
-    training_job,
-)
+from pipeline.benchmark_texts import read_benchmarks
+from pipeline.config import Config, absolute_path
+from pipeline.runners.engine_check import registry_target
+from pipeline.step_settings import ledger_settings, training_job
 
 
 def create_components(config: Config, manifest_directory: str) -> list[BaseNode]:
@@ -53,13 +46,10 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
         config: The resolved configuration.
         manifest_directory: Holds the list of files to read (components/ingest/manifest.py).
     """
+    run_directory = absolute_path(config.output_dir)
+
     # 1 ingest: files -> documents in a train and an eval split
-    ingest = CorpusExampleGen(
-        manifest_directory,
-        read_settings(config),
-        config.corpus.max_quarantine_fraction,
-        config.corpus.shards,
-    ).with_id("CorpusExampleGen")
+    ingest = CorpusExampleGen(manifest_directory, config.corpus).with_id("CorpusExampleGen")
     documents = ingest.outputs["examples"]
 
     # 2 validate: statistics, schema, anomalies, drift; the gate stops the run
@@ -69,7 +59,7 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
     if config.validation.schema_path is None:
         schema_gen: BaseNode = SchemaGen(statistics=statistics)
     else:
-        inputs = absolute(os.path.join(config.output_dir, "inputs"))
+        inputs = os.path.join(run_directory, "inputs")
         schema_gen = ImportSchemaGen(schema_file=pin_schema(config.validation.schema_path, inputs))
     schema = schema_gen.outputs["schema"]
     validator = ExampleValidator(statistics=statistics, schema=schema)
@@ -77,18 +67,25 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
         validator.outputs["anomalies"],
         statistics,
         schema,
-        gate_settings(config, manifest_directory),
+        run_directory,
+        (config.validation.schema_path and absolute_path(config.validation.schema_path)) or "",
+        resolve_previous(config.validation.previous_statistics, run_directory, manifest_directory),
     )
 
     # 3 curate: normalize, filter, deduplicate
-    curator = Curator(documents, curate_settings(config), config.corpus.shards)
+    benchmarks = read_benchmarks(config.curate.benchmark_files, config.corpus)
+    curator = Curator(documents, config.curate, benchmarks, config.corpus.shards)
     curator.add_upstream_node(gate)
     curated = curator.outputs["curated_examples"]
 
     # 4 tokenize: a vocabulary, then token ids, in the graph that will also serve
-    tokenizer = TokenizerTrainer(curated, tokenizer_settings(config))
+    tokenizer = TokenizerTrainer(curated, *resolve_model(config.tokenizer, config.train.task))
+    alpha = config.tokenizer.regularization_alpha
     transform = TokenizingTransform(
-        curated, schema, tokenizer.outputs["tokenizer"], sampling_settings(config)
+        curated,
+        schema,
+        tokenizer.outputs["tokenizer"],
+        None if alpha is None else SubwordRegularization(alpha, config.run.seed),
     )
     transform = transform.with_id("Transform")
 
@@ -96,7 +93,13 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
     packer = Packer(
         transform.outputs["transformed_examples"],
         tokenizer.outputs["tokenizer"],
-        pack_settings(config),
+        PackJob(
+            **config.pack.model_dump(),
+            sequence_length=config.model.sequence_length,
+            vocab_size=config.tokenizer.vocab_size,
+            task=config.train.task,
+            classes=config.model.classes,
+        ),
     )
 
     # 6 ledger: the machine's speed, effective tokens, FLOPs, time, money; the budget gate
@@ -123,19 +126,18 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
         transform.outputs["transform_graph"],
         tokenizer.outputs["tokenizer"],
         training_job(config),
-        training_directory(config),
+        config.training_directory,
     )
     trainer.add_upstream_node(ledger)
 
     # 8 evaluate: the held-out documents, as raw text, through the model's own signature
-    evaluating = EvaluateSettings(**config.evaluate.model_dump(), task=config.train.task)
-    baseline = last_blessed_model() if evaluating.compares else None
+    baseline = last_blessed_model() if config.evaluate.compares else None
     evaluator = TimedEvaluator(
         examples=curated,
         model=trainer.outputs["model"],
         baseline_model=baseline and baseline.outputs["model"],
         schema=schema,
-        eval_config=make_eval_config(evaluating),
+        eval_config=make_eval_config(config.evaluate, config.train.task),
         module_path=SLICES_MODULE,
     ).with_id("Evaluator")
 
@@ -163,8 +165,8 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
     pusher = AtomicPusher(
         trainer.outputs["model"],
         evaluator.outputs["blessing"],
-        absolute(push_directory(config)),
-        ProbeSettings(config.push.infra_validator != "off", config.push.max_probe_seconds),
+        absolute_path(config.push_directory),
+        config.push,
         infra_validator.outputs["blessing"] if infra_validator is not None else None,
     ).with_id("Pusher")
     registering: list[BaseNode] = []
@@ -175,7 +177,7 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
                 ledger.outputs["ledger"],
                 cost_report.outputs["cost_report"],
                 config.run.name,
-                registry_settings(config),
+                registry_target(config),
             )
         )
 

@@ -14,6 +14,11 @@ from pipeline.config import Config, StepResources
 from tokenmill.errors import TokenmillError
 
 _PRESETS = Path(__file__).parent / "presets"
+# Where a key is now that was elsewhere before.
+_MOVED = {
+    "push.weights": "push.quantization",
+    "push.max_probe_seconds": "push.max_check_seconds",
+}
 
 
 class ConfigError(TokenmillError):
@@ -105,7 +110,9 @@ def _explain(error: ValidationError, origin: str, origins: Mapping[tuple[str, ..
         path = tuple(str(part) for part in item["loc"][:depth])
         name = ".".join(path)
         where = next((o for key, o in origins.items() if key[: len(path)] == path), origin)
-        if item["type"] == "extra_forbidden":
+        if name in _MOVED:
+            line = f"{name} is called {_MOVED[name]} now"
+        elif item["type"] == "extra_forbidden":
             siblings = _keys_of(path[:-1])
             kind = "section" if len(path) == 1 else "key"
             line = f"unknown {kind} {name}{_nearest(path[-1], siblings)}"

@@ -2,137 +2,16 @@
 
 import os
 
-from components.curate.near_duplicates import NearDuplicateSettings
-from components.curate.rules import thresholds_of
-from components.curate.settings import CurateSettings
-from components.ingest.readers import ReadSettings
 from components.ledger.settings import Budget, Hosting, LedgerSettings
-from components.pack.transforms import PackSettings
-from components.push.registry import RegistrySettings, model_id
-from components.tokenize.import_model import check_existing_model, read_model
-from components.tokenize.subword_regularization import SamplingSettings
-from components.tokenize.training import TokenizerSettings, check_user_symbols
 from components.train.run import TrainingJob
-from components.validate.component import GateSettings
-from components.validate.history import resolve_previous
 from data.catalog.chips import Price, find_chip
-from pipeline.benchmark_texts import read_benchmarks
-from pipeline.config import Config
-from pipeline.runners.engine_check import registry_problems
+from pipeline.config import Config, absolute_path
 from tokenmill.contracts.training_options import RunOptions
 from tokenmill.cost.devices import CPU_CHIP, USER_PRICE
 from tokenmill.cost.meter import BudgetMeter
 from tokenmill.cost.pricing import SECONDS_PER_HOUR
 from tokenmill.cost.utilization import utilization_range
 from tokenmill.errors import TokenmillError
-
-
-def read_settings(config: Config) -> ReadSettings:
-    """The ingest step's share of the configuration."""
-    corpus = config.corpus
-    return ReadSettings(
-        corpus.text_field,
-        corpus.id_field,
-        corpus.source_field,
-        corpus.max_document_bytes,
-        corpus.eval_fraction,
-        format=corpus.format,
-        text_unit=corpus.text_unit,
-        csv_delimiter=corpus.csv_delimiter,
-        repair_encoding=corpus.repair_encoding,
-        label_field=corpus.label_field or "",
-    )
-
-
-def gate_settings(config: Config, manifest_directory: str) -> GateSettings:
-    """The anomaly gate's share; the earlier statistics are looked up here, before the run.
-
-    Raises:
-        TokenmillError: validate.previous_statistics names no statistics.
-    """
-    validation, run_directory = config.validation, absolute(config.output_dir)
-    return GateSettings(
-        run_directory,
-        absolute(validation.schema_path) if validation.schema_path else "",
-        resolve_previous(validation.previous_statistics, run_directory, manifest_directory),
-    )
-
-
-def curate_settings(config: Config) -> CurateSettings:
-    """The curate step's share, with the benchmark files read.
-
-    Raises:
-        TokenmillError: A benchmark file cannot be read.
-    """
-    curate = config.curate
-    near = NearDuplicateSettings(
-        min_jaccard=curate.near_duplicate_min_jaccard,
-        ngram_words=curate.near_duplicate_ngram_words,
-        bands=curate.near_duplicate_bands,
-        rows=curate.near_duplicate_rows,
-    )
-    return CurateSettings(
-        thresholds=thresholds_of(curate.rules, curate.model_dump()),
-        languages=curate.languages,
-        min_language_score=curate.min_language_score,
-        mask=curate.mask,
-        exact_duplicates=curate.exact_duplicates,
-        near_duplicates=near if curate.near_duplicates == "drop" else None,
-        decontaminate=curate.decontaminate,
-        decontaminate_ngram_words=curate.decontaminate_ngram_words,
-        benchmarks=read_benchmarks(curate.benchmark_files, read_settings(config)),
-        partitions=config.corpus.shards,
-        boilerplate_documents=(
-            None if curate.max_line_documents == "off" else curate.max_line_documents
-        ),
-    )
-
-
-def tokenizer_settings(config: Config) -> TokenizerSettings:
-    """The vocabulary's share; an existing model is looked at here, before the run.
-
-    Raises:
-        TokenmillError: tokenizer.path names no model that fits, or a user symbol cannot be one.
-    """
-    section = config.tokenizer
-    check_user_symbols(section.user_symbols)
-    path, digest = section.path, ""
-    if path is not None:
-        path = absolute(path)
-        model, digest = read_model(path)
-        check_existing_model(model, path, section.model_type, section.vocab_size, config.train.task)
-    return TokenizerSettings(
-        section.model_type,
-        section.vocab_size,
-        section.sample_bytes,
-        section.source_weights,
-        section.user_symbols,
-        path,
-        digest,
-    )
-
-
-def sampling_settings(config: Config) -> SamplingSettings | None:
-    """Transform's share: how training documents are split, None for the best way."""
-    section = config.tokenizer
-    alpha = section.sampling_alpha if section.model_type == "unigram" else section.bpe_dropout
-    if alpha is None or (section.model_type == "bpe" and not alpha):
-        return None
-    return SamplingSettings(alpha, config.run.seed)
-
-
-def pack_settings(config: Config) -> PackSettings:
-    """The pack step's share."""
-    keys = config.pack.model_dump()
-    shards = keys.pop("shards")
-    return PackSettings(
-        sequence_length=config.model.sequence_length,
-        vocab_size=config.tokenizer.vocab_size,
-        shards=None if shards == "auto" else shards,
-        task=config.train.task,
-        classes=config.model.classes,
-        **keys,
-    )
 
 
 def training_job(config: Config) -> TrainingJob:
@@ -162,17 +41,12 @@ def training_job(config: Config) -> TrainingJob:
         global_batch_size=train.global_batch_size,
         epochs=train.epochs,
         max_steps=train.max_steps,
-        weights=config.push.weights,
+        weights=config.push.quantization,
         dropout=train.dropout,
         rematerialize=train.rematerialize,
         base_model=config.model.base_model,
-        resume_from=absolute(train.resume_from) if train.resume_from else None,
+        resume_from=absolute_path(train.resume_from) if train.resume_from else None,
     )
-
-
-def training_directory(config: Config) -> str:
-    """Where checkpoints are, from run to run."""
-    return absolute(os.path.join(config.output_dir, "training"))
 
 
 def run_options(config: Config, fresh: bool) -> RunOptions:
@@ -314,30 +188,3 @@ def _price(config: Config) -> Price:
             f"the catalog has no price for {chip.slug}.", "Set cost.price_usd_per_chip_hour."
         )
     return chip.prices[0]
-
-
-def absolute(path: str) -> str:
-    """The path from the root; a URI is one already."""
-    return path if "://" in path else os.path.abspath(path)
-
-
-def push_directory(config: Config) -> str:
-    """Where versions are pushed to."""
-    return config.push.directory or os.path.join(config.output_dir, "serving_model")
-
-
-def registry_settings(config: Config) -> RegistrySettings:
-    """Where a pushed model is registered.
-
-    Raises:
-        TokenmillError: The configuration lacks what Vertex AI's model registry needs.
-    """
-    wrong = registry_problems(config, push_directory(config))
-    if wrong:
-        raise TokenmillError(
-            'push.registry = "vertex":\n' + "\n".join(f"  {line}." for line in wrong)
-        )
-    engine, name = config.engine, config.run.name
-    return RegistrySettings(
-        str(engine.project), str(engine.region), model_id(name), str(config.push.registry_image)
-    )

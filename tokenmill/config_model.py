@@ -16,13 +16,15 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    def to_json(self, exclude: set[str] | None = None) -> str:
+    def to_json(self, include: set[str] | None = None, exclude: set[str] | None = None) -> str:
         """Return the same text for the same values.
 
         Args:
+            include: The only keys that are part of it; None for all.
             exclude: Keys that are no part of it, such as what may change without a new execution.
         """
-        return json.dumps(self.model_dump(mode="json", exclude=exclude), sort_keys=True)
+        values = self.model_dump(mode="json", include=include, exclude=exclude)
+        return json.dumps(values, sort_keys=True)
 
     @classmethod
     def from_json(cls: type[_Section], text: str) -> _Section:

@@ -16,7 +16,6 @@ from ours import curate, ingest, measure
 from components.ingest.manifest import list_inputs, write_manifest
 from pipeline.dag import create_components
 from pipeline.loader import load_config
-from pipeline.step_settings import curate_settings
 
 
 def main() -> None:
@@ -32,9 +31,13 @@ def main() -> None:
         properties = dict(steps["CorpusExampleGen"].exec_properties)
         found = {"bytes": os.path.getsize(source), "ingest": measure(ingest, work, 1, properties)}
         print(source, json.dumps(found), flush=True)
-        properties = {"settings": curate_settings(config).to_json(), "shards": config.corpus.shards}
+        properties = {
+            "config": config.curate.to_json(),
+            "benchmarks": "[]",
+            "shards": config.corpus.shards,
+        }
         found["curate"] = measure(curate, f"{work}/examples", work, 1, properties)
-        with open(f"{work}/rejected/curation.json", encoding="utf-8") as report:
+        with open(f"{work}/dropped/curation.json", encoding="utf-8") as report:
             found["documents"] = json.load(report)["total"]["kept"]["documents"]
         print(source, json.dumps(found), flush=True)
 

@@ -28,7 +28,6 @@ from components.ingest.component import CorpusExampleGenExecutor
 from components.ingest.manifest import list_inputs, write_manifest
 from pipeline.dag import create_components
 from pipeline.loader import load_config
-from pipeline.step_settings import curate_settings
 from tokenmill.records.documents import decode_documents, split_directory
 
 FILTERS_ONLY = (
@@ -161,9 +160,13 @@ def main() -> None:
         properties = dict(steps["CorpusExampleGen"].exec_properties)
         result["ingest"] = measure(ingest, work, workers, properties)
         examples = f"{work}/examples"
-    properties = {"settings": curate_settings(config).to_json(), "shards": config.corpus.shards}
+    properties = {
+        "config": config.curate.to_json(),
+        "benchmarks": "[]",
+        "shards": config.corpus.shards,
+    }
     result["curate"] = measure(curate, examples, work, workers, properties)
-    with open(f"{work}/rejected/curation.json", encoding="utf-8") as report:
+    with open(f"{work}/dropped/curation.json", encoding="utf-8") as report:
         result["documents"] = json.load(report)["total"]["kept"]["documents"]
     for split in ("train", "eval"):
         directory = split_directory(f"{work}/curated", split)

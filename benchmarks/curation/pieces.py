@@ -13,13 +13,13 @@ import time
 
 import numpy as np
 
+from components.curate.config import CurateConfig
 from components.curate.deduplicate import DroppedGroup, join_dropped, verify
 from components.curate.last_pass import count
-from components.curate.near_duplicates import NearDuplicateSettings
 from tokenmill.records.staging import Piece, PieceWriter
 
 ROWS = 64
-SETTINGS = NearDuplicateSettings(min_jaccard=0.8, ngram_words=5, bands=14, rows=8)
+SETTINGS = CurateConfig()
 
 
 def write_piece(directory: str, number: int) -> Piece:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from corpus import embedded_documents
 
+from components.curate.config import CurateConfig
 from components.curate.rules import LINE_RULES, RULE_SETS, RULES, judge, thresholds_of
 from components.curate.rules.lines import remove_lines
 from components.curate.rules.rule import Rule
@@ -101,7 +102,7 @@ def main() -> None:
         "the rules for lines left. Samples: id, value, how the text begins; chosen by a hash."
     )
     for rule_set in RULE_SETS:
-        thresholds = thresholds_of(rule_set, {})
+        thresholds = thresholds_of(CurateConfig(rules=rule_set))
         if not thresholds:
             continue
         found, empty = tally(documents, texts, thresholds)

@@ -18,8 +18,9 @@ import apache_beam as beam
 import numpy as np
 import tensorflow as tf
 
+from components.pack.config import PackJob
 from components.pack.tokenized import TokenizedDocuments, read_tokenized
-from components.pack.transforms import PackSettings, PackSplit, pack_shard, write_manifest
+from components.pack.transforms import PackSplit, pack_shard, write_manifest
 from components.tokenize.apply_transform import MaterializeSplit
 from components.tokenize.graph import graph_token_ids
 from components.train.data import training_batches
@@ -48,7 +49,7 @@ def tokenize(tokenizer, texts: list[list[bytes]]) -> int:
     return sum(int(tokenizer.tokenize(tf.constant(batch)).flat_values.shape[0]) for batch in texts)
 
 
-def pack(documents, directory: str, settings: PackSettings, flags: np.ndarray) -> dict:
+def pack(documents, directory: str, settings: PackJob, flags: np.ndarray) -> dict:
     """What a worker does with a shard: sort, cut, pack, write, checksum, provenance, counts."""
     entry = pack_shard((0, [documents]), directory, settings, flags)
     return write_manifest([entry], directory, settings, flags)
@@ -120,7 +121,7 @@ def main() -> None:
     texts = batches_of([t for d in documents_of_batches for t in d.column(2).to_pylist()])
     parts = [part for path in files_of(transformed) for part in read_tokenized(path)]
     documents = TokenizedDocuments.join(parts)
-    settings = PackSettings(LENGTH, len(flags), 1)
+    settings = PackJob(sequence_length=LENGTH, vocab_size=len(flags), shards=1)
     tokens = len(documents.tokens)
     with tempfile.TemporaryDirectory() as place:
         directory = split_directory(place, "train")

@@ -30,7 +30,8 @@ from tfx.types import artifact_utils, standard_artifacts
 
 from components.artifacts import Examples, Tokenizer
 from components.tokenize.component import TokenizingTransformExecutor
-from components.tokenize.training import TokenizerSettings, train_sentencepiece
+from components.tokenize.config import TokenizerConfig
+from components.tokenize.training import train_sentencepiece
 from tokenmill.contracts.names import TOKENIZER_MODEL_NAME
 from tokenmill.records.documents import (
     document_batch,
@@ -115,7 +116,7 @@ def main() -> None:
     texts = [document["text"] for document in speed_corpus_module.speed_corpus(arguments.megabytes)]
     size = sum(len(text.encode()) for text in texts)
     model = train_sentencepiece(
-        texts[:4000], TokenizerSettings(arguments.model_type, arguments.vocab_size, 1)
+        texts[:4000], TokenizerConfig(arguments.model_type, arguments.vocab_size, 1)
     )
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     with tempfile.TemporaryDirectory() as home:

@@ -15,8 +15,9 @@ import tempfile
 
 import numpy as np
 
+from components.pack.config import PackJob
 from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
-from components.pack.transforms import PackSettings, pack_shard, write_manifest
+from components.pack.transforms import pack_shard, write_manifest
 from components.train.distributed.cpu_parallelism import divide_cores
 from components.train.run import TrainingJob, train
 from tokenmill.contracts.training_options import RunOptions
@@ -32,7 +33,10 @@ WAYS = {
 
 
 def write_rows(uri):
-    settings, rng = PackSettings(LENGTH, VOCAB, 1), np.random.default_rng(0)
+    settings, rng = (
+        PackJob(sequence_length=LENGTH, vocab_size=VOCAB, shards=1),
+        np.random.default_rng(0),
+    )
     for split, count in (("train", 600), ("eval", 16)):
         documents = [
             TokenizedDocument(b"%05d" % i, b"s", 900, rng.integers(20, VOCAB, 250).astype(np.int32))

@@ -1,5 +1,6 @@
 """Curator: normalizes, filters and deduplicates documents."""
 
+import json
 import os
 
 import apache_beam as beam
@@ -7,8 +8,8 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.types import Channel, artifact_utils, component_spec
 
 from components.artifacts import DroppedDocuments, Examples
+from components.curate.config import CurateConfig
 from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, write_report
-from components.curate.settings import CurateSettings
 from components.curate.transforms import Curate
 from tokenmill.contracts.names import CURATION_NAME
 from tokenmill.errors import TokenmillError
@@ -21,7 +22,8 @@ class CuratorSpec(component_spec.ComponentSpec):
     """Examples in; curated examples and the rejected documents out."""
 
     PARAMETERS = {
-        "settings": component_spec.ExecutionParameter(type=str),
+        "config": component_spec.ExecutionParameter(type=str),
+        "benchmarks": component_spec.ExecutionParameter(type=str),
         "shards": component_spec.ExecutionParameter(type=int),
     }
     INPUTS = {"examples": component_spec.ChannelParameter(type=Examples)}
@@ -41,7 +43,8 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         curated = artifact_utils.get_single_instance(output_dict["curated_examples"])
         rejected = artifact_utils.get_single_instance(output_dict["dropped"])
-        settings = CurateSettings.from_json(exec_properties["settings"])
+        config = CurateConfig.from_json(exec_properties["config"])
+        benchmarks = tuple(json.loads(exec_properties["benchmarks"]))
         shards = exec_properties["shards"]
         report_path = os.path.join(rejected.uri, CURATION_NAME)
         curated.split_names = examples.split_names
@@ -50,7 +53,7 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
 
         with spooled_run(self._get_tmp_dir()) as spool, self._make_beam_pipeline() as pipeline:
             result = pipeline | Curate(
-                settings, examples.uri, curated.uri, rejected.uri, spool, shards
+                config, benchmarks, examples.uri, curated.uri, rejected.uri, spool, shards
             )
             lists = [
                 beam.pvalue.AsSingleton(result[name] | f"List[{name}]" >> beam.combiners.ToList())
@@ -94,17 +97,22 @@ class Curator(base_beam_component.BaseBeamComponent):
 
     Args:
         examples: Channel of `Examples`.
-        settings: Rules and thresholds.
+        config: Rules and thresholds.
+        benchmarks: The texts of config.benchmark_files, which must not occur in train.
         shards: Files per split.
     """
 
     SPEC_CLASS = CuratorSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(CuratorExecutor)
 
-    def __init__(self, examples: Channel, settings: CurateSettings, shards: int):
+    def __init__(
+        self, examples: Channel, config: CurateConfig, benchmarks: tuple[str, ...], shards: int
+    ):
         spec = CuratorSpec(
             examples=examples,
-            settings=settings.to_json(),
+            # Of benchmark files their content counts, not where they are.
+            config=config.to_json(exclude={"benchmark_files"}),
+            benchmarks=json.dumps(benchmarks),
             shards=shards,
             curated_examples=Channel(type=Examples),
             dropped=Channel(type=DroppedDocuments),

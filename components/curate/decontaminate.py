@@ -14,10 +14,10 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
+from components.curate.config import GivesWay
 from components.curate.deduplicate import NO_COPY, DroppedGroup, dropped_mask
 from components.curate.first_pass import DROPPED_ROW
 from components.curate.near_duplicates import Shingles, shingle
-from components.curate.settings import GivesWay
 from tokenmill.records.documents import BATCH_BYTES, BATCH_DOCUMENTS
 from tokenmill.records.staging import Piece, Spool, read_rows, read_texts
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from components.curate.config import CurateConfig
 from components.curate.first_pass import BANDS, CONTENT
 from components.curate.near_duplicates import (
-    NearDuplicateSettings,
     components,
     jaccards,
     propose_pairs,
@@ -161,7 +161,7 @@ def propose(
 
 
 def verify(
-    item: tuple[int, Iterable[np.ndarray]], pieces: list[Piece], settings: NearDuplicateSettings
+    item: tuple[int, Iterable[np.ndarray]], pieces: list[Piece], config: CurateConfig
 ) -> Iterator[Edges]:
     """The pairs that are similar enough."""
     spool = Spool(pieces)
@@ -171,16 +171,16 @@ def verify(
     rows = spool.rows_of(documents)
     for start, end in _chunks(rows["text_size"][index].sum(axis=1, dtype=np.int64)):
         some, within = np.unique(index[start:end], return_inverse=True)
-        shingles = shingle(spool.texts_of(documents[some], rows[some]), settings.ngram_words)
+        shingles = shingle(
+            spool.texts_of(documents[some], rows[some]), config.near_duplicate_ngram_words
+        )
         similarities = jaccards(shingles, within.reshape(-1, 2))
-        similar = similarities >= settings.min_jaccard
+        similar = similarities >= config.near_duplicate_min_jaccard
         if similar.any():
             yield Edges(pairs[start:end][similar], similarities[similar])
 
 
-def cluster(
-    edges: list[Edges], pieces: list[Piece], settings: NearDuplicateSettings
-) -> list[DroppedGroup]:
+def cluster(edges: list[Edges], pieces: list[Piece], config: CurateConfig) -> list[DroppedGroup]:
     """Joins near duplicates over any number of hops; all but the best of a cluster go.
 
     The best is a held-out one before a train one, then the longest, then the one with the least
@@ -216,7 +216,7 @@ def cluster(
             NEAR_DUPLICATE,
             documents[goes],
             greatest[goes],
-            settings.min_jaccard,
+            config.near_duplicate_min_jaccard,
             documents[winners[goes]],
         )
     ]

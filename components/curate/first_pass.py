@@ -15,12 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from components.curate.boilerplate import remove_frequent
+from components.curate.config import CurateConfig
 from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, DroppedDocument, OutcomeCounts
 from components.curate.decision import judge_texts
 from components.curate.mask import mask
 from components.curate.near_duplicates import all_ngrams, band_hashes
+from components.curate.rules import thresholds_of
 from components.curate.rules.lines import Removed, remove_lines
-from components.curate.settings import CurateSettings
 from tokenmill.records.documents import (
     DocumentFile,
     document_batch,
@@ -41,7 +42,7 @@ BANDS = "bands"
 
 def first_pass(
     file: DocumentFile,
-    settings: CurateSettings,
+    settings: CurateConfig,
     directory: str,
     shards: int,
     frequent: np.ndarray | None = None,
@@ -104,7 +105,7 @@ class Edits:
 def judge_batch(
     batch: pa.RecordBatch,
     split: str,
-    settings: CurateSettings,
+    settings: CurateConfig,
     piece: PieceWriter,
     edits: Edits,
     removed_bytes: np.ndarray,
@@ -123,7 +124,7 @@ def judge_batch(
     texts = [normalize(text.decode()) for text in raw]
     if settings.mask:
         texts = _mask_all(texts, settings.mask, edits.masked)
-    removed = remove_lines(texts, settings.thresholds)
+    removed = remove_lines(texts, thresholds_of(settings))
     texts, removed_bytes = removed.texts, removed_bytes + edits.add(removed)
     decisions = judge_texts(texts, settings)
     rejected = {
@@ -155,10 +156,10 @@ def judge_batch(
         removed_bytes,
     )
     piece.file_hashes(CONTENT, keys[passed, 0], first + passed)
-    if settings.near_duplicates is not None:
-        shingles = all_ngrams([texts[i] for i in passed], settings.near_duplicates.ngram_words)
+    if settings.near_duplicates == "drop":
+        shingles = all_ngrams([texts[i] for i in passed], settings.near_duplicate_ngram_words)
         long_enough = np.diff(shingles.first) > 0  # others have nothing to compare
-        bands = band_hashes(shingles, settings.near_duplicates)[long_enough]
+        bands = band_hashes(shingles, settings)[long_enough]
         rows = np.repeat(first + passed[long_enough], bands.shape[1])
         piece.file_hashes(BANDS, bands.ravel(), rows)
     return [rejected[i] for i in sorted(rejected)]

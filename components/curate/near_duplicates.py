@@ -16,31 +16,16 @@ import rensa
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from components.curate.config import CurateConfig
 from components.curate.text_columns import TextColumns, mix, ngrams
 
 # Of MinHash itself; a constant, so that signatures of different runs can be compared.
 _SEED = 42
 
 
-@dataclass(frozen=True)
-class NearDuplicateSettings:
-    """How near duplicates are found.
-
-    Attributes:
-        min_jaccard: Documents at least this similar are copies of each other.
-        ngram_words: Words of an n-gram; shorter documents are compared for exact copies only.
-        bands: LSH bands.
-        rows: MinHash values a band.
-    """
-
-    min_jaccard: float
-    ngram_words: int
-    bands: int
-    rows: int
-
-    def proposal_probability(self, jaccard: float) -> float:
-        """Probability that a pair of this similarity is looked at (and then verified)."""
-        return 1 - (1 - jaccard**self.rows) ** self.bands
+def proposal_probability(jaccard: float, config: CurateConfig) -> float:
+    """Return the probability that a pair of this similarity is looked at (and then verified)."""
+    return 1 - (1 - jaccard**config.near_duplicate_rows) ** config.near_duplicate_bands
 
 
 @dataclass(frozen=True)
@@ -80,22 +65,21 @@ def all_ngrams(texts: Sequence[str], ngram_words: int) -> Shingles:
     return Shingles(hashes, np.concatenate(([0], np.cumsum(counts))))
 
 
-def band_hashes(shingles: Shingles, settings: NearDuplicateSettings) -> np.ndarray:
+def band_hashes(shingles: Shingles, config: CurateConfig) -> np.ndarray:
     """uint64 [documents, bands]: documents that agree in a band are candidates.
 
     The band's number is mixed in, so that bands never meet each other's hashes.
     """
-    documents = len(shingles.first) - 1
+    documents, bands = len(shingles.first) - 1, config.near_duplicate_bands
+    rows = config.near_duplicate_rows
     matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
-        shingles.hashes, shingles.first.astype(np.uint64), settings.bands * settings.rows, _SEED
+        shingles.hashes, shingles.first.astype(np.uint64), bands * rows, _SEED
     )
     values = itertools.chain.from_iterable(matrix.to_rows())
-    signatures = np.fromiter(values, np.uint64, documents * settings.bands * settings.rows)
-    signatures = signatures.reshape(documents, settings.bands, settings.rows)
-    combined = np.broadcast_to(
-        mix(np.arange(1, settings.bands + 1, dtype=np.uint64)), (documents, settings.bands)
-    )
-    for row in range(settings.rows):
+    signatures = np.fromiter(values, np.uint64, documents * bands * rows)
+    signatures = signatures.reshape(documents, bands, rows)
+    combined = np.broadcast_to(mix(np.arange(1, bands + 1, dtype=np.uint64)), (documents, bands))
+    for row in range(rows):
         combined = mix(combined ^ signatures[:, :, row])
     return combined
 

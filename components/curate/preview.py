@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from components.curate.config import CurateConfig
 from components.curate.decision import EMPTY, WRONG_LANGUAGE, judge_texts
 from components.curate.mask import mask
-from components.curate.rules import RULES
+from components.curate.rules import RULES, thresholds_of
 from components.curate.rules.lines import remove_lines
 from components.curate.rules.rule import Rule
 from components.curate.text_columns import TextColumns
@@ -45,16 +46,6 @@ class Example(NamedTuple):
     value: float
     threshold: float
     excerpt: str
-
-
-@dataclass(frozen=True)
-class Criteria:
-    """What documents are judged by; the same as the keys of transforms.CurateSettings."""
-
-    thresholds: dict[str, float]
-    languages: tuple[str, ...]
-    min_language_score: float
-    mask: tuple[str, ...]
 
 
 @dataclass
@@ -100,16 +91,16 @@ def sample(documents: Iterable[tuple[bytes, bytes, bytes]], size: int) -> list[S
     return [SampledDocument(*(value.decode() for value in item[2])) for item in least]
 
 
-def preview(documents: Sequence[SampledDocument], criteria: Criteria, examples: int) -> Preview:
+def preview(documents: Sequence[SampledDocument], config: CurateConfig, examples: int) -> Preview:
     """Judges documents as the Curator does before it looks for copies.
 
     Args:
         documents: The sample.
-        criteria: Thresholds, languages and masks.
+        config: Thresholds, languages and masks.
         examples: How many dropped documents to keep of each reason.
     """
     result = Preview(documents=len(documents))
-    rules = in_use(criteria.thresholds)
+    rules = in_use(thresholds_of(config))
     values: dict[str, list[np.ndarray]] = {rule.setting: [np.zeros(0)] for rule in rules}
     sizes: list[int] = []
     masked: Counter[str] = Counter()
@@ -118,9 +109,9 @@ def preview(documents: Sequence[SampledDocument], criteria: Criteria, examples: 
         batch = documents[start : start + _BATCH_DOCUMENTS]
         texts = [normalize(document.text) for document in batch]
         for i, text in enumerate(texts):
-            texts[i], counts = mask(text, criteria.mask)
+            texts[i], counts = mask(text, config.mask)
             masked.update(counts)
-        removed = remove_lines(texts, criteria.thresholds)
+        removed = remove_lines(texts, thresholds_of(config))
         texts = removed.texts
         for reason, (lines, size) in removed.by_reason.items():
             before = result.removed_lines.get(reason, (0, 0))
@@ -129,7 +120,7 @@ def preview(documents: Sequence[SampledDocument], criteria: Criteria, examples: 
         for rule in rules:
             values[rule.setting].append(rule.measure(columns))
         sizes += [len(document.text.encode()) for document in batch]
-        for i, (reason, value, threshold) in sorted(judge_texts(texts, criteria).items()):
+        for i, (reason, value, threshold) in sorted(judge_texts(texts, config).items()):
             reasons[start + i] = reason
             found = result.examples.setdefault(reason, [])
             if len(found) < examples:
@@ -212,7 +203,7 @@ def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def as_json(result: Preview, criteria: Criteria, reason: str | None) -> dict[str, Any]:
+def as_json(result: Preview, config: CurateConfig, reason: str | None) -> dict[str, Any]:
     """All of a preview; with `reason`, the examples and the tuning of that reason only."""
     return {
         "sample": {"documents": result.documents, "bytes": result.raw_bytes},
@@ -232,8 +223,8 @@ def as_json(result: Preview, criteria: Criteria, reason: str | None) -> dict[str
             if reason in (None, name)
         },
         "tuning": [
-            tuning(result, rule, criteria.thresholds[rule.setting])
-            for rule in in_use(criteria.thresholds)
+            tuning(result, rule, thresholds_of(config)[rule.setting])
+            for rule in in_use(thresholds_of(config))
             if reason in (None, rule.reason)
         ],
     }

@@ -18,6 +18,7 @@ import numpy as np
 from apache_beam.io.fileio import EmptyMatchTreatment, MatchFiles
 
 from components.curate.boilerplate import file_lines, frequent_lines
+from components.curate.config import CurateConfig
 from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, add_outcomes
 from components.curate.decontaminate import Decontaminate
 from components.curate.deduplicate import (
@@ -29,7 +30,6 @@ from components.curate.deduplicate import (
 )
 from components.curate.first_pass import first_pass
 from components.curate.last_pass import count, write_kept, write_rejected
-from components.curate.settings import CurateSettings
 from tokenmill.records.documents import SPLITS, DocumentFile, split_directory
 from tokenmill.records.sorted_hashes import BUCKETS
 
@@ -42,17 +42,19 @@ class Curate(beam.PTransform):
 
     Args:
         settings: What to do.
+        benchmarks: Texts that must not occur in train.
         examples_uri: The documents, by split.
         curated_uri: Where the documents that stay go.
         dropped_uri: Where the rejected ones go.
         spool_directory: Where what lies between the passes goes; all workers must see it. It is
             the caller's to remove.
-        shards: Files a split, and of rejected documents.
+        shards: Files a split, and of dropped documents; parts in which copies are looked for.
     """
 
     def __init__(
         self,
-        settings: CurateSettings,
+        settings: CurateConfig,
+        benchmarks: tuple[str, ...],
         examples_uri: str,
         curated_uri: str,
         dropped_uri: str,
@@ -60,10 +62,10 @@ class Curate(beam.PTransform):
         shards: int,
     ):
         super().__init__()
-        self._settings = settings
+        self._settings, self._benchmarks = settings, benchmarks
         self._examples, self._curated, self._rejected = examples_uri, curated_uri, dropped_uri
         self._spool, self._shards = spool_directory, shards
-        self._parts = min(settings.partitions, BUCKETS)
+        self._parts = min(shards, BUCKETS)
 
     def expand(self, pipeline: beam.Pipeline) -> dict[str, beam.PCollection]:
         """Judges file by file, then looks for copies and overlaps, then writes."""
@@ -88,24 +90,24 @@ class Curate(beam.PTransform):
                 | "ExactCopies" >> beam.FlatMap(exact_copies, all_pieces, self._parts)
                 | "AllExactCopies" >> beam.combiners.ToList()
             )
-        if settings.near_duplicates is not None:
+        if settings.near_duplicates == "drop":
             dropped.append(
                 self._ranges(pipeline, "Bands")
                 | "Propose"
                 >> beam.FlatMap(propose, all_pieces, _together(dropped, "Exact"), self._parts)
                 | "ByLeader" >> beam.GroupByKey()
-                | "Verify" >> beam.FlatMap(verify, all_pieces, settings.near_duplicates)
+                | "Verify" >> beam.FlatMap(verify, all_pieces, settings)
                 | "Edges" >> beam.combiners.ToList()
-                | "Cluster" >> beam.Map(cluster, all_pieces, settings.near_duplicates)
+                | "Cluster" >> beam.Map(cluster, all_pieces, settings)
             )
-        if settings.decontaminate != "off" or settings.benchmarks:
+        if settings.decontaminate != "off" or self._benchmarks:
             dropped.append(
                 pieces
                 | "Decontaminate"
                 >> Decontaminate(
                     settings.decontaminate,
                     settings.decontaminate_ngram_words,
-                    settings.benchmarks,
+                    self._benchmarks,
                     all_pieces,
                     _together(dropped, "Copies"),
                 )
@@ -145,8 +147,8 @@ class Curate(beam.PTransform):
 
     def _frequent_lines(self, pipeline: beam.Pipeline, files: beam.PCollection) -> Any:
         """The side input of the lines to remove; None if none are."""
-        documents = self._settings.boilerplate_documents
-        if documents is None:
+        documents = self._settings.max_line_documents
+        if documents == "off":
             return None
         filed = files | "SpreadLines" >> beam.Reshuffle() | beam.FlatMap(file_lines, self._spool)
         return beam.pvalue.AsSingleton(

@@ -1,10 +1,10 @@
 """The Evaluator's configuration: metrics, slices and the thresholds that bless a model."""
 
 import json
-from dataclasses import dataclass
 
 import tensorflow_model_analysis as tfma
 
+from components.evaluate.config import EvaluateConfig
 from tokenmill.contracts.evaluation import BASELINE, CANDIDATE, SLICED_BY
 
 METRICS_MODULE = "components.evaluate.metrics"
@@ -12,47 +12,17 @@ CLASS_METRICS_MODULE = "components.evaluate.class_metrics"
 SLICES_MODULE = "components.evaluate.slices"
 
 
-@dataclass(frozen=True)
-class EvaluateSettings:
-    """What a model must reach on the held-out documents; None sets no limit.
+def make_eval_config(config: EvaluateConfig, task: str = "causal-lm") -> tfma.EvalConfig:
+    """Return TFMA's configuration: every metric on the whole and by source, length and language.
 
-    Attributes:
+    Args:
+        config: Thresholds.
         task: What the model was trained for; causal-lm alone has bits per byte.
-        max_bits_per_byte: Over all documents.
-        max_source_bits_per_byte: In every source.
-        max_perplexity: Over all documents; of masked-lm, of the hidden tokens, as what follows.
-        min_token_accuracy: Over all documents, 0 to 1.
-        max_calibration_error: Over all documents, 0 to 1.
-        max_bits_per_byte_increase: How much worse than the last blessed model it may be.
-        min_accuracy: Of a classifier, over all documents, 0 to 1.
-        min_macro_f1: Of a classifier, over all documents, 0 to 1.
-        max_accuracy_decrease: How much worse than the last blessed model a classifier may be.
     """
-
-    max_bits_per_byte: float
-    max_source_bits_per_byte: float | None = None
-    max_perplexity: float | None = None
-    min_token_accuracy: float | None = None
-    max_calibration_error: float | None = None
-    max_bits_per_byte_increase: float | None = None
-    min_accuracy: float | None = None
-    min_macro_f1: float | None = None
-    max_accuracy_decrease: float | None = None
-    task: str = "causal-lm"
-
-    @property
-    def compares(self) -> bool:
-        """Whether the last blessed model is evaluated too."""
-        changes = (self.max_bits_per_byte_increase, self.max_accuracy_decrease)
-        return any(change is not None for change in changes)
-
-
-def make_eval_config(settings: EvaluateSettings) -> tfma.EvalConfig:
-    """TFMA's configuration: every metric on the whole and by source, length and language."""
-    classifies = settings.task == "classification"
-    metrics = _class_metrics(settings) if classifies else _token_metrics(settings)
+    classifies = task == "classification"
+    metrics = _class_metrics(config) if classifies else _token_metrics(config, task)
     model_specs = [tfma.ModelSpec(signature_name="evaluate")]
-    if settings.compares:
+    if config.compares:
         model_specs = [
             tfma.ModelSpec(name=CANDIDATE, signature_name="evaluate"),
             tfma.ModelSpec(name=BASELINE, signature_name="evaluate", is_baseline=True),
@@ -77,19 +47,19 @@ def make_eval_config(settings: EvaluateSettings) -> tfma.EvalConfig:
     )
 
 
-def _class_metrics(settings: EvaluateSettings) -> list[tuple[str, str, list]]:
+def _class_metrics(config: EvaluateConfig) -> list[tuple[str, str, list]]:
     """Class, name and limits of a classifier's metrics."""
     overall = tfma.SlicingSpec()
     change = None
-    if settings.max_accuracy_decrease is not None:
+    if config.max_accuracy_decrease is not None:
         change = tfma.GenericChangeThreshold(
-            absolute={"value": -settings.max_accuracy_decrease},
+            absolute={"value": -config.max_accuracy_decrease},
             direction=tfma.MetricDirection.HIGHER_IS_BETTER,
         )
-    error = _at_most(settings.max_calibration_error, overall)
+    error = _at_most(config.max_calibration_error, overall)
     return [
-        ("Accuracy", "accuracy", _at_least(settings.min_accuracy, overall, change)),
-        ("MacroF1", "macro_f1", _at_least(settings.min_macro_f1, overall)),
+        ("Accuracy", "accuracy", _at_least(config.min_accuracy, overall, change)),
+        ("MacroF1", "macro_f1", _at_least(config.min_macro_f1, overall)),
         ("Auc", "auc", []),
         ("LogLoss", "log_loss", []),
         ("CalibrationError", "calibration_error", error),
@@ -97,29 +67,29 @@ def _class_metrics(settings: EvaluateSettings) -> list[tuple[str, str, list]]:
     ]
 
 
-def _token_metrics(settings: EvaluateSettings) -> list[tuple[str, str, list]]:
+def _token_metrics(config: EvaluateConfig, task: str) -> list[tuple[str, str, list]]:
     """Class, name and limits of the metrics of a model of tokens."""
     overall = tfma.SlicingSpec()
     sources = tfma.SlicingSpec(feature_keys=["source"])
-    increase = settings.max_bits_per_byte_increase
+    increase = config.max_bits_per_byte_increase
     bits_per_byte = [
-        *_at_most(settings.max_bits_per_byte, overall, _change(increase)),
-        *_at_most(settings.max_source_bits_per_byte, sources),
+        *_at_most(config.max_bits_per_byte, overall, _change(increase)),
+        *_at_most(config.max_source_bits_per_byte, sources),
     ]
-    causal = settings.task == "causal-lm"
+    causal = task == "causal-lm"
     prefix = "" if causal else "masked_"
     metrics = [
-        ("Perplexity", f"{prefix}perplexity", _at_most(settings.max_perplexity, overall)),
+        ("Perplexity", f"{prefix}perplexity", _at_most(config.max_perplexity, overall)),
         (
             "TokenAccuracy",
             f"{prefix}token_accuracy",
-            _at_least(settings.min_token_accuracy, overall),
+            _at_least(config.min_token_accuracy, overall),
         ),
         ("TokenAccuracyTop5", f"{prefix}token_accuracy_top5", []),
         (
             "CalibrationError",
             "calibration_error",
-            _at_most(settings.max_calibration_error, overall),
+            _at_most(config.max_calibration_error, overall),
         ),
         # Short texts may have no hidden token; a model that nothing was asked of is not good.
         ("EvaluatedTokens", "evaluated_tokens", [] if causal else _at_least(1, overall)),

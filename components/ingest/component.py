@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import os
-from dataclasses import asdict
 
 import apache_beam as beam
 import tensorflow as tf
@@ -13,6 +12,7 @@ from tfx.proto import example_gen_pb2
 from tfx.types import Channel, artifact_utils, component_spec, standard_component_specs
 
 from components.artifacts import Examples, Quarantine
+from components.ingest.config import CorpusConfig
 from components.ingest.counts import (
     add_counts,
     count_bad,
@@ -21,7 +21,6 @@ from components.ingest.counts import (
     write_quarantine,
 )
 from components.ingest.manifest import MANIFEST_PATTERN, read_manifest
-from components.ingest.readers import ReadSettings
 from components.ingest.transforms import BAD_RECORDS, COUNTS, REPAIRED, Ingest
 from tokenmill.contracts.names import INGEST_COUNTS_NAME
 from tokenmill.errors import TokenmillError
@@ -30,15 +29,16 @@ from tokenmill.records.staged_run import spooled_run
 from tokenmill.timing import timed
 
 QUARANTINE_KEY = "quarantine"
-SETTINGS_KEY = "settings"
+CONFIG_KEY = "config"
 
 
 class CorpusExampleGenSpec(standard_component_specs.FileBasedExampleGenSpec):
-    """FileBasedExampleGen with a quarantine output and the [corpus] settings."""
+    """FileBasedExampleGen with a quarantine output and the section [corpus]."""
 
     PARAMETERS = {
         **standard_component_specs.FileBasedExampleGenSpec.PARAMETERS,
-        SETTINGS_KEY: component_spec.ExecutionParameter(type=str),
+        CONFIG_KEY: component_spec.ExecutionParameter(type=str),
+        "release": component_spec.ExecutionParameter(type=str),
     }
     OUTPUTS = {
         **standard_component_specs.FileBasedExampleGenSpec.OUTPUTS,
@@ -61,8 +61,7 @@ class CorpusExampleGenExecutor(base_example_gen_executor.BaseExampleGenExecutor)
         run to run.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
-        values = json.loads(exec_properties[SETTINGS_KEY])
-        settings = ReadSettings(**values["read"])
+        config = CorpusConfig.from_json(exec_properties[CONFIG_KEY])
         files, span = read_manifest(exec_properties[standard_component_specs.INPUT_BASE_KEY])
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         quarantine = artifact_utils.get_single_instance(output_dict[QUARANTINE_KEY])
@@ -76,7 +75,7 @@ class CorpusExampleGenExecutor(base_example_gen_executor.BaseExampleGenExecutor)
 
         counts_path = os.path.join(quarantine.uri, INGEST_COUNTS_NAME)
         with spooled_run(self._get_tmp_dir()) as spool, self._make_beam_pipeline() as pipeline:
-            read = pipeline | Ingest(files, settings, examples.uri, spool, values["shards"])
+            read = pipeline | Ingest(files, config, examples.uri, spool, config.shards)
             counts = (
                 read[COUNTS],
                 read[BAD_RECORDS] | "CountBad" >> beam.Map(count_bad),
@@ -99,7 +98,7 @@ class CorpusExampleGenExecutor(base_example_gen_executor.BaseExampleGenExecutor)
         for name in ("documents", "bytes"):
             examples.set_int_custom_property(name, summary["read"][name])
         quarantine.set_int_custom_property("records", summary["quarantined"]["documents"])
-        _check(summary, len(files), values["max_quarantine_fraction"], quarantine.uri)
+        _check(summary, len(files), config.max_quarantine_fraction, quarantine.uri)
 
 
 def _check(summary: dict, files: int, max_fraction: float, quarantine_uri: str) -> None:
@@ -144,38 +143,26 @@ class CorpusExampleGen(component.FileBasedExampleGen):
 
     Args:
         manifest_directory: Holds the manifest of the files to read (components/ingest/manifest.py).
-        read: How records become documents.
-        max_quarantine_fraction: More bad records than this share stop the run.
-        shards: Files per split.
+        config: How records become documents.
     """
 
     SPEC_CLASS = CorpusExampleGenSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(CorpusExampleGenExecutor)
 
-    def __init__(
-        self,
-        manifest_directory: str,
-        read: ReadSettings,
-        max_quarantine_fraction: float,
-        shards: int,
-    ):
+    def __init__(self, manifest_directory: str, config: CorpusConfig):
         input_config = example_gen_pb2.Input(
             splits=[example_gen_pb2.Input.Split(name="all", pattern=MANIFEST_PATTERN)]
         )
-        settings = {
-            "read": asdict(read),
-            "max_quarantine_fraction": max_quarantine_fraction,
-            "shards": shards,
-            # TFX's cache knows nothing of code: a new release ingests anew, and so all runs anew.
-            "tokenmill": importlib.metadata.version("tokenmill"),
-        }
         spec = CorpusExampleGenSpec(
             input_base=manifest_directory,
             input_config=input_config,
             output_config=utils.make_default_output_config(input_config),
             output_data_format=example_gen_pb2.FORMAT_TF_EXAMPLE,
             output_file_format=example_gen_pb2.FORMAT_TFRECORDS_GZIP,
-            settings=json.dumps(settings, sort_keys=True),
+            # Which files are read is the manifest's to say: the same files are the same input.
+            config=config.to_json(exclude={"input", "span"}),
+            # TFX's cache knows nothing of code: a new release ingests anew, and so all runs anew.
+            release=importlib.metadata.version("tokenmill"),
             examples=Channel(type=Examples),
             quarantine=Channel(type=Quarantine),
         )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-# Not above the least ReadSettings.max_record_bytes: a line inside one block is never too long.
+# Not above the least CorpusConfig.max_record_bytes: a line inside one block is never too long.
 _BLOCK_BYTES = 1 << 16
 
 

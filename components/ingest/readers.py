@@ -17,6 +17,7 @@ import pyarrow as pa
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from components.ingest.config import CorpusConfig
 from components.ingest.encoding import looks_binary, transcode_wide
 from components.ingest.formats.delimited import read_delimited
 from components.ingest.formats.jsonl import read_json_lines
@@ -24,11 +25,11 @@ from components.ingest.formats.parquet import read_parquet
 from components.ingest.formats.text import read_text
 from components.ingest.formats.tfrecord import read_tfrecord
 from components.ingest.manifest import COMPRESSION_SUFFIXES, InputFile, format_of
-from components.ingest.records import BadRecord, Document, ReadSettings
+from components.ingest.records import BadRecord, Document
 
-__all__ = ["BadRecord", "Document", "ReadSettings", "read_file"]
+__all__ = ["BadRecord", "Document", "read_file"]
 
-Reader = Callable[[BinaryIO, InputFile, ReadSettings], Iterator[Document | BadRecord]]
+Reader = Callable[[BinaryIO, InputFile, CorpusConfig], Iterator[Document | BadRecord]]
 
 _READERS: dict[str, Reader] = {
     "jsonl": read_json_lines,
@@ -44,7 +45,7 @@ _MAX_UNPACKED_PARQUET_BYTES = 4 << 30  # on disk; see `_unpacked`
 _IN_MEMORY_BYTES = 64 << 20
 
 
-def read_file(file: InputFile, settings: ReadSettings) -> Iterator[Document | BadRecord]:
+def read_file(file: InputFile, settings: CorpusConfig) -> Iterator[Document | BadRecord]:
     """Yields the documents and bad records of one file, in order.
 
     A file that breaks off (a truncated archive, a disk error) yields what came before, then a
@@ -73,7 +74,7 @@ def read_file(file: InputFile, settings: ReadSettings) -> Iterator[Document | Ba
 
 
 def _read_characters(
-    handle: BinaryIO, file: InputFile, settings: ReadSettings, read: Reader
+    handle: BinaryIO, file: InputFile, settings: CorpusConfig, read: Reader
 ) -> Iterator[Document | BadRecord]:
     """Reads a format of characters, from UTF-16 or UTF-32 too."""
     handle, encoding = transcode_wide(handle)

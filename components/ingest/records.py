@@ -2,35 +2,11 @@
 
 import os
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from components.ingest.config import CorpusConfig
 from components.ingest.encoding import decode_error, repair
 from components.ingest.manifest import InputFile
-
-
-@dataclass(frozen=True)
-class ReadSettings:
-    """The keys of the [corpus] section that reading needs (pipeline/config.py describes them)."""
-
-    text_field: str
-    id_field: str
-    source_field: str
-    max_document_bytes: int
-    eval_fraction: float
-    format: str = "auto"
-    text_unit: Literal["file", "paragraph"] = "file"
-    csv_delimiter: str = ","
-    repair_encoding: bool = True
-    label_field: str = ""
-
-    @property
-    def max_record_bytes(self) -> int:
-        """Bytes of a record (a JSON line, a CSV row, a tf.Example) that is looked at at all.
-
-        Three times the document for the escapes (a Cyrillic letter of 2 bytes is 6 in JSON) and
-        some for what is around the text; the text itself is checked when it is known.
-        """
-        return 3 * self.max_document_bytes + 65_536
 
 
 class Document(NamedTuple):
@@ -78,7 +54,7 @@ def make_document(
     source: bytes,
     file: InputFile,
     record: int,
-    settings: ReadSettings,
+    settings: CorpusConfig,
     repaired: tuple[str, ...] = (),
     label: bytes | None = None,
 ) -> Document | BadRecord:
@@ -100,7 +76,7 @@ def make_document(
     return Document(doc_id, source, text, repaired, label or b"")
 
 
-def too_large(file: InputFile, record: int, size: int, settings: ReadSettings) -> BadRecord:
+def too_large(file: InputFile, record: int, size: int, settings: CorpusConfig) -> BadRecord:
     """A record that is longer than allowed."""
     detail = f"{size:,} bytes, corpus.max_document_bytes is {settings.max_document_bytes:,}"
     return BadRecord(file.path, record, "too_large", detail, size)

@@ -11,8 +11,9 @@ from typing import Any
 
 import apache_beam as beam
 
+from components.ingest.config import CorpusConfig
 from components.ingest.manifest import InputFile
-from components.ingest.readers import BadRecord, Document, ReadSettings, read_file
+from components.ingest.readers import BadRecord, Document, read_file
 from tokenmill.records.documents import (
     BATCH_BYTES,
     BATCH_DOCUMENTS,
@@ -79,7 +80,7 @@ class Ingest(beam.PTransform):
     def __init__(
         self,
         files: Sequence[InputFile],
-        settings: ReadSettings,
+        settings: CorpusConfig,
         uri: str,
         spool_directory: str,
         shards: int,
@@ -153,7 +154,7 @@ class _Split:
 
 
 def _read_group(
-    group: tuple[int, list[InputFile]], settings: ReadSettings, directory: str, shards: int
+    group: tuple[int, list[InputFile]], settings: CorpusConfig, directory: str, shards: int
 ) -> Iterator[Any]:
     """Spools the documents of a group; yields the pieces and, tagged, all else."""
     number, files = group

@@ -1,8 +1,6 @@
 """Packer: tokenized documents become fixed-length rows."""
 
-import json
 import os
-from dataclasses import asdict
 
 import apache_beam as beam
 import numpy as np
@@ -12,7 +10,8 @@ from tfx.types import Channel, artifact_utils, component_spec
 
 from components.artifacts import Examples, PackedRows, Tokenizer
 from components.pack.classification import FindLabels
-from components.pack.transforms import PackSettings, PackSplit
+from components.pack.config import PackJob
+from components.pack.transforms import PackSplit
 from tokenmill.contracts.names import TOKENIZER_MODEL_NAME
 from tokenmill.errors import TokenmillError
 from tokenmill.records.documents import SPLITS, split_directory
@@ -24,7 +23,7 @@ from tokenmill.timing import timed
 class PackerSpec(component_spec.ComponentSpec):
     """Transformed examples and their vocabulary in, packed rows out."""
 
-    PARAMETERS = {"settings": component_spec.ExecutionParameter(type=str)}
+    PARAMETERS = {"config": component_spec.ExecutionParameter(type=str)}
     INPUTS = {
         "examples": component_spec.ChannelParameter(type=Examples),
         "tokenizer": component_spec.ChannelParameter(type=Tokenizer),
@@ -40,31 +39,31 @@ class PackerExecutor(base_beam_executor.BaseBeamExecutor):
         """Writes rows, indexes and manifest of both splits.
 
         Raises:
-            TokenmillError: The settings do not go with the vocabulary or the documents.
+            TokenmillError: The configuration does not go with the vocabulary or the documents.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         packed = artifact_utils.get_single_instance(output_dict["packed_rows"])
-        settings = PackSettings(**json.loads(exec_properties["settings"]))
+        job = PackJob.from_json(exec_properties["config"])
         tokenizer = artifact_utils.get_single_uri(input_dict["tokenizer"])
         with tf.io.gfile.GFile(os.path.join(tokenizer, TOKENIZER_MODEL_NAME), "rb") as source:
             flags = piece_flags(source.read())
-        if len(flags) > settings.vocab_size:
+        if len(flags) > job.vocab_size:
             raise TokenmillError(
                 f"{tokenizer}: the vocabulary has {len(flags):,} pieces, the model has room for "
-                f"{settings.vocab_size:,}.",
+                f"{job.vocab_size:,}.",
                 "Set tokenizer.vocab_size to the vocabulary's size.",
             )
         # Ids that the vocabulary does not use are never drawn.
-        unused = settings.vocab_size - len(flags)
+        unused = job.vocab_size - len(flags)
         flags = np.pad(flags, (0, unused), constant_values=CONTROL)
         packed.set_string_custom_property("split_names", examples.split_names)
         with self._make_beam_pipeline() as pipeline:
             label_names = None
-            if settings.classifies:
+            if job.classifies:
                 train = os.path.join(split_directory(examples.uri, "train"), "*")
                 label_names = beam.pvalue.AsSingleton(
-                    pipeline | "FindLabels" >> FindLabels(train, settings.classes)
+                    pipeline | "FindLabels" >> FindLabels(train, job.classes)
                 )
             for split in SPLITS:
                 pattern = os.path.join(split_directory(examples.uri, split), "*")
@@ -73,12 +72,12 @@ class PackerExecutor(base_beam_executor.BaseBeamExecutor):
                     pattern,
                     packed.uri,
                     split,
-                    settings.of_split(split, tokens),
+                    job.of_split(split, tokens),
                     flags,
                     label_names,
                 )
         manifests = [read_manifest(packed.uri, split) for split in SPLITS]
-        if settings.classifies:
+        if job.classifies:
             _check_held_out(manifests[1])
             for name in ("dropped_no_label", "dropped_unknown_label", "truncated_tokens"):
                 packed.set_int_custom_property(name, sum(m[name] for m in manifests))
@@ -105,17 +104,17 @@ class Packer(base_beam_component.BaseBeamComponent):
         examples: Channel of transformed `Examples` with token_ids, and the custom properties
             `train_tokens` and `eval_tokens`.
         tokenizer: Channel of the `Tokenizer` that made them.
-        settings: Length, task, files per split.
+        job: Length, task, files per split.
     """
 
     SPEC_CLASS = PackerSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(PackerExecutor)
 
-    def __init__(self, examples: Channel, tokenizer: Channel, settings: PackSettings):
+    def __init__(self, examples: Channel, tokenizer: Channel, job: PackJob):
         spec = PackerSpec(
             examples=examples,
             tokenizer=tokenizer,
-            settings=json.dumps(asdict(settings), sort_keys=True),
+            config=job.to_json(),
             packed_rows=Channel(type=PackedRows),
         )
         super().__init__(spec=spec)

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import apache_beam as beam
@@ -11,6 +10,7 @@ from apache_beam.io import fileio
 from apache_beam.io.filesystem import FileMetadata
 
 from components.pack.classification import lay_out
+from components.pack.config import PackJob
 from components.pack.counts import count_sources, sum_shards
 from components.pack.packing import build_rows, pack_pieces
 from components.pack.tokenized import TokenizedDocuments, read_tokenized
@@ -18,95 +18,11 @@ from tokenmill.contracts.names import TARGET_COUNTS_NAME
 from tokenmill.errors import TokenmillError
 from tokenmill.provenance.rows import write_provenance
 from tokenmill.records.documents import split_directory, stable_hash, write_json
-from tokenmill.rows.arrays import Layout, Pieces, spans
-from tokenmill.rows.codec import RowFormat, row_dtype
+from tokenmill.rows.arrays import Pieces, spans
 from tokenmill.rows.packed_split import FORMAT, MANIFEST_NAME, write_array, write_shard
 from tokenmill.rows.token_flags import FLAGS_NAME, place_ranks
 from tokenmill.rows.widths import widths_of
 from tokenmill.text.vocabulary import EOS_ID
-
-SHARD_TOKENS = 8_000_000
-"""A worker packs one shard in memory: some 40 bytes for each of its tokens."""
-_SHARD_ROWS = 1_000
-
-
-def shards_for(tokens: int, sequence_length: int) -> int:
-    """Shards of a split of so many tokens: of SHARD_TOKENS each, but of 1,000 rows or more.
-
-    The last row of a shard is partly empty: with 1,000 rows that is a thousandth at most.
-    """
-    return max(1, -(-tokens // max(SHARD_TOKENS, _SHARD_ROWS * sequence_length)))
-
-
-@dataclass(frozen=True)
-class PackSettings:
-    """How documents are packed; keys and units as in the configuration.
-
-    Attributes:
-        sequence_length: Slots of a row.
-        vocab_size: Ids are below it.
-        shards: Files per split; None: as many as its tokens need (`shards_for`).
-        task: "causal-lm", "masked-lm" or "classification".
-        classes: Labels that there must be; classification.
-        overlap_tokens: Context repeated before a piece that does not begin its document.
-        mask_rate: Share of tokens hidden; masked-lm.
-        whole_word: Hide words rather than tokens; masked-lm.
-        source_weights: How often rows of each source are drawn, relative to each other; none:
-            rows hold documents of all sources, and all are read alike.
-        max_repetitions: How often a row is read at most.
-        fixed_cuts: Cut documents where a row is full and nowhere else.
-    """
-
-    sequence_length: int
-    vocab_size: int
-    shards: int | None
-    task: str = "causal-lm"
-    overlap_tokens: int = 0
-    mask_rate: float = 0.15
-    whole_word: bool = False
-    source_weights: dict[str, float] = field(default_factory=dict)
-    max_repetitions: int | None = None
-    fixed_cuts: bool = False
-    classes: int = 0
-
-    @property
-    def causal(self) -> bool:
-        """Whether targets are the next tokens."""
-        return self.task == "causal-lm"
-
-    @property
-    def classifies(self) -> bool:
-        """Whether a row holds one document, and its class is the target."""
-        return self.task == "classification"
-
-    def of_split(self, split: str, tokens: int) -> "PackSettings":
-        """The settings of a split of so many tokens; its shards are a number.
-
-        Held-out text is cut as the served model cuts it, so the trainer's held-out loss and the
-        Evaluator's from raw text are the same number.
-        """
-        shards = self.shards or shards_for(tokens, self.sequence_length)
-        if split == "train":
-            return replace(self, shards=shards)
-        return replace(
-            self,
-            shards=shards,
-            fixed_cuts=True,
-            overlap_tokens=0,
-            source_weights={},
-            max_repetitions=None,
-        )
-
-    @property
-    def layout(self) -> Layout:
-        """How pieces lie in rows."""
-        return Layout(self.sequence_length, not self.causal, self.overlap_tokens, self.fixed_cuts)
-
-    @property
-    def row_format(self) -> RowFormat:
-        """What a record holds."""
-        dtype = row_dtype(max(self.vocab_size, self.classes))
-        return RowFormat(dtype, self.causal, self.overlap_tokens > 0, self.classifies)
 
 
 class PackSplit(beam.PTransform):
@@ -119,7 +35,7 @@ class PackSplit(beam.PTransform):
         examples_pattern: Files of the split.
         output_uri: The PackedRows artifact.
         split: "train" or "eval".
-        settings: How to pack; of the split, its shards a number (`PackSettings.of_split`).
+        settings: How to pack; of the split, its shards a number (`PackJob.of_split`).
         flags: Of the vocabulary's pieces (pieces.py), uint8 [vocab_size].
         label_names: A side input, the classes in order; None where there are none.
     """
@@ -129,7 +45,7 @@ class PackSplit(beam.PTransform):
         examples_pattern: str,
         output_uri: str,
         split: str,
-        settings: PackSettings,
+        settings: PackJob,
         flags: np.ndarray,
         label_names: Any = None,
     ):
@@ -171,7 +87,7 @@ def _shard(documents: TokenizedDocuments, shards: int) -> Iterator[tuple[int, To
 def pack_shard(
     item: tuple[int, Iterable[TokenizedDocuments]],
     directory: str,
-    settings: PackSettings,
+    settings: PackJob,
     flags: np.ndarray,
     label_names: list[bytes] | None = None,
 ) -> dict[str, Any]:
@@ -240,7 +156,7 @@ def pack_shard(
 
 
 def _pack_sources(
-    documents: TokenizedDocuments, sources: list[str], settings: PackSettings, flags: np.ndarray
+    documents: TokenizedDocuments, sources: list[str], settings: PackJob, flags: np.ndarray
 ) -> tuple[Pieces, list[list]]:
     """The pieces of a shard; with weights, the rows of each source follow those of the last.
 
@@ -268,7 +184,7 @@ def _pack_sources(
 def write_manifest(
     shards: list[dict[str, Any]],
     directory: str,
-    settings: PackSettings,
+    settings: PackJob,
     flags: np.ndarray,
     label_names: list[bytes] | None = None,
 ) -> dict[str, Any]:

@@ -5,7 +5,7 @@ VertexRegistrar: what was pushed, in Vertex AI's model registry.
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from tfx.components.pusher import component as pusher_component
 from tfx.components.pusher import executor as pusher_executor
@@ -24,9 +24,10 @@ from tfx.utils import proto_utils
 from components.artifacts import CostReport, Ledger, RegisteredModel
 from components.push import registry
 from components.push.check import probe_model
+from components.push.config import PushConfig
 from components.push.labels import run_labels
 from components.push.publish import publish
-from components.push.registry import RegistrySettings
+from components.push.registry import RegistryTarget
 from tokenmill.contracts.names import COST_REPORT_NAME, LEDGER_NAME
 from tokenmill.errors import TokenmillError
 from tokenmill.records.documents import read_json
@@ -34,20 +35,9 @@ from tokenmill.timing import timed
 
 # Not a number, so that TensorFlow Serving does not take it for a version.
 _ASIDE = ".pushing"
-_PROBE_SETTINGS_KEY = "probe"
-
-
-@dataclass(frozen=True)
-class ProbeSettings:
-    """How a model is tried before it is pushed.
-
-    Attributes:
-        enabled: Whether it is.
-        max_seconds: The longest that it may take, imports included.
-    """
-
-    enabled: bool = True
-    max_seconds: float = 300.0
+_CONFIG_KEY = "push"
+# Only these decide on the push: another registry pushes no new version.
+_DECIDES = {"infra_validator", "max_check_seconds"}
 
 
 class AtomicPusherExecutor(pusher_executor.Executor):
@@ -87,17 +77,15 @@ class AtomicPusherExecutor(pusher_executor.Executor):
             raise TokenmillError(
                 f"{target} exists already: two pushes in one second.", "Run again."
             )
-        probe = ProbeSettings(
-            **json.loads(exec_properties.get("custom_config") or "{}").get(_PROBE_SETTINGS_KEY, {})
-        )
-        if probe.enabled:
+        config = PushConfig.from_json(json.loads(exec_properties["custom_config"])[_CONFIG_KEY])
+        if config.infra_validator != "off":
             try:
-                found = probe_model(os.path.join(aside, version), probe.max_seconds)
+                found = probe_model(os.path.join(aside, version), config.max_check_seconds)
             except TokenmillError:
                 pushed.set_int_custom_property("pushed", 0)
                 fileio.rmtree(aside)
                 raise
-            pushed.set_string_custom_property("probe", json.dumps(found, sort_keys=True))
+            pushed.set_string_custom_property("model_check", json.dumps(found, sort_keys=True))
         publish(os.path.join(aside, version), target)
         fileio.rmtree(aside)
         pushed.set_string_custom_property("pushed_destination", target)
@@ -113,7 +101,7 @@ class AtomicPusher(pusher_component.Pusher):
         model: Channel of `Model`.
         model_blessing: Channel of `ModelBlessing`; an unblessed model is not pushed.
         directory: Base directory; each push adds a numbered version.
-        probe: How the model is tried in a fresh process.
+        config: How the model is tried in a fresh process.
         infra_blessing: Channel of InfraValidator's `InfraBlessing`, where it runs.
     """
 
@@ -124,14 +112,16 @@ class AtomicPusher(pusher_component.Pusher):
         model: Channel,
         model_blessing: Channel,
         directory: str,
-        probe: ProbeSettings,
+        config: PushConfig,
         infra_blessing: Channel | None = None,
     ):
         super().__init__(
             model=model,
             model_blessing=model_blessing,
             infra_blessing=infra_blessing,
-            custom_config={_PROBE_SETTINGS_KEY: asdict(probe)},
+            custom_config={
+                _CONFIG_KEY: config.to_json(include={"infra_validator", "max_check_seconds"})
+            },
             push_destination=pusher_pb2.PushDestination(
                 filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=directory)
             ),
@@ -176,7 +166,7 @@ class VertexRegistrarExecutor(base_executor.BaseExecutor):
         )
         labels = run_labels(exec_properties["run_name"], ledger, report)
         name = registry.register(
-            RegistrySettings(**json.loads(exec_properties["settings"])),
+            RegistryTarget(**json.loads(exec_properties["settings"])),
             os.path.basename(directory),
             registry.lay_out(directory),
             labels,
@@ -210,7 +200,7 @@ class VertexRegistrar(base_component.BaseComponent):
         ledger: Channel,
         cost_report: Channel,
         run_name: str,
-        settings: RegistrySettings,
+        settings: RegistryTarget,
     ):
         spec = VertexRegistrarSpec(
             pushed_model=pushed_model,

@@ -25,7 +25,7 @@ _UPLOAD_SECONDS = 1800.0
 
 
 @dataclass(frozen=True)
-class RegistrySettings:
+class RegistryTarget:
     """Where models are registered.
 
     Attributes:
@@ -63,7 +63,7 @@ def version_alias(version: str) -> str:
 
 
 def upload_request(
-    settings: RegistrySettings, version: str, artifact_uri: str, labels: Mapping[str, str]
+    settings: RegistryTarget, version: str, artifact_uri: str, labels: Mapping[str, str]
 ) -> "aiplatform_v1.UploadModelRequest":
     """The request that makes the first version of a model.
 
@@ -110,7 +110,7 @@ def model_service(region: str) -> "aiplatform_v1.ModelServiceClient":
 
 
 def register(
-    settings: RegistrySettings,
+    settings: RegistryTarget,
     version: str,
     artifact_uri: str,
     labels: Mapping[str, str],

@@ -18,7 +18,7 @@ import tensorflow as tf
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from components.tokenize.graph import TokenIds, graph_token_ids
-from components.tokenize.subword_regularization import Sampler, SamplingSettings
+from components.tokenize.subword_regularization import Sampler, SubwordRegularization
 from tokenmill.records.documents import decode_documents, split_directory, write_tfrecords
 
 # Each different word of a batch is tokenized once: twice the text, a third more words.
@@ -48,7 +48,7 @@ class MaterializeSplit(beam.PTransform):
         split: str,
         transform_uri: str,
         model_path: str,
-        sampling: SamplingSettings | None = None,
+        sampling: SubwordRegularization | None = None,
     ):
         super().__init__()
         source, target = split_directory(uri, split), split_directory(output_uri, split)
@@ -76,7 +76,7 @@ class MaterializeSplit(beam.PTransform):
 class _MaterializeFn(beam.DoFn):
     """(input file, output file) -> tokens written."""
 
-    def __init__(self, transform_uri: str, model_path: str, sampling: SamplingSettings | None):
+    def __init__(self, transform_uri: str, model_path: str, sampling: SubwordRegularization | None):
         self._transform_uri, self._model_path = transform_uri, model_path
         self._sampling = sampling
         self._token_ids: TokenIds | None = None

@@ -28,12 +28,12 @@ from tfx.utils import io_utils
 
 from components.artifacts import Examples, Tokenizer
 from components.tokenize.apply_transform import MaterializeSplit
+from components.tokenize.config import TokenizerConfig
 from components.tokenize.graph import write_graph
 from components.tokenize.import_model import read_model
-from components.tokenize.subword_regularization import SamplingSettings
+from components.tokenize.subword_regularization import SubwordRegularization
 from components.tokenize.training import (
     Document,
-    TokenizerSettings,
     as_sentences,
     sample_documents,
     sampling_rates,
@@ -51,13 +51,18 @@ from tokenmill.records.documents import (
 from tokenmill.timing import timed
 
 DESCRIPTION_NAME = "tokenizer.json"
+# How training documents are split at random is a matter of Transform, not of the vocabulary.
+_OF_TRANSFORM = {"sampling_alpha", "bpe_dropout"}
 PREPROCESSING_FN = "components.tokenize.preprocessing.preprocessing_fn"
 
 
 class TokenizerTrainerSpec(component_spec.ComponentSpec):
     """Curated examples in, a tokenizer out."""
 
-    PARAMETERS = {"settings": component_spec.ExecutionParameter(type=str)}
+    PARAMETERS = {
+        "config": component_spec.ExecutionParameter(type=str),
+        "model_sha256": component_spec.ExecutionParameter(type=str),
+    }
     INPUTS = {"examples": component_spec.ChannelParameter(type=Examples)}
     OUTPUTS = {"tokenizer": component_spec.ChannelParameter(type=Tokenizer)}
 
@@ -71,17 +76,13 @@ class TokenizerTrainerExecutor(base_executor.BaseExecutor):
         self._log_startup(input_dict, output_dict, exec_properties)
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         tokenizer = artifact_utils.get_single_instance(output_dict["tokenizer"])
-        parameters = json.loads(exec_properties["settings"])
-        parameters["user_symbols"] = tuple(parameters["user_symbols"])
-        settings = TokenizerSettings(**parameters)
-        if settings.path is not None:
-            model, sample = _existing_model(settings), {}
+        config = TokenizerConfig.from_json(exec_properties["config"])
+        if config.path is not None:
+            model, sample = _existing_model(config.path, exec_properties["model_sha256"]), {}
         else:
             account = _Account()
-            documents = sample_documents(
-                _read_in_order(examples.uri), _rates(examples.uri, settings)
-            )
-            model = train_sentencepiece(as_sentences(account.count(documents)), settings)
+            documents = sample_documents(_read_in_order(examples.uri), _rates(examples.uri, config))
+            model = train_sentencepiece(as_sentences(account.count(documents)), config)
             sample = account.by_source
         digest = hashlib.sha256(model).hexdigest()
         pieces = sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size()
@@ -90,7 +91,12 @@ class TokenizerTrainerExecutor(base_executor.BaseExecutor):
             out.write(model)
         write_json(
             os.path.join(tokenizer.uri, DESCRIPTION_NAME),
-            {**asdict(settings), "sample": sample, "pieces": pieces, "sha256": digest},
+            {
+                **config.model_dump(mode="json", exclude=_OF_TRANSFORM),
+                "sample": sample,
+                "pieces": pieces,
+                "sha256": digest,
+            },
         )
         tokenizer.set_int_custom_property("pieces", pieces)
         tokenizer.set_string_custom_property("sha256", digest)
@@ -110,27 +116,27 @@ class _Account:
             yield document
 
 
-def _existing_model(settings: TokenizerSettings) -> bytes:
-    """The model at settings.path, if it still is the file that the pipeline was made with.
+def _existing_model(path: str, sha256: str) -> bytes:
+    """Read an existing model, if it still is the file that the pipeline was made with.
 
     Raises:
         TokenmillError: It is another one, or cannot be read.
     """
-    model, digest = read_model(settings.path or "")
-    if digest != settings.path_sha256:
+    model, digest = read_model(path)
+    if digest != sha256:
         raise TokenmillError(
-            f"tokenizer.path = {settings.path}: the file changed since the pipeline was made.",
+            f"tokenizer.path = {path}: the file changed since the pipeline was made.",
             "Run again.",
         )
     return model
 
 
-def _rates(uri: str, settings: TokenizerSettings) -> dict[str, float]:
+def _rates(uri: str, config: TokenizerConfig) -> dict[str, float]:
     """Each source's share of documents to sample; one pass over the train split."""
     bytes_by_source: dict[str, int] = {}
     for _, source, text in _read_in_order(uri):
         bytes_by_source[source.decode()] = bytes_by_source.get(source.decode(), 0) + len(text)
-    return sampling_rates(bytes_by_source, settings.sample_bytes, settings.source_weights)
+    return sampling_rates(bytes_by_source, config.sample_bytes, config.source_weights)
 
 
 def _read_in_order(uri: str) -> Iterator[Document]:
@@ -151,16 +157,18 @@ class TokenizerTrainer(base_component.BaseComponent):
 
     Args:
         examples: Channel of curated `Examples`.
-        settings: Model type, vocabulary size, sample; or an existing model.
+        config: Model type, vocabulary size, sample; or the absolute path of an existing model.
+        model_sha256: SHA-256 of that file; empty if there is none.
     """
 
     SPEC_CLASS = TokenizerTrainerSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(TokenizerTrainerExecutor)
 
-    def __init__(self, examples: Channel, settings: TokenizerSettings):
+    def __init__(self, examples: Channel, config: TokenizerConfig, model_sha256: str = ""):
         spec = TokenizerTrainerSpec(
             examples=examples,
-            settings=json.dumps(asdict(settings), sort_keys=True),
+            config=config.to_json(exclude=_OF_TRANSFORM),
+            model_sha256=model_sha256,
             tokenizer=Channel(type=Tokenizer),
         )
         super().__init__(spec=spec)
@@ -171,7 +179,7 @@ class TokenizingTransformSpec(standard_component_specs.TransformSpec):
 
     PARAMETERS = {
         **standard_component_specs.TransformSpec.PARAMETERS,
-        "sampling": component_spec.ExecutionParameter(type=str, optional=True),
+        "regularization": component_spec.ExecutionParameter(type=str, optional=True),
     }
     INPUTS = {
         **standard_component_specs.TransformSpec.INPUTS,
@@ -192,7 +200,7 @@ class TokenizingTransformExecutor(base_beam_executor.BaseBeamExecutor):
         graph = artifact_utils.get_single_instance(output_dict["transform_graph"])
         transformed = artifact_utils.get_single_instance(output_dict["transformed_examples"])
         model_path = os.path.join(tokenizer.uri, TOKENIZER_MODEL_NAME)
-        sampling = json.loads(exec_properties.get("sampling") or "null")
+        drawn = json.loads(exec_properties.get("regularization") or "null")
         write_graph(io_utils.SchemaReader().read(schema), model_path, graph.uri)
         counts = {split: os.path.join(transformed.uri, f"tokens-{split}.json") for split in SPLITS}
         with self._make_beam_pipeline() as pipeline:
@@ -203,7 +211,7 @@ class TokenizingTransformExecutor(base_beam_executor.BaseBeamExecutor):
                     split,
                     graph.uri,
                     model_path,
-                    SamplingSettings(**sampling) if sampling and split == "train" else None,
+                    SubwordRegularization(**drawn) if drawn and split == "train" else None,
                 )
                 tokens | f"Count[{split}]" >> beam.Map(_write_count, counts[split])
         for split in SPLITS:
@@ -233,7 +241,7 @@ class TokenizingTransform(base_beam_component.BaseBeamComponent):
         examples: Channel of curated `Examples`.
         schema: Channel of `Schema`.
         tokenizer: Channel of `Tokenizer`.
-        sampling: Draw the split of each training document at random; None takes the best.
+        regularization: Draw the split of each training document at random; None takes the best.
     """
 
     SPEC_CLASS = TokenizingTransformSpec
@@ -244,7 +252,7 @@ class TokenizingTransform(base_beam_component.BaseBeamComponent):
         examples: Channel,
         schema: Channel,
         tokenizer: Channel,
-        sampling: SamplingSettings | None = None,
+        regularization: SubwordRegularization | None = None,
     ):
         standard = transform_component.Transform(
             examples=examples,
@@ -260,6 +268,8 @@ class TokenizingTransform(base_beam_component.BaseBeamComponent):
             transform_graph=Channel(type=standard_artifacts.TransformGraph),
             transformed_examples=standard.outputs["transformed_examples"],
             **standard.exec_properties,
-            sampling=json.dumps(asdict(sampling), sort_keys=True) if sampling else None,
+            regularization=(
+                json.dumps(asdict(regularization), sort_keys=True) if regularization else None
+            ),
         )
         super().__init__(spec=spec)

@@ -1,10 +1,13 @@
 """An existing SentencePiece model (tokenizer.path): what it must be like to be taken."""
 
 import hashlib
+import os
 
 import sentencepiece
 import tensorflow as tf
 
+from components.tokenize.config import TokenizerConfig
+from components.tokenize.training import check_user_symbols
 from tokenmill.errors import TokenmillError
 from tokenmill.text.vocabulary import CONTROL_TOKENS, UNK_ID
 
@@ -27,6 +30,29 @@ def read_model(path: str) -> tuple[bytes, str]:
             "Give a SentencePiece model file (.model).",
         ) from None
     return model, hashlib.sha256(model).hexdigest()
+
+
+def resolve_model(config: TokenizerConfig, task: str) -> tuple[TokenizerConfig, str]:
+    """Check the section, and the existing model if it names one, before the run starts.
+
+    Args:
+        config: The section [tokenizer].
+        task: The training task.
+
+    Returns:
+        The section with the absolute path of the model, and the model's SHA-256; empty if one is
+        to be trained.
+
+    Raises:
+        TokenmillError: tokenizer.path names no model that fits, or a user symbol cannot be one.
+    """
+    check_user_symbols(config.user_symbols)
+    if config.path is None:
+        return config, ""
+    path = config.path if "://" in config.path else os.path.abspath(config.path)
+    model, sha256 = read_model(path)
+    check_existing_model(model, path, config.model_type, config.vocab_size, task)
+    return config.model_copy(update={"path": path}), sha256
 
 
 def load_processor(model: bytes, path: str) -> sentencepiece.SentencePieceProcessor:

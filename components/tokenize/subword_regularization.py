@@ -28,7 +28,7 @@ _LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
-class SamplingSettings:
+class SubwordRegularization:
     """How training documents are split.
 
     Attributes:
@@ -49,7 +49,7 @@ class Sampler:
         settings: Alpha and seed.
     """
 
-    def __init__(self, model: bytes, settings: SamplingSettings):
+    def __init__(self, model: bytes, settings: SubwordRegularization):
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self._settings = settings
 

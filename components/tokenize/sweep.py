@@ -23,11 +23,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from components.tokenize.config import ModelType, TokenizerConfig
 from components.tokenize.import_model import load_processor
 from components.tokenize.training import (
     Document,
-    ModelType,
-    TokenizerSettings,
     as_sentences,
     sample_documents,
     sampling_rates,
@@ -120,7 +119,7 @@ def sweep(
     documents: Sequence[Document],
     sizes: Sequence[int],
     model_types: Sequence[ModelType],
-    settings: TokenizerSettings,
+    settings: TokenizerConfig,
     shape: ModelShape,
     precision: Precision,
     batch_per_device: int,
@@ -162,7 +161,7 @@ def sweep(
     candidates: list[Candidate] = []
     impossible: list[tuple[str, int, str]] = []
     wanted = [
-        dataclasses.replace(settings, model_type=t, vocab_size=size)
+        settings.model_copy(update={"model_type": t, "vocab_size": size})
         for t in model_types
         for size in sorted(set(sizes))
     ]
@@ -196,8 +195,8 @@ def sweep(
 
 
 def _in_processes(
-    measure: Callable[[TokenizerSettings], Any], wanted: list[TokenizerSettings], workers: int
-) -> Iterator[tuple[TokenizerSettings, Any]]:
+    measure: Callable[[TokenizerConfig], Any], wanted: list[TokenizerConfig], workers: int
+) -> Iterator[tuple[TokenizerConfig, Any]]:
     """(settings, result) in order."""
     if min(workers, len(wanted)) <= 1:
         yield from ((each, measure(each)) for each in wanted)
@@ -209,7 +208,7 @@ def _in_processes(
 
 
 def _train_and_measure(
-    texts: Sequence[str], held_out: Sequence[Document], settings: TokenizerSettings
+    texts: Sequence[str], held_out: Sequence[Document], settings: TokenizerConfig
 ) -> dict[str, Any] | str:
     """What `_measure` gives, or why the text does not support the vocabulary."""
     try:

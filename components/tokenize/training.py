@@ -5,11 +5,10 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
 
 import sentencepiece
 
+from components.tokenize.config import TokenizerConfig
 from tokenmill.errors import TokenmillError
 from tokenmill.records.documents import stable_hash
 from tokenmill.text.vocabulary import (
@@ -21,8 +20,6 @@ from tokenmill.text.vocabulary import (
     UNK_ID,
 )
 
-ModelType = Literal["bpe", "unigram"]
-
 # SentencePiece writes a blank as U+2581, and turns each U+2581 back into a blank. So that a
 # U+2581 of the text itself survives, the model's normalizer replaces it by ESCAPE and ".", and
 # ESCAPE itself (U+E000, of the private use area) by ESCAPE and "-"; its denormalizer does the
@@ -32,30 +29,6 @@ _UNESCAPING = "E000 2E\t2581\nE000 2D\tE000\n"
 _PATH_LENGTH = 1000
 _SENTENCE_CHARACTERS = 1 << 20
 _FORBIDDEN_IN_SYMBOLS = re.compile("[\\s\u2581\ue000\x00]")
-
-
-@dataclass(frozen=True)
-class TokenizerSettings:
-    """What the tokenizer is trained with.
-
-    Attributes:
-        model_type: Of the SentencePiece model.
-        vocab_size: Pieces in all.
-        sample_bytes: Train on at most about so much text.
-        source_weights: How often a byte of a source is taken, in relation to the other sources;
-            1 where nothing is said.
-        user_symbols: Strings that are always one token of their own.
-        path: An existing model, which is taken as it is instead of training one.
-        path_sha256: Of that file, so that another content is another input.
-    """
-
-    model_type: ModelType
-    vocab_size: int
-    sample_bytes: int
-    source_weights: Mapping[str, float] = field(default_factory=dict)
-    user_symbols: tuple[str, ...] = ()
-    path: str | None = None
-    path_sha256: str = ""
 
 
 def sampling_rates(
@@ -144,7 +117,7 @@ def check_user_symbols(symbols: Iterable[str]) -> None:
         raise TokenmillError(f"tokenizer.user_symbols: {symbol!r} {problem}.", "Leave it out.")
 
 
-def train_sentencepiece(texts: Iterable[str], settings: TokenizerSettings) -> bytes:
+def train_sentencepiece(texts: Iterable[str], settings: TokenizerConfig) -> bytes:
     """Trains a model with byte fallback that loses nothing: decode(encode(x)) == x.
 
     For code and prose: digits are single tokens; runs of blanks (indentation) can be one token;
@@ -216,7 +189,7 @@ def _write_rules(directory: str) -> list[str]:
     return paths
 
 
-def _explain(error: Exception, settings: TokenizerSettings) -> TokenmillError:
+def _explain(error: Exception, settings: TokenizerConfig) -> TokenmillError:
     """SentencePiece's complaint, as what the user can do about it."""
     asked = f"tokenizer.vocab_size = {settings.vocab_size:,}"
     message = " ".join(str(error).split())

@@ -3,9 +3,8 @@
 SchemaGen, ImportSchemaGen and ExampleValidator are TFX's.
 """
 
-import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 
 import tensorflow_data_validation as tfdv
 from google.protobuf import json_format
@@ -100,25 +99,14 @@ class DocumentStatisticsGen(StatisticsGen):
         super(StatisticsGen, self).__init__(spec=spec)
 
 
-@dataclass(frozen=True)
-class GateSettings:
-    """What the gate compares with, and what its message names.
-
-    Attributes:
-        run_directory: The output directory, for the commands in the message.
-        schema_path: The pinned schema; empty if the schema was inferred.
-        previous_statistics: Statistics of an earlier run (a directory); empty if none.
-    """
-
-    run_directory: str
-    schema_path: str
-    previous_statistics: str
-
-
 class AnomalyGateSpec(component_spec.ComponentSpec):
     """Anomalies, and what drift and skew need, in; a decision out."""
 
-    PARAMETERS = {"settings": component_spec.ExecutionParameter(type=str)}
+    PARAMETERS = {
+        "run_directory": component_spec.ExecutionParameter(type=str),
+        "schema_path": component_spec.ExecutionParameter(type=str),
+        "previous_statistics": component_spec.ExecutionParameter(type=str),
+    }
     INPUTS = {
         "anomalies": component_spec.ChannelParameter(type=standard_artifacts.ExampleAnomalies),
         "statistics": component_spec.ChannelParameter(type=standard_artifacts.ExampleStatistics),
@@ -138,7 +126,6 @@ class AnomalyGateExecutor(base_executor.BaseExecutor):
         statistics = artifact_utils.get_single_instance(input_dict["statistics"])
         schema_artifact = artifact_utils.get_single_instance(input_dict["schema"])
         decision = artifact_utils.get_single_instance(output_dict["decision"])
-        settings = GateSettings(**json.loads(exec_properties["settings"]))
         schema, _ = read_schema(os.path.join(schema_artifact.uri, SCHEMA_NAME))
         found: list[Anomaly] = []
         for split in artifact_utils.decode_split_names(anomalies.split_names):
@@ -148,7 +135,7 @@ class AnomalyGateExecutor(base_executor.BaseExecutor):
                 io_utils.read_bytes_file(os.path.join(path, example_validator.DEFAULT_FILE_NAME))
             )
             found += list_anomalies(proto, schema, split)
-        previous = settings.previous_statistics
+        previous = exec_properties["previous_statistics"]
         different, measured = compare(
             schema,
             read_statistics(statistics.uri, "train"),
@@ -157,7 +144,7 @@ class AnomalyGateExecutor(base_executor.BaseExecutor):
         )
         found += different
         if found:  # TFX deletes what a failed step wrote: all there is to know is in the message
-            raise TokenmillError(_message(found), _hint(found, settings))
+            raise TokenmillError(_message(found), _hint(found, exec_properties))
         write_json(
             os.path.join(decision.uri, DECISION_NAME),
             {
@@ -174,18 +161,18 @@ def _message(found: list[Anomaly]) -> str:
     return f"data validation found {count}:\n  " + "\n  ".join(map(str, found))
 
 
-def _hint(found: list[Anomaly], settings: GateSettings) -> str:
+def _hint(found: list[Anomaly], properties: Mapping[str, str]) -> str:
     """How to accept the anomalies, as commands."""
     lines = ["Nothing after validation ran. If the data is wrong, repair the input."]
-    if settings.schema_path:
+    if properties["schema_path"]:
         lines += [
             "If it is right, let the schema of validate.schema_path accept it, and run again:",
-            f"  tokenmill schema accept {settings.run_directory} {settings.schema_path}",
+            f"  tokenmill schema accept {properties['run_directory']} {properties['schema_path']}",
         ]
     drifted = [a for a in found if is_comparison(a) and "earlier" in a.split]
     if drifted:
         lines += [
-            f"The earlier run: {settings.previous_statistics}",
+            f"The earlier run: {properties['previous_statistics']}",
             "To take this run as the new point of comparison, run once without the comparison:",
             "  tokenmill run ... --set validate.previous_statistics=off",
         ]
@@ -208,20 +195,30 @@ class AnomalyGate(base_component.BaseComponent):
         anomalies: ExampleValidator's.
         statistics: StatisticsGen's.
         schema: The schema by which ExampleValidator judged.
-        settings: What to compare with.
+        run_directory: The output directory, for the commands in the message.
+        schema_path: The pinned schema; empty if the schema was inferred.
+        previous_statistics: Statistics of an earlier run (a directory); empty if none.
     """
 
     SPEC_CLASS = AnomalyGateSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(AnomalyGateExecutor)
 
     def __init__(
-        self, anomalies: Channel, statistics: Channel, schema: Channel, settings: GateSettings
+        self,
+        anomalies: Channel,
+        statistics: Channel,
+        schema: Channel,
+        run_directory: str,
+        schema_path: str = "",
+        previous_statistics: str = "",
     ):
         spec = AnomalyGateSpec(
             anomalies=anomalies,
             statistics=statistics,
             schema=schema,
-            settings=json.dumps(asdict(settings), sort_keys=True),
+            run_directory=run_directory,
+            schema_path=schema_path,
+            previous_statistics=previous_statistics,
             decision=Channel(type=ValidationDecision),
         )
         super().__init__(spec=spec)

@@ -65,19 +65,12 @@ def preview(
     """
     with user_errors_only():
         from components.curate import preview as previews
-        from components.curate.rules import thresholds_of
         from pipeline.loader import load_config
 
         if rule_set is not None:
             _check_rule_set(rule_set)
             overrides = (*overrides, f"curate.rules={rule_set}")
         config = load_config(preset, config_path, overrides)
-        criteria = previews.Criteria(
-            thresholds_of(config.curate.rules, config.curate.model_dump()),
-            config.curate.languages,
-            config.curate.min_language_score,
-            config.curate.mask,
-        )
         if reason is not None:
             _check_choice("--reason", reason, previews.REASONS, "There are")
         reading = _Reading(config.corpus)
@@ -86,7 +79,7 @@ def preview(
             raise TokenmillError(
                 f"no document can be read from {', '.join(paths)}.", reading.first_bad
             )
-        result = previews.preview(documents, criteria, examples=10 if reason else 2)
+        result = previews.preview(documents, config.curate, examples=10 if reason else 2)
         facts = {
             "files": reading.files,
             "documents_read": reading.read,
@@ -94,7 +87,7 @@ def preview(
             "first_unreadable": reading.first_bad,
             "rules": config.curate.rules,
         }
-        found = {**facts, **previews.as_json(result, criteria, reason)}
+        found = {**facts, **previews.as_json(result, config.curate, reason)}
         if as_json:
             click.echo(json.dumps(found, ensure_ascii=False, indent=2))
         else:
@@ -149,17 +142,13 @@ class _Reading:
 
     def documents(self, paths: Sequence[str]) -> Iterator[tuple[bytes, bytes, bytes]]:
         """(id, source, text) of each document of the files."""
-        import dataclasses
-
         from components.ingest.manifest import list_inputs
-        from components.ingest.readers import BadRecord, ReadSettings, read_file
+        from components.ingest.readers import BadRecord, read_file
 
-        keys = [f.name for f in dataclasses.fields(ReadSettings)]
-        settings = ReadSettings(**{key: getattr(self._corpus, key) for key in keys})
         files = list_inputs(paths, "PATH")
         self.files = len(files)
         for file in files:
-            for item in read_file(file, settings):
+            for item in read_file(file, self._corpus):
                 if isinstance(item, BadRecord):
                     self.bad += 1
                     place = f"{item.file}:{item.record}" if item.record else item.file

@@ -50,7 +50,7 @@ def register(
 
         traced = trace_model(model, run_directory, metadata_url)
         name = tomli.loads(traced.config_toml).get("run", {}).get("name", "demo")
-        settings = registry.RegistrySettings(project, region, registry.model_id(name), image)
+        settings = registry.RegistryTarget(project, region, registry.model_id(name), image)
         labels = run_labels(name, traced.ledger, traced.cost_report)
         version = os.path.basename(traced.model)
         if dry_run:

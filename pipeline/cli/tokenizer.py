@@ -58,27 +58,18 @@ def sweep(
         if not set(model_types.split(",")) <= set(_TYPES):
             raise TokenmillError(f"--model-types {model_types}: expected bpe, unigram or both.")
         from components.tokenize import sweep as sweeps
-        from components.tokenize.training import TokenizerSettings
         from pipeline.loader import load_config
         from tokenmill.timing import vcpus
 
         config = load_config(preset, config_path, overrides)
         documents = list(_documents(paths or config.corpus.input, config))
-        section = config.tokenizer
-        settings = TokenizerSettings(
-            section.model_type,
-            section.vocab_size,
-            sample_bytes,
-            section.source_weights,
-            section.user_symbols,
-        )
         wanted = wanted or sweeps.DEFAULT_SIZES
         with _progress(len(wanted) * len(types)) as progress:
             result = sweeps.sweep(
                 documents,
                 wanted,
                 types,
-                settings,
+                config.tokenizer.model_copy(update={"sample_bytes": sample_bytes}),
                 config.shape(),
                 config.train.precision,
                 config.train.global_batch_size,
@@ -106,13 +97,11 @@ def _documents(inputs: Sequence[str], config: Any) -> Iterator[tuple[bytes, byte
     from components.ingest.manifest import list_inputs
     from components.ingest.readers import BadRecord, read_file
     from pipeline.embedded_corpus import build_embedded_corpus
-    from pipeline.step_settings import read_settings
 
     files = list_inputs(inputs or [str(build_embedded_corpus().path)], "PATH")
-    settings = read_settings(config)
     bad = 0
     for file in files:
-        for item in read_file(file, settings):
+        for item in read_file(file, config.corpus):
             if isinstance(item, BadRecord):
                 bad += 1
             else:

@@ -3,6 +3,7 @@
 import re
 from typing import Literal
 
+from components.push.registry import RegistryTarget, model_id
 from data.catalog.vertex_accelerators import complaint
 from pipeline.config import Config
 from tokenmill.errors import TokenmillError
@@ -86,6 +87,26 @@ def registry_problems(config: Config, push_directory: str) -> list[str]:
     if not push_directory.startswith("gs://"):
         wrong.append(f"push.directory = {push_directory!r}: Vertex AI takes models from gs:// only")
     return wrong
+
+
+def registry_target(config: Config) -> RegistryTarget:
+    """Return where a pushed model is registered.
+
+    Raises:
+        TokenmillError: The configuration lacks what Vertex AI's model registry needs.
+    """
+    wrong = registry_problems(config, config.push_directory)
+    if wrong:
+        raise TokenmillError(
+            'push.registry = "vertex":\n' + "\n".join(f"  {line}." for line in wrong)
+        )
+    engine = config.engine
+    return RegistryTarget(
+        str(engine.project),
+        str(engine.region),
+        model_id(config.run.name),
+        str(config.push.registry_image),
+    )
 
 
 def unlisted_accelerators(config: Config) -> list[str]:

@@ -16,7 +16,7 @@ from pipeline.config import Config, StepResources
 from pipeline.dag import create_components
 from pipeline.runners.engine_check import Engine, check_engine
 from pipeline.runners.run_parameters import add_run_parameters
-from pipeline.step_settings import run_options, training_directory
+from pipeline.step_settings import run_options
 from tokenmill.errors import TokenmillError
 
 _ResourceSpec = pipeline_spec_pb2.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec
@@ -42,7 +42,7 @@ def compile_pipeline(config: Config, engine: Engine, output: str) -> int:
     steps = create_components(placed, manifest)
     _give_resources(steps, config.engine.resources)
     values = add_run_parameters(steps, placed, manifest)
-    run_options(placed, fresh=False).write(training_directory(placed))
+    run_options(placed, fresh=False).write(placed.training_directory)
     pipeline = tfx_pipeline.Pipeline(
         pipeline_name=config.run.name,
         pipeline_root=root,

@@ -20,7 +20,7 @@ from pipeline.loader import dump_config
 from pipeline.report.console import RunConsole
 from pipeline.report.step_summary import summarize_step
 from pipeline.runners.run_lock import run_lock
-from pipeline.step_settings import run_options, training_directory
+from pipeline.step_settings import run_options
 from tokenmill import progress
 from tokenmill.metadata.output_directory import SQLITE_NAME, note_store
 from tokenmill.metadata.step_records import StepRecord, record_config, step_record
@@ -102,7 +102,7 @@ def run_local(
     with run_lock(output_dir), _observed(started, finished, screen):
         remove_left_over(os.path.join(output_dir, "artifacts"))
         note_store(output_dir, config.run.metadata_url, config.run.name)
-        run_options(config, fresh=not use_cache).write(training_directory(config))
+        run_options(config, fresh=not use_cache).write(config.training_directory)
         progress.set_listener(screen.step_progress, screen.note)
         try:
             local_dag_runner.LocalDagRunner().run(pipeline)

@@ -11,7 +11,7 @@ from tfx.orchestration.data_types import RuntimeParameter
 from tfx.types import standard_component_specs
 
 from pipeline.config import Config
-from pipeline.step_settings import ledger_settings, training_directory
+from pipeline.step_settings import ledger_settings
 from tokenmill.run_parameters import (
     ALL_STEPS,
     LEDGER_PARAMETERS,
@@ -44,7 +44,7 @@ def add_run_parameters(
             by_id[node].exec_properties[name] = RuntimeParameter(name, kind, values[name])
     # Price and budget are no part of the Trainer's cache key: the ledger tells it by a file.
     ledger = by_id["TokenLedger"].exec_properties
-    ledger["training_directory"] = training_directory(config)
+    ledger["training_directory"] = config.training_directory
     ingest = by_id["CorpusExampleGen"].exec_properties
     ingest[standard_component_specs.INPUT_BASE_KEY] = RuntimeParameter(
         INPUT, str, manifest_directory

@@ -4,12 +4,14 @@ import dataclasses
 import itertools
 import pathlib
 import pickle
+from typing import NamedTuple
 
 import apache_beam as beam
 import hypothesis
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from components.curate.config import CurateConfig
 from components.curate.counts import (
     COUNTS,
     MASKED,
@@ -18,8 +20,6 @@ from components.curate.counts import (
     read_rejected,
     summarize,
 )
-from components.curate.near_duplicates import NearDuplicateSettings
-from components.curate.settings import CurateSettings
 from components.curate.transforms import Curate
 from tokenmill.records.documents import (
     SPLITS,
@@ -34,24 +34,20 @@ from tokenmill.records.documents import (
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 
-NEAR = NearDuplicateSettings(min_jaccard=0.8, ngram_words=5, bands=14, rows=8)
+
+class Asked(NamedTuple):
+    """What Curate is told beside where files are."""
+
+    config: CurateConfig
+    benchmarks: tuple[str, ...]
+    partitions: int
 
 
-def make_settings(**changed) -> CurateSettings:
+def make_settings(thresholds=None, benchmarks=(), partitions=2, **changed) -> Asked:
     """Exact copies only, unless told otherwise."""
-    values = {
-        "thresholds": {},
-        "languages": (),
-        "min_language_score": 0.65,
-        "mask": (),
-        "exact_duplicates": "drop",
-        "near_duplicates": None,
-        "decontaminate": "off",
-        "decontaminate_ngram_words": 13,
-        "benchmarks": (),
-        "partitions": 2,
-    }
-    return CurateSettings(**{**values, **changed})
+    values = {"rules": "none", "near_duplicates": "keep", "decontaminate": "off"}
+    config = CurateConfig(**{**values, **(thresholds or {}), **changed})
+    return Asked(config, tuple(benchmarks), partitions)
 
 
 @dataclasses.dataclass
@@ -62,7 +58,7 @@ class Curated:
     """
 
     kept: list
-    rejected: list
+    dropped: list
     counts: list
     masked: dict
     removed_lines: dict
@@ -75,7 +71,7 @@ class Curated:
         return [doc_id for s, doc_id, *_ in self.kept if s == split]
 
     def reasons(self):
-        return {r.doc_id: r.reason for r in self.rejected}
+        return {r.doc_id: r.reason for r in self.dropped}
 
 
 def _write_examples(uri, documents, size):
@@ -108,7 +104,7 @@ def curate(tmp_path):
     """(documents as (split, id, source, text), settings, file size, workers) -> Curated."""
     runs = itertools.count()
 
-    def run(documents, settings, size=50, workers=1, shards=2):
+    def run(documents, settings, size=50, workers=1):
         home = tmp_path / f"run-{next(runs)}"
         home.mkdir()
         uris = {name: str(home / name) for name in ("examples", "curated", "dropped", "spool")}
@@ -117,7 +113,10 @@ def curate(tmp_path):
             ["--direct_running_mode=in_memory", f"--direct_num_workers={workers}"]
         )
         with beam.Pipeline(options=options) as pipeline:
-            for name, output in (pipeline | Curate(settings, *uris.values(), shards)).items():
+            for name, output in (
+                pipeline
+                | Curate(settings.config, settings.benchmarks, *uris.values(), settings.partitions)
+            ).items():
                 path = str(home / f"{name}.pickle")
                 (
                     output
@@ -137,7 +136,6 @@ def curate(tmp_path):
         )
 
     run.settings = make_settings
-    run.near = NEAR
     return run
 
 

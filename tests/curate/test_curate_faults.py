@@ -14,8 +14,8 @@ import time
 import psutil
 import pytest
 
-from components.curate.near_duplicates import NearDuplicateSettings
-from components.curate.settings import CurateSettings
+from components.curate.config import CurateConfig
+from components.ingest.config import CorpusConfig
 from components.ingest.manifest import list_inputs, write_manifest
 from tokenmill.contracts.names import CURATION_NAME
 from tokenmill.records.documents import read_tfrecords
@@ -24,17 +24,10 @@ pytestmark = pytest.mark.slow
 
 PROCESS = pathlib.Path(__file__).with_name("step_process.py")
 SHARDS = 4
-SETTINGS = CurateSettings(
-    thresholds={"min_words": 2.0},
-    languages=(),
-    min_language_score=0.65,
+CONFIG = CurateConfig(
+    rules="none",
+    min_words=2.0,
     mask=(),
-    exact_duplicates="drop",
-    near_duplicates=NearDuplicateSettings(min_jaccard=0.8, ngram_words=5, bands=14, rows=8),
-    decontaminate="held-out",
-    decontaminate_ngram_words=13,
-    benchmarks=(),
-    partitions=SHARDS,
 )
 ONE = ["--direct_running_mode=in_memory"]
 TWO = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
@@ -77,15 +70,15 @@ class Step:
 
 
 def ingest_step(home, source, **read):
-    values = {"text_field": "text", "id_field": "id", "source_field": "source"}
-    values.update({"max_document_bytes": 10_000_000, "eval_fraction": 0.1}, **read)
-    settings = {"read": values, "max_quarantine_fraction": 0.0, "shards": SHARDS}
+    config = CorpusConfig(
+        **{"eval_fraction": 0.1, "max_quarantine_fraction": 0.0, "shards": SHARDS, **read}
+    ).to_json()
     manifest = write_manifest(list_inputs([str(source)]), str(home.parent / "manifests"))
-    return Step(home, "ingest", {"input_base": manifest, "settings": json.dumps(settings)})
+    return Step(home, "ingest", {"input_base": manifest, "config": config, "release": "test"})
 
 
-def curate_step(home, examples, settings=SETTINGS):
-    properties = {"settings": settings.to_json(), "shards": SHARDS}
+def curate_step(home, examples, settings=CONFIG):
+    properties = {"config": settings.to_json(), "benchmarks": "[]", "shards": SHARDS}
     return Step(home, "curate", properties, examples)
 
 
@@ -198,14 +191,12 @@ def test_a_text_a_hundred_thousand_times(tmp_path, exact):
     texts = [text] * 100_000 + others
     step = ingest_step(tmp_path / "ingested", write_corpus(tmp_path / "in", texts))
     step.run()
-    settings = CurateSettings.from_json(
-        json.dumps({**json.loads(SETTINGS.to_json()), "exact_duplicates": exact})
-    )
+    settings = CONFIG.model_copy(update={"exact_duplicates": exact})
     curated = curate_step(tmp_path / "curated", step.home / "examples", settings)
     started = time.monotonic()
     files = curated.run()
     assert time.monotonic() - started < 120
-    report = json.loads(files[f"rejected/{CURATION_NAME}"])
+    report = json.loads(files[f"dropped/{CURATION_NAME}"])
     reason = "exact_duplicate" if exact == "drop" else "near_duplicate"
     assert report["total"]["dropped"][reason]["documents"] == 99_999
     assert report["total"]["kept"]["documents"] >= 2
@@ -222,7 +213,7 @@ def test_a_million_tiny_documents(tmp_path):
         peak = max(peak, psutil.Process(process.pid).memory_info().rss)
         time.sleep(0.2)
     assert process.returncode == 0, process.stderr.read()[-2000:]
-    report = json.loads(curated.files()[f"rejected/{CURATION_NAME}"])
+    report = json.loads(curated.files()[f"dropped/{CURATION_NAME}"])
     assert report["total"]["in"]["documents"] == 1_000_000
     assert report["total"]["kept"]["documents"] == 1_000_000
     assert peak < 2e9

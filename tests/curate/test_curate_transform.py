@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from components.curate.settings import CurateSettings
+from components.curate.config import CurateConfig
 from tokenmill.records.documents import SPLITS
 from tokenmill.text.normalize import content_key, normalize
 
@@ -86,7 +86,7 @@ def everything_on(curate, **changed):
     return curate.settings(**{
         "thresholds": {"min_words": 10.0, "max_curly_brackets": 0.0},
         "mask": ("email", "ip"),
-        "near_duplicates": curate.near,
+        "near_duplicates": "drop",
         "decontaminate": "held-out",
         "partitions": 3,
         **changed,
@@ -96,7 +96,7 @@ def everything_on(curate, **changed):
 def assert_balance(documents, result):
     """In = kept + dropped by reason, in documents and bytes, in all and by split and source."""
     ended = [(split, doc_id, source) for split, doc_id, source, *_ in result.kept]
-    ended += [(r.split, r.doc_id, r.source) for r in result.rejected]
+    ended += [(r.split, r.doc_id, r.source) for r in result.dropped]
     assert sorted(ended) == sorted(d[:3] for d in documents)
 
     report = result.report
@@ -108,7 +108,7 @@ def assert_balance(documents, result):
     assert sum(len(of_source) for _, of_source, _, _ in accounts[1:]) == len(documents)
     for account, given_documents, splits, source in accounts:
         kept = [k for k in result.kept if k[0] in splits and source in (None, k[2])]
-        gone = [r for r in result.rejected if r.split in splits and source in (None, r.source)]
+        gone = [r for r in result.dropped if r.split in splits and source in (None, r.source)]
         assert account["in"] == {
             "documents": len(given_documents),
             "bytes": sum(len(d[3]) for d in given_documents),
@@ -192,12 +192,12 @@ def test_exact_copies_over_splits(curate, duplicates):
     ]
     result = curate(documents, curate.settings(exact_duplicates=duplicates), size=3)
     if duplicates == "keep":
-        assert not result.rejected
+        assert not result.dropped
         assert len(result.kept) == len(documents)
         return
     assert result.ids("eval") == [b"z"]
     assert result.ids("train") == [b"c", b"d", b"f", b"f", b"f", b"twice"]
-    copies = {r.doc_id: r.kept_copy for r in result.rejected}
+    copies = {r.doc_id: r.kept_copy for r in result.dropped}
     assert copies == {b"a": b"z", b"b": b"z", b"e": b"d", b"twice": b"twice"}
 
 
@@ -229,19 +229,19 @@ def test_near_copies_over_splits_keep_the_held_out_one(curate):
         ("train", b"b", b"s", " ".join(longer).encode()),
         ("train", b"other", b"s", " ".join(words(rng, 100)).encode()),
     ]
-    result = curate(documents, curate.settings(near_duplicates=curate.near))
+    result = curate(documents, curate.settings(near_duplicates="drop"))
     assert (result.ids("eval"), result.ids("train")) == ([b"z"], [b"other"])
-    for r in result.rejected:
+    for r in result.dropped:
         assert (r.reason, r.kept_copy, r.threshold) == ("near_duplicate", b"z", 0.8)
         assert 0.8 <= r.value < 1
-    assert len(curate(documents, curate.settings()).kept) == 4  # near_duplicates None
+    assert len(curate(documents, curate.settings()).kept) == 4  # near_duplicates kept
 
 
 def test_exact_copies_that_are_to_stay_go_as_near_ones(curate):
     """What near_duplicates = drop with exact_duplicates = keep comes to."""
     text = " ".join(words(random.Random(6), 30)).encode()
     documents = [(s, b"%d" % i, b"s", text) for i, s in enumerate(["train", "eval", "train"])]
-    both = curate.settings(exact_duplicates="keep", near_duplicates=curate.near)
+    both = curate.settings(exact_duplicates="keep", near_duplicates="drop")
     result = curate(documents, both)
     assert result.ids("eval") == [b"1"]
     assert result.reasons() == {b"0": "near_duplicate", b"2": "near_duplicate"}
@@ -260,14 +260,14 @@ def test_rejected_documents_say_why(curate):
     ]
     thresholds = {"min_words": 3.0, "max_duplicate_line_fraction": 0.25}
     result = curate(documents, curate.settings(thresholds=thresholds))
-    found = {r.doc_id: (r.split, r.source, *r[4:]) for r in result.rejected}
+    found = {r.doc_id: (r.split, r.source, *r[4:]) for r in result.dropped}
     assert found == {
         b"short": ("train", b"web", 2, "too_few_words", 1, 3.0, b""),
         b"lines": ("train", b"web", 531, "duplicate_lines", 0.5, 0.25, b""),
         b"copy": ("train", "übrig".encode(), 15, "exact_duplicate", 1, 1, b"first"),
         b"empty": ("train", b"web", 2, "empty", 0, 1, b""),
     }
-    excerpts = {r.doc_id: r.excerpt for r in result.rejected}
+    excerpts = {r.doc_id: r.excerpt for r in result.dropped}
     assert excerpts[b"copy"] == "a sound  text."
     assert excerpts[b"lines"].startswith("same line\nsame line\n")
     assert len(excerpts[b"lines"]) == 200
@@ -291,9 +291,9 @@ def test_other_languages_go(curate):
     result = curate(documents, curate.settings(languages=("en", "fr")))
     assert result.ids("train") == [b"en", b"fr"]
     assert result.reasons() == {b"de": "wrong_language", b"none": "wrong_language"}
-    assert {(r.value, r.threshold) for r in result.rejected} == {(0.0, 0.65)}
+    assert {(r.value, r.threshold) for r in result.dropped} == {(0.0, 0.65)}
     strict = curate(documents, curate.settings(languages=("en",), min_language_score=1.0))
-    unsure = {r.doc_id: r.value for r in strict.rejected}[b"en"]
+    unsure = {r.doc_id: r.value for r in strict.dropped}[b"en"]
     assert 0.5 < unsure < 1  # its language is right, and not certain enough
 
 
@@ -340,5 +340,5 @@ def test_empty_splits_stay_empty(curate, gives_way):
 
 def test_settings_survive_the_trip_through_ml_metadata(curate):
     full = everything_on(curate, languages=("en",), benchmarks=("a", "b"))
-    assert CurateSettings.from_json(full.to_json()) == full
-    assert CurateSettings.from_json(curate.settings().to_json()) == curate.settings()
+    assert CurateConfig.from_json(full.config.to_json()) == full.config
+    assert CurateConfig.from_json(curate.settings().config.to_json()) == curate.settings().config

@@ -1,6 +1,5 @@
 """Curator's executor from an Examples artifact to curated examples, rejects and the report."""
 
-import dataclasses
 import json
 import os
 import time
@@ -10,9 +9,8 @@ import tensorflow as tf
 
 from components.artifacts import DroppedDocuments, Examples
 from components.curate.component import CuratorExecutor
+from components.curate.config import CurateConfig
 from components.curate.counts import dropped_by_reason, read_rejected, samples_by_reason
-from components.curate.near_duplicates import NearDuplicateSettings
-from components.curate.settings import CurateSettings
 from tokenmill.contracts.names import CURATION_NAME
 from tokenmill.errors import TokenmillError
 from tokenmill.records.documents import (
@@ -23,17 +21,11 @@ from tokenmill.records.documents import (
     write_tfrecords,
 )
 
-SETTINGS = CurateSettings(
-    thresholds={"min_words": 4.0, "min_letter_fraction": 0.5},
-    languages=(),
-    min_language_score=0.65,
+CONFIG = CurateConfig(
+    rules="none",
+    min_words=4.0,
+    min_letter_fraction=0.5,
     mask=("email",),
-    exact_duplicates="drop",
-    near_duplicates=NearDuplicateSettings(min_jaccard=0.8, ngram_words=5, bands=14, rows=8),
-    decontaminate="held-out",
-    decontaminate_ngram_words=13,
-    benchmarks=(),
-    partitions=3,
 )
 
 
@@ -67,7 +59,7 @@ def write_examples(uri, splits, files=1):
     return examples
 
 
-def curate(home, splits, files=1, shards=2, settings=SETTINGS):
+def curate(home, splits, files=1, shards=2, settings=CONFIG):
     """Runs the executor; returns the artifacts (curated, rejected)."""
     examples = write_examples(str(home / "examples"), splits, files)
     curated, rejected = Examples(), DroppedDocuments()
@@ -80,7 +72,7 @@ def curate(home, splits, files=1, shards=2, settings=SETTINGS):
     CuratorExecutor(context).Do(
         {"examples": [examples]},
         {"curated_examples": [curated], "dropped": [rejected]},
-        {"settings": settings.to_json(), "shards": shards},
+        {"config": settings.to_json(), "benchmarks": "[]", "shards": shards},
     )
     return curated, rejected
 
@@ -218,7 +210,7 @@ def test_one_text_many_thousand_times_takes_seconds(tmp_path, exact, count):
     }
     splits["train"].append(("z", "web", "One more document that is not like any of the others."))
     started = time.perf_counter()
-    settings = dataclasses.replace(SETTINGS, exact_duplicates=exact)
+    settings = CONFIG.model_copy(update={"exact_duplicates": exact})
     _, rejected = curate(tmp_path, splits, settings=settings)
     assert time.perf_counter() - started < 60
     with open(os.path.join(rejected.uri, CURATION_NAME), encoding="utf-8") as source:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from components.curate.decontaminate import ngram_set, overlaps
 from components.curate.near_duplicates import shingle
-from components.ingest.readers import ReadSettings
+from components.ingest.config import CorpusConfig
 from pipeline.benchmark_texts import read_benchmarks
 from tokenmill.errors import TokenmillError
 
@@ -57,14 +57,14 @@ def test_the_side_that_gives_way_loses_just_what_overlaps(curate, gives_way):
     loser = {"held-out": "eval", "train": "train", "off": None}[gives_way]
     other = "train" if loser == "eval" else "eval"
     expected = sharing(documents, loser, all_ngrams(texts_of(documents, other)))
-    assert sorted(r.doc_id for r in result.rejected) == expected
-    assert {r.split for r in result.rejected} <= {loser}
-    assert {r.reason for r in result.rejected} <= {"contaminated"}
+    assert sorted(r.doc_id for r in result.dropped) == expected
+    assert {r.split for r in result.dropped} <= {loser}
+    assert {r.reason for r in result.dropped} <= {"contaminated"}
     assert result.ids(other) == sorted(d[1] for d in documents if d[0] == other)
     shared = all_ngrams(texts_of(result.kept, "train")) & all_ngrams(texts_of(result.kept, "eval"))
     assert bool(shared) == (gives_way == "off")
     assert bool(expected) == (gives_way != "off")
-    for r in result.rejected:  # the value is how many n-grams of the document are shared
+    for r in result.dropped:  # the value is how many n-grams of the document are shared
         (text,) = [d[3].decode() for d in documents if d[1] == r.doc_id]
         assert r.value == len(ngrams_of(text) & all_ngrams(texts_of(documents, other)))
         assert r.threshold == 0
@@ -81,7 +81,7 @@ def test_benchmarks_are_never_in_train(curate, gives_way):
     if gives_way == "off":  # benchmarks are no reason to drop held-out documents
         assert result.ids("eval") == sorted(d[1] for d in documents if d[0] == "eval")
         dropped = sharing(documents, "train", ngrams_of(benchmark))
-        assert sorted(r.doc_id for r in result.rejected) == dropped
+        assert sorted(r.doc_id for r in result.dropped) == dropped
 
 
 def test_a_train_document_lost_to_a_benchmark_costs_no_held_out_document(curate):
@@ -112,7 +112,7 @@ def test_no_texts_give_no_ngrams():
 
 # ---- benchmark files
 
-READ = ReadSettings("text", "id", "source", 1000, 0.05)
+READ = CorpusConfig(max_document_bytes=1000, eval_fraction=0.05)
 
 
 def test_benchmark_files_are_read_as_a_corpus_is(tmp_path):

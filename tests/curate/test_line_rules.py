@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.curate import preview as previews
+from components.curate.config import CurateConfig
 from components.curate.rules import LINE_RULES, thresholds_of
 from components.curate.rules.lines import remove_lines
 from tokenmill.text.normalize import normalize
@@ -80,8 +81,8 @@ def test_lines_go_as_plain_python_says_and_are_counted(texts, thresholds):
 def test_each_rule_can_be_switched_off(setting):
     text = f"{'x' * 1001} has one word too long to be text in here.\nNo mark here at its very end\n"
     text += "Too few.\nYou need to switch on JavaScript here.\nThis site here uses cookies, so."
-    every = thresholds_of("c4", {})
-    without = thresholds_of("c4", {setting: "off"})
+    every = thresholds_of(CurateConfig(rules="c4"))
+    without = thresholds_of(CurateConfig(rules="c4", **{setting: "off"}))
     assert set(every) - set(without) == {setting}
     reasons = {rule.setting: rule.reason for rule in LINE_RULES}
     assert remove_lines([text], every).by_reason.keys() == set(reasons.values())
@@ -99,12 +100,12 @@ def test_an_indented_line_that_stays_keeps_its_indentation():
 def test_sets():
     """Raffel et al. 2020, 2.2; FineWeb (Penedo et al. 2024, 3.6) keeps lines without end marks."""
     lines = {rule.setting for rule in LINE_RULES}
-    c4 = thresholds_of("c4", {})
+    c4 = thresholds_of(CurateConfig(rules="c4"))
     assert (c4["min_line_words"], c4["min_line_end_marks"], c4["min_sentences"]) == (5, 1, 3)
     assert lines <= set(c4)
-    assert lines - set(thresholds_of("web", {})) == {"min_line_end_marks"}
+    assert lines - set(thresholds_of(CurateConfig(rules="web"))) == {"min_line_end_marks"}
     for rule_set in ("technical-prose", "code-docs", "none"):
-        assert not lines & set(thresholds_of(rule_set, {}))
+        assert not lines & set(thresholds_of(CurateConfig(rules=rule_set)))
 
 
 # ---- in the whole
@@ -119,7 +120,7 @@ def test_bytes_of_removed_lines_are_part_of_the_account(curate):
         ("eval" if i == 3 else "train", b"%d" % i, b"web" if i % 2 else b"books", t.encode())
         for i, t in enumerate(texts)
     ]
-    settings = curate.settings(thresholds=thresholds_of("c4", {"min_sentences": "off"}))
+    settings = curate.settings(rules="c4", min_sentences="off")
     result = curate(documents, settings, size=3)
     assert {k[3].decode() for k in result.kept} == {f"  {body.format(i)}" for i in range(6)}
     assert result.reasons() == {b"6": "empty", b"7": "exact_duplicate"}
@@ -144,9 +145,9 @@ def test_bytes_of_removed_lines_are_part_of_the_account(curate):
 
 def test_preview_shows_which_lines_go_and_judges_what_is_left():
     text = "Menu\nHome\nThis is a whole sentence of the text itself."
-    criteria = previews.Criteria({"min_line_words": 5.0, "min_words": 9.0}, (), 0.65, ())
+    config = CurateConfig(rules="none", min_line_words=5.0, min_words=9.0)
     documents = [previews.SampledDocument("a", "s", text), previews.SampledDocument("b", "s", "é")]
-    found = previews.as_json(previews.preview(documents, criteria, 2), criteria, None)
+    found = previews.as_json(previews.preview(documents, config, 2), config, None)
     assert found["removed_lines"] == {"line_few_words": {"lines": 3, "bytes": 10}}
     assert found["kept"]["documents"] == 1  # 9 words are left of 11
     assert found["dropped"] == {"empty": {"documents": 1, "bytes": 2}}

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from components.curate.config import CurateConfig
 from components.curate.deduplicate import (
     DroppedGroup,
     Edges,
@@ -20,17 +21,17 @@ from components.curate.deduplicate import (
 )
 from components.curate.first_pass import CONTENT
 from components.curate.near_duplicates import (
-    NearDuplicateSettings,
     band_hashes,
     components,
     jaccards,
+    proposal_probability,
     propose_pairs,
     shingle,
 )
 from tokenmill.records.staging import PieceWriter
 from tokenmill.text.normalize import content_key
 
-SETTINGS = NearDuplicateSettings(min_jaccard=0.8, ngram_words=5, bands=14, rows=8)
+SETTINGS = CurateConfig()
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "D", "d"]), max_size=14).map(" ".join)
 
 
@@ -91,16 +92,16 @@ def test_bands_propose_as_often_as_the_formula_says():
             hashes = band_hashes(shingle(pair, 5), SETTINGS)
             proposed.append(bool((hashes[0] == hashes[1]).any()))
         assert low < np.mean(similarities) < high
-        expected = np.mean([SETTINGS.proposal_probability(s) for s in similarities])
+        expected = np.mean([proposal_probability(s, SETTINGS) for s in similarities])
         deviation = (expected * (1 - expected) / len(proposed)) ** 0.5
         assert np.mean(proposed) == pytest.approx(expected, abs=4 * deviation + 0.005)
 
 
 def test_formula():
-    assert SETTINGS.proposal_probability(1.0) == 1.0
-    assert SETTINGS.proposal_probability(0.0) == 0.0
-    assert SETTINGS.proposal_probability(0.8) == pytest.approx(0.924, abs=0.001)
-    assert SETTINGS.proposal_probability(0.9) == pytest.approx(0.9996, abs=0.0001)
+    assert proposal_probability(1.0, SETTINGS) == 1.0
+    assert proposal_probability(0.0, SETTINGS) == 0.0
+    assert proposal_probability(0.8, SETTINGS) == pytest.approx(0.924, abs=0.001)
+    assert proposal_probability(0.9, SETTINGS) == pytest.approx(0.9996, abs=0.0001)
 
 
 def test_a_signature_is_the_same_alone_and_in_a_batch():
@@ -246,10 +247,19 @@ def test_what_is_dropped_is_the_same_however_it_is_grouped(items, group, first, 
 # ---- the whole, in Beam
 
 
-def kept_ids(curate, documents, near, partitions):
+def near(min_jaccard):
+    """A configuration that proposes every pair of this similarity for certain."""
+    keys = {"min_jaccard": min_jaccard, "bands": 60, "rows": 2}
+    return CurateConfig(**{f"near_duplicate_{key}": value for key, value in keys.items()})
+
+
+def kept_ids(curate, documents, config, partitions):
     """What is left of documents of (is_train, doc_id, text)."""
     rows = [("train" if t else "eval", d, b"s", text.encode()) for t, d, text in documents]
-    changed = {"exact_duplicates": "keep", "near_duplicates": near, "partitions": partitions}
+    changed = {
+        **{k: v for k, v in config.model_dump().items() if k.startswith("near_duplicate_")},
+        **{"exact_duplicates": "keep", "near_duplicates": "drop", "partitions": partitions},
+    }
     result = curate(rows, curate.settings(**changed), size=max(1, len(rows) // partitions))
     return sorted(result.ids("train") + result.ids("eval"))
 
@@ -296,8 +306,8 @@ def test_pairs_below_the_threshold_stay(curate):
     text = new_text(rng, 100)
     documents = [(True, b"1", text), (True, b"2", edited(text, rng, [20, 40, 60]))]
     s = similarity(text, documents[1][2])
-    wide = NearDuplicateSettings(s, 5, bands=60, rows=2)  # proposes this pair for certain
-    above = NearDuplicateSettings(float(np.nextafter(s, 1)), 5, bands=60, rows=2)
+    wide = near(s)
+    above = near(float(np.nextafter(s, 1)))
     assert len(kept_ids(curate, documents, wide, 2)) == 1
     assert len(kept_ids(curate, documents, above, 2)) == 2
 

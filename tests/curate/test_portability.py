@@ -12,8 +12,8 @@ from apache_beam.portability import common_urns
 from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 
 from components.curate.transforms import Curate
+from pipeline.benchmark_texts import read_benchmarks
 from pipeline.loader import load_config
-from pipeline.step_settings import curate_settings
 
 DATAFLOW = [
     "--runner=DataflowRunner",
@@ -30,7 +30,8 @@ def curation_pipeline(options: PipelineOptions) -> beam.Pipeline:
     pipeline = beam.Pipeline(options=options)
     bucket = "gs://some-bucket"
     uris = [f"{bucket}/{name}" for name in ("examples", "curated", "dropped", "spool")]
-    pipeline | Curate(curate_settings(config), *uris, shards=4)
+    benchmarks = read_benchmarks(config.curate.benchmark_files, config.corpus)
+    pipeline | Curate(config.curate, benchmarks, *uris, shards=4)
     return pipeline
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.curate.config import CurateConfig, Threshold
 from components.curate.rules import LINE_RULES, RULE_SETS, RULES, judge, thresholds_of
 from components.curate.text_columns import TextColumns
-from pipeline.config_data import CurateSection, Threshold
 
 # A module beside this one; pytest's importlib mode puts no directory on the path.
 _PATH = pathlib.Path(__file__).with_name("naive_rules.py")
@@ -120,28 +120,30 @@ def test_a_value_equal_to_the_threshold_stays(text, rule, side):
 
 
 def test_zero_is_a_threshold_and_off_is_off():
-    zero = thresholds_of("none", {"max_curly_brackets": 0.0})
+    zero = thresholds_of(CurateConfig(rules="none", max_curly_brackets=0.0))
     assert zero == {"max_curly_brackets": 0.0}
     assert judge(TextColumns(["{", "x"]), zero).rule.tolist()[1] == -1
     assert RULES[judge(TextColumns(["{", "x"]), zero).rule[0]].reason == "curly_brackets"
-    off = thresholds_of("web", {"max_curly_brackets": "off"})
+    off = thresholds_of(CurateConfig(rules="web", max_curly_brackets="off"))
     assert "max_curly_brackets" not in off
     assert judge(TextColumns(["{"]), {}).rule.tolist() == [-1]
 
 
 @pytest.mark.parametrize("rule_set", RULE_SETS)
 def test_thresholds_are_those_of_the_set_with_overrides_on_top(rule_set):
-    plain = thresholds_of(rule_set, {})
+    plain = thresholds_of(CurateConfig(rules=rule_set))
     assert plain == {r.setting: r.thresholds[rule_set] for r in BOTH if rule_set in r.thresholds}
-    assert thresholds_of(rule_set, CurateSection().model_dump()) == plain  # None changes nothing
-    changed = thresholds_of(rule_set, {"min_words": 7, "max_words": "off", "min_sentences": None})
+    assert thresholds_of(CurateConfig(rules=rule_set, min_words=None)) == plain  # changes nothing
+    changed = thresholds_of(
+        CurateConfig(rules=rule_set, min_words=7, max_words="off", min_sentences=None)
+    )
     expected = {k: v for k, v in plain.items() if k != "max_words"} | {"min_words": 7.0}
     assert changed == expected
 
 
 def test_rule_sets():
-    assert thresholds_of("none", {}) == {}
-    papers = thresholds_of("web", {})
+    assert thresholds_of(CurateConfig(rules="none")) == {}
+    papers = thresholds_of(CurateConfig(rules="web"))
     # Rae et al. 2021, A1.1 and table A1; Raffel et al. 2020, 2.2; Penedo et al. 2024, 3.6.
     assert (papers["min_words"], papers["max_words"]) == (50, 100_000)
     assert papers["max_duplicate_5gram_character_fraction"] == 0.15
@@ -158,12 +160,12 @@ def test_rule_sets():
 def test_settings_of_rules_and_of_the_configuration_are_the_same():
     configurable = {
         name
-        for name, field in CurateSection.model_fields.items()
+        for name, field in CurateConfig.model_fields.items()
         if set(get_args(Threshold)) <= set(get_args(field.annotation))
     }
     assert configurable == {rule.setting for rule in BOTH}
     assert len({r.reason for r in BOTH}) == len(configurable) == len(BOTH)
-    assert get_args(CurateSection.model_fields["rules"].annotation) == RULE_SETS
+    assert get_args(CurateConfig.model_fields["rules"].annotation) == RULE_SETS
     for rule in BOTH:
         assert rule.setting.startswith({"below": "min_", "above": "max_"}[rule.drop_if])
         assert set(rule.thresholds) <= set(RULE_SETS)

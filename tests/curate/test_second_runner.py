@@ -16,34 +16,23 @@ import pytest
 
 from components.artifacts import DroppedDocuments, Examples, Quarantine
 from components.curate.component import CuratorExecutor
-from components.curate.near_duplicates import NearDuplicateSettings
-from components.curate.rules import thresholds_of
-from components.curate.settings import CurateSettings
+from components.curate.config import CurateConfig
 from components.ingest.component import CorpusExampleGenExecutor
+from components.ingest.config import CorpusConfig
 from components.ingest.manifest import list_inputs, write_manifest
 from tokenmill.contracts.names import CURATION_NAME
 
 SHARDS = 3
-SETTINGS = CurateSettings(
-    thresholds=thresholds_of("none", {"min_words": 10.0, "min_line_words": 2.0}),
-    languages=(),
-    min_language_score=0.65,
+CONFIG = CurateConfig(
+    rules="none",
+    min_words=10.0,
+    min_line_words=2.0,
     mask=("email",),
-    exact_duplicates="drop",
-    near_duplicates=NearDuplicateSettings(min_jaccard=0.8, ngram_words=5, bands=14, rows=8),
-    decontaminate="held-out",
-    decontaminate_ngram_words=13,
-    benchmarks=(),
-    partitions=SHARDS,
-    boilerplate_documents=20,
+    max_line_documents=20,
 )
-READ = {
-    "text_field": "text",
-    "id_field": "id",
-    "source_field": "source",
-    "max_document_bytes": 10_000,
-    "eval_fraction": 0.2,
-}
+CORPUS = CorpusConfig(
+    max_document_bytes=10_000, eval_fraction=0.2, max_quarantine_fraction=0.1, shards=SHARDS
+)
 
 
 def corpus(directory):
@@ -91,17 +80,16 @@ def run(home, source, beam_arguments):
         tmp_dir = str(home / "tmp")
         return cls(cls.Context(beam_arguments, unique_id=cls.__name__, tmp_dir=tmp_dir))
 
-    settings = {"read": READ, "max_quarantine_fraction": 0.1, "shards": SHARDS}
     manifest = write_manifest(list_inputs([str(source)]), str(home / "manifests"))
     executor(CorpusExampleGenExecutor).Do(
         {},
         {name: [artifacts[name]] for name in ("examples", "quarantine")},
-        {"input_base": manifest, "settings": json.dumps(settings)},
+        {"input_base": manifest, "config": CORPUS.to_json(), "release": "test"},
     )
     executor(CuratorExecutor).Do(
         {"examples": [artifacts["examples"]]},
         {"curated_examples": [artifacts["curated"]], "dropped": [artifacts["dropped"]]},
-        {"settings": SETTINGS.to_json(), "shards": SHARDS},
+        {"config": CONFIG.to_json(), "benchmarks": "[]", "shards": SHARDS},
     )
     files = [p for name in artifacts for p in (home / name).rglob("*") if p.is_file()]
     assert not [p for p in (home / "tmp").rglob("*") if p.is_file()]
@@ -160,7 +148,7 @@ def test_the_same_bytes_as_by_direct_runner(tmp_path, portable):
     ):
         (tmp_path / name).mkdir()
         outputs.append(run(tmp_path / name, source, arguments))
-    report = json.loads(outputs[0][f"rejected/{CURATION_NAME}"])
+    report = json.loads(outputs[0][f"dropped/{CURATION_NAME}"])
     reasons = {"exact_duplicate", "near_duplicate", "contaminated", "too_few_words"}
     assert set(report["total"]["dropped"]) == reasons
     assert set(report["removed_lines"]) == {"boilerplate_lines", "line_few_words"}

@@ -6,7 +6,8 @@ import pytest
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.evaluators import metrics_validator
 
-from components.evaluate.eval_config import SLICED_BY, EvaluateSettings, make_eval_config
+from components.evaluate.config import EvaluateConfig
+from components.evaluate.eval_config import SLICED_BY, make_eval_config
 from tokenmill.contracts.evaluation import read_failures
 
 OVERALL = ()
@@ -20,7 +21,7 @@ GOOD = {
     "evaluated_documents": 10.0,
 }
 CONFIG = make_eval_config(
-    EvaluateSettings(
+    EvaluateConfig(
         max_bits_per_byte=2.0,
         max_perplexity=50.0,
         min_token_accuracy=0.3,
@@ -78,7 +79,7 @@ def test_a_source_is_reported_but_never_blocks():
 
 
 def test_limits_left_out_do_not_block():
-    config = make_eval_config(EvaluateSettings(max_bits_per_byte=2.0))
+    config = make_eval_config(EvaluateConfig(max_bits_per_byte=2.0))
     assert failed(config, perplexity=1e9, token_accuracy=0.0) == set()
     assert failed(config, bits_per_byte=2.1) == {"bits_per_byte"}
 
@@ -101,7 +102,7 @@ def test_every_metric_named_exists_and_the_raw_text_signature_is_asked():
 
 
 def test_a_limit_for_sources_blocks_in_any_source_and_not_over_all():
-    config = make_eval_config(EvaluateSettings(max_bits_per_byte=9, max_source_bits_per_byte=2))
+    config = make_eval_config(EvaluateConfig(max_bits_per_byte=9, max_source_bits_per_byte=2))
     wiki = (("source", "wiki"),)
     assert failed(config, slice_key=wiki, bits_per_byte=2.5) == {"bits_per_byte"}
     assert failed(config, slice_key=wiki, bits_per_byte=1.9) == set()
@@ -111,7 +112,7 @@ def test_a_limit_for_sources_blocks_in_any_source_and_not_over_all():
 
 def validation_against_baseline(increase, by):
     config = make_eval_config(
-        EvaluateSettings(max_bits_per_byte=9, max_bits_per_byte_increase=increase)
+        EvaluateConfig(max_bits_per_byte=9, max_bits_per_byte_increase=increase)
     )
     limits = tfma.metrics.metric_thresholds_from_metrics_specs(
         config.metrics_specs, eval_config=config
@@ -137,7 +138,7 @@ def test_a_failure_is_told_with_slice_and_distance(monkeypatch):
         "bits_per_byte is 2.346, wanted at most 2, missed by 0.346",
         "token_accuracy is not a number, wanted at least 0.3",
     ]
-    by_source = make_eval_config(EvaluateSettings(max_bits_per_byte=9, max_source_bits_per_byte=2))
+    by_source = make_eval_config(EvaluateConfig(max_bits_per_byte=9, max_source_bits_per_byte=2))
     assert sentences(validate(by_source, (("source", "wiki"),), bits_per_byte=3.0)) == [
         "bits_per_byte where source is wiki is 3, wanted at most 2, missed by 1"
     ]
@@ -147,10 +148,8 @@ def test_a_failure_is_told_with_slice_and_distance(monkeypatch):
 
 
 def test_a_masked_model_is_held_to_its_hidden_tokens_and_never_to_bits_per_byte():
-    settings = EvaluateSettings(
-        max_bits_per_byte=0.001, max_perplexity=50.0, min_token_accuracy=0.3, task="masked-lm"
-    )
-    config = make_eval_config(settings)
+    settings = EvaluateConfig(max_bits_per_byte=0.001, max_perplexity=50.0, min_token_accuracy=0.3)
+    config = make_eval_config(settings, "masked-lm")
     good = {"masked_perplexity": 40.0, "masked_token_accuracy": 0.4}
     assert failed(config, **good) == set()
     assert failed(config, **{**good, "masked_perplexity": 51.0}) == {"masked_perplexity"}
@@ -158,7 +157,7 @@ def test_a_masked_model_is_held_to_its_hidden_tokens_and_never_to_bits_per_byte(
 
 
 def test_without_limits_a_masked_model_is_blessed_if_anything_was_evaluated():
-    config = make_eval_config(EvaluateSettings(max_bits_per_byte=8.0, task="masked-lm"))
+    config = make_eval_config(EvaluateConfig(max_bits_per_byte=8.0), "masked-lm")
     hopeless = {"masked_perplexity": 1e9, "masked_token_accuracy": 0.0}
     assert validate(config, **hopeless).validation_ok
     assert failed(config, **hopeless, evaluated_tokens=0.0) == {"evaluated_tokens"}
@@ -169,10 +168,9 @@ GOOD_CLASSES = {"accuracy": 0.9, "macro_f1": 0.85, "auc": 0.95, "log_loss": 0.3}
 
 def test_a_classifier_is_held_to_accuracy_and_f1_and_never_to_bits_per_byte():
     config = make_eval_config(
-        EvaluateSettings(
+        EvaluateConfig(
             max_bits_per_byte=0.001, min_accuracy=0.8, min_macro_f1=0.7,
-            max_calibration_error=0.1, task="classification",
-        )
+            max_calibration_error=0.1), "classification"
     )  # fmt: skip
     assert failed(config, **GOOD_CLASSES) == set()
     for name, bad in (("accuracy", 0.79), ("macro_f1", 0.69), ("calibration_error", 0.11)):
@@ -186,11 +184,9 @@ def test_a_classifier_is_held_to_accuracy_and_f1_and_never_to_bits_per_byte():
 
 
 def test_a_classifier_worse_than_the_last_blessed_one_is_blocked(monkeypatch):
-    settings = EvaluateSettings(
-        max_bits_per_byte=9, max_accuracy_decrease=0.02, task="classification"
-    )
+    settings = EvaluateConfig(max_bits_per_byte=9, max_accuracy_decrease=0.02)
     assert settings.compares
-    config = make_eval_config(settings)
+    config = make_eval_config(settings, "classification")
     assert [spec.is_baseline for spec in config.model_specs] == [False, True]
     limits = tfma.metrics.metric_thresholds_from_metrics_specs(
         config.metrics_specs, eval_config=config

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
+from components.ingest.config import CorpusConfig
 from components.ingest.manifest import list_inputs
-from components.ingest.readers import BadRecord, Document, ReadSettings, read_file
+from components.ingest.readers import BadRecord, Document, read_file
 
 MEGABYTE = 1_000_000
 
@@ -19,7 +20,7 @@ def read(path, data=None, max_document_bytes=10 * MEGABYTE, **keys):
     """Writes `data`, reads the file: (documents, bad records)."""
     if data is not None:
         path.write_bytes(data)
-    read_settings = ReadSettings("text", "id", "source", max_document_bytes, 0.05, **keys)
+    read_settings = CorpusConfig(max_document_bytes=max_document_bytes, eval_fraction=0.05, **keys)
     items = list(read_file(list_inputs([str(path)])[0], read_settings))
     documents = [item for item in items if isinstance(item, Document)]
     return documents, [item for item in items if isinstance(item, BadRecord)]

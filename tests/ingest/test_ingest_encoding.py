@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.ingest.config import CorpusConfig
 from components.ingest.encoding import decode_cp1252, repair
 from components.ingest.manifest import list_inputs
-from components.ingest.readers import BadRecord, Document, ReadSettings, read_file
+from components.ingest.readers import BadRecord, Document, read_file
 
 WESTERN = [
     "“Voilà”, dit-il — l’été dernier, à Noël : « ça va ? »",
@@ -40,7 +41,7 @@ OTHER = [
 def read(tmp_path, name, data, **keys):
     """Writes and reads a file: (documents, bad records)."""
     (tmp_path / name).write_bytes(data)
-    read_settings = ReadSettings("text", "id", "source", 10**7, 0.05, **keys)
+    read_settings = CorpusConfig(max_document_bytes=10**7, eval_fraction=0.05, **keys)
     items = list(read_file(list_inputs([str(tmp_path / name)])[0], read_settings))
     documents = [item for item in items if isinstance(item, Document)]
     return documents, [item for item in items if isinstance(item, BadRecord)]

@@ -12,17 +12,10 @@ import tensorflow as tf
 
 from components.artifacts import Examples, Quarantine
 from components.ingest.component import CorpusExampleGenExecutor
+from components.ingest.config import CorpusConfig
 from components.ingest.manifest import list_inputs, write_manifest
 from tokenmill.errors import TokenmillError
 from tokenmill.records.documents import decode_documents
-
-READ = {
-    "text_field": "text",
-    "id_field": "id",
-    "source_field": "source",
-    "max_document_bytes": 10_000,
-    "eval_fraction": 0.1,
-}
 
 
 def ingest(home, *inputs, max_quarantine_fraction=0.05, shards=3, **read):
@@ -35,15 +28,19 @@ def ingest(home, *inputs, max_quarantine_fraction=0.05, shards=3, **read):
         tmp_dir=str(home / "tmp"),
         unique_id="1",
     )
-    settings = {
-        "read": {**READ, **read},
-        "max_quarantine_fraction": max_quarantine_fraction,
-        "shards": shards,
-    }
+    config = CorpusConfig(
+        **{
+            "max_document_bytes": 10_000,
+            "eval_fraction": 0.1,
+            "max_quarantine_fraction": max_quarantine_fraction,
+            "shards": shards,
+            **read,
+        }
+    )
     CorpusExampleGenExecutor(context).Do(
         {},
         {"examples": [examples], "quarantine": [quarantine]},
-        {"input_base": manifest, "settings": json.dumps(settings)},
+        {"input_base": manifest, "config": config.to_json(), "release": "test"},
     )
     return examples, quarantine
 
@@ -227,7 +224,7 @@ def test_empty_split_is_an_error_that_names_it(tmp_path):
     with pytest.raises(TokenmillError, match=r"eval split \(20 in all\).*eval_fraction"):
         ingest(tmp_path / "a", corpus, eval_fraction=1e-9)
     with pytest.raises(TokenmillError, match="train split"):
-        ingest(tmp_path / "b", corpus, eval_fraction=1.0)
+        ingest(tmp_path / "b", corpus, eval_fraction=1 - 1e-9)
 
 
 def test_all_formats_together_with_repairs_and_a_span(tmp_path):

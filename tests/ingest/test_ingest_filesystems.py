@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystem import CompressionTypes, FileMetadata, FileSystem
 
+from components.ingest.config import CorpusConfig
 from components.ingest.manifest import list_inputs, read_manifest, write_manifest
-from components.ingest.readers import Document, ReadSettings, read_file
+from components.ingest.readers import Document, read_file
 
 FILES: dict[str, bytes] = {}
 
@@ -71,7 +72,7 @@ def test_files_of_another_filesystem(tmp_path):
     assert [f.name for f in list_inputs(["mem://bucket/in/*.csv", "mem://bucket/other/e.txt"])] == [
         "d.csv", "e.txt",
     ]  # fmt: skip
-    read = ReadSettings("text", "id", "source", 1000, 0.05)
+    read = CorpusConfig(max_document_bytes=1000, eval_fraction=0.05)
     items = [item for file in files for item in read_file(file, read)]
     assert [type(item) for item in items] == [Document] * 4
     assert [item.text for item in items] == [b"line", b"row", b"field", b"whole"]

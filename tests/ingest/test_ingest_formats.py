@@ -11,9 +11,10 @@ from format_files import MEGABYTE, csv_bytes, example, framed, parquet_bytes, re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.ingest.config import CorpusConfig
 from components.ingest.lines import TooLong, bounded_lines
 from components.ingest.manifest import list_inputs
-from components.ingest.readers import Document, ReadSettings, read_file
+from components.ingest.readers import Document, read_file
 
 COMPRESS = {
     "": bytes,
@@ -198,7 +199,7 @@ def test_a_million_tiny_documents(tmp_path):
     path = tmp_path / "a.jsonl"
     with open(path, "w") as out:
         out.writelines(f'{{"id": {i}, "text": "tiny {i}"}}\n' for i in range(1_000_000))
-    read_settings = ReadSettings("text", "id", "source", 1000, 0.05)
+    read_settings = CorpusConfig(max_document_bytes=1000, eval_fraction=0.05)
     count, last = 0, None
     for last in read_file(list_inputs([str(path)])[0], read_settings):  # noqa: B007
         count += 1

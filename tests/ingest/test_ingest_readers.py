@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from components.ingest.config import CorpusConfig
 from components.ingest.manifest import InputFile, list_inputs
-from components.ingest.readers import BadRecord, Document, ReadSettings, read_file
+from components.ingest.readers import BadRecord, Document, read_file
 from components.ingest.transforms import split_of
 
 MEGABYTE = 1_000_000
@@ -38,7 +39,9 @@ def read(path: Path, data: bytes, max_document_bytes: int = 10 * MEGABYTE):
 
 def read_input(file: InputFile, max_document_bytes: int = 10 * MEGABYTE):
     """Reads one listed file: (documents, bad records)."""
-    items = list(read_file(file, ReadSettings("text", "id", "source", max_document_bytes, 0.05)))
+    items = list(
+        read_file(file, CorpusConfig(max_document_bytes=max_document_bytes, eval_fraction=0.05))
+    )
     documents = [item for item in items if isinstance(item, Document)]
     bad = [item for item in items if isinstance(item, BadRecord)]
     assert len(documents) + len(bad) == len(items)
@@ -135,7 +138,18 @@ def test_ids_and_sources_by_field(tmp_path):
 def test_field_names_are_settings(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(json_lines({"body": "b", "key": "k", "site": "s"}))
     file = list_inputs([str(tmp_path)])[0]
-    items = list(read_file(file, ReadSettings("body", "key", "site", 100, 0.05)))
+    items = list(
+        read_file(
+            file,
+            CorpusConfig(
+                text_field="body",
+                id_field="key",
+                source_field="site",
+                max_document_bytes=100,
+                eval_fraction=0.05,
+            ),
+        )
+    )
     assert items == [Document(b"k", b"s", b"b")]
 
 

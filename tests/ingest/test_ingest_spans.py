@@ -8,8 +8,8 @@ from tfx.proto import example_gen_pb2
 from tfx.utils import proto_utils
 
 from components.ingest.component import CorpusExampleGen
+from components.ingest.config import CorpusConfig
 from components.ingest.manifest import list_inputs, read_manifest, write_manifest
-from components.ingest.readers import ReadSettings
 from tokenmill.errors import TokenmillError
 
 
@@ -75,7 +75,12 @@ def test_spans_that_are_not_there(corpus, patterns, span, parts):
 def test_tfx_driver_finds_the_span_and_puts_it_on_the_artifact(corpus, tmp_path, pattern, span):
     directory = write_manifest(list_inputs([str(corpus / pattern)]), str(tmp_path / "manifests"))
     assert read_manifest(directory)[1] == span
-    component = CorpusExampleGen(directory, ReadSettings("t", "i", "s", 9, 0.5), 0.0, 1)
+    component = CorpusExampleGen(
+        directory,
+        CorpusConfig(
+            text_field="t", id_field="i", source_field="s", max_document_bytes=9, eval_fraction=0.5
+        ),
+    )
     properties = {
         "input_base": directory,
         "input_config": component.exec_properties["input_config"],

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from components.pack.config import PackJob
 from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
-from components.pack.transforms import PackSettings, pack_shard, write_manifest
+from components.pack.transforms import pack_shard, write_manifest
 from tokenmill.records.documents import split_directory
 from tokenmill.rows.token_flags import CONTROL
 
@@ -26,7 +27,7 @@ def rows_uri(tmp_path_factory, packed_documents):
     random = np.random.default_rng(1)
     flags = np.zeros(VOCAB, np.uint8)
     flags[:16] = CONTROL
-    settings = PackSettings(LENGTH, VOCAB, 1)
+    settings = PackJob(sequence_length=LENGTH, vocab_size=VOCAB, shards=1)
     for split, documents in packed_documents.items():
         made = [
             TokenizedDocument(

@@ -5,9 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
+from components.pack.config import PackJob
 from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
-from components.pack.transforms import PackSettings, pack_shard, write_manifest
-from components.tokenize.training import TokenizerSettings, train_sentencepiece
+from components.pack.transforms import pack_shard, write_manifest
+from components.tokenize.config import TokenizerConfig
+from components.tokenize.training import train_sentencepiece
 from tokenmill.records.documents import stable_hash
 from tokenmill.rows.token_flags import CONTROL, STARTS_WORD
 
@@ -26,7 +28,9 @@ def make_flags():
 def sentencepiece_model():
     """A small trained vocabulary."""
     text = ["Some words. And a sentence, with commas;\n\nthen a new paragraph.\n"] * 20
-    return train_sentencepiece(text, TokenizerSettings("bpe", VOCAB, 1000))
+    return train_sentencepiece(
+        text, TokenizerConfig(model_type="bpe", vocab_size=VOCAB, sample_bytes=1000)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +45,9 @@ def pack_documents(tmp_path_factory):
     def pack(documents, sequence_length=32, shards=3, **options):
         uri = tmp_path_factory.mktemp("packed")
         directory, flags = str(uri / "Split-train"), make_flags()
-        settings = PackSettings(sequence_length, VOCAB, shards, **options)
+        settings = PackJob(
+            sequence_length=sequence_length, vocab_size=VOCAB, shards=shards, **options
+        )
 
         def shard_of(document):
             return stable_hash(document[0]) % shards

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from components.pack.classification import FindLabels, check_labels
+from components.pack.config import PackJob
 from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
-from components.pack.transforms import PackSettings, pack_shard, write_manifest
+from components.pack.transforms import pack_shard, write_manifest
 from tokenmill.errors import TokenmillError
 from tokenmill.provenance.rows import find_document
 from tokenmill.records.documents import stable_hash, write_tfrecords
@@ -47,7 +48,14 @@ def documents_of(case):
 
 def pack(directory, documents, length=32, shards=2, **options):
     """The split that these documents become, and its manifest."""
-    settings = PackSettings(length, VOCAB, shards, "classification", classes=2, **options)
+    settings = PackJob(
+        sequence_length=length,
+        vocab_size=VOCAB,
+        shards=shards,
+        task="classification",
+        classes=2,
+        **options,
+    )
     target = str(directory / "Split-train")
     entries = []
     for shard in range(shards):
@@ -115,7 +123,9 @@ def test_every_document_and_token_is_accounted_for(tmp_path_factory, case, lengt
 
 def test_a_lost_document_stops_the_run(tmp_path):
     documents = documents_of([(5, b"good", b"web"), (7, b"bad", b"web")])
-    packing = PackSettings(32, VOCAB, 1, "classification", classes=2)
+    packing = PackJob(
+        sequence_length=32, vocab_size=VOCAB, shards=1, task="classification", classes=2
+    )
     target = str(tmp_path / "Split-train")
     columns = TokenizedDocuments.of(documents)
     entry = pack_shard((0, [columns]), target, packing, FLAGS, NAMES)

@@ -15,21 +15,16 @@ from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 from components.artifacts import PackedRows, Tokenizer
 from components.pack import tokenized as tokenized
 from components.pack.component import Packer, PackerExecutor
+from components.pack.config import SHARD_TOKENS, PackJob, shards_for
 from components.pack.tokenized import decode_tokenized, read_tokenized
-from components.pack.transforms import (
-    SHARD_TOKENS,
-    PackSettings,
-    PackSplit,
-    shards_for,
-    write_manifest,
-)
+from components.pack.transforms import PackSplit, write_manifest
 from tokenmill.errors import TokenmillError
 from tokenmill.provenance.rows import documents_of_row, find_document
 from tokenmill.rows.codec import RowFormat, decode_rows, densify
 from tokenmill.rows.packed_split import PackedSplit
 
 VOCAB, LENGTH = 300, 32
-SETTINGS = PackSettings(sequence_length=LENGTH, vocab_size=VOCAB, shards=3)
+SETTINGS = PackJob(sequence_length=LENGTH, vocab_size=VOCAB, shards=3)
 BOS, EOS = 2, 3
 FLAGS = np.zeros(VOCAB, np.uint8)
 
@@ -240,7 +235,7 @@ def test_the_component_packs_both_splits_and_sums_their_counts(
     component = Packer(
         examples=Channel(type=standard_artifacts.Examples),
         tokenizer=Channel(type=Tokenizer),
-        settings=PackSettings(LENGTH, VOCAB, shards=1),
+        job=PackJob(sequence_length=LENGTH, vocab_size=VOCAB, shards=1),
     )
     PackerExecutor().Do(
         {"examples": [examples], "tokenizer": [tokenizer]},
@@ -265,7 +260,7 @@ def test_a_vocabulary_larger_than_the_model_is_refused(tmp_path, sentencepiece_m
         PackerExecutor().Do(
             {"examples": [examples], "tokenizer": [tokenizer]},
             {"packed_rows": [rows]},
-            {"settings": settings},
+            {"config": settings},
         )
 
 
@@ -296,7 +291,7 @@ def test_shards_follow_the_size_of_a_split():
     assert shards_for(SHARD_TOKENS + 1, 256) == 2
     long_rows = 2 * SHARD_TOKENS // 1000  # a thousand rows are two shards' tokens
     assert shards_for(2 * SHARD_TOKENS, long_rows) == 1
-    chosen = PackSettings(LENGTH, VOCAB, shards=None)
+    chosen = PackJob(sequence_length=LENGTH, vocab_size=VOCAB)
     assert chosen.of_split("train", 3 * SHARD_TOKENS).shards == 3
     assert chosen.of_split("eval", 10).shards == 1
     assert SETTINGS.of_split("train", 10).shards == SETTINGS.of_split("eval", 10).shards == 3
@@ -321,7 +316,7 @@ def test_a_document_of_50_megabytes_is_packed_whole(tmp_path):
         (b"small", b"s", 9, [5, 6]),
     ]
     write_examples(tmp_path / "examples", documents, files=1)
-    settings = PackSettings(LENGTH, VOCAB, shards=1)
+    settings = PackJob(sequence_length=LENGTH, vocab_size=VOCAB, shards=1)
     run_packing(tmp_path / "examples", tmp_path / "rows", settings)
     split = PackedSplit(str(tmp_path / "rows"), "train")
     assert split.manifest["tokens"] == len(tokens) + 2

@@ -6,7 +6,6 @@ from pydantic import ValidationError
 
 from pipeline.config import Config
 from pipeline.loader import ConfigError, dump_config, load_config, preset_names
-from pipeline.step_settings import pack_settings, read_settings
 
 
 @pytest.mark.parametrize(
@@ -50,6 +49,7 @@ def test_overrides_later_wins_and_bare_words_are_strings():
     ("override", "words"),
     [
         ("trian.epochs=1", ["unknown section trian", "did you mean train?", "tokenizer"]),
+        ("push.weights=int8", ["push.weights is called push.quantization now"]),
         ("train.epoch=1", ["unknown key train.epoch", "did you mean epochs?", "global_batch_size"]),
         ("train.epochs=many", ["train.epochs = 'many'", "number"]),
         ("train.epochs=-1", ["train.epochs = -1", "greater than 0"]),
@@ -181,6 +181,5 @@ def test_a_classifier_is_configured_by_its_classes_and_label_field():
     config = load_config(overrides=[*CLASSIFY, "corpus.label_field=kind"])
     assert config.shape().classes == 3
     assert config.shape().head == "classifier"
-    assert read_settings(config).label_field == "kind"
-    assert pack_settings(config).classifies
-    assert read_settings(load_config()).label_field == ""
+    assert config.corpus.label_field == "kind"
+    assert load_config().corpus.label_field is None

@@ -67,10 +67,11 @@ def store(tmp_path_factory):
 READ = """
 import json
 from components.ingest.manifest import list_inputs, read_manifest, write_manifest
-from components.ingest.readers import ReadSettings, read_file
+from components.ingest.config import CorpusConfig
+from components.ingest.readers import read_file
 
 files = list_inputs(["gs://bucket/in"])
-settings = ReadSettings("text", "id", "source", 1000, 0.05)
+settings = CorpusConfig(max_document_bytes=1000, eval_fraction=0.05)
 texts = [item.text.decode() for file in files for item in read_file(file, settings)]
 manifest = write_manifest(files, "gs://bucket/manifests")
 assert read_manifest(manifest)[0] == files

@@ -3,8 +3,7 @@
 import pytest
 
 from pipeline.loader import load_config
-from pipeline.runners.engine_check import check_engine
-from pipeline.step_settings import registry_settings
+from pipeline.runners.engine_check import check_engine, registry_target
 from tokenmill.errors import TokenmillError
 
 IMAGE = "registry.invalid/tokenmill@sha256:" + "a" * 64
@@ -19,7 +18,7 @@ WHOLE = (
 
 
 def test_the_settings_of_the_step():
-    settings = registry_settings(load_config(overrides=WHOLE))
+    settings = registry_target(load_config(overrides=WHOLE))
     assert settings.resource == "projects/p/locations/europe-west4/models/m-3-books"
     assert settings.image.endswith("serving:2.16.1")
 
@@ -27,7 +26,7 @@ def test_the_settings_of_the_step():
 def test_a_local_run_says_all_that_is_missing_at_once():
     config = load_config(overrides=['push.registry="vertex"'])
     with pytest.raises(TokenmillError) as caught:
-        registry_settings(config)
+        registry_target(config)
     for key in ("engine.project", "engine.region", "push.registry_image", "push.directory"):
         assert key in caught.value.message
 

@@ -9,6 +9,7 @@ from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
 
 from components.push.component import AtomicPusherExecutor
+from components.push.config import PushConfig
 from tokenmill.errors import TokenmillError
 
 
@@ -29,7 +30,8 @@ class Push:
     def bless(self, blessed):
         self.blessing.set_int_custom_property("blessed", int(blessed))
 
-    def __call__(self, probe=None):
+    def __call__(self, infra_validator="off", max_check_seconds=120.0):
+        config = PushConfig(infra_validator=infra_validator, max_check_seconds=max_check_seconds)
         destination = pusher_pb2.PushDestination()
         destination.filesystem.base_directory = str(self.directory)
         AtomicPusherExecutor().Do(
@@ -37,7 +39,7 @@ class Push:
             {"pushed_model": [self.pushed]},
             {
                 "push_destination": proto_utils.proto_to_json(destination),
-                "custom_config": json.dumps({"probe": probe or {"enabled": False}}),
+                "custom_config": json.dumps({"push": config.to_json()}),
             },
         )
 
@@ -142,14 +144,11 @@ def save_model(push, function):
     )
 
 
-PROBE = {"enabled": True, "max_seconds": 120}
-
-
 def test_a_model_that_answers_is_pushed_with_its_timings(push):
     save_model(push, lambda text: {"bytes": tf.strings.length(text)})
-    push(PROBE)
+    push("process")
     assert len(push.listing()) == 1
-    found = json.loads(push.pushed.get_string_custom_property("probe"))
+    found = json.loads(push.pushed.get_string_custom_property("model_check"))
     assert found["signatures"]["score"]["outputs"] == ["bytes"]
     assert found["seconds"]["load"] > 0
 
@@ -170,14 +169,14 @@ def test_a_model_that_answers_is_pushed_with_its_timings(push):
 def test_a_model_that_fails_when_called_is_not_pushed(push, function, words):
     save_model(push, function)
     with pytest.raises(TokenmillError, match=words):
-        push(PROBE)
+        push("process")
     assert [name for name in push.listing() if name.isdigit()] == []
     assert push.pushed.get_int_custom_property("pushed") == 0
 
 
 def test_a_model_that_cannot_be_loaded_or_takes_too_long_is_not_pushed(push):
     with pytest.raises(TokenmillError, match="not pushed: the model fails in a fresh process"):
-        push(PROBE)  # saved_model.pb is no model
+        push("process")  # saved_model.pb is no model
     with pytest.raises(TokenmillError, match=r"did not answer in 0\.01 s"):
-        push({"enabled": True, "max_seconds": 0.01})
+        push("process", max_check_seconds=0.01)
     assert push.listing() == []

@@ -48,13 +48,14 @@ class Exported:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory) -> Exported:
-    from components.tokenize.training import TokenizerSettings, train_sentencepiece
+    from components.tokenize.config import TokenizerConfig
+    from components.tokenize.training import train_sentencepiece
     from tokenmill.export.saved_model import export_model
     from tokenmill.model.decoder import Decoder
 
     root = tmp_path_factory.mktemp("exported")
     tokenizer = root / "tokenizer.model"
-    settings = TokenizerSettings(model_type="bpe", vocab_size=340, sample_bytes=10**6)
+    settings = TokenizerConfig(model_type="bpe", vocab_size=340, sample_bytes=10**6)
     tokenizer.write_bytes(train_sentencepiece(TEXTS, settings))
     graph = str(root / "transform_graph")
     _write_transform_graph(graph, str(tokenizer), str(root / "temporary"))

@@ -17,8 +17,9 @@ from components.artifacts import Examples, Tokenizer
 from components.pack.tokenized import TokenizedDocument, decode_tokenized
 from components.tokenize.apply_transform import MaterializeSplit
 from components.tokenize.component import TokenizingTransform
-from components.tokenize.subword_regularization import Sampler, SamplingSettings
-from components.tokenize.training import TokenizerSettings, train_sentencepiece
+from components.tokenize.config import TokenizerConfig
+from components.tokenize.subword_regularization import Sampler, SubwordRegularization
+from components.tokenize.training import train_sentencepiece
 from tokenmill.contracts.names import TOKENIZER_MODEL_NAME
 from tokenmill.model.shape import ModelShape
 from tokenmill.records.documents import (
@@ -50,7 +51,9 @@ def docstrings():
 @pytest.fixture(scope="module")
 def models(docstrings):
     return {
-        t: train_sentencepiece(docstrings, TokenizerSettings(t, VOCAB_SIZE, 1))
+        t: train_sentencepiece(
+            docstrings, TokenizerConfig(model_type=t, vocab_size=VOCAB_SIZE, sample_bytes=1)
+        )
         for t in ("bpe", "unigram")
     }
 
@@ -220,7 +223,7 @@ def test_a_drawn_split_is_the_same_text_and_depends_on_seed_and_id_only(
     keyed = list(enumerate(texts))
 
     def draw(seed, order):
-        sampler = Sampler(models[model_type], SamplingSettings(0.2, seed))
+        sampler = Sampler(models[model_type], SubwordRegularization(0.2, seed))
         drawn = {i: sampler.encode(b"%d" % i, text) for i, text in order}
         return [drawn[i] for i in range(len(texts))]
 
@@ -230,13 +233,13 @@ def test_a_drawn_split_is_the_same_text_and_depends_on_seed_and_id_only(
     assert drawn != [library.encode(text.decode()) for text in texts]
     for text, ids in zip(texts, drawn, strict=True):
         assert library.decode(ids).encode() == text
-    same_text = Sampler(models[model_type], SamplingSettings(0.2, 1))
+    same_text = Sampler(models[model_type], SubwordRegularization(0.2, 1))
     assert same_text.encode(b"a", texts[0]) != same_text.encode(b"b", texts[0])
 
 
 def test_sampling_changes_training_documents_only(tmp_path, docstrings, models):
     texts = [text.encode() for text in docstrings[:40]]
-    sampling = SamplingSettings(0.2, 1)
+    sampling = SubwordRegularization(0.2, 1)
     found, _ = transform(tmp_path, models["unigram"], texts, texts, sampling)
     op = load_tokenizer(str(tmp_path / "tokenizer" / TOKENIZER_MODEL_NAME))
     sampler = Sampler(models["unigram"], sampling)
@@ -266,7 +269,7 @@ def test_processes_draw_and_write_the_same_bytes(tmp_path, docstrings, models):
         with beam.Pipeline(runner="DirectRunner", options=PipelineOptions(options)) as pipeline:
             tokens = pipeline | MaterializeSplit(
                 str(tmp_path / "in"), str(tmp_path / name), "train", "", str(tmp_path / "m.model"),
-                SamplingSettings(0.2, 1),
+                SubwordRegularization(0.2, 1),
             )  # fmt: skip
             tokens | beam.Map(str) | beam.io.WriteToText(str(counts), shard_name_template="")
         files = sorted((tmp_path / name / "Split-train").iterdir())

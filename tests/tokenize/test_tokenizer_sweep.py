@@ -8,8 +8,8 @@ import random
 import pytest
 from click.testing import CliRunner
 
+from components.tokenize.config import TokenizerConfig
 from components.tokenize.sweep import MAX_UNUSED, predicted_vocab_size, recommend, sweep
-from components.tokenize.training import TokenizerSettings
 from pipeline.cli import cli
 from tokenmill.cost.flops import flops_per_token
 from tokenmill.errors import TokenmillError
@@ -31,7 +31,7 @@ def documents():
 
 @pytest.fixture(scope="module")
 def result(documents):
-    settings = TokenizerSettings("bpe", 1, 10**9)
+    settings = TokenizerConfig(sample_bytes=10**9)
     return sweep(documents, [500, 900, 500_000], ["bpe", "unigram"], settings, SHAPE, "float32", 4)
 
 
@@ -91,7 +91,7 @@ def test_the_predicted_size_is_that_of_the_paper_and_grows_slower_than_the_model
 
 
 def test_processes_find_what_one_finds(documents, result):
-    settings = TokenizerSettings("bpe", 1, 10**9)
+    settings = TokenizerConfig(sample_bytes=10**9)
     parallel = sweep(
         documents, [500, 900, 500_000], ["bpe", "unigram"], settings, SHAPE, "float32", 4, workers=2
     )

@@ -1,6 +1,5 @@
 """The tokenizer: lossless, the same bytes every time, trained on a sample of the train split."""
 
-import dataclasses
 import hashlib
 import importlib
 import inspect
@@ -18,10 +17,10 @@ from hypothesis import strategies as st
 
 from components.artifacts import Examples, Tokenizer
 from components.tokenize.component import DESCRIPTION_NAME, TokenizerTrainerExecutor
+from components.tokenize.config import TokenizerConfig
 from components.tokenize.import_model import check_existing_model, read_model
 from components.tokenize.preprocessing import TOKENIZER_PATH_KEY, preprocessing_fn
 from components.tokenize.training import (
-    TokenizerSettings,
     check_user_symbols,
     sample_documents,
     sampling_rates,
@@ -73,7 +72,10 @@ def docstrings() -> list[str]:
 def models(docstrings) -> dict[str, bytes]:
     """A trained model of each type."""
     return {
-        t: train_sentencepiece(docstrings, TokenizerSettings(t, VOCAB_SIZE, 1)) for t in MODEL_TYPES
+        t: train_sentencepiece(
+            docstrings, TokenizerConfig(model_type=t, vocab_size=VOCAB_SIZE, sample_bytes=1)
+        )
+        for t in MODEL_TYPES
     }
 
 
@@ -143,7 +145,9 @@ def test_lossless_where_tokenizers_often_are_not(tokenizers, model_type, text):
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_indentation_is_one_token(docstrings, tmp_path, model_type):
     texts = [*docstrings[:100], *["def f():\n        return x\n"] * 300]
-    model = train_sentencepiece(texts, TokenizerSettings(model_type, 500, 1))
+    model = train_sentencepiece(
+        texts, TokenizerConfig(model_type=model_type, vocab_size=500, sample_bytes=1)
+    )
     (tmp_path / "indented.model").write_bytes(model)
     op = load_tokenizer(str(tmp_path / "indented.model"))
     pieces = [op.id_to_string(i).numpy().decode() for i in range(int(op.vocab_size()))]
@@ -155,7 +159,9 @@ def test_the_model_does_not_depend_on_the_temporary_directory(
     docstrings, models, tmp_path, monkeypatch, model_type
 ):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    again = train_sentencepiece(docstrings, TokenizerSettings(model_type, VOCAB_SIZE, 1))
+    again = train_sentencepiece(
+        docstrings, TokenizerConfig(model_type=model_type, vocab_size=VOCAB_SIZE, sample_bytes=1)
+    )
     assert again == models[model_type]
     assert str(tmp_path).encode() not in again
 
@@ -172,7 +178,9 @@ def test_digits_are_single_tokens_however_often_they_come_together(
     docstrings, tmp_path, model_type
 ):
     texts = [*docstrings[:100], *["in the year 2024"] * 300]
-    model = train_sentencepiece(texts, TokenizerSettings(model_type, 500, 1))
+    model = train_sentencepiece(
+        texts, TokenizerConfig(model_type=model_type, vocab_size=500, sample_bytes=1)
+    )
     (tmp_path / "digits.model").write_bytes(model)
     ids = load_tokenizer(str(tmp_path / "digits.model")).tokenize(["2024"])
     assert len(ids.to_list()[0]) == 4
@@ -180,7 +188,10 @@ def test_digits_are_single_tokens_however_often_they_come_together(
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_training_twice_gives_the_same_bytes(models, docstrings, model_type):
-    again = train_sentencepiece(iter(docstrings), TokenizerSettings(model_type, VOCAB_SIZE, 1))
+    again = train_sentencepiece(
+        iter(docstrings),
+        TokenizerConfig(model_type=model_type, vocab_size=VOCAB_SIZE, sample_bytes=1),
+    )
     assert again == models[model_type]
 
 
@@ -203,30 +214,46 @@ def test_special_ids_and_size_are_as_asked(tokenizers, model_type):
 @pytest.mark.parametrize("texts", [[], [""]])
 def test_no_text_is_an_error(model_type, texts):
     with pytest.raises(TokenmillError, match="no text"):
-        train_sentencepiece(texts, TokenizerSettings(model_type, 8192, 1))
+        train_sentencepiece(
+            texts, TokenizerConfig(model_type=model_type, vocab_size=8192, sample_bytes=1)
+        )
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_too_large_a_vocabulary_is_an_error_that_says_what_is_possible(docstrings, model_type):
     with pytest.raises(TokenmillError) as error:
-        train_sentencepiece(docstrings, TokenizerSettings(model_type, 500_000, 1))
+        train_sentencepiece(
+            docstrings, TokenizerConfig(model_type=model_type, vocab_size=500_000, sample_bytes=1)
+        )
     assert "tokenizer.vocab_size = 500,000" in error.value.message
     possible = int(re.search("at most ([0-9,]+) ", error.value.message)[1].replace(",", ""))
-    train_sentencepiece(docstrings, TokenizerSettings(model_type, possible, 1))
+    train_sentencepiece(
+        docstrings, TokenizerConfig(model_type=model_type, vocab_size=possible, sample_bytes=1)
+    )
     with pytest.raises(TokenmillError, match=f"at most {possible:,} "):
-        train_sentencepiece(docstrings, TokenizerSettings(model_type, possible + 1, 1))
+        train_sentencepiece(
+            docstrings,
+            TokenizerConfig(model_type=model_type, vocab_size=possible + 1, sample_bytes=1),
+        )
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_too_small_a_vocabulary_is_an_error(docstrings, model_type):
     with pytest.raises(TokenmillError, match="reserved"):
-        train_sentencepiece(docstrings, TokenizerSettings(model_type, RESERVED_PIECES + 1, 1))
+        train_sentencepiece(
+            docstrings,
+            TokenizerConfig(model_type=model_type).model_copy(
+                update={"vocab_size": RESERVED_PIECES + 1}
+            ),
+        )
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_user_symbols_are_one_token_wherever_they_stand(docstrings, tmp_path, model_type):
     symbols = ("<URL>", "def")
-    settings_ = TokenizerSettings(model_type, VOCAB_SIZE, 1, user_symbols=symbols)
+    settings_ = TokenizerConfig(
+        model_type=model_type, vocab_size=VOCAB_SIZE, sample_bytes=1, user_symbols=symbols
+    )
     (tmp_path / "m.model").write_bytes(train_sentencepiece(docstrings, settings_))
     ids = load_tokenizer(str(tmp_path / "m.model")).tokenize(["see<URL>x undefined"]).to_list()[0]
     assert ids.count(CONTROL_COUNT) == ids.count(CONTROL_COUNT + 1) == 1
@@ -298,7 +325,7 @@ def test_weights_that_cannot_be():
 # --- the steps --------------------------------------------------------------------------------
 
 
-def train(home, train_texts, eval_texts, shards=2, sample_bytes=10**9, **changes):
+def train(home, train_texts, eval_texts, shards=2, sample_bytes=10**9, sha256="", **changes):
     """Runs TokenizerTrainer's executor; returns its artifact."""
     for split, texts in (("train", train_texts), ("eval", eval_texts)):
         rows = [(b"%s-%04d" % (split.encode(), i), b"s", t.encode()) for i, t in enumerate(texts)]
@@ -311,11 +338,10 @@ def train(home, train_texts, eval_texts, shards=2, sample_bytes=10**9, **changes
     examples.uri, tokenizer.uri = str(home / "examples"), str(home / "tokenizer")
     context = TokenizerTrainerExecutor.Context(tmp_dir=str(home / "tmp"), unique_id="1")
     asked = {"model_type": "bpe", "vocab_size": 500, "sample_bytes": sample_bytes, **changes}
-    settings_json = dataclasses.asdict(TokenizerSettings(**asked))
     TokenizerTrainerExecutor(context).Do(
         {"examples": [examples]},
         {"tokenizer": [tokenizer]},
-        {"settings": json.dumps(settings_json)},
+        {"config": TokenizerConfig(**asked).to_json(), "model_sha256": sha256},
     )
     return tokenizer
 
@@ -366,12 +392,10 @@ def model_file(models, tmp_path):
 
 def test_an_existing_model_is_taken_as_it_is(models, model_file, tmp_path, docstrings):
     model, digest = read_model(model_file)
-    tokenizer = train(
-        tmp_path, docstrings[:50], docstrings[50:60], path=model_file, path_sha256=digest
-    )
+    tokenizer = train(tmp_path, docstrings[:50], docstrings[50:60], path=model_file, sha256=digest)
     assert model_of(tokenizer) == model == models["bpe"]
     with pytest.raises(TokenmillError, match="changed"):
-        train(tmp_path / "b", docstrings[:50], docstrings[:9], path=model_file, path_sha256="0")
+        train(tmp_path / "b", docstrings[:50], docstrings[:9], path=model_file, sha256="0")
 
 
 @pytest.mark.parametrize("task", ["causal-lm", "masked-lm", "classification"])

@@ -11,8 +11,9 @@ import time
 import numpy as np
 import pytest
 
+from components.pack.config import PackJob
 from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
-from components.pack.transforms import PackSettings, pack_shard, write_manifest
+from components.pack.transforms import pack_shard, write_manifest
 from tokenmill.model.shape import ModelShape
 
 VOCAB, LENGTH = 300, 16
@@ -43,7 +44,10 @@ def write_split(uri, split, documents, seed):
         )
         for i in range(documents)
     ]
-    settings, directory = PackSettings(LENGTH, VOCAB, 1), os.path.join(uri, f"Split-{split}")
+    settings, directory = (
+        PackJob(sequence_length=LENGTH, vocab_size=VOCAB, shards=1),
+        os.path.join(uri, f"Split-{split}"),
+    )
     shard, flags = (0, [TokenizedDocuments.of(counting)]), np.zeros(VOCAB, np.uint8)
     write_manifest([pack_shard(shard, directory, settings, flags)], directory, settings, flags)
 

@@ -37,12 +37,13 @@ def assets(tmp_path_factory):
     import tensorflow_transform.beam as tft_beam
     from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
+    from components.tokenize.config import TokenizerConfig
     from components.tokenize.preprocessing import TOKENIZER_PATH_KEY, preprocessing_fn
-    from components.tokenize.training import TokenizerSettings, train_sentencepiece
+    from components.tokenize.training import train_sentencepiece
 
     root = tmp_path_factory.mktemp("assets")
     tokenizer, graph = root / "tokenizer.model", str(root / "graph")
-    settings = TokenizerSettings(model_type="bpe", vocab_size=300, sample_bytes=10**6)
+    settings = TokenizerConfig(model_type="bpe", vocab_size=300, sample_bytes=10**6)
     tokenizer.write_bytes(train_sentencepiece(TEXTS * 10, settings))
     names = ("text", "source", "doc_id")
     spec = {name: tf.io.FixedLenFeature([1], tf.string) for name in names}

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.pack.config import PackJob
 from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
-from components.pack.transforms import PackSettings, pack_shard, write_manifest
+from components.pack.transforms import pack_shard, write_manifest
 from components.train.data import Share, evaluation_batches, training_batches
 from tokenmill.provenance.explain import times_trained
 from tokenmill.rows.mixture import plan_steps
@@ -37,7 +38,9 @@ def write_labeled(uri, split, documents, seed):
         ids = np.where(rng.random(length) < 0.8, rng.integers(16, 60, length) + 44 * label,
                        rng.integers(16, VOCAB, length)).astype(np.int32)  # fmt: skip
         made.append(TokenizedDocument(b"%04d" % i, b"s", length, ids, NAMES[label]))
-    packing = PackSettings(LENGTH, VOCAB, 1, "classification", classes=2)
+    packing = PackJob(
+        sequence_length=LENGTH, vocab_size=VOCAB, shards=1, task="classification", classes=2
+    )
     directory, flags = os.path.join(uri, f"Split-{split}"), np.zeros(VOCAB, np.uint8)
     entry = pack_shard((0, [TokenizedDocuments.of(made)]), directory, packing, flags, NAMES)
     write_manifest([entry], directory, packing, flags, NAMES)

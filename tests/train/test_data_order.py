@@ -7,8 +7,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.pack.config import PackJob
 from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
-from components.pack.transforms import PackSettings, pack_shard, write_manifest
+from components.pack.transforms import pack_shard, write_manifest
 from components.train.data import (
     Share,
     distribute,
@@ -27,7 +28,10 @@ FLAGS = np.where(np.arange(VOCAB) < 16, CONTROL, 0).astype(np.uint8)
 
 def write_split(uri, sources, **options):
     """Rows in two shards, each with one document that fills it; `sources` gives theirs."""
-    directory, pack_settings = str(uri / "Split-train"), PackSettings(LENGTH, VOCAB, 2, **options)
+    directory, pack_settings = (
+        str(uri / "Split-train"),
+        PackJob(sequence_length=LENGTH, vocab_size=VOCAB, shards=2, **options),
+    )
     rng = np.random.default_rng(0)
     tokens = LENGTH - 2 if options.get("task") == "masked-lm" else LENGTH - 1
     documents = [

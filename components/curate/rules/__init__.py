@@ -6,11 +6,13 @@ numbers that the papers give are the sets `web` and `c4`. Rules for single lines
 line instead, before the documents are judged.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from components.curate.config import CurateConfig
 from components.curate.rules import c4, fineweb, gopher, repetition
 from components.curate.rules.lines import LINE_RULES
 from components.curate.rules.rule import Rule
@@ -36,18 +38,16 @@ class Decisions:
     threshold: np.ndarray
 
 
-def thresholds_of(rule_set: str, overrides: Mapping[str, float | str | None]) -> dict[str, float]:
-    """Threshold by setting: those of the set, with the overrides on top.
+@functools.lru_cache(maxsize=8)
+def thresholds_of(config: CurateConfig) -> dict[str, float]:
+    """Return the threshold of each rule that is in use, by its key.
 
-    Args:
-        rule_set: One of RULE_SETS.
-        overrides: By setting: a number, "off", or None for what the set says. Zero is a
-            threshold like any other.
+    The rule set's own numbers, with the section's on top; zero is a threshold like any other.
     """
     thresholds = {}
     for rule in (*LINE_RULES, *RULES):
-        override = overrides.get(rule.setting)
-        value = rule.thresholds.get(rule_set) if override is None else override
+        given = getattr(config, rule.setting)
+        value = rule.thresholds.get(config.rules) if given is None else given
         if value is not None and value != "off":
             thresholds[rule.setting] = float(value)
     return thresholds

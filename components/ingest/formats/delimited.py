@@ -5,13 +5,13 @@ from collections import deque
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from components.ingest.config import CorpusConfig
 from components.ingest.encoding import BOM
 from components.ingest.lines import TooLong, bounded_lines
 from components.ingest.manifest import InputFile, bare_suffix
 from components.ingest.records import (
     BadRecord,
     Document,
-    ReadSettings,
     default_source,
     file_id,
     make_document,
@@ -91,7 +91,7 @@ class _Lines:
 
 
 def read_delimited(
-    handle: BinaryIO, file: InputFile, settings: ReadSettings
+    handle: BinaryIO, file: InputFile, settings: CorpusConfig
 ) -> Iterator[Document | BadRecord]:
     """Yields a document for each row; rows that do not fit the header are bad records."""
     csv.field_size_limit(_MAX_FIELD)

@@ -6,13 +6,13 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from components.ingest.config import CorpusConfig
 from components.ingest.encoding import BOM, decode_cp1252, decode_error
 from components.ingest.lines import TooLong, bounded_lines
 from components.ingest.manifest import InputFile
 from components.ingest.records import (
     BadRecord,
     Document,
-    ReadSettings,
     default_source,
     file_id,
     make_document,
@@ -24,7 +24,7 @@ from components.ingest.records import (
 
 
 def read_json_lines(
-    handle: BinaryIO, file: InputFile, settings: ReadSettings
+    handle: BinaryIO, file: InputFile, settings: CorpusConfig
 ) -> Iterator[Document | BadRecord]:
     """Yields a document for each line that holds an object with the text field."""
     loads: Callable[[Any], Any] = orjson.loads
@@ -59,7 +59,7 @@ def read_json_lines(
 
 
 def _carefully(
-    line: bytes, number: int, file: InputFile, settings: ReadSettings
+    line: bytes, number: int, file: InputFile, settings: CorpusConfig
 ) -> Document | BadRecord:
     """One line by the standard library's parser, which takes all that JSON allows, and repaired."""
     repaired: tuple[str, ...] = ()

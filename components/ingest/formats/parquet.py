@@ -6,11 +6,11 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from components.ingest.config import CorpusConfig
 from components.ingest.manifest import InputFile
 from components.ingest.records import (
     BadRecord,
     Document,
-    ReadSettings,
     default_source,
     file_id,
     make_document,
@@ -25,7 +25,7 @@ _BUFFER_BYTES = 1 << 20  # read pages as they come, not whole row groups
 
 
 def read_parquet(
-    handle: BinaryIO, file: InputFile, settings: ReadSettings
+    handle: BinaryIO, file: InputFile, settings: CorpusConfig
 ) -> Iterator[Document | BadRecord]:
     """Yields a document for each row; `handle` must be seekable."""
     table = pq.ParquetFile(handle, buffer_size=_BUFFER_BYTES)
@@ -85,9 +85,9 @@ def _wrong_text_column(schema: pa.Schema, field: str) -> str:
     return f"no column {field!r}; found {schema.names[:10]}"
 
 
-def _values(batch: pa.RecordBatch, field: str) -> list:
+def _values(batch: pa.RecordBatch, field: str | None) -> list:
     """A column as bytes, whole numbers and None."""
-    index = batch.schema.get_field_index(field)
+    index = batch.schema.get_field_index(field) if field else -1
     if index < 0:  # absent, or ambiguous
         return [None] * batch.num_rows
     column = batch.column(index)

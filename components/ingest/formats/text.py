@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from components.ingest.config import CorpusConfig
 from components.ingest.encoding import BOM
 from components.ingest.lines import TooLong, bounded_lines
 from components.ingest.manifest import InputFile
 from components.ingest.records import (
     BadRecord,
     Document,
-    ReadSettings,
     default_source,
     file_id,
     make_document,
@@ -18,7 +18,7 @@ from components.ingest.records import (
 
 
 def read_text(
-    handle: BinaryIO, file: InputFile, settings: ReadSettings
+    handle: BinaryIO, file: InputFile, settings: CorpusConfig
 ) -> Iterator[Document | BadRecord]:
     """Yields the file, or its paragraphs, as `settings.text_unit` says."""
     if settings.text_unit == "paragraph":
@@ -33,7 +33,7 @@ def read_text(
 
 
 def _read_paragraphs(
-    handle: BinaryIO, file: InputFile, settings: ReadSettings
+    handle: BinaryIO, file: InputFile, settings: CorpusConfig
 ) -> Iterator[Document | BadRecord]:
     """Yields runs of lines between blank lines, named by their first line."""
     source, name, max_bytes = default_source(file), file_id(file), settings.max_document_bytes

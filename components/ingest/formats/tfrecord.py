@@ -7,11 +7,11 @@ from typing import BinaryIO
 import google_crc32c
 from google.protobuf.message import DecodeError
 
+from components.ingest.config import CorpusConfig
 from components.ingest.manifest import InputFile
 from components.ingest.records import (
     BadRecord,
     Document,
-    ReadSettings,
     default_source,
     file_id,
     make_document,
@@ -27,7 +27,7 @@ _BLOCK_BYTES = 1 << 16
 
 
 def read_tfrecord(
-    handle: BinaryIO, file: InputFile, settings: ReadSettings
+    handle: BinaryIO, file: InputFile, settings: CorpusConfig
 ) -> Iterator[Document | BadRecord]:
     """Yields a document for each tf.Example.
 
@@ -75,7 +75,9 @@ def read_tfrecord(
             file,
             number,
             settings,
-            label=to_bytes(_value(features, settings.label_field)),
+            label=to_bytes(_value(features, settings.label_field))
+            if settings.label_field
+            else None,
         )
 
 
@@ -93,7 +95,7 @@ def _skip(handle: BinaryIO, size: int, number: int) -> None:
         size -= len(block)
 
 
-def _value(features, name: str) -> bytes | int | None:
+def _value(features, name: str | None) -> bytes | int | None:
     """The only value of a feature; None if there is no such feature, or no or several values."""
     if not name or name not in features:  # indexing would add it
         return None

@@ -1,0 +1,83 @@
+"""The section [curate]: rules, thresholds, copies and decontamination."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tokenmill.config_model import Fraction, PositiveInt, Section
+
+GivesWay = Literal["held-out", "train", "off"]
+Threshold = Annotated[float, Field(ge=0.0)] | Literal["off"] | None
+
+
+class CurateConfig(Section):
+    """Curation.
+
+    A threshold left out is what the rule set says; "off" switches the rule off; zero is a
+    threshold like any other. `tokenmill curate rules` lists rules, thresholds and sources.
+    """
+
+    rules: Literal["web", "technical-prose", "code-docs", "c4", "none"] = "technical-prose"
+    """The set of quality rules: what the papers say for web text, or milder ones."""
+    languages: tuple[str, ...] = ()
+    """ISO 639 codes of the languages to keep (reason wrong_language); empty keeps all."""
+    min_language_score: Fraction = 0.65
+    """Least probability of one of these languages (FineWeb's threshold)."""
+    mask: tuple[Literal["url", "email", "ip"], ...] = ()
+    """Personal data to replace by <URL>, <EMAIL>, <IP>."""
+    max_line_documents: PositiveInt | Literal["off"] = "off"
+    """Remove lines (of 40 characters or more) that stand in more documents than this."""
+    exact_duplicates: Literal["drop", "keep"] = "drop"
+    """Copies that differ in blanks and case at most (reason exact_duplicate)."""
+    near_duplicates: Literal["drop", "keep"] = "drop"
+    """Copies with nearly the same word n-grams (reason near_duplicate)."""
+    near_duplicate_min_jaccard: Fraction = 0.8
+    """Documents at least this similar are copies of each other."""
+    near_duplicate_ngram_words: PositiveInt = 5
+    """Words of an n-gram; shorter documents are compared for exact copies only."""
+    near_duplicate_bands: PositiveInt = 14
+    """LSH bands."""
+    near_duplicate_rows: PositiveInt = 8
+    """MinHash values a band."""
+    decontaminate: GivesWay = "held-out"
+    """Which split loses a document if both share a run of words (reason contaminated)."""
+    decontaminate_ngram_words: PositiveInt = 13
+    benchmark_files: tuple[str, ...] = ()
+    """Texts that must not occur in train: files as for corpus.input."""
+
+    max_line_word_characters: Threshold = None
+    min_line_end_marks: Threshold = None
+    min_line_words: Threshold = None
+    max_line_javascript: Threshold = None
+    max_line_policy_phrases: Threshold = None
+    min_words: Threshold = None
+    max_words: Threshold = None
+    min_mean_word_length: Threshold = None
+    max_mean_word_length: Threshold = None
+    max_symbols_per_word: Threshold = None
+    max_bullet_line_fraction: Threshold = None
+    max_ellipsis_line_fraction: Threshold = None
+    min_alphabetic_word_fraction: Threshold = None
+    min_stop_words: Threshold = None
+    min_letter_fraction: Threshold = None
+    max_digit_fraction: Threshold = None
+    min_sentences: Threshold = None
+    max_curly_brackets: Threshold = None
+    max_lorem_ipsum: Threshold = None
+    min_punctuated_line_fraction: Threshold = None
+    max_short_line_fraction: Threshold = None
+    max_repeated_line_characters: Threshold = None
+    max_line_feeds_per_word: Threshold = None
+    max_duplicate_line_fraction: Threshold = None
+    max_duplicate_paragraph_fraction: Threshold = None
+    max_duplicate_line_character_fraction: Threshold = None
+    max_duplicate_paragraph_character_fraction: Threshold = None
+    max_top_2gram_character_fraction: Threshold = None
+    max_top_3gram_character_fraction: Threshold = None
+    max_top_4gram_character_fraction: Threshold = None
+    max_duplicate_5gram_character_fraction: Threshold = None
+    max_duplicate_6gram_character_fraction: Threshold = None
+    max_duplicate_7gram_character_fraction: Threshold = None
+    max_duplicate_8gram_character_fraction: Threshold = None
+    max_duplicate_9gram_character_fraction: Threshold = None
+    max_duplicate_10gram_character_fraction: Threshold = None

@@ -1,0 +1,38 @@
+"""The section [evaluate]: thresholds that bless a model."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tokenmill.config_model import Fraction, Section
+
+
+class EvaluateConfig(Section):
+    """Thresholds that bless a model, on the held-out documents; one left out sets no limit.
+
+    Bits per byte are of causal-lm only: max_bits_per_byte, which presets set, means nothing to
+    other tasks. The other thresholds hold for the hidden tokens of masked-lm. The last three, and
+    max_calibration_error, are those of classification.
+    """
+
+    max_bits_per_byte: Annotated[float, Field(gt=0)] = 8.0
+    max_source_bits_per_byte: Annotated[float, Field(gt=0)] | None = None
+    """In each source by itself."""
+    max_perplexity: Annotated[float, Field(gt=1)] | None = None
+    min_token_accuracy: Fraction | None = None
+    max_calibration_error: Fraction | None = None
+    """Mean distance between the probability of the first guess and the share of hits."""
+    max_bits_per_byte_increase: Annotated[float, Field(ge=0)] | None = None
+    """How much worse than the last blessed model of this pipeline; both are evaluated then."""
+    min_accuracy: Fraction | None = None
+    """Share of documents whose likeliest class is their label."""
+    min_macro_f1: Fraction | None = None
+    """Mean F1 of the classes."""
+    max_accuracy_decrease: Fraction | None = None
+    """How much worse than the last blessed model of this pipeline; both are evaluated then."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether the last blessed model is evaluated too."""
+        changes = (self.max_bits_per_byte_increase, self.max_accuracy_decrease)
+        return any(change is not None for change in changes)

@@ -1,0 +1,48 @@
+"""The section [tokenizer]: the SentencePiece vocabulary."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from tokenmill.config_model import PositiveInt, Section
+
+ModelType = Literal["bpe", "unigram"]
+
+
+class TokenizerConfig(Section):
+    """The SentencePiece vocabulary."""
+
+    model_type: ModelType = "bpe"
+    vocab_size: Annotated[int, Field(ge=300, le=1_000_000)] = 8192
+    """Pieces in all: 256 of them are bytes, 16 control tokens. `tokenmill tokenizer sweep` helps
+    to choose."""
+    sample_bytes: PositiveInt = 20_000_000
+    """Train on at most about this much text."""
+    source_weights: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """How often text of a source is in the sample, in relation to others; 1 where not named."""
+    user_symbols: tuple[str, ...] = ()
+    """Strings that are always one token, such as "<URL>"; without white space."""
+    path: str | None = None
+    """An existing SentencePiece model (.model) to use instead of training one."""
+    sampling_alpha: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Unigram: draw the split of each training document, by probability to the power of this
+    (subword regularization; 0.1 is usual); None takes the best split."""
+    bpe_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """BPE: probability to leave a merge out in a training document (0.1 is usual)."""
+
+    @model_validator(mode="after")
+    def _check_sampling(self) -> "TokenizerConfig":
+        if self.sampling_alpha is not None and self.model_type != "unigram":
+            raise ValueError("sampling_alpha is for unigram models; set bpe_dropout for bpe")
+        if self.bpe_dropout and self.model_type != "bpe":
+            raise ValueError("bpe_dropout is for bpe models; set sampling_alpha for unigram")
+        if self.path is not None and (self.source_weights or self.user_symbols):
+            raise ValueError("with path nothing is trained: leave source_weights, user_symbols out")
+        return self
+
+    @property
+    def regularization_alpha(self) -> float | None:
+        """The alpha of random splits (components/tokenize/subword_regularization.py), or None."""
+        if self.model_type == "unigram":
+            return self.sampling_alpha
+        return self.bpe_dropout or None
