@@ -3,15 +3,14 @@
 import os
 import signal
 
+import tensorflow as tf
+
+from components.train.distributed.cpu_parallelism import divide_cores
 from tokenmill.errors import TokenmillError
 
 
 def where_it_runs(job, start_seconds, ending):
     """Ends in a way of the test's choice, or tells where it ran."""
-    import tensorflow as tf
-
-    from components.train.distributed.cpu_parallelism import divide_cores
-
     divide_cores()
 
     if ending == "killed":
