@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from tokenmill.contracts.metadata_server import METADATA_SERVER_NAME
 from tokenmill.errors import TokenmillError
-from tokenmill.metadata.output_directory import NOTE_NAME, has_runs, note_store, open_runs
+from tokenmill.metadata.output_directory import has_runs, open_runs, record_metadata_server
 
 
 def test_a_directory_without_runs_is_one_message_and_stays_empty(tmp_path):
@@ -17,17 +18,17 @@ def test_a_directory_without_runs_is_one_message_and_stays_empty(tmp_path):
 
 def test_the_note_names_the_server_and_every_pipeline_that_ran_here(tmp_path):
     for pipeline in ("b", "a", "b"):
-        note_store(str(tmp_path), "mysql://me@host/runs", pipeline)
-    assert json.loads((tmp_path / NOTE_NAME).read_text()) == {
+        record_metadata_server(str(tmp_path), "mysql://me@host/runs", pipeline)
+    assert json.loads((tmp_path / METADATA_SERVER_NAME).read_text()) == {
         "url": "mysql://me@host/runs",
         "pipelines": ["a", "b"],
     }
-    note_store(str(tmp_path), "mysql://me@elsewhere/runs", "c")
-    assert json.loads((tmp_path / NOTE_NAME).read_text())["pipelines"] == ["c"]
+    record_metadata_server(str(tmp_path), "mysql://me@elsewhere/runs", "c")
+    assert json.loads((tmp_path / METADATA_SERVER_NAME).read_text())["pipelines"] == ["c"]
     assert has_runs(str(tmp_path))
 
 
 def test_a_run_with_its_own_file_again_takes_the_note_away(tmp_path):
-    note_store(str(tmp_path), "mysql://me@host/runs", "a")
-    note_store(str(tmp_path), None, "a")
+    record_metadata_server(str(tmp_path), "mysql://me@host/runs", "a")
+    record_metadata_server(str(tmp_path), None, "a")
     assert not has_runs(str(tmp_path))

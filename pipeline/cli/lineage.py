@@ -64,7 +64,7 @@ def gc(run_directory: str, keep: int, yes: bool) -> None:
     """Remove what neither the newest runs nor a served model need: artifacts, checkpoints."""
     with user_errors_without_warnings():
         from pipeline.runners.run_lock import run_lock
-        from tokenmill.metadata.lineage import collect_garbage, find_garbage
+        from tokenmill.metadata.garbage_collection import collect_garbage, find_garbage
         from tokenmill.metadata.output_directory import open_runs
 
         metadata = open_runs(run_directory, example=["runs/demo"])

@@ -3,12 +3,15 @@
 import json
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.cli.errors import user_errors_only
 from tokenmill.errors import TokenmillError
+
+if TYPE_CHECKING:
+    from tokenmill.metadata.run_history import RunNumbers
 
 _DEFAULT_RUN = "runs/demo"
 _PLACEMENTS_SHOWN = 10
@@ -180,12 +183,16 @@ def runs(run_dir: str, as_json: bool) -> None:
 
         found = compare_runs(open_runs(run_dir))
         if as_json:
-            click.echo(json.dumps(found, indent=2))
+            known = [
+                {name: value for name, value in vars(run).items() if value is not None}
+                for run in found
+            ]
+            click.echo(json.dumps(known, indent=2))
         else:
             _print_runs(found)
 
 
-def _print_runs(found: list[dict[str, Any]]) -> None:
+def _print_runs(found: list["RunNumbers"]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -208,12 +215,13 @@ def _print_runs(found: list[dict[str, Any]]) -> None:
     for title, *_ in columns:
         table.add_column(title, justify="right")
     table.add_column("")
-    for row in found:
+    for run in found:
+        sides = {"estimated": run.estimated, "actual": run.actual}
         cells = [
-            format(row[side][name], spec) if name in row[side] else ""
+            format(sides[side][name], spec) if name in sides[side] else ""
             for _, side, name, spec in columns
         ]
-        trained = row.get("trained")
-        note = "stopped before training" if trained is None else "" if trained else "trainer cached"
-        table.add_row(row["run"][:19], *cells, note)
+        note = "" if run.trained else "trainer cached"
+        note = "stopped before training" if run.trained is None else note
+        table.add_row(run.run[:19], *cells, note)
     Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(table)

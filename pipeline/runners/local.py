@@ -22,7 +22,7 @@ from pipeline.report.step_summary import summarize_step
 from pipeline.runners.run_lock import run_lock
 from pipeline.step_settings import run_options
 from tokenmill import progress
-from tokenmill.metadata.output_directory import SQLITE_NAME, note_store
+from tokenmill.metadata.output_directory import SQLITE_NAME, record_metadata_server
 from tokenmill.metadata.step_records import StepRecord, record_config, step_record
 from tokenmill.metadata.store import connection_config, open_store
 
@@ -101,7 +101,7 @@ def run_local(
 
     with run_lock(output_dir), _observed(started, finished, screen):
         remove_left_over(os.path.join(output_dir, "artifacts"))
-        note_store(output_dir, config.run.metadata_url, config.run.name)
+        record_metadata_server(output_dir, config.run.metadata_url, config.run.name)
         run_options(config, fresh=not use_cache).write(config.training_directory)
         progress.set_listener(screen.step_progress, screen.note)
         try:

@@ -8,7 +8,8 @@ from click.testing import CliRunner
 from ml_metadata.proto import metadata_store_pb2
 
 from pipeline.cli import cli
-from tokenmill.metadata.lineage import collect_garbage, find_garbage, trace_model
+from tokenmill.metadata.garbage_collection import collect_garbage, find_garbage
+from tokenmill.metadata.lineage import trace_model
 from tokenmill.metadata.output_directory import RunMetadata, open_runs
 from tokenmill.metadata.step_records import CONFIG_PROPERTY
 from tokenmill.metadata.store import open_store

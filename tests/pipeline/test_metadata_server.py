@@ -14,8 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import cli
+from tokenmill.contracts.metadata_server import METADATA_SERVER_NAME
 from tokenmill.errors import TokenmillError
-from tokenmill.metadata.output_directory import NOTE_NAME, note_store, open_runs
+from tokenmill.metadata.output_directory import open_runs, record_metadata_server
 from tokenmill.metadata.store import PASSWORD_VARIABLE, connection_config, open_store
 
 PASSWORD = "s3cret'with\"quotes"
@@ -164,14 +165,14 @@ def test_two_runs_at_the_same_time_on_one_server(kind, request, tmp_path, monkey
     texts = sorted(pathlib.Path(model.uri, "text").read_text() for model in models)
     assert texts == ["first", "first", "second", "second"]
     for name in ("first", "second"):
-        note_store(str(tmp_path / name), url, name)
+        record_metadata_server(str(tmp_path / name), url, name)
         (run,) = open_runs(str(tmp_path / name)).runs()  # not the other's
         (node,) = open_runs(str(tmp_path / name)).nodes("Write")
         assert node.name == f"{name}.Write"
 
 
 def test_a_server_that_does_not_answer_is_one_message(tmp_path):
-    note_store(str(tmp_path), f"mysql://me@127.0.0.1:{free_port()}/runs", "demo")
+    record_metadata_server(str(tmp_path), f"mysql://me@127.0.0.1:{free_port()}/runs", "demo")
     result = CliRunner().invoke(cli, ["gc", str(tmp_path), "--keep", "1"])
     assert result.exit_code == 1
     assert "does not answer" in result.output
@@ -199,7 +200,7 @@ def test_every_command_finds_the_server_by_the_output_directory(
     run = workspace.run("--output-dir", str(home), *words)
     assert run.exit_code == 0, run.output
     assert not (home / "metadata.sqlite").exists()
-    assert PASSWORD not in (home / NOTE_NAME).read_text()
+    assert PASSWORD not in (home / METADATA_SERVER_NAME).read_text()
     (shown,) = json.loads(ask("runs", "--run", home, "--json"))
     assert shown["trained"]
     row = json.loads(ask("why", "--row", 0, "--run", home, "--json"))

@@ -1,9 +1,8 @@
-"""What ML Metadata knows of the way from documents to models, and of runs side by side."""
+"""Queries over the runs of an output directory: newest ledger, trained models, comparison."""
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
@@ -22,7 +21,7 @@ class LedgerRun:
     Attributes:
         run_id: TFX's id of the run.
         ledger_uri: The ledger artifact, with the index of documents.
-        packed_rows: The packed rows that it counted.
+        packed_rows: The artifact of packed rows that it counted.
     """
 
     run_id: str
@@ -35,11 +34,11 @@ class TrainedModel:
     """A model that was trained on an artifact of rows.
 
     Attributes:
-        uri: The model artifact.
-        run_uri: The trainer's ModelRun artifact.
-        run_ids: The runs that trained it or took it from the cache.
-        seed: Of the data order.
-        pushed_to: Where versions of it were pushed.
+        uri: Directory of the model artifact.
+        run_uri: Directory of the trainer's ModelRun artifact.
+        run_ids: Ids of the runs that trained it or took it from the cache.
+        seed: Seed of the order in which rows were read.
+        pushed_to: Directories that versions of it were pushed to.
     """
 
     uri: str
@@ -50,7 +49,7 @@ class TrainedModel:
 
 
 def newest_ledger(metadata: RunMetadata, run_dir: str) -> LedgerRun:
-    """The newest run whose TokenLedger finished.
+    """Find the newest run whose TokenLedger finished.
 
     Raises:
         TokenmillError: There is none.
@@ -67,7 +66,7 @@ def newest_ledger(metadata: RunMetadata, run_dir: str) -> LedgerRun:
 
 
 def step_records(metadata: RunMetadata, node_id: str) -> Iterator[tuple[str, StepRecord]]:
-    """(run, what the step left) for a node such as "Curator", newest run first."""
+    """Yield (run id, record) of a step such as "Curator" in each run, newest run first."""
     end = f".{node_id}"
     pipelines = [context.name.removesuffix(end) for context in metadata.nodes(node_id)]
     for run in reversed(metadata.runs()):
@@ -77,8 +76,10 @@ def step_records(metadata: RunMetadata, node_id: str) -> Iterator[tuple[str, Ste
                 yield run.name, record
 
 
-def _inputs_of_maker(store: mlmd.MetadataStore, artifact: Any, key: str) -> list[Any]:
-    """The artifacts under an input key of the execution that made an artifact."""
+def _inputs_of_maker(
+    store: mlmd.MetadataStore, artifact: metadata_store_pb2.Artifact, key: str
+) -> list[metadata_store_pb2.Artifact]:
+    """Return the artifacts under an input key of the execution that made an artifact."""
     events = store.get_events_by_artifact_ids([artifact.id])
     maker = min(e.execution_id for e in events if e.type == _OUTPUT)
     ids = [
@@ -92,7 +93,7 @@ def _inputs_of_maker(store: mlmd.MetadataStore, artifact: Any, key: str) -> list
 def models_trained_on(
     store: mlmd.MetadataStore, rows: metadata_store_pb2.Artifact
 ) -> list[TrainedModel]:
-    """Every model whose trainer read these rows, in order of training."""
+    """Return every model whose trainer read these rows, in order of training."""
     models = []
     for execution in _consumers(store, rows, "Trainer"):
         outputs = outputs_of(store, execution.id)
@@ -126,7 +127,10 @@ def models_trained_on(
     return models
 
 
-def _consumers(store: mlmd.MetadataStore, artifact: Any, kind: str) -> list[Any]:
+def _consumers(
+    store: mlmd.MetadataStore, artifact: metadata_store_pb2.Artifact, kind: str
+) -> list[metadata_store_pb2.Execution]:
+    """Return the executions of a kind of step that read an artifact."""
     events = store.get_events_by_artifact_ids([artifact.id])
     ids = sorted({e.execution_id for e in events if e.type == _INPUT})
     return [
@@ -136,7 +140,7 @@ def _consumers(store: mlmd.MetadataStore, artifact: Any, kind: str) -> list[Any]
     ]
 
 
-# What each artifact says of a run; the columns of `tokenmill runs`.
+# Custom properties that an artifact has of a run; the columns of `tokenmill runs`.
 _COLUMNS = {
     ("TokenLedger", "ledger"): (
         "effective_tokens", "epochs", "params_total", "total_flops", "chip_hours", "compute_usd",
@@ -148,28 +152,40 @@ _COLUMNS = {
         "training_seconds_actual_over_estimated", "pipeline_usd", "curation_cost_usd",
     ),
 }  # fmt: skip
-_SIDES = {"TokenLedger": "estimated", "CostReport": "actual"}
 
 
-def compare_runs(metadata: RunMetadata) -> list[dict[str, Any]]:
-    """The headline numbers of every run, oldest first, from custom properties alone.
+@dataclass
+class RunNumbers:
+    """Headline numbers of one run.
 
-    Returns:
-        {"run": id, "trained": whether the Trainer ran (False: its output came from the cache),
-        "estimated": {..}, "actual": {..}}; a side is empty, and "trained" absent, where the run did
-        not come so far.
+    Attributes:
+        run: TFX's id of the run.
+        estimated: The TokenLedger's numbers by name; empty if the run did not come so far.
+        actual: The CostReport's numbers by name; empty if the run did not come so far.
+        trained: Whether the Trainer ran, not its output taken from the cache; None if the run did
+            not come so far.
     """
-    rows: dict[str, dict[str, Any]] = {}
+
+    run: str
+    estimated: dict[str, float] = field(default_factory=dict)
+    actual: dict[str, float] = field(default_factory=dict)
+    trained: bool | None = None
+
+
+def compare_runs(metadata: RunMetadata) -> list[RunNumbers]:
+    """Return the headline numbers of every run, oldest first, from custom properties alone."""
+    runs: dict[str, RunNumbers] = {}
     for (node, key), names in _COLUMNS.items():
         for run_id, record in step_records(metadata, node):
-            row = rows.setdefault(run_id, {"run": run_id, "estimated": {}, "actual": {}})
+            numbers = runs.setdefault(run_id, RunNumbers(run_id))
             if not record.outputs.get(key):
                 continue
             properties = record.one(key).custom_properties
-            row[_SIDES[node]] = {
-                name: properties[name].double_value for name in names if name in properties
-            }
+            side = numbers.estimated if node == "TokenLedger" else numbers.actual
+            side.update(
+                (name, properties[name].double_value) for name in names if name in properties
+            )
     for run_id, record in step_records(metadata, "Trainer"):
-        if run_id in rows:
-            rows[run_id]["trained"] = not record.cached
-    return [rows[run_id] for run_id in sorted(rows)]
+        if run_id in runs:
+            runs[run_id].trained = not record.cached
+    return [runs[run_id] for run_id in sorted(runs)]

@@ -1,8 +1,8 @@
-"""Reads a run back from ML Metadata, and records its configuration there."""
+"""Runs and their steps in ML Metadata: read back by name, and the configuration recorded there."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
@@ -10,9 +10,23 @@ from ml_metadata.proto import metadata_store_pb2
 CONFIG_PROPERTY = "resolved_config"
 
 
+class Run(NamedTuple):
+    """A run in ML Metadata.
+
+    Attributes:
+        pipeline: Name of its pipeline.
+        context: Its context; the name is TFX's id of the run.
+        config_toml: The whole configuration.
+    """
+
+    pipeline: str
+    context: metadata_store_pb2.Context
+    config_toml: str
+
+
 @dataclass(frozen=True)
 class StepRecord:
-    """What ML Metadata knows of one step of one run.
+    """One step of one run, as ML Metadata recorded it.
 
     Attributes:
         cached: Whether an earlier execution's outputs were taken.
@@ -23,12 +37,12 @@ class StepRecord:
     outputs: dict[str, list[metadata_store_pb2.Artifact]]
 
     def one(self, key: str) -> metadata_store_pb2.Artifact:
-        """The only artifact under this key."""
+        """Return the only artifact under this key."""
         (artifact,) = self.outputs[key]
         return artifact
 
     def number(self, key: str, name: str) -> float:
-        """A numeric custom property of the only artifact under a key; 0 if absent."""
+        """Return a numeric custom property of the only artifact under a key; 0 if absent."""
         value = self.one(key).custom_properties[name]
         return value.int_value or value.double_value
 
@@ -36,7 +50,7 @@ class StepRecord:
 def step_record(
     store: mlmd.MetadataStore, pipeline_name: str, run_id: str, node_id: str
 ) -> StepRecord | None:
-    """The step's execution in this run; None if it did not run."""
+    """Return the newest execution of a step in a run; None if it did not run."""
     run = store.get_context_by_type_and_name("pipeline_run", run_id)
     node = store.get_context_by_type_and_name("node", f"{pipeline_name}.{node_id}")
     if run is None or node is None:
@@ -52,8 +66,21 @@ def step_record(
     )
 
 
+def run_that_made(store: mlmd.MetadataStore, artifact_id: int) -> Run:
+    """Return the run whose step made an artifact, not one that took it from the cache."""
+    maker = min(
+        event.execution_id
+        for event in store.get_events_by_artifact_ids([artifact_id])
+        if event.type == metadata_store_pb2.Event.OUTPUT
+    )
+    contexts = {context.type: context for context in store.get_contexts_by_execution(maker)}
+    run = contexts["pipeline_run"]
+    config_toml = run.custom_properties[CONFIG_PROPERTY].string_value
+    return Run(contexts["pipeline"].name, run, config_toml)
+
+
 def outputs_of(store: mlmd.MetadataStore, execution_id: int) -> dict[str, list[Any]]:
-    """The artifacts that an execution left, by output key."""
+    """Return the artifacts that an execution left, by output key."""
     events = [
         event
         for event in store.get_events_by_execution_ids([execution_id])
@@ -71,7 +98,7 @@ def _key_of(steps: Sequence[Any]) -> str:
 
 
 def record_config(store: mlmd.MetadataStore, run_id: str, config_toml: str) -> None:
-    """Attaches the resolved configuration to the run's context."""
+    """Attach the resolved configuration to the run's context."""
     run = store.get_context_by_type_and_name("pipeline_run", run_id)
     if run is not None and CONFIG_PROPERTY not in run.custom_properties:
         run.custom_properties[CONFIG_PROPERTY].string_value = config_toml
