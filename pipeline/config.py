@@ -13,12 +13,14 @@ from pydantic import Field, model_validator
 from components.curate.config import CurateConfig
 from components.evaluate.config import EvaluateConfig
 from components.ingest.config import CorpusConfig
+from components.ledger.config import BudgetConfig, CostConfig
 from components.pack.config import PackConfig
 from components.push.config import PushConfig
 from components.tokenize.config import TokenizerConfig
 from components.validate.config import ValidateConfig
 from tokenmill.config_model import Fraction, PositiveInt, Section
 from tokenmill.model.shape import Head, ModelShape
+from tokenmill.training_plan import TrainingPlan
 
 _HEADS: dict[str, Head] = {
     "causal-lm": "lm",
@@ -67,23 +69,10 @@ class ModelSection(Section):
     """Directory of a pushed model whose weights training starts from; None means random ones."""
 
 
-class TrainSection(Section):
+class TrainSection(TrainingPlan):
     """Training."""
 
     task: Literal["causal-lm", "masked-lm", "classification"] = "causal-lm"
-    strategy: Literal["default", "mirrored", "multi_worker", "tpu"] = "default"
-    """The tf.distribute strategy."""
-    precision: Literal["float32", "bfloat16", "mixed_bfloat16", "mixed_float16"] = "float32"
-    """mixed_*: 16-bit products, float32 weights; bfloat16: weights and moments are 16-bit too."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Rate after the embeddings, on attention probabilities, and after attention and MLP."""
-    rematerialize: bool = False
-    """Keep only each layer's input for the backward pass and compute the rest again."""
-    global_batch_size: PositiveInt = 16
-    """Rows a step, over all replicas."""
-    epochs: Annotated[float, Field(gt=0, le=1000)] = 1.0
-    max_steps: PositiveInt | None = None
-    """Stop after this many steps even if `epochs` asks for more."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
     """The peak, after warm-up."""
     warmup_fraction: Fraction = 0.05
@@ -103,8 +92,6 @@ class TrainSection(Section):
     """Gradients are scaled to at most this global norm."""
     jit_compile: bool = True
     """Compile the forward and backward pass with XLA."""
-    accumulation_steps: PositiveInt = 1
-    """Micro-batches a step: less memory, the same update."""
     resume_from: str | None = None
     """Checkpoints of another training to go on from (a directory that holds step-<n>)."""
     on_spike: Literal["off", "warn", "rewind"] = "off"
@@ -135,61 +122,6 @@ class TrainSection(Section):
     """Distributions and attention maps every so many steps."""
     profile_steps: tuple[PositiveInt, PositiveInt] | None = None
     """First and last step to profile for TensorBoard."""
-
-
-class CostSection(Section):
-    """What the run is paid with: the ledger's inputs."""
-
-    chip: str = "cpu-vcpu"
-    """A chip of data/catalog/hardware.csv."""
-    chips: PositiveInt | Literal["auto"] = "auto"
-    """How many; "auto" is every core of this machine, for cpu-vcpu."""
-    peak_flops_per_second_per_chip: Annotated[float, Field(gt=0)] | None = None
-    """Overrides the catalog; for cpu-vcpu without it, matrix products are timed here."""
-    mfu: Annotated[float, Field(gt=0.0, le=1.0)] | Literal["auto", "measured"] = "auto"
-    """Share of the peak that the training step reaches (model FLOPs utilization). "measured" trains
-    for some seconds on this machine before the estimate; "auto" does so for cpu-vcpu and takes 0.4
-    for other chips."""
-    goodput: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Share of the wall time that goes to steps that count."""
-    price_usd_per_chip_hour: Annotated[float, Field(ge=0)] | None = None
-    """Overrides the catalog's price."""
-    price_date: str = ""
-    """When that price was asked; a price without a date is flagged."""
-    hidden_cost_multiplier_low: Annotated[float, Field(ge=1)] = 2.0
-    hidden_cost_multiplier_high: Annotated[float, Field(ge=1)] = 5.0
-    """Storage, network, failed runs and people come to 2-5 times the bare compute."""
-    goal: Literal["fine_tune", "domain_adaptive", "from_scratch"] = "from_scratch"
-    """What the model is for: how many tokens the guidance asks for."""
-    storage_usd_per_gb_month: Annotated[float, Field(ge=0)] = 0.02
-    """Of 1e9 bytes for a month. Google Cloud Storage's list price, standard, us-central1: $0.020
-    (cloud.google.com/storage/pricing, as archived 2022-12-30)."""
-    storage_months: Annotated[float, Field(ge=0)] = 1.0
-    """How long corpus, rows, checkpoints and model are kept."""
-    network_usd_per_gb: Annotated[float, Field(ge=0)] = 0.0
-    """Of moving them once; nothing within a region."""
-    chip_mtbf_hours: Annotated[float, Field(gt=0)] = 50_677.0
-    """Mean time between failures of a chip (Llama 3: 419 unexpected interruptions in 54 days on
-    16,384 GPUs; arXiv 2407.21783, sec. 3.3.4)."""
-    checkpoint_bytes_per_second: Annotated[float, Field(gt=0)] | None = None
-    """How fast a checkpoint is written, all hosts together; None is 1e9 for each eight chips."""
-    restart_seconds: Annotated[float, Field(ge=0)] = 600.0
-    """From a failure until training goes on."""
-
-
-class BudgetSection(Section):
-    """Limits of training: over one of the first four, the run stops before the Trainer."""
-
-    max_usd: Annotated[float, Field(ge=0)] | None = None
-    """Most that training may cost, USD of compute."""
-    max_hours: Annotated[float, Field(ge=0)] | None = None
-    """Most that training may last, hours of wall time."""
-    min_effective_tokens: Annotated[float, Field(ge=0)] | None = None
-    """Least effective tokens that are worth training on."""
-    max_epochs: Annotated[float, Field(gt=0)] | None = None
-    """Most passes over the rows."""
-    on_overrun: Literal["warn", "stop"] = "warn"
-    """During training, when the projected end is over max_usd or max_hours: say so, or stop."""
 
 
 class StepResources(Section):
@@ -249,8 +181,8 @@ class Config(Section):
     pack: PackConfig = PackConfig()
     model: ModelSection = ModelSection()
     train: TrainSection = TrainSection()
-    cost: CostSection = CostSection()
-    budget: BudgetSection = BudgetSection()
+    cost: CostConfig = CostConfig()
+    budget: BudgetConfig = BudgetConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     push: PushConfig = PushConfig()
     engine: EngineSection = EngineSection()
