@@ -22,7 +22,7 @@ from components.evaluate.eval_config import SLICES_MODULE, make_eval_config
 from components.ingest.component import CorpusExampleGen
 from components.ledger.component import TokenLedger
 from components.pack.component import Packer
-from components.pack.config import PackJob
+from components.pack.job import PackJob
 from components.push.component import AtomicPusher, VertexRegistrar
 from components.push.infra import make_infra_validator
 from components.tokenize.component import TokenizerTrainer, TokenizingTransform

@@ -18,7 +18,7 @@ import apache_beam as beam
 import numpy as np
 import tensorflow as tf
 
-from components.pack.config import PackJob
+from components.pack.job import PackJob
 from components.pack.tokenized import TokenizedDocuments, read_tokenized
 from components.pack.transforms import PackSplit, pack_shard, write_manifest
 from components.tokenize.apply_transform import MaterializeSplit

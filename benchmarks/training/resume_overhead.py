@@ -15,7 +15,7 @@ import tempfile
 
 import numpy as np
 
-from components.pack.config import PackJob
+from components.pack.job import PackJob
 from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
 from components.pack.transforms import pack_shard, write_manifest
 from components.train.distributed.cpu_parallelism import divide_cores

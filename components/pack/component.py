@@ -10,7 +10,7 @@ from tfx.types import Channel, artifact_utils, component_spec
 
 from components.artifacts import Examples, PackedRows, Tokenizer
 from components.pack.classification import FindLabels
-from components.pack.config import PackJob
+from components.pack.job import PackJob
 from components.pack.transforms import PackSplit
 from tokenmill.contracts.names import TOKENIZER_MODEL_NAME
 from tokenmill.errors import TokenmillError

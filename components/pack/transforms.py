@@ -10,8 +10,8 @@ from apache_beam.io import fileio
 from apache_beam.io.filesystem import FileMetadata
 
 from components.pack.classification import lay_out
-from components.pack.config import PackJob
 from components.pack.counts import count_sources, sum_shards
+from components.pack.job import PackJob
 from components.pack.packing import build_rows, pack_pieces
 from components.pack.tokenized import TokenizedDocuments, read_tokenized
 from tokenmill.contracts.names import TARGET_COUNTS_NAME

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from components.pack.config import PackJob
+from components.pack.job import PackJob
 from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
 from components.pack.transforms import pack_shard, write_manifest
 from tokenmill.records.documents import split_directory

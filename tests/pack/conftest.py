@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from components.pack.config import PackJob
+from components.pack.job import PackJob
 from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
 from components.pack.transforms import pack_shard, write_manifest
 from components.tokenize.config import TokenizerConfig

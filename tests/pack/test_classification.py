@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from components.pack.classification import FindLabels, check_labels
-from components.pack.config import PackJob
+from components.pack.job import PackJob
 from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
 from components.pack.transforms import pack_shard, write_manifest
 from tokenmill.errors import TokenmillError

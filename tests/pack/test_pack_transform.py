@@ -15,7 +15,7 @@ from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 from components.artifacts import PackedRows, Tokenizer
 from components.pack import tokenized as tokenized
 from components.pack.component import Packer, PackerExecutor
-from components.pack.config import SHARD_TOKENS, PackJob, shards_for
+from components.pack.job import SHARD_TOKENS, PackJob, shards_for
 from components.pack.tokenized import decode_tokenized, read_tokenized
 from components.pack.transforms import PackSplit, write_manifest
 from tokenmill.errors import TokenmillError

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from components.pack.config import PackJob
+from components.pack.job import PackJob
 from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
 from components.pack.transforms import pack_shard, write_manifest
 from tokenmill.model.shape import ModelShape
