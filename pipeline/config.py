@@ -22,7 +22,7 @@ from tokenmill.config_model import Fraction, PositiveInt, Section
 from tokenmill.model.shape import Head, ModelShape
 from tokenmill.training_plan import TrainingPlan
 
-_HEADS: dict[str, Head] = {
+HEADS: dict[str, Head] = {
     "causal-lm": "lm",
     "masked-lm": "mlm",
     "classification": "classifier",
@@ -254,7 +254,7 @@ class Config(Section):
             causal=self.train.task == "causal-lm",
             norm_position=model.norm_position,
             type_vocab_size=model.type_vocab_size,
-            head=_HEADS[self.train.task],
+            head=HEADS[self.train.task],
             classes=model.classes,
         )
 

@@ -4,7 +4,7 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import tomli
 import tomli_w
@@ -12,6 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.config import Config, StepResources
 from tokenmill.errors import TokenmillError
+
+_Config = TypeVar("_Config", bound=Config)
 
 _PRESETS = Path(__file__).parent / "presets"
 # Where a key is now that was elsewhere before.
@@ -33,7 +35,7 @@ def preset_names() -> list[str]:
 def load_config(
     preset: str = "demo", config_path: str | None = None, overrides: Sequence[str] = ()
 ) -> Config:
-    """Builds the configuration of a run.
+    """Build the configuration of a run.
 
     Args:
         preset: Name of a preset, used unless `config_path` is given.
@@ -43,25 +45,50 @@ def load_config(
     Raises:
         ConfigError: A file, key or value is wrong.
     """
+    values, origin = read_values(preset, config_path)
+    return build_config(Config, values, origin, overrides)
+
+
+def read_values(preset: str, config_path: str | None) -> tuple[dict[str, Any], str]:
+    """Read the sections of a file, or else of a preset, and say in words where they are from.
+
+    Raises:
+        ConfigError: There is no such preset or file, or it is no TOML.
+    """
     if config_path is not None:
-        values, origin = _read_toml(config_path), config_path
-    else:
-        if preset not in preset_names():
-            raise ConfigError(
-                f"there is no preset {preset!r}{_nearest(preset, preset_names())}",
-                f"Presets: {', '.join(preset_names())}.",
-            )
-        values = tomli.loads((_PRESETS / f"{preset}.toml").read_text("utf-8"))
-        origin = f"preset {preset}"
+        return _read_toml(config_path), config_path
+    if preset not in preset_names():
+        raise ConfigError(
+            f"there is no preset {preset!r}{_nearest(preset, preset_names())}",
+            f"Presets: {', '.join(preset_names())}.",
+        )
+    values = tomli.loads((_PRESETS / f"{preset}.toml").read_text("utf-8"))
+    return values, f"preset {preset}"
+
+
+def build_config(
+    kind: type[_Config], values: dict[str, Any], origin: str, overrides: Sequence[str]
+) -> _Config:
+    """Validate sections with overrides on top.
+
+    Args:
+        kind: Config, or what adds keys to it.
+        values: The sections; changed by the overrides.
+        origin: Where they are from, for messages.
+        overrides: `section.key=value` strings, later ones win.
+
+    Raises:
+        ConfigError: A key or value is wrong.
+    """
     origins: dict[tuple[str, ...], str] = {}
     for override in overrides:
         path, value = _parse_override(override)
         _assign(values, path, value, override)
         origins[path] = f"--set {override}"
     try:
-        return Config.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(error, origin, origins)) from None
+        raise ConfigError(_explain(error, kind, origin, origins)) from None
 
 
 def dump_config(config: Config) -> str:
@@ -101,7 +128,12 @@ def _assign(values: dict[str, Any], path: tuple[str, ...], value: Any, override:
     section[path[-1]] = value
 
 
-def _explain(error: ValidationError, origin: str, origins: Mapping[tuple[str, ...], str]) -> str:
+def _explain(
+    error: ValidationError,
+    kind: type[Config],
+    origin: str,
+    origins: Mapping[tuple[str, ...], str],
+) -> str:
     lines: dict[str, None] = {}  # ordered, each line once
     for item in error.errors():
         # A union adds its branches to the location: section and key are what the user typed.
@@ -113,14 +145,14 @@ def _explain(error: ValidationError, origin: str, origins: Mapping[tuple[str, ..
         if name in _MOVED:
             line = f"{name} is called {_MOVED[name]} now"
         elif item["type"] == "extra_forbidden":
-            siblings = _keys_of(path[:-1])
-            kind = "section" if len(path) == 1 else "key"
-            line = f"unknown {kind} {name}{_nearest(path[-1], siblings)}"
+            siblings = _keys_of(kind, path[:-1])
+            what = "section" if len(path) == 1 else "key"
+            line = f"unknown {what} {name}{_nearest(path[-1], siblings)}"
             line += f"; allowed here: {', '.join(siblings)}"
         elif not path:
             line = str(item["msg"]).removeprefix("Value error, ")
         else:
-            allowed = _literals_of(path)
+            allowed = _literals_of(kind, path)
             line = f"{name} = {_shown(item['input'])}: {_sentence(item)}"
             if allowed and item["type"] == "literal_error":
                 line = f"{name} = {_shown(item['input'])}: allowed are {', '.join(allowed)}"
@@ -143,9 +175,9 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _section_models() -> dict[str, type[BaseModel]]:
+def _section_models(kind: type[Config]) -> dict[str, type[BaseModel]]:
     models: dict[str, type[BaseModel]] = {}
-    for name, field in Config.model_fields.items():
+    for name, field in kind.model_fields.items():
         annotation = field.annotation
         assert isinstance(annotation, type)
         assert issubclass(annotation, BaseModel)
@@ -153,15 +185,15 @@ def _section_models() -> dict[str, type[BaseModel]]:
     return models
 
 
-def _keys_of(path: tuple[str, ...]) -> list[str]:
-    models = _section_models()
+def _keys_of(kind: type[Config], path: tuple[str, ...]) -> list[str]:
+    models = _section_models(kind)
     if path[:2] == ("engine", "resources"):
         return list(StepResources.model_fields)
     return list(models[path[0]].model_fields) if path else list(models)
 
 
-def _literals_of(path: tuple[str, ...]) -> list[str]:
-    model = _section_models().get(path[0])
+def _literals_of(kind: type[Config], path: tuple[str, ...]) -> list[str]:
+    model = _section_models(kind).get(path[0])
     if model is None or len(path) < 2 or path[1] not in model.model_fields:
         return []
     annotation = model.model_fields[path[1]].annotation

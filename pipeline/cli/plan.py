@@ -2,154 +2,187 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import click
 
+from pipeline.plan.units import FlagError, fraction, quantity, whole
 from tokenmill.errors import TokenmillError
 
 _EXIT_USAGE = 2
 
 
-def _options(*options: Any) -> Any:
-    def decorate(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
+class _Number(click.ParamType):
+    """A number as people type it."""
 
-    return decorate
+    name = "number"
+
+    def __init__(self, read: Callable[[str, str], float]):
+        """Take the function from the flag and its text to the number."""
+        self.read = read
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number of a text."""
+        assert param is not None
+        return self.read(param.opts[0], value)
 
 
-_text = click.option
+class _GroupedCommand(click.Command):
+    """A command whose --help shows its options in groups."""
+
+    def __init__(
+        self, groups: Mapping[str, Sequence[click.Option]], params: Sequence[Any], **attributes: Any
+    ):
+        """Take the options by the heading of their group; there are no others."""
+        self.groups = groups
+        options = [option for group in groups.values() for option in group]
+        super().__init__(params=[*options, *params], **attributes)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line."""
+        from pipeline.plan.flags import check_former_flags
+
+        try:
+            check_former_flags(args)
+            return super().parse_args(ctx, args)
+        except FlagError as error:
+            _fail(error)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under the headings of their groups."""
+        help_option = self.get_help_option(ctx)
+        for heading, options in {**self.groups, "Help": [help_option]}.items():
+            records = [option.get_help_record(ctx) for option in options if option]
+            with formatter.section(heading):
+                formatter.write_dl([record for record in records if record is not None])
 
 
-@click.command(context_settings={"max_content_width": 100})
-@_options(
-    # the model
-    _text("--preset", help="A preset's model and prices: demo, gpt2-small, bert-base, bert-large."),
-    _text("--config", "config_path", metavar="FILE", help="The same of a TOML configuration."),
-    _text("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key of it."),
-    _text("--params", metavar="N", help="Parameters, such as 540e9 or 1.5B, without a shape."),
-    _text("--active-params", metavar="N", help="Those that a token passes (mixture of experts)."),
-    _text("--layers", metavar="N", help="Layers (of the decoder)."),
-    _text("--d-model", metavar="N", help="Width of the residual stream."),
-    _text("--heads", metavar="N", help="Query heads."),
-    _text("--kv-heads", metavar="N", help="Key/value heads (grouped-query attention)."),
-    _text("--head-dim", metavar="N", help="Width of a head; else d_model / heads."),
-    _text("--d-ff", metavar="N", help="Inner width of the MLP (of one expert)."),
-    _text("--vocab", metavar="N", help="Vocabulary size."),
-    _text("--seq-len", metavar="N", help="Tokens in a sequence."),
-    click.option(
-        "--style",
-        type=click.Choice(["auto", "gpt", "llama"]),
-        help="Defaults of the next five; auto goes by d_ff / d_model.",
-    ),
-    click.option(
-        "--mlp",
-        type=click.Choice(["gelu", "relu", "squared-relu", "swiglu", "geglu", "reglu"]),
-        help="Two matrices, or three in the gated kinds.",
-    ),
-    click.option("--norm", type=click.Choice(["layer", "rms"]), help="Normalization."),
-    click.option(
-        "--positions",
-        type=click.Choice(["learned", "rope", "alibi", "sinusoidal", "none", "relative"]),
-        help="learned is a table, relative (Transformer-XL) a matrix a layer, others are free.",
-    ),
-    click.option("--bias/--no-bias", default=None, help="Biases of the linear layers."),
-    click.option("--tied/--untied", default=None, help="Output projection shares the embedding."),
-    click.option("--encoder", is_flag=True, default=None, help="No causal mask (BERT)."),
-    _text("--encoder-layers", metavar="N", help="An encoder beside the decoder (T5)."),
-    _text("--encoder-token-share", metavar="F", help="Tokens that the encoder reads [0.5]."),
-    _text("--experts", metavar="N", help="Experts in each layer."),
-    _text("--experts-per-token", metavar="N", help="Experts that a token passes."),
-    # the data
-    _text("--tokens", metavar="N", help="Tokens of the corpus, such as 2.5e9 or 12.8B."),
-    _text("--text-bytes", metavar="N", help="Its bytes instead, such as 50GB."),
-    _text("--bytes-per-token", metavar="X", help="Bytes in a token [4]."),
-    _text("--epochs", metavar="X", help="Passes over the corpus [1]."),
-    click.option(
-        "--goal",
-        type=click.Choice(["fine-tune", "domain-adapt", "from-scratch"]),
-        help="Judge the tokens by a goal.",
-    ),
-    # the machine
-    _text(
-        "--hardware", metavar="CHIP", help="A chip of data/catalog/hardware.csv, such as rtx-3090."
-    ),
-    _text("--chips", metavar="N", help="How many [1]."),
-    _text("--peak-tflops", metavar="X", help="Peak TFLOP/s of one chip, over the catalog's."),
-    _text("--mfu", metavar="F", help="Model FLOPs utilization, such as 0.4; else published runs'."),
-    _text("--hfu", metavar="F", help="Hardware FLOPs utilization (with --recompute) instead."),
-    _text("--tflops-per-chip", metavar="X", help="Achieved model TFLOP/s of one chip instead."),
-    _text(
-        "--observed-tokens-per-second", metavar="X", help="Of all chips together: gives MFU, HFU."
-    ),
-    _text("--goodput", metavar="F", help="Share of wall time that trains [1]."),
-    click.option(
-        "--recompute",
-        type=click.Choice(["none", "selective", "full"]),
-        help="Activations that the backward pass computes again [none].",
-    ),
-    click.option(
-        "--precision",
-        type=click.Choice(["float32", "bfloat16", "mixed_bfloat16", "mixed_float16"]),
-        help="Of weights and computation [mixed, 16 bits].",
-    ),
-    click.option(
-        "--strategy",
-        type=click.Choice(["data", "zero1", "zero2", "zero3", "tensor", "tensor-zero3"]),
-        help="How the model is spread over chips [data].",
-    ),
-    _text("--batch-size", metavar="N", help="Sequences a step, over all chips [1 a chip]."),
-    click.option(
-        "--flops-basis",
-        type=click.Choice(["exact", "6n"]),
-        help="What hours are made of [exact for a shape, 6n for --params].",
-    ),
-    # the money
-    _text("--price-per-chip-hour", metavar="USD", help="Over the catalog's; 0 is your own chip."),
-    _text("--price-date", metavar="DATE", help="When you were told that price."),
-    _text(
-        "--price-from",
-        metavar="WORD",
-        help="A provider of data/catalog/prices.csv, such as lambda.",
-    ),
-    _text("--hidden-cost-low", metavar="X", help="Everything over compute, at least [2]."),
-    _text("--hidden-cost-high", metavar="X", help="At most [5]."),
-    _text("--storage-usd-per-gb-month", metavar="USD", help="Corpus and kept checkpoints."),
-    _text("--network-usd-per-gb", metavar="USD", help="Corpus in, checkpoints out."),
-    _text("--checkpoint-write-gb-per-second", metavar="X", help="All hosts [1 for each 8 chips]."),
-    _text("--chip-mtbf-hours", metavar="X", help="Hours between failures of a chip [50,000]."),
-    _text("--checkpoints-kept", metavar="N", help="Checkpoints on disk [2]."),
-    # the answer
-    _text("--budget-usd", metavar="USD", help="What does this much compute money buy?"),
-    click.option("--compare", is_flag=True, help="Rank all chips by cost and by time."),
-    click.option("--json", "as_json", is_flag=True, help="One JSON document (docs/cost.md)."),
-    _text("--plot", metavar="FILE", help="Cost over tokens and model size (.png, .svg, .pdf)."),
-)
+def _option(name: str, help: str, metavar: str = "N", **attributes: Any) -> click.Option:
+    return click.Option([name], help=help, metavar=metavar, **attributes)
+
+
+def _quantity(name: str, unit: str, most: float, help: str, **how: Any) -> click.Option:
+    kind = _Number(lambda flag, text: quantity(flag, text, unit, most=most, **how))
+    return _option(name, help, "USD" if unit.startswith("USD") else "N", type=kind)
+
+
+def _fraction(name: str, help: str) -> click.Option:
+    return _option(name, help, "F", type=_Number(fraction))
+
+
+def _choice(name: str, help: str, *choices: str) -> click.Option:
+    return click.Option([name], help=help, type=click.Choice(choices))
+
+
+_GROUPS = {
+    "Model": [
+        _option("--preset", "A preset: demo, gpt2-small, bert-base, bert-large.", "NAME"),
+        click.Option(["--config", "config_path"], metavar="FILE", help="A TOML configuration."),
+        click.Option(
+            ["--set", "overrides"],
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Give or override any key of it, such as model.layers=12; repeatable.",
+        ),
+        _quantity("--params", "parameters", 1e16, "Their number, as 540e9 or 1.5B: no shape."),
+        _quantity(
+            "--active-params", "parameters", 1e16, "Those a token passes (mixture of experts)."
+        ),
+    ],
+    "Work": [
+        _quantity("--tokens", "tokens", 1e17, "Tokens of the corpus, such as 2.5e9 or 12.8B."),
+        _quantity("--text-bytes", "bytes", 1e17, "Its bytes instead, such as 50GB.", is_bytes=True),
+        _quantity("--bytes-per-token", "bytes", 1000, "Bytes in a token [4]."),
+        _quantity("--epochs", "epochs", 10_000, "Passes over the corpus [1]."),
+    ],
+    "Machine": [
+        _option("--hardware", "A chip of data/catalog/hardware.csv, such as rtx-3090.", "CHIP"),
+        _option(
+            "--chips",
+            "How many [1].",
+            type=_Number(lambda flag, text: whole(flag, text, "chips", most=1e7)),
+        ),
+        _fraction("--mfu", "Model FLOPs utilization, such as 0.4; else published runs'."),
+        _fraction("--hfu", "Hardware FLOPs utilization (with --recompute) instead."),
+        _quantity("--tflops-per-chip", "TFLOP/s", 1e6, "Achieved model TFLOP/s a chip instead."),
+        _quantity(
+            "--observed-tokens-per-second",
+            "tokens per second",
+            1e12,
+            "Of all chips together: gives MFU, HFU.",
+        ),
+        _fraction("--goodput", "Share of wall time that trains [1]."),
+        _choice(
+            "--recompute",
+            "Activations that the backward pass computes again [none].",
+            *("none", "selective", "full"),
+        ),
+        _choice(
+            "--strategy",
+            "How the model is spread over chips [data].",
+            *("data", "zero1", "zero2", "zero3", "tensor", "tensor-zero3"),
+        ),
+        _choice(
+            "--flops-basis",
+            "What hours are made of [exact for a shape, 6n for --params].",
+            *("exact", "6n"),
+        ),
+    ],
+    "Money": [
+        _quantity(
+            "--price-per-chip-hour",
+            "USD per chip-hour",
+            1e4,
+            "Over the catalog's; 0 is your own chip.",
+            zero_ok=True,
+        ),
+        _option("--price-date", "When you were told that price.", "DATE"),
+        _option("--price-from", "A provider of data/catalog/prices.csv, such as lambda.", "WORD"),
+        _quantity("--budget-usd", "USD", 1e13, "What does this much compute money buy?"),
+    ],
+    "Output": [
+        click.Option(["--compare"], is_flag=True, help="Rank all chips by cost and by time."),
+        click.Option(["--json", "as_json"], is_flag=True, help="One JSON document (docs/cost.md)."),
+        _option("--plot", "Cost over tokens and model size (.png, .svg, .pdf).", "FILE"),
+    ],
+}
+
+
+@click.command(cls=_GroupedCommand, groups=_GROUPS, context_settings={"max_content_width": 100})
 def plan(as_json: bool, **flags: Any) -> None:
     """What would it cost? FLOPs, hours, memory and money, without data.
 
     \b
     tokenmill plan --preset gpt2-small --tokens 2.5B
     tokenmill plan --params 70B --tokens 1.4T --hardware h100 --chips 512
-    tokenmill plan --layers 32 --d-model 4096 --heads 32 --d-ff 11008 --vocab 32000 --tokens 1T
+    tokenmill plan --set model.layers=12 --set model.d_model=768 --tokens 1e9 --hardware rtx-3090
     tokenmill plan --budget-usd 1000 --hardware rtx-4090
+
+    Numbers may be written 540e9, 1.5B, 6,144 or 40%. Keys of --set: docs/cost.md.
     """  # noqa: D301  (click wants the backspace)
+    from pipeline.plan.flags import PlanFlags
     from pipeline.plan.request import answer
 
     try:
-        reply = answer(flags)
+        reply = answer(PlanFlags(**flags))
     except (TokenmillError, ValueError) as error:
-        words = " ".join(str(error).split())
-        click.echo(f"{click.style('error:', fg='red')} {words}", err=True)
-        sys.exit(_EXIT_USAGE)
+        _fail(error)
     if as_json:
-        import json
+        from tokenmill.cost.plan.document import plan_document
 
-        click.echo(json.dumps(reply.document(), indent=2, allow_nan=False))
+        click.echo(json.dumps(plan_document(reply), indent=2, allow_nan=False))
         return
     from pipeline.report.plan import show
 
     show(reply)
+
+
+def _fail(error: Exception) -> NoReturn:
+    words = " ".join(str(error).split())
+    click.echo(f"{click.style('error:', fg='red')} {words}", err=True)
+    sys.exit(_EXIT_USAGE)

@@ -18,6 +18,15 @@ class FlagError(TokenmillError):
     """A flag of the command line is wrong; the message names it."""
 
 
+def number(text: str) -> float | None:
+    """Return a quantity without a unit of its own, such as 1.5B or 40%; None if it is none."""
+    match = _NUMBER.match(text.strip().lower())
+    factor = {**_FACTORS, "%": 0.01}.get(match[2]) if match else None
+    if match is None or factor is None:
+        return None
+    return float(match[1].replace(",", "").replace("_", "")) * factor
+
+
 def _read(flag: str, text: str, expected: str) -> tuple[float, str]:
     match = _NUMBER.match(text.strip().lower())
     if match is None:
@@ -34,7 +43,7 @@ def quantity(
     zero_ok: bool = False,
     is_bytes: bool = False,
 ) -> float:
-    """A quantity of more than zero.
+    """Read a quantity of more than zero.
 
     Args:
         flag: The flag, for messages.
@@ -66,7 +75,7 @@ def quantity(
 
 
 def whole(flag: str, text: str, unit: str, *, most: float, zero_ok: bool = False) -> int:
-    """A whole number of at least one.
+    """Read a whole number of at least one.
 
     Args:
         flag: The flag, for messages.
@@ -85,7 +94,7 @@ def whole(flag: str, text: str, unit: str, *, most: float, zero_ok: bool = False
 
 
 def fraction(flag: str, text: str) -> float:
-    """A fraction above 0 and at most 1; 40% is 0.4.
+    """Read a fraction above 0 and at most 1; 40% is 0.4.
 
     Args:
         flag: The flag, for messages.

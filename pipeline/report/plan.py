@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.plan.request import Reply
-from tokenmill.cost.plan.document import guidance_document
+from tokenmill.cost.plan.document import PlanAnswer, guidance_document
 from tokenmill.cost.plan.planning import Plan
 from tokenmill.cost.sharding import STRATEGY_NAMES
 
@@ -17,43 +16,46 @@ _WIDTH = 100
 _GIB = 2**30
 
 
-def show(reply: Reply) -> None:
-    """Print a reply."""
+def show(answer: PlanAnswer) -> None:
+    """Print a answer."""
     console = Console(width=_WIDTH, highlight=False)
     with console.capture() as captured:
-        _show(console, reply)
+        _show(console, answer)
     # Tables are padded to their width; a log or a file wants no trailing blanks.
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
-def _show(console: Console, reply: Reply) -> None:
-    plan = reply.plan
-    if reply.affordable:
-        _budget(console, reply)
+def _show(console: Console, answer: PlanAnswer) -> None:
+    plan = answer.plan
+    if answer.affordable:
+        _budget(console, answer)
     console.print(_model(plan))
     console.print(_cost(plan))
     request = plan.request
-    price = request.price_usd_per_chip_hour
-    rate = f"${price:g} a chip-hour ({reply.price_label})" if price is not None else "no price"
+    price = request.hardware.price_usd_per_chip_hour
+    rate = (
+        f"${price:g} a chip-hour ({request.hardware.price_label})"
+        if price is not None
+        else "no price"
+    )
     counted = "6N" if request.basis == "6n" else "all matrix products"
     console.print(f"Price: {rate}.")
     console.print(f"MFU: {plan.mfu_source}.")
-    console.print(
-        f"Hours: by {counted}, at a peak of {request.peak_flops_per_second / 1e12:.4g} TFLOP/s."
-    )
+    peak = request.hardware.peak_flops_per_second / 1e12
+    console.print(f"Hours: by {counted}, at a peak of {peak:.4g} TFLOP/s.")
     console.print(_memory(plan))
     parts = plan.memory.by_part().items()
     sizes = (f"{name.replace('_', ' ')} {size / _GIB:,.2f}" for name, size in parts if size)
     console.print(f"GiB by part: {', '.join(sizes)}.\n")
     console.print(_guidance(plan))
-    if reply.comparison:
-        console.print(_comparison(reply))
-    if reply.warnings:
+    if answer.comparison:
+        console.print(_comparison(answer))
+    if answer.warnings:
         console.print()
-    for note in reply.warnings:
+    for note in answer.warnings:
         console.print(f"[yellow]note:[/yellow] {escape(note)}")
-    if reply.plot:
-        console.print(f"\nWrote {escape(reply.plot)}")
+    if answer.plot:
+        console.print(f"\nWrote {escape(answer.plot)}")
 
 
 def usd(amount: float | None) -> str:
@@ -149,8 +151,8 @@ def _cost(plan: Plan) -> Table:
     request, cost = plan.request, plan.cost
     low, high = plan.cost_low, plan.cost_high
     ranged = plan.utilization is not None
-    priced = request.price_usd_per_chip_hour is not None
-    title = f"\nTime and money on {request.chips:,} x {request.chip.name}"
+    priced = request.hardware.price_usd_per_chip_hour is not None
+    title = f"\nTime and money on {request.hardware.chips:,} x {request.hardware.chip.name}"
     table = _table(title, "", *(("best", "likely", "worst") if ranged else ("estimate",)))
 
     def row(name: str, best: str, likely: str, worst: str) -> None:
@@ -160,10 +162,10 @@ def _cost(plan: Plan) -> Table:
     if plan.utilization is not None:
         mfus = (plan.utilization.high, plan.mfu, plan.utilization.low)
     row("MFU x goodput" if ranged else "MFU", *(f"{mfu:.1%}" for mfu in mfus))
-    if request.recompute != "none" or request.observed_tokens_per_second is not None:
+    if request.recompute != "none" or request.hardware.observed_tokens_per_second is not None:
         row("HFU", *(f"{mfu * plan.hfu / plan.mfu:.1%}" for mfu in mfus))
-    if request.goodput != 1:
-        row("goodput", *[f"{request.goodput:.1%}"] * 3)
+    if request.hardware.goodput != 1:
+        row("goodput", *[f"{request.hardware.goodput:.1%}"] * 3)
     per_second = [plan.tokens_per_second * mfu / plan.mfu for mfu in mfus]
     row("tokens a second", *(f"{rate:,.0f}" for rate in per_second))
     row("chip-hours", *(hours(one.chip_hours) for one in (low, cost, high)))
@@ -191,13 +193,13 @@ def _cost(plan: Plan) -> Table:
 
 def _memory(plan: Plan) -> Table:
     request = plan.request
-    room = request.memory_bytes
+    room = request.hardware.memory_bytes
     have = f"{room / _GIB:,.0f} GiB, a tenth reserved" if room else "memory unknown"
     table = _table(
         f"\nMemory a chip: {request.precision}, {request.sequences_per_copy:,} x "
         f"{request.model.shape.sequence_length:,} tokens, recompute {request.recompute} ({have})",
         "",
-        f"GiB on {request.devices:,}",
+        f"GiB on {request.hardware.devices:,}",
         "fits",
         "smallest count",
     )
@@ -246,11 +248,11 @@ def _guidance(plan: Plan) -> Table:
     return table
 
 
-def _budget(console: Console, reply: Reply) -> None:
-    assert reply.budget_usd is not None
+def _budget(console: Console, answer: PlanAnswer) -> None:
+    assert answer.budget_usd is not None
     table = _table(
-        f"{usd(reply.budget_usd)} of compute on {reply.plan.request.chip.name} "
-        f"at ${reply.plan.request.price_usd_per_chip_hour:g} a chip-hour",
+        f"{usd(answer.budget_usd)} of compute on {answer.plan.request.hardware.chip.name} "
+        f"at ${answer.plan.request.hardware.price_usd_per_chip_hour:g} a chip-hour",
         "",
         "parameters",
         "tokens",
@@ -259,7 +261,7 @@ def _budget(console: Console, reply: Reply) -> None:
         "MFU",
         "loss",
     )
-    for line in reply.affordable:
+    for line in answer.affordable:
         table.add_row(
             line.basis,
             count(line.params),
@@ -269,20 +271,20 @@ def _budget(console: Console, reply: Reply) -> None:
             f"{line.mfu:.1%}",
             f"{line.loss_besiroglu:.3f}",
         )
-    request = reply.plan.request
+    request = answer.plan.request
     console.print(table)
     low, high = request.hidden_multiplier_low, request.hidden_multiplier_high
     console.print(
-        f"If the budget must hold all costs, {usd(reply.budget_usd / high)} to "
-        f"{usd(reply.budget_usd / low)} of it is compute.\n"
+        f"If the budget must hold all costs, {usd(answer.budget_usd / high)} to "
+        f"{usd(answer.budget_usd / low)} of it is compute.\n"
     )
-    over = reply.plan.cost.compute_usd - reply.budget_usd
-    if over > 1e-6 * reply.budget_usd:
+    over = answer.plan.cost.compute_usd - answer.budget_usd
+    if over > 1e-6 * answer.budget_usd:
         console.print(f"The plan below is {usd(over)} [red]over the budget[/red].\n")
 
 
-def _comparison(reply: Reply) -> Table:
-    chips = reply.plan.request.chips
+def _comparison(answer: PlanAnswer) -> Table:
+    chips = answer.plan.request.hardware.chips
     table = _table(
         f"\nThe same run on {chips:,} of each chip, cheapest first",
         "chip",
@@ -295,7 +297,7 @@ def _comparison(reply: Reply) -> Table:
         "fits from",
         "price",
     )
-    for line in reply.comparison:
+    for line in answer.comparison:
         price = line.price_usd_per_chip_hour
         table.add_row(
             line.chip,

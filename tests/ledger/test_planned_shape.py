@@ -87,8 +87,8 @@ def test_mixtral_8x7b():
         d_ff=14336,
         vocab_size=32000,
         tie_embeddings=False,
-        n_experts=8,
-        n_active_experts=2,
+        experts=8,
+        experts_per_token=2,
     )
     assert shape.params_total == pytest.approx(46.7e9, rel=0.003)
     assert shape.params_active == pytest.approx(12.9e9, rel=0.003)
@@ -110,7 +110,7 @@ def test_mixtral_8x7b():
 def test_t5(change, params):
     head = 64 if change["d_model"] == 768 or change["n_heads"] == 16 else 128
     shape = planned(
-        **change, head_width=head, mlp="gelu", vocab_size=32128, n_encoder_layers=change["n_layers"]
+        **change, head_width=head, mlp="gelu", vocab_size=32128, encoder_layers=change["n_layers"]
     )
     assert shape.params_total == pytest.approx(params, rel=0.01)
     # A token passes one of the two stacks: 6·N counts nearly twice.
@@ -118,7 +118,7 @@ def test_t5(change, params):
 
 
 def test_an_encoder_that_reads_nearly_all_tokens_costs_as_an_encoder():
-    both = planned(n_encoder_layers=4, encoder_token_share=0.999999)
+    both = planned(encoder_layers=4, encoder_token_share=0.999999)
     alone = planned(causal=False)
     assert flops_per_token(both).mlp == pytest.approx(flops_per_token(alone).mlp, rel=1e-5)
 
@@ -132,10 +132,10 @@ def test_relative_positions_add_a_matrix_a_layer():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"n_active_experts": 2}, "n_active_experts = 2"),
-        ({"n_experts": 0}, "n_experts = 0"),
+        ({"experts_per_token": 2}, "experts_per_token = 2"),
+        ({"experts": 0}, "experts = 0"),
         ({"head_width": 0}, "head_width = 0"),
-        ({"n_encoder_layers": -1}, "n_encoder_layers = -1"),
+        ({"encoder_layers": -1}, "encoder_layers = -1"),
         ({"encoder_token_share": 0.0}, "encoder_token_share = 0.0"),
         ({"n_kv_heads": 3, "head_width": 64}, "n_kv_heads = 3"),
     ],

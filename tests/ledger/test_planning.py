@@ -1,6 +1,6 @@
 """Plans against published runs, the design's examples, and what must hold for any plan."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from data.catalog.chips import find_chip, load_chips
 from tokenmill.cost.plan.budget_to_model import best_for_budget, tokens_for_budget
 from tokenmill.cost.plan.chip_ranking import compare_chips
-from tokenmill.cost.plan.document import plan_document
+from tokenmill.cost.plan.document import PlanAnswer, plan_document
+from tokenmill.cost.plan.hardware import Hardware
 from tokenmill.cost.plan.planned_model import PlannedModel
 from tokenmill.cost.plan.planning import PlanRequest, make_plan
 from tokenmill.cost.published_runs import load_published_runs
@@ -24,18 +25,30 @@ BILLED = [
 ]
 
 
-def request(params=1e9, **change):
-    chip = find_chip(change.pop("hardware", "a100"))
+def hardware_of(name="a100", **change):
+    chip = find_chip(name)
     fields = {
-        "model": PlannedModel.of_params(params),
-        "unique_tokens": 2e10,
         "chip": chip,
         "chips": 8,
         "peak_flops_per_second": chip.peak_flops_per_second,
         "price_usd_per_chip_hour": 2.0,
         "mfu": 0.4,
     }
-    return PlanRequest(**{**fields, **change})
+    return Hardware(**{**fields, **change})
+
+
+OF_HARDWARE = {field.name for field in fields(Hardware)}
+
+
+def request(params=1e9, hardware="a100", **change):
+    """A request; what Hardware has of the changes is the hardware's."""
+    on = {name: change.pop(name) for name in OF_HARDWARE & set(change)}
+    usual = {"model": PlannedModel.of_params(params), "unique_tokens": 2e10}
+    return PlanRequest(**{**usual, "hardware": hardware_of(hardware, **on), **change})
+
+
+def document(plan):
+    return plan_document(PlanAnswer(plan=plan))
 
 
 def plan_of_run(run, **change):
@@ -178,7 +191,9 @@ def test_cost_grows_with_tokens_params_price_and_epochs(params, tokens, more, fi
     large = {
         "tokens": lambda: replace(small, unique_tokens=tokens * more),
         "params": lambda: replace(small, model=PlannedModel.of_params(params * more)),
-        "price": lambda: replace(small, price_usd_per_chip_hour=2.0 * more),
+        "price": lambda: replace(
+            small, hardware=replace(small.hardware, price_usd_per_chip_hour=2.0 * more)
+        ),
         "epochs": lambda: replace(small, epochs=more),
     }[field]()
     few, many = make_plan(small), make_plan(large)
@@ -210,18 +225,11 @@ def test_chips_shorten_the_wait_and_not_the_bill(chips, params):
     hardware=st.sampled_from(["a100", "rtx-4090", "tpu-v5e"]),
 )
 def test_the_budget_buys_what_costs_the_budget(budget, mfu, hardware):
-    chip = find_chip(hardware)
-    terms = {
-        "budget_usd": budget,
-        "price_usd_per_chip_hour": 2.0,
-        "peak_flops_per_second": chip.peak_flops_per_second,
-        "chip": chip,
-        "mfu": mfu,
-        "goodput": 0.9,
-    }
-    best = best_for_budget(**terms)
-    fixed = best_for_budget(**terms, tokens=best.tokens * 3)
-    known = tokens_for_budget(**terms, params=1e9, flops_per_token=6e9, flops_basis="6n")
+    chips = hardware_of(hardware, mfu=mfu, goodput=0.9)
+    best = best_for_budget(budget, chips)
+    fixed = best_for_budget(budget, chips, tokens=best.tokens * 3)
+    known = tokens_for_budget(budget, chips, PlannedModel.of_params(1e9), "6n")
+    assert known.tokens == pytest.approx(known.flops / 6e9)
     for line in (best, fixed, known):
         plan = make_plan(
             request(
@@ -240,14 +248,7 @@ def test_the_budget_buys_what_costs_the_budget(budget, mfu, hardware):
 
 
 def test_the_budget_without_mfu_is_a_fixed_point():
-    chip = find_chip("h100")
-    best = best_for_budget(
-        budget_usd=1e6,
-        price_usd_per_chip_hour=3.0,
-        peak_flops_per_second=chip.peak_flops_per_second,
-        chip=chip,
-        mfu=None,
-    )
+    best = best_for_budget(1e6, hardware_of("h100", mfu=None, price_usd_per_chip_hour=3.0))
     plan = make_plan(
         request(
             best.params,
@@ -288,24 +289,24 @@ def test_storage_and_network_are_by_rate_and_not_in_the_total():
 
 
 def test_document_has_null_money_without_a_price():
-    document = plan_document(make_plan(request(price_usd_per_chip_hour=None)), price_label="none")
+    unpriced = document(make_plan(request(price_usd_per_chip_hour=None)))
     for key in ("compute_usd", "total_usd_low", "total_usd_high"):
-        assert document[key] is None
-    assert document["chip_hours"] > 0
+        assert unpriced[key] is None
+    assert unpriced["chip_hours"] > 0
 
 
 def test_repetition_is_discounted_and_flagged():
-    many = plan_document(make_plan(request(epochs=5)), price_label="given")
+    many = document(make_plan(request(epochs=5)))
     assert many["guidance"]["repetition"]["over_limit"]
     assert many["effective_tokens"] < many["tokens"] == 1e11
-    four = plan_document(make_plan(request(epochs=4)), price_label="given")
+    four = document(make_plan(request(epochs=4)))
     assert not four["guidance"]["repetition"]["over_limit"]
 
 
 def test_encoder_decoder_plans():
     shape = PlannedShape(
         n_layers=12,
-        n_encoder_layers=12,
+        encoder_layers=12,
         d_model=768,
         n_heads=12,
         d_ff=3072,

@@ -29,8 +29,6 @@ DOCUMENTED = {
     "mfu",
     "memory_gib_per_chip",
 }
-GPT3 = "--layers 96 --d-model 12288 --heads 96 --d-ff 49152 --vocab 50257 --seq-len 2048"
-LLAMA7B = "--layers 32 --d-model 4096 --heads 32 --d-ff 11008 --vocab 32000 --seq-len 2048"
 
 
 def run(arguments):
@@ -49,6 +47,18 @@ def refused(arguments):
     (line,) = result.output.splitlines()
     assert line.startswith("error: ")
     return line
+
+
+def shape(keys):
+    """--set for keys of [model] and, of a vocabulary, [tokenizer]."""
+    sections = {"vocab_size": "tokenizer"}
+    return " ".join(
+        f"--set {sections.get(key.partition('=')[0], 'model')}.{key}" for key in keys.split()
+    )
+
+
+GPT3 = shape("layers=96 d_model=12288 heads=96 d_ff=49152 vocab_size=50257 sequence_length=2048")
+LLAMA7B = shape("layers=32 d_model=4096 heads=32 d_ff=11008 vocab_size=32000 sequence_length=2048")
 
 
 # ---- speed and imports
@@ -86,13 +96,19 @@ def test_cpu_seconds_of_a_whole_process_are_below_one():
 
 
 def test_bert_like_on_an_rtx_3090_takes_9_2_days():
-    got = planned("--params 340M --tokens 12.8B --hardware rtx-3090 --peak-tflops 33 --mfu 1")
+    got = planned(
+        "--params 340M --tokens 12.8B --hardware rtx-3090 --mfu 1 "
+        "--set cost.peak_flops_per_second_per_chip=33e12"
+    )
     assert got["total_flops_6n"] == pytest.approx(2.61e19, rel=1e-3)
     assert got["wall_hours"] / 24 == pytest.approx(9.2, abs=0.05)
 
 
 def test_palm_at_an_exaflop_takes_702_hours():
-    got = planned("--params 540e9 --tokens 780e9 --hardware tpu-v4 --peak-tflops 1e6 --mfu 1")
+    got = planned(
+        "--params 540e9 --tokens 780e9 --hardware tpu-v4 --mfu 1 "
+        "--set cost.peak_flops_per_second_per_chip=1e18"
+    )
     assert got["total_flops_6n"] == pytest.approx(2.53e24, rel=2e-3)
     assert got["wall_hours"] == pytest.approx(702, abs=0.5)
 
@@ -108,77 +124,82 @@ def test_the_price_is_of_a_chip_hour():
 
 
 @pytest.mark.parametrize(
-    ("shape", "params"),
+    ("keys", "params"),
     [
-        (GPT3, 175e9),
-        (LLAMA7B, 6.74e9),
+        (
+            "layers=96 d_model=12288 heads=96 d_ff=49152 vocab_size=50257 sequence_length=2048",
+            175e9,
+        ),
+        ("layers=32 d_model=4096 heads=32 d_ff=11008 vocab_size=32000", 6.74e9),
         # Touvron et al. 2023, table 2: 65.2e9
-        ("--layers 80 --d-model 8192 --heads 64 --d-ff 22016 --vocab 32000", 65.2e9),
+        ("layers=80 d_model=8192 heads=64 d_ff=22016 vocab_size=32000", 65.2e9),
         # Jiang et al. 2023 ("Mistral 7B"): 7.24e9
         (
-            "--layers 32 --d-model 4096 --heads 32 --kv-heads 8 --d-ff 14336 --vocab 32000",
+            "layers=32 d_model=4096 heads=32 kv_heads=8 d_ff=14336 vocab_size=32000",
             7.24e9,
         ),
         # Devlin et al. 2019, BERT-base: "110M", 109.5e6 in the released weights
         (
-            "--layers 12 --d-model 768 --heads 12 --d-ff 3072 --vocab 30522 --seq-len 512 "
-            "--encoder",
+            "layers=12 d_model=768 heads=12 d_ff=3072 vocab_size=30522 sequence_length=512 "
+            "causal=false",
             109.5e6,
         ),
         # Gemma team 2024, Gemma 7B: 8.54e9, heads wider than d_model / heads
         (
-            "--layers 28 --d-model 3072 --heads 16 --head-dim 256 --d-ff 24576 --vocab 256000 "
-            "--mlp geglu --style llama --tied",
+            "layers=28 d_model=3072 heads=16 head_dim=256 d_ff=24576 vocab_size=256000 "
+            "mlp=geglu style=llama tie_embeddings=true",
             8.54e9,
         ),
         # Rae et al. 2021, Gopher 280B with relative positions
         (
-            "--layers 80 --d-model 16384 --heads 128 --d-ff 65536 --vocab 32000 "
-            "--positions relative --norm rms",
+            "layers=80 d_model=16384 heads=128 d_ff=65536 vocab_size=32000 "
+            "positions=relative norm=rms",
             280e9,
         ),
         # Workshop et al. 2022, BLOOM: 176.2e9, ALiBi
         (
-            "--layers 70 --d-model 14336 --heads 112 --d-ff 57344 --vocab 250880 --positions alibi",
+            "layers=70 d_model=14336 heads=112 d_ff=57344 vocab_size=250880 positions=alibi",
             176.2e9,
         ),
         # Almazrouei et al. 2023, Falcon-40B: 41.8e9 with 8 key heads, no biases
         (
-            "--layers 60 --d-model 8192 --heads 128 --kv-heads 8 --vocab 65024 --no-bias "
-            "--positions rope --untied",
+            "layers=60 d_model=8192 heads=128 kv_heads=8 vocab_size=65024 use_bias=false "
+            "positions=rope tie_embeddings=false",
             41.8e9,
         ),
         # Muennighoff et al. 2024, OLMoE: 6.9e9
         (
-            "--layers 16 --d-model 2048 --heads 16 --d-ff 1024 --vocab 50304 --experts 64 "
-            "--experts-per-token 8",
+            "layers=16 d_model=2048 heads=16 d_ff=1024 vocab_size=50304 experts=64 "
+            "experts_per_token=8",
             6.9e9,
         ),
         # Raffel et al. 2020, T5-11B
         (
-            "--layers 24 --encoder-layers 24 --d-model 1024 --heads 128 --head-dim 128 "
-            "--d-ff 65536 --vocab 32128 --style gpt --no-bias --norm rms --positions none",
+            "layers=24 encoder_layers=24 d_model=1024 heads=128 head_dim=128 "
+            "d_ff=65536 vocab_size=32128 style=gpt use_bias=false norm=rms positions=none",
             11.3e9,
         ),
     ],
 )
-def test_published_shapes_have_their_parameters(shape, params):
-    got = planned(f"{shape} --tokens 1e12 --mfu 0.4")
+def test_published_shapes_have_their_parameters(keys, params):
+    got = planned(f"{shape(keys)} --tokens 1e12 --mfu 0.4")
     assert got["params_total"] == pytest.approx(params, rel=0.01)
     assert not got["exact_is_approximate"]
 
 
 def test_published_bills_kept_out_of_the_catalog():
     """LLaMA 65B: 380 tokens/s a GPU on 2,048 GPUs; about 21 days for 1.4e12 tokens."""
-    shape = "--layers 80 --d-model 8192 --heads 64 --d-ff 22016 --vocab 32000 --seq-len 2048"
+    llama65b = shape(
+        "layers=80 d_model=8192 heads=64 d_ff=22016 vocab_size=32000 sequence_length=2048"
+    )
     got = planned(
-        f"{shape} --tokens 1.4T --hardware a100-80gb --chips 2048 "
+        f"{llama65b} --tokens 1.4T --hardware a100-80gb --chips 2048 "
         f"--observed-tokens-per-second {380 * 2048}"
     )
     assert got["chip_hours"] == pytest.approx(1_022_362, rel=0.03)
     assert got["wall_hours"] / 24 == pytest.approx(21, rel=0.03)
     assert 0.4 < got["mfu"] < 0.56
-    default = planned(f"{shape} --tokens 1.4T --hardware a100-80gb --chips 2048")
+    default = planned(f"{llama65b} --tokens 1.4T --hardware a100-80gb --chips 2048")
     assert default["chip_hours"] == pytest.approx(1_022_362, rel=0.4)
 
 
@@ -239,7 +260,7 @@ def test_documented_keys_are_there_and_are_numbers():
 
 def test_every_key_of_the_json_is_documented():
     words = PAGE.read_text(encoding="utf-8")
-    got = planned("--params 1B --tokens 20B --budget-usd 100 --compare --goal fine-tune")
+    got = planned("--params 1B --tokens 20B --budget-usd 100 --compare --set cost.goal=fine_tune")
     for key in got:
         assert f"`{key}`" in words, key
 
@@ -268,7 +289,12 @@ def test_a_range_shows_its_n():
 
 
 def test_the_table_stays_within_100_columns_and_names_what_counts():
-    for extra in ("", " --compare", " --budget-usd 500", " --goal domain-adapt --epochs 6"):
+    for extra in (
+        "",
+        " --compare",
+        " --budget-usd 500",
+        " --set cost.goal=domain_adaptive --epochs 6",
+    ):
         output = run(f"--params 1.5B --tokens 30B --chips 8 --recompute full{extra}").output
         assert max(map(len, output.splitlines())) <= 100
         for words in ("FLOPs in all", "chip-hours", "with hidden costs x 2", "HFU", "save every"):
@@ -323,7 +349,7 @@ def test_plot(tmp_path, kind):
         ("--hardware gaudi2", "no price for gaudi2"),
         ("--mfu 0.9", "more than any published run"),
         ("--price-per-chip-hour 98.32", "price of a whole machine"),
-        ("--hardware v100 --precision mixed_bfloat16", "has no bfloat16"),
+        ("--hardware v100 --set train.precision=mixed_bfloat16", "has no bfloat16"),
         ("--epochs 5", "beyond about 4"),
         ("--goodput 0.9", "comes on top"),
         ("", "only --params is known"),
@@ -358,7 +384,7 @@ ONE = "--params 1B --tokens 20B"
         (f"{ONE} --hardware rtx-3091", "--hardware = 'rtx-3091'"),
         (f"{ONE} --hardware rtx-3091", "rtx-3090"),
         ("--params 0 --tokens 1e9", "--params = '0'"),
-        ("--params 12 --tokens 1e9", "--params = '12'"),
+        ("--params 12 --tokens 1e9", "--params = 12"),
         ("--params 1e30 --tokens 1e9", "--params = '1e30'"),
         ("--params 1B --tokens -5", "--tokens = '-5'"),
         ("--params 1B --tokens 1e30", "--tokens = '1e30'"),
@@ -380,41 +406,148 @@ ONE = "--params 1B --tokens 20B"
         (f"{ONE} --price-from aws --price-per-chip-hour 1", "--price-from contradicts"),
         (f"{ONE} --text-bytes 4GB", "--tokens contradicts --text-bytes"),
         (f"{ONE} --mfu 0.3 --hfu 0.4", "--mfu contradicts --hfu"),
-        (f"{ONE} --tflops-per-chip 400", "--tflops-per-chip = '400'"),
+        (f"{ONE} --tflops-per-chip 400", "--tflops-per-chip = 400"),
         (f"{ONE} --observed-tokens-per-second 1e9", "--observed-tokens-per-second"),
-        (f"{ONE} --layers 3", "--layers contradicts --params"),
-        (f"{ONE} --active-params 2B", "--active-params = '2B'"),
-        (f"{ONE} --hidden-cost-low 0.5", "--hidden-cost-low"),
-        (f"{ONE} --hidden-cost-high 1.5", "--hidden-cost-high"),
+        (f"{ONE} --set model.layers=3", "model.layers contradicts --params"),
+        (f"{ONE} --active-params 2B", "--active-params = 2e+09"),
+        (
+            f"{ONE} --set cost.hidden_cost_multiplier_low=0.5",
+            "cost.hidden_cost_multiplier_low = 0.5",
+        ),
+        (
+            f"{ONE} --set cost.hidden_cost_multiplier_high=1.5",
+            "cost.hidden_cost_multiplier_high = 1.5",
+        ),
         (f"{ONE} --budget-usd 0", "--budget-usd = '0'"),
         (f"{ONE} --budget-usd 5 --price-per-chip-hour 0", "--budget-usd needs a price"),
         ("--budget-usd 1e-9", "too few for any model"),
         (f"{ONE} --plot cost.gif", "--plot = 'cost.gif'"),
         (f"{ONE} --plot /nowhere/cost.png", "--plot = '/nowhere/cost.png'"),
-        (f"{ONE} --set model.layers=2", "--set needs"),
-        ("--preset demo --tokens 1e9 --layers 3", "--layers contradicts --preset"),
+        (f"{ONE} --set model.layers", "--set model.layers: expected section.key=value"),
         ("--preset demo --tokens 1e9 --params 1B", "--params contradicts --preset"),
         ("--preset demos --tokens 1e9", "--preset"),
         ("--preset demo --config x.toml --tokens 1e9", "--preset contradicts --config"),
         ("--config /nowhere.toml --tokens 1e9", "--config"),
         ("--preset demo --set model.layers=0 --tokens 1e9", "model.layers"),
-        ("--layers 3 --tokens 1e9", "--d-model is missing"),
-        ("--layers 2 --d-model 100 --heads 3 --tokens 1e9", "--heads = 3"),
-        (f"{LLAMA7B} --kv-heads 5 --tokens 1e9", "--kv-heads = 5"),
-        (f"{LLAMA7B} --experts 8 --tokens 1e9", "--experts needs --experts-per-token"),
-        (f"{LLAMA7B} --encoder --encoder-layers 3 --tokens 1e9", "--encoder contradicts"),
-        (f"{LLAMA7B} --encoder-token-share 0.5 --tokens 1e9", "--encoder-token-share needs"),
+        ("--set model.layers=3 --tokens 1e9", "model.d_model is missing"),
+        (
+            "--set model.layers=2 --set model.d_model=100 --set model.heads=3 --tokens 1e9",
+            "model.heads = 3",
+        ),
+        (f"{LLAMA7B} --set model.kv_heads=5 --tokens 1e9", "model.kv_heads = 5"),
+        (
+            f"{LLAMA7B} --set model.experts=8 --tokens 1e9",
+            "model.experts needs model.experts_per_token",
+        ),
+        (
+            f"{LLAMA7B} --set model.causal=false --set model.encoder_layers=3 --tokens 1e9",
+            "model.causal = false contradicts",
+        ),
+        (
+            f"{LLAMA7B} --set model.encoder_token_share=0.5 --tokens 1e9",
+            "model.encoder_token_share needs",
+        ),
     ],
 )
 def test_bad_input_is_one_line_that_names_the_flag(arguments, words):
     assert words in refused(arguments)
 
 
+def test_help_shows_the_flags_in_groups():
+    lines = run("--help").output.splitlines()
+    headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert headings == ["Model:", "Work:", "Machine:", "Money:", "Output:", "Help:"]
+    flags = [line.split()[0] for line in lines if line.startswith("  --")]
+    assert len(flags) == len(set(flags)) == 26
+
+
+# ---- former flags
+
+SMALL = "--tokens 1e9 --hardware a100 --set model.layers=12 --set model.d_model=768"
+TWO_STACKS, EXPERTS = shape("encoder_layers=6"), shape("experts=4 experts_per_token=1")
+
+
+@pytest.mark.parametrize(
+    ("former", "key", "value", "more"),
+    [
+        ("--layers 24", "shape.layers", 24, ""),
+        ("--d-model 512", "shape.d_model", 512, ""),
+        ("--heads 6", "shape.heads", 6, ""),
+        ("--kv-heads 4", "shape.kv_heads", 4, ""),
+        ("--head-dim 32", "shape.head_dim", 32, ""),
+        ("--d-ff=2048", "shape.d_ff", 2048, ""),
+        ("--vocab 50,000", "shape.vocab", 50_000, ""),
+        ("--seq-len 1M", "shape.seq_len", 1_000_000, ""),
+        ("--style llama", "shape.norm", "rms", ""),
+        ("--mlp geglu", "shape.mlp", "swiglu", ""),
+        ("--norm rms", "shape.norm", "rms", ""),
+        ("--positions alibi", "shape.positions", "rope", ""),
+        ("--bias", "shape.use_bias", True, "--set model.style=llama"),
+        ("--no-bias", "shape.use_bias", False, ""),
+        ("--tied", "shape.tied", True, "--set model.style=llama"),
+        ("--untied", "shape.tied", False, ""),
+        ("--encoder", "shape.causal", False, ""),
+        ("--encoder-layers 12", "params_by_part.mlp", 2 * 56_669_184, TWO_STACKS),
+        ("--encoder-token-share 80%", "flops_per_token_forward_by_part.mlp", None, TWO_STACKS),
+        ("--experts 8", "params_total", None, EXPERTS),
+        ("--experts-per-token 2", "params_active", None, EXPERTS),
+        ("--peak-tflops 33", "peak_flops_per_second_per_chip", 33e12, ""),
+        ("--precision float32", "precision", "float32", ""),
+        ("--batch-size 64", "sequences_per_copy", 64, ""),
+        (
+            "--goal domain-adapt",
+            "guidance.goal.goal",
+            "domain_adaptive",
+            "--set cost.goal=fine_tune",
+        ),
+        ("--hidden-cost-low 1.5", "hidden_cost_multiplier_low", 1.5, ""),
+        ("--hidden-cost-high 9", "hidden_cost_multiplier_high", 9, ""),
+        ("--storage-usd-per-gb-month 0.05", "storage_usd", None, ""),
+        ("--network-usd-per-gb 0", "network_usd", 0, ""),
+        ("--checkpoint-write-gb-per-second 2", "checkpoints.write_seconds", None, ""),
+        ("--chip-mtbf-hours 900", "checkpoints.mtbf_hours", 900, ""),
+        ("--checkpoints-kept 5", "checkpoints.disk_bytes", None, ""),
+    ],
+)
+def test_a_former_flag_names_the_key_that_does_the_same(former, key, value, more):
+    """What the error says to write reaches the plan; where no value is given, it changes one."""
+
+    def at(document):
+        for name in key.split("."):
+            document = document[name]
+        return document
+
+    flag, _, override = refused(f"{SMALL} {former}").removeprefix("error: ").partition(": now ")
+    assert former.startswith(flag)
+    after = at(planned(f"{SMALL} {more} {override}"))
+    assert after != at(planned(f"{SMALL} {more}"))
+    assert value is None or after == value
+
+
+def test_an_unknown_flag_is_clicks_to_refuse():
+    assert "No such option '--leyers'" in run(f"{SMALL} --leyers 3").output
+
+
+def test_keys_of_a_plan_go_on_top_of_a_preset():
+    got = planned("--preset gpt2-small --tokens 1e9 --set model.mlp=swiglu --set model.head_dim=32")
+    assert (got["shape"]["mlp"], got["shape"]["head_dim"]) == ("swiglu", 32)
+    sparse = planned("--preset gpt2-small --tokens 1e9 " + EXPERTS)
+    assert sparse["params_active"] < sparse["params_total"]
+
+
+def test_what_set_says_holds_on_other_hardware():
+    got = planned(
+        "--preset gpt2-small --tokens 1e9 --hardware h100 "
+        "--set cost.peak_flops_per_second_per_chip=500T"
+    )
+    assert (got["peak_flops_per_second_per_chip"], got["chips"]) == (500e12, 1)
+
+
 def shown_commands():
     """Each `$ tokenmill plan ...` of docs/cost.md with the lines shown beneath it."""
     blocks = PAGE.read_text(encoding="utf-8").split("```\n")[1::2]
     for block in blocks:
-        first, *lines = block.rstrip("\n").split("\n")
+        first, *lines = block.replace(" \\\n", "").rstrip("\n").split("\n")
         assert first.startswith("$ tokenmill plan ")
         yield first.removeprefix("$ tokenmill plan "), lines
 

@@ -135,9 +135,9 @@ def _run_shape(row: Row) -> PlannedShape | None:
         sizes,
         n_kv_heads=row.whole("kv_heads"),
         head_width=row.whole("head_dim"),
-        n_encoder_layers=row.whole("encoder_layers") or 0,
-        n_experts=row.whole("experts") or 1,
-        n_active_experts=row.whole("experts_per_token") or 1,
+        encoder_layers=row.whole("encoder_layers") or 0,
+        experts=row.whole("experts") or 1,
+        experts_per_token=row.whole("experts_per_token") or 1,
         # ALiBi, like rope, has no parameters.
         positions="learned" if positions == "learned" else "rope",
         relative_positions=positions == "relative",

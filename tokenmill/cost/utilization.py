@@ -68,7 +68,7 @@ def utilization_of(run: PublishedRun, basis: FlopsBasis = "exact") -> float:
         basis: Which FLOPs to divide by the peak.
     """
     # A token passes one of an encoder-decoder's two stacks: 6·N counts about twice.
-    two_stacks = run.shape is not None and run.shape.n_encoder_layers > 0
+    two_stacks = run.shape is not None and run.shape.encoder_layers > 0
     rule = basis == "6n" and not two_stacks
     value = run.implied_mfu if rule else run.achieved_utilization
     if value is None:

@@ -17,13 +17,13 @@ from tokenmill.model.shape import ModelShape
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedShape(ModelShape):
-    """A shape with what published models have beyond ``ModelShape``.
+    """A Transformer's shape with what published models have beyond ``ModelShape``.
 
     Attributes:
         head_width: Features of a head; None means ``d_model // n_heads``.
-        n_experts: MLPs in each layer, of ``d_ff`` each (Shazeer et al. 2017); 1 is a dense model.
-        n_active_experts: MLPs that one token passes.
-        n_encoder_layers: Encoder layers beside the ``n_layers`` of the decoder, whose layers then
+        experts: MLPs in each layer, of ``d_ff`` each (Shazeer et al. 2017); 1 is a dense model.
+        experts_per_token: MLPs that one token passes.
+        encoder_layers: Encoder layers beside the ``n_layers`` of the decoder, whose layers then
             attend to the encoder too (Vaswani et al. 2017); 0 is a single stack.
         encoder_token_share: Share of the counted tokens that the encoder reads; the decoder
             reads the rest.
@@ -32,9 +32,9 @@ class PlannedShape(ModelShape):
     """
 
     head_width: int | None = None
-    n_experts: int = 1
-    n_active_experts: int = 1
-    n_encoder_layers: int = 0
+    experts: int = 1
+    experts_per_token: int = 1
+    encoder_layers: int = 0
     encoder_token_share: float = 0.5
     relative_positions: bool = False
 
@@ -42,9 +42,9 @@ class PlannedShape(ModelShape):
         super().__post_init__()
         for field, least in (
             ("head_width", 1),
-            ("n_experts", 1),
-            ("n_active_experts", 1),
-            ("n_encoder_layers", 0),
+            ("experts", 1),
+            ("experts_per_token", 1),
+            ("encoder_layers", 0),
         ):
             value = getattr(self, field)
             if value is not None and (not isinstance(value, int) or value < least):
@@ -52,10 +52,10 @@ class PlannedShape(ModelShape):
                     f"PlannedShape.{field} = {value!r}: expected a whole number of at least "
                     f"{least}; correct it."
                 )
-        if self.n_active_experts > self.n_experts:
+        if self.experts_per_token > self.experts:
             raise ValueError(
-                f"PlannedShape.n_active_experts = {self.n_active_experts}: expected at most "
-                f"n_experts = {self.n_experts}; a token cannot pass more experts than there are."
+                f"PlannedShape.experts_per_token = {self.experts_per_token}: expected at most "
+                f"experts = {self.experts}; a token cannot pass more experts than there are."
             )
         check_fraction("encoder_token_share", self.encoder_token_share)
 
@@ -76,17 +76,17 @@ class PlannedShape(ModelShape):
     @property
     def active_d_ff(self) -> int:
         """Inner MLP width that one token passes, in features."""
-        return self.n_active_experts * self.d_ff
+        return self.experts_per_token * self.d_ff
 
     @property
     def _shares(self) -> tuple[float, float]:
         """Encoder's and decoder's share of the tokens."""
-        share = self.encoder_token_share if self.n_encoder_layers else 0.0
+        share = self.encoder_token_share if self.encoder_layers else 0.0
         return share, 1 - share
 
     @property
     def _router(self) -> int:
-        return self.d_model * self.n_experts if self.n_experts > 1 else 0
+        return self.d_model * self.experts if self.experts > 1 else 0
 
     def params_by_part(self) -> dict[str, int]:
         """Count the parameters exactly, as ``ModelShape`` does, with what this class adds."""
@@ -97,15 +97,15 @@ class PlannedShape(ModelShape):
         if self.use_bias:
             attention += width + d + 2 * kv
             mlp += inner * self.d_ff + d
-        layers = self.n_layers + self.n_encoder_layers
-        attentions = layers + (self.n_layers if self.n_encoder_layers else 0)
+        layers = self.n_layers + self.encoder_layers
+        attentions = layers + (self.n_layers if self.encoder_layers else 0)
         relative = layers * d * width if self.relative_positions else 0
         norm = 2 * d if self.norm == "layer" else d
-        norms = layers + attentions + (2 if self.n_encoder_layers else 1)
+        norms = layers + attentions + (2 if self.encoder_layers else 1)
         return {
             **super().params_by_part(),
             "attention": attentions * attention + relative,
-            "mlp": layers * (self.n_experts * mlp + self._router),
+            "mlp": layers * (self.experts * mlp + self._router),
             "norms": norms * norm,
         }
 
@@ -114,7 +114,7 @@ class PlannedShape(ModelShape):
         """Parameters that a token passes: all but the experts it is not sent to."""
         d, inner = self.d_model, self.mlp_inner_matrices
         mlp = (inner + 1) * d * self.d_ff + (inner * self.d_ff + d if self.use_bias else 0)
-        idle = (self.n_layers + self.n_encoder_layers) * (self.n_experts - self.n_active_experts)
+        idle = (self.n_layers + self.encoder_layers) * (self.experts - self.experts_per_token)
         return self.params_total - idle * mlp
 
     @property
@@ -123,10 +123,8 @@ class PlannedShape(ModelShape):
         encoder, decoder = self._shares
         d, width, kv = self.d_model, self.attention_width, self.kv_dim
         own = 2 * d * (width + kv)
-        products = own * (encoder * self.n_encoder_layers + decoder * self.n_layers)
-        if (
-            self.n_encoder_layers
-        ):  # cross-attention: q and o of decoder tokens, k and v of encoder's
+        products = own * (encoder * self.encoder_layers + decoder * self.n_layers)
+        if self.encoder_layers:  # cross-attention: q and o of decoder tokens, k and v of encoder's
             products += self.n_layers * 2 * d * (decoder * width + encoder * kv)
         if self.relative_positions:
             products += self.n_layers * d * width
@@ -136,15 +134,15 @@ class PlannedShape(ModelShape):
     def score_features(self) -> float:
         """Query features that meet each attended token, averaged over the two stacks."""
         encoder, decoder = self._shares
-        attentions = 2 * self.n_layers if self.n_encoder_layers else self.n_layers
-        return self.attention_width * (encoder * self.n_encoder_layers + decoder * attentions)
+        attentions = 2 * self.n_layers if self.encoder_layers else self.n_layers
+        return self.attention_width * (encoder * self.encoder_layers + decoder * attentions)
 
     @property
     def mlp_products(self) -> float:
         """Multiply-adds per token of the MLPs that it passes, and of the router."""
         encoder, decoder = self._shares
         mlp = (self.mlp_inner_matrices + 1) * self.d_model * self.active_d_ff + self._router
-        return mlp * (encoder * self.n_encoder_layers + decoder * self.n_layers)
+        return mlp * (encoder * self.encoder_layers + decoder * self.n_layers)
 
     @property
     def logit_products(self) -> float:
@@ -158,7 +156,7 @@ class PlannedShape(ModelShape):
 
 
 def params_active(shape: ModelShape) -> int:
-    """Parameters of a shape that one token passes (all of them in a dense model)."""
+    """Count the parameters of a shape that one token passes (all of them in a dense model)."""
     return shape.params_active if isinstance(shape, PlannedShape) else shape.params_total
 
 
@@ -185,7 +183,7 @@ def typical_shape(
     sequence_length: int = TYPICAL_SEQUENCE_LENGTH,
     vocab_size: int = TYPICAL_VOCAB_SIZE,
 ) -> PlannedShape:
-    """A GPT-3-like decoder of about this many parameters.
+    """Return a GPT-3-like decoder of about this many parameters.
 
     Depth is interpolated between published models; the width then follows from N = 12·L·d² + V·d
     (MLP of 4·d, tied embeddings), rounded to whole heads of 128 features (64 below 1e9).

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from data.catalog.chips import Chip
 from tokenmill.cost.checks import check_positive
 from tokenmill.cost.flops import TRAINING_FLOPS_PER_PARAM
+from tokenmill.cost.plan.hardware import Hardware
+from tokenmill.cost.plan.planned_model import PlannedModel
 from tokenmill.cost.pricing import SECONDS_PER_HOUR
 from tokenmill.cost.scaling import (
     BESIROGLU_2024,
@@ -23,13 +24,13 @@ _ROUNDS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Affordable:
-    """What a budget buys.
+    """A model and its tokens that a budget buys.
 
     Attributes:
         flops: Training FLOPs.
         params: Parameters.
         tokens: Tokens.
-        mfu: The utilization that was reckoned with.
+        mfu: The utilization that is assumed.
         loss_besiroglu: Expected loss by the corrected fit, nats per token.
         loss_hoffmann: Expected loss by the fit of 2022.
         basis: What decided model and tokens, in words.
@@ -54,30 +55,25 @@ class Affordable:
         return typical_shape(self.params)
 
 
-def affordable_flops(
-    *,
-    budget_usd: float,
-    price_usd_per_chip_hour: float,
-    peak_flops_per_second: float,
-    mfu: float,
-    goodput: float = 1.0,
-) -> float:
-    """Training FLOPs that a compute budget buys.
+def affordable_flops(budget_usd: float, hardware: Hardware, mfu: float) -> float:
+    """Return the training FLOPs that a compute budget buys.
 
     Args:
         budget_usd: USD for bare compute.
-        price_usd_per_chip_hour: USD for one chip for one hour.
-        peak_flops_per_second: Dense peak of one chip.
+        hardware: The chips and their price.
         mfu: Model FLOPs utilization, a fraction.
-        goodput: Share of the wall time that trains.
 
     Returns:
-        FLOPs; the inverse of ``money.estimate_cost``.
+        FLOPs; the inverse of ``pricing.estimate_cost``.
+
+    Raises:
+        ValueError: If budget or price is missing or not positive.
     """
+    price = hardware.price_usd_per_chip_hour or 0.0
     check_positive("budget_usd", budget_usd, "USD")
-    check_positive("price_usd_per_chip_hour", price_usd_per_chip_hour, "USD per chip-hour")
-    hours = budget_usd / price_usd_per_chip_hour
-    return hours * SECONDS_PER_HOUR * peak_flops_per_second * mfu * goodput
+    check_positive("price_usd_per_chip_hour", price, "USD per chip-hour")
+    seconds = budget_usd / price * SECONDS_PER_HOUR
+    return seconds * hardware.peak_flops_per_second * mfu * hardware.goodput
 
 
 def _bought(flops: float, params: float, tokens: float, mfu: float, basis: str) -> Affordable:
@@ -92,45 +88,34 @@ def _bought(flops: float, params: float, tokens: float, mfu: float, basis: str) 
     )
 
 
+def _mfu(hardware: Hardware, params: float, basis: FlopsBasis) -> float:
+    """Return the given MFU, or the median of published runs of that size."""
+    if hardware.mfu is not None:
+        return hardware.mfu
+    return utilization_range(hardware.chip, params, basis).median
+
+
 def best_for_budget(
-    *,
-    budget_usd: float,
-    price_usd_per_chip_hour: float,
-    peak_flops_per_second: float,
-    chip: Chip,
-    mfu: float | None,
-    goodput: float = 1.0,
-    tokens: float | None = None,
+    budget_usd: float, hardware: Hardware, tokens: float | None = None
 ) -> Affordable:
-    """The model of least expected loss for a budget, or the largest for given tokens.
+    """Find the model of least expected loss for a budget, or the largest for given tokens.
 
     Without an MFU the median of published runs is taken at the size that results, which in turn
     depends on it: a fixed point, found by repetition.
 
     Args:
         budget_usd: USD for bare compute.
-        price_usd_per_chip_hour: USD for one chip for one hour.
-        peak_flops_per_second: Dense peak of one chip.
-        chip: The chip.
-        mfu: Model FLOPs utilization; None means that of published runs.
-        goodput: Share of the wall time that trains.
+        hardware: The chips and their price.
         tokens: Tokens to train on, if they are fixed.
 
     Returns:
         Model and tokens, by the rule C = 6·N·D.
     """
     params = 1e9
-    used = mfu
-    flops = 0.0
+    flops = mfu = 0.0
     for _ in range(_ROUNDS):
-        used = utilization_range(chip, params, "6n").median if mfu is None else mfu
-        flops = affordable_flops(
-            budget_usd=budget_usd,
-            price_usd_per_chip_hour=price_usd_per_chip_hour,
-            peak_flops_per_second=peak_flops_per_second,
-            mfu=used,
-            goodput=goodput,
-        )
+        mfu = _mfu(hardware, params, "6n")
+        flops = affordable_flops(budget_usd, hardware, mfu)
         before = params
         if tokens is None:
             params, _ = optimal_params_and_tokens(flops)
@@ -138,47 +123,28 @@ def best_for_budget(
             params = flops / (TRAINING_FLOPS_PER_PARAM * tokens)
         if params == before:
             break
-    assert used is not None
     if tokens is None:
         best = flops / (TRAINING_FLOPS_PER_PARAM * params)
-        return _bought(flops, params, best, used, "least expected loss")
-    return _bought(flops, params, tokens, used, "model for these tokens")
+        return _bought(flops, params, best, mfu, "least expected loss")
+    return _bought(flops, params, tokens, mfu, "model for these tokens")
 
 
 def tokens_for_budget(
-    *,
-    budget_usd: float,
-    price_usd_per_chip_hour: float,
-    peak_flops_per_second: float,
-    chip: Chip,
-    mfu: float | None,
-    goodput: float = 1.0,
-    params: float,
-    flops_per_token: float,
-    flops_basis: FlopsBasis,
+    budget_usd: float, hardware: Hardware, model: PlannedModel, flops_basis: FlopsBasis | None
 ) -> Affordable:
-    """How many tokens a budget buys for a given model.
+    """Find how many tokens a budget buys for a given model.
 
     Args:
         budget_usd: USD for bare compute.
-        price_usd_per_chip_hour: USD for one chip for one hour.
-        peak_flops_per_second: Dense peak of one chip.
-        chip: The chip.
-        mfu: Model FLOPs utilization; None means that of published runs.
-        goodput: Share of the wall time that trains.
-        params: N, parameters that each token passes.
-        flops_per_token: Training FLOPs per token of the model.
-        flops_basis: How these were counted.
+        hardware: The chips and their price.
+        model: The model.
+        flops_basis: Which FLOPs hours are made of; None means exact for a known shape, else 6·N.
 
     Returns:
         Model and tokens.
     """
-    used = utilization_range(chip, params, flops_basis).median if mfu is None else mfu
-    flops = affordable_flops(
-        budget_usd=budget_usd,
-        price_usd_per_chip_hour=price_usd_per_chip_hour,
-        peak_flops_per_second=peak_flops_per_second,
-        mfu=used,
-        goodput=goodput,
-    )
-    return _bought(flops, params, flops / flops_per_token, used, "tokens for this model")
+    basis = model.basis(flops_basis)
+    mfu = _mfu(hardware, model.params_active, basis)
+    flops = affordable_flops(budget_usd, hardware, mfu)
+    tokens = flops / model.flops_per_token(basis)
+    return _bought(flops, model.params_active, tokens, mfu, "tokens for this model")

@@ -10,13 +10,13 @@ from tokenmill.cost.plan.planning import PlanRequest, make_plan
 
 @dataclass(frozen=True, kw_only=True)
 class ChipLine:
-    """One chip's line.
+    """The run on one chip, and the chip's ranks.
 
     Attributes:
         chip: Its slug.
         price_usd_per_chip_hour: Default price of the catalog, USD; None where there is none.
         price_label: Who asks it, and when.
-        mfu: The utilization that was reckoned with.
+        mfu: The utilization that is assumed.
         chip_hours: Chip-hours.
         wall_hours: Hours with the request's number of chips.
         compute_usd: Bare compute bill, USD; None without a price.
@@ -50,20 +50,18 @@ def compare_chips(request: PlanRequest) -> list[ChipLine]:
     Returns:
         The chips, cheapest first, those without a price at the end.
     """
-    own = make_plan(request)
-    if request.observed_tokens_per_second is not None:
-        request = replace(request, observed_tokens_per_second=None, mfu=own.mfu)
+    own = request.hardware
+    if own.observed_tokens_per_second is not None:
+        own = replace(own, observed_tokens_per_second=None, mfu=make_plan(request).mfu)
     lines = []
     for chip in load_chips():
-        mine = chip.slug == request.chip.slug
-        peak = request.peak_flops_per_second if mine else chip.peak_flops_per_second
+        mine = chip.slug == own.chip.slug
+        peak = own.peak_flops_per_second if mine else chip.peak_flops_per_second
         if peak is None:
             continue
-        price = request.price_usd_per_chip_hour if mine else chip.price_usd_per_chip_hour
-        there = replace(
-            request, chip=chip, peak_flops_per_second=peak, price_usd_per_chip_hour=price
-        )
-        plan = make_plan(there)
+        price = own.price_usd_per_chip_hour if mine else chip.price_usd_per_chip_hour
+        there = replace(own, chip=chip, peak_flops_per_second=peak, price_usd_per_chip_hour=price)
+        plan = make_plan(replace(request, hardware=there))
         label = chip.prices[0].label if chip.prices else "no price"
         if mine and price != chip.price_usd_per_chip_hour:
             label = "given"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tokenmill.cost.flops import flops_per_token, six_n
@@ -19,12 +18,33 @@ GIB = 2**30
 _PART_KEYS = {"optimizer": "optimiser"}
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlanAnswer:
+    """A plan and what else was asked.
+
+    Attributes:
+        plan: The plan.
+        warnings: What was assumed, and what is odd about the input.
+        affordable: What the budget buys.
+        budget_usd: The budget, USD of compute; None without one.
+        comparison: The same run on other chips.
+        plot: The file of the drawing; None without one.
+    """
+
+    plan: Plan
+    warnings: list[str] = field(default_factory=list)
+    affordable: list[Affordable] = field(default_factory=list)
+    budget_usd: float | None = None
+    comparison: list[ChipLine] = field(default_factory=list)
+    plot: str | None = None
+
+
 def _gib(size: float) -> float:
     return size / GIB
 
 
 def model_document(plan: Plan) -> dict[str, Any]:
-    """Parameters and FLOPs per token, by part where the shape is known."""
+    """Return parameters and FLOPs per token, by part where the shape is known."""
     model = plan.request.model
     shape = model.shape
     document: dict[str, Any] = {
@@ -63,7 +83,7 @@ def model_document(plan: Plan) -> dict[str, Any]:
 
 
 def guidance_document(plan: Plan) -> dict[str, Any]:
-    """Optimum, expected loss, repetition and the user's goal, each with its reference."""
+    """Return optimum, expected loss, repetition and the goal's tokens, each with its source."""
     request = plan.request
     return guidance(
         params_total=request.model.params_total,
@@ -75,33 +95,17 @@ def guidance_document(plan: Plan) -> dict[str, Any]:
     )
 
 
-def plan_document(
-    plan: Plan,
-    *,
-    price_label: str,
-    warnings: Sequence[str] = (),
-    affordable: Sequence[Affordable] = (),
-    budget_usd: float | None = None,
-    comparison: Sequence[ChipLine] = (),
-) -> dict[str, Any]:
-    """The whole answer; money is null where there is no price.
-
-    Args:
-        plan: The plan.
-        price_label: Where the price comes from.
-        warnings: What the user should know about the input.
-        affordable: What the budget buys.
-        budget_usd: The budget, if there is one.
-        comparison: The same run on other chips.
-    """
-    request, cost = plan.request, plan.cost
-    priced = request.price_usd_per_chip_hour is not None
+def plan_document(answer: PlanAnswer) -> dict[str, Any]:
+    """Return the whole answer as JSON has it; money is null where there is no price."""
+    plan = answer.plan
+    request, hardware, cost = plan.request, plan.request.hardware, plan.cost
+    priced = hardware.price_usd_per_chip_hour is not None
 
     def money(usd: float) -> float | None:
         return usd if priced else None
 
     model = request.model
-    room = request.memory_bytes
+    room = hardware.memory_bytes
     checkpoints = plan.checkpoints
     document: dict[str, Any] = {
         "schema": SCHEMA,
@@ -113,16 +117,16 @@ def plan_document(
         "total_flops_6n": model.flops_per_token_6n * request.tokens,
         "total_flops_exact": model.flops_per_token_exact * request.tokens,
         "flops_basis": request.basis,
-        "hardware": request.chip.slug,
-        "chips": request.chips,
-        "peak_flops_per_second_per_chip": request.peak_flops_per_second,
+        "hardware": hardware.chip.slug,
+        "chips": hardware.chips,
+        "peak_flops_per_second_per_chip": hardware.peak_flops_per_second,
         "mfu": plan.mfu,
         "hfu": plan.hfu,
         "mfu_source": plan.mfu_source,
         "mfu_low": plan.utilization.low if plan.utilization else plan.mfu,
         "mfu_high": plan.utilization.high if plan.utilization else plan.mfu,
         "mfu_runs": list(plan.utilization.runs) if plan.utilization else [],
-        "goodput": request.goodput,
+        "goodput": hardware.goodput,
         "tokens_per_second": plan.tokens_per_second,
         "chip_hours": cost.chip_hours,
         "chip_hours_low": plan.cost_low.chip_hours,
@@ -130,8 +134,8 @@ def plan_document(
         "wall_hours": cost.wall_hours,
         "wall_hours_low": plan.cost_low.wall_hours,
         "wall_hours_high": plan.cost_high.wall_hours,
-        "price_usd_per_chip_hour": request.price_usd_per_chip_hour,
-        "price_source": price_label,
+        "price_usd_per_chip_hour": hardware.price_usd_per_chip_hour,
+        "price_source": hardware.price_label,
         "compute_usd": money(cost.compute_usd),
         "compute_usd_low": money(plan.cost_low.compute_usd),
         "compute_usd_high": money(plan.cost_high.compute_usd),
@@ -178,19 +182,21 @@ def plan_document(
             "sec. 3.3.4, unless given",
         },
         "guidance": guidance_document(plan),
-        "warnings": list(warnings),
+        "warnings": answer.warnings,
     }
-    if budget_usd is not None:
-        document["budget_usd"] = budget_usd
-        document["within_budget"] = cost.compute_usd <= budget_usd if priced else None
-        document["affordable"] = [affordable_document(line) for line in affordable]
-    if comparison:
-        document["comparison"] = [asdict(line) for line in comparison]
+    if answer.budget_usd is not None:
+        document["budget_usd"] = answer.budget_usd
+        document["within_budget"] = cost.compute_usd <= answer.budget_usd if priced else None
+        document["affordable"] = [affordable_document(line) for line in answer.affordable]
+    if answer.comparison:
+        document["comparison"] = [asdict(line) for line in answer.comparison]
+    if answer.plot:
+        document["plot"] = answer.plot
     return document
 
 
 def affordable_document(line: Affordable) -> dict[str, Any]:
-    """What a budget buys, with a typical shape of that size."""
+    """Return what a budget buys, with a typical shape of that size."""
     shape = line.shape
     return {
         **asdict(line),

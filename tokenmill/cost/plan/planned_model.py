@@ -12,13 +12,14 @@ from tokenmill.cost.flops import (
     flops_per_token_palm,
 )
 from tokenmill.cost.memory import MemoryEstimate, Precision, estimate_memory
+from tokenmill.cost.utilization import FlopsBasis
 from tokenmill.model.shape import ModelShape
 from tokenmill.model.typical_shape import params_active, typical_shape
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedModel:
-    """What is to be trained.
+    """A model to be trained.
 
     Attributes:
         shape: The shape; where only the number of parameters is known, a typical one.
@@ -34,14 +35,14 @@ class PlannedModel:
 
     @classmethod
     def of_shape(cls, shape: ModelShape) -> PlannedModel:
-        """The model of a known shape."""
+        """Return the model of a known shape."""
         return cls(shape=shape, params_total=shape.params_total, params_active=params_active(shape))
 
     @classmethod
     def of_params(
         cls, params: float, active: float | None = None, sequence_length: int | None = None
     ) -> PlannedModel:
-        """A model of which only the number of parameters is known.
+        """Return a model of which only the number of parameters is known.
 
         Args:
             params: All parameters.
@@ -72,8 +73,16 @@ class PlannedModel:
             sequence_length=self.shape.sequence_length,
         )
 
+    def basis(self, chosen: FlopsBasis | None = None) -> FlopsBasis:
+        """Return which FLOPs hours are made of: unless chosen, exact ones for a known shape."""
+        return chosen or ("6n" if self.shape_assumed else "exact")
+
+    def flops_per_token(self, basis: FlopsBasis) -> float:
+        """Return the training FLOPs per token, counted by a basis."""
+        return self.flops_per_token_6n if basis == "6n" else self.flops_per_token_exact
+
     def hardware_share(self, recompute: Recompute) -> float:
-        """Hardware FLOPs (recomputation too) over model FLOPs, by the shape's own count."""
+        """Return hardware FLOPs (recomputation too) over model FLOPs, by the shape's own count."""
         count: TokenFlops = flops_per_token(self.shape, recompute=recompute)
         return count.training_hardware / count.training
 
@@ -85,7 +94,7 @@ class PlannedModel:
         dropout: bool,
         parallelism: int = 1,
     ) -> MemoryEstimate:
-        """Bytes on one chip in data parallelism, weights scaled to the true parameter count.
+        """Count the bytes on one chip in data parallelism, weights by the true parameter count.
 
         Arguments as for `estimate_memory`.
         """

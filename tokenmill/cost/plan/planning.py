@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from data.catalog.chips import Chip
 from tokenmill.cost.checkpoint_interval import (
     CHECKPOINTS_KEPT,
     CHIP_MTBF_HOURS,
@@ -17,16 +16,9 @@ from tokenmill.cost.checkpoint_interval import (
     plan_checkpoints,
 )
 from tokenmill.cost.checks import check_fraction, check_positive
-from tokenmill.cost.devices import CPU_CHIP, devices_of, parallelism_of
-from tokenmill.cost.flops import (
-    Recompute,
-    model_flops_utilization,
-)
-from tokenmill.cost.memory import (
-    MemoryEstimate,
-    Precision,
-    share_of_batch,
-)
+from tokenmill.cost.flops import Recompute, model_flops_utilization
+from tokenmill.cost.memory import MemoryEstimate, Precision, share_of_batch
+from tokenmill.cost.plan.hardware import Hardware
 from tokenmill.cost.plan.planned_model import PlannedModel
 from tokenmill.cost.pricing import (
     HIDDEN_COST_HIGH,
@@ -36,13 +28,7 @@ from tokenmill.cost.pricing import (
     estimate_cost,
 )
 from tokenmill.cost.scaling import Goal, repetition_discounted_tokens
-from tokenmill.cost.sharding import (
-    Strategy,
-    StrategyFit,
-    bytes_per_chip,
-    copies,
-    strategy_fits,
-)
+from tokenmill.cost.sharding import Strategy, StrategyFit, bytes_per_chip, copies, strategy_fits
 from tokenmill.cost.utilization import FlopsBasis, UtilizationRange, utilization_range
 
 HOURS_PER_MONTH = 730.0
@@ -50,21 +36,13 @@ HOURS_PER_MONTH = 730.0
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
-    """Everything a plan depends on; units in the names.
+    """Inputs of a plan; units in the names.
 
     Attributes:
         model: What is trained.
         unique_tokens: Tokens of the corpus.
         epochs: Passes over them.
-        chip: The chip.
-        chips: How many.
-        peak_flops_per_second: Dense peak of one chip in the precision used.
-        price_usd_per_chip_hour: None where no price is known.
-        mfu: Model FLOPs utilization; None means a range from published runs.
-        mfu_source: Where it comes from, in words.
-        hfu: Hardware FLOPs utilization, in place of ``mfu``.
-        observed_tokens_per_second: Of all chips together, in place of ``mfu``.
-        goodput: Share of the wall time that trains.
+        hardware: What it is trained on.
         flops_basis: Which FLOPs hours are made of; None means exact for a known shape, else 6·N.
         recompute: Which activations the backward pass computes again.
         precision: Of weights and computation.
@@ -73,7 +51,6 @@ class PlanRequest:
         global_batch_size: Sequences a step, over all chips, however many; None means one
             sequence on each copy of the model.
         accumulation_steps: Parts that a step is computed in, one after the other.
-        machine_memory_bytes: Memory of this machine, for a CPU; None if unknown.
         bytes_per_token: Bytes of text in a token, for storage.
         hidden_multiplier_low: Least that everything costs, as a multiple of the compute bill.
         hidden_multiplier_high: Most that everything costs, likewise.
@@ -89,15 +66,7 @@ class PlanRequest:
     model: PlannedModel
     unique_tokens: float
     epochs: float = 1.0
-    chip: Chip
-    chips: int = 1
-    peak_flops_per_second: float
-    price_usd_per_chip_hour: float | None
-    mfu: float | None = None
-    mfu_source: str = "given"
-    hfu: float | None = None
-    observed_tokens_per_second: float | None = None
-    goodput: float = 1.0
+    hardware: Hardware
     flops_basis: FlopsBasis | None = None
     recompute: Recompute = "none"
     precision: Precision = "mixed_bfloat16"
@@ -105,7 +74,6 @@ class PlanRequest:
     strategy: Strategy = "data"
     global_batch_size: int | None = None
     accumulation_steps: int = 1
-    machine_memory_bytes: int | None = None
     bytes_per_token: float = 4.0
     hidden_multiplier_low: float = HIDDEN_COST_LOW
     hidden_multiplier_high: float = HIDDEN_COST_HIGH
@@ -128,55 +96,41 @@ class PlanRequest:
         return repetition_discounted_tokens(self.unique_tokens, self.epochs)
 
     @property
-    def devices(self) -> int:
-        """Chips that memory is counted on: the cores of a CPU are one."""
-        return devices_of(self.chip.slug, self.chips)
-
-    @property
-    def memory_bytes(self) -> int | None:
-        """Memory of one chip, bytes (of a CPU: of the machine); None if unknown."""
-        return self.machine_memory_bytes if self.chip.slug == CPU_CHIP else self.chip.memory_bytes
-
-    @property
     def sequences_per_copy(self) -> int:
         """Sequences that one copy of the model holds at a time."""
-        return self._sequences(copies(self.strategy, self.devices))
+        return self._sequences(copies(self.strategy, self.hardware.devices))
 
     def _sequences(self, number: int) -> int:
         batch = self.global_batch_size
         return 1 if batch is None else share_of_batch(batch, number, self.accumulation_steps)
 
     def memory_of_copy(self, number: int) -> MemoryEstimate:
-        """Bytes of one of a number of copies of the model, all on one chip."""
+        """Count the bytes of one of a number of copies of the model, all on one chip."""
         return self.model.memory(
             self._sequences(number),
             self.precision,
             self.recompute,
             self.dropout,
-            parallelism_of(self.chip.slug),
+            self.hardware.parallelism,
         )
 
     @property
     def basis(self) -> FlopsBasis:
         """Which FLOPs hours are made of."""
-        if self.flops_basis is not None:
-            return self.flops_basis
-        return "6n" if self.model.shape_assumed else "exact"
+        return self.model.basis(self.flops_basis)
 
     @property
     def flops_per_token(self) -> float:
         """Training FLOPs per token by the basis."""
-        if self.basis == "6n":
-            return self.model.flops_per_token_6n
-        return self.model.flops_per_token_exact
+        return self.model.flops_per_token(self.basis)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The answer.
+    """FLOPs, time, memory, money and checkpoints of a planned run.
 
     Attributes:
-        request: What was asked.
+        request: The inputs.
         mfu: MFU of the central estimate, a fraction of the peak in the basis' FLOPs.
         hfu: The same with recomputation counted.
         mfu_source: Where the MFU comes from, in words.
@@ -208,16 +162,16 @@ class Plan:
     @property
     def tokens_per_second(self) -> float:
         """Tokens per second of the steps, all chips together."""
-        request = self.request
-        rate = self.mfu * request.chips * request.peak_flops_per_second
-        return rate / request.flops_per_token
+        hardware = self.request.hardware
+        rate = self.mfu * hardware.chips * hardware.peak_flops_per_second
+        return rate / self.request.flops_per_token
 
 
 def make_plan(request: PlanRequest) -> Plan:
     """Work out a plan.
 
     Args:
-        request: What is asked.
+        request: Its inputs.
 
     Returns:
         The plan.
@@ -227,6 +181,7 @@ def make_plan(request: PlanRequest) -> Plan:
     """
     check_positive("tokens", request.unique_tokens, "tokens")
     check_positive("epochs", request.epochs, "epochs")
+    hardware = request.hardware
     mfu, source, published = _utilization(request)
     share = request.model.hardware_share(request.recompute)
 
@@ -234,18 +189,18 @@ def make_plan(request: PlanRequest) -> Plan:
         return estimate_cost(
             total_flops=request.flops_per_token * request.tokens,
             effective_tokens=request.effective_tokens,
-            chips=request.chips,
-            peak_flops_per_second=request.peak_flops_per_second,
+            chips=hardware.chips,
+            peak_flops_per_second=hardware.peak_flops_per_second,
             mfu=utilization,
-            price_usd_per_chip_hour=request.price_usd_per_chip_hour or 0.0,
-            goodput=request.goodput,
+            price_usd_per_chip_hour=hardware.price_usd_per_chip_hour or 0.0,
+            goodput=hardware.goodput,
             hidden_multiplier_low=request.hidden_multiplier_low,
             hidden_multiplier_high=request.hidden_multiplier_high,
         )
 
     central = cost(mfu)
     layers = request.model.shape.n_layers
-    memory = bytes_per_chip(request.memory_of_copy, request.strategy, request.devices, layers)
+    memory = bytes_per_chip(request.memory_of_copy, request.strategy, hardware.devices, layers)
     checkpoints = _checkpoints(request, request.memory_of_copy(1), central)
     storage, network = _by_rate(request, central, checkpoints)
     return Plan(
@@ -260,9 +215,9 @@ def make_plan(request: PlanRequest) -> Plan:
         memory=memory,
         fits=strategy_fits(
             request.memory_of_copy,
-            chips=request.devices,
+            chips=hardware.devices,
             n_layers=layers,
-            memory_bytes=request.memory_bytes,
+            memory_bytes=hardware.memory_bytes,
         ),
         checkpoints=checkpoints,
         storage_usd=storage,
@@ -271,29 +226,30 @@ def make_plan(request: PlanRequest) -> Plan:
 
 
 def _utilization(request: PlanRequest) -> tuple[float, str, UtilizationRange | None]:
-    """MFU, where it comes from, and the published range if from there."""
-    if request.observed_tokens_per_second is not None:
+    """Return the MFU, where it comes from, and the published range if from there."""
+    hardware = request.hardware
+    if hardware.observed_tokens_per_second is not None:
         observed = model_flops_utilization(
-            tokens_per_second=request.observed_tokens_per_second,
+            tokens_per_second=hardware.observed_tokens_per_second,
             flops_per_token=request.flops_per_token,
-            chips=request.chips,
-            peak_flops_per_second=request.peak_flops_per_second,
+            chips=hardware.chips,
+            peak_flops_per_second=hardware.peak_flops_per_second,
         )
         if observed > 1:
             raise ValueError(
-                f"--observed-tokens-per-second = {request.observed_tokens_per_second:g}: that is "
-                f"{observed:.0%} of the peak of {request.chips:,} {request.chip.slug}; it must be "
-                "of all chips together, and chips and peak must be those of the observation."
+                f"--observed-tokens-per-second = {hardware.observed_tokens_per_second:g}: that is "
+                f"{observed:.0%} of the peak of {hardware.chips:,} {hardware.chip.slug}; it must "
+                "be of all chips together, and chips and peak must be those of the observation."
             )
         return observed, "observed tokens per second", None
-    if request.hfu is not None:
-        check_fraction("hfu", request.hfu)
+    if hardware.hfu is not None:
+        check_fraction("hfu", hardware.hfu)
         share = request.model.hardware_share(request.recompute)
-        return request.hfu / share, f"given HFU over {share:.3f} (recomputation)", None
-    if request.mfu is not None:
-        check_fraction("mfu", request.mfu)
-        return request.mfu, request.mfu_source, None
-    published = utilization_range(request.chip, request.model.params_active, request.basis)
+        return hardware.hfu / share, f"given HFU over {share:.3f} (recomputation)", None
+    if hardware.mfu is not None:
+        check_fraction("mfu", hardware.mfu)
+        return hardware.mfu, hardware.mfu_source, None
+    published = utilization_range(hardware.chip, request.model.params_active, request.basis)
     return published.median, published.words, published
 
 
@@ -303,8 +259,8 @@ def _checkpoints(
     try:
         return plan_checkpoints(
             checkpoint_bytes=memory.checkpoint_bytes,
-            work_seconds=cost.wall_seconds * request.goodput,
-            chips=request.chips,
+            work_seconds=cost.wall_seconds * request.hardware.goodput,
+            chips=request.hardware.chips,
             write_bytes_per_second=request.write_bytes_per_second,
             chip_mtbf_hours=request.chip_mtbf_hours,
             restart_seconds=request.restart_seconds,
@@ -317,7 +273,7 @@ def _checkpoints(
 def _by_rate(
     request: PlanRequest, cost: CostEstimate, checkpoints: CheckpointPlan | None
 ) -> tuple[float | None, float | None]:
-    """Storage and network in USD, each None without its rate."""
+    """Return the bills of storage and network, USD, each None without its rate."""
     corpus = request.unique_tokens * request.bytes_per_token
     kept = checkpoints.disk_bytes if checkpoints else 0
     gigabytes = (corpus + kept) / 1e9

@@ -23,15 +23,15 @@ def write_cost_plot(plan: Plan, path: Path) -> None:
 
     Args:
         plan: The plan, which is marked.
-        path: .png, .svg or .pdf; written aside and renamed.
+        path: .png, .svg or .pdf; written whole or not at all.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    request = plan.request
-    priced = request.price_usd_per_chip_hour is not None
+    request, hardware = plan.request, plan.request.hardware
+    priced = hardware.price_usd_per_chip_hour is not None
 
     def amount(of: Plan, which: str = "cost") -> float:
         cost = getattr(of, which)
@@ -39,9 +39,8 @@ def write_cost_plot(plan: Plan, path: Path) -> None:
 
     grid = [request.unique_tokens * _SPAN ** (2 * i / (_POINTS - 1) - 1) for i in range(_POINTS)]
     figure, axes = pyplot.subplots(figsize=(7, 4.5))
-    fixed = replace(
-        request, mfu=plan.mfu, hfu=None, observed_tokens_per_second=None, flops_basis=request.basis
-    )
+    same = replace(hardware, mfu=plan.mfu, hfu=None, observed_tokens_per_second=None)
+    fixed = replace(request, hardware=same, flops_basis=request.basis)
     for factor in _SIZES:
         params = request.model.params_active * factor
         model = PlannedModel.of_params(params, None, request.model.shape.sequence_length)
@@ -71,15 +70,15 @@ def write_cost_plot(plan: Plan, path: Path) -> None:
     axes.set_xlabel("tokens processed")
     axes.set_ylabel("compute, USD" if priced else "chip-hours")
     axes.set_title(
-        f"{request.chip.name}, MFU {plan.mfu:.0%}, goodput {request.goodput:.0%}", fontsize=10
+        f"{hardware.chip.name}, MFU {plan.mfu:.0%}, goodput {hardware.goodput:.0%}", fontsize=10
     )
     axes.grid(which="major", alpha=0.3)
     axes.legend(fontsize=8)
     figure.tight_layout()
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        figure.savefig(aside, dpi=100, format=path.suffix.lstrip(".").lower())
-        os.replace(aside, path)
+        figure.savefig(temporary, dpi=100, format=path.suffix.lstrip(".").lower())
+        os.replace(temporary, path)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         pyplot.close(figure)

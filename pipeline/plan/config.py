@@ -1,0 +1,353 @@
+"""The configuration of a plan: a preset or a file, or what --set says alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from components.tokenize.config import TokenizerConfig
+from pipeline.config import HEADS, Config, ModelSection
+from pipeline.loader import build_config, read_values
+from pipeline.plan.flags import PlanFlags
+from pipeline.plan.units import FlagError, number
+from tokenmill.config_model import PositiveInt
+from tokenmill.cost.plan.planned_model import PlannedModel
+from tokenmill.errors import TokenmillError
+from tokenmill.model.typical_shape import (
+    TYPICAL_SEQUENCE_LENGTH,
+    TYPICAL_VOCAB_SIZE,
+    PlannedShape,
+)
+
+DEFAULT_CHIP = "a100-sxm4-80gb"
+_MOST_WIDTH = 1e7
+# The keys that take quantities (1.5K, 40%) as flags do, and more than which is a slip of the
+# keyboard.
+_MOST = {
+    "model.layers": 10_000,
+    "model.encoder_layers": 10_000,
+    "model.d_model": _MOST_WIDTH,
+    "model.d_ff": _MOST_WIDTH,
+    "model.heads": _MOST_WIDTH,
+    "model.kv_heads": _MOST_WIDTH,
+    "model.head_dim": _MOST_WIDTH,
+    "model.experts": _MOST_WIDTH,
+    "model.experts_per_token": _MOST_WIDTH,
+    "model.encoder_token_share": math.inf,  # up to 1, as its type says
+    "model.sequence_length": 1e8,
+    "tokenizer.vocab_size": _MOST_WIDTH,
+    "train.global_batch_size": 1e9,
+    "train.keep_checkpoints": 1e6,
+    "cost.chips": 1e7,
+    "cost.mfu": math.inf,
+    "cost.goodput": math.inf,
+    "cost.peak_flops_per_second_per_chip": 1e18,
+    "cost.price_usd_per_chip_hour": 1e4,
+    "cost.hidden_cost_multiplier_low": 1000,
+    "cost.hidden_cost_multiplier_high": 1000,
+    "cost.storage_usd_per_gb_month": 1000,
+    "cost.network_usd_per_gb": 1000,
+    "cost.checkpoint_bytes_per_second": 1e15,
+    "cost.chip_mtbf_hours": 1e12,
+}
+# What a style implies. auto goes by the MLP: GPT-2 and 3, BERT and Pythia have 4·d.
+_STYLES: dict[str, dict[str, Any]] = {
+    "gpt": {
+        "mlp": "gelu",
+        "norm": "layer",
+        "positions": "learned",
+        "use_bias": True,
+        "tie_embeddings": True,
+    },
+    "llama": {
+        "mlp": "swiglu",
+        "norm": "rms",
+        "positions": "rope",
+        "use_bias": False,
+        "tie_embeddings": False,
+    },
+}
+_STYLE_WORDS = {
+    "gpt": "GELU, layer norm, learned positions, biases, tied embeddings",
+    "llama": "SwiGLU, RMS norm, RoPE, no biases, untied embeddings",
+}
+_GATED = ("swiglu", "geglu", "reglu")
+
+
+class PlanModel(ModelSection):
+    """[model] of a plan: the keys of a run, and what published models have beside them."""
+
+    style: Literal["auto", "gpt", "llama"] | None = None
+    """What is assumed for keys that are not set; auto, which holds without a preset or file, goes
+    by d_ff / d_model. None assumes nothing: keys have the defaults of a run."""
+    causal: bool | None = None
+    """Whether a token attends to earlier tokens only; None goes by train.task."""
+    head_dim: PositiveInt | None = None
+    """Width of a head, in features; None means d_model / heads."""
+    sequence_length: Annotated[int, Field(ge=1)] = 256
+    mlp: Literal["gelu", "relu", "squared-relu", "swiglu", "geglu", "reglu"] = "gelu"  # type: ignore[assignment]
+    """relu and squared-relu count as gelu, geglu and reglu as swiglu."""
+    positions: Literal["rope", "learned", "alibi", "sinusoidal", "none", "relative"] = "rope"  # type: ignore[assignment]
+    """learned is a table, relative (Transformer-XL) a matrix a layer, the others are free."""
+    experts: PositiveInt = 1
+    """MLPs in each layer, of d_ff each."""
+    experts_per_token: PositiveInt = 1
+    """MLPs that one token passes."""
+    encoder_layers: Annotated[int, Field(ge=0)] = 0
+    """Layers of an encoder beside the decoder (T5)."""
+    encoder_token_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the tokens that this encoder reads."""
+
+
+class PlanTokenizer(TokenizerConfig):
+    """[tokenizer] of a plan, whose vocabulary need not be one that can be trained here."""
+
+    vocab_size: Annotated[int, Field(ge=1)] = 8192
+
+
+class PlanConfig(Config):
+    """The configuration of a run, with what else can be planned."""
+
+    model: PlanModel = PlanModel()
+    tokenizer: PlanTokenizer = PlanTokenizer()
+
+    def shape(self, notes: list[str] | None = None) -> PlannedShape:
+        """Return the shape of the model.
+
+        Args:
+            notes: What was assumed is added here.
+
+        Raises:
+            ValueError: It is impossible; the message names the key.
+        """
+        notes = [] if notes is None else notes
+        model, vocab_size = self.model, self.tokenizer.vocab_size
+        causal = self.train.task == "causal-lm" if model.causal is None else model.causal
+        if model.style is not None:
+            model = _filled(model, causal, notes)
+            if "vocab_size" not in self.tokenizer.model_fields_set:
+                vocab_size = TYPICAL_VOCAB_SIZE
+                notes.append(f"tokenizer.vocab_size {vocab_size:,} assumed")
+            if "sequence_length" not in self.model.model_fields_set:
+                notes.append(f"model.sequence_length {model.sequence_length:,} assumed")
+        given = model.model_fields_set
+        if model.experts > 1 and "experts_per_token" not in given:
+            raise ValueError("model.experts needs model.experts_per_token: experts a token passes")
+        if "encoder_token_share" in given and not model.encoder_layers:
+            raise ValueError("model.encoder_token_share needs model.encoder_layers")
+        if model.causal is False and model.encoder_layers:
+            raise ValueError(
+                "model.causal = false contradicts model.encoder_layers, an encoder beside a decoder"
+            )
+        try:
+            return PlannedShape(
+                n_layers=model.layers,
+                n_heads=model.heads,
+                n_kv_heads=model.kv_heads,
+                head_width=model.head_dim,
+                vocab_size=vocab_size,
+                positions="learned" if model.positions == "learned" else "rope",
+                relative_positions=model.positions == "relative",
+                mlp="swiglu" if model.mlp in _GATED else "gelu",
+                causal=causal,
+                head=HEADS[self.train.task],
+                **model.model_dump(include=_AS_THEY_ARE),
+            )
+        except ValueError as error:
+            raise ValueError(_in_keys(str(error))) from None
+
+
+_AS_THEY_ARE = {
+    "d_model",
+    "d_ff",
+    "sequence_length",
+    "norm",
+    "use_bias",
+    "tie_embeddings",
+    "norm_position",
+    "type_vocab_size",
+    "classes",
+    "experts",
+    "experts_per_token",
+    "encoder_layers",
+    "encoder_token_share",
+}
+
+
+def _in_keys(message: str) -> str:
+    """Return a shape's complaint with the configuration's keys for its fields."""
+    for field, key in (
+        ("PlannedShape.", "model."),
+        ("ModelShape.", "model."),
+        ("n_kv_heads", "kv_heads"),
+        ("n_heads", "heads"),
+    ):
+        message = message.replace(field, key)
+    return message
+
+
+def _filled(model: PlanModel, causal: bool, notes: list[str]) -> PlanModel:
+    """Return a model in which what is not set is as usual in its style."""
+    given, width = model.model_fields_set, model.d_model
+    style = model.style
+    if style == "auto":
+        # Gated MLPs of the Llama kind are narrower than 4·d, to have as many parameters.
+        narrow = "d_ff" in given and model.d_ff != 4 * width
+        style = "llama" if narrow and causal else "gpt"
+        if "mlp" not in given:
+            notes.append(
+                f"model.style {style} assumed ({_STYLE_WORDS[style]}), since "
+                f"d_ff {'is not' if style == 'llama' else 'is'} 4 x d_model"
+            )
+    assert style is not None
+    usual: dict[str, Any] = {**_STYLES[style], "sequence_length": TYPICAL_SEQUENCE_LENGTH}
+    if "d_ff" not in given:
+        usual["d_ff"] = 4 * width
+        if (model.mlp if "mlp" in given else usual["mlp"]) in _GATED:
+            usual["d_ff"] = -(-8 * width // (3 * 256)) * 256  # two thirds of 4·d (LLaMA 1)
+        notes.append(f"model.d_ff {usual['d_ff']:,} assumed")
+    if "heads" not in given:
+        usual["heads"] = max(1, width // (model.head_dim or (128 if width >= 2048 else 64)))
+        notes.append(f"model.heads {usual['heads']} assumed")
+    return model.model_copy(update={key: usual[key] for key in usual.keys() - given})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanInput:
+    """The configuration of a plan and where it is from.
+
+    Attributes:
+        config: The configuration.
+        named: Whether a preset or a file gives it; otherwise --set does alone.
+        given: The keys that --set gives.
+    """
+
+    config: PlanConfig
+    named: bool
+    given: frozenset[str]
+
+    def states(self, key: str) -> bool:
+        """Return whether a key is said at all, and not a default that a plan must not take."""
+        return self.named or key in self.given
+
+
+def load_plan_input(flags: PlanFlags) -> PlanInput:
+    """Build the configuration from --preset, --config and --set.
+
+    Raises:
+        FlagError: A flag contradicts another, or the configuration is wrong.
+    """
+    overrides = [_plain(override) for override in flags.overrides]
+    given = frozenset(override.partition("=")[0].strip() for override in overrides)
+    named = flags.preset is not None or flags.config_path is not None
+    where = "--preset" if flags.config_path is None else "--config"
+    if flags.preset is not None and flags.config_path is not None:
+        raise FlagError("--preset contradicts --config: give one.")
+    for flag, value in (("--params", flags.params), ("--active-params", flags.active_params)):
+        if named and value is not None:
+            raise FlagError(
+                f"{flag} contradicts {where}: change the model with --set, such as "
+                "--set model.layers=24."
+            )
+    try:
+        if named:
+            values, origin = read_values(flags.preset or "", flags.config_path)
+        else:
+            values = {"model": {"style": "auto"}, "cost": {"chip": DEFAULT_CHIP, "chips": 1}}
+            origin = "what a plan assumes"
+        config = build_config(PlanConfig, values, origin, overrides)
+    except TokenmillError as error:
+        message = f"{where}: {error.message}" if named else error.message
+        raise FlagError(message, error.hint) from None
+    return PlanInput(config=config, named=named, given=given)
+
+
+def _plain(override: str) -> str:
+    """Return an override whose quantity, such as 1.5K or 40%, is a number as TOML has it.
+
+    Raises:
+        FlagError: It is no finite number, or absurd.
+    """
+    key, sign, text = override.partition("=")
+    most = _MOST.get(key.strip())
+    if most is None or not sign:
+        return override
+    value = number(text)
+    if value is None:
+        if text.strip().lower().lstrip("+-") in ("nan", "inf"):
+            raise FlagError(f"--set {override}: expected a finite number.")
+        return override
+    if value > most or not math.isfinite(value):
+        raise FlagError(f"--set {override}: {value:.3g} is absurd; at most {most:.3g} is allowed.")
+    return f"{key}={int(value) if value == int(value) else repr(value)}"
+
+
+def planned_model(flags: PlanFlags, source: PlanInput, notes: list[str]) -> PlannedModel | None:
+    """Return the model that --params or the configuration describes.
+
+    Args:
+        flags: The flags.
+        source: The configuration.
+        notes: What was assumed is added here.
+
+    Returns:
+        The model; None if nothing is said of it.
+
+    Raises:
+        FlagError: A flag or key is missing or contradicts another.
+    """
+    if source.named:
+        return PlannedModel.of_shape(source.config.shape())
+    keys = {key for key in source.given if key.startswith("model.")}
+    shape = sorted(keys - {"model.sequence_length"})
+    if flags.params is not None:
+        if shape:
+            raise FlagError(
+                f"{shape[0]} contradicts --params: give the shape, from which the "
+                "parameters follow, or their number alone."
+            )
+        return _model_of_params(flags, flags.params, source, notes)
+    if flags.active_params is not None:
+        raise FlagError("--active-params needs --params; a shape's follow from model.experts.")
+    if not keys and "tokenizer.vocab_size" not in source.given:
+        return None
+    missing = [key for key in ("model.layers", "model.d_model") if key not in keys]
+    if missing:
+        raise missing_model(f"{missing[0]} is missing" if shape else "no model is given")
+    return PlannedModel.of_shape(source.config.shape(notes))
+
+
+def missing_model(what: str) -> FlagError:
+    """Return the error that says how to describe a model."""
+    return FlagError(
+        f"{what}: give --preset, --config, --params, or --set model.layers=N and "
+        "--set model.d_model=N."
+    )
+
+
+def _model_of_params(
+    flags: PlanFlags, params: float, source: PlanInput, notes: list[str]
+) -> PlannedModel:
+    if params < 1000:
+        raise FlagError(f"--params = {params:g}: this few is absurd; write 1.5B or 1.5e9.")
+    if flags.active_params is not None and flags.active_params > params:
+        raise FlagError(
+            f"--active-params = {flags.active_params:g}: expected at most --params = {params:g}."
+        )
+    if "tokenizer.vocab_size" in source.given:
+        notes.append(
+            "tokenizer.vocab_size has no effect with --params: it is part of the number given"
+        )
+    stated = "model.sequence_length" in source.given
+    length = source.config.model.sequence_length if stated else None
+    model = PlannedModel.of_params(params, flags.active_params, length)
+    shape = model.shape
+    notes.append(
+        f"only --params is known: hours by 6N; exact FLOPs and memory for a typical decoder of "
+        f"{shape.n_layers} layers, d_model {shape.d_model:,}, sequence length "
+        f"{shape.sequence_length:,}"
+    )
+    return model
