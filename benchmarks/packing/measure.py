@@ -27,7 +27,7 @@ from components.train.data import training_batches
 from tokenmill.provenance.rows import find_document
 from tokenmill.records.documents import decode_documents, split_directory
 from tokenmill.rows.packed_split import PackedSplit
-from tokenmill.rows.token_flags import piece_flags
+from tokenmill.rows.token_flags import token_flags
 from tokenmill.text.tokenization import load_tokenizer
 
 BATCH, LENGTH = 16, 256
@@ -109,7 +109,7 @@ def main() -> None:
     arguments = parser.parse_args()
     run = arguments.run
     model = newest(run, "TokenizerTrainer", "tokenizer") / "tokenizer.model"
-    flags = piece_flags(model.read_bytes())
+    flags = token_flags(model.read_bytes())
     tokenizer = load_tokenizer(str(model))
     curated, transformed = (
         newest(run, "Curator", "curated_examples"),
@@ -165,11 +165,11 @@ def main() -> None:
         plain_bytes = pathlib.Path(plain).stat().st_size
     cpu = {n: statistics.median(r[n][0] for r in rounds) for n in work}
     wall = {n: statistics.median(r[n][1] for r in rounds) for n in work}
-    slots = manifest["slots"]
+    slots = manifest.slots
     print(json.dumps({
         "tokens": tokens,
-        "documents": manifest["documents"],
-        "filled": 1 - manifest["padding_slots"] / slots,
+        "documents": manifest.documents,
+        "filled": 1 - manifest.padding_slots / slots,
         "rows_bytes_per_token": sizes[".tfrecord"] / tokens,
         "rows_and_index_bytes_per_token": (sizes[".tfrecord"] + sizes[".index"]) / tokens,
         "provenance_bytes_per_token": sizes[".provenance"] / tokens,

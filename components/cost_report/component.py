@@ -3,8 +3,6 @@
 import os
 from typing import ClassVar
 
-import numpy as np
-import tensorflow as tf
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import Channel, artifact_utils, component_spec, standard_artifacts
 
@@ -26,11 +24,10 @@ from tokenmill.contracts.evaluation import summarize
 from tokenmill.contracts.names import (
     COST_REPORT_NAME,
     LEDGER_NAME,
-    TARGET_COUNTS_NAME,
     TELEMETRY_NAME,
 )
-from tokenmill.records.documents import read_json, split_directory, write_json
-from tokenmill.rows.packed_split import MANIFEST_NAME
+from tokenmill.records.documents import SPLITS, read_json, write_json
+from tokenmill.rows.packed_split import PackedSplit
 from tokenmill.timing import STEP_RUN, STEP_SECONDS, STEP_VCPUS, timed
 
 # Which step made each input: their artifacts say what they took.
@@ -84,17 +81,16 @@ class CostReportExecutor(base_executor.BaseExecutor):
             key: artifact_utils.get_single_uri(value) for key, value in input_dict.items() if value
         }
         cost_report = artifact_utils.get_single_instance(output_dict["cost_report"])
-        held_out = split_directory(uris["packed_rows"], "eval")
-        manifest = read_json(os.path.join(held_out, MANIFEST_NAME))
+        train, held_out = (PackedSplit(uris["packed_rows"], split) for split in SPLITS)
         report = build_cost_report(
             read_json(os.path.join(uris["ledger"], LEDGER_NAME)),
             read_json(os.path.join(uris["model_run"], TELEMETRY_NAME)),
             summarize(uris["evaluation"]),
             unigram_baseline(
-                _read_counts(split_directory(uris["packed_rows"], "train")),
-                _read_counts(held_out),
-                manifest["bytes"],
-                manifest["task"],
+                train.target_counts(),
+                held_out.target_counts(),
+                held_out.manifest.bytes,
+                held_out.task,
             ),
             _step_times(input_dict, self._context.pipeline_run_id if self._context else None),
         )
@@ -144,11 +140,6 @@ def _step_times(input_dict: dict, run_id: str | None) -> list[StepTime]:
                 )
             )
     return times
-
-
-def _read_counts(directory: str) -> np.ndarray:
-    with tf.io.gfile.GFile(os.path.join(directory, TARGET_COUNTS_NAME), "rb") as source:
-        return np.load(source)
 
 
 class CostReport(base_component.BaseComponent):

@@ -19,6 +19,7 @@ from components.ledger.ledger import (
 )
 from components.ledger.settings import LedgerSettings
 from data.catalog.chips import find_chip, load_chips
+from tokenmill.contracts.packed_rows import PackedManifest
 from tokenmill.cost.devices import CPU_CHIP, USER_PRICE
 from tokenmill.cost.memory import RESERVED_SHARE
 from tokenmill.cost.pricing import SECONDS_PER_HOUR
@@ -97,7 +98,7 @@ def _over(value: float, limit: float | None) -> bool:
 
 def check_budget(
     ledger: Mapping[str, Any],
-    packed: Mapping[str, Mapping[str, Any]],
+    packed: Mapping[str, PackedManifest],
     settings: LedgerSettings,
     machine: Machine,
 ) -> None:
@@ -128,7 +129,7 @@ def check_budget(
 
 
 def ways_to_fit(
-    packed: Mapping[str, Mapping[str, Any]], settings: LedgerSettings, machine: Machine
+    packed: Mapping[str, PackedManifest], settings: LedgerSettings, machine: Machine
 ) -> list[Way]:
     """Changes of one kind each that bring the run within every limit.
 
@@ -163,7 +164,7 @@ def _describe(way: Way, ledger: Mapping[str, Any]) -> str:
 class _Search:
     def __init__(
         self,
-        packed: Mapping[str, Mapping[str, Any]],
+        packed: Mapping[str, PackedManifest],
         settings: LedgerSettings,
         machine: Machine,
     ):
@@ -171,7 +172,7 @@ class _Search:
         self._shape = ModelShape(**settings.shape)
         self._hardware = hardware_of(settings, machine, self._shape)
         self._overhead = overhead_seconds(
-            machine.calibration, packed["eval"]["rows"], settings.global_batch_size
+            machine.calibration, packed["eval"].rows, settings.global_batch_size
         )
         self._mixture = mixture_of(packed["train"])
         self._now = self._estimate()
@@ -203,13 +204,13 @@ class _Search:
     ) -> RunEstimate:
         shape, packed, settings = shape or self._shape, self._packed, self._settings
         # Rows of another length: as many as hold the same slots.
-        rows = -(-packed["train"]["rows"] * self._shape.sequence_length // shape.sequence_length)
+        rows = -(-packed["train"].rows * self._shape.sequence_length // shape.sequence_length)
         width = slots_per_row(packed["train"])
         same_chip = hardware is None or hardware.chip == self._hardware.chip
         return estimate_run(
             shape=shape,
             rows=rows,
-            targets=packed["train"]["targets"],
+            targets=packed["train"].loss_tokens,
             global_batch_size=settings.global_batch_size,
             epochs=settings.epochs if epochs is None else epochs,
             max_steps=settings.max_steps if epochs is None else None,
@@ -228,14 +229,14 @@ class _Search:
     def _mixture_of(self, rows: int) -> Mixture | None:
         """The sources' mixture where the same text is cut into another number of rows."""
         manifest, mixture = self._packed["train"], self._mixture
-        if mixture is None or rows == manifest["rows"]:
+        if mixture is None or rows == manifest.rows:
             return mixture
-        factor = rows / manifest["rows"]
+        factor = rows / manifest.rows
         counts = zip(mixture.sources, mixture.rows.tolist(), strict=True)
         return Mixture(
             {source: round(count * factor) for source, count in counts},
-            manifest["source_weights"] or {"": 1.0},
-            manifest["max_repetitions"],
+            manifest.source_weights or {"": 1.0},
+            manifest.max_repetitions,
         )
 
     def _share_allowed(self) -> float:

@@ -25,13 +25,13 @@ from tokenmill.contracts.names import (
     INGEST_COUNTS_NAME,
     LEDGER_NAME,
 )
+from tokenmill.contracts.packed_rows import read_packed_manifest
 from tokenmill.contracts.training_options import set_money
 from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second, memory_bytes
 from tokenmill.cost.devices import CPU_CHIP, USER_PRICE
 from tokenmill.errors import TokenmillError
 from tokenmill.provenance.document_index import write_index
-from tokenmill.records.documents import SPLITS, read_json, split_directory, write_json
-from tokenmill.rows.packed_split import MANIFEST_NAME
+from tokenmill.records.documents import SPLITS, read_json, write_json
 from tokenmill.run_parameters import LEDGER_PARAMETERS, with_ledger_parameters
 from tokenmill.timing import timed
 
@@ -73,12 +73,7 @@ class TokenLedgerExecutor(base_executor.BaseExecutor):
                 json.loads(exec_properties["settings"]), exec_properties, CPU_CHIP, USER_PRICE
             )
         )
-        packed = {
-            split: read_json(
-                os.path.join(split_directory(uris["packed_rows"], split), MANIFEST_NAME)
-            )
-            for split in SPLITS
-        }
+        packed = {split: read_packed_manifest(uris["packed_rows"], split) for split in SPLITS}
         machine = _machine(settings, uris.get("calibration"))
         ledger = build_ledger(
             read_json(os.path.join(uris["quarantine"], INGEST_COUNTS_NAME)),

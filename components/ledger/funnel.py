@@ -9,10 +9,8 @@ after curation, discounted for repetition (Muennighoff et al. 2023, see scaling.
 from collections.abc import Mapping
 from typing import Any
 
+from tokenmill.contracts.packed_rows import DROP_REASONS, LABEL_REASONS, PackedManifest
 from tokenmill.cost.scaling import repetition_discounted_tokens
-from tokenmill.rows.source_counts import source_counts
-
-_DROPPED_DOCUMENTS = ("dropped_empty", "dropped_no_label", "dropped_unknown_label")
 
 
 class UnbalancedLedgerError(ArithmeticError):
@@ -22,7 +20,7 @@ class UnbalancedLedgerError(ArithmeticError):
 def build_funnel(
     ingest: Mapping[str, Any],
     curation: Mapping[str, Any],
-    packed: Mapping[str, Mapping[str, Any]],
+    packed: Mapping[str, PackedManifest],
     epochs: float,
     epochs_by_source: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
@@ -49,7 +47,7 @@ def build_funnel(
     sources = sorted(
         {s for split in ingest["splits"].values() for s in split["by_source"]}
         | {s for split in curation["splits"].values() for s in split["by_source"]}
-        | {s for manifest in packed.values() for s in manifest["by_source"]}
+        | {s for manifest in packed.values() for s in manifest.by_source}
     )
     _check_sums(ingest, packed)
     overall = _bytes_per_token(packed.values())
@@ -60,11 +58,11 @@ def build_funnel(
     for source, account in by_source.items():
         repeated = epochs_by_source.get(source, 0.0) if epochs_by_source else epochs
         train = account["train"]
-        train["effective_tokens"] = repetition_discounted_tokens(train["targets"], repeated)
-        account["stages"] = _stages(account, train["targets"] * min(1.0, repeated))
+        train["effective_tokens"] = repetition_discounted_tokens(train["loss_tokens"], repeated)
+        account["stages"] = _stages(account, train["loss_tokens"] * min(1.0, repeated))
     train = total["train"]
-    train["effective_tokens"] = repetition_discounted_tokens(train["targets"], epochs)
-    once = train["targets"] * min(1.0, epochs)
+    train["effective_tokens"] = repetition_discounted_tokens(train["loss_tokens"], epochs)
+    once = train["loss_tokens"] * min(1.0, epochs)
     if epochs_by_source:
         parts = list(by_source.values())
         train["effective_tokens"] = sum(part["train"]["effective_tokens"] for part in parts)
@@ -84,8 +82,8 @@ def build_funnel(
 
 def _bytes_per_token(manifests: Any) -> float:
     manifests = list(manifests)
-    tokens = sum(m["tokens"] for m in manifests)
-    return sum(m["bytes"] for m in manifests) / tokens if tokens else 0.0
+    tokens = sum(m.tokens for m in manifests)
+    return sum(m.bytes for m in manifests) / tokens if tokens else 0.0
 
 
 def _source_account(source, ingest, curation, packed, overall_bytes_per_token) -> dict[str, Any]:
@@ -119,11 +117,11 @@ def _source_account(source, ingest, curation, packed, overall_bytes_per_token) -
         _expect(arrived == sent, f"{where}: curation kept {sent}, packing read {arrived}")
         # In causal-lm the end of a document is a target too.
         ends = mine["documents"] - mine["dropped_empty"]
-        causal = packed[split].get("task", "causal-lm") == "causal-lm"
+        causal = packed[split].task == "causal-lm"
         lost = mine.get("dropped_tokens", 0) + mine.get("truncated_tokens", 0)
         _expect(
-            mine["targets"] == mine["tokens"] + ends * causal - lost,
-            f"{where}: packing made {mine['targets']} targets of {mine['tokens']} tokens in "
+            mine["loss_tokens"] == mine["tokens"] + ends * causal - lost,
+            f"{where}: packing made {mine['loss_tokens']} targets of {mine['tokens']} tokens in "
             f"{mine['documents']} documents, {mine['dropped_empty']} of them empty",
         )
     counted = sum(t["tokens"] for t in tokens.values())
@@ -148,16 +146,14 @@ def _stages(account: Mapping[str, Any], once: float) -> list[dict[str, Any]]:
     """
     valid, curated, train, held_out = (account[k] for k in ("raw", "curated", "train", "eval"))
     empty = train["dropped_empty"] + held_out["dropped_empty"]
-    packed_tokens = train["targets"] + held_out["targets"]
+    packed_tokens = train["loss_tokens"] + held_out["loss_tokens"]
     with_tokens = curated["documents"] - empty
     left_out = {
         reason: sum(part.get(f"dropped_{reason}", 0) for part in (train, held_out))
-        for reason in ("no_label", "unknown_label")
+        for reason in LABEL_REASONS
     }
     packed = with_tokens - sum(left_out.values())
-    trained = train["documents"] - sum(
-        count for name, count in train.items() if name in _DROPPED_DOCUMENTS
-    )
+    trained = train["documents"] - sum(train.get(f"dropped_{r}", 0) for r in DROP_REASONS)
 
     def stage(
         name: str, numbers: tuple[float, float, float], counted: bool, lost: Mapping[str, float]
@@ -183,14 +179,14 @@ def _stages(account: Mapping[str, Any], once: float) -> list[dict[str, Any]]:
         stage("curated", (curated["documents"], size, tokens), True, dropped),
         stage("tokenized", (with_tokens, size, tokens), True, {"empty": empty}),
         stage("packed", (packed, packed_bytes, packed_tokens), True, left_out),
-        stage("loss_bearing", (trained, trained_bytes, train["targets"]), True,
+        stage("loss_bearing", (trained, trained_bytes, train["loss_tokens"]), True,
               {"held_out": packed - trained}),
         stage("unique", (trained, trained_bytes, once), True, {}),
         stage("repetition_discounted", (trained, trained_bytes, effective), True, {}),
     ]  # fmt: skip
 
 
-def _check_sums(ingest: Mapping[str, Any], packed: Mapping[str, Mapping[str, Any]]) -> None:
+def _check_sums(ingest: Mapping[str, Any], packed: Mapping[str, PackedManifest]) -> None:
     """Checks each total against its parts."""
     counts: tuple[str, ...] = ("documents", "bytes")
     bad = ingest["quarantined"]
@@ -199,27 +195,25 @@ def _check_sums(ingest: Mapping[str, Any], packed: Mapping[str, Mapping[str, Any
     for split, account in ingest["splits"].items():
         totals.append((f"ingest/{split}", account, account["by_source"], counts))
     for split, manifest in packed.items():
-        totals.append((f"packing/{split}", manifest, manifest["by_source"], _counts_of(manifest)))
+        parts = {source: part.counted() for source, part in manifest.by_source.items()}
+        total = manifest.counted()
+        totals.append((f"packing/{split}", total, parts, tuple(total)))
     for where, total, parts, names in totals:
         for name in names:
             added = sum(part[name] for part in parts.values())
             _expect(total[name] == added, f"{where}: {total[name]} {name}, its parts have {added}")
     for split, manifest in packed.items():
-        # Context is read again for its successors' sake and bears no loss; absent means none.
-        context = manifest.get("context_slots", 0)
-        filled = manifest["slots"] - manifest["padding_slots"] - context
+        # Context is read again for its successors' sake and bears no loss.
+        filled = manifest.slots - manifest.padding_slots - manifest.context_slots
         _expect(
-            filled == manifest["targets"],
-            f"packing/{split}: {filled} slots filled with {manifest['targets']} targets",
+            filled == manifest.loss_tokens,
+            f"packing/{split}: {filled} slots filled with {manifest.loss_tokens} targets",
         )
 
 
-def _packed_of(manifest: Mapping[str, Any], source: str) -> dict[str, Any]:
-    return dict(manifest["by_source"].get(source, dict.fromkeys(_counts_of(manifest), 0)))
-
-
-def _counts_of(manifest: Mapping[str, Any]) -> tuple[str, ...]:
-    return source_counts(manifest.get("task", ""))
+def _packed_of(manifest: PackedManifest, source: str) -> dict[str, Any]:
+    counts = manifest.by_source.get(source)
+    return counts.counted() if counts else dict.fromkeys(manifest.counted(), 0)
 
 
 def _accumulate(total: dict, part: Mapping) -> None:

@@ -12,6 +12,7 @@ from components.ledger.footprint import memory_of, memory_section
 from components.ledger.funnel import build_funnel
 from components.ledger.savings import curation_savings
 from components.ledger.settings import LedgerSettings
+from tokenmill.contracts.packed_rows import PackedManifest
 from tokenmill.cost.checkpoint_interval import plan_checkpoints
 from tokenmill.cost.devices import MfuSource
 from tokenmill.cost.flops import flops_per_token, six_n
@@ -23,7 +24,15 @@ from tokenmill.rows.mixture import Mixture
 
 SCHEMA = "tokenmill-ledger-3"
 _BYTES_PER_GB = 1e9
-_PACKING_KEYS = ("rows", "slots", "padding_slots", "segments", "stored_bytes", "tokens")
+_PACKING_KEYS = (
+    "rows",
+    "slots",
+    "padding_slots",
+    "context_slots",
+    "segments",
+    "stored_bytes",
+    "tokens",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +53,7 @@ class Machine:
 def build_ledger(
     ingest: Mapping[str, Any],
     curation: Mapping[str, Any],
-    packed: Mapping[str, Mapping[str, Any]],
+    packed: Mapping[str, PackedManifest],
     settings: LedgerSettings,
     machine: Machine,
 ) -> dict[str, Any]:
@@ -65,7 +74,7 @@ def build_ledger(
     run = plan_run(shape, packed, settings, hardware, machine.calibration)
     epochs_by_source: dict[str, float] = {}
     mixture = mixture_of(packed["train"])
-    if mixture is not None and packed["train"].get("source_weights"):
+    if mixture is not None and packed["train"].source_weights:
         epochs_by_source = mixture.repetitions(run.plan.rows_read)
     funnel = build_funnel(ingest, curation, packed, run.plan.epochs, epochs_by_source)
     memory = memory_of(shape, settings, settings.devices)
@@ -77,9 +86,8 @@ def build_ledger(
         "funnel": funnel,
         "packing": {
             split: {
-                **{name: manifest[name] for name in _PACKING_KEYS},
-                "context_slots": manifest.get("context_slots", 0),
-                "loss_bearing_slots": manifest["targets"],
+                **{name: getattr(manifest, name) for name in _PACKING_KEYS},
+                "loss_bearing_slots": manifest.loss_tokens,
             }
             for split, manifest in packed.items()
         },
@@ -94,9 +102,9 @@ def build_ledger(
             "epochs": run.plan.epochs,
             "slots": run.slots,
             # Of the tokens that can be hidden, an epoch asks for this share (masked-lm).
-            "loss_bearing_tokens": packed["train"]["targets"]
+            "loss_bearing_tokens": packed["train"].loss_tokens
             * run.plan.epochs
-            * packed["train"].get("mask_rate", 1.0),
+            * packed["train"].mask_rate,
             "effective_tokens": run.effective_tokens,
         },
         "flops": _flops(shape, run, settings),
@@ -171,7 +179,7 @@ def hardware_of(settings: LedgerSettings, machine: Machine, shape: ModelShape) -
 
 def plan_run(
     shape: ModelShape,
-    packed: Mapping[str, Mapping[str, Any]],
+    packed: Mapping[str, PackedManifest],
     settings: LedgerSettings,
     hardware: Hardware,
     calibration: Mapping[str, Any] | None,
@@ -180,14 +188,14 @@ def plan_run(
     mixture = mixture_of(packed["train"])
     return estimate_run(
         shape=shape,
-        rows=packed["train"]["rows"],
-        targets=packed["train"]["targets"],
+        rows=packed["train"].rows,
+        targets=packed["train"].loss_tokens,
         global_batch_size=settings.global_batch_size,
         epochs=settings.epochs,
         max_steps=settings.max_steps,
         hardware=hardware,
         overhead_seconds=overhead_seconds(
-            calibration, packed["eval"]["rows"], settings.global_batch_size
+            calibration, packed["eval"].rows, settings.global_batch_size
         ),
         hidden_multipliers=(
             settings.hidden_cost_multiplier_low,
@@ -199,23 +207,23 @@ def plan_run(
     )
 
 
-def slots_per_row(manifest: Mapping[str, Any]) -> float | None:
+def slots_per_row(manifest: PackedManifest) -> float | None:
     """Mean width of a classifier's rows, slots; None of other tasks: the sequence length."""
-    if manifest.get("task") != "classification":
+    if manifest.task != "classification":
         return None
-    return manifest["slots"] / manifest["rows"]
+    return manifest.slots / manifest.rows
 
 
-def mixture_of(manifest: Mapping[str, Any]) -> Mixture | None:
+def mixture_of(manifest: PackedManifest) -> Mixture | None:
     """The sources' mixture of a packed split; None without weights and limits."""
-    if not manifest.get("source_weights") and manifest.get("max_repetitions") is None:
+    if not manifest.source_weights and manifest.max_repetitions is None:
         return None
     return Mixture.of(manifest)
 
 
-def targets_by_source(manifest: Mapping[str, Any]) -> dict[str, int]:
+def targets_by_source(manifest: PackedManifest) -> dict[str, int]:
     """Loss-bearing tokens of one pass over a packed split, by source."""
-    return {source: account["targets"] for source, account in manifest["by_source"].items()}
+    return {source: counts.loss_tokens for source, counts in manifest.by_source.items()}
 
 
 def overhead_seconds(
@@ -263,7 +271,7 @@ def _utilization(
 
 def _cost_range(
     shape: ModelShape,
-    packed: Mapping[str, Mapping[str, Any]],
+    packed: Mapping[str, PackedManifest],
     settings: LedgerSettings,
     hardware: Hardware,
     calibration: Mapping[str, Any] | None,
@@ -330,12 +338,12 @@ def _hosting(
     checkpoint_bytes: int,
     weight_bytes: int,
     ingest: Mapping[str, Any],
-    packed: Mapping[str, Mapping[str, Any]],
+    packed: Mapping[str, PackedManifest],
 ) -> dict[str, float]:
     """Storage of what the run leaves (corpus, rows, checkpoints, model); network of moving it."""
     hosting = settings.hosting
     text = ingest["read"]["bytes"]
-    rows = sum(manifest["stored_bytes"] for manifest in packed.values())
+    rows = sum(manifest.stored_bytes for manifest in packed.values())
     stored = text + rows + checkpoint_bytes * hosting.checkpoints_kept + weight_bytes
     gb = stored / _BYTES_PER_GB
     return {

@@ -15,13 +15,11 @@ from apache_beam.io.filesystem import FileMetadata
 
 from components.pack.packing import build_rows
 from components.pack.tokenized import TokenizedDocuments, read_tokenized
+from tokenmill.contracts.packed_rows import NO_LABEL, UNKNOWN_LABEL
 from tokenmill.errors import TokenmillError
 from tokenmill.rows.arrays import Layout, Pieces, Rows
 
 _SHOWN = 10
-
-NO_LABEL, UNKNOWN_LABEL = "no_label", "unknown_label"
-"""Why a document that has tokens is left out: it has no label, or one that training never had."""
 
 
 class Labeled(NamedTuple):

@@ -13,10 +13,10 @@ from components.pack.classification import FindLabels
 from components.pack.job import PackJob
 from components.pack.transforms import PackSplit
 from tokenmill.contracts.names import TOKENIZER_MODEL_NAME
+from tokenmill.contracts.packed_rows import LABEL_REASONS, PackedManifest, read_packed_manifest
 from tokenmill.errors import TokenmillError
 from tokenmill.records.documents import SPLITS, split_directory
-from tokenmill.rows.packed_split import read_manifest
-from tokenmill.rows.token_flags import CONTROL, piece_flags
+from tokenmill.rows.token_flags import CONTROL, token_flags
 from tokenmill.timing import timed
 
 
@@ -47,7 +47,7 @@ class PackerExecutor(base_beam_executor.BaseBeamExecutor):
         job = PackJob.from_json(exec_properties["config"])
         tokenizer = artifact_utils.get_single_uri(input_dict["tokenizer"])
         with tf.io.gfile.GFile(os.path.join(tokenizer, TOKENIZER_MODEL_NAME), "rb") as source:
-            flags = piece_flags(source.read())
+            flags = token_flags(source.read())
         if len(flags) > job.vocab_size:
             raise TokenmillError(
                 f"{tokenizer}: the vocabulary has {len(flags):,} pieces, the model has room for "
@@ -76,20 +76,20 @@ class PackerExecutor(base_beam_executor.BaseBeamExecutor):
                     flags,
                     label_names,
                 )
-        manifests = [read_manifest(packed.uri, split) for split in SPLITS]
+        manifests = [read_packed_manifest(packed.uri, split) for split in SPLITS]
+        names = ["rows", "slots", "padding_slots", "tokens", "documents", "loss_tokens"]
         if job.classifies:
             _check_held_out(manifests[1])
-            for name in ("dropped_no_label", "dropped_unknown_label", "truncated_tokens"):
-                packed.set_int_custom_property(name, sum(m[name] for m in manifests))
-        for name in ("rows", "slots", "padding_slots", "tokens", "documents", "targets"):
-            packed.set_int_custom_property(name, sum(m[name] for m in manifests))
+            names += [*(f"dropped_{reason}" for reason in LABEL_REASONS), "truncated_tokens"]
+        for name in names:
+            packed.set_int_custom_property(name, sum(getattr(m, name) for m in manifests))
 
 
-def _check_held_out(manifest: dict) -> None:
-    if not manifest["rows"]:
+def _check_held_out(manifest: PackedManifest) -> None:
+    if not manifest.rows:
         raise TokenmillError(
-            f"no held-out document has a label that training knows ({manifest['documents']:,} "
-            f"documents, {manifest['dropped_no_label']:,} without a label).",
+            f"no held-out document has a label that training knows ({manifest.documents:,} "
+            f"documents, {manifest.dropped_no_label:,} without a label).",
             "Give more labeled documents, or a larger corpus.eval_fraction.",
         )
 

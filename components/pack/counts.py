@@ -1,24 +1,41 @@
-"""The packer's books: what each shard counted, summed and checked."""
+"""Counts of each shard, added up and checked."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from tokenmill.rows.source_counts import source_counts
+from tokenmill.contracts.packed_rows import LABEL_REASONS, PackedCounts, SourceCounts
 
 
-def count_sources(
-    sources: list[str], columns: Mapping[str, np.ndarray]
-) -> dict[str, dict[str, int]]:
-    """Sums of a shard's documents by source.
+class ShardCounts(NamedTuple):
+    """What was counted of a shard.
+
+    Attributes:
+        segments: Parts of documents in its rows.
+        filled_slots: Slots that are not padding.
+        context_slots: Those of them that repeat tokens as context.
+        frame_slots: Those of them that hold CLS or SEP.
+        packed_items: Items of the parts.
+        slots: Slots of its rows with padding.
+        by_source: Counts of its documents.
+    """
+
+    segments: int
+    filled_slots: int
+    context_slots: int
+    frame_slots: int
+    packed_items: int
+    slots: int
+    by_source: dict[str, SourceCounts]
+
+
+def count_sources(sources: list[str], columns: Mapping[str, np.ndarray]) -> dict[str, SourceCounts]:
+    """Add up a shard's documents by source.
 
     Args:
         sources: Source of each document.
-        columns: What to sum, a number for each document.
-
-    Returns:
-        {source: {name of a column: sum}}.
+        columns: What to add up, by its name in `SourceCounts`: a number for each document.
     """
     names, index = np.unique(np.array(sources, object), return_inverse=True)
     sums = {
@@ -26,65 +43,66 @@ def count_sources(
         for column, values in columns.items()
     }
     return {
-        str(name): {column: int(values[i]) for column, values in sums.items()}
+        str(name): SourceCounts(**{column: int(values[i]) for column, values in sums.items()})
         for i, name in enumerate(names)
     }
 
 
-def sum_shards(shards: list[dict[str, Any]], slots: int, task: str) -> dict[str, Any]:
-    """Sums the counts of all shards and checks that nothing is missing.
+def _add_up(parts: Iterable[SourceCounts], names: Iterable[str]) -> dict[str, int]:
+    parts = list(parts)
+    return {name: sum(getattr(part, name) for part in parts) for name in names}
+
+
+def sum_shards(shards: Sequence[ShardCounts], task: str) -> PackedCounts:
+    """Add up the counts of all shards and check that nothing is missing.
 
     Args:
-        shards: Entries of `pack_shard`, each with "counts".
-        slots: Slots of all rows.
-        task: In causal-lm a document's end is a target too; in classification documents without a
+        shards: Counts of each.
+        task: In causal-lm a document's end bears a loss too; in classification documents without a
             known label are left out, and what is behind the row's end is cut off.
-
-    Returns:
-        {documents, bytes, tokens, targets, dropped_empty, slots, context_slots, frame_slots,
-        padding_slots, segments, by_source}, in classification with dropped_no_label,
-        dropped_unknown_label, dropped_bytes, dropped_tokens (of these documents) and
-        truncated_tokens.
-        slots = targets + context_slots + padding_slots; context_slots bear no loss, and
-        frame_slots are those of them that hold CLS or SEP.
 
     Raises:
         ArithmeticError: Tokens went missing; a bug, and no run should go on with it.
     """
-    by_source: dict[str, dict[str, int]] = {}
+    names = [
+        name
+        for name, field in SourceCounts.model_fields.items()
+        if field.is_required() or task == "classification"
+    ]
+    parts: dict[str, list[SourceCounts]] = {}
     for shard in shards:
-        for source, account in shard["counts"]["by_source"].items():
-            total = by_source.setdefault(source, dict.fromkeys(account, 0))
-            for name, value in account.items():
-                total[name] += value
-    totals = {name: sum(a[name] for a in by_source.values()) for name in source_counts(task)}
-    counts = {
-        name: sum(shard["counts"][name] for shard in shards)
-        for name in ("segments", "filled_slots", "context_slots", "frame_slots", "packed_items")
-    }
-    packed_documents = totals["documents"] - totals["dropped_empty"]
-    expected = totals["tokens"] + (packed_documents if task == "causal-lm" else 0)
+        for source, counts in shard.by_source.items():
+            parts.setdefault(source, []).append(counts)
+    by_source = {source: SourceCounts(**_add_up(c, names)) for source, c in parts.items()}
+    totals = SourceCounts(**_add_up(by_source.values(), names))
+    slots = sum(shard.slots for shard in shards)
+    segments = sum(shard.segments for shard in shards)
+    filled = sum(shard.filled_slots for shard in shards)
+    frame = sum(shard.frame_slots for shard in shards)
+    without_loss = frame + sum(shard.context_slots for shard in shards)
+    items = sum(shard.packed_items for shard in shards)
+    documents = totals.documents - totals.dropped_empty
+    expected = totals.tokens + (documents if task == "causal-lm" else 0)
     if task == "classification":
-        packed_documents -= totals["dropped_no_label"] + totals["dropped_unknown_label"]
-        expected -= totals["dropped_tokens"] + totals["truncated_tokens"]
-        if packed_documents != counts["segments"]:
+        documents -= sum(getattr(totals, f"dropped_{reason}") for reason in LABEL_REASONS)
+        expected -= totals.dropped_tokens + totals.truncated_tokens
+        if documents != segments:
             raise ArithmeticError(
-                f"packing does not balance: {packed_documents} documents have a label, but "
-                f"{counts['segments']} were packed"
+                f"packing does not balance: {documents} documents have a label, but "
+                f"{segments} were packed"
             )
-    loss_bearing = counts["filled_slots"] - counts["context_slots"] - counts["frame_slots"]
-    if not loss_bearing == counts["packed_items"] == totals["targets"] == expected:
+    if not filled - without_loss == items == totals.loss_tokens == expected:
         raise ArithmeticError(
-            f"packing does not balance: {totals['tokens']} tokens in {packed_documents} documents "
-            f"make {totals['targets']} targets ({expected} expected); {counts['packed_items']} "
-            f"were packed, into {loss_bearing} slots"
+            f"packing does not balance: {totals.tokens} tokens in {documents} documents "
+            f"make {totals.loss_tokens} targets ({expected} expected); {items} "
+            f"were packed, into {filled - without_loss} slots"
         )
-    return {
-        **totals,
-        "slots": slots,
-        "context_slots": counts["context_slots"] + counts["frame_slots"],
-        "frame_slots": counts["frame_slots"],
-        "padding_slots": slots - counts["filled_slots"],
-        "segments": counts["segments"],
-        "by_source": by_source,
-    }
+    return PackedCounts(
+        **totals.counted(),
+        slots=slots,
+        context_slots=without_loss,
+        frame_slots=frame,
+        padding_slots=slots - filled,
+        segments=segments,
+        by_source=by_source,
+    )

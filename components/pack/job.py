@@ -6,8 +6,9 @@ from pydantic import Field
 
 from components.pack.config import PackConfig
 from tokenmill.config_model import PositiveInt
+from tokenmill.contracts.packed_rows import RowFormat
 from tokenmill.rows.arrays import Layout
-from tokenmill.rows.codec import RowFormat, row_dtype
+from tokenmill.rows.codec import row_dtype
 
 SHARD_TOKENS = 8_000_000
 """A worker packs one shard in memory: some 40 bytes for each of its tokens."""
@@ -68,4 +69,9 @@ class PackJob(PackConfig):
     def row_format(self) -> RowFormat:
         """What a record holds."""
         dtype = row_dtype(max(self.vocab_size, self.classes))
-        return RowFormat(dtype, self.causal, self.overlap_tokens > 0, self.classifies)
+        return RowFormat(
+            dtype=dtype,
+            last_targets=self.causal,
+            context=self.overlap_tokens > 0,
+            label=self.classifies,
+        )

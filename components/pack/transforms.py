@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
@@ -10,17 +10,24 @@ from apache_beam.io import fileio
 from apache_beam.io.filesystem import FileMetadata
 
 from components.pack.classification import lay_out
-from components.pack.counts import count_sources, sum_shards
+from components.pack.counts import ShardCounts, count_sources, sum_shards
 from components.pack.job import PackJob
 from components.pack.packing import build_rows, pack_pieces
 from components.pack.tokenized import TokenizedDocuments, read_tokenized
-from tokenmill.contracts.names import TARGET_COUNTS_NAME
+from tokenmill.contracts.packed_rows import (
+    FORMAT,
+    TARGET_COUNTS_NAME,
+    TOKEN_FLAGS_NAME,
+    PackedManifest,
+    PackedShard,
+    write_packed_manifest,
+)
 from tokenmill.errors import TokenmillError
 from tokenmill.provenance.rows import write_provenance
-from tokenmill.records.documents import split_directory, stable_hash, write_json
+from tokenmill.records.documents import split_directory, stable_hash
 from tokenmill.rows.arrays import Pieces, spans
-from tokenmill.rows.packed_split import FORMAT, MANIFEST_NAME, write_array, write_shard
-from tokenmill.rows.token_flags import FLAGS_NAME, place_ranks
+from tokenmill.rows.packed_split import write_array, write_shard
+from tokenmill.rows.token_flags import place_ranks
 from tokenmill.rows.widths import widths_of
 from tokenmill.text.vocabulary import EOS_ID
 
@@ -36,7 +43,7 @@ class PackSplit(beam.PTransform):
         output_uri: The PackedRows artifact.
         split: "train" or "eval".
         settings: How to pack; of the split, its shards a number (`PackJob.of_split`).
-        flags: Of the vocabulary's pieces (pieces.py), uint8 [vocab_size].
+        flags: Of the vocabulary's tokens (token_flags.py), uint8 [vocab_size].
         label_names: A side input, the classes in order; None where there are none.
     """
 
@@ -84,14 +91,29 @@ def _shard(documents: TokenizedDocuments, shards: int) -> Iterator[tuple[int, To
         yield shard, documents.take(np.flatnonzero(numbers == shard))
 
 
+class ShardOutcome(NamedTuple):
+    """What packing a shard leaves for the manifest.
+
+    Attributes:
+        entry: Its files.
+        counts: What was counted.
+        target_counts: How often each id is a target, int64 [vocab_size]; in classification rows of
+            each class, int64 [classes].
+    """
+
+    entry: PackedShard
+    counts: ShardCounts
+    target_counts: np.ndarray
+
+
 def pack_shard(
     item: tuple[int, Iterable[TokenizedDocuments]],
     directory: str,
     settings: PackJob,
     flags: np.ndarray,
     label_names: list[bytes] | None = None,
-) -> dict[str, Any]:
-    """Packs and writes one shard; returns its manifest entry with its counts."""
+) -> ShardOutcome:
+    """Pack the documents of one shard and write its rows, index and provenance."""
     shard, groups = item
     documents = TokenizedDocuments.join(list(groups))
     keys = list(zip(documents.doc_ids, documents.sources, strict=True))
@@ -105,7 +127,6 @@ def pack_shard(
         "tokens": token_counts,
         "dropped_empty": token_counts == 0,
     }
-    slots: dict[str, int] = {}
     if settings.classifies:
         weighted = bool(settings.source_weights)
         laid = lay_out(documents, sources, label_names or [], layout, weighted)
@@ -115,44 +136,45 @@ def pack_shard(
         columns["dropped_bytes"] = documents.byte_counts * left_out
         columns["dropped_tokens"] = token_counts * left_out
         columns["truncated_tokens"] = token_counts * ~left_out - laid.kept_tokens
-        columns["targets"] = laid.kept_tokens
+        columns["loss_tokens"] = laid.kept_tokens
         counts = laid.by_class
         widths = widths_of(rows.segment_lengths, settings.sequence_length)
-        slots["slots"] = int(widths.sum())
+        slots = int(widths.sum())
     else:
         pieces, rows_by_source = _pack_sources(documents, sources, settings, flags)
         rows = build_rows(pieces, documents.tokens, token_counts, layout)
         counts = np.bincount(documents.tokens, minlength=settings.vocab_size)
-        columns["targets"] = token_counts + (token_counts > 0) * settings.causal
+        columns["loss_tokens"] = token_counts + (token_counts > 0) * settings.causal
         if settings.causal:
             counts[EOS_ID] += np.count_nonzero(token_counts)
+        slots = len(rows.segment_counts) * settings.sequence_length
     name = f"rows-{shard:05d}"
-    entry = write_shard(directory, name, rows, settings.row_format)
+    files = write_shard(directory, name, rows, settings.row_format)
     provenance = f"{name}.provenance"
     digest = write_provenance(
         os.path.join(directory, provenance),
         documents.doc_ids,
         pieces,
-        entry["rows"],
+        files.rows,
         layout.frame_slots,
     )
-    return {
-        **entry,
-        "shard": shard,
-        "provenance": provenance,
-        "provenance_sha256": digest,
-        "rows_by_source": rows_by_source,
-        "counts": {
-            "segments": len(rows.segment_lengths),
-            "filled_slots": len(rows.inputs),
-            "context_slots": int(pieces.context.sum()),
-            "frame_slots": layout.frame_slots * len(pieces.row),
-            "packed_items": int(pieces.length.sum()),
-            **slots,
-            "by_source": count_sources(sources, columns),
-        },
-        "target_counts": counts,
-    }
+    entry = PackedShard(
+        **files.to_json(),
+        shard=shard,
+        provenance=provenance,
+        provenance_sha256=digest,
+        rows_by_source=rows_by_source,
+    )
+    shard_counts = ShardCounts(
+        segments=len(rows.segment_lengths),
+        filled_slots=len(rows.inputs),
+        context_slots=int(pieces.context.sum()),
+        frame_slots=layout.frame_slots * len(pieces.row),
+        packed_items=int(pieces.length.sum()),
+        slots=slots,
+        by_source=count_sources(sources, columns),
+    )
+    return ShardOutcome(entry, shard_counts, counts)
 
 
 def _pack_sources(
@@ -182,31 +204,25 @@ def _pack_sources(
 
 
 def write_manifest(
-    shards: list[dict[str, Any]],
+    shards: Iterable[ShardOutcome],
     directory: str,
     settings: PackJob,
     flags: np.ndarray,
     label_names: list[bytes] | None = None,
-) -> dict[str, Any]:
-    """Sums the shards' counts, checks that they balance, and writes `manifest.json`.
+) -> PackedManifest:
+    """Add up the shards' counts, check that they balance, and write what is one for the split.
 
-    `target_counts.npy` beside it holds how often each id is a target (int64, [vocab_size]), in
-    masked-lm how often it could be one, in classification how many rows each class has (int64,
-    [classes]); `piece_flags.npy` what pieces.py says of each id.
+    These are `manifest.json`, `target_counts.npy` and `token_flags.npy`.
 
     Raises:
         ArithmeticError: Tokens went missing; a bug, and no run should go on with it.
         TokenmillError: The sources with weights are not those of the documents.
     """
-    shards = sorted(shards, key=lambda shard: shard["file"])
-    rows = sum(shard["rows"] for shard in shards)
-    slots = rows * settings.sequence_length
-    if settings.classifies:
-        slots = sum(shard["counts"]["slots"] for shard in shards)
-    account = sum_shards(shards, slots, settings.task)
-    _check_weights(settings.source_weights, sorted(account["by_source"]))
+    shards = sorted(shards, key=lambda shard: shard.entry.file)
+    counts = sum_shards([shard.counts for shard in shards], settings.task)
+    _check_weights(settings.source_weights, sorted(counts.by_source))
     target_counts = sum(
-        (shard["target_counts"] for shard in shards),
+        (shard.target_counts for shard in shards),
         start=np.zeros(settings.classes if settings.classifies else settings.vocab_size, np.int64),
     )
     of_task: dict[str, Any] = {}
@@ -218,28 +234,25 @@ def write_manifest(
             "label_names": names,
             "documents_by_label": dict(zip(names, target_counts.tolist(), strict=True)),
         }
-    manifest = {
-        "format": FORMAT,
-        "task": settings.task,
-        "row_format": settings.row_format._asdict(),
-        "sequence_length": settings.sequence_length,
-        "vocab_size": settings.vocab_size,
-        "overlap_tokens": settings.overlap_tokens,
+    manifest = PackedManifest(
+        **counts.to_json(),
         **of_task,
-        "source_weights": settings.source_weights,
-        "max_repetitions": settings.max_repetitions,
-        "rows": rows,
-        **account,
-        "stored_bytes": sum(shard["bytes"] for shard in shards),
-        "shard_count": settings.shards,
-        "shards": [
-            {k: v for k, v in shard.items() if k not in ("counts", "target_counts")}
-            for shard in shards
-        ],
-    }
+        format=FORMAT,
+        task=settings.task,
+        row_format=settings.row_format,
+        sequence_length=settings.sequence_length,
+        vocab_size=settings.vocab_size,
+        overlap_tokens=settings.overlap_tokens,
+        source_weights=settings.source_weights,
+        max_repetitions=settings.max_repetitions,
+        rows=sum(shard.entry.rows for shard in shards),
+        stored_bytes=sum(shard.entry.bytes for shard in shards),
+        shard_count=settings.shards,
+        shards=[shard.entry for shard in shards],
+    )
     write_array(os.path.join(directory, TARGET_COUNTS_NAME), target_counts)
-    write_array(os.path.join(directory, FLAGS_NAME), flags)
-    write_json(os.path.join(directory, MANIFEST_NAME), manifest)
+    write_array(os.path.join(directory, TOKEN_FLAGS_NAME), flags)
+    write_packed_manifest(directory, manifest)
     return manifest
 
 

@@ -101,7 +101,7 @@ def calibrate(
         # A machine under load may have done better in training than in the short measurement.
         "peak_flops_per_second": None if peak is None else max(peak, achieved),
         "steps": plan.steps - 1,
-        "step_seconds": batch * train.manifest["slots"] / train.rows / rate,
+        "step_seconds": batch * train.manifest.slots / train.rows / rate,
         "start_seconds": start_seconds,
         "build_seconds": built - measured,
         "compile_seconds": seconds["compile"],

@@ -198,8 +198,8 @@ def _masker(split: PackedSplit) -> Callable[[Batch, np.ndarray, np.ndarray, int]
     """What hides tokens; nothing in causal mode."""
     if split.task != "masked-lm":
         return lambda batch, numbers, epochs, seed: batch
-    settings = MaskSettings(split.manifest["mask_rate"], split.manifest["whole_word"])
-    flags = split.piece_flags()
+    settings = MaskSettings(split.manifest.mask_rate, split.manifest.whole_word)
+    flags = split.token_flags()
     return lambda batch, numbers, epochs, seed: mask_batch(
         batch, numbers, epochs, seed, settings, flags
     )

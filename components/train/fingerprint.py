@@ -40,7 +40,7 @@ def flatten(job: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def rows_fingerprint(split: PackedSplit) -> str:
     """A hash of the rows' own checksums."""
-    digests = [shard["sha256"] for shard in split.manifest["shards"]]
+    digests = [shard.sha256 for shard in split.manifest.shards]
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:32]
 
 

@@ -148,7 +148,7 @@ class Trainer:
             TokenmillError: The loss is not finite, or spikes again and again.
         """
         if session is None:
-            targets = train.manifest["targets"]
+            targets = train.manifest.loss_tokens
             session = Session(Workers(self.strategy), {}, RunOptions(), None, targets)
         return _Fit(self, train, held_out, session, draw_attention).run()
 

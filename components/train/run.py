@@ -5,7 +5,6 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from components.train.session import Session
 from components.train.state import LossSums, TrainingRecord
 from components.train.telemetry.attention_maps import attention_drawer
 from tokenmill.contracts.names import TELEMETRY_NAME
+from tokenmill.contracts.packed_rows import PackedManifest
 from tokenmill.contracts.training_options import RunOptions, read_options
 from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second
 from tokenmill.cost.flops import flops_per_token
@@ -106,7 +106,7 @@ def train(
             told,
             _with_peak(options, shape, workers),
             training_directory,
-            rows.manifest["targets"],
+            rows.manifest.loss_tokens,
             job.resume_from,
             stop,
             target_share(rows.manifest),
@@ -131,15 +131,15 @@ def train(
     return Training(model, record, session, held_out)
 
 
-def target_share(manifest: Mapping[str, Any]) -> float:
+def target_share(manifest: PackedManifest) -> float:
     """Targets that one pass over the rows asks for, by those of the manifest.
 
     Of masked-lm the share that is hidden; of classification one for each row, whose tokens are what
     the manifest counts.
     """
-    if manifest["task"] == "classification":
-        return manifest["rows"] / manifest["targets"]
-    return manifest.get("mask_rate", 1.0)
+    if manifest.task == "classification":
+        return manifest.rows / manifest.loss_tokens
+    return manifest.mask_rate
 
 
 def _with_peak(options: RunOptions, shape: ModelShape, workers: Workers) -> RunOptions:
@@ -194,7 +194,7 @@ def train_and_export(
             model_directory,
             job.weights,
             text_masking(training.held_out),
-            training.held_out.manifest.get("label_names"),
+            training.held_out.manifest.label_names,
         )
     session.publish(run_directory)
     session.phase_timer.book()
@@ -207,8 +207,8 @@ def text_masking(split: PackedSplit) -> TextMasking | None:
     """What the exported model's evaluation hides, as the rows say; None in causal mode."""
     if split.task != "masked-lm":
         return None
-    settings = MaskSettings(split.manifest["mask_rate"], split.manifest["whole_word"])
-    return TextMasking(settings, split.piece_flags())
+    settings = MaskSettings(split.manifest.mask_rate, split.manifest.whole_word)
+    return TextMasking(settings, split.token_flags())
 
 
 def describe(training: Training, job: TrainingJob) -> dict[str, Any]:
@@ -217,7 +217,7 @@ def describe(training: Training, job: TrainingJob) -> dict[str, Any]:
     assert record.eval_before is not None
     assert record.eval_after is not None
     # Hidden tokens are no code of the text: only next-token losses have bits per byte.
-    held_out_bytes = held_out.manifest["bytes"] if held_out.task == "causal-lm" else None
+    held_out_bytes = held_out.manifest.bytes if held_out.task == "causal-lm" else None
     seconds = dict(record.seconds)
     # A step that compiles is not in the steady rate.
     steady_seconds = seconds.get("steps", 0.0) + seconds.get("input", 0.0)

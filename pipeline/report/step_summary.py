@@ -12,6 +12,7 @@ from tokenmill.contracts.evaluation import WHOLE, read_metrics
 from tokenmill.contracts.names import CALIBRATION_NAME, LEDGER_NAME, TELEMETRY_NAME
 from tokenmill.contracts.names import COST_REPORT_NAME as COST_NAME
 from tokenmill.contracts.names import CURATION_NAME as CURATION_NAME
+from tokenmill.contracts.packed_rows import LABEL_REASONS
 from tokenmill.metadata.step_records import StepRecord
 from tokenmill.records.documents import SPLITS, read_json
 
@@ -83,8 +84,7 @@ def _pack(record: StepRecord) -> str:
     words = f"{count(number('tokens'))} tokens in {count(number('rows'))} rows, {filled:.2%} filled"
     properties = record.one("packed_rows").custom_properties
     for name, what in (
-        ("dropped_no_label", "documents without a label left out"),
-        ("dropped_unknown_label", "with a label unknown to training left out"),
+        *((f"dropped_{reason}", words) for reason, words in LABEL_REASONS.items()),
         ("truncated_tokens", "tokens cut off"),
     ):
         if name in properties and properties[name].int_value:

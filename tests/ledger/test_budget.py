@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_manifest import packed_manifest
 
 from components.ledger.budget import _three_digits, check_budget, ways_to_fit
 from components.ledger.ledger import Machine, build_ledger
@@ -50,26 +51,26 @@ def manifest(tokens):
         "documents": DOCUMENTS,
         "bytes": 4 * tokens,
         "tokens": tokens,
-        "targets": tokens + DOCUMENTS,
+        "loss_tokens": tokens + DOCUMENTS,
         "dropped_empty": 0,
     }
-    rows = -(-account["targets"] // LENGTH)
-    return {
+    rows = -(-account["loss_tokens"] // LENGTH)
+    return packed_manifest(
         **account,
-        "rows": rows,
-        "slots": rows * LENGTH,
-        "padding_slots": rows * LENGTH - account["targets"],
-        "segments": DOCUMENTS,
-        "stored_bytes": 2 * tokens,
-        "by_source": {"a": account},
-    }
+        rows=rows,
+        slots=rows * LENGTH,
+        padding_slots=rows * LENGTH - account["loss_tokens"],
+        segments=DOCUMENTS,
+        stored_bytes=2 * tokens,
+        by_source={"a": account},
+    )
 
 
 PACKED = {"train": manifest(TOKENS), "eval": manifest(10_000)}
 
 
 def ledger_of(plan):
-    sizes = {s: {n: PACKED[s][n] for n in ("documents", "bytes")} for s in PACKED}
+    sizes = {s: {n: getattr(PACKED[s], n) for n in ("documents", "bytes")} for s in PACKED}
     total = {n: sum(sizes[s][n] for s in PACKED) for n in ("documents", "bytes")}
     ingest = {
         "read": total,

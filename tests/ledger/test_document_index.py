@@ -48,7 +48,7 @@ def test_an_empty_index_finds_nothing(tmp_path):
 
 
 def test_without_an_index_it_says_which_file_is_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"statuses\.jsonl"):
+    with pytest.raises(FileNotFoundError, match=r"document_status\.jsonl"):
         DocumentIndex(str(tmp_path))
 
 

@@ -4,8 +4,10 @@ import itertools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_manifest import NOTHING
 
 from components.ledger.funnel import UnbalancedLedgerError, build_funnel
+from tokenmill.contracts.packed_rows import PackedManifest, SourceCounts
 from tokenmill.cost.scaling import repetition_discounted_tokens
 
 SPLITS = ("train", "eval")
@@ -79,21 +81,34 @@ def reports_of(corpus):
                     "documents": a["kept"],
                     "bytes": a["kept_bytes"],
                     "tokens": a["tokens"],
-                    "targets": a["tokens"] + a["kept"] - a["empty"],
+                    "loss_tokens": a["tokens"] + a["kept"] - a["empty"],
                     "dropped_empty": a["empty"],
                 }
         ingest["splits"][split] = {**sum_up(read.values(), sizes), "by_source": read}
         curation["splits"][split] = {"by_source": curated}
-        totals = sum_up(rows.values(), ("documents", "bytes", "tokens", "targets", "dropped_empty"))
-        slots = -(-totals["targets"] // LENGTH) * LENGTH
+        totals = sum_up(
+            rows.values(), ("documents", "bytes", "tokens", "loss_tokens", "dropped_empty")
+        )
+        slots = -(-totals["loss_tokens"] // LENGTH) * LENGTH
         packed[split] = {
             **totals,
             "slots": slots,
-            "padding_slots": slots - totals["targets"],
+            "padding_slots": slots - totals["loss_tokens"],
             "by_source": rows,
         }
     ingest["read"] = sum_up(ingest["splits"].values(), sizes)
     return ingest, curation, packed
+
+
+def funnel_of(ingest, curation, packed, *epochs):
+    """The funnel of what `reports_of` gives; a wrong number passes on, whatever its sign."""
+    manifests = {}
+    for split, values in packed.items():
+        parts = values["by_source"].items()
+        by_source = {source: SourceCounts.model_construct(**counts) for source, counts in parts}
+        values = {**NOTHING, **values, "by_source": by_source}
+        manifests[split] = PackedManifest.model_construct(**values)
+    return build_funnel(ingest, curation, manifests, *epochs)
 
 
 def numbers_in(tree, path=()):
@@ -115,7 +130,7 @@ def change(tree, path, by):
 @settings(deadline=None)
 @given(corpora(), st.floats(0.01, 100))
 def test_consistent_counts_balance(corpus, epochs):
-    funnel = build_funnel(*reports_of(corpus), epochs)
+    funnel = funnel_of(*reports_of(corpus), epochs)
     everything = [a for sources in corpus.values() for a in sources.values()]
     total = funnel["total"]
     gone = [d for a in everything for d in a["dropped"].values()]
@@ -126,7 +141,7 @@ def test_consistent_counts_balance(corpus, epochs):
     )
     assert total["curated"]["documents"] == kept
     assert total["curated"]["tokens"] == sum(a["tokens"] for a in everything)
-    assert total["train"]["targets"] == sum(
+    assert total["train"]["loss_tokens"] == sum(
         a["tokens"] + a["kept"] - a["empty"] for a in corpus["train"].values()
     )
     assert funnel["quarantined"]["documents"] == 3
@@ -135,7 +150,7 @@ def test_consistent_counts_balance(corpus, epochs):
 @settings(deadline=None)
 @given(corpora(), st.floats(0.01, 100))
 def test_the_total_is_the_sum_of_the_sources(corpus, epochs):
-    funnel = build_funnel(*reports_of(corpus), epochs)
+    funnel = funnel_of(*reports_of(corpus), epochs)
     parts = list(funnel["by_source"].values())
     assert set(funnel["by_source"]) == {s for sources in corpus.values() for s in sources}
     for path in numbers_in(funnel["total"]):
@@ -161,7 +176,7 @@ def test_any_one_number_off_by_one_stops_the_run(corpus, by, data):
     wrong = copy.deepcopy(reports)
     change(wrong[which], path, by)
     with pytest.raises(UnbalancedLedgerError, match="does not balance"):
-        build_funnel(*wrong, 1.0)
+        funnel_of(*wrong, 1.0)
 
 
 @settings(deadline=None)
@@ -169,13 +184,13 @@ def test_any_one_number_off_by_one_stops_the_run(corpus, by, data):
 def test_a_source_that_appears_or_vanishes_in_packing_stops_the_run(corpus, split):
     ingest, curation, packed = reports_of(corpus)
     packed = copy.deepcopy(packed)
-    extra = {"documents": 1, "bytes": 5, "tokens": 4, "targets": 5, "dropped_empty": 0}
+    extra = {"documents": 1, "bytes": 5, "tokens": 4, "loss_tokens": 5, "dropped_empty": 0}
     packed[split]["by_source"]["stranger"] = extra
     for name, value in extra.items():
         packed[split][name] += value
     packed[split]["slots"] += 5
     with pytest.raises(UnbalancedLedgerError, match="stranger"):
-        build_funnel(ingest, curation, packed, 1.0)
+        funnel_of(ingest, curation, packed, 1.0)
 
 
 def test_errors_that_cancel_between_splits_are_found():
@@ -186,20 +201,20 @@ def test_errors_that_cancel_between_splits_are_found():
         dropped = curation["splits"][split]["by_source"]["a"]["dropped"]["too_short"]
         dropped["documents"] += by
     with pytest.raises(UnbalancedLedgerError, match="a/train"):
-        build_funnel(ingest, curation, packed, 1.0)
+        funnel_of(ingest, curation, packed, 1.0)
 
 
 @settings(deadline=None)
 @given(corpora(), st.floats(0.01, 1000))
 def test_effective_tokens_never_exceed_the_targets_read(corpus, epochs):
-    funnel = build_funnel(*reports_of(corpus), epochs)
+    funnel = funnel_of(*reports_of(corpus), epochs)
     for account in (funnel["total"], *funnel["by_source"].values()):
         train = account["train"]
-        most = train["targets"] * epochs
+        most = train["loss_tokens"] * epochs
         assert train["effective_tokens"] <= most * (1 + 1e-12)
         if epochs <= 1:
             assert train["effective_tokens"] == pytest.approx(most)
-        expected = repetition_discounted_tokens(train["targets"], epochs)
+        expected = repetition_discounted_tokens(train["loss_tokens"], epochs)
         assert train["effective_tokens"] == expected
     assert "effective_tokens" not in funnel["total"]["eval"]
 
@@ -213,7 +228,7 @@ def test_tokens_of_raw_and_dropped_documents_are_estimated_from_the_source_itsel
         "sparse": {**sparse, "dropped": {}},
         "lost": {**lost, "dropped": {"few_letters": (4, 1000)}},
     }
-    by_source = build_funnel(*reports_of({"train": sources, "eval": {}}), 1.0)["by_source"]
+    by_source = funnel_of(*reports_of({"train": sources, "eval": {}}), 1.0)["by_source"]
     assert by_source["dense"]["bytes_per_token"] == 2.0
     assert by_source["dense"]["raw"]["tokens_estimated"] == 70.0
     assert by_source["dense"]["dropped"]["too_short"]["tokens_estimated"] == 15.0
@@ -232,13 +247,13 @@ def test_targets_that_do_not_follow_from_the_tokens_stop_the_run(corpus, name, b
     packed["train"][name] += by
     packed["train"]["by_source"]["z"][name] += by
     with pytest.raises(UnbalancedLedgerError, match="z/train: packing made"):
-        build_funnel(ingest, curation, packed, 1.0)
+        funnel_of(ingest, curation, packed, 1.0)
 
 
 @settings(deadline=None)
 @given(corpora(), st.floats(0.01, 100))
 def test_each_stage_has_what_the_one_before_did_not_lose(corpus, epochs):
-    funnel = build_funnel(*reports_of(corpus), epochs)
+    funnel = funnel_of(*reports_of(corpus), epochs)
     total = funnel["total"]["stages"]
     assert [stage["stage"] for stage in total] == [
         "raw", "valid", "curated", "tokenized", "packed", "loss_bearing", "unique",
@@ -265,9 +280,9 @@ def test_context_slots_are_neither_loss_nor_padding():
     train = packed["train"]
     train["context_slots"] = 2
     with pytest.raises(UnbalancedLedgerError, match="slots filled"):
-        build_funnel(ingest, curation, packed, 1.0)
+        funnel_of(ingest, curation, packed, 1.0)
     train["padding_slots"] -= 2
-    build_funnel(ingest, curation, packed, 1.0)
+    funnel_of(ingest, curation, packed, 1.0)
 
 
 @st.composite
@@ -286,15 +301,15 @@ def labeled_corpora(draw):
             account["dropped_tokens"] = draw(st.integers(0, account["tokens"]))
             kept = account["tokens"] - account["dropped_tokens"]
             account["truncated_tokens"] = draw(st.integers(0, kept))
-            account["targets"] = kept - account["truncated_tokens"]
+            account["loss_tokens"] = kept - account["truncated_tokens"]
         parts = manifest["by_source"].values()
         manifest.update({name: sum(a[name] for a in parts) for name in CLASSIFIED})
-        manifest["padding_slots"] = manifest["slots"] - manifest["targets"]
+        manifest["padding_slots"] = manifest["slots"] - manifest["loss_tokens"]
     return ingest, curation, packed
 
 
 CLASSIFIED = (
-    "documents", "bytes", "tokens", "targets", "dropped_empty", "dropped_no_label",
+    "documents", "bytes", "tokens", "loss_tokens", "dropped_empty", "dropped_no_label",
     "dropped_unknown_label", "dropped_bytes", "dropped_tokens", "truncated_tokens",
 )  # fmt: skip
 
@@ -303,7 +318,7 @@ CLASSIFIED = (
 @given(labeled_corpora(), st.data())
 def test_a_classifiers_documents_are_lost_for_a_reason(reports, data):
     ingest, curation, packed = reports
-    total = build_funnel(ingest, curation, packed, 2.0)["total"]
+    total = funnel_of(ingest, curation, packed, 2.0)["total"]
     stages = {stage["stage"]: stage for stage in total["stages"]}
     lost = {
         reason: sum(m[f"dropped_{reason}"] for m in packed.values())
@@ -311,12 +326,12 @@ def test_a_classifiers_documents_are_lost_for_a_reason(reports, data):
     }
     assert stages["packed"]["documents_lost"] == {r: n for r, n in lost.items() if n}
     assert stages["packed"]["documents"] == stages["tokenized"]["documents"] - sum(lost.values())
-    assert stages["packed"]["tokens"] == sum(m["targets"] for m in packed.values())
+    assert stages["packed"]["tokens"] == sum(m["loss_tokens"] for m in packed.values())
     assert stages["packed"]["bytes"] == sum(
         m["bytes"] - m["dropped_bytes"] for m in packed.values()
     )
     train = packed["train"]
-    assert stages["loss_bearing"]["tokens"] == train["targets"]
+    assert stages["loss_bearing"]["tokens"] == train["loss_tokens"]
     assert stages["loss_bearing"]["documents"] == train["documents"] - sum(
         train[f"dropped_{r}"] for r in ("empty", "no_label", "unknown_label")
     )
@@ -325,4 +340,4 @@ def test_a_classifiers_documents_are_lost_for_a_reason(reports, data):
         for account in (train, train["by_source"][source]):
             account["truncated_tokens"] += 1
         with pytest.raises(UnbalancedLedgerError):
-            build_funnel(ingest, curation, packed, 2.0)
+            funnel_of(ingest, curation, packed, 2.0)

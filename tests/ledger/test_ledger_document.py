@@ -3,6 +3,7 @@ import json
 import math
 
 import pytest
+from made_manifest import packed_manifest, packed_shard
 
 from components.ledger.ledger import Machine, build_ledger, usd
 from components.ledger.settings import Hosting, LedgerSettings
@@ -55,19 +56,19 @@ def manifest(rows, documents, size, tokens):
         "documents": documents,
         "bytes": size,
         "tokens": tokens,
-        "targets": tokens + documents,
+        "loss_tokens": tokens + documents,
         "dropped_empty": 0,
     }
     slots = rows * 64
-    return {
+    return packed_manifest(
         **account,
-        "rows": rows,
-        "slots": slots,
-        "padding_slots": slots - account["targets"],
-        "segments": documents,
-        "stored_bytes": 2 * tokens,
-        "by_source": {"a": account},
-    }
+        rows=rows,
+        slots=slots,
+        padding_slots=slots - account["loss_tokens"],
+        segments=documents,
+        stored_bytes=2 * tokens,
+        by_source={"a": account},
+    )
 
 
 PACKED = {"train": manifest(20, 30, 5000, 1200), "eval": manifest(2, 3, 400, 100)}
@@ -75,7 +76,7 @@ TARGETS = 1230
 
 
 def read_of(split):
-    return {name: PACKED[split][name] for name in ("documents", "bytes")}
+    return {name: getattr(PACKED[split], name) for name in ("documents", "bytes")}
 
 
 def make_ledger(machine=None, dropped=None, **change):
@@ -86,7 +87,7 @@ def make_ledger(machine=None, dropped=None, **change):
     }
     curation = {"splits": {}}
     for split in PACKED:
-        kept = {**read_of(split), "raw_bytes": PACKED[split]["bytes"]}
+        kept = {**read_of(split), "raw_bytes": PACKED[split].bytes}
         account = {"in": read_of(split), "kept": kept, "dropped": {}}
         if dropped and split == "train":
             account["dropped"] = dropped
@@ -312,7 +313,7 @@ def test_curation_saves_nothing_where_the_steps_are_fixed():
 def test_storage_and_network_have_their_own_lines():
     cost = make_ledger()["cost"]
     params = make_ledger()["model"]["params_total"]
-    rows = PACKED["train"]["stored_bytes"] + PACKED["eval"]["stored_bytes"]
+    rows = PACKED["train"].stored_bytes + PACKED["eval"].stored_bytes
     assert cost["stored_bytes"] == 5400 + rows + 2 * 12 * params + 4 * params
     assert cost["storage_usd"] == pytest.approx(cost["stored_bytes"] / 1e9 * 0.02)
     assert cost["network_usd"] == 0
@@ -372,22 +373,22 @@ def mixed(epochs, rows=(15, 5), weights=(1.0, 1.0), limit=None, max_steps=None):
     sources = {}
     for name, count in zip("ab", rows, strict=True):
         sources[name] = {
-            "documents": count, "bytes": 300 * count, "tokens": 63 * count, "targets": 64 * count,
-            "dropped_empty": 0,
+            "documents": count, "bytes": 300 * count, "tokens": 63 * count,
+            "loss_tokens": 64 * count, "dropped_empty": 0,
         }  # fmt: skip
     total = {key: sum(account[key] for account in sources.values()) for key in sources["a"]}
     slots = sum(rows) * 64
-    train = {
-        **total, "rows": sum(rows), "slots": slots, "padding_slots": 0, "segments": sum(rows),
-        "stored_bytes": 1, "by_source": sources, "max_repetitions": limit,
-        "source_weights": dict(zip("ab", weights, strict=True)),
-        "shards": [{"rows_by_source": list(zip("ab", rows, strict=True))}],
-    }  # fmt: skip
+    train = packed_manifest(
+        **total, rows=sum(rows), slots=slots, padding_slots=0, segments=sum(rows),
+        stored_bytes=1, by_source=sources, max_repetitions=limit,
+        source_weights=dict(zip("ab", weights, strict=True)),
+        shards=[packed_shard(rows_by_source=list(zip("ab", rows, strict=True)))],
+    )  # fmt: skip
     packed = {"train": train, "eval": PACKED["eval"]}
     counted = {
         split: {
-            name: {key: account[key] for key in ("documents", "bytes")}
-            for name, account in manifest["by_source"].items()
+            name: {key: getattr(account, key) for key in ("documents", "bytes")}
+            for name, account in manifest.by_source.items()
         }
         for split, manifest in packed.items()
     }

@@ -14,11 +14,12 @@ from components.pack.classification import FindLabels, check_labels
 from components.pack.job import PackJob
 from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
 from components.pack.transforms import pack_shard, write_manifest
+from tokenmill.contracts.packed_rows import RowFormat
 from tokenmill.errors import TokenmillError
 from tokenmill.provenance.rows import find_document
 from tokenmill.records.documents import stable_hash, write_tfrecords
 from tokenmill.rows.arrays import Rows
-from tokenmill.rows.codec import RowFormat, decode_rows, encode_rows
+from tokenmill.rows.codec import decode_rows, encode_rows
 from tokenmill.rows.packed_split import PackedSplit
 from tokenmill.rows.token_flags import CONTROL
 from tokenmill.rows.widths import widths, widths_of
@@ -87,7 +88,7 @@ def test_each_labeled_document_is_one_row_with_its_class(tmp_path_factory, case,
         if len(d.token_ids) and d.label in NAMES
     )
     assert found == expected
-    assert manifest["documents_by_label"] == {
+    assert manifest.documents_by_label == {
         name.decode(): sum(n for (_, label), n in expected.items() if label == name)
         for name in NAMES
     }
@@ -99,26 +100,29 @@ def test_every_document_and_token_is_accounted_for(tmp_path_factory, case, lengt
     documents = documents_of(case)
     split, manifest = pack(tmp_path_factory.mktemp("rows"), documents, length)
     assert (
-        manifest["documents"]
+        manifest.documents
         == len(documents)
         == split.rows
-        + sum(manifest[f"dropped_{reason}"] for reason in ("empty", "no_label", "unknown_label"))
+        + sum(
+            getattr(manifest, f"dropped_{reason}")
+            for reason in ("empty", "no_label", "unknown_label")
+        )
     )
     with_tokens = [d for d in documents if len(d.token_ids)]
-    assert manifest["dropped_no_label"] == sum(not d.label for d in with_tokens)
-    assert manifest["dropped_unknown_label"] == sum(d.label == b"ugly" for d in with_tokens)
-    assert manifest["tokens"] == sum(len(d.token_ids) for d in documents)
-    assert manifest["tokens"] == (
-        manifest["targets"] + manifest["dropped_tokens"] + manifest["truncated_tokens"]
+    assert manifest.dropped_no_label == sum(not d.label for d in with_tokens)
+    assert manifest.dropped_unknown_label == sum(d.label == b"ugly" for d in with_tokens)
+    assert manifest.tokens == sum(len(d.token_ids) for d in documents)
+    assert manifest.tokens == (
+        manifest.loss_tokens + manifest.dropped_tokens + manifest.truncated_tokens
     )
     lengths = split.row_lengths()
-    assert manifest["targets"] == (lengths - 2).sum()
-    assert manifest["slots"] == widths_of(lengths, length).sum()
-    assert manifest["slots"] - manifest["padding_slots"] == lengths.sum()
-    for source, account in manifest["by_source"].items():
+    assert manifest.loss_tokens == (lengths - 2).sum()
+    assert manifest.slots == widths_of(lengths, length).sum()
+    assert manifest.slots - manifest.padding_slots == lengths.sum()
+    for source, account in manifest.by_source.items():
         mine = [d for d in documents if d.source.decode() == source]
-        assert account["documents"] == len(mine)
-        assert account["tokens"] == sum(len(d.token_ids) for d in mine)
+        assert account.documents == len(mine)
+        assert account.tokens == sum(len(d.token_ids) for d in mine)
 
 
 def test_a_lost_document_stops_the_run(tmp_path):
@@ -129,7 +133,7 @@ def test_a_lost_document_stops_the_run(tmp_path):
     target = str(tmp_path / "Split-train")
     columns = TokenizedDocuments.of(documents)
     entry = pack_shard((0, [columns]), target, packing, FLAGS, NAMES)
-    entry["counts"]["by_source"]["web"]["dropped_no_label"] = 1
+    entry.counts.by_source["web"].dropped_no_label = 1
     with pytest.raises(ArithmeticError, match="1 documents have a label, but 2 were packed"):
         write_manifest([entry], target, packing, FLAGS, NAMES)
 
@@ -159,7 +163,7 @@ def test_records_keep_the_label(labels, length):
         np.ones(len(labels), np.int64), np.full(len(labels), length),
         np.arange(len(labels) * length, dtype=np.int32), None, None, np.array(labels, np.int32),
     )  # fmt: skip
-    row_format = RowFormat("<u2", False, False, True)
+    row_format = RowFormat(dtype="<u2", last_targets=False, context=False, label=True)
     again = decode_rows(encode_rows(rows, row_format), row_format)
     np.testing.assert_array_equal(again.labels, labels)
     np.testing.assert_array_equal(again.inputs, rows.inputs)

@@ -9,18 +9,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
+from made_manifest import packed_shard
 from tfx.types import Channel, standard_artifacts
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from components.artifacts import PackedRows, Tokenizer
 from components.pack import tokenized as tokenized
 from components.pack.component import Packer, PackerExecutor
+from components.pack.counts import ShardCounts
 from components.pack.job import SHARD_TOKENS, PackJob, shards_for
 from components.pack.tokenized import decode_tokenized, read_tokenized
-from components.pack.transforms import PackSplit, write_manifest
+from components.pack.transforms import PackSplit, ShardOutcome, write_manifest
+from tokenmill.contracts.packed_rows import PackedShard, RowFormat, SourceCounts
 from tokenmill.errors import TokenmillError
 from tokenmill.provenance.rows import documents_of_row, find_document
-from tokenmill.rows.codec import RowFormat, decode_rows, densify
+from tokenmill.rows.codec import decode_rows, densify
 from tokenmill.rows.packed_split import PackedSplit
 
 VOCAB, LENGTH = 300, 32
@@ -142,7 +145,7 @@ def test_the_manifest_balances(packed, documents):
     _, directory, manifest = packed
     filled = sum(len(ids) + 1 for *_, ids in documents if ids)
     assert manifest["slots"] == manifest["rows"] * LENGTH == filled + manifest["padding_slots"]
-    assert manifest["targets"] == filled
+    assert manifest["loss_tokens"] == filled
     assert manifest["documents"] == len(documents)
     assert manifest["bytes"] == sum(size for _, _, size, _ in documents)
     assert manifest["tokens"] == sum(len(ids) for *_, ids in documents)
@@ -159,7 +162,7 @@ def test_the_manifest_balances(packed, documents):
             "documents": len(mine),
             "bytes": sum(d[2] for d in mine),
             "tokens": sum(len(d[3]) for d in mine),
-            "targets": sum(len(d[3]) + 1 for d in mine if d[3]),
+            "loss_tokens": sum(len(d[3]) + 1 for d in mine if d[3]),
             "dropped_empty": sum(not d[3] for d in mine),
         }
 
@@ -199,23 +202,27 @@ def test_documents_are_decoded_whether_or_not_they_have_tokens():
 
 
 @pytest.mark.parametrize(
-    "counter", ["filled_slots", "context_slots", "packed_items", "tokens", "targets"]
+    "counter", ["filled_slots", "context_slots", "packed_items", "tokens", "loss_tokens"]
 )
 def test_missing_tokens_stop_the_run(tmp_path, counter):
-    account = {"documents": 2, "bytes": 9, "tokens": 5, "targets": 7, "dropped_empty": 0}
-    counts = {
-        "segments": 2,
-        "filled_slots": 9,
-        "context_slots": 2,
-        "frame_slots": 0,
-        "packed_items": 7,
-        "by_source": {"s": account},
-    }
-    shard = {"file": "rows-00000.tfrecord", "rows": 1, "bytes": 40, "counts": counts}
-    shard["target_counts"] = np.zeros(VOCAB, np.int64)
+    account = SourceCounts(documents=2, bytes=9, tokens=5, loss_tokens=7, dropped_empty=0)
+    counts = ShardCounts(
+        segments=2,
+        filled_slots=9,
+        context_slots=2,
+        frame_slots=0,
+        packed_items=7,
+        slots=LENGTH,
+        by_source={"s": account},
+    )
+    entry = PackedShard(**packed_shard(file="rows-00000.tfrecord", rows=1, bytes=40))
+    shard = ShardOutcome(entry, counts, np.zeros(VOCAB, np.int64))
     manifest = write_manifest([shard], str(tmp_path), SETTINGS, FLAGS)
-    assert manifest["padding_slots"] == LENGTH - 9
-    (counts if counter in counts else account)[counter] -= 1
+    assert manifest.padding_slots == LENGTH - 9
+    if counter in ShardCounts._fields:
+        shard = shard._replace(counts=counts._replace(**{counter: getattr(counts, counter) - 1}))
+    else:
+        setattr(account, counter, getattr(account, counter) - 1)
     with pytest.raises(ArithmeticError, match="does not balance"):
         write_manifest([shard], str(tmp_path), SETTINGS, FLAGS)
 
@@ -276,14 +283,14 @@ def test_rows_hold_one_source_each_where_sources_have_weights(pack_documents, ra
     split = PackedSplit(uri, "train")
     source_of = {doc_id: source.decode() for doc_id, source, _ in documents}
     first = 0
-    for shard in split.manifest["shards"]:
-        for source, rows in shard["rows_by_source"]:
+    for shard in split.manifest.shards:
+        for source, rows in shard.rows_by_source:
             for row in range(first, first + rows):
                 placements = documents_of_row(uri, "train", row)
                 assert {source_of[p.doc_id] for p in placements} == {source}
             first += rows
     assert first == split.rows
-    assert split.manifest["targets"] == sum(len(ids) + 1 for *_, ids in documents if ids)
+    assert split.manifest.loss_tokens == sum(len(ids) + 1 for *_, ids in documents if ids)
 
 
 def test_shards_follow_the_size_of_a_split():
@@ -319,7 +326,7 @@ def test_a_document_of_50_megabytes_is_packed_whole(tmp_path):
     settings = PackJob(sequence_length=LENGTH, vocab_size=VOCAB, shards=1)
     run_packing(tmp_path / "examples", tmp_path / "rows", settings)
     split = PackedSplit(str(tmp_path / "rows"), "train")
-    assert split.manifest["tokens"] == len(tokens) + 2
-    assert split.manifest["targets"] == len(tokens) + 4
+    assert split.manifest.tokens == len(tokens) + 2
+    assert split.manifest.loss_tokens == len(tokens) + 4
     placements = find_document(str(tmp_path / "rows"), "train", b"large")
     assert sum(p.length for p in placements) == len(tokens) + 1

@@ -2,6 +2,7 @@ import time
 
 import numpy as np
 import pytest
+from made_manifest import packed_manifest, packed_shard
 
 from tokenmill.provenance import rows as provenance
 from tokenmill.provenance.rows import documents_of_row, find_document, write_provenance
@@ -89,9 +90,9 @@ def test_a_million_documents_are_searched_without_a_scan(tmp_path, monkeypatch):
     (tmp_path / "Split-train").mkdir()
     path = str(tmp_path / "Split-train" / "rows-00000.provenance")
     write_provenance(path, ids, pieces, count, 0)
-    entry = {"shard": 0, "rows": count, "provenance": "rows-00000.provenance"}
-    manifest = {"rows": count, "shard_count": 1, "shards": [entry]}
-    monkeypatch.setattr(provenance, "read_manifest", lambda uri, split: manifest)
+    entry = packed_shard(rows=count, provenance="rows-00000.provenance")
+    manifest = packed_manifest(rows=count, shards=[entry])
+    monkeypatch.setattr(provenance, "read_packed_manifest", lambda uri, split: manifest)
     read_bytes = []
     real_read = provenance.RandomAccessFile.read
 

@@ -1,5 +1,4 @@
 import hashlib
-import json
 import pathlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,23 +7,25 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_manifest import packed_manifest, packed_shard
 
 from components.pack.packing import pack
+from tokenmill.contracts.packed_rows import RowFormat, write_packed_manifest
 from tokenmill.errors import TokenmillError
 from tokenmill.rows.arrays import Row, Rows
-from tokenmill.rows.codec import RowFormat, decode_rows, densify, encode_rows, row_dtype
+from tokenmill.rows.codec import decode_rows, densify, encode_rows, row_dtype
 from tokenmill.rows.packed_split import PackedSplit, verify_split, write_shard
 
-PLAIN = RowFormat("<u2", last_targets=True, context=False)
+PLAIN = RowFormat(dtype="<u2", last_targets=True, context=False)
 
 
 def encode(row, dtype):
-    (record,) = encode_rows(Rows.join([row]), PLAIN._replace(dtype=dtype))
+    (record,) = encode_rows(Rows.join([row]), PLAIN.model_copy(update={"dtype": dtype}))
     return record
 
 
 def decode(record, dtype):
-    (row,) = decode_rows([record], PLAIN._replace(dtype=dtype)).split()
+    (row,) = decode_rows([record], PLAIN.model_copy(update={"dtype": dtype})).split()
     return row
 
 
@@ -105,16 +106,14 @@ def write_split(directory, shards_of_rows, **changes):
         write_shard(str(split), f"rows-{i:05d}", Rows.join(rows), PLAIN)
         for i, rows in enumerate(shards_of_rows)
     ]
-    manifest = {
-        "format": "tokenmill-rows-2",
-        "task": "causal-lm",
-        "row_format": PLAIN._asdict(),
-        "sequence_length": 16,
-        "rows": sum(len(rows) for rows in shards_of_rows),
-        "shards": shards,
+    manifest = packed_manifest(
+        row_format=PLAIN,
+        sequence_length=16,
+        rows=sum(len(rows) for rows in shards_of_rows),
+        shards=[packed_shard(**shard.to_json()) for shard in shards],
         **changes,
-    }
-    (split / "manifest.json").write_text(json.dumps(manifest))
+    )
+    write_packed_manifest(str(split), manifest)
     return shards
 
 
@@ -138,12 +137,12 @@ def test_rows_are_found_in_the_right_shard_even_beside_an_empty_one(tmp_path):
 def test_a_shard_is_a_plain_tfrecord_file_with_its_checksum(tmp_path):
     rows = some_rows(5, 3)
     (entry,) = write_split(tmp_path, [rows])
-    path = tmp_path / "Split-train" / entry["file"]
+    path = tmp_path / "Split-train" / entry.file
     records = [r.numpy() for r in tf.data.TFRecordDataset(str(path))]
     assert records == [encode(row, "<u2") for row in rows]
-    assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert entry["bytes"] == path.stat().st_size
-    assert entry["rows"] == len(rows)
+    assert entry.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert entry.bytes == path.stat().st_size
+    assert entry.rows == len(rows)
     assert not list(path.parent.glob("*.writing"))
 
 
@@ -152,7 +151,7 @@ def test_rows_of_256_take_at_most_2_2_bytes_a_token(tmp_path):
     lengths = rng.lognormal(5.0, 1.2, 1000).astype(int) + 1
     rows = pack([rng.integers(4, 4096, n) for n in lengths], 256)
     entry = write_shard(str(tmp_path), "rows", Rows.join(rows), PLAIN)
-    assert entry["bytes"] / lengths.sum() <= 2.2
+    assert entry.bytes / lengths.sum() <= 2.2
 
 
 def test_an_unknown_format_is_refused_by_name(tmp_path):

@@ -113,13 +113,13 @@ def test_documents_without_a_known_label_are_left_out_and_counted(run):
     for m in manifests:
         dropped = sum(m[f"dropped_{why}"] for why in ("empty", "no_label", "unknown_label"))
         assert m["documents"] == m["rows"] + dropped
-        assert m["tokens"] == m["targets"] + m["dropped_tokens"] + m["truncated_tokens"]
+        assert m["tokens"] == m["loss_tokens"] + m["dropped_tokens"] + m["truncated_tokens"]
         assert m["truncated_tokens"] > 0
     stages = {s["stage"]: s for s in run.report()["ledger"]["funnel"]["total"]["stages"]}
     assert stages["packed"]["documents_lost"] == {
         "no_label": sum(m["dropped_no_label"] for m in manifests), "unknown_label": unknown,
     }  # fmt: skip
-    assert stages["packed"]["tokens"] == sum(m["targets"] for m in manifests)
+    assert stages["packed"]["tokens"] == sum(m["loss_tokens"] for m in manifests)
     assert "documents without a label left out" in run.step_lines()["Packer"]
 
 
@@ -130,7 +130,7 @@ def test_the_ledger_forecasts_what_training_computes(run):
     assert actual["slots"] == pytest.approx(training["slots"], rel=0.05)
     manifest = manifest_of(run, "train")
     assert training["loss_bearing_tokens"] == pytest.approx(
-        manifest["targets"] * training["epochs"]
+        manifest["loss_tokens"] * training["epochs"]
     )
     (metrics,) = (run.home / "artifacts").glob("Trainer/model_run/*/metrics.jsonl")
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]

@@ -5,6 +5,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from made_manifest import packed_manifest
 
 from components.ledger.ledger import Machine, build_ledger
 from components.ledger.settings import LedgerSettings
@@ -27,13 +28,13 @@ def both(preset, *overrides):
         "documents": rows,
         "bytes": rows,
         "tokens": rows * (length - 1),
-        "targets": rows * length,
+        "loss_tokens": rows * length,
     }
     account |= {"dropped_empty": 0}
-    manifest = {
-        **account, "rows": rows, "slots": rows * length, "padding_slots": 0, "segments": rows,
-        "stored_bytes": rows, "by_source": {"a": account},
-    }  # fmt: skip
+    manifest = packed_manifest(
+        **account, rows=rows, slots=rows * length, padding_slots=0, segments=rows,
+        stored_bytes=rows, by_source={"a": account},
+    )  # fmt: skip
     unit = {"documents": rows, "bytes": rows}
     ingest = {
         "read": {name: 2 * number for name, number in unit.items()},

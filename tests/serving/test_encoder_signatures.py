@@ -17,7 +17,7 @@ from tokenmill.export.text_masking import TextMasking
 from tokenmill.model.base_model import load_base_model
 from tokenmill.model.build import Decoder, Encoder
 from tokenmill.rows.masking import MaskSettings
-from tokenmill.rows.token_flags import piece_flags, word_starts
+from tokenmill.rows.token_flags import token_flags, word_starts
 from tokenmill.text.vocabulary import CLS_ID, CONTROL_COUNT, MASK_ID, SEP_ID
 
 CONTEXT = 48
@@ -28,7 +28,7 @@ TEXTS = ["Returns the", "", "A layer that adds its inputs and", "日本語", "th
 @pytest.fixture(scope="module")
 def flags(exported):
     with open(exported.tokenizer, "rb") as source:
-        return piece_flags(source.read())
+        return token_flags(source.read())
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_manifest import packed_manifest
 
 from components.pack.job import PackJob
 from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
@@ -80,7 +81,7 @@ def fitted(fit, tmp_path_factory):
 
 
 def fake_split(lengths):
-    manifest = {"rows": len(lengths), "source_weights": {}, "max_repetitions": None}
+    manifest = packed_manifest(rows=len(lengths))
     return SimpleNamespace(
         manifest=manifest, rows=len(lengths), sequence_length=LENGTH, task="classification",
         row_lengths=lambda: lengths,

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_manifest import packed_manifest
 
 from components.pack.job import PackJob
 from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
@@ -68,8 +69,7 @@ def weighted(tmp_path_factory):
 
 def plain_split(rows):
     """The order needs the manifest only."""
-    manifest = {"rows": rows, "source_weights": {}, "max_repetitions": None}
-    return SimpleNamespace(manifest=manifest)
+    return SimpleNamespace(manifest=packed_manifest(rows=rows))
 
 
 def order(rows, batch, seed, epochs):

@@ -45,7 +45,7 @@ def fit(rows_uri, shape, directory, jit_compile, stop_after=None):
     model = build_model(shape, SEED, PRECISION)
     trainer = Trainer(strategy, model, settings, plan_steps(47, BATCH, 1, STEPS), PRECISION)
     options = RunOptions(log_steps=1, detail_steps=None, checkpoint_steps=1, keep_checkpoints=99)
-    targets = train.manifest["targets"]
+    targets = train.manifest.loss_tokens
     session = Session(Workers(strategy), {}, options, str(directory), targets)
 
     def stop(done, total, detail):

@@ -66,7 +66,7 @@ def fit(many_rows, small_shape, tmp_path):
             job,
             RunOptions(**{"log_steps": 1, "detail_steps": None, **(options or {})}),
             str(directory),
-            train.manifest["targets"],
+            train.manifest.loss_tokens,
         )
         run.session = session
         try:

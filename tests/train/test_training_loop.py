@@ -79,9 +79,9 @@ def test_the_record_counts_what_was_trained(trained, rows_uri):
     train, held_out = PackedSplit(rows_uri, "train"), PackedSplit(rows_uri, "eval")
     assert [step for step, _ in record.loss_curve] == list(range(1, 31))
     assert record.trained_slots == 30 * 8 * LENGTH
-    assert record.eval_before.targets == held_out.manifest["targets"]
-    assert record.eval_after.targets == held_out.manifest["targets"]
-    filled = train.manifest["targets"] / train.manifest["slots"]
+    assert record.eval_before.targets == held_out.manifest.loss_tokens
+    assert record.eval_after.targets == held_out.manifest.loss_tokens
+    filled = train.manifest.loss_tokens / train.manifest.slots
     assert 0.9 * filled < record.trained_targets / record.trained_slots <= 1.0
 
 
@@ -89,7 +89,7 @@ def test_whole_epochs_train_every_target_as_often(rows_uri):
     train = PackedSplit(rows_uri, "train")
     _, record = fit(rows_uri, batch=train.rows, max_steps=3)
     assert record.plan.epochs == 3
-    assert record.trained_targets == 3 * train.manifest["targets"]
+    assert record.trained_targets == 3 * train.manifest.loss_tokens
 
 
 def test_the_held_out_loss_is_that_of_the_model_on_all_rows(trained, rows_uri):

@@ -37,8 +37,13 @@ def read_document(path: str, model: type[Document]) -> Document:
     """
     from tokenmill.records.documents import read_json  # imports Beam
 
+    return check_document(path, read_json(path), model)
+
+
+def check_document(path: str, values: Any, model: type[Document]) -> Document:
+    """Return what was read from a file as a model; errors are those of `read_document`."""
     try:
-        return model.model_validate(read_json(path))
+        return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -3,7 +3,6 @@
 INGEST_COUNTS_NAME = "counts.json"
 CURATION_NAME = "curation.json"
 TOKENIZER_MODEL_NAME = "tokenizer.model"
-TARGET_COUNTS_NAME = "target_counts.npy"
 CALIBRATION_NAME = "calibration.json"
 LEDGER_NAME = "ledger.json"
 TELEMETRY_NAME = "telemetry.json"

@@ -18,13 +18,14 @@ with reads of single blocks; a row by its entry. Both read a few kilobytes whate
 """
 
 import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from tokenmill.contracts.packed_rows import PackedShard, read_packed_manifest
 from tokenmill.records.documents import split_directory, stable_hash
 from tokenmill.rows.arrays import Pieces
-from tokenmill.rows.packed_split import RandomAccessFile, read_manifest, write_bytes
+from tokenmill.rows.packed_split import RandomAccessFile, write_bytes
 
 _HEADER = 4
 # The search in the sorted hashes goes on by reading until so few are left to look through.
@@ -168,11 +169,11 @@ def find_document(uri: str, split: str, doc_id: bytes) -> list[Placement]:
     Raises:
         TokenmillError: A file is missing or of another format.
     """
-    manifest = read_manifest(uri, split)
-    shard = stable_hash(doc_id) % manifest["shard_count"]
+    manifest = read_packed_manifest(uri, split)
+    shard = stable_hash(doc_id) % manifest.shard_count
     first_row = 0
-    for entry in manifest["shards"]:
-        if entry["shard"] == shard:
+    for entry in manifest.shards:
+        if entry.shard == shard:
             columns = _open(uri, split, entry)
             try:
                 numbers: list[int] = []
@@ -181,7 +182,7 @@ def find_document(uri: str, split: str, doc_id: bytes) -> list[Placement]:
                 return columns.placements_at(numbers, first_row)
             finally:
                 columns.close()
-        first_row += entry["rows"]
+        first_row += entry.rows
     return []
 
 
@@ -192,14 +193,14 @@ def documents_of_row(uri: str, split: str, row: int) -> list[Placement]:
         IndexError: There is no such row.
         TokenmillError: A file is missing or of another format.
     """
-    manifest = read_manifest(uri, split)
-    if not 0 <= row < manifest["rows"]:
-        raise IndexError(f"row {row}: the {split} split has rows 0 to {manifest['rows'] - 1}")
+    manifest = read_packed_manifest(uri, split)
+    if not 0 <= row < manifest.rows:
+        raise IndexError(f"row {row}: the {split} split has rows 0 to {manifest.rows - 1}")
     first_row = 0
-    for entry in manifest["shards"]:
-        if row < first_row + entry["rows"]:
+    for entry in manifest.shards:
+        if row < first_row + entry.rows:
             break
-        first_row += entry["rows"]
+        first_row += entry.rows
     columns = _open(uri, split, entry)
     try:
         start, stop = columns.read("row", row - first_row, row - first_row + 2).tolist()
@@ -208,5 +209,5 @@ def documents_of_row(uri: str, split: str, row: int) -> list[Placement]:
         columns.close()
 
 
-def _open(uri: str, split: str, entry: dict[str, Any]) -> _Columns:
-    return _Columns(os.path.join(split_directory(uri, split), entry["provenance"]))
+def _open(uri: str, split: str, entry: PackedShard) -> _Columns:
+    return _Columns(os.path.join(split_directory(uri, split), entry.provenance))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tokenmill.contracts.packed_rows import RowFormat
 from tokenmill.rows.arrays import Row, Rows, spans
 
 
@@ -33,27 +34,6 @@ class Batch(NamedTuple):
     segment_ids: np.ndarray
     positions: np.ndarray
     loss_weights: np.ndarray
-
-
-class RowFormat(NamedTuple):
-    """What a record holds.
-
-    Attributes:
-        dtype: NumPy's name of the stored integer type.
-        last_targets: Whether the last targets are stored: causal mode.
-        context: Whether the context lengths are stored: there is an overlap.
-        label: Whether a label is stored: classification.
-    """
-
-    dtype: str
-    last_targets: bool
-    context: bool
-    label: bool = False
-
-    @property
-    def columns(self) -> int:
-        """Values stored for a segment."""
-        return 1 + self.last_targets + self.context + self.label
 
 
 def row_dtype(vocab_size: int) -> str:

@@ -3,13 +3,18 @@
 The ledger plans with the same functions as the trainer runs.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from tokenmill.errors import TokenmillError
+
+if TYPE_CHECKING:
+    from tokenmill.contracts.packed_rows import PackedManifest
 
 # Samples of a block of the mixture; weights are rounded to whole samples of it.
 _BLOCK = 4096
@@ -178,20 +183,20 @@ class Mixture:
             self._phases.append(_Phase(end, drawn, shares))
 
     @classmethod
-    def of(cls, manifest: Mapping[str, Any]) -> "Mixture":
-        """The mixture of a packed split, from its manifest.
+    def of(cls, manifest: PackedManifest) -> Mixture:
+        """Return the mixture of a packed split.
 
         Raises:
             TokenmillError: There is nothing to read.
         """
-        limit = manifest["max_repetitions"]
-        if not manifest["source_weights"]:
-            return cls({"": manifest["rows"]}, {"": 1.0}, limit)
+        limit = manifest.max_repetitions
+        if not manifest.source_weights:
+            return cls({"": manifest.rows}, {"": 1.0}, limit)
         rows: dict[str, int] = {}
-        for shard in manifest["shards"]:
-            for source, count in shard["rows_by_source"]:
+        for shard in manifest.shards:
+            for source, count in shard.rows_by_source:
                 rows[source] = rows.get(source, 0) + count
-        return cls(rows, manifest["source_weights"], limit)
+        return cls(rows, manifest.source_weights, limit)
 
     def draws(self, samples: np.ndarray) -> Draws:
         """Where the samples of these numbers come from.

@@ -2,50 +2,54 @@
 
 A split is a set of TFRecord files, which hold a CRC-32C of each record and can be read from any
 filesystem that TensorFlow knows; beside each an index of record offsets for random access and an
-index of provenance (provenance.py); `piece_flags.npy` of the vocabulary; and a `manifest.json`
-with the counts and a SHA-256 of each file. docs/packing.md says why this format.
+index of provenance (tokenmill/provenance/rows.py); flags of the vocabulary; and a manifest with the
+counts and a SHA-256 of each file (tokenmill/contracts/packed_rows.py). docs/packing.md says why
+this format.
 """
 
 import hashlib
 import os
 import struct
 import threading
-from typing import Any
 
 import google_crc32c
 import numpy as np
 import tensorflow as tf
 
+from tokenmill.contracts.packed_rows import (
+    TARGET_COUNTS_NAME,
+    TOKEN_FLAGS_NAME,
+    PackedManifest,
+    RowFormat,
+    ShardFiles,
+    read_packed_manifest,
+)
 from tokenmill.errors import TokenmillError
-from tokenmill.records.documents import read_json, split_directory, write_tfrecords
+from tokenmill.records.documents import split_directory, write_tfrecords
 from tokenmill.rows.arrays import Rows
-from tokenmill.rows.codec import Batch, RowFormat, decode_rows, densify, encode_rows
-from tokenmill.rows.token_flags import FLAGS_NAME
-
-FORMAT = "tokenmill-rows-2"
-MANIFEST_NAME = "manifest.json"
+from tokenmill.rows.codec import Batch, decode_rows, densify, encode_rows
 
 # TFRecord's frame: 8 bytes of length and 4 of its checksum before, 4 of checksum after.
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
 _REPAIR_HINT = "Copy the file anew, or delete the artifact and run again: the step packs anew."
 
 
-def write_shard(directory: str, name: str, rows: Rows, row_format: RowFormat) -> dict[str, Any]:
-    """Writes rows as `<name>.tfrecord` and `<name>.index`; returns the shard's manifest entry."""
+def write_shard(directory: str, name: str, rows: Rows, row_format: RowFormat) -> ShardFiles:
+    """Write rows as `<name>.tfrecord` and `<name>.index`; return what the manifest says of them."""
     records = encode_rows(rows, row_format)
     sizes = np.array([len(r) for r in records], np.int64) + _HEADER_BYTES + _FOOTER_BYTES
     offsets = np.concatenate(([0], np.cumsum(sizes))).astype("<i8")
     path = os.path.join(directory, f"{name}.tfrecord")
     write_tfrecords(path, records, gzip=False)
     index = write_bytes(os.path.join(directory, f"{name}.index"), offsets.tobytes())
-    return {
-        "file": f"{name}.tfrecord",
-        "index": f"{name}.index",
-        "rows": len(records),
-        "bytes": int(offsets[-1]),
-        "sha256": sha256_of(path),
-        "index_sha256": index,
-    }
+    return ShardFiles(
+        file=f"{name}.tfrecord",
+        index=f"{name}.index",
+        rows=len(records),
+        bytes=int(offsets[-1]),
+        sha256=sha256_of(path),
+        index_sha256=index,
+    )
 
 
 def write_bytes(path: str, data: bytes) -> str:
@@ -66,22 +70,6 @@ def sha256_of(path: str) -> str:
     return digest.hexdigest()
 
 
-def read_manifest(uri: str, split: str) -> dict[str, Any]:
-    """The manifest of a split.
-
-    Raises:
-        TokenmillError: The format is not one that this version reads.
-    """
-    directory = split_directory(uri, split)
-    manifest = read_json(os.path.join(directory, MANIFEST_NAME))
-    if manifest["format"] != FORMAT:
-        raise TokenmillError(
-            f"{directory}: rows of format {manifest['format']!r}, expected {FORMAT!r}.",
-            "Pack the documents anew with this version.",
-        )
-    return manifest
-
-
 def verify_split(uri: str, split: str) -> int:
     """Compares every file of a split with its SHA-256 in the manifest; returns the bytes read.
 
@@ -90,11 +78,11 @@ def verify_split(uri: str, split: str) -> int:
     """
     directory = split_directory(uri, split)
     read = 0
-    for entry in read_manifest(uri, split)["shards"]:
+    for entry in read_packed_manifest(uri, split).shards:
         for name, expected in (
-            (entry["file"], entry["sha256"]),
-            (entry["index"], entry["index_sha256"]),
-            (entry["provenance"], entry["provenance_sha256"]),
+            (entry.file, entry.sha256),
+            (entry.index, entry.index_sha256),
+            (entry.provenance, entry.provenance_sha256),
         ):
             path = os.path.join(directory, name)
             try:
@@ -147,14 +135,14 @@ class RandomAccessFile:
 class _Shard:
     """One TFRecord file with its index."""
 
-    def __init__(self, directory: str, entry: dict[str, Any]):
-        self._file = RandomAccessFile(os.path.join(directory, entry["file"]))
-        index_path = os.path.join(directory, entry["index"])
-        rows = entry["rows"]
+    def __init__(self, directory: str, entry: ShardFiles):
+        self._file = RandomAccessFile(os.path.join(directory, entry.file))
+        index_path = os.path.join(directory, entry.index)
+        rows = entry.rows
         index = RandomAccessFile(index_path)
         data = index.read(0, 8 * (rows + 2))
         index.close()
-        if len(data) != 8 * (rows + 1) or hashlib.sha256(data).hexdigest() != entry["index_sha256"]:
+        if len(data) != 8 * (rows + 1) or hashlib.sha256(data).hexdigest() != entry.index_sha256:
             raise TokenmillError(
                 f"{index_path}: the index of {rows} rows is damaged.", _REPAIR_HINT
             )
@@ -206,12 +194,12 @@ class PackedSplit:
 
     def __init__(self, uri: str, split: str):
         self._directory = split_directory(uri, split)
-        self.manifest: dict[str, Any] = read_manifest(uri, split)
-        self.rows: int = self.manifest["rows"]
-        self.sequence_length: int = self.manifest["sequence_length"]
-        self.task: str = self.manifest["task"]
-        self._format = RowFormat(**self.manifest["row_format"])
-        self._first_row = np.cumsum([0] + [shard["rows"] for shard in self.manifest["shards"]])
+        self.manifest: PackedManifest = read_packed_manifest(uri, split)
+        self.rows = self.manifest.rows
+        self.sequence_length = self.manifest.sequence_length
+        self.task = self.manifest.task
+        self._format = self.manifest.row_format
+        self._first_row = np.cumsum([0] + [shard.rows for shard in self.manifest.shards])
         self._shards: dict[int, _Shard] = {}
         self._opening = threading.Lock()
         self.failure: TokenmillError | None = None
@@ -233,7 +221,7 @@ class PackedSplit:
         """
         size = np.dtype(self._format.dtype).itemsize
         parts = [np.zeros(0, np.int64)]
-        for number in range(len(self.manifest["shards"])):
+        for number in range(len(self.manifest.shards)):
             parts.append(self._shard(number).record_bytes())
         return np.concatenate(parts) // size - 1 - self._format.columns
 
@@ -251,16 +239,20 @@ class PackedSplit:
             raise
         return decode_rows(records, self._format)
 
-    def piece_flags(self) -> np.ndarray:
-        """Flags of the vocabulary's pieces (pieces.py), uint8 [vocab_size]."""
-        return read_array(os.path.join(self._directory, FLAGS_NAME))
+    def token_flags(self) -> np.ndarray:
+        """Read the flags of the vocabulary's tokens (token_flags.py), uint8 [vocab_size]."""
+        return read_array(os.path.join(self._directory, TOKEN_FLAGS_NAME))
+
+    def target_counts(self) -> np.ndarray:
+        """Read how often each id, or each class of a classifier, is a target; int64."""
+        return read_array(os.path.join(self._directory, TARGET_COUNTS_NAME))
 
     def _shard(self, number: int) -> _Shard:
         shard = self._shards.get(number)
         if shard is None:
             with self._opening:
                 shard = self._shards.get(number) or _Shard(
-                    self._directory, self.manifest["shards"][number]
+                    self._directory, self.manifest.shards[number]
                 )
                 self._shards[number] = shard
         return shard

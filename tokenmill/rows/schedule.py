@@ -9,6 +9,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
+from tokenmill.contracts.packed_rows import PackedManifest
 from tokenmill.rows.mixture import Mixture
 from tokenmill.rows.packed_split import PackedSplit
 from tokenmill.rows.widths import widths_of
@@ -79,14 +80,16 @@ def _permute(indices: np.ndarray, seed: int, stream: int, rows: int) -> np.ndarr
     ).numpy()
 
 
-def _rows_of_sources(manifest: dict, sources: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+def _rows_of_sources(
+    manifest: PackedManifest, sources: list[str]
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each source, where its groups of rows begin, in its own count and in the split's."""
     if sources == [""]:
-        return [(np.array([0, manifest["rows"]]), np.array([0]))]
+        return [(np.array([0, manifest.rows]), np.array([0]))]
     groups: dict[str, list[tuple[int, int]]] = {source: [] for source in sources}
     first = 0
-    for shard in manifest["shards"]:
-        for source, rows in shard["rows_by_source"]:
+    for shard in manifest.shards:
+        for source, rows in shard.rows_by_source:
             groups[source].append((first, rows))
             first += rows
     return [

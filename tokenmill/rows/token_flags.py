@@ -14,13 +14,11 @@ ENDS_SENTENCE = 16
 ENDS_LINE = 32
 ENDS_PARAGRAPH = 64
 
-FLAGS_NAME = "piece_flags.npy"
-
 # Ranks of a place to cut a document; the end of a paragraph is best.
 _PARAGRAPH, _LINE, _SENTENCE, _WORD = 4, 3, 2, 1
 
 
-def piece_flags(model: bytes) -> np.ndarray:
+def token_flags(model: bytes) -> np.ndarray:
     """Flags of each piece of a SentencePiece model, uint8 [vocab_size].
 
     A word starts at a blank, and wherever a character that is no letter or digit stands: as in
@@ -63,7 +61,7 @@ def place_ranks(tokens: np.ndarray, flags: np.ndarray) -> np.ndarray:
 
     Args:
         tokens: Ids, int32 [n].
-        flags: Of `piece_flags`.
+        flags: Of `token_flags`.
     """
     mine = flags[tokens]
     following = np.append(mine[1:], np.uint8(STARTS_WORD))

@@ -10,8 +10,8 @@ from tokenmill.rows.token_flags import (
     ENDS_WORD,
     STARTS_WORD,
     flags_of,
-    piece_flags,
     place_ranks,
+    token_flags,
     word_starts,
 )
 
@@ -32,7 +32,7 @@ def test_flags_of_a_piece(text, flags):
 
 
 def test_every_piece_of_a_trained_vocabulary_has_flags(sentencepiece_model):
-    flags = piece_flags(sentencepiece_model)
+    flags = token_flags(sentencepiece_model)
     processor = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model)
     assert len(flags) == processor.get_piece_size()
     assert (flags[:16] == CONTROL).all()
@@ -44,7 +44,7 @@ def test_every_piece_of_a_trained_vocabulary_has_flags(sentencepiece_model):
 
 def test_places_and_words_of_a_text(sentencepiece_model):
     processor = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model)
-    flags = piece_flags(sentencepiece_model)
+    flags = token_flags(sentencepiece_model)
     ids = np.array(processor.encode("Some words. And a sentence,\nthen a new.\n\nThen words"))
     ranks, starts = place_ranks(ids, flags), word_starts(ids, flags)
 
