@@ -8,8 +8,6 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import tensorflow_model_analysis as tfma
-from tensorflow_model_analysis.api import model_eval_lib
-from tensorflow_model_analysis.extractors import extractor
 
 from tokenmill.contracts.evaluation import LANGUAGE, LENGTH
 from tokenmill.text.language import identify
@@ -53,14 +51,14 @@ def _column(values: list[str]) -> np.ndarray:
 
 def custom_extractors(
     eval_shared_model: Any, eval_config: tfma.EvalConfig, tensor_adapter_config: Any
-) -> list[extractor.Extractor]:
+) -> list[tfma.extractors.Extractor]:
     """TFMA's own extractors, and after the features' one that adds what to slice by."""
-    extractors = model_eval_lib.default_extractors(
+    extractors = tfma.default_extractors(
         eval_shared_model=eval_shared_model,
         eval_config=eval_config,
         tensor_adapter_config=tensor_adapter_config,
     )
-    stage = extractor.Extractor(
+    stage = tfma.extractors.Extractor(
         stage_name="AddSliceFeatures", ptransform=beam.Map(add_slice_features)
     )
     place = [e.stage_name for e in extractors].index("ExtractFeatures") + 1
