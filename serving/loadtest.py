@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tokenmill.errors import TokenmillError
+from tokenmill.files import AtomicFile, write_json
 
 # About 64 tokens of the demo's vocabulary.
 DEFAULT_TEXT = (
@@ -223,11 +224,6 @@ def write_report(directory: str, summary: dict[str, Any], outcomes: list[Outcome
         share = 1 - np.arange(len(latencies)) / len(latencies)
         distribution.plot(latencies, share)
     distribution.set(xlabel="latency (ms)", ylabel="share slower", xscale="log", yscale="log")
-    figure.savefig(os.path.join(directory, "loadtest.png.writing"), format="png", dpi=100)
-    os.replace(
-        os.path.join(directory, "loadtest.png.writing"), os.path.join(directory, "loadtest.png")
-    )
-    aside = os.path.join(directory, "loadtest.json.writing")
-    with open(aside, "w", encoding="utf-8") as out:
-        json.dump(summary, out, indent=2, sort_keys=True)
-    os.replace(aside, os.path.join(directory, "loadtest.json"))
+    with AtomicFile(os.path.join(directory, "loadtest.png")) as out:
+        figure.savefig(out, format="png", dpi=100)
+    write_json(os.path.join(directory, "loadtest.json"), summary)

@@ -2,7 +2,7 @@
 
 `rollout.json` in the model's base directory is the one truth; `models.config` beside it says the
 same to TensorFlow Serving (labels only: it knows no weights, so the client assigns users). Both are
-written aside and renamed.
+written atomically.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tokenmill.errors import TokenmillError
+from tokenmill.files import AtomicFile
 
 ROLLOUT_NAME = "rollout.json"
 MODELS_CONFIG_NAME = "models.config"
@@ -78,12 +79,10 @@ def write_rollout(base: str, rollout: Rollout, model_name: str = "default") -> N
 
 
 def _write(path: str, text: str) -> None:
-    aside = f"{path}.writing"
-    with open(aside, "w", encoding="utf-8") as out:
-        out.write(text)
+    with AtomicFile(path) as out:
+        out.write(text.encode("utf-8"))
         out.flush()
         os.fsync(out.fileno())
-    os.replace(aside, path)
 
 
 def models_config(base: str, rollout: Rollout, model_name: str) -> str:

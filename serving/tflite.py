@@ -15,6 +15,7 @@ import numpy as np
 
 from serving.saved_model import context_length, newest_version
 from tokenmill.errors import TokenmillError
+from tokenmill.files import write_bytes
 
 _CHECKED_TEXT = "Returns the sum of the elements of a tensor over an axis."
 
@@ -63,9 +64,7 @@ def export_tflite(model: str, directory: str, check: bool) -> dict[str, Any]:
             converter.target_spec.supported_types = [tf.float16]
         content = converter.convert()
         target = os.path.join(directory, f"model-{name}.tflite")
-        with open(f"{target}.writing", "wb") as out:
-            out.write(content)
-        os.replace(f"{target}.writing", target)
+        write_bytes(target, content)
         report[name] = {"path": target, "bytes": len(content)}
         if check:
             report[name] |= _compare(tf, loaded, target, path)

@@ -11,19 +11,17 @@ from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokenmill.files import read_json, write_json, write_text
 from tokenmill.records.documents import (
     DOCUMENT_SCHEMA,
     ReadDocuments,
     decode_documents,
     document_batch,
     encode_documents,
-    read_json,
     split_directory,
-    stable_hash,
-    write_json,
-    write_text,
-    write_tfrecords,
 )
+from tokenmill.records.keys import stable_hash
+from tokenmill.records.tfrecord import write_tfrecords
 
 ROWS = st.lists(
     st.tuples(st.binary(), st.binary(), st.text().map(str.encode), st.binary()), min_size=1

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokenmill.files import write_bytes
 from tokenmill.records.sorted_hashes import (
     BUCKETS,
     ENTRY,
-    create_plain,
     filed,
     read_entries,
     read_filed,
@@ -46,8 +46,7 @@ def test_rows_go_with_their_hashes(hashes):
     entries["hash"], entries["row"] = np.array(hashes, np.uint64), np.arange(len(hashes))
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "deep", "entries.gz")  # the name says nothing here
-        with create_plain(path) as file:
-            file.write(filed(entries))
+        write_bytes(path, filed(entries))
         found = read_entries(path, 0, 1)
     assert [hashes[row] for row in found["row"].tolist()] == found["hash"].tolist()
     assert sorted(found["row"].tolist()) == list(range(len(hashes)))

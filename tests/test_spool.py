@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tokenmill.records import staged_shards as spooled_shards
 from tokenmill.records import staging as spool_module
-from tokenmill.records.documents import read_tfrecords, stable_hash
+from tokenmill.records.keys import stable_hash
 from tokenmill.records.staged_shards import sorted_shard, write_sorted_shard
 from tokenmill.records.staging import (
     PieceWriter,
@@ -23,6 +23,7 @@ from tokenmill.records.staging import (
     read_sources,
     remove_spool,
 )
+from tokenmill.records.tfrecord import read_tfrecords
 
 SHARDS = 3
 # (doc_id, source, what precedes the text in the payload, text)

@@ -8,8 +8,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenmill.records import documents
-from tokenmill.records.documents import read_tfrecords, write_tfrecords
+from tokenmill.records import tfrecord
+from tokenmill.records.tfrecord import read_tfrecords, write_tfrecords
 
 RECORDS = [b"first record", b"", b"x" * 5000, b"last record"]
 
@@ -30,7 +30,7 @@ def written(path, records):
 )
 def test_what_tensorflow_wrote_is_read_whatever_the_blocks(records, name, block_bytes):
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents, "_READ_BYTES", block_bytes)
+        patch.setattr(tfrecord, "_READ_BYTES", block_bytes)
         assert list(read_tfrecords(written(f"{directory}/{name}", records))) == records
 
 
@@ -46,7 +46,7 @@ def test_tensorflow_reads_what_is_written_whatever_the_blocks(records, name, blo
         write_tfrecords(path, records, gzip=compressed)
         with open(path, "rb") as file:
             first = file.read()
-        patch.setattr(documents, "_WRITE_BYTES", block_bytes)
+        patch.setattr(tfrecord, "_WRITE_BYTES", block_bytes)
         write_tfrecords(path, records, gzip=compressed)
         dataset = tf.data.TFRecordDataset(path, "GZIP" if compressed else "")
         assert list(dataset.as_numpy_iterator()) == records
@@ -57,7 +57,7 @@ def test_tensorflow_reads_what_is_written_whatever_the_blocks(records, name, blo
 
 def test_a_record_larger_than_a_block_is_read(tmp_path):
     large = bytes(range(256)) * (5 << 12)
-    assert len(large) > 4 * documents._READ_BYTES
+    assert len(large) > 4 * tfrecord._READ_BYTES
     path = written(tmp_path / "large.gz", [b"small", large, b"small"])
     assert list(read_tfrecords(path)) == [b"small", large, b"small"]
 

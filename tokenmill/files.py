@@ -1,12 +1,136 @@
-"""Files and trees on any filesystem that TensorFlow knows."""
+"""Files on local disk and on object stores: opened as they are, written whole or not at all.
 
+A path with "://" goes through Beam's filesystems. Only such a path imports Beam, so that a command
+that reads a small local file starts at once.
+"""
+
+import json
 import os
+import secrets
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from typing import Any, BinaryIO, cast
 
-import tensorflow as tf
+_TEMPORARY_SUFFIX = ".tmp"
+
+
+def open_file(path: str) -> BinaryIO:
+    """Open a file for reading as it is stored, whatever its name ends in."""
+    if "://" not in path:
+        return open(path, "rb")
+    from apache_beam.io.filesystem import CompressionTypes
+    from apache_beam.io.filesystems import FileSystems
+
+    return cast(BinaryIO, FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
+
+
+class AtomicFile:
+    """A file that gets its name when all of it is written.
+
+    Until `commit` the bytes lie beside it under a unique name that begins with a dot and ends in
+    .tmp. As a context manager it is the open file: it commits after a block without an error, and
+    discards after one with an error.
+
+    Args:
+        path: The file; its directory is made where it is missing, and a file that is there stays
+            until `commit` replaces it.
+    """
+
+    def __init__(self, path: str):
+        directory, name = os.path.split(path)
+        name = f".{name}.{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
+        self._path, self._temporary = path, os.path.join(directory, name)
+        self.file = _create(self._temporary)
+
+    def commit(self) -> None:
+        """Close the file and give it its name."""
+        self.file.close()
+        if "://" not in self._path:
+            os.replace(self._temporary, self._path)
+            return
+        from apache_beam.io.filesystems import FileSystems
+
+        FileSystems.rename([self._temporary], [self._path])
+
+    def discard(self) -> None:
+        """Close and remove what was written."""
+        self.file.close()
+        remove_files([self._temporary])
+
+    def __enter__(self) -> BinaryIO:
+        return self.file
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.commit()
+        else:
+            self.discard()
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Write a file atomically."""
+    with AtomicFile(path) as file:
+        file.write(data)
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a UTF-8 file atomically."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: str, value: Any) -> None:
+    """Write `value` as sorted, indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str) -> Any:
+    """Read a JSON file."""
+    with open_file(path) as source:
+        return json.loads(source.read().decode("utf-8"))
+
+
+def list_files(directory: str, pattern: str = "*") -> list[str]:
+    """List the files of a directory whose names match, sorted; without those not yet committed."""
+    if "://" not in directory:
+        names = os.listdir(directory) if os.path.isdir(directory) else []
+        paths = [os.path.join(directory, name) for name in names]
+    else:
+        from apache_beam.io.filesystems import FileSystems
+
+        found = FileSystems.match([os.path.join(directory, pattern)])[0].metadata_list
+        paths = [file.path for file in found]
+    return sorted(
+        path
+        for path in paths
+        if fnmatch(os.path.basename(path), pattern) and not _is_temporary(path)
+    )
+
+
+def remove_files(paths: Iterable[str]) -> None:
+    """Remove files; one that is not there is no error."""
+    for path in paths:
+        if "://" not in path:
+            if os.path.exists(path):
+                os.remove(path)
+            continue
+        from apache_beam.io.filesystems import FileSystems
+
+        if FileSystems.exists(path):
+            FileSystems.delete([path])
+
+
+def remove_temporary_files(directory: str) -> None:
+    """Remove what killed writers left in a directory, where readers take every file for data."""
+    from apache_beam.io.filesystems import FileSystems
+
+    pattern = os.path.join(directory, f".*{_TEMPORARY_SUFFIX}")
+    remove_files(file.path for file in FileSystems.match([pattern])[0].metadata_list)
 
 
 def copy_into(source: str, directory: str) -> None:
-    """Copies a file or a tree into a directory, under its own name; nothing, if it is not there."""
+    """Copy a file or a tree into a directory, under its own name; nothing, if it is not there."""
+    import tensorflow as tf
+
     target = os.path.join(directory, os.path.basename(source))
     if tf.io.gfile.isdir(source):
         for name in tf.io.gfile.listdir(source):
@@ -14,3 +138,18 @@ def copy_into(source: str, directory: str) -> None:
     elif tf.io.gfile.exists(source):
         tf.io.gfile.makedirs(directory)
         tf.io.gfile.copy(source, target, overwrite=True)
+
+
+def _is_temporary(path: str) -> bool:
+    name = os.path.basename(path)
+    return name.startswith(".") and name.endswith(_TEMPORARY_SUFFIX)
+
+
+def _create(path: str) -> BinaryIO:
+    if "://" not in path:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        return open(path, "wb")
+    from apache_beam.io.filesystem import CompressionTypes
+    from apache_beam.io.filesystems import FileSystems
+
+    return cast(BinaryIO, FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED))

@@ -17,7 +17,7 @@ from components.curate.rules import LINE_RULES, RULE_SETS, RULES, judge, thresho
 from components.curate.rules.lines import remove_lines
 from components.curate.rules.rule import Rule
 from components.curate.text_columns import TextColumns
-from tokenmill.records.documents import stable_hash
+from tokenmill.records.keys import stable_hash
 from tokenmill.text.normalize import normalize
 
 SAMPLES = 10

@@ -26,7 +26,8 @@ from tokenmill.contracts.names import (
     LEDGER_NAME,
     TELEMETRY_NAME,
 )
-from tokenmill.records.documents import SPLITS, read_json, write_json
+from tokenmill.files import read_json, write_json
+from tokenmill.records.documents import SPLITS
 from tokenmill.rows.packed_split import PackedSplit
 from tokenmill.timing import STEP_RUN, STEP_SECONDS, STEP_VCPUS, timed
 

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from components.curate.rules.lines import Removed, take_out
 from components.curate.text_columns import TextColumns
-from tokenmill.records.documents import DocumentFile, read_documents, stable_hash
+from tokenmill.records.documents import DocumentFile, read_documents
+from tokenmill.records.keys import stable_hash
 from tokenmill.records.sorted_hashes import read_filed, write_filed
 from tokenmill.text.normalize import normalize
 

@@ -13,7 +13,8 @@ from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, write_report
 from components.curate.transforms import Curate
 from tokenmill.contracts.names import CURATION_NAME
 from tokenmill.errors import TokenmillError
-from tokenmill.records.documents import SPLITS, read_json
+from tokenmill.files import read_json
+from tokenmill.records.documents import SPLITS
 from tokenmill.records.staged_run import spooled_run
 from tokenmill.timing import timed
 

@@ -2,13 +2,13 @@
 
 import heapq
 import json
-import os
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from apache_beam.io.filesystems import FileSystems
-
-from tokenmill.records.documents import SPLITS, read_tfrecords, stable_hash, write_json
+from tokenmill.files import list_files, write_json
+from tokenmill.records.documents import SPLITS
+from tokenmill.records.keys import stable_hash
+from tokenmill.records.tfrecord import read_tfrecords
 
 KEPT = "kept"
 COUNTS = "counts"
@@ -46,8 +46,7 @@ class DroppedDocument(NamedTuple):
 
 def read_rejected(directory: str) -> Iterator[dict[str, Any]]:
     """The records of an artifact of rejected documents, as `DroppedDocument.as_json` wrote them."""
-    pattern = os.path.join(directory, "dropped-*.gz")
-    for path in sorted(file.path for file in FileSystems.match([pattern])[0].metadata_list):
+    for path in list_files(directory, "dropped-*.gz"):
         yield from map(json.loads, read_tfrecords(path))
 
 

@@ -27,8 +27,8 @@ from tokenmill.records.documents import (
     document_batch,
     encode_documents,
     read_documents,
-    stable_hash,
 )
+from tokenmill.records.keys import stable_hash
 from tokenmill.records.staging import PieceWriter, SpoolWriter
 from tokenmill.text.normalize import content_key, normalize
 

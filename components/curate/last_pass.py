@@ -9,9 +9,10 @@ import numpy as np
 from components.curate.counts import KEPT, DroppedDocument, OutcomeCounts
 from components.curate.deduplicate import NO_COPY, DroppedGroup, dropped_mask, dropped_slice
 from components.curate.first_pass import DROPPED_ROW
-from tokenmill.records.documents import decode_documents, split_directory, write_tfrecords
+from tokenmill.records.documents import decode_documents, split_directory
 from tokenmill.records.staged_shards import Record, sorted_shard, write_sorted_shard
 from tokenmill.records.staging import Piece, Spool, read_rows, read_sources
+from tokenmill.records.tfrecord import write_tfrecords
 
 Count = tuple[tuple[str, str, str], OutcomeCounts]
 

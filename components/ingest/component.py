@@ -24,7 +24,8 @@ from components.ingest.manifest import MANIFEST_PATTERN, read_manifest
 from components.ingest.transforms import BAD_RECORDS, COUNTS, REPAIRED, Ingest
 from tokenmill.contracts.names import INGEST_COUNTS_NAME
 from tokenmill.errors import TokenmillError
-from tokenmill.records.documents import SPLITS, read_json
+from tokenmill.files import read_json
+from tokenmill.records.documents import SPLITS
 from tokenmill.records.staged_run import spooled_run
 from tokenmill.timing import timed
 

@@ -6,7 +6,8 @@ from dataclasses import asdict
 
 from components.ingest.records import BadRecord
 from components.ingest.transforms import REPAIRED
-from tokenmill.records.documents import SPLITS, write_json, write_text
+from tokenmill.files import write_json, write_text
+from tokenmill.records.documents import SPLITS
 
 # ((split, source), (documents, bytes)); in the place of a split also "quarantined" or REPAIRED.
 Count = tuple[tuple[str, str], tuple[int, int]]

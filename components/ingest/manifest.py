@@ -18,6 +18,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from components.ingest.spans import SPAN_SPEC, choose_span, span_tokens
 from tokenmill.errors import TokenmillError
+from tokenmill.files import open_file, write_text
 
 # TFX's driver fills in the span; 0 where the input has none, as in TFX.
 MANIFEST_PATTERN = f"manifest-span-{SPAN_SPEC}.jsonl"
@@ -172,11 +173,7 @@ def write_manifest(files: Sequence[InputFile], directory: str) -> str:
     span = max((file.span for file in files if file.span is not None), default=0)
     path = os.path.join(target, MANIFEST_PATTERN.replace(SPAN_SPEC, str(span)))
     if not FileSystems.exists(path):  # never rewritten: its time is part of TFX's fingerprint
-        if not FileSystems.exists(target):
-            FileSystems.mkdirs(target)
-        with FileSystems.create(f"{path}.writing") as out:
-            out.write(text.encode())
-        FileSystems.rename([f"{path}.writing"], [path])
+        write_text(path, text)
     return target
 
 
@@ -184,6 +181,6 @@ def read_manifest(directory: str) -> tuple[list[InputFile], int]:
     """Reads the list in a directory that `write_manifest` made, and the number of its span."""
     pattern = os.path.join(_literal(directory), MANIFEST_PATTERN)
     (path,) = (m.path for m in _glob(pattern.replace(SPAN_SPEC, "*")))
-    with FileSystems.open(path) as source:
+    with open_file(path) as source:
         files = [InputFile(**json.loads(line)) for line in source.read().decode().splitlines()]
     return files, int(path.rpartition("-")[2].removesuffix(".jsonl"))

@@ -21,8 +21,8 @@ from tokenmill.records.documents import (
     document_batch,
     encode_documents,
     split_directory,
-    stable_hash,
 )
+from tokenmill.records.keys import stable_hash
 from tokenmill.records.staged_shards import write_sorted_shard
 from tokenmill.records.staging import Piece, Spool, SpoolWriter
 from tokenmill.text.normalize import content_key

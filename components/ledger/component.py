@@ -30,8 +30,9 @@ from tokenmill.contracts.training_options import set_money
 from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second, memory_bytes
 from tokenmill.cost.devices import CPU_CHIP, USER_PRICE
 from tokenmill.errors import TokenmillError
+from tokenmill.files import read_json, write_json
 from tokenmill.provenance.document_index import write_index
-from tokenmill.records.documents import SPLITS, read_json, write_json
+from tokenmill.records.documents import SPLITS
 from tokenmill.run_parameters import LEDGER_PARAMETERS, with_ledger_parameters
 from tokenmill.timing import timed
 

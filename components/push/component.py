@@ -30,7 +30,7 @@ from components.push.publish import publish
 from components.push.registry import RegistryTarget
 from tokenmill.contracts.names import COST_REPORT_NAME, LEDGER_NAME
 from tokenmill.errors import TokenmillError
-from tokenmill.records.documents import read_json
+from tokenmill.files import read_json
 from tokenmill.timing import timed
 
 # Not a number, so that TensorFlow Serving does not take it for a version.

@@ -19,7 +19,8 @@ from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from components.tokenize.graph import TokenIds, graph_token_ids
 from components.tokenize.subword_regularization import Sampler, SubwordRegularization
-from tokenmill.records.documents import decode_documents, split_directory, write_tfrecords
+from tokenmill.records.documents import decode_documents, split_directory
+from tokenmill.records.tfrecord import read_tfrecords, write_tfrecords
 
 # Each different word of a batch is tokenized once: twice the text, a third more words.
 _BATCH_BYTES = 8 << 20
@@ -104,13 +105,12 @@ def _batches(path: str) -> Iterator[pa.RecordBatch]:
     """The documents of a shard, in batches bounded in number and bytes."""
     records: list[bytes] = []
     size = 0
-    for chunk in tf.data.TFRecordDataset(path, "GZIP").batch(64).as_numpy_iterator():
-        for record in chunk.tolist():
-            if records and (size + len(record) > _BATCH_BYTES or len(records) == _BATCH_DOCUMENTS):
-                yield decode_documents(records)
-                records, size = [], 0
-            records.append(record)
-            size += len(record)
+    for record in read_tfrecords(path):
+        if records and (size + len(record) > _BATCH_BYTES or len(records) == _BATCH_DOCUMENTS):
+            yield decode_documents(records)
+            records, size = [], 0
+        records.append(record)
+        size += len(record)
     if records:
         yield decode_documents(records)
 

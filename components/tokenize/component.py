@@ -41,13 +41,8 @@ from components.tokenize.training import (
 )
 from tokenmill.contracts.names import TOKENIZER_MODEL_NAME
 from tokenmill.errors import TokenmillError
-from tokenmill.records.documents import (
-    SPLITS,
-    decode_documents,
-    read_json,
-    split_directory,
-    write_json,
-)
+from tokenmill.files import list_files, read_json, write_json
+from tokenmill.records.documents import SPLITS, read_documents, split_directory
 from tokenmill.timing import timed
 
 DESCRIPTION_NAME = "tokenizer.json"
@@ -142,10 +137,8 @@ def _rates(uri: str, config: TokenizerConfig) -> dict[str, float]:
 def _read_in_order(uri: str) -> Iterator[Document]:
     """The documents of the train split, shard by shard; the shards are sorted."""
     directory = split_directory(uri, "train")
-    for name in sorted(tf.io.gfile.listdir(directory)):
-        dataset = tf.data.TFRecordDataset(os.path.join(directory, name), "GZIP").batch(512)
-        for records in dataset.as_numpy_iterator():
-            batch = decode_documents(records.tolist())
+    for path in list_files(directory):
+        for batch in read_documents(path):
             yield from zip(*(batch.column(i).to_pylist() for i in range(3)), strict=True)
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import sentencepiece
 
-from tokenmill.records.documents import stable_hash
+from tokenmill.records.keys import stable_hash
 
 # Part of a text that is drawn at once; it bounds the memory.
 _PART_BYTES = 65_536

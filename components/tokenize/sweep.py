@@ -36,7 +36,7 @@ from tokenmill.cost.flops import flops_per_token
 from tokenmill.cost.memory import Precision, estimate_memory
 from tokenmill.errors import TokenmillError
 from tokenmill.model.shape import ModelShape
-from tokenmill.records.documents import stable_hash
+from tokenmill.records.keys import stable_hash
 from tokenmill.text.tokenization import load_tokenizer, tokenize
 from tokenmill.text.vocabulary import RESERVED_PIECES
 

@@ -10,7 +10,7 @@ import sentencepiece
 
 from components.tokenize.config import TokenizerConfig
 from tokenmill.errors import TokenmillError
-from tokenmill.records.documents import stable_hash
+from tokenmill.records.keys import stable_hash
 from tokenmill.text.vocabulary import (
     BOS_ID,
     CONTROL_TOKENS,

@@ -15,7 +15,7 @@ from components.train.run import TrainingJob
 from components.train.subprocess_entry import OUT_OF_MEMORY_HINT, calibrate_in_subprocess
 from tokenmill.contracts.names import CALIBRATION_NAME
 from tokenmill.cost.devices import CPU_CHIP
-from tokenmill.records.documents import write_json
+from tokenmill.files import write_json
 from tokenmill.run_in_subprocess import run_in_subprocess
 from tokenmill.timing import timed
 

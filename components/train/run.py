@@ -25,12 +25,12 @@ from tokenmill.cost.flops import flops_per_token
 from tokenmill.export.quantization import Weights
 from tokenmill.export.saved_model import export_model
 from tokenmill.export.text_masking import TextMasking
+from tokenmill.files import write_json
 from tokenmill.model.backbone import Backbone
 from tokenmill.model.base_model import load_base_model
 from tokenmill.model.build import build_model
 from tokenmill.model.shape import ModelShape
 from tokenmill.preemption import stop_on_signals
-from tokenmill.records.documents import write_json
 from tokenmill.rows.masking import MaskSettings
 from tokenmill.rows.mixture import Mixture, plan_steps
 from tokenmill.rows.packed_split import PackedSplit

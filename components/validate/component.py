@@ -29,7 +29,8 @@ from components.validate.derived_features import DocumentStatistics, statistics_
 from components.validate.schema import SCHEMA_NAME, read_schema
 from components.validate.statistics import STATISTICS_NAME, read_statistics
 from tokenmill.errors import TokenmillError
-from tokenmill.records.documents import split_directory, write_json
+from tokenmill.files import write_json
+from tokenmill.records.documents import split_directory
 from tokenmill.timing import timed
 
 DECISION_NAME = "decision.json"

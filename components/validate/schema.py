@@ -22,7 +22,8 @@ from components.validate.comparison import (
 )
 from components.validate.statistics import Statistics, document_count, features_of
 from tokenmill.errors import TokenmillError
-from tokenmill.records.documents import DOCUMENT_FEATURES, write_text
+from tokenmill.files import write_text
+from tokenmill.records.documents import DOCUMENT_FEATURES
 
 SCHEMA_NAME = "schema.pbtxt"
 

@@ -111,7 +111,7 @@ def inspect(run_dir: str, reason: str | None, source: str | None, limit: int) ->
         uri, run_id = _newest_dropped(run_dir)
         from components.curate import counts as account
         from tokenmill.contracts.names import CURATION_NAME
-        from tokenmill.records.documents import read_json
+        from tokenmill.files import read_json
 
         report_path = os.path.join(uri, CURATION_NAME)
         if not os.path.exists(report_path):

@@ -68,7 +68,8 @@ def show(file_or_run: str, html: str | None) -> None:
         from components.validate.history import newest_gate
         from components.validate.schema import SCHEMA_NAME, read_schema
         from components.validate.statistics import statistics_page, summarize_statistics
-        from tokenmill.records.documents import SPLITS, write_text
+        from tokenmill.files import write_text
+        from tokenmill.records.documents import SPLITS
 
         path, record = file_or_run, None
         if os.path.isdir(file_or_run):

@@ -77,8 +77,8 @@ def _models(models: list[Any], rows_uri: str, rows: list[int]) -> list[dict[str,
     if not rows:
         return []
     from tokenmill.contracts.names import TELEMETRY_NAME
+    from tokenmill.files import read_json
     from tokenmill.provenance.explain import times_trained
-    from tokenmill.records.documents import read_json
 
     found = []
     for model in models:

@@ -13,8 +13,9 @@ from tokenmill.contracts.names import CALIBRATION_NAME, LEDGER_NAME, TELEMETRY_N
 from tokenmill.contracts.names import COST_REPORT_NAME as COST_NAME
 from tokenmill.contracts.names import CURATION_NAME as CURATION_NAME
 from tokenmill.contracts.packed_rows import LABEL_REASONS
+from tokenmill.files import read_json
 from tokenmill.metadata.step_records import StepRecord
-from tokenmill.records.documents import SPLITS, read_json
+from tokenmill.records.documents import SPLITS
 
 
 def summarize_step(node_id: str, record: StepRecord) -> str:

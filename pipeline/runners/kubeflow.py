@@ -5,6 +5,7 @@ Compiles and checks; submitting is pipeline/runners/vertex.py. Imports TFX.
 
 import difflib
 import os
+import tempfile
 
 from kfp.pipeline_spec import pipeline_spec_pb2
 from tfx.dsl.components.base.base_node import BaseNode
@@ -18,6 +19,7 @@ from pipeline.runners.engine_check import Engine, check_engine
 from pipeline.runners.run_parameters import add_run_parameters
 from pipeline.step_settings import run_options
 from tokenmill.errors import TokenmillError
+from tokenmill.files import write_bytes
 
 _ResourceSpec = pipeline_spec_pb2.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec
 
@@ -53,10 +55,12 @@ def compile_pipeline(config: Config, engine: Engine, output: str) -> int:
     runner_config = kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
         display_name=config.run.name, default_image=config.engine.image
     )
-    aside = f"{os.path.abspath(output)}.writing"
-    runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(runner_config, output_filename=aside)
-    runner.run(pipeline, parameter_values=values)
-    os.replace(aside, output)
+    with tempfile.TemporaryDirectory() as directory:
+        written = os.path.join(directory, "pipeline.json")
+        runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(runner_config, output_filename=written)
+        runner.run(pipeline, parameter_values=values)
+        with open(written, "rb") as source:
+            write_bytes(output, source.read())
     return len(steps)
 
 

@@ -27,8 +27,8 @@ from tokenmill.records.documents import (
     encode_documents,
     read_documents,
     split_directory,
-    write_tfrecords,
 )
+from tokenmill.records.tfrecord import write_tfrecords
 
 # The first example pays for the table of character classes, and machines are shared.
 hypothesis.settings.register_profile("no deadline", deadline=None)

@@ -18,8 +18,8 @@ from tokenmill.records.documents import (
     document_batch,
     encode_documents,
     split_directory,
-    write_tfrecords,
 )
+from tokenmill.records.tfrecord import write_tfrecords
 
 CONFIG = CurateConfig(
     rules="none",

@@ -10,7 +10,7 @@ from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
 from components.pack.transforms import pack_shard, write_manifest
 from components.tokenize.config import TokenizerConfig
 from components.tokenize.training import train_sentencepiece
-from tokenmill.records.documents import stable_hash
+from tokenmill.records.keys import stable_hash
 from tokenmill.rows.token_flags import CONTROL, STARTS_WORD
 
 VOCAB = 300

@@ -17,7 +17,8 @@ from components.pack.transforms import pack_shard, write_manifest
 from tokenmill.contracts.packed_rows import RowFormat
 from tokenmill.errors import TokenmillError
 from tokenmill.provenance.rows import find_document
-from tokenmill.records.documents import stable_hash, write_tfrecords
+from tokenmill.records.keys import stable_hash
+from tokenmill.records.tfrecord import write_tfrecords
 from tokenmill.rows.arrays import Rows
 from tokenmill.rows.codec import decode_rows, encode_rows
 from tokenmill.rows.packed_split import PackedSplit

@@ -6,7 +6,7 @@ from made_manifest import packed_manifest, packed_shard
 
 from tokenmill.provenance import rows as provenance
 from tokenmill.provenance.rows import documents_of_row, find_document, write_provenance
-from tokenmill.records.documents import stable_hash
+from tokenmill.records.keys import stable_hash
 from tokenmill.rows.arrays import Pieces
 from tokenmill.rows.packed_split import PackedSplit
 

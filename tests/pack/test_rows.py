@@ -143,7 +143,7 @@ def test_a_shard_is_a_plain_tfrecord_file_with_its_checksum(tmp_path):
     assert entry.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert entry.bytes == path.stat().st_size
     assert entry.rows == len(rows)
-    assert not list(path.parent.glob("*.writing"))
+    assert not list(path.parent.glob("*.tmp"))
 
 
 def test_rows_of_256_take_at_most_2_2_bytes_a_token(tmp_path):

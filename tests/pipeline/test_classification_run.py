@@ -12,7 +12,7 @@ import tensorflow_text  # noqa: F401  (registers the SentencePiece ops)
 
 from components.ingest.transforms import split_of
 from components.train.telemetry.metrics_log import read_metrics
-from tokenmill.records.documents import read_json
+from tokenmill.files import read_json
 
 PACKAGES = ("apache-beam", "scikit-learn")
 EVAL_FRACTION = 0.2

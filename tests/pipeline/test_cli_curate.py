@@ -14,8 +14,9 @@ from components.curate.counts import DroppedDocument, OutcomeCounts, summarize
 from components.curate.preview import neighbors
 from components.curate.rules import LINE_RULES, RULE_SETS, RULES
 from tokenmill.contracts.names import CURATION_NAME
+from tokenmill.files import write_json
 from tokenmill.metadata.store import open_store
-from tokenmill.records.documents import write_json, write_tfrecords
+from tokenmill.records.tfrecord import write_tfrecords
 
 
 def tokenmill_curate(*arguments):

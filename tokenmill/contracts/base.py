@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tokenmill.errors import TokenmillError
+from tokenmill.files import read_json, write_json
 
 Number = int | float
 
@@ -35,8 +36,6 @@ def read_document(path: str, model: type[Document]) -> Document:
     Raises:
         TokenmillError: The file lacks a key, or has one that the model does not know.
     """
-    from tokenmill.records.documents import read_json  # imports Beam
-
     return check_document(path, read_json(path), model)
 
 
@@ -55,6 +54,4 @@ def check_document(path: str, values: Any, model: type[Document]) -> Document:
 
 def write_document(path: str, document: Part) -> None:
     """Write a model as sorted, indented JSON."""
-    from tokenmill.records.documents import write_json  # imports Beam
-
     write_json(path, document.to_json())

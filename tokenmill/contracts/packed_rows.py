@@ -7,7 +7,8 @@ from typing import Literal
 
 from tokenmill.contracts.base import Part, check_document, key, write_document
 from tokenmill.errors import TokenmillError
-from tokenmill.records.documents import read_json, split_directory
+from tokenmill.files import read_json
+from tokenmill.records.documents import split_directory
 
 FORMAT = "tokenmill-rows-2"
 MANIFEST_NAME = "manifest.json"

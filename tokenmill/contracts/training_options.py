@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from tokenmill.cost.pricing import SECONDS_PER_HOUR
-from tokenmill.records.documents import read_json, write_json
+from tokenmill.files import read_json, write_json
 
 OPTIONS_NAME = "options.json"
 

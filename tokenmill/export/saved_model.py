@@ -35,8 +35,8 @@ from tokenmill.export.sampler import Sampling, require
 from tokenmill.export.text_masking import TextMasking
 from tokenmill.export.tokenizer_assets import write_tokenizer_assets
 from tokenmill.export.warmup_requests import write_warmup_requests
+from tokenmill.files import write_json
 from tokenmill.model.build import Decoder, Encoder
-from tokenmill.records.documents import write_json
 from tokenmill.text.tokenization import load_tokenizer
 from tokenmill.text.vocabulary import PAD_ID
 

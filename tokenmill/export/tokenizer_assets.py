@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tokenmill.contracts.names import TOKENIZER_MODEL_NAME
 from tokenmill.errors import TokenmillError
-from tokenmill.records.documents import read_json, write_json
+from tokenmill.files import read_json, write_json
 from tokenmill.text.vocabulary import CONTROL_TOKENS
 
 DESCRIPTION_NAME = "tokenizer.json"

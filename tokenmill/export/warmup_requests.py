@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from tokenmill.records.documents import write_tfrecords
+from tokenmill.records.tfrecord import write_tfrecords
 
 WARMUP_NAME = "tf_serving_warmup_requests"
 _TEXT = "A few words to begin with. "

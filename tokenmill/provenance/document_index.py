@@ -11,14 +11,17 @@ remote ones read whole: 20 bytes a document.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+
+from tokenmill.files import AtomicFile, list_files, open_file, write_bytes
+from tokenmill.records.keys import stable_hash
+from tokenmill.records.tfrecord import read_tfrecords
 
 RECORDS_NAME = "document_status.jsonl"
 _ARRAYS = {
@@ -29,11 +32,6 @@ _ARRAYS = {
 }
 KEPT, DROPPED, QUARANTINED = "kept", "dropped", "quarantined"
 NEAREST = 3
-
-
-def _hash(doc_id: bytes) -> int:
-    """As `tokenmill.records.documents.stable_hash`, whose module is too heavy to import."""
-    return int.from_bytes(hashlib.blake2b(doc_id, digest_size=8).digest(), "big")
 
 
 def write_index(uri: str, curated_uri: str, dropped_uri: str, quarantine_uri: str) -> int:
@@ -51,29 +49,21 @@ def write_index(uri: str, curated_uri: str, dropped_uri: str, quarantine_uri: st
 def _shards(
     curated_uri: str, dropped_uri: str, quarantine_uri: str
 ) -> Iterator[Iterator[tuple[bytes, bytes]]]:
-    """For each file, (id, record) of its documents."""
-    import tensorflow as tf
-
+    """Yield (id, record) of the documents of each file."""
     from tokenmill.records.documents import SPLITS, split_directory
 
     for split in SPLITS:
-        for path in sorted(
-            tf.io.gfile.glob(os.path.join(split_directory(curated_uri, split), "*"))
-        ):
+        for path in list_files(split_directory(curated_uri, split)):
             yield _kept(path, split)
-    for path in sorted(tf.io.gfile.glob(os.path.join(dropped_uri, "dropped-*.gz"))):
+    for path in list_files(dropped_uri, "dropped-*.gz"):
         yield _rejected(path)
     yield _quarantined(os.path.join(quarantine_uri, "quarantine.jsonl"))
 
 
 def _kept(path: str, split: str) -> Iterator[tuple[bytes, bytes]]:
-    import tensorflow as tf
+    from tokenmill.records.documents import read_documents
 
-    from tokenmill.records.documents import BATCH_DOCUMENTS, decode_documents
-
-    records = tf.data.TFRecordDataset([path], "GZIP").batch(BATCH_DOCUMENTS)
-    for batch in records.as_numpy_iterator():
-        documents = decode_documents(list(batch))
+    for documents in read_documents(path):
         columns = (documents.column(i).to_pylist() for i in (0, 1, 3))
         for doc_id, source, size in zip(*columns, strict=True):
             status = {
@@ -87,17 +77,13 @@ def _kept(path: str, split: str) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _rejected(path: str) -> Iterator[tuple[bytes, bytes]]:
-    import tensorflow as tf
-
-    for record in tf.data.TFRecordDataset([path], "GZIP").as_numpy_iterator():
+    for record in read_tfrecords(path):
         status = {**json.loads(record), "status": DROPPED}
         yield status["doc_id"].encode(), _line(status)
 
 
 def _quarantined(path: str) -> Iterator[tuple[bytes, bytes]]:
-    import tensorflow as tf
-
-    with tf.io.gfile.GFile(path, "rb") as lines:
+    with open_file(path) as lines:
         for line in lines:
             status = {**json.loads(line), "status": QUARANTINED}
             # As ingest names a record without an id: the file and where in it.
@@ -112,22 +98,17 @@ def _line(status: dict[str, Any]) -> bytes:
 
 def write_shards(uri: str, shards: Iterable[Iterable[tuple[bytes, bytes]]]) -> int:
     """Writes the index of (id, record line) pairs; only 8 bytes a document stay in memory twice."""
-    import tensorflow as tf
-
-    tf.io.gfile.makedirs(uri)
     sizes: list[np.ndarray] = []
     hashes: list[np.ndarray] = []
     firsts = [0]
-    path = os.path.join(uri, RECORDS_NAME)
-    with tf.io.gfile.GFile(f"{path}.writing", "wb") as out:
-        out.write(b"")  # makes the file even if there is no document
+    with AtomicFile(os.path.join(uri, RECORDS_NAME)) as out:
         for shard in shards:
             pieces, lengths, keys, held = [], [], [], 0
             count = 0
             for doc_id, line in shard:
                 pieces.append(line)
                 lengths.append(len(line))
-                keys.append(_hash(doc_id))
+                keys.append(stable_hash(doc_id))
                 held += len(line)
                 count += 1
                 if held > 1 << 20:
@@ -141,7 +122,6 @@ def write_shards(uri: str, shards: Iterable[Iterable[tuple[bytes, bytes]]]) -> i
             sizes.append(np.array(lengths, np.int64))
             hashes.append(np.array(keys, np.uint64))
             firsts.append(firsts[-1] + count)
-    tf.io.gfile.rename(f"{path}.writing", path, overwrite=True)
     all_hashes = np.concatenate([*hashes, np.zeros(0, np.uint64)])
     order = np.argsort(all_hashes, kind="stable")
     offsets = np.concatenate([np.zeros(1, np.int64), *sizes]).cumsum()
@@ -152,10 +132,7 @@ def write_shards(uri: str, shards: Iterable[Iterable[tuple[bytes, bytes]]]) -> i
         "shards": np.array(firsts),
     }
     for name, array in arrays.items():
-        target = os.path.join(uri, f"statuses-{name}")
-        with tf.io.gfile.GFile(f"{target}.writing", "wb") as out:
-            out.write(array.astype(_ARRAYS[name]).tobytes())
-        tf.io.gfile.rename(f"{target}.writing", target, overwrite=True)
+        write_bytes(os.path.join(uri, f"statuses-{name}"), array.astype(_ARRAYS[name]).tobytes())
     return len(all_hashes)
 
 
@@ -171,12 +148,7 @@ class DocumentIndex:
 
     def __init__(self, uri: str):
         self._uri = uri
-        self._open: Callable[[str, str], Any] = open
-        if "://" in uri:
-            import tensorflow as tf
-
-            self._open = tf.io.gfile.GFile
-        elif not os.path.exists(os.path.join(uri, RECORDS_NAME)):
+        if "://" not in uri and not os.path.exists(os.path.join(uri, RECORDS_NAME)):
             raise FileNotFoundError(os.path.join(uri, RECORDS_NAME))
         self._arrays = {name: self._array(name) for name in _ARRAYS}
 
@@ -185,12 +157,12 @@ class DocumentIndex:
 
     def find(self, doc_id: str) -> list[dict[str, Any]]:
         """The statuses of all documents of this id; several where the user's ids repeat."""
-        wanted = np.uint64(_hash(doc_id.encode()))
+        wanted = np.uint64(stable_hash(doc_id.encode()))
         hashes = self._arrays["hashes"]
         first = int(np.searchsorted(hashes, wanted, side="left"))
         last = int(np.searchsorted(hashes, wanted, side="right"))
         numbers = sorted(int(n) for n in self._arrays["order"][first:last])
-        with self._open(os.path.join(self._uri, RECORDS_NAME), "rb") as records:
+        with open_file(os.path.join(self._uri, RECORDS_NAME)) as records:
             found = [self._read(records, number) for number in numbers]
         return [status for status in found if status["doc_id"] == doc_id]
 
@@ -198,7 +170,7 @@ class DocumentIndex:
         """Ids that look alike: the neighbors in each shard, most similar first."""
         neighbors: set[str] = set()
         shards = self._arrays["shards"]
-        with self._open(os.path.join(self._uri, RECORDS_NAME), "rb") as records:
+        with open_file(os.path.join(self._uri, RECORDS_NAME)) as records:
             for start, end in itertools.pairwise(shards):
                 low, high = int(start), int(end)
                 while low < high:
@@ -222,5 +194,5 @@ class DocumentIndex:
         path = os.path.join(self._uri, f"statuses-{name}")
         if "://" not in self._uri and os.path.getsize(path):
             return np.memmap(path, _ARRAYS[name], "r")
-        with self._open(path, "rb") as source:
+        with open_file(path) as source:
             return np.frombuffer(source.read(), _ARRAYS[name])

@@ -17,15 +17,18 @@ A document is looked up in the shard that its hash chooses, by binary search in 
 with reads of single blocks; a row by its entry. Both read a few kilobytes whatever the size.
 """
 
+import hashlib
 import os
 from typing import NamedTuple
 
 import numpy as np
 
 from tokenmill.contracts.packed_rows import PackedShard, read_packed_manifest
-from tokenmill.records.documents import split_directory, stable_hash
+from tokenmill.files import write_bytes
+from tokenmill.records.documents import split_directory
+from tokenmill.records.keys import stable_hash
 from tokenmill.rows.arrays import Pieces
-from tokenmill.rows.packed_split import RandomAccessFile, write_bytes
+from tokenmill.rows.packed_split import RandomAccessFile
 
 _HEADER = 4
 # The search in the sorted hashes goes on by reading until so few are left to look through.
@@ -94,7 +97,9 @@ def write_provenance(
         by_row.astype("<i4"),
         *(column[by_document].astype("<i4") for column in placements),
     ]
-    return write_bytes(path, b"".join([*(c.tobytes() for c in columns), *ids]))
+    data = b"".join([*(c.tobytes() for c in columns), *ids])
+    write_bytes(path, data)
+    return hashlib.sha256(data).hexdigest()
 
 
 class _Columns:

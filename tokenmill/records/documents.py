@@ -11,22 +11,15 @@ some seconds and 500 MB of every worker.
 """
 
 import functools
-import gzip
-import hashlib
-import json
 import os
-import struct
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import apache_beam as beam
-import google_crc32c
 import pyarrow as pa
-from apache_beam.io.filesystems import FileSystems
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
-from tokenmill.records.sorted_hashes import create_plain, open_plain
+from tokenmill.records.tfrecord import read_tfrecords
 
 SPLITS = ("train", "eval")
 
@@ -47,11 +40,6 @@ DOCUMENT_SCHEMA = pa.schema(
 BATCH_DOCUMENTS = 512
 BATCH_BYTES = 16 << 20
 
-# TFRecord framing: length, checksum of the length, data, checksum of the data.
-_HEADER = struct.Struct("<QI")
-_FOOTER = struct.Struct("<I")
-_READ_BYTES = 1 << 20
-_WRITE_BYTES = 1 << 18
 _ONE_BYTE = [bytes([value]) for value in range(0x80)]
 
 
@@ -143,72 +131,9 @@ def _varint(value: int) -> bytes:
     return bytes(parts)
 
 
-def stable_hash(key: bytes) -> int:
-    """A 64-bit hash that is the same in every process and version (unlike `hash()`)."""
-    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big")
-
-
 def split_directory(uri: str, split: str) -> str:
     """The directory of a split inside an Examples artifact (TFX's own naming)."""
     return os.path.join(uri, f"Split-{split}")
-
-
-def write_tfrecords(path: str, records: Iterable[bytes], gzip: bool) -> None:
-    """Writes records as a TFRecord file, aside first and then renamed: never half a file.
-
-    Like all files here, on every filesystem that Beam knows.
-    """
-    _write(path, _gzipped(_framed(records)) if gzip else _framed(records))
-
-
-def _write(path: str, blocks: Iterable[bytes]) -> None:
-    aside = f"{path}.writing"
-    with create_plain(aside) as out:
-        for block in blocks:
-            out.write(block)
-    FileSystems.rename([aside], [path])
-
-
-def _framed(records: Iterable[bytes]) -> Iterator[bytes]:
-    """TFRecords in blocks; half the time of TensorFlow's writer, which is called for each."""
-    parts: list[bytes] = []
-    size = 0
-    for record in records:
-        length = len(record).to_bytes(8, "little")
-        parts += (length, _FOOTER.pack(_masked_crc32c(length)), record)
-        parts.append(_FOOTER.pack(_masked_crc32c(record)))
-        size += len(record)
-        if size >= _WRITE_BYTES:
-            yield b"".join(parts)
-            parts, size = [], 0
-    yield b"".join(parts)
-
-
-def _gzipped(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """One gzip stream, without a time in its head.
-
-    Level 1: a third of the default's time for a tenth more bytes; these files are read once.
-    """
-    compressor = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-    for block in blocks:
-        yield compressor.compress(block)
-    yield compressor.flush()
-
-
-def write_text(path: str, text: str) -> None:
-    """Writes a small UTF-8 file, aside first and then renamed."""
-    _write(path, [text.encode("utf-8")])
-
-
-def write_json(path: str, value: Any) -> None:
-    """Writes `value` as sorted, indented JSON, aside first and then renamed."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
-
-
-def read_json(path: str) -> Any:
-    """Reads a JSON file."""
-    with open_plain(path) as source:
-        return json.loads(source.read().decode("utf-8"))
 
 
 class DocumentFile(NamedTuple):
@@ -230,58 +155,6 @@ def read_documents(path: str) -> Iterator[pa.RecordBatch]:
             batch, size = [], 0
     if batch:
         yield decode_documents(batch)
-
-
-def read_tfrecords(path: str) -> Iterator[bytes]:
-    """The records of a TFRecord file, gzipped if it is called .gz, on any of Beam's filesystems.
-
-    Several times faster than tf.data and Beam's own reader, which make an object or two of each
-    record; the checksums are looked at all the same.
-
-    Raises:
-        ValueError: A record is broken off or has another checksum, or the file is not what gzip
-            wrote.
-    """
-    with open_plain(path) as stored:
-        file = gzip.GzipFile(fileobj=stored) if path.endswith(".gz") else stored
-        rest, missing = b"", 0
-        while block := _read(path, file, max(_READ_BYTES, missing)):
-            data = rest + block
-            at = missing = 0
-            while len(data) >= at + _HEADER.size:
-                size, checksum = _HEADER.unpack_from(data, at)
-                if checksum != _masked_crc32c(data[at : at + 8]):
-                    raise ValueError(f"{path}: the length of a record has another checksum")
-                end = at + _HEADER.size + size
-                if len(data) < end + _FOOTER.size:
-                    missing = end + _FOOTER.size - len(data)
-                    break
-                record = data[at + _HEADER.size : end]
-                if _FOOTER.unpack_from(data, end)[0] != _masked_crc32c(record):
-                    raise ValueError(f"{path}: a record has another checksum")
-                yield record
-                at = end + _FOOTER.size
-            rest = data[at:]
-        if rest:
-            raise ValueError(f"{path}: the last record is broken off")
-
-
-def _read(path: str, file: Any, size: int) -> bytes:
-    """The next block; what gzip says of a broken file becomes a ValueError that names it."""
-    try:
-        return file.read(size)
-    except EOFError:
-        raise ValueError(f"{path}: the compressed file is broken off") from None
-    except gzip.BadGzipFile as error:
-        raise ValueError(f"{path}: not a gzip file, or a damaged one ({error})") from error
-    except zlib.error as error:
-        raise ValueError(f"{path}: damaged ({error})") from error
-
-
-def _masked_crc32c(data: bytes) -> int:
-    """The checksum of TFRecords: CRC-32C, rotated and shifted."""
-    crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 @beam.typehints.with_output_types(pa.RecordBatch)

@@ -4,12 +4,9 @@ Equal hashes of many files lie in the same range, so that a task finds them by r
 each. Files go through Beam's filesystems.
 """
 
-import uuid
-from typing import BinaryIO
-
 import numpy as np
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
+
+from tokenmill.files import open_file, write_bytes
 
 # A hash that was filed, and the row (of its piece) that has it.
 ENTRY = np.dtype([("hash", "<u8"), ("row", "<u4")])
@@ -20,10 +17,7 @@ def write_filed(path: str, hashes: np.ndarray) -> None:
     """Files hashes (uint64) without rows, aside first."""
     entries = np.zeros(len(hashes), ENTRY)
     entries["hash"] = hashes
-    aside = f"{path}.{uuid.uuid4().hex}"
-    with create_plain(aside) as file:
-        file.write(filed(entries))
-    FileSystems.rename([aside], [path])
+    write_bytes(path, filed(entries))
 
 
 def read_filed(path: str, part: int, parts: int) -> np.ndarray:
@@ -42,18 +36,8 @@ def read_entries(path: str, part: int, parts: int) -> np.ndarray:
     """ENTRY [entries] of one of `parts` ranges, ascending by hash."""
     low, high = (BUCKETS * i // parts for i in (part, part + 1))
     header = 8 * (BUCKETS + 1)
-    with open_plain(path) as file:
+    with open_file(path) as file:
         bounds = np.frombuffer(file.read(header), "<u8")
         start, end = int(bounds[low]), int(bounds[high])
         file.seek(header + start * ENTRY.itemsize)
         return np.frombuffer(file.read((end - start) * ENTRY.itemsize), ENTRY)
-
-
-def open_plain(path: str) -> BinaryIO:
-    """Opens a file as it is, whatever its name ends in."""
-    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
-
-
-def create_plain(path: str) -> BinaryIO:
-    """Creates a file, and its directory where there is need of one."""
-    return FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tokenmill.records.documents import write_tfrecords
-from tokenmill.records.sorted_hashes import open_plain
+from tokenmill.files import open_file
 from tokenmill.records.staging import ROW, Piece, Spool, read_ids, read_rows
+from tokenmill.records.tfrecord import write_tfrecords
 
 _OPEN_FILES = 128
 
@@ -126,5 +126,5 @@ class _Files:
             return self._open[path]
         if len(self._open) >= _OPEN_FILES:
             self._open.popitem(last=False)[1].close()
-        file = self._open[path] = open_plain(path)
+        file = self._open[path] = open_file(path)
         return file

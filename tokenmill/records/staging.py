@@ -11,15 +11,15 @@ them by the same bytes. All go through Beam's filesystems.
 
 import itertools
 import json
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from apache_beam.io.filesystems import FileSystems
 
-from tokenmill.records.documents import stable_hash
-from tokenmill.records.sorted_hashes import ENTRY, create_plain, filed, open_plain, read_entries
+from tokenmill.files import AtomicFile, open_file
+from tokenmill.records.keys import stable_hash
+from tokenmill.records.sorted_hashes import ENTRY, filed, read_entries
 
 # Rows of a piece: some 70 bytes each in memory, and as much again for each hash that is filed.
 PIECE_DOCUMENTS = 1 << 15
@@ -77,8 +77,7 @@ class PieceWriter:
 
     def __init__(self, path: str, split: str, shards: int):
         self._path, self._split, self._shards = path, split, shards
-        self._aside = f"{path}.{uuid.uuid4().hex}"
-        self._files = {kind: create_plain(f"{self._aside}.{kind}") for kind in ("payloads", "ids")}
+        self._files = {kind: AtomicFile(f"{path}.{kind}") for kind in ("payloads", "ids")}
         self._sources: dict[bytes, int] = {}
         self._rows: list[np.ndarray] = []
         self._entries: dict[str, list[np.ndarray]] = {}
@@ -110,8 +109,8 @@ class PieceWriter:
         if keys is not None:
             rows["key"] = keys
         rows["digest"] = [stable_hash(payload) for payload in payloads]
-        self._files["payloads"].write(b"".join(payloads))
-        self._files["ids"].write(b"".join(doc_ids))
+        self._files["payloads"].file.write(b"".join(payloads))
+        self._files["ids"].file.write(b"".join(doc_ids))
         self._payload_bytes += int(rows["size"].sum(dtype=np.int64))
         self._id_bytes += int(rows["id_size"].sum(dtype=np.int64))
         self._rows.append(rows)
@@ -131,25 +130,19 @@ class PieceWriter:
         self._write("sources", json.dumps(names).encode())
         for kind, entries in self._entries.items():
             self._write(kind, filed(np.concatenate(entries)))
-        kinds = list(self._files)
         for file in self._files.values():
-            file.close()
-        FileSystems.rename(
-            [f"{self._aside}.{kind}" for kind in kinds], [f"{self._path}.{kind}" for kind in kinds]
-        )
+            file.commit()
         shards = tuple(np.unique(rows["shard"]).tolist())
         return Piece(self._path, self._split, len(rows), shards)
 
     def discard(self) -> None:
-        """Removes what was written aside."""
-        for kind, file in self._files.items():
-            file.close()
-            if FileSystems.exists(f"{self._aside}.{kind}"):
-                FileSystems.delete([f"{self._aside}.{kind}"])
+        """Remove what was written so far."""
+        for file in self._files.values():
+            file.discard()
 
     def _write(self, kind: str, data: bytes) -> None:
-        file = self._files[kind] = create_plain(f"{self._aside}.{kind}")
-        file.write(data)
+        file = self._files[kind] = AtomicFile(f"{self._path}.{kind}")
+        file.file.write(data)
 
 
 class SpoolWriter:
@@ -273,7 +266,7 @@ class Spool:
 
 def read_rows(piece: Piece) -> np.ndarray:
     """ROW [rows]."""
-    with open_plain(f"{piece.path}.rows") as file:
+    with open_file(f"{piece.path}.rows") as file:
         return np.frombuffer(file.read(), ROW)
 
 
@@ -281,7 +274,7 @@ def read_some_rows(piece: Piece, numbers: np.ndarray) -> np.ndarray:
     """ROW [numbers]: rows by number, ascending; few of them are read one by one."""
     if len(numbers) * _SPARSE >= piece.rows:
         return read_rows(piece)[numbers]
-    with open_plain(f"{piece.path}.rows") as file:
+    with open_file(f"{piece.path}.rows") as file:
         starts = numbers * ROW.itemsize
         found = b"".join(_slices(file, starts, np.full(len(numbers), ROW.itemsize)))
     return np.frombuffer(found, ROW)
@@ -289,26 +282,26 @@ def read_some_rows(piece: Piece, numbers: np.ndarray) -> np.ndarray:
 
 def read_sources(piece: Piece) -> list[bytes]:
     """What `source` of a row is a place in."""
-    with open_plain(f"{piece.path}.sources") as file:
+    with open_file(f"{piece.path}.sources") as file:
         return [name.encode("utf-8", "surrogateescape") for name in json.loads(file.read())]
 
 
 def read_ids(piece: Piece, rows: np.ndarray) -> list[bytes]:
     """The ids of rows."""
-    with open_plain(f"{piece.path}.ids") as file:
+    with open_file(f"{piece.path}.ids") as file:
         return list(_slices(file, rows["id_start"], rows["id_size"]))
 
 
 def read_payloads(piece: Piece, rows: np.ndarray) -> Iterator[bytes]:
     """The payloads of rows, one at a time."""
-    with open_plain(f"{piece.path}.payloads") as file:
+    with open_file(f"{piece.path}.payloads") as file:
         yield from _slices(file, rows["start"], rows["size"])
 
 
 def read_texts(piece: Piece, rows: np.ndarray) -> Iterator[bytes]:
     """The texts of rows, one at a time."""
     starts = rows["start"] + rows["size"] - rows["text_size"]
-    with open_plain(f"{piece.path}.payloads") as file:
+    with open_file(f"{piece.path}.payloads") as file:
         yield from _slices(file, starts, rows["text_size"])
 
 

@@ -9,10 +9,8 @@ this format.
 
 import hashlib
 import os
-import struct
 import threading
 
-import google_crc32c
 import numpy as np
 import tensorflow as tf
 
@@ -25,40 +23,32 @@ from tokenmill.contracts.packed_rows import (
     read_packed_manifest,
 )
 from tokenmill.errors import TokenmillError
-from tokenmill.records.documents import split_directory, write_tfrecords
+from tokenmill.files import AtomicFile, write_bytes
+from tokenmill.records.documents import split_directory
+from tokenmill.records.tfrecord import FRAME_BYTES, unframe, write_tfrecords
 from tokenmill.rows.arrays import Rows
 from tokenmill.rows.codec import Batch, decode_rows, densify, encode_rows
 
-# TFRecord's frame: 8 bytes of length and 4 of its checksum before, 4 of checksum after.
-_HEADER_BYTES, _FOOTER_BYTES = 12, 4
 _REPAIR_HINT = "Copy the file anew, or delete the artifact and run again: the step packs anew."
 
 
 def write_shard(directory: str, name: str, rows: Rows, row_format: RowFormat) -> ShardFiles:
     """Write rows as `<name>.tfrecord` and `<name>.index`; return what the manifest says of them."""
     records = encode_rows(rows, row_format)
-    sizes = np.array([len(r) for r in records], np.int64) + _HEADER_BYTES + _FOOTER_BYTES
+    sizes = np.array([len(r) for r in records], np.int64) + FRAME_BYTES
     offsets = np.concatenate(([0], np.cumsum(sizes))).astype("<i8")
     path = os.path.join(directory, f"{name}.tfrecord")
     write_tfrecords(path, records, gzip=False)
-    index = write_bytes(os.path.join(directory, f"{name}.index"), offsets.tobytes())
+    index = offsets.tobytes()
+    write_bytes(os.path.join(directory, f"{name}.index"), index)
     return ShardFiles(
         file=f"{name}.tfrecord",
         index=f"{name}.index",
         rows=len(records),
         bytes=int(offsets[-1]),
         sha256=sha256_of(path),
-        index_sha256=index,
+        index_sha256=hashlib.sha256(index).hexdigest(),
     )
-
-
-def write_bytes(path: str, data: bytes) -> str:
-    """Writes a file, aside first and then renamed; returns its SHA-256."""
-    tf.io.gfile.makedirs(os.path.dirname(path))
-    with tf.io.gfile.GFile(f"{path}.writing", "wb") as out:
-        out.write(data)
-    tf.io.gfile.rename(f"{path}.writing", path, overwrite=True)
-    return hashlib.sha256(data).hexdigest()
 
 
 def sha256_of(path: str) -> str:
@@ -150,34 +140,18 @@ class _Shard:
 
     def record_bytes(self) -> np.ndarray:
         """Bytes of each record's payload, int64 [rows]."""
-        return np.diff(np.array(self._offsets, np.int64)) - _HEADER_BYTES - _FOOTER_BYTES
+        return np.diff(np.array(self._offsets, np.int64)) - FRAME_BYTES
 
     def record(self, row: int) -> bytes:
         """The payload of a record, its checksums verified."""
         start, end = self._offsets[row : row + 2]
         framed = self._file.read(start, end - start)
-        length = end - start - _HEADER_BYTES - _FOOTER_BYTES
-        if len(framed) < end - start:
-            self._fail(row, start, f"the file ends after {len(framed)} of {end - start} bytes")
-        stored_length, length_crc = struct.unpack_from("<QI", framed)
-        payload = framed[_HEADER_BYTES:-_FOOTER_BYTES]
-        (crc,) = struct.unpack_from("<I", framed, _HEADER_BYTES + length)
-        if stored_length != length or length_crc != masked_crc32c(framed[:8]):
-            self._fail(row, start, "the record's header is damaged")
-        if crc != masked_crc32c(payload):
-            self._fail(row, start, "the record's checksum (CRC-32C) does not match its bytes")
-        return payload
-
-    def _fail(self, row: int, offset: int, what: str) -> None:
-        raise TokenmillError(
-            f"{self._file.path}: row {row} at byte {offset}: {what}.", _REPAIR_HINT
-        )
-
-
-def masked_crc32c(data: bytes) -> int:
-    """The checksum of TFRecord: CRC-32C, rotated right by 15 bits, plus a constant."""
-    crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+        try:
+            return unframe(framed, end - start)
+        except ValueError as error:
+            raise TokenmillError(
+                f"{self._file.path}: row {row} at byte {start}: {error}.", _REPAIR_HINT
+            ) from None
 
 
 class PackedSplit:
@@ -259,11 +233,9 @@ class PackedSplit:
 
 
 def write_array(path: str, array: np.ndarray) -> None:
-    """Writes a .npy file, aside first and then renamed."""
-    tf.io.gfile.makedirs(os.path.dirname(path))
-    with tf.io.gfile.GFile(f"{path}.writing", "wb") as out:
+    """Write a .npy file atomically."""
+    with AtomicFile(path) as out:
         np.save(out, array)
-    tf.io.gfile.rename(f"{path}.writing", path, overwrite=True)
 
 
 def read_array(path: str) -> np.ndarray:

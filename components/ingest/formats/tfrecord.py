@@ -1,10 +1,8 @@
 """TFRecord files of tf.Examples: a document an example."""
 
-import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
-import google_crc32c
 from google.protobuf.message import DecodeError
 
 from components.ingest.config import CorpusConfig
@@ -20,10 +18,7 @@ from components.ingest.records import (
     to_bytes,
     too_large,
 )
-
-_LENGTH = struct.Struct("<Q")
-_CHECKSUM = struct.Struct("<I")
-_BLOCK_BYTES = 1 << 16
+from tokenmill.records.tfrecord import scan_tfrecords
 
 
 def read_tfrecord(
@@ -37,36 +32,23 @@ def read_tfrecord(
     import tensorflow as tf  # 2 s and 500 MB: other formats do without
 
     source_name, name = default_source(file), file_id(file)
-    number = 0
-    while length := handle.read(_LENGTH.size):
-        number += 1
-        checksum = handle.read(_CHECKSUM.size)
-        if len(length) + len(checksum) < _LENGTH.size + _CHECKSUM.size:
-            raise EOFError(f"the file breaks off in record {number}")
-        if _masked_crc32c(length) != _CHECKSUM.unpack(checksum)[0]:
-            raise ValueError(f"the length of record {number} fails its checksum")
-        size = _LENGTH.unpack(length)[0]
-        if size > settings.max_record_bytes:
-            _skip(handle, size + _CHECKSUM.size, number)
-            yield too_large(file, number, size, settings)
+    for number, record in enumerate(scan_tfrecords(handle, settings.max_record_bytes), 1):
+        if record.data is None:
+            yield too_large(file, number, record.size, settings)
             continue
-        data = handle.read(size)
-        checksum = handle.read(_CHECKSUM.size)
-        if len(data) + len(checksum) < size + _CHECKSUM.size:
-            raise EOFError(f"the file breaks off in record {number}")
-        if _masked_crc32c(data) != _CHECKSUM.unpack(checksum)[0]:
+        if not record.sound:
             detail = "the content fails its CRC-32C"
-            yield BadRecord(file.path, number, "bad_checksum", detail, size)
+            yield BadRecord(file.path, number, "bad_checksum", detail, record.size)
             continue
         try:
-            features = tf.train.Example.FromString(data).features.feature
+            features = tf.train.Example.FromString(record.data).features.feature
         except DecodeError as error:
-            yield BadRecord(file.path, number, "invalid_example", str(error)[:500], size)
+            yield BadRecord(file.path, number, "invalid_example", str(error)[:500], record.size)
             continue
         text = _value(features, settings.text_field)
         if not isinstance(text, bytes):
             detail = f"not one string in feature {settings.text_field!r}; found {_found(features)}"
-            yield missing_text(file, number, size, detail)
+            yield missing_text(file, number, record.size, detail)
             continue
         yield make_document(
             text,
@@ -79,20 +61,6 @@ def read_tfrecord(
             if settings.label_field
             else None,
         )
-
-
-def _masked_crc32c(data: bytes) -> int:
-    """The checksum of TFRecord files (tensorflow/core/lib/hash/crc32c.h)."""
-    crc = google_crc32c.value(data)
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _skip(handle: BinaryIO, size: int, number: int) -> None:
-    while size > 0:
-        block = handle.read(min(size, _BLOCK_BYTES))
-        if not block:
-            raise EOFError(f"the file breaks off in record {number}")
-        size -= len(block)
 
 
 def _value(features, name: str | None) -> bytes | int | None:

@@ -24,7 +24,7 @@ import numpy as np
 import safetensors.numpy
 import tensorflow as tf
 
-from tokenmill.records.documents import read_json, write_json
+from tokenmill.files import read_json, write_json
 
 FORMAT = "tokenmill-checkpoint-1"
 MANIFEST_NAME = "manifest.json"

@@ -17,7 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from tokenmill.errors import TokenmillError
-from tokenmill.records.documents import read_json, write_json
+from tokenmill.files import read_json, write_json
 
 WORK_NAME = "work.json"
 BEAT_SECONDS = 2.0  # an object store takes about one write a second of the same object

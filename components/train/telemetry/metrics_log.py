@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tokenmill.records.documents import write_text
+from tokenmill.files import write_text
 
 METRICS_NAME = "metrics.jsonl"
 _FLUSH_SECONDS = 1.0

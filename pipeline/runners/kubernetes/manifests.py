@@ -26,6 +26,7 @@ from pipeline.runners.kubernetes.job_set import (
     worker_command,
 )
 from tokenmill.errors import TokenmillError
+from tokenmill.files import write_text
 
 Engine = Literal["vertex", "kubernetes", "trainjob"]
 
@@ -53,9 +54,7 @@ def write_manifests(config: Config, engine: Engine, directory: str) -> list[str]
     paths = []
     for name, text in texts.items():
         path = os.path.join(directory, name)
-        with open(f"{path}.writing", "w", encoding="utf-8") as out:
-            out.write(text)
-        os.replace(f"{path}.writing", path)
+        write_text(path, text)
         paths.append(path)
     return paths
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 from tokenmill.cost.plan.planned_model import PlannedModel
 from tokenmill.cost.plan.planning import Plan, make_plan
 from tokenmill.cost.scaling import CHINCHILLA_TOKENS_PER_PARAM
+from tokenmill.files import AtomicFile
 
 _SIZES = (0.1, 0.3, 1.0, 3.0, 10.0)
 _SPAN = 30.0  # tokens are drawn from a thirtieth to thirty times the plan's
@@ -23,7 +23,7 @@ def write_cost_plot(plan: Plan, path: Path) -> None:
 
     Args:
         plan: The plan, which is marked.
-        path: .png, .svg or .pdf; written whole or not at all.
+        path: .png, .svg or .pdf; written atomically.
     """
     import matplotlib
 
@@ -75,10 +75,8 @@ def write_cost_plot(plan: Plan, path: Path) -> None:
     axes.grid(which="major", alpha=0.3)
     axes.legend(fontsize=8)
     figure.tight_layout()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        figure.savefig(temporary, dpi=100, format=path.suffix.lstrip(".").lower())
-        os.replace(temporary, path)
+        with AtomicFile(str(path)) as file:
+            figure.savefig(file, dpi=100, format=path.suffix.lstrip(".").lower())
     finally:
-        temporary.unlink(missing_ok=True)
         pyplot.close(figure)
