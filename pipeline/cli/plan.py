@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import click
@@ -67,7 +68,7 @@ def _option(name: str, help: str, metavar: str = "N", **attributes: Any) -> clic
 
 
 def _quantity(name: str, unit: str, most: float, help: str, **how: Any) -> click.Option:
-    kind = _Number(lambda flag, text: quantity(flag, text, unit, most=most, **how))
+    kind = _Number(partial(quantity, unit=unit, most=most, **how))
     return _option(name, help, "USD" if unit.startswith("USD") else "N", type=kind)
 
 
@@ -75,8 +76,8 @@ def _fraction(name: str, help: str) -> click.Option:
     return _option(name, help, "F", type=_Number(fraction))
 
 
-def _choice(name: str, help: str, *choices: str) -> click.Option:
-    return click.Option([name], help=help, type=click.Choice(choices))
+def _choice(name: str, help: str, choices: str) -> click.Option:
+    return click.Option([name], help=help, type=click.Choice(choices.split()))
 
 
 _GROUPS = {
@@ -90,48 +91,33 @@ _GROUPS = {
             help="Give or override any key of it, such as model.layers=12; repeatable.",
         ),
         _quantity("--params", "parameters", 1e16, "Their number, as 540e9 or 1.5B: no shape."),
-        _quantity(
-            "--active-params", "parameters", 1e16, "Those a token passes (mixture of experts)."
-        ),
+        _quantity("--active-params", "parameters", 1e16, "Those a token passes (experts)."),
     ],
     "Work": [
         _quantity("--tokens", "tokens", 1e17, "Tokens of the corpus, such as 2.5e9 or 12.8B."),
-        _quantity("--text-bytes", "bytes", 1e17, "Its bytes instead, such as 50GB.", is_bytes=True),
+        _quantity("--text-bytes", "bytes", 1e17, "Its bytes instead: 50GB.", is_bytes=True),
         _quantity("--bytes-per-token", "bytes", 1000, "Bytes in a token [4]."),
         _quantity("--epochs", "epochs", 10_000, "Passes over the corpus [1]."),
     ],
     "Machine": [
         _option("--hardware", "A chip of data/catalog/hardware.csv, such as rtx-3090.", "CHIP"),
-        _option(
-            "--chips",
-            "How many [1].",
-            type=_Number(lambda flag, text: whole(flag, text, "chips", most=1e7)),
-        ),
+        _option("--chips", "How many [1].", type=_Number(partial(whole, unit="chips", most=1e7))),
         _fraction("--mfu", "Model FLOPs utilization, such as 0.4; else published runs'."),
         _fraction("--hfu", "Hardware FLOPs utilization (with --recompute) instead."),
         _quantity("--tflops-per-chip", "TFLOP/s", 1e6, "Achieved model TFLOP/s a chip instead."),
         _quantity(
-            "--observed-tokens-per-second",
-            "tokens per second",
-            1e12,
-            "Of all chips together: gives MFU, HFU.",
+            "--observed-tokens-per-second", "tokens per second", 1e12, "Of all chips, instead."
         ),
         _fraction("--goodput", "Share of wall time that trains [1]."),
         _choice(
-            "--recompute",
-            "Activations that the backward pass computes again [none].",
-            *("none", "selective", "full"),
+            "--recompute", "What the backward pass computes again [none].", "none selective full"
         ),
         _choice(
             "--strategy",
             "How the model is spread over chips [data].",
-            *("data", "zero1", "zero2", "zero3", "tensor", "tensor-zero3"),
+            "data zero1 zero2 zero3 tensor tensor-zero3",
         ),
-        _choice(
-            "--flops-basis",
-            "What hours are made of [exact for a shape, 6n for --params].",
-            *("exact", "6n"),
-        ),
+        _choice("--flops-basis", "Of hours [exact for a shape, 6n for --params].", "exact 6n"),
     ],
     "Money": [
         _quantity(
@@ -142,7 +128,7 @@ _GROUPS = {
             zero_ok=True,
         ),
         _option("--price-date", "When you were told that price.", "DATE"),
-        _option("--price-from", "A provider of data/catalog/prices.csv, such as lambda.", "WORD"),
+        _option("--price-from", "A provider of data/catalog/prices.csv: lambda.", "WORD"),
         _quantity("--budget-usd", "USD", 1e13, "What does this much compute money buy?"),
     ],
     "Output": [

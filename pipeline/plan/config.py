@@ -23,58 +23,41 @@ from tokenmill.model.typical_shape import (
 )
 
 DEFAULT_CHIP = "a100-sxm4-80gb"
-_MOST_WIDTH = 1e7
-# The keys that take quantities (1.5K, 40%) as flags do, and more than which is a slip of the
-# keyboard.
+# Numbers of these sections may be written as flags' are, such as 1.5K or 40%; more than these is a
+# slip of the keyboard.
+_SECTIONS = ("model", "tokenizer", "train", "cost")
+_MOST_OF_A_MODEL = 1e7
 _MOST = {
-    "model.layers": 10_000,
-    "model.encoder_layers": 10_000,
-    "model.d_model": _MOST_WIDTH,
-    "model.d_ff": _MOST_WIDTH,
-    "model.heads": _MOST_WIDTH,
-    "model.kv_heads": _MOST_WIDTH,
-    "model.head_dim": _MOST_WIDTH,
-    "model.experts": _MOST_WIDTH,
-    "model.experts_per_token": _MOST_WIDTH,
-    "model.encoder_token_share": math.inf,  # up to 1, as its type says
+    "model.layers": 1e4,
+    "model.encoder_layers": 1e4,
     "model.sequence_length": 1e8,
-    "tokenizer.vocab_size": _MOST_WIDTH,
+    "tokenizer.vocab_size": 1e7,
     "train.global_batch_size": 1e9,
     "train.keep_checkpoints": 1e6,
     "cost.chips": 1e7,
-    "cost.mfu": math.inf,
-    "cost.goodput": math.inf,
     "cost.peak_flops_per_second_per_chip": 1e18,
     "cost.price_usd_per_chip_hour": 1e4,
-    "cost.hidden_cost_multiplier_low": 1000,
-    "cost.hidden_cost_multiplier_high": 1000,
-    "cost.storage_usd_per_gb_month": 1000,
-    "cost.network_usd_per_gb": 1000,
+    "cost.hidden_cost_multiplier_low": 1e3,
+    "cost.hidden_cost_multiplier_high": 1e3,
+    "cost.storage_usd_per_gb_month": 1e3,
+    "cost.network_usd_per_gb": 1e3,
     "cost.checkpoint_bytes_per_second": 1e15,
     "cost.chip_mtbf_hours": 1e12,
 }
 # What a style implies. auto goes by the MLP: GPT-2 and 3, BERT and Pythia have 4·d.
-_STYLES: dict[str, dict[str, Any]] = {
-    "gpt": {
-        "mlp": "gelu",
-        "norm": "layer",
-        "positions": "learned",
-        "use_bias": True,
-        "tie_embeddings": True,
-    },
-    "llama": {
-        "mlp": "swiglu",
-        "norm": "rms",
-        "positions": "rope",
-        "use_bias": False,
-        "tie_embeddings": False,
-    },
+_STYLE_KEYS = ("mlp", "norm", "positions", "use_bias", "tie_embeddings")
+_STYLES = {
+    "gpt": ("gelu", "layer", "learned", True, True),
+    "llama": ("swiglu", "rms", "rope", False, False),
 }
 _STYLE_WORDS = {
     "gpt": "GELU, layer norm, learned positions, biases, tied embeddings",
     "llama": "SwiGLU, RMS norm, RoPE, no biases, untied embeddings",
 }
 _GATED = ("swiglu", "geglu", "reglu")
+# Keys of [model] that are no fields of a shape, or not by that name and value.
+_OTHERWISE = ("base_model", "style", "causal", "layers", "heads", "kv_heads", "head_dim")
+_OWN_KEYS = {*_OTHERWISE, "mlp", "positions"}
 
 
 class PlanModel(ModelSection):
@@ -154,27 +137,10 @@ class PlanConfig(Config):
                 mlp="swiglu" if model.mlp in _GATED else "gelu",
                 causal=causal,
                 head=HEADS[self.train.task],
-                **model.model_dump(include=_AS_THEY_ARE),
+                **model.model_dump(exclude=_OWN_KEYS),
             )
         except ValueError as error:
             raise ValueError(_in_keys(str(error))) from None
-
-
-_AS_THEY_ARE = {
-    "d_model",
-    "d_ff",
-    "sequence_length",
-    "norm",
-    "use_bias",
-    "tie_embeddings",
-    "norm_position",
-    "type_vocab_size",
-    "classes",
-    "experts",
-    "experts_per_token",
-    "encoder_layers",
-    "encoder_token_share",
-}
 
 
 def _in_keys(message: str) -> str:
@@ -203,7 +169,8 @@ def _filled(model: PlanModel, causal: bool, notes: list[str]) -> PlanModel:
                 f"d_ff {'is not' if style == 'llama' else 'is'} 4 x d_model"
             )
     assert style is not None
-    usual: dict[str, Any] = {**_STYLES[style], "sequence_length": TYPICAL_SEQUENCE_LENGTH}
+    usual: dict[str, Any] = dict(zip(_STYLE_KEYS, _STYLES[style], strict=True))
+    usual["sequence_length"] = TYPICAL_SEQUENCE_LENGTH
     if "d_ff" not in given:
         usual["d_ff"] = 4 * width
         if (model.mlp if "mlp" in given else usual["mlp"]) in _GATED:
@@ -271,16 +238,17 @@ def _plain(override: str) -> str:
     Raises:
         FlagError: It is no finite number, or absurd.
     """
-    key, sign, text = override.partition("=")
-    most = _MOST.get(key.strip())
-    if most is None or not sign:
+    key, _, text = override.partition("=")
+    section = key.strip().partition(".")[0]
+    if section not in _SECTIONS:
         return override
+    if text.strip().lower().lstrip("+-") in ("nan", "inf"):
+        raise FlagError(f"--set {override}: expected a finite number.")
     value = number(text)
     if value is None:
-        if text.strip().lower().lstrip("+-") in ("nan", "inf"):
-            raise FlagError(f"--set {override}: expected a finite number.")
         return override
-    if value > most or not math.isfinite(value):
+    most = _MOST.get(key.strip(), _MOST_OF_A_MODEL if section == "model" else math.inf)
+    if value > most or value == math.inf:
         raise FlagError(f"--set {override}: {value:.3g} is absurd; at most {most:.3g} is allowed.")
     return f"{key}={int(value) if value == int(value) else repr(value)}"
 
@@ -294,7 +262,7 @@ def planned_model(flags: PlanFlags, source: PlanInput, notes: list[str]) -> Plan
         notes: What was assumed is added here.
 
     Returns:
-        The model; None if nothing is said of it.
+        The model; None if nothing is said of it and a budget is to find one.
 
     Raises:
         FlagError: A flag or key is missing or contradicts another.
@@ -312,20 +280,16 @@ def planned_model(flags: PlanFlags, source: PlanInput, notes: list[str]) -> Plan
         return _model_of_params(flags, flags.params, source, notes)
     if flags.active_params is not None:
         raise FlagError("--active-params needs --params; a shape's follow from model.experts.")
-    if not keys and "tokenizer.vocab_size" not in source.given:
+    if not keys and "tokenizer.vocab_size" not in source.given and flags.budget_usd is not None:
         return None
     missing = [key for key in ("model.layers", "model.d_model") if key not in keys]
     if missing:
-        raise missing_model(f"{missing[0]} is missing" if shape else "no model is given")
+        what = f"{missing[0]} is missing" if shape else "no model is given"
+        raise FlagError(
+            f"{what}: give --preset, --config, --params, or --set model.layers=N and "
+            "--set model.d_model=N."
+        )
     return PlannedModel.of_shape(source.config.shape(notes))
-
-
-def missing_model(what: str) -> FlagError:
-    """Return the error that says how to describe a model."""
-    return FlagError(
-        f"{what}: give --preset, --config, --params, or --set model.layers=N and "
-        "--set model.d_model=N."
-    )
 
 
 def _model_of_params(

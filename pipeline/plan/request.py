@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pipeline.plan.config import PlanInput, load_plan_input, missing_model, planned_model
+from pipeline.plan.config import PlanInput, load_plan_input, planned_model
 from pipeline.plan.flags import PlanFlags
 from pipeline.plan.hardware import choose_hardware, precision_of
 from pipeline.plan.units import FlagError
@@ -48,8 +48,7 @@ def answer(flags: PlanFlags) -> PlanAnswer:
             notes.append("the plan below is of the best model for the budget, a typical decoder")
         if unique is None:
             unique = affordable[0].tokens / epochs
-    if model is None:
-        raise missing_model("no model is given")
+    assert model is not None
     if unique is None:
         raise FlagError("--tokens is missing: give it, --text-bytes, or --budget-usd.")
     request = _request(flags, source, hardware, model, unique, epochs, bytes_per_token, notes)

@@ -10,6 +10,7 @@ from tokenmill.errors import TokenmillError
 _NUMBER = re.compile(r"^([-+]?[0-9][0-9_,]*\.?[0-9]*(?:e[-+]?[0-9]+)?|[-+]?\.[0-9]+)\s*([a-z%]*)$")
 # K, M, B and T count tokens and parameters in English usage; G and P are the SI's.
 _FACTORS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12, "p": 1e15}
+_SEPARATORS = str.maketrans("", "", ",_")
 _LARGE = 1e15  # whatever goes this far is counted in billions
 _BYTES = {"kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30, "tib": 2.0**40}
 
@@ -20,18 +21,23 @@ class FlagError(TokenmillError):
 
 def number(text: str) -> float | None:
     """Return a quantity without a unit of its own, such as 1.5B or 40%; None if it is none."""
+    value, suffix = _split(text) or (0.0, None)
+    if suffix == "%":
+        return value / 100
+    factor = None if suffix is None else _FACTORS.get(suffix)
+    return None if factor is None else value * factor
+
+
+def _split(text: str) -> tuple[float, str] | None:
     match = _NUMBER.match(text.strip().lower())
-    factor = {**_FACTORS, "%": 0.01}.get(match[2]) if match else None
-    if match is None or factor is None:
-        return None
-    return float(match[1].replace(",", "").replace("_", "")) * factor
+    return None if match is None else (float(match[1].translate(_SEPARATORS)), match[2])
 
 
 def _read(flag: str, text: str, expected: str) -> tuple[float, str]:
-    match = _NUMBER.match(text.strip().lower())
-    if match is None:
+    found = _split(text)
+    if found is None:
         raise FlagError(f"{flag} = {text!r}: expected {expected}.")
-    return float(match[1].replace(",", "").replace("_", "")), match[2]
+    return found
 
 
 def quantity(

@@ -17,7 +17,7 @@ _GIB = 2**30
 
 
 def show(answer: PlanAnswer) -> None:
-    """Print a answer."""
+    """Print the answer."""
     console = Console(width=_WIDTH, highlight=False)
     with console.capture() as captured:
         _show(console, answer)
@@ -59,7 +59,7 @@ def _show(console: Console, answer: PlanAnswer) -> None:
 
 
 def usd(amount: float | None) -> str:
-    """Dollars with as many digits as they need."""
+    """Write dollars with as many digits as they need."""
     if amount is None:
         return "no price"
     if amount >= 1e6:
@@ -70,7 +70,7 @@ def usd(amount: float | None) -> str:
 
 
 def duration(hours: float) -> str:
-    """Hours in the unit that suits them."""
+    """Write hours in the unit that suits them."""
     if hours < 1 / 60:
         return f"{hours * 3600:.1f} s"
     if hours < 1:
@@ -82,12 +82,12 @@ def duration(hours: float) -> str:
 
 
 def hours(amount: float) -> str:
-    """Chip-hours with as many digits as they need."""
+    """Write chip-hours with as many digits as they need."""
     return f"{amount:,.0f}" if amount >= 100 else f"{amount:.4g}"
 
 
 def count(value: float) -> str:
-    """A large number with its usual letter."""
+    """Write a large number with its usual letter."""
     for factor, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
         if value >= factor:
             return f"{value / factor:.4g}{letter}"
