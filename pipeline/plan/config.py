@@ -26,11 +26,12 @@ DEFAULT_CHIP = "a100-sxm4-80gb"
 # Numbers of these sections may be written as flags' are, such as 1.5K or 40%; more than these is a
 # slip of the keyboard.
 _SECTIONS = ("model", "tokenizer", "train", "cost")
+_LENGTH = "model.sequence_length"
 _MOST_OF_A_MODEL = 1e7
 _MOST = {
     "model.layers": 1e4,
     "model.encoder_layers": 1e4,
-    "model.sequence_length": 1e8,
+    _LENGTH: 1e8,
     "tokenizer.vocab_size": 1e7,
     "train.global_batch_size": 1e9,
     "train.keep_checkpoints": 1e6,
@@ -58,6 +59,8 @@ _GATED = ("swiglu", "geglu", "reglu")
 # Keys of [model] that are no fields of a shape, or not by that name and value.
 _OTHERWISE = ("base_model", "style", "causal", "layers", "heads", "kv_heads", "head_dim")
 _OWN_KEYS = {*_OTHERWISE, "mlp", "positions"}
+# Keys of [model] that mean something without a shape.
+_SAY_NO_SHAPE = {"style", "sequence_length"}
 
 
 class PlanModel(ModelSection):
@@ -110,6 +113,10 @@ class PlanConfig(Config):
         model, vocab_size = self.model, self.tokenizer.vocab_size
         causal = self.train.task == "causal-lm" if model.causal is None else model.causal
         if model.style is not None:
+            given = model.model_fields_set
+            missing = [key for key in ("layers", "d_model") if key not in given]
+            if missing and given - _SAY_NO_SHAPE:
+                raise ValueError(f"model.{missing[0]} is missing: --set it, too")
             model = _filled(model, causal, notes)
             if "vocab_size" not in self.tokenizer.model_fields_set:
                 vocab_size = TYPICAL_VOCAB_SIZE
@@ -219,6 +226,12 @@ def load_plan_input(flags: PlanFlags) -> PlanInput:
                 f"{flag} contradicts {where}: change the model with --set, such as "
                 "--set model.layers=24."
             )
+    of_shape = sorted(key for key in given - {_LENGTH} if key.startswith("model."))
+    if flags.params is not None and of_shape:
+        raise FlagError(
+            f"{of_shape[0]} contradicts --params: give the shape, from which the parameters "
+            "follow, or their number alone."
+        )
     try:
         if named:
             values, origin = read_values(flags.preset or "", flags.config_path)
@@ -267,29 +280,18 @@ def planned_model(flags: PlanFlags, source: PlanInput, notes: list[str]) -> Plan
     Raises:
         FlagError: A flag or key is missing or contradicts another.
     """
-    if source.named:
-        return PlannedModel.of_shape(source.config.shape())
-    keys = {key for key in source.given if key.startswith("model.")}
-    shape = sorted(keys - {"model.sequence_length"})
     if flags.params is not None:
-        if shape:
-            raise FlagError(
-                f"{shape[0]} contradicts --params: give the shape, from which the "
-                "parameters follow, or their number alone."
-            )
         return _model_of_params(flags, flags.params, source, notes)
     if flags.active_params is not None:
         raise FlagError("--active-params needs --params; a shape's follow from model.experts.")
-    if not keys and "tokenizer.vocab_size" not in source.given and flags.budget_usd is not None:
-        return None
-    missing = [key for key in ("model.layers", "model.d_model") if key not in keys]
-    if missing:
-        what = f"{missing[0]} is missing" if shape else "no model is given"
+    if source.states("model.layers"):
+        return PlannedModel.of_shape(source.config.shape(notes))
+    if flags.budget_usd is None:
         raise FlagError(
-            f"{what}: give --preset, --config, --params, or --set model.layers=N and "
+            "no model is given: give --preset, --config, --params, or --set model.layers=N and "
             "--set model.d_model=N."
         )
-    return PlannedModel.of_shape(source.config.shape(notes))
+    return None
 
 
 def _model_of_params(
@@ -305,8 +307,7 @@ def _model_of_params(
         notes.append(
             "tokenizer.vocab_size has no effect with --params: it is part of the number given"
         )
-    stated = "model.sequence_length" in source.given
-    length = source.config.model.sequence_length if stated else None
+    length = source.config.model.sequence_length if _LENGTH in source.given else None
     model = PlannedModel.of_params(params, flags.active_params, length)
     shape = model.shape
     notes.append(

@@ -423,7 +423,7 @@ ONE = "--params 1B --tokens 20B"
         ("--budget-usd 1e-9", "too few for any model"),
         (f"{ONE} --plot cost.gif", "--plot = 'cost.gif'"),
         (f"{ONE} --plot /nowhere/cost.png", "--plot = '/nowhere/cost.png'"),
-        (f"{ONE} --set model.layers", "--set model.layers: expected section.key=value"),
+        ("--tokens 1e9 --set model.layers", "--set model.layers: expected section.key=value"),
         ("--preset demo --tokens 1e9 --params 1B", "--params contradicts --preset"),
         ("--preset demos --tokens 1e9", "--preset"),
         ("--preset demo --config x.toml --tokens 1e9", "--preset contradicts --config"),
