@@ -25,7 +25,7 @@ def main():
     if not os.path.exists(rows):
         os.makedirs(rows)
         write_rows(rows)
-    print(round(describe(train(job, rows), job)["slots_per_second"]))
+    print(round(describe(train(job, rows), job).tokens_per_second))
 
 
 if __name__ == "__main__":

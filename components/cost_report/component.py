@@ -24,8 +24,8 @@ from tokenmill.contracts.evaluation import summarize
 from tokenmill.contracts.names import (
     COST_REPORT_NAME,
     LEDGER_NAME,
-    TELEMETRY_NAME,
 )
+from tokenmill.contracts.training import read_telemetry
 from tokenmill.files import read_json, write_json
 from tokenmill.records.documents import SPLITS
 from tokenmill.rows.packed_split import PackedSplit
@@ -85,7 +85,7 @@ class CostReportExecutor(base_executor.BaseExecutor):
         train, held_out = (PackedSplit(uris["packed_rows"], split) for split in SPLITS)
         report = build_cost_report(
             read_json(os.path.join(uris["ledger"], LEDGER_NAME)),
-            read_json(os.path.join(uris["model_run"], TELEMETRY_NAME)),
+            read_telemetry(uris["model_run"]),
             summarize(uris["evaluation"]),
             unigram_baseline(
                 train.target_counts(),

@@ -4,20 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.cost_report.steps import StepTime, return_on_curation, step_costs
+from tokenmill.contracts.training import STEADY_PHASES, Phase, Telemetry
 from tokenmill.cost.pricing import SECONDS_PER_HOUR, compute_usd, usd_per_million_tokens
 
 SCHEMA = "tokenmill-cost-report-2"
 
 # Phases of the trainer that are training proper; the rest is what goodput loses.
-_TRAINING_PHASES = ("steps", "input", "compile")
-_TOTAL, _OTHER = "total", "other"
-# The loop's waiting for data is part of a step as the forecast counts it.
-_STEP_PHASES = ("steps", "input")
+_TRAINING_PHASES = (*STEADY_PHASES, Phase.COMPILE)
 
 
 def build_cost_report(
     ledger: Mapping[str, Any],
-    telemetry: Mapping[str, Any],
+    telemetry: Telemetry,
     evaluation: Mapping[str, Any],
     baseline: Mapping[str, float],
     step_times: list[StepTime],
@@ -36,17 +34,17 @@ def build_cost_report(
         step_times: What the pipeline's steps took.
     """
     hardware, estimate, forecast = ledger["hardware"], ledger["cost"], ledger["forecast"]
-    seconds = telemetry["seconds"]
+    seconds = telemetry.seconds
     training_seconds = sum(seconds.get(phase, 0.0) for phase in _TRAINING_PHASES)
-    chip_hours = seconds["total"] * hardware["chips"] / SECONDS_PER_HOUR
+    chip_hours = telemetry.total_seconds * hardware["chips"] / SECONDS_PER_HOUR
     price = ledger["price"]["usd_per_chip_hour"]
     bill = compute_usd(chip_hours, price)
-    flops = ledger["flops"]["per_token_exact"] * telemetry["trained_slots"]
+    flops = ledger["flops"]["per_token_exact"] * telemetry.trained_slots
     peak = hardware["peak_flops_per_second"] * hardware["chips"]
-    rate = telemetry["slots_per_second"]
+    rate = telemetry.tokens_per_second
     effective = ledger["training"]["effective_tokens"]
     steady = _steady_seconds(telemetry)
-    steps = step_costs(step_times, ledger, seconds["total"])
+    steps = step_costs(step_times, ledger, telemetry.total_seconds)
     return {
         "schema": SCHEMA,
         "estimated": {
@@ -61,12 +59,12 @@ def build_cost_report(
             "usd_per_million_effective_tokens": estimate["usd_per_million_effective_tokens"],
         },
         "actual": {
-            "slots": telemetry["trained_slots"],
+            "slots": telemetry.trained_slots,
             "training_seconds": training_seconds,
-            "total_seconds": seconds["total"],
+            "total_seconds": telemetry.total_seconds,
             "total_flops": flops,
             "mfu": rate * ledger["flops"]["per_token_exact"] / peak if rate else None,
-            "goodput": steady / seconds["total"],
+            "goodput": steady / telemetry.total_seconds,
             "chip_hours": chip_hours,
             "compute_usd": bill,
             "usd_per_million_effective_tokens": usd_per_million_tokens(bill, effective),
@@ -77,11 +75,11 @@ def build_cost_report(
         "steps": steps,
         "pipeline": _totals(steps),
         "return_on_curation": return_on_curation(
-            steps, ledger, steady / (telemetry["trained_slots"] / _slots_a_step(ledger))
+            steps, ledger, steady / (telemetry.trained_slots / _slots_a_step(ledger))
         ),
         "quality": {
-            "held_out_before": telemetry["held_out_before"],
-            "held_out_after": telemetry["held_out_after"],
+            "held_out_before": telemetry.eval_before.to_json(),
+            "held_out_after": telemetry.eval_after.to_json(),
             "evaluation": evaluation,
             **baseline,
         },
@@ -93,37 +91,37 @@ def _slots_a_step(ledger: Mapping[str, Any]) -> float:
     return ledger["training"]["slots"] / ledger["training"]["steps"]
 
 
-def _steady_seconds(telemetry: Mapping[str, Any]) -> float:
+def _steady_seconds(telemetry: Telemetry) -> float:
     """All steps at the steady rate, the compiling one too; of a run of one step, that step."""
-    rate = telemetry["slots_per_second"]
+    rate = telemetry.tokens_per_second
     if rate:
-        return telemetry["trained_slots"] / rate
-    seconds = telemetry["seconds"]
-    return seconds.get("compile", 0.0) + sum(seconds.get(p, 0.0) for p in _STEP_PHASES)
+        return telemetry.trained_slots / rate
+    seconds = telemetry.seconds
+    return seconds.get(Phase.COMPILE, 0.0) + sum(seconds.get(p, 0.0) for p in STEADY_PHASES)
 
 
-def _comparable(ledger: Mapping[str, Any], telemetry: Mapping[str, Any]) -> dict[str, float]:
+def _comparable(ledger: Mapping[str, Any], telemetry: Telemetry) -> dict[Phase, float]:
     """Actual seconds by phase as the forecast divides them.
 
     One steady step moves from `compile` to `steps`, waiting for input is part of the steps, and
     `other` is what no phase has. They add up to the trainer's total.
     """
-    seconds = {k: v for k, v in telemetry["seconds"].items() if k != _TOTAL}
+    seconds = dict(telemetry.seconds)
     steady = _steady_seconds(telemetry)
-    seconds.pop(_OTHER, None)  # what no phase has is counted anew, once
-    in_steps = sum(seconds.pop(phase, 0.0) for phase in _STEP_PHASES)
-    compiling = seconds.pop("compile", 0.0)
-    phases = {"steps": steady, "compile": compiling + in_steps - steady, **seconds}
-    phases[_OTHER] = telemetry["seconds"][_TOTAL] - sum(phases.values())
+    seconds.pop(Phase.OTHER, None)  # what no phase has is counted anew, once
+    in_steps = sum(seconds.pop(phase, 0.0) for phase in STEADY_PHASES)
+    compiling = seconds.pop(Phase.COMPILE, 0.0)
+    phases = {Phase.STEPS: steady, Phase.COMPILE: compiling + in_steps - steady, **seconds}
+    phases[Phase.OTHER] = telemetry.total_seconds - sum(phases.values())
     return phases
 
 
-def _phases(ledger: Mapping[str, Any], telemetry: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _phases(ledger: Mapping[str, Any], telemetry: Telemetry) -> list[dict[str, Any]]:
     """Where the hours went: every phase of the trainer, longest first."""
     actual = _comparable(ledger, telemetry)
     forecast = ledger["forecast"]["seconds_by_phase"]
     names = sorted({*actual, *forecast}, key=lambda name: (-actual.get(name, 0.0), name))
-    total = telemetry["seconds"][_TOTAL]
+    total = telemetry.total_seconds
     return [
         {
             "phase": name,
@@ -135,7 +133,7 @@ def _phases(ledger: Mapping[str, Any], telemetry: Mapping[str, Any]) -> list[dic
     ]
 
 
-def _reasons(ledger: Mapping[str, Any], telemetry: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _reasons(ledger: Mapping[str, Any], telemetry: Telemetry) -> list[dict[str, Any]]:
     """Why the trainer took longer or shorter than forecast; the seconds add up to the difference.
 
     More tokens: at the forecast's seconds a token. Another MFU: the actual tokens at the actual
@@ -143,19 +141,19 @@ def _reasons(ledger: Mapping[str, Any], telemetry: Mapping[str, Any]) -> list[di
     """
     actual = _comparable(ledger, telemetry)
     forecast = ledger["forecast"]["seconds_by_phase"]
-    planned, trained = ledger["training"]["slots"], telemetry["trained_slots"]
-    per_slot = forecast["steps"] / planned
+    planned, trained = ledger["training"]["slots"], telemetry.trained_slots
+    per_slot = forecast[Phase.STEPS] / planned
     differences = {
         "tokens": (trained - planned) * per_slot,
-        "mfu": actual["steps"] - trained * per_slot,
+        "mfu": actual[Phase.STEPS] - trained * per_slot,
     }
-    for name in sorted({*actual, *forecast} - {"steps"}):
+    for name in sorted({*actual, *forecast} - {Phase.STEPS}):
         differences[name] = actual.get(name, 0.0) - forecast.get(name, 0.0)
     price = ledger["price"]["usd_per_chip_hour"] * ledger["hardware"]["chips"] / SECONDS_PER_HOUR
     words = {
         "tokens": "more or fewer tokens than planned",
         "mfu": "steps slower or faster than forecast (MFU)",
-        _OTHER: "time in no phase",
+        Phase.OTHER: "time in no phase",
     }
     return [
         {

@@ -18,9 +18,9 @@ from components.artifacts import (
 from components.ledger.budget import check_budget
 from components.ledger.ledger import Machine, build_ledger
 from components.ledger.settings import LedgerSettings
+from tokenmill.contracts.calibration import read_calibration
 from tokenmill.contracts.ledger import check_ledger
 from tokenmill.contracts.names import (
-    CALIBRATION_NAME,
     CURATION_NAME,
     INGEST_COUNTS_NAME,
     LEDGER_NAME,
@@ -123,7 +123,7 @@ def headline(ledger: dict) -> dict[str, float]:
 def _machine(settings: LedgerSettings, calibration_uri: str | None) -> Machine:
     calibration = None
     if calibration_uri is not None:
-        calibration = read_json(os.path.join(calibration_uri, CALIBRATION_NAME))
+        calibration = read_calibration(calibration_uri).to_json()
     peak = settings.peak_flops_per_second_per_chip
     memory: float | None = settings.memory_bytes_per_chip
     if settings.chip == CPU_CHIP:

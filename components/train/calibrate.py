@@ -5,11 +5,12 @@ small. The weights are thrown away.
 """
 
 import time
-from typing import Any
 
 from components.train.distributed.strategy import has_accelerator, make_strategy
 from components.train.loop import Trainer, TrainSettings
 from components.train.run import TrainingJob
+from tokenmill.contracts.calibration import Calibration
+from tokenmill.contracts.training import Phase
 from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second, memory_bytes
 from tokenmill.cost.flops import flops_per_token
 from tokenmill.errors import TokenmillError
@@ -38,19 +39,14 @@ class FirstRows(PackedSplit):
 
 def calibrate(
     job: TrainingJob, rows_uri: str, on_cpu: bool, start_seconds: float = 0.0
-) -> dict[str, Any]:
-    """Trains for some seconds and says how fast it went.
+) -> Calibration:
+    """Train for some seconds and measure how fast it goes.
 
     Args:
-        job: What the Trainer will be told.
+        job: What the Trainer will be given.
         rows_uri: The packed rows that it will read.
         on_cpu: Whether the chips are this machine's cores; otherwise an accelerator must be there.
         start_seconds: What this process took to start, as the Trainer's will.
-
-    Returns:
-        calibration.json: tokens (slots) per second of all devices together at the steady rate, the
-        seconds of starting, building, compiling and evaluating, this machine's peak, cores and
-        memory, and what calibration itself took.
 
     Raises:
         TokenmillError: There is no accelerator to measure.
@@ -70,7 +66,7 @@ def calibrate(
     shape, settings = ModelShape(**job.shape), TrainSettings(**job.settings)
     batch = job.global_batch_size
     train = PackedSplit(rows_uri, "train")
-    held_out = FirstRows(rows_uri, "eval", _EVALUATION_BATCHES * batch)
+    eval_rows = FirstRows(rows_uri, "eval", _EVALUATION_BATCHES * batch)
     peak = measure_matmul_flops_per_second() if on_cpu else None
     steps = _steps(shape, batch, peak)
     if train.task == "classification":  # each width may come once, to be compiled
@@ -88,31 +84,28 @@ def calibrate(
         )
     trainer = Trainer(strategy, model, settings, plan, job.precision)
     built = time.perf_counter()
-    record = trainer.fit(train, held_out)
-    seconds = record.seconds
-    steady = seconds.get("steps", 0.0) + seconds.get("input", 0.0)
-    rate = record.steady_slots / steady
-    # The first evaluation compiles, the second does not.
-    evaluate_batch = seconds["evaluate_after"] / -(-held_out.rows // batch)
+    record = trainer.fit(train, eval_rows)
+    seconds, rate = record.seconds, record.tokens_per_second
+    assert rate is not None, "at least one step does not compile"
+    evaluate_seconds = seconds[Phase.EVALUATE_AFTER]
     achieved = rate * flops_per_token(shape).training
-    return {
-        "tokens_per_second": rate,
-        "achieved_flops_per_second": achieved,
+    return Calibration(
+        tokens_per_second=rate,
+        achieved_flops_per_second=achieved,
         # A machine under load may have done better in training than in the short measurement.
-        "peak_flops_per_second": None if peak is None else max(peak, achieved),
-        "steps": plan.steps - 1,
-        "step_seconds": batch * train.manifest.slots / train.rows / rate,
-        "start_seconds": start_seconds,
-        "build_seconds": built - measured,
-        "compile_seconds": seconds["compile"],
-        "evaluate_batch_seconds": evaluate_batch,
-        "evaluate_compile_seconds": max(
-            0.0, seconds["evaluate_before"] - seconds["evaluate_after"]
-        ),
-        "vcpus": vcpus(),
-        "memory_bytes": memory_bytes(),
-        "total_seconds": start_seconds + time.perf_counter() - started,
-    }
+        peak_flops_per_second=None if peak is None else max(peak, achieved),
+        steps=plan.steps - 1,
+        step_seconds=batch * train.manifest.slots / train.rows / rate,
+        start_seconds=start_seconds,
+        build_seconds=built - measured,
+        compile_seconds=seconds[Phase.COMPILE],
+        evaluate_batch_seconds=evaluate_seconds / -(-eval_rows.rows // batch),
+        # The first evaluation compiles, the second does not.
+        evaluate_compile_seconds=max(0.0, seconds[Phase.EVALUATE_BEFORE] - evaluate_seconds),
+        vcpus=vcpus(),
+        memory_bytes=memory_bytes(),
+        total_seconds=start_seconds + time.perf_counter() - started,
+    )
 
 
 def _steps(shape: ModelShape, batch: int, peak: float | None) -> int:

@@ -5,7 +5,6 @@ Beside the Trainer, since it runs the Trainer's own loop.
 
 import dataclasses
 import json
-import os
 
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import Channel, artifact_utils, component_spec
@@ -13,9 +12,9 @@ from tfx.types import Channel, artifact_utils, component_spec
 from components.artifacts import Calibration, PackedRows
 from components.train.run import TrainingJob
 from components.train.subprocess_entry import OUT_OF_MEMORY_HINT, calibrate_in_subprocess
-from tokenmill.contracts.names import CALIBRATION_NAME
+from tokenmill.contracts.calibration import Calibration as CalibrationDocument
+from tokenmill.contracts.calibration import write_calibration
 from tokenmill.cost.devices import CPU_CHIP
-from tokenmill.files import write_json
 from tokenmill.run_in_subprocess import run_in_subprocess
 from tokenmill.timing import timed
 
@@ -40,18 +39,20 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         """Writes calibration.json."""
         self._log_startup(input_dict, output_dict, exec_properties)
         rows = artifact_utils.get_single_instance(input_dict["packed_rows"])
-        calibration = artifact_utils.get_single_instance(output_dict["calibration"])
-        result = run_in_subprocess(
-            calibrate_in_subprocess,
-            "the training process",
-            OUT_OF_MEMORY_HINT,
-            job=json.loads(exec_properties["job"]),
-            rows_uri=rows.uri,
-            on_cpu=exec_properties["chip"] == CPU_CHIP,
+        artifact = artifact_utils.get_single_instance(output_dict["calibration"])
+        calibration = CalibrationDocument.model_validate(
+            run_in_subprocess(
+                calibrate_in_subprocess,
+                "the training process",
+                OUT_OF_MEMORY_HINT,
+                job=json.loads(exec_properties["job"]),
+                rows_uri=rows.uri,
+                on_cpu=exec_properties["chip"] == CPU_CHIP,
+            )
         )
-        write_json(os.path.join(calibration.uri, CALIBRATION_NAME), result)
+        write_calibration(artifact.uri, calibration)
         for name in ("tokens_per_second", "achieved_flops_per_second", "compile_seconds"):
-            calibration.set_float_custom_property(name, result[name])
+            artifact.set_float_custom_property(name, getattr(calibration, name))
 
 
 class Calibrator(base_component.BaseComponent):

@@ -11,6 +11,7 @@ from components.artifacts import PackedRows, Tokenizer
 from components.train.run import TrainingJob
 from components.train.subprocess_entry import OUT_OF_MEMORY_HINT, train_in_subprocess
 from tokenmill.contracts.names import TOKENIZER_MODEL_NAME
+from tokenmill.contracts.training import Telemetry
 from tokenmill.run_in_subprocess import run_in_subprocess
 from tokenmill.run_parameters import TRAINER_PARAMETERS, with_training_parameters
 from tokenmill.timing import timed
@@ -51,23 +52,25 @@ class TrainerExecutor(base_executor.BaseExecutor):
         model = artifact_utils.get_single_instance(output_dict["model"])
         run = artifact_utils.get_single_instance(output_dict["model_run"])
         job = json.loads(exec_properties["job"])
-        telemetry = run_in_subprocess(
-            train_in_subprocess,
-            "the training process",
-            OUT_OF_MEMORY_HINT,
-            job=with_training_parameters(job, exec_properties),
-            rows_uri=rows.uri,
-            transform_graph_uri=graph.uri,
-            tokenizer_path=os.path.join(tokenizer.uri, TOKENIZER_MODEL_NAME),
-            model_directory=path_utils.serving_model_dir(model.uri),
-            run_directory=run.uri,
-            training_directory=exec_properties["training_directory"],
+        telemetry = Telemetry.model_validate(
+            run_in_subprocess(
+                train_in_subprocess,
+                "the training process",
+                OUT_OF_MEMORY_HINT,
+                job=with_training_parameters(job, exec_properties),
+                rows_uri=rows.uri,
+                transform_graph_uri=graph.uri,
+                tokenizer_path=os.path.join(tokenizer.uri, TOKENIZER_MODEL_NAME),
+                model_directory=path_utils.serving_model_dir(model.uri),
+                run_directory=run.uri,
+                training_directory=exec_properties["training_directory"],
+            )
         )
-        for name in ("params_total", "steps", "trained_targets", "trained_slots"):
-            run.set_int_custom_property(name, telemetry[name])
-        held_out = telemetry["held_out_after"]
-        for name in sorted({"perplexity", "bits_per_byte", "accuracy"} & set(held_out)):
-            run.set_float_custom_property(name, held_out[name])
+        for name in ("params_total", "steps", "trained_loss_tokens", "trained_slots"):
+            run.set_int_custom_property(name, getattr(telemetry, name))
+        for name in ("accuracy", "bits_per_byte", "perplexity"):
+            if (value := getattr(telemetry.eval_after, name)) is not None:
+                run.set_float_custom_property(name, value)
 
 
 class Trainer(base_component.BaseComponent):

@@ -21,6 +21,7 @@ from components.train.session import Session
 from components.train.spikes import is_spike, remember
 from components.train.state import LossSums, TrainingRecord
 from components.train.step import StepResult, make_eval_step, make_train_step, nll_and_weight
+from tokenmill.contracts.training import Phase
 from tokenmill.contracts.training_options import RunOptions
 from tokenmill.errors import TokenmillError
 from tokenmill.model.backbone import Backbone
@@ -131,7 +132,7 @@ class Trainer:
     def fit(
         self,
         train: PackedSplit,
-        held_out: PackedSplit,
+        eval_rows: PackedSplit,
         session: Session | None = None,
         draw_attention: AttentionDrawer | None = None,
     ) -> TrainingRecord:
@@ -139,7 +140,7 @@ class Trainer:
 
         Args:
             train: Rows to train on.
-            held_out: Rows to evaluate on.
+            eval_rows: Rows to evaluate on.
             session: Where to continue from and save to; without one nothing is kept.
             draw_attention: Called for telemetry.
 
@@ -150,7 +151,7 @@ class Trainer:
         if session is None:
             targets = train.manifest.loss_tokens
             session = Session(Workers(self.strategy), {}, RunOptions(), None, targets)
-        return _Fit(self, train, held_out, session, draw_attention).run()
+        return _Fit(self, train, eval_rows, session, draw_attention).run()
 
 
 class _UnreadStep(NamedTuple):
@@ -168,12 +169,12 @@ class _Fit:
         self,
         trainer: Trainer,
         train: PackedSplit,
-        held_out: PackedSplit,
+        eval_rows: PackedSplit,
         session: Session,
         draw_attention: AttentionDrawer | None,
     ):
         self._trainer, self._session = trainer, session
-        self._train, self._held_out, self._draw_attention = train, held_out, draw_attention
+        self._train, self._eval_rows, self._draw_attention = train, eval_rows, draw_attention
         self._clock, self._telemetry = session.phase_timer, session.telemetry
         self._plan, self._settings = trainer.plan, trainer.settings
         self._unread: list[_UnreadStep] = []
@@ -190,8 +191,8 @@ class _Fit:
         session, clock = self._session, self._clock
         self._record = session.restore(self._trainer.variables(), self._plan)
         if self._record.eval_before is None:
-            with clock.phase("evaluate_before"):
-                self._record.eval_before = self._trainer.evaluate(self._held_out)
+            with clock.phase(Phase.EVALUATE_BEFORE):
+                self._record.eval_before = self._trainer.evaluate(self._eval_rows)
         if self._settings.on_spike == "rewind" and self._record.step == 0:
             session.save_now(self._record)
         try:
@@ -207,8 +208,8 @@ class _Fit:
         saved = session.save_now(self._record)
         if session.stop and session.workers.count == 1:
             raise session.stop.error(self._record.step, self._plan.steps, saved)
-        with clock.phase("evaluate_after"):
-            self._record.eval_after = self._trainer.evaluate(self._held_out)
+        with clock.phase(Phase.EVALUATE_AFTER):
+            self._record.eval_after = self._trainer.evaluate(self._eval_rows)
         clock.book()
         return self._record
 
@@ -254,10 +255,10 @@ class _Fit:
             )
         )
 
-    def _step_phase(self, steady: bool) -> str:
+    def _step_phase(self, steady: bool) -> Phase:
         if steady:
-            return "steps"
-        return "restart" if self._record.resumes else "compile"
+            return Phase.STEPS
+        return Phase.RESTART if self._record.resumes else Phase.COMPILE
 
     def _start_step(self, batches: Iterator[Batch], with_gradients: bool) -> None:
         stop = tf.constant(1.0 if self._session.stop else 0.0)
@@ -265,7 +266,7 @@ class _Fit:
         width = self._order.width_of_step(position)
         steady = width in self._compiled
         with self._clock.phase(self._step_phase(steady)):
-            waiting = self._clock.phase("input" if steady else self._step_phase(steady))
+            waiting = self._clock.phase(Phase.INPUT if steady else self._step_phase(steady))
             with waiting, reading(self._train):
                 batch = next(batches)
             result = self._trainer.train_step(batch, stop, with_gradients)
@@ -303,7 +304,7 @@ class _Fit:
         self._count_overflow(norm)
         record.step += 1
         slots = self._plan.global_batch_size * width
-        record.trained_targets += int(weight)
+        record.trained_loss_tokens += int(weight)
         record.trained_slots += slots
         record.steady_slots += slots if steady else 0
         every = max(1, self._plan.steps // _LOSS_POINTS)
@@ -315,7 +316,7 @@ class _Fit:
     def _tell(self, loss: float, norm: float) -> None:
         record = self._record
         applied = record.step - 1 - record.overflows
-        with self._clock.phase("telemetry"):
+        with self._clock.phase(Phase.TELEMETRY):
             rate = self._trainer.learning_rate
             self._telemetry.step(record, loss, norm, lambda: float(rate(applied)))
         self._session.check_budget(record)
@@ -378,7 +379,7 @@ class _Fit:
         return True
 
     def _write_details(self, gradients: tuple[tf.Tensor, ...]) -> None:
-        with self._clock.phase("telemetry"):
+        with self._clock.phase(Phase.TELEMETRY):
             step = self._record.step
             self._telemetry.distributions(step, self._trainer.model.trainable_variables, gradients)
             if self._draw_attention is not None:
@@ -388,8 +389,8 @@ class _Fit:
         every, record = self._session.options.evaluate_steps, self._record
         if every is None or record.step % every or record.step == self._plan.steps:
             return
-        with self._clock.phase("evaluate"):
-            sums = self._trainer.evaluate(self._held_out)
+        with self._clock.phase(Phase.EVALUATE):
+            sums = self._trainer.evaluate(self._eval_rows)
         record.evaluations.append((record.step, sums.loss))
         self._telemetry.evaluation(record.step, self._clock.total, sums.loss, sums.accuracy)
         self._session.save_if_due(record, forced=True)

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,15 +16,14 @@ from components.train.loop import Trainer, TrainSettings
 from components.train.session import Session
 from components.train.state import LossSums, TrainingRecord
 from components.train.telemetry.attention_maps import attention_drawer
-from tokenmill.contracts.names import TELEMETRY_NAME
 from tokenmill.contracts.packed_rows import PackedManifest
+from tokenmill.contracts.training import Losses, Phase, Telemetry, write_telemetry
 from tokenmill.contracts.training_options import RunOptions, read_options
 from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second
 from tokenmill.cost.flops import flops_per_token
 from tokenmill.export.quantization import Weights
 from tokenmill.export.saved_model import export_model
 from tokenmill.export.text_masking import TextMasking
-from tokenmill.files import write_json
 from tokenmill.model.backbone import Backbone
 from tokenmill.model.base_model import load_base_model
 from tokenmill.model.build import build_model
@@ -65,7 +63,7 @@ class Training:
     model: Backbone
     record: TrainingRecord
     session: Session
-    held_out: PackedSplit
+    eval_rows: PackedSplit
 
 
 def train(
@@ -95,7 +93,7 @@ def train(
     shape, settings = ModelShape(**job.shape), TrainSettings(**job.settings)
     strategy = make_strategy(job.strategy)  # first: multi_worker must come before any operation
     workers = Workers(strategy)
-    rows, held_out = PackedSplit(rows_uri, "train"), PackedSplit(rows_uri, "eval")
+    rows, eval_rows = PackedSplit(rows_uri, "train"), PackedSplit(rows_uri, "eval")
     available = Mixture.of(rows.manifest).rows_available
     plan = plan_steps(rows.rows, job.global_batch_size, job.epochs, job.max_steps, available)
     whole = dataclasses.replace(job, settings=asdict(settings))  # with the defaults
@@ -111,9 +109,9 @@ def train(
             stop,
             target_share(rows.manifest),
         )
-        session.phase_timer.seconds["start"] = start_seconds
+        session.phase_timer.seconds[Phase.START] = start_seconds
         try:
-            with session.phase_timer.phase("build"):
+            with session.phase_timer.phase(Phase.BUILD):
                 with strategy.scope():
                     model = build_model(
                         shape, settings.seed, job.precision, job.dropout, job.rematerialize
@@ -124,11 +122,11 @@ def train(
                 trainer = Trainer(strategy, model, settings, plan, job.precision)
                 drawer = None
                 if tokenizer_path is not None and workers.is_chief:
-                    drawer = attention_drawer(model, held_out, tokenizer_path)
-            record = trainer.fit(rows, held_out, session, drawer)
+                    drawer = attention_drawer(model, eval_rows, tokenizer_path)
+            record = trainer.fit(rows, eval_rows, session, drawer)
         finally:
             session.close()
-    return Training(model, record, session, held_out)
+    return Training(model, record, session, eval_rows)
 
 
 def target_share(manifest: PackedManifest) -> float:
@@ -163,8 +161,8 @@ def train_and_export(
     run_directory: str,
     training_directory: str | None = None,
     start_seconds: float = 0.0,
-) -> dict[str, Any]:
-    """Trains, writes the SavedModel and `telemetry.json`; returns the telemetry.
+) -> Telemetry:
+    """Train, write the SavedModel and telemetry.json; return the telemetry.
 
     The chief of several workers calls this; the others run components/train/distributed/worker.py.
 
@@ -186,20 +184,20 @@ def train_and_export(
     with announcing:
         training = train(job, rows_uri, training_directory, options, tokenizer_path, start_seconds)
     session = training.session
-    with session.phase_timer.phase("export"):
+    with session.phase_timer.phase(Phase.EXPORT):
         export_model(
             training.model,
             transform_graph_uri,
             tokenizer_path,
             model_directory,
             job.weights,
-            text_masking(training.held_out),
-            training.held_out.manifest.label_names,
+            text_masking(training.eval_rows),
+            training.eval_rows.manifest.label_names,
         )
     session.publish(run_directory)
     session.phase_timer.book()
     telemetry = describe(training, job)
-    write_json(os.path.join(run_directory, TELEMETRY_NAME), telemetry)
+    write_telemetry(run_directory, telemetry)
     return telemetry
 
 
@@ -211,53 +209,52 @@ def text_masking(split: PackedSplit) -> TextMasking | None:
     return TextMasking(settings, split.token_flags())
 
 
-def describe(training: Training, job: TrainingJob) -> dict[str, Any]:
-    """telemetry.json: the run's totals over all attempts."""
-    record, held_out = training.record, training.held_out
+def describe(training: Training, job: TrainingJob) -> Telemetry:
+    """Return the run's totals over all attempts."""
+    record, eval_rows = training.record, training.eval_rows
     assert record.eval_before is not None
     assert record.eval_after is not None
     # Hidden tokens are no code of the text: only next-token losses have bits per byte.
-    held_out_bytes = held_out.manifest.bytes if held_out.task == "causal-lm" else None
-    seconds = dict(record.seconds)
-    # A step that compiles is not in the steady rate.
-    steady_seconds = seconds.get("steps", 0.0) + seconds.get("input", 0.0)
-    rate = record.steady_slots / steady_seconds if record.steady_slots else None
-    examples: dict[str, Any] = {}
-    if held_out.task == "classification":
-        per_slot = record.trained_targets / record.trained_slots
+    eval_bytes = eval_rows.manifest.bytes if eval_rows.task == "causal-lm" else None
+    rate = record.tokens_per_second
+    examples: dict[str, float | None] = {}
+    if eval_rows.task == "classification":
+        per_slot = record.trained_loss_tokens / record.trained_slots
         examples["examples_per_second"] = None if rate is None else rate * per_slot
-    return {
-        "params_total": training.model.count_params(),
-        "steps": record.plan.steps,
-        "epochs": record.plan.epochs,
-        "global_batch_size": job.global_batch_size,
-        "replicas": training.session.workers.replicas,
-        "trained_slots": record.trained_slots,
-        "trained_targets": record.trained_targets,
-        "seconds": {**seconds, "total": sum(seconds.values())},
-        "slots_per_second": rate,
+    return Telemetry(
+        params_total=training.model.count_params(),
+        steps=record.plan.steps,
+        epochs=record.plan.epochs,
+        global_batch_size=job.global_batch_size,
+        replicas=training.session.workers.replicas,
+        trained_slots=record.trained_slots,
+        trained_loss_tokens=record.trained_loss_tokens,
+        seconds=record.seconds,
+        total_seconds=sum(record.seconds.values()),
+        tokens_per_second=rate,
         **examples,
-        "loss_curve": record.loss_curve,
-        "held_out_before": _losses(record.eval_before, held_out_bytes),
-        "held_out_after": _losses(record.eval_after, held_out_bytes),
-        "held_out_losses": record.evaluations,
-        "resumes": record.resumes,
-        "rewinds": record.rewinds,
-        "overflows": record.overflows,
-        "training_directory": training.session.directory,
-    }
+        loss_curve=record.loss_curve,
+        eval_before=_losses(record.eval_before, eval_bytes),
+        eval_after=_losses(record.eval_after, eval_bytes),
+        eval_losses=record.evaluations,
+        resumes=record.resumes,
+        rewinds=record.rewinds,
+        overflows=record.overflows,
+        training_directory=training.session.directory,
+    )
 
 
-def _losses(sums: LossSums, text_bytes: int | None) -> dict[str, float]:
-    """Per target and, if the bytes of the held-out text are given, per byte of text.
+def _losses(sums: LossSums, text_bytes: int | None) -> Losses:
+    """Divide the sums by loss tokens and, if the bytes of the text are given, by bytes.
 
     Of a classifier, whose target is a class, accuracy instead of perplexity.
     """
-    loss = sums.nll / sums.targets
-    losses = {"nll_sum": sums.nll, "targets": sums.targets, "loss": loss}
+    loss = sums.nll / sums.loss_tokens
+    measures = {}
     if sums.accuracy is not None:
-        return {**losses, "accuracy": sums.accuracy}
-    losses["perplexity"] = math.exp(min(loss, 700.0))
-    if text_bytes is not None:
-        losses["bits_per_byte"] = sums.nll / math.log(2) / text_bytes
-    return losses
+        measures["accuracy"] = sums.accuracy
+    else:
+        measures["perplexity"] = math.exp(min(loss, 700.0))
+        if text_bytes is not None:
+            measures["bits_per_byte"] = sums.nll / math.log(2) / text_bytes
+    return Losses(nll_sum=sums.nll, loss_tokens=sums.loss_tokens, loss=loss, **measures)

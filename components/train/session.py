@@ -17,6 +17,7 @@ from components.train.telemetry.metrics_log import METRICS_NAME
 from components.train.telemetry.phase_timer import PhaseTimer
 from components.train.telemetry.writer import TENSORBOARD_NAME, Telemetry
 from tokenmill import progress
+from tokenmill.contracts.training import Phase
 from tokenmill.contracts.training_options import RunOptions
 from tokenmill.cost.meter import BudgetMeter
 from tokenmill.errors import TokenmillError
@@ -26,7 +27,7 @@ from tokenmill.rows.mixture import StepPlan
 
 CHECKPOINTS_NAME, DIAGNOSTIC_NAME = "checkpoints", "diagnostic"
 # Phases whose seconds are lost when their steps are.
-_LOSABLE_PHASES = ("compile", "input", "steps")
+_LOSABLE_PHASES = (Phase.COMPILE, Phase.INPUT, Phase.STEPS)
 
 
 class Session:
@@ -86,7 +87,7 @@ class Session:
         self._variables = variables
         if self.checkpoints is None:
             return TrainingRecord(plan, seconds=self.phase_timer.seconds)
-        with self.phase_timer.phase("restart"):
+        with self.phase_timer.phase(Phase.RESTART):
             record = self._restore(self.checkpoints, plan)
         if self.workers.is_chief:
             keep = KeepPolicy(
@@ -185,8 +186,8 @@ class Session:
             "lost_steps": max(0, reached - record.step) if is_own else 0,
             "lost_seconds": max(0.0, reached_seconds - saved_seconds) if is_own else 0.0,
         }
-        self.phase_timer.seconds["lost"] = (
-            self.phase_timer.seconds.get("lost", 0.0) + lost["lost_seconds"]
+        self.phase_timer.seconds[Phase.LOST] = (
+            self.phase_timer.seconds.get(Phase.LOST, 0.0) + lost["lost_seconds"]
         )
         told = {name: list(pair) for name, pair in changed.items()}
         record.resumes.append({"from_step": record.step, **lost, "changed": told})
@@ -230,7 +231,7 @@ class Session:
             late = self._writer.busy and self._schedule.interval_seconds is not None
             if late or not self._schedule.due(record.step):
                 return
-        with self.phase_timer.phase("checkpoint"):
+        with self.phase_timer.phase(Phase.CHECKPOINT):
             self._submit(self._writer, record)
 
     def is_due(self, step: int) -> bool:
@@ -243,7 +244,7 @@ class Session:
         """Saves and waits until it is done; returns where, empty on workers that do not save."""
         if self._writer is None or self.checkpoints is None:
             return ""
-        with self.phase_timer.phase("checkpoint"):
+        with self.phase_timer.phase(Phase.CHECKPOINT):
             if self._saved_step != record.step or not self._writer.wait():
                 self._submit(self._writer, record)
             return self.checkpoints.path(record.step) if self._writer.wait() else ""
@@ -279,7 +280,7 @@ class Session:
             The record at that step.
         """
         assert self.checkpoints is not None
-        with self.phase_timer.phase("restart"):
+        with self.phase_timer.phase(Phase.RESTART):
             if self._writer is not None:
                 self._writer.wait()
             self.workers.barrier()  # the chief's last save is whole before the others read
@@ -295,7 +296,7 @@ class Session:
         for phase in _LOSABLE_PHASES:
             since = seconds.get(phase, 0.0) - back.seconds.get(phase, 0.0)
             seconds[phase] = seconds.get(phase, 0.0) - since
-            seconds["lost"] = seconds.get("lost", 0.0) + since
+            seconds[Phase.LOST] = seconds.get(Phase.LOST, 0.0) + since
         back.seconds, back.resumes = seconds, record.resumes
         self._saved_step = None
         if self.telemetry.log is not None:

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+from tokenmill.contracts.training import STEADY_PHASES, Phase
 from tokenmill.rows.mixture import StepPlan
 
 
@@ -11,23 +12,23 @@ class LossSums(NamedTuple):
 
     Attributes:
         nll: Negative log-likelihood in nats.
-        targets: Targets counted.
+        loss_tokens: Targets counted.
         correct: Those that the likeliest class hits; of a classifier.
     """
 
     nll: float
-    targets: float
+    loss_tokens: float
     correct: float | None = None
 
     @property
     def loss(self) -> float:
         """Nats a target."""
-        return self.nll / max(self.targets, 1.0)
+        return self.nll / max(self.loss_tokens, 1.0)
 
     @property
     def accuracy(self) -> float | None:
         """Share of hits, 0 to 1; None where they are not counted."""
-        return None if self.correct is None else self.correct / max(self.targets, 1.0)
+        return None if self.correct is None else self.correct / max(self.loss_tokens, 1.0)
 
 
 @dataclass
@@ -38,15 +39,15 @@ class TrainingRecord:
         plan: Steps of the whole run.
         step: Steps done; the next step reads the rows of `step + data_offset`.
         data_offset: Steps' worth of rows that rewinds have skipped.
-        trained_targets: Loss-bearing tokens that the weights have learnt from; of a classifier,
+        trained_loss_tokens: Loss-bearing tokens that the weights have learnt from; of a classifier,
             examples.
         trained_slots: Tokens computed for them, padding included.
         steady_slots: Those of them outside of steps that compiled.
         loss_curve: (step, mean loss in nats), some 200 points.
         recent_losses: The last steps' losses, for the detection of spikes.
-        eval_before: Held-out loss before the first step.
-        eval_after: Held-out loss after the last step.
-        evaluations: (step, held-out loss) in between.
+        eval_before: Eval loss before the first step.
+        eval_after: Eval loss after the last step.
+        evaluations: (step, eval loss) in between.
         seconds: Wall seconds by phase.
         rewinds: One entry for each rewind: what was seen, where to, which rows were skipped.
         resumes: One entry for each attempt after the first.
@@ -56,7 +57,7 @@ class TrainingRecord:
     plan: StepPlan
     step: int = 0
     data_offset: int = 0
-    trained_targets: int = 0
+    trained_loss_tokens: int = 0
     trained_slots: int = 0
     steady_slots: int = 0
     loss_curve: list[tuple[int, float]] = field(default_factory=list)
@@ -64,10 +65,20 @@ class TrainingRecord:
     eval_before: LossSums | None = None
     eval_after: LossSums | None = None
     evaluations: list[tuple[int, float]] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[Phase, float] = field(default_factory=dict)
     rewinds: list[dict[str, Any]] = field(default_factory=list)
     resumes: list[dict[str, Any]] = field(default_factory=list)
     overflows: int = 0
+
+    @property
+    def steady_seconds(self) -> float:
+        """Wall seconds of the steps that did not compile, waiting for input included."""
+        return sum(self.seconds.get(phase, 0.0) for phase in STEADY_PHASES)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Slots a second of steps that did not compile; None before the first one."""
+        return self.steady_slots / self.steady_seconds if self.steady_slots else None
 
     def to_json(self) -> dict[str, Any]:
         """All but the plan, for a checkpoint."""
@@ -83,4 +94,5 @@ class TrainingRecord:
             values[name] = None if values[name] is None else LossSums(*values[name])
         for name in ("loss_curve", "evaluations"):
             values[name] = [(int(step), loss) for step, loss in values[name]]
+        values["seconds"] = {Phase(name): value for name, value in values["seconds"].items()}
         return cls(plan, **values)

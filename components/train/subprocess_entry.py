@@ -17,13 +17,13 @@ OUT_OF_MEMORY_HINT = (
 
 
 def train_in_subprocess(job: dict[str, Any], **arguments: Any) -> dict[str, Any]:
-    """Calls `train_and_export` after dividing the cores; `job` holds the fields of TrainingJob."""
-    return train_and_export(_prepare(job), **arguments)
+    """Call `train_and_export` after dividing the cores; return its telemetry as JSON."""
+    return train_and_export(_prepare(job), **arguments).to_json()
 
 
 def calibrate_in_subprocess(job: dict[str, Any], **arguments: Any) -> dict[str, Any]:
-    """Calls `calibrate` after dividing the cores; `job` holds the fields of TrainingJob."""
-    return calibrate(_prepare(job), **arguments)
+    """Call `calibrate` after dividing the cores; return its result as JSON."""
+    return calibrate(_prepare(job), **arguments).to_json()
 
 
 def _prepare(job: dict[str, Any]) -> TrainingJob:

@@ -1,7 +1,6 @@
 """`tokenmill why`: what became of a document; `tokenmill runs`: runs side by side."""
 
 import json
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -76,15 +75,14 @@ def _models(models: list[Any], rows_uri: str, rows: list[int]) -> list[dict[str,
     """Each model with how often its training read the rows."""
     if not rows:
         return []
-    from tokenmill.contracts.names import TELEMETRY_NAME
-    from tokenmill.files import read_json
+    from tokenmill.contracts.training import read_telemetry
     from tokenmill.provenance.explain import times_trained
 
     found = []
     for model in models:
-        telemetry = read_json(os.path.join(model.run_uri, TELEMETRY_NAME))
+        telemetry = read_telemetry(model.run_uri)
         times = times_trained(
-            rows_uri, rows, telemetry["steps"], telemetry["global_batch_size"], model.seed
+            rows_uri, rows, telemetry.steps, telemetry.global_batch_size, model.seed
         )
         found.append(
             {

@@ -59,7 +59,7 @@ def _masked_table(quality: dict[str, Any]) -> Table:
     table = _table("masked-token perplexity", "masked-token accuracy", "hidden tokens")
 
     def rows(name: str, losses: dict[str, float]) -> None:
-        table.add_row(name, f"{losses['perplexity']:,.1f}", "", f"{losses['targets']:,.0f}")
+        table.add_row(name, f"{losses['perplexity']:,.1f}", "", f"{losses['loss_tokens']:,.0f}")
 
     rows("untrained, rows", before)
     table.add_row("unigram baseline", f"{quality['unigram_perplexity']:,.1f}", "", "")
@@ -78,7 +78,7 @@ def _class_table(quality: dict[str, Any]) -> Table:
     total = quality["evaluation"]["total"]
     table = _table("accuracy", "log loss", "macro F1", "AUC", "documents")
     for name, losses in (("untrained, rows", before), ("trained, rows", after)):
-        documents = f"{losses['targets']:,.0f}"
+        documents = f"{losses['loss_tokens']:,.0f}"
         table.add_row(name, f"{losses['accuracy']:.1%}", f"{losses['loss']:.3f}", "", "", documents)
         if losses is before:
             table.add_row(

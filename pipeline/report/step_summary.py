@@ -8,11 +8,13 @@ from components.ledger.ledger import usd
 from components.validate.statistics import summarize_statistics
 from pipeline.report.console import count, duration, megabytes
 from pipeline.report.quality import describe_quality
+from tokenmill.contracts.calibration import read_calibration
 from tokenmill.contracts.evaluation import WHOLE, read_metrics
-from tokenmill.contracts.names import CALIBRATION_NAME, LEDGER_NAME, TELEMETRY_NAME
 from tokenmill.contracts.names import COST_REPORT_NAME as COST_NAME
 from tokenmill.contracts.names import CURATION_NAME as CURATION_NAME
+from tokenmill.contracts.names import LEDGER_NAME
 from tokenmill.contracts.packed_rows import LABEL_REASONS
+from tokenmill.contracts.training import read_telemetry
 from tokenmill.files import read_json
 from tokenmill.metadata.step_records import StepRecord
 from tokenmill.records.documents import SPLITS
@@ -94,11 +96,11 @@ def _pack(record: StepRecord) -> str:
 
 
 def _calibrate(record: StepRecord) -> str:
-    calibration = read_output(record, "calibration", CALIBRATION_NAME)
+    calibration = read_calibration(record.one("calibration").uri)
     return (
-        f"{count(calibration['tokens_per_second'])} tokens/s over {calibration['steps']} steps, "
-        f"{calibration['achieved_flops_per_second']:.3g} FLOP/s; compiling takes "
-        f"{duration(calibration['compile_seconds'])}"
+        f"{count(calibration.tokens_per_second)} tokens/s over {calibration.steps} steps, "
+        f"{calibration.achieved_flops_per_second:.3g} FLOP/s; compiling takes "
+        f"{duration(calibration.compile_seconds)}"
     )
 
 
@@ -113,13 +115,16 @@ def _ledger(record: StepRecord) -> str:
 
 
 def _train(record: StepRecord) -> str:
-    telemetry = read_output(record, "model_run", TELEMETRY_NAME)
-    before, after = telemetry["held_out_before"]["loss"], telemetry["held_out_after"]["loss"]
-    rate = telemetry["slots_per_second"]
+    telemetry = read_telemetry(record.one("model_run").uri)
+    before, after, rate = (
+        telemetry.eval_before.loss,
+        telemetry.eval_after.loss,
+        telemetry.tokens_per_second,
+    )
     speed = f", {count(rate)} tokens/s" if rate else ""
-    if examples := telemetry.get("examples_per_second"):
+    if examples := telemetry.examples_per_second:
         speed += f", {examples:,.1f} examples/s"
-    return f"{count(telemetry['steps'])} steps, held-out loss {before:.2f} → {after:.2f}{speed}"
+    return f"{count(telemetry.steps)} steps, held-out loss {before:.2f} → {after:.2f}{speed}"
 
 
 def _evaluate(record: StepRecord) -> str:

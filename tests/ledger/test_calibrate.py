@@ -26,19 +26,19 @@ def calibration(rows_uri):
 
 def test_speed_is_tokens_of_the_steps_over_their_seconds(calibration):
     c = calibration
-    assert c["tokens_per_second"] == pytest.approx(8 * 32 / c["step_seconds"])
+    assert c.tokens_per_second == pytest.approx(8 * 32 / c.step_seconds)
     flops = flops_per_token(ModelShape(**SHAPE)).training
-    assert c["achieved_flops_per_second"] == pytest.approx(c["tokens_per_second"] * flops)
-    assert c["peak_flops_per_second"] >= c["achieved_flops_per_second"]
-    assert c["steps"] == module._MAX_STEPS  # a tiny model
+    assert c.achieved_flops_per_second == pytest.approx(c.tokens_per_second * flops)
+    assert c.peak_flops_per_second >= c.achieved_flops_per_second
+    assert c.steps == module._MAX_STEPS  # a tiny model
 
 
 def test_its_own_time_holds_its_parts(calibration):
     c = calibration
-    parts = c["steps"] * c["step_seconds"] + c["compile_seconds"] + c["build_seconds"]
-    assert parts < c["total_seconds"]
-    assert c["compile_seconds"] > c["step_seconds"]
-    assert c["memory_bytes"] > 2**28
+    parts = c.steps * c.step_seconds + c.compile_seconds + c.build_seconds
+    assert parts < c.total_seconds
+    assert c.compile_seconds > c.step_seconds
+    assert c.memory_bytes > 2**28
 
 
 def test_without_an_accelerator_none_can_be_measured(rows_uri):

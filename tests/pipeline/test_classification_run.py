@@ -99,7 +99,7 @@ def test_rows_and_raw_text_give_the_same_answer(run):
     """The trainer's held-out rows and the pushed model on raw text are the same documents."""
     quality = run.report()["cost_report"]["quality"]
     total, rows = quality["evaluation"]["total"], quality["held_out_after"]
-    assert total["evaluated_documents"] == rows["targets"] == manifest_of(run, "eval")["rows"]
+    assert total["evaluated_documents"] == rows["loss_tokens"] == manifest_of(run, "eval")["rows"]
     assert total["accuracy"] == pytest.approx(rows["accuracy"], abs=1e-6)
     assert total["log_loss"] == pytest.approx(rows["loss"], rel=1e-4)
 
@@ -135,10 +135,10 @@ def test_the_ledger_forecasts_what_training_computes(run):
     (metrics,) = (run.home / "artifacts").glob("Trainer/model_run/*/metrics.jsonl")
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     evaluated = [line for line in lines if line.get("event") == "evaluation"]
-    assert all(0 <= line["held_out_accuracy"] <= 1 for line in evaluated)
+    assert all(0 <= line["eval_accuracy"] <= 1 for line in evaluated)
     assert len(evaluated) == (training["steps"] - 1) // 60
     last = read_metrics(str(metrics))[-1]
-    assert last["trained_targets"] == training["steps"] * 16
+    assert last["trained_loss_tokens"] == training["steps"] * 16
     assert last["effective_tokens"] == pytest.approx(training["effective_tokens"], rel=0.02)
     assert "examples/s" in run.step_lines()["Trainer"]
 

@@ -70,7 +70,7 @@ def test_stopped_in_training_the_next_run_continues_there(first_run, workspace, 
     assert resume["from_step"] >= 80
     undisturbed = workspace.run(*changed, "--no-cache")
     assert telemetry_of(undisturbed)["resumes"] == []
-    for name in ("loss_curve", "held_out_after", "trained_targets"):
+    for name in ("loss_curve", "eval_after", "trained_loss_tokens"):
         assert telemetry_of(undisturbed)[name] == telemetry_of(run)[name]
     # The way of carrying it out is no part of the cache's key.
     cached = workspace.run(*changed, "--set", "train.log_steps=3", "--set", "train.mtbf_hours=1")

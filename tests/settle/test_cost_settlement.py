@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from components.cost_report.report import build_cost_report
 from components.cost_report.steps import StepTime
 from tokenmill.contracts.cost_report import check_cost_report
+from tokenmill.contracts.training import Losses, Telemetry
 
 # Two chips of 1e9 FLOP/s at 3 USD an hour; 1000 FLOPs a token; 400 effective tokens.
 LEDGER = {
@@ -40,8 +41,14 @@ TIMES = [
     StepTime(step="Packer", seconds=18.0, vcpus=4, ran=False),
     StepTime(step="Trainer", seconds=99.0, vcpus=4, ran=True),
 ]
-TELEMETRY = {
-    "seconds": {
+TELEMETRY = Telemetry(
+    params_total=1,
+    steps=16,
+    epochs=1.0,
+    global_batch_size=2,
+    replicas=1,
+    trained_loss_tokens=500,
+    seconds={
         "build": 4.0,
         "compile": 10.0,
         "input": 5.0,
@@ -49,19 +56,29 @@ TELEMETRY = {
         "evaluate_before": 3.0,
         "evaluate_after": 3.0,
         "export": 5.0,
-        "total": 90.0,
     },
-    "trained_slots": 512,
-    "slots_per_second": 8.0,
-    "held_out_before": {"loss": 8.0},
-    "held_out_after": {"loss": 5.0},
-}
+    total_seconds=90.0,
+    trained_slots=512,
+    tokens_per_second=8.0,
+    loss_curve=[],
+    eval_before=Losses(nll_sum=80.0, loss_tokens=10.0, loss=8.0),
+    eval_after=Losses(nll_sum=50.0, loss_tokens=10.0, loss=5.0),
+    eval_losses=[],
+    resumes=[],
+    rewinds=[],
+    overflows=0,
+    training_directory=None,
+)
 EVALUATION = {"total": {"bits_per_byte": 2.0}, "by_source": {}, "failures": []}
 
 
 def settle(times=TIMES, **telemetry):
     return build_cost_report(
-        LEDGER, {**TELEMETRY, **telemetry}, EVALUATION, {"unigram_bits_per_byte": 4.5}, times
+        LEDGER,
+        TELEMETRY.model_copy(update=telemetry),
+        EVALUATION,
+        {"unigram_bits_per_byte": 4.5},
+        times,
     )
 
 
@@ -119,7 +136,7 @@ def test_the_reasons_name_what_differed():
     st.fixed_dictionaries(
         {
             name: st.floats(0.0, 1e4)
-            for name in ("compile", "input", "steps", "export", "checkpoint", "lost", "new_phase")
+            for name in ("compile", "input", "steps", "export", "checkpoint", "lost", "restart")
         }
     ),
     st.floats(0.0, 1e3),
@@ -127,12 +144,14 @@ def test_the_reasons_name_what_differed():
     st.floats(0.1, 1e4),
 )
 def test_reasons_and_phases_always_add_up(seconds, unknown, slots, rate):
-    seconds["total"] = sum(seconds.values()) + unknown + 1.0
-    report = settle(seconds=seconds, trained_slots=slots, slots_per_second=rate)
+    total = sum(seconds.values()) + unknown + 1.0
+    report = settle(
+        seconds=seconds, total_seconds=total, trained_slots=slots, tokens_per_second=rate
+    )
     difference = report["actual"]["total_seconds"] - report["estimated"]["total_seconds"]
     assert sum(r["seconds"] for r in report["reasons"]) == pytest.approx(difference, abs=1e-3)
     shown = sum(p["actual_seconds"] for p in report["phases"])
-    assert shown == pytest.approx(seconds["total"], abs=1e-3)
+    assert shown == pytest.approx(total, abs=1e-3)
 
 
 def test_each_step_costs_its_time_and_a_cached_one_nothing_now():
@@ -170,16 +189,16 @@ def test_a_runner_that_tells_no_run_leaves_the_cache_unknown():
 
 def test_quality_is_passed_on():
     assert settle()["quality"] == {
-        "held_out_before": {"loss": 8.0},
-        "held_out_after": {"loss": 5.0},
+        "held_out_before": {"nll_sum": 80.0, "loss_tokens": 10.0, "loss": 8.0},
+        "held_out_after": {"nll_sum": 50.0, "loss_tokens": 10.0, "loss": 5.0},
         "evaluation": EVALUATION,
         "unigram_bits_per_byte": 4.5,
     }
 
 
 def test_a_run_of_one_step_has_no_steady_rate_and_no_mfu():
-    seconds = {"compile": 10.0, "input": 1.0, "total": 22.0}
-    report = settle(slots_per_second=None, seconds=seconds)
+    seconds = {"compile": 10.0, "input": 1.0}
+    report = settle(tokens_per_second=None, seconds=seconds, total_seconds=22.0)
     assert report["actual"]["mfu"] is None
     assert report["actual"]["training_seconds"] == 11.0
     assert report["actual"]["goodput"] == pytest.approx(0.5)

@@ -191,8 +191,8 @@ def test_two_workers_train_and_export_the_model_of_one(
     assert (expected["replicas"], telemetry["replicas"]) == (1, 2)
     for mine, its in zip(expected["loss_curve"], telemetry["loss_curve"], strict=True):
         assert its[1] == pytest.approx(mine[1], rel=1e-3)
-    assert telemetry["held_out_after"]["loss"] == pytest.approx(
-        expected["held_out_after"]["loss"], rel=1e-3
+    assert telemetry["eval_after"]["loss"] == pytest.approx(
+        expected["eval_after"]["loss"], rel=1e-3
     )
     np.testing.assert_allclose(two.score(), one.score(), rtol=1e-3)
     assert (two.root / "run" / "telemetry.json").exists()

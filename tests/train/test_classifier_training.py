@@ -172,12 +172,12 @@ def test_evaluation_reads_every_row_once(labeled_rows):
 
 
 def test_it_learns_and_counts_examples(fitted, labeled_rows):
-    before, after = fitted.held_out_before, fitted.held_out_after
+    before, after = fitted.eval_before, fitted.eval_after
     assert before["loss"] == pytest.approx(np.log(2), abs=0.2)
     assert after["accuracy"] > 0.85 > before["accuracy"]
     assert "perplexity" not in after
-    assert after["targets"] == PackedSplit(labeled_rows, "eval").rows
-    assert fitted.trained_targets == 40 * BATCH
+    assert after["loss_tokens"] == PackedSplit(labeled_rows, "eval").rows
+    assert fitted.trained_loss_tokens == 40 * BATCH
     order = row_order(PackedSplit(labeled_rows, "train"), BATCH, 7)
     assert fitted.trained_slots == BATCH * sum(order.width_of_step(s) for s in range(40))
     assert fitted.examples_per_second > 0
@@ -213,7 +213,7 @@ def test_other_ways_to_the_same_losses(fit, tmp_path, fitted, settings_, options
         np.array([loss for _, loss in r["loss_curve"][:8]]) for r in (outcome.result, fitted.result)
     )
     np.testing.assert_allclose(ours, theirs, rtol=1e-3)
-    assert outcome.result["held_out_before"]["accuracy"] == fitted.held_out_before["accuracy"]
+    assert outcome.result["eval_before"]["accuracy"] == fitted.eval_before["accuracy"]
 
 
 @pytest.mark.slow
@@ -251,7 +251,7 @@ def test_held_out_accuracy_is_in_the_telemetry(fit, tmp_path):
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     (evaluated,) = [line for line in lines if line.get("event") == "evaluation"]
     assert evaluated["step"] == 10
-    assert 0.0 < evaluated["held_out_accuracy"] <= 1.0
+    assert 0.0 < evaluated["eval_accuracy"] <= 1.0
 
 
 def test_how_often_a_row_was_trained_on_is_told(labeled_rows):

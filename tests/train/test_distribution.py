@@ -29,10 +29,10 @@ def assert_follows(result, reference):
         steps, losses = zip(*result[curve], strict=True)
         assert list(steps) == [step for step, _ in reference[curve]]
         np.testing.assert_allclose(losses, [loss for _, loss in reference[curve]], rtol=1e-5)
-    for name in ("held_out_before", "held_out_after"):
-        assert result[name]["targets"] == reference[name]["targets"]
+    for name in ("eval_before", "eval_after"):
+        assert result[name]["loss_tokens"] == reference[name]["loss_tokens"]
         assert result[name]["loss"] == pytest.approx(reference[name]["loss"], rel=1e-5)
-    for name in ("trained_targets", "trained_slots"):
+    for name in ("trained_loss_tokens", "trained_slots"):
         assert result[name] == reference[name]
 
 

@@ -34,9 +34,9 @@ def lines_of(directory):
 def assert_same(result, undisturbed):
     """Every step once, the same losses, the same weights to the last bit."""
     assert result["weights"] == undisturbed["weights"]
-    for name in ("loss_curve", "trained_targets", "trained_slots", "steps"):
+    for name in ("loss_curve", "trained_loss_tokens", "trained_slots", "steps"):
         assert result[name] == undisturbed[name]
-    for name in ("held_out_before", "held_out_after"):
+    for name in ("eval_before", "eval_after"):
         assert result[name] == undisturbed[name]
 
 
@@ -233,8 +233,8 @@ def test_a_finished_training_is_extended_by_more_steps(launcher, tmp_path):
     assert longer.exit_code == 0, longer.said
     assert "changed: max_steps from 40 to 50" in longer.said
     assert longer.result["loss_curve"][:40] == first.result["loss_curve"]
-    assert longer.result["trained_targets"] > first.result["trained_targets"]
-    assert longer.result["held_out_before"] == first.result["held_out_before"]
+    assert longer.result["trained_loss_tokens"] > first.result["trained_loss_tokens"]
+    assert longer.result["eval_before"] == first.result["eval_before"]
 
 
 def test_other_stored_weights_train_nothing(launcher, tmp_path):

@@ -124,10 +124,12 @@ def test_scalars_are_the_same_in_tensorboard_and_jsonl(fit, tmp_path):
         (steps[0]["loss"] - last["loss"]) / last["cost_usd"]
     )
     assert 0 <= last["input_wait_share"] <= 1
-    assert last["effective_tokens"] == pytest.approx(record.trained_targets)  # less than an epoch
+    assert last["effective_tokens"] == pytest.approx(
+        record.trained_loss_tokens
+    )  # less than an epoch
     assert max(line["learning_rate"] for line in steps) == pytest.approx(1e-2)
     assert steps[-1]["learning_rate"] < 2e-3
-    assert [x["held_out_loss"] for x in lines if x.get("event") == "evaluation"] == [
+    assert [x["eval_loss"] for x in lines if x.get("event") == "evaluation"] == [
         loss for _, loss in record.evaluations
     ]
     assert [step for step, _ in record.evaluations] == [12, 24]

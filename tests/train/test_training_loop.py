@@ -66,8 +66,8 @@ def trained(rows_uri):
 
 def test_the_loss_falls_from_guessing(trained):
     _, record, _ = trained
-    before = record.eval_before.nll / record.eval_before.targets
-    after = record.eval_after.nll / record.eval_after.targets
+    before = record.eval_before.nll / record.eval_before.loss_tokens
+    after = record.eval_after.nll / record.eval_after.loss_tokens
     assert before == pytest.approx(math.log(VOCAB), rel=0.05)
     assert after < 0.75 * before
     assert record.loss_curve[0][1] == pytest.approx(math.log(VOCAB), rel=0.05)
@@ -79,17 +79,17 @@ def test_the_record_counts_what_was_trained(trained, rows_uri):
     train, held_out = PackedSplit(rows_uri, "train"), PackedSplit(rows_uri, "eval")
     assert [step for step, _ in record.loss_curve] == list(range(1, 31))
     assert record.trained_slots == 30 * 8 * LENGTH
-    assert record.eval_before.targets == held_out.manifest.loss_tokens
-    assert record.eval_after.targets == held_out.manifest.loss_tokens
+    assert record.eval_before.loss_tokens == held_out.manifest.loss_tokens
+    assert record.eval_after.loss_tokens == held_out.manifest.loss_tokens
     filled = train.manifest.loss_tokens / train.manifest.slots
-    assert 0.9 * filled < record.trained_targets / record.trained_slots <= 1.0
+    assert 0.9 * filled < record.trained_loss_tokens / record.trained_slots <= 1.0
 
 
 def test_whole_epochs_train_every_target_as_often(rows_uri):
     train = PackedSplit(rows_uri, "train")
     _, record = fit(rows_uri, batch=train.rows, max_steps=3)
     assert record.plan.epochs == 3
-    assert record.trained_targets == 3 * train.manifest.loss_tokens
+    assert record.trained_loss_tokens == 3 * train.manifest.loss_tokens
 
 
 def test_the_held_out_loss_is_that_of_the_model_on_all_rows(trained, rows_uri):
@@ -97,7 +97,7 @@ def test_the_held_out_loss_is_that_of_the_model_on_all_rows(trained, rows_uri):
     held_out = PackedSplit(rows_uri, "eval")
     nll, weight = nll_and_weight(model, held_out.read(np.arange(held_out.rows)))
     assert record.eval_after.nll == pytest.approx(float(nll), rel=1e-5)
-    assert record.eval_after.targets == float(weight)
+    assert record.eval_after.loss_tokens == float(weight)
 
 
 def test_seconds_are_booked_by_phase(trained):

@@ -49,7 +49,7 @@ def train_as_told(path):
     digest = hashlib.sha256()
     for weight in training.model.variables:
         digest.update(weight.numpy().tobytes())
-    result = {**describe(training, job), "weights": digest.hexdigest()}
+    result = {**describe(training, job).to_json(), "weights": digest.hexdigest()}
     aside = path.replace(".json", ".result.writing")
     with open(aside, "w", encoding="utf-8") as out:
         json.dump(result, out)

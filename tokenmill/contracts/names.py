@@ -3,7 +3,5 @@
 INGEST_COUNTS_NAME = "counts.json"
 CURATION_NAME = "curation.json"
 TOKENIZER_MODEL_NAME = "tokenizer.model"
-CALIBRATION_NAME = "calibration.json"
 LEDGER_NAME = "ledger.json"
-TELEMETRY_NAME = "telemetry.json"
 COST_REPORT_NAME = "cost_report.json"

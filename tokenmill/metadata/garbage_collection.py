@@ -13,7 +13,7 @@ import ml_metadata as mlmd
 import tomli
 from ml_metadata.proto import metadata_store_pb2
 
-from tokenmill.contracts.names import TELEMETRY_NAME
+from tokenmill.contracts.training import TELEMETRY_NAME
 from tokenmill.metadata.output_directory import RunMetadata
 from tokenmill.metadata.step_records import CONFIG_PROPERTY, run_that_made
 

@@ -171,14 +171,14 @@ class CheckpointDirectory:
             protected: Steps that stay whatever the policy says.
         """
         steps = self.steps()
-        kept = keep.kept([s for s in steps if s <= newest], self._held_out_loss) | protected
+        kept = keep.kept([s for s in steps if s <= newest], self._eval_loss) | protected
         deleted = [step for step in steps if step not in kept]
         for step in deleted:
             self.delete(step)
         return deleted
 
-    def _held_out_loss(self, step: int) -> float | None:
-        """The held-out loss at this very step, if it was evaluated there and can be read."""
+    def _eval_loss(self, step: int) -> float | None:
+        """The eval loss at this very step, if it was evaluated there and can be read."""
         try:
             state = read_json(os.path.join(self.path(step), STATE_NAME))
             evaluations = dict(map(tuple, state["record"]["evaluations"]))
@@ -194,25 +194,25 @@ class KeepPolicy:
     Attributes:
         last: So many newest ones, at least one.
         every_steps: Also those of steps that are a multiple of this.
-        best: Also the one of the lowest held-out loss.
+        best: Also the one of the lowest eval loss.
     """
 
     last: int
     every_steps: int | None = None
     best: bool = True
 
-    def kept(self, steps: list[int], held_out_loss: Any) -> frozenset[int]:
+    def kept(self, steps: list[int], eval_loss: Any) -> frozenset[int]:
         """Those of `steps` (ascending) that stay.
 
         Args:
             steps: All there are.
-            held_out_loss: A function of a step: its held-out loss, or None.
+            eval_loss: A function of a step: its eval loss, or None.
         """
         kept = set(steps[-max(1, self.last) :])
         if self.every_steps is not None:
             kept |= {step for step in steps if step % self.every_steps == 0}
         if self.best:
-            losses = [(loss, step) for step in steps if (loss := held_out_loss(step)) is not None]
+            losses = [(loss, step) for step in steps if (loss := eval_loss(step)) is not None]
             kept |= {step for _, step in sorted(losses)[:1]}
         return frozenset(kept)
 

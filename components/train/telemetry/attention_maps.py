@@ -1,4 +1,4 @@
-"""Attention maps and entropies of fixed held-out texts, for a person to look at."""
+"""Attention maps and entropies of fixed eval texts, for a person to look at."""
 
 import io
 from collections.abc import Callable
@@ -70,19 +70,19 @@ def attention_image(
 
 
 def attention_drawer(
-    model: Backbone, held_out: PackedSplit, tokenizer_path: str
+    model: Backbone, eval_rows: PackedSplit, tokenizer_path: str
 ) -> Callable[[], tuple[dict[str, float], np.ndarray]]:
-    """A function that looks at the model's attention on the first held-out rows as it is then.
+    """A function that looks at the model's attention on the first eval rows as it is then.
 
     Args:
         model: Being trained.
-        held_out: Where the probe texts come from.
+        eval_rows: Where the probe texts come from.
         tokenizer_path: Turns ids into words.
 
     Returns:
         A function: entropies in nats by `layer<i>/head<j>`, and an image, uint8 [h, w, 3].
     """
-    batch = held_out.read(np.arange(min(PROBE_ROWS, held_out.rows)))
+    batch = eval_rows.read(np.arange(min(PROBE_ROWS, eval_rows.rows)))
     real = batch.segment_ids > 0
     shown = int(min(_SHOWN_TOKENS, (batch.segment_ids[0] == 1).sum()))
     tokens: list[str] = []

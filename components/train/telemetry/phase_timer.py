@@ -4,8 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-# Phases in which a step is computed; the rest is what goodput loses.
-STEADY_PHASES = ("steps", "input")
+from tokenmill.contracts.training import Phase
 
 
 class PhaseTimer:
@@ -18,16 +17,16 @@ class PhaseTimer:
         seconds: Where to add; earlier attempts' seconds may be in it.
     """
 
-    def __init__(self, seconds: dict[str, float]):
+    def __init__(self, seconds: dict[Phase, float]):
         self.seconds = seconds
-        self._running: list[str] = []
+        self._running: list[Phase] = []
         self._since = time.perf_counter()
 
     @contextlib.contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def phase(self, phase: Phase) -> Iterator[None]:
         """Books the body's time to a phase."""
         self.book()
-        self._running.append(name)
+        self._running.append(phase)
         try:
             yield
         finally:
@@ -37,8 +36,8 @@ class PhaseTimer:
     def book(self) -> None:
         """Brings `seconds` up to now."""
         now = time.perf_counter()
-        name = self._running[-1] if self._running else "other"
-        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
+        phase = self._running[-1] if self._running else Phase.OTHER
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._since
         self._since = now
 
     @property

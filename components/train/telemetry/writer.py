@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from components.train.state import TrainingRecord
 from components.train.telemetry.metrics_log import MetricsLog
-from components.train.telemetry.phase_timer import STEADY_PHASES
 from tokenmill import progress
+from tokenmill.contracts.training import Phase
 from tokenmill.contracts.training_options import RunOptions
 from tokenmill.cost.scaling import repetition_discounted_tokens
 
@@ -98,8 +98,7 @@ class Telemetry:
 
     def _rates(self, record: TrainingRecord) -> dict[str, float]:
         """Tokens/s, MFU and input wait since the last time this was asked for."""
-        waited = record.seconds.get("input", 0.0)
-        steady = sum(record.seconds.get(phase, 0.0) for phase in STEADY_PHASES)
+        waited, steady = record.seconds.get(Phase.INPUT, 0.0), record.steady_seconds
         before, self._since = self._since, (record.trained_slots, steady, waited)
         if before is None or steady <= before[1] or record.trained_slots <= before[0]:
             return {}
@@ -114,9 +113,9 @@ class Telemetry:
     def _worth(self, record: TrainingRecord, loss: float) -> dict[str, float]:
         """Effective tokens, and money where there is a price."""
         worth = {
-            "trained_targets": float(record.trained_targets),
+            "trained_loss_tokens": float(record.trained_loss_tokens),
             "effective_tokens": repetition_discounted_tokens(
-                self._unique_targets, record.trained_targets / self._targets_a_pass
+                self._unique_targets, record.trained_loss_tokens / self._targets_a_pass
             ),
         }
         if self._options.usd_per_second is not None:
@@ -130,10 +129,10 @@ class Telemetry:
     def evaluation(
         self, step: int, seconds: float, loss: float, accuracy: float | None = None
     ) -> None:
-        """Tells of a held-out loss, nats a target, and of a classifier's accuracy, 0 to 1."""
-        scalars = {"held_out_loss": loss}
+        """Tells of a eval loss, nats a target, and of a classifier's accuracy, 0 to 1."""
+        scalars = {"eval_loss": loss}
         if accuracy is not None:
-            scalars["held_out_accuracy"] = accuracy
+            scalars["eval_accuracy"] = accuracy
         self.event("evaluation", step, seconds, **scalars)
         if self.writer is not None:
             with self.writer.as_default(step=step):

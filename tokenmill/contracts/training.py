@@ -1,0 +1,103 @@
+"""What a training tells of itself: telemetry.json, and the names of its phases."""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+from typing import Any
+
+from tokenmill.contracts.base import Part, key, read_document, write_document
+
+TELEMETRY_NAME = "telemetry.json"
+
+
+class Phase(str, Enum):
+    """A part of a training's wall time; the phases add up to all of it."""
+
+    START = "start"
+    BUILD = "build"
+    RESTART = "restart"
+    EVALUATE_BEFORE = "evaluate_before"
+    COMPILE = "compile"
+    INPUT = "input"
+    STEPS = "steps"
+    EVALUATE = "evaluate"
+    TELEMETRY = "telemetry"
+    CHECKPOINT = "checkpoint"
+    LOST = "lost"
+    EVALUATE_AFTER = "evaluate_after"
+    EXPORT = "export"
+    OTHER = "other"
+
+    __str__ = str.__str__
+
+
+STEADY_PHASES = (Phase.STEPS, Phase.INPUT)
+"""Phases in which steps run at the steady rate: waiting for input is part of a step."""
+
+
+class Losses(Part):
+    """Loss of the evaluation split at one time."""
+
+    nll_sum: float = key("Negative log-likelihood, nats.")
+    loss_tokens: float = key("Tokens that it is summed over; of a classifier examples.", ge=0)
+    loss: float = key("Nats a loss token.")
+    perplexity: float | None = key("exp(loss); not of a classifier.", default=None)
+    bits_per_byte: float | None = key("Of causal-lm: bits a byte of text.", default=None)
+    accuracy: float | None = key("Of a classifier: share of hits, 0 to 1.", default=None)
+
+
+class Resume(Part):
+    """An attempt after the first."""
+
+    from_step: int = key("Steps done before it.", ge=0)
+    lost_steps: int = key("Steps of the last attempt that are done again.", ge=0)
+    lost_seconds: float = key("Wall seconds that those had taken.", ge=0)
+    changed: dict[str, tuple[Any, Any]] = key("Settings that differ: before and now.")
+
+
+class Rewind(Part):
+    """A loss spike, and where training went back to."""
+
+    spike_step: int = key("Step of the spike, from 1.", gt=0)
+    loss: float = key("Its loss, nats a loss token.")
+    to_step: int = key("Step whose checkpoint was taken.", ge=0)
+    skipped_steps: int = key("Steps whose rows were left out.", gt=0)
+
+
+class Telemetry(Part):
+    """telemetry.json: the totals of a training over all its attempts."""
+
+    params_total: int = key("Trainable parameters.", gt=0)
+    steps: int = key("Steps of the run.", gt=0)
+    epochs: float = key("Passes over the rows.", gt=0)
+    global_batch_size: int = key("Rows a step, over all replicas.", gt=0)
+    replicas: int = key("Devices that share a batch.", gt=0)
+    trained_slots: int = key("Slots computed, padding included.", ge=0)
+    trained_loss_tokens: int = key(
+        "Tokens with a loss that the weights have learnt from; of a classifier examples.", ge=0
+    )
+    seconds: dict[Phase, float] = key("Wall seconds by phase; `lost` are of steps done again.")
+    total_seconds: float = key("Their sum.", ge=0)
+    tokens_per_second: float | None = key(
+        "Slots a second of steps that do not compile; null without such a step."
+    )
+    examples_per_second: float | None = key("The same in examples; classification.", default=None)
+    loss_curve: list[tuple[int, float]] = key("Step and its mean loss, nats; some 200 points.")
+    eval_before: Losses = key("Before the first step.")
+    eval_after: Losses = key("After the last step.")
+    eval_losses: list[tuple[int, float]] = key("Step and eval loss in between, nats.")
+    resumes: list[Resume] = key("Attempts after the first.")
+    rewinds: list[Rewind] = key("Spikes that training went back before.")
+    overflows: int = key("Steps that the loss scale left out.", ge=0)
+    training_directory: str | None = key("Directory of its checkpoints; null if none were kept.")
+
+
+def read_telemetry(uri: str) -> Telemetry:
+    """Read telemetry.json of a ModelRun artifact."""
+    return read_document(os.path.join(uri, TELEMETRY_NAME), Telemetry)
+
+
+def write_telemetry(uri: str, telemetry: Telemetry) -> None:
+    """Write telemetry.json into a ModelRun artifact."""
+    write_document(os.path.join(uri, TELEMETRY_NAME), telemetry)
