@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+from pipeline.plan.flags import PlanFlags, check_former_flags
 from pipeline.plan.units import FlagError, fraction, quantity, whole
 from tokenmill.errors import TokenmillError
 
@@ -46,8 +47,6 @@ class _GroupedCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the command line."""
-        from pipeline.plan.flags import check_former_flags
-
         try:
             check_former_flags(args)
             return super().parse_args(ctx, args)
@@ -151,7 +150,6 @@ def plan(as_json: bool, **flags: Any) -> None:
 
     Numbers may be written 540e9, 1.5B, 6,144 or 40%. Keys of --set: docs/cost.md.
     """  # noqa: D301  (click wants the backspace)
-    from pipeline.plan.flags import PlanFlags
     from pipeline.plan.request import answer
 
     try:

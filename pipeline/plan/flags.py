@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipeline.plan.units import FlagError, number
-from tokenmill.cost.flops import Recompute
-from tokenmill.cost.sharding import Strategy
-from tokenmill.cost.utilization import FlopsBasis
+
+if TYPE_CHECKING:
+    from tokenmill.cost.flops import Recompute
+    from tokenmill.cost.sharding import Strategy
+    from tokenmill.cost.utilization import FlopsBasis
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,8 @@ def choose_hardware(flags: PlanFlags, source: PlanInput, notes: list[str]) -> Ha
     chips = cost.chips if flags.chips is None else flags.chips
     if chips == "auto":
         chips = len(os.sched_getaffinity(0)) if chip.slug == CPU_CHIP else 1
-    peak = _peak(chip, cost, precision_of(source, chip, notes), notes)
+    precision = _precision(source, chip, notes)
+    peak = _peak(chip, cost, precision, notes)
     mfu, mfu_source = _mfu(flags, cost, own and chip.slug == CPU_CHIP, peak, notes)
     if mfu is not None and mfu > _HIGH_MFU:
         notes.append(f"MFU {mfu:.0%} is more than any published run has reached over days")
@@ -68,6 +69,7 @@ def choose_hardware(flags: PlanFlags, source: PlanInput, notes: list[str]) -> Ha
     return Hardware(
         chip=chip,
         chips=chips,
+        precision=precision,
         peak_flops_per_second=peak,
         price_usd_per_chip_hour=price,
         price_label=label,
@@ -88,7 +90,7 @@ def _chip(where: str, name: str) -> Chip:
         raise FlagError(f"{where} = {name!r}: {words}.") from None
 
 
-def precision_of(source: PlanInput, chip: Chip, notes: list[str]) -> Precision:
+def _precision(source: PlanInput, chip: Chip, notes: list[str]) -> Precision:
     """Return the precision of the configuration, or else the usual one of a chip."""
     key, lacks_bfloat16 = "train.precision", chip.bfloat16_supported is False
     if source.states(key):

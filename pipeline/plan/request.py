@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.plan.config import PlanInput, load_plan_input, planned_model
 from pipeline.plan.flags import PlanFlags
-from pipeline.plan.hardware import choose_hardware, precision_of
+from pipeline.plan.hardware import choose_hardware
 from pipeline.plan.units import FlagError
 from tokenmill.cost.guidance import MAX_EPOCHS
 from tokenmill.cost.plan.budget_to_model import Affordable, best_for_budget, tokens_for_budget
@@ -16,6 +16,7 @@ from tokenmill.cost.plan.document import PlanAnswer
 from tokenmill.cost.plan.hardware import Hardware
 from tokenmill.cost.plan.planned_model import PlannedModel
 from tokenmill.cost.plan.planning import Plan, PlanRequest, make_plan
+from tokenmill.cost.plan.plot import write_cost_plot
 
 _BYTES_PER_TOKEN = 4.0
 _LEAST_PARAMS = 1000.0
@@ -60,8 +61,6 @@ def answer(flags: PlanFlags) -> PlanAnswer:
         )
     _note_memory(plan, notes)
     if plot is not None:
-        from tokenmill.cost.plan.plot import write_cost_plot
-
         write_cost_plot(plan, plot)
     return PlanAnswer(
         plan=plan,
@@ -116,7 +115,6 @@ def _request(
         hardware=hardware,
         flops_basis=flags.flops_basis,
         recompute=flags.recompute or ("full" if train.rematerialize else "none"),
-        precision=precision_of(source, hardware.chip, []),
         dropout=train.dropout > 0,
         strategy=flags.strategy or "data",
         global_batch_size=fixed,

@@ -196,7 +196,7 @@ def _memory(plan: Plan) -> Table:
     room = request.hardware.memory_bytes
     have = f"{room / _GIB:,.0f} GiB, a tenth reserved" if room else "memory unknown"
     table = _table(
-        f"\nMemory a chip: {request.precision}, {request.sequences_per_copy:,} x "
+        f"\nMemory a chip: {request.hardware.precision}, {request.sequences_per_copy:,} x "
         f"{request.model.shape.sequence_length:,} tokens, recompute {request.recompute} ({have})",
         "",
         f"GiB on {request.hardware.devices:,}",

@@ -148,7 +148,7 @@ def plan_document(answer: PlanAnswer) -> dict[str, Any]:
         ),
         "storage_usd": plan.storage_usd,
         "network_usd": plan.network_usd,
-        "precision": request.precision,
+        "precision": hardware.precision,
         "recompute": request.recompute,
         "strategy": request.strategy,
         "sequences_per_copy": request.sequences_per_copy,

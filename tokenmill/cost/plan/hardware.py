@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from data.catalog.chips import Chip
 from tokenmill.cost.devices import CPU_CHIP, devices_of, parallelism_of
+from tokenmill.cost.memory import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +16,8 @@ class Hardware:
     Attributes:
         chip: The chip.
         chips: How many.
-        peak_flops_per_second: Dense peak of one chip in the precision used.
+        precision: Of weights and computation.
+        peak_flops_per_second: Dense peak of one chip in that precision.
         price_usd_per_chip_hour: None where no price is known.
         price_label: Who asks that price, and when.
         mfu: Model FLOPs utilization; None means a range from published runs.
@@ -28,6 +30,7 @@ class Hardware:
 
     chip: Chip
     chips: int = 1
+    precision: Precision = "mixed_bfloat16"
     peak_flops_per_second: float
     price_usd_per_chip_hour: float | None
     price_label: str = "given"

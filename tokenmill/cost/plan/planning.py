@@ -17,7 +17,7 @@ from tokenmill.cost.checkpoint_interval import (
 )
 from tokenmill.cost.checks import check_fraction, check_positive
 from tokenmill.cost.flops import Recompute, model_flops_utilization
-from tokenmill.cost.memory import MemoryEstimate, Precision, share_of_batch
+from tokenmill.cost.memory import MemoryEstimate, share_of_batch
 from tokenmill.cost.plan.hardware import Hardware
 from tokenmill.cost.plan.planned_model import PlannedModel
 from tokenmill.cost.pricing import (
@@ -45,7 +45,6 @@ class PlanRequest:
         hardware: What it is trained on.
         flops_basis: Which FLOPs hours are made of; None means exact for a known shape, else 6·N.
         recompute: Which activations the backward pass computes again.
-        precision: Of weights and computation.
         dropout: Whether the layers have dropout.
         strategy: How the model is spread over chips.
         global_batch_size: Sequences a step, over all chips, however many; None means one
@@ -69,7 +68,6 @@ class PlanRequest:
     hardware: Hardware
     flops_basis: FlopsBasis | None = None
     recompute: Recompute = "none"
-    precision: Precision = "mixed_bfloat16"
     dropout: bool = False
     strategy: Strategy = "data"
     global_batch_size: int | None = None
@@ -108,7 +106,7 @@ class PlanRequest:
         """Count the bytes of one of a number of copies of the model, all on one chip."""
         return self.model.memory(
             self._sequences(number),
-            self.precision,
+            self.hardware.precision,
             self.recompute,
             self.dropout,
             self.hardware.parallelism,
