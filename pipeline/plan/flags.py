@@ -45,39 +45,32 @@ class PlanFlags:
     plot: str | None
 
 
-# The key of each flag that there was, or the whole of what --set takes.
+# Former flags that have their key's name.
+_KEPT_NAMES = {
+    "model": "layers d-model heads kv-heads head-dim d-ff style mlp norm positions encoder-layers "
+    "encoder-token-share experts experts-per-token",
+    "cost": "goal storage-usd-per-gb-month network-usd-per-gb chip-mtbf-hours",
+    "train": "precision",
+}
+# The key of each former flag, or the whole of what --set takes.
 _KEYS = {
-    "--layers": "model.layers",
-    "--d-model": "model.d_model",
-    "--heads": "model.heads",
-    "--kv-heads": "model.kv_heads",
-    "--head-dim": "model.head_dim",
-    "--d-ff": "model.d_ff",
+    **{
+        f"--{name}": f"{section}.{name.replace('-', '_')}"
+        for section, names in _KEPT_NAMES.items()
+        for name in names.split()
+    },
     "--vocab": "tokenizer.vocab_size",
     "--seq-len": "model.sequence_length",
-    "--style": "model.style",
-    "--mlp": "model.mlp",
-    "--norm": "model.norm",
-    "--positions": "model.positions",
     "--bias": "model.use_bias=true",
     "--no-bias": "model.use_bias=false",
     "--tied": "model.tie_embeddings=true",
     "--untied": "model.tie_embeddings=false",
     "--encoder": "model.causal=false",
-    "--encoder-layers": "model.encoder_layers",
-    "--encoder-token-share": "model.encoder_token_share",
-    "--experts": "model.experts",
-    "--experts-per-token": "model.experts_per_token",
     "--peak-tflops": "cost.peak_flops_per_second_per_chip",
-    "--precision": "train.precision",
     "--batch-size": "train.global_batch_size",
-    "--goal": "cost.goal",
     "--hidden-cost-low": "cost.hidden_cost_multiplier_low",
     "--hidden-cost-high": "cost.hidden_cost_multiplier_high",
-    "--storage-usd-per-gb-month": "cost.storage_usd_per_gb_month",
-    "--network-usd-per-gb": "cost.network_usd_per_gb",
     "--checkpoint-write-gb-per-second": "cost.checkpoint_bytes_per_second",
-    "--chip-mtbf-hours": "cost.chip_mtbf_hours",
     "--checkpoints-kept": "train.keep_checkpoints",
 }
 _FACTORS = {"--peak-tflops": 1e12, "--checkpoint-write-gb-per-second": 1e9}

@@ -94,10 +94,12 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def _titled(title: str, lines: box.Box | None) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=lines, padding=(0, 1))
+
+
 def _table(title: str, *columns: str) -> Table:
-    table = Table(
-        title_justify="left", title_style="bold", box=box.SIMPLE, padding=(0, 1), title=title
-    )
+    table = _titled(title, box.SIMPLE)
     table.add_column(columns[0], no_wrap=True)
     for column in columns[1:]:
         table.add_column(column, justify="right")
@@ -105,14 +107,8 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _pairs(title: str) -> Table:
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        show_header=False,
-        padding=(0, 1),
-    )
+    table = _titled(title, None)
+    table.show_header = False
     table.add_column(no_wrap=True, min_width=26)
     table.add_column()
     return table
@@ -148,10 +144,8 @@ def _model(plan: Plan) -> Table:
 
 
 def _cost(plan: Plan) -> Table:
-    request, cost = plan.request, plan.cost
-    low, high = plan.cost_low, plan.cost_high
+    request = plan.request
     ranged = plan.utilization is not None
-    priced = request.hardware.price_usd_per_chip_hour is not None
     title = f"\nTime and money on {request.hardware.chips:,} x {request.hardware.chip.name}"
     table = _table(title, "", *(("best", "likely", "worst") if ranged else ("estimate",)))
 
@@ -168,22 +162,16 @@ def _cost(plan: Plan) -> Table:
         row("goodput", *[f"{request.hardware.goodput:.1%}"] * 3)
     per_second = [plan.tokens_per_second * mfu / plan.mfu for mfu in mfus]
     row("tokens a second", *(f"{rate:,.0f}" for rate in per_second))
-    row("chip-hours", *(hours(one.chip_hours) for one in (low, cost, high)))
-    row("wall time", *(duration(one.wall_hours) for one in (low, cost, high)))
-    if priced:
-        row("compute", *(usd(one.compute_usd) for one in (low, cost, high)))
-        row(
-            f"with hidden costs x {request.hidden_multiplier_low:g}",
-            *(usd(one.total_usd_low) for one in (low, cost, high)),
-        )
-        row(
-            f"with hidden costs x {request.hidden_multiplier_high:g}",
-            *(usd(one.total_usd_high) for one in (low, cost, high)),
-        )
-        row(
-            "per million effective tokens",
-            *(usd(one.usd_per_million_effective_tokens) for one in (low, cost, high)),
-        )
+    costs = (plan.cost_low, plan.cost, plan.cost_high)
+    row("chip-hours", *(hours(cost.chip_hours) for cost in costs))
+    row("wall time", *(duration(cost.wall_hours) for cost in costs))
+    if request.hardware.price_usd_per_chip_hour is not None:
+        hidden = "with hidden costs x"
+        row("compute", *(usd(cost.compute_usd) for cost in costs))
+        row(f"{hidden} {request.hidden_multiplier_low:g}", *(usd(c.total_usd_low) for c in costs))
+        row(f"{hidden} {request.hidden_multiplier_high:g}", *(usd(c.total_usd_high) for c in costs))
+        per_million = (usd(cost.usd_per_million_effective_tokens) for cost in costs)
+        row("per million effective tokens", *per_million)
     if plan.storage_usd is not None:
         row("storage (part of hidden)", *[usd(plan.storage_usd)] * 3)
     if plan.network_usd is not None:
@@ -253,13 +241,7 @@ def _budget(console: Console, answer: PlanAnswer) -> None:
     table = _table(
         f"{usd(answer.budget_usd)} of compute on {answer.plan.request.hardware.chip.name} "
         f"at ${answer.plan.request.hardware.price_usd_per_chip_hour:g} a chip-hour",
-        "",
-        "parameters",
-        "tokens",
-        "a parameter",
-        "FLOPs",
-        "MFU",
-        "loss",
+        *("", "parameters", "tokens", "a parameter", "FLOPs", "MFU", "loss"),
     )
     for line in answer.affordable:
         table.add_row(
@@ -287,15 +269,8 @@ def _comparison(answer: PlanAnswer) -> Table:
     chips = answer.plan.request.hardware.chips
     table = _table(
         f"\nThe same run on {chips:,} of each chip, cheapest first",
-        "chip",
-        "compute",
-        "rank",
-        "wall time",
-        "rank",
-        "chip-hours",
-        "MFU",
-        "fits from",
-        "price",
+        *("chip", "compute", "rank", "wall time", "rank", "chip-hours", "MFU"),
+        *("fits from", "price"),
     )
     for line in answer.comparison:
         price = line.price_usd_per_chip_hour
