@@ -1,4 +1,4 @@
-"""A client for TensorFlow Serving's APIs; the same for its binary and for `tokenmill serve`.
+"""Client for TensorFlow Serving's APIs; the same for its binary and for `tokenmill serve`.
 
 Retries what may succeed later (UNAVAILABLE, RESOURCE_EXHAUSTED and connections that broke), with
 exponential back-off and full jitter (Brooker 2015, "Exponential Backoff and Jitter"), within the
@@ -8,7 +8,7 @@ deadline of the call. Every signature is a pure function, so that a repeated req
 import random
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from serving.rollout import Rollout
 from tokenmill.errors import TokenmillError
@@ -19,10 +19,10 @@ _TIMEOUT_HEADER = "x-timeout-seconds"
 
 
 class ServingError(TokenmillError):
-    """The server's answer was an error, or there was none.
+    """Error of a server, or no answer from it.
 
     Attributes:
-        code: gRPC's name of it, such as INVALID_ARGUMENT.
+        code: Name of the error in gRPC, such as INVALID_ARGUMENT.
     """
 
     def __init__(self, code: str, message: str):
@@ -30,12 +30,26 @@ class ServingError(TokenmillError):
         self.code = code
 
 
-@dataclass(frozen=True)
-class Retry:
-    """How often and how long a call is repeated.
+class VersionState(NamedTuple):
+    """State of a version on a server.
 
     Attributes:
-        attempts: The most tries, the first included.
+        version: Number of the version.
+        state: START, LOADING, AVAILABLE, UNLOADING or END.
+        error: Why it could not be loaded; empty if it was.
+    """
+
+    version: int
+    state: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Bounds of the repetitions of a call.
+
+    Attributes:
+        attempts: Largest number of tries, the first included.
         first_wait_seconds: Upper bound of the first wait; it doubles from try to try.
         longest_wait_seconds: Upper bound of any wait.
     """
@@ -45,23 +59,28 @@ class Retry:
     longest_wait_seconds: float = 5.0
 
     def wait_seconds(self, attempt: int, rng: random.Random) -> float:
-        """A random wait after the given try (from 1)."""
+        """Draw the wait after a try, seconds.
+
+        Args:
+            attempt: Number of the try, from 1.
+            rng: Source of randomness.
+        """
         bound = min(self.longest_wait_seconds, self.first_wait_seconds * 2 ** (attempt - 1))
         return rng.uniform(0, bound)
 
 
 @dataclass
 class Client:
-    """Calls a model's signatures.
+    """Client of one model on a server.
 
     Args:
         address: "http://host:port" for REST, "host:port" for gRPC.
-        model: The model's name.
-        timeout_seconds: For a call with all its retries.
-        retry: How calls are repeated.
-        label: "stable", "canary" or None.
-        version: A version's number or None.
-        rollout: Assigns a user to a label here, as TensorFlow Serving does not.
+        model: Name of the model.
+        timeout_seconds: Longest time of a call with all its retries.
+        retry: Bounds of the repetitions.
+        label: Version label, "stable" or "canary", or None.
+        version: Number of a version, or None.
+        rollout: Rollout that assigns users to labels here, as TensorFlow Serving does not.
     """
 
     address: str
@@ -87,15 +106,15 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         self._transport.close()
 
     def generate(self, texts: list[str], user: str | None = None, **options: Any) -> list[dict]:
-        """Continues texts.
+        """Continue texts.
 
         Args:
             texts: The prompts.
-            user: A key that assigns the user to an arm of a rollout.
+            user: Key that assigns the user to an arm of a rollout.
             **options: max_new_tokens, temperature, top_k, top_p, seed, truncate_prompt: a value
                 for all or a list with one for each; what is left out has the model's default.
 
@@ -105,26 +124,26 @@ class Client:
         return self.predict("generate", {"text": texts, **options}, user)
 
     def score(self, texts: list[str], user: str | None = None) -> list[dict]:
-        """Log-likelihood and bits per byte of texts."""
+        """Compute log-likelihood and bits per byte of texts."""
         return self.predict("score", {"text": texts}, user)
 
     def classify(self, texts: list[str], user: str | None = None) -> list[dict]:
-        """The class of each text: label, probabilities and the labels that they are of."""
+        """Classify texts: label, probabilities and the labels that they are of."""
         return self.predict("classify", {"text": texts}, user)
 
     def embed(self, texts: list[str], user: str | None = None) -> list[dict]:
-        """A vector for each text."""
+        """Embed texts: a vector for each."""
         return self.predict("embed", {"text": texts}, user)
 
     def predict(
         self, signature: str, inputs: dict[str, Any], user: str | None = None
     ) -> list[dict]:
-        """Calls any signature by columns.
+        """Call any signature by columns.
 
         Args:
-            signature: Its name.
+            signature: Name of the signature.
             inputs: Lists with a value for each row, or single values that hold for all rows.
-            user: A key that assigns the user to an arm of a rollout.
+            user: Key that assigns the user to an arm of a rollout.
 
         Returns:
             For each row, the outputs by name.
@@ -156,8 +175,8 @@ class Client:
                 time.sleep(wait)
         raise AssertionError("a try returns or raises")
 
-    def status(self) -> list[dict[str, Any]]:
-        """The versions: version, state, error.
+    def status(self) -> list[VersionState]:
+        """Return the state of each version.
 
         Raises:
             ServingError: The server does not answer, or does not know the model.
@@ -191,11 +210,7 @@ class _Rest:
     def status(self, model, timeout):
         answer = self._send("GET", f"/v1/models/{model}", timeout)
         return [
-            {
-                "version": int(v["version"]),
-                "state": v["state"],
-                "error": v["status"].get("error_message", ""),
-            }
+            VersionState(int(v["version"]), v["state"], v["status"].get("error_message", ""))
             for v in answer["model_version_status"]
         ]
 
@@ -254,11 +269,7 @@ class _Grpc:
         response = self._call(self._models.GetModelStatus, request, timeout, [])
         states = get_model_status_pb2.ModelVersionStatus.State
         return [
-            {
-                "version": v.version,
-                "state": states.Name(v.state),
-                "error": v.status.error_message,
-            }
+            VersionState(v.version, states.Name(v.state), v.status.error_message)
             for v in response.model_version_status
         ]
 
@@ -273,7 +284,7 @@ class _Grpc:
 
 
 def _to_proto(tf, values):
-    """int32 and float32 are what the signatures take."""
+    """Convert values to a TensorProto; numbers to int32 or float32, which the signatures take."""
     first = values[0] if values else ""
     if isinstance(first, bool):
         return tf.make_tensor_proto(values, tf.bool)
@@ -291,7 +302,7 @@ def _to_list(array):
 
 
 def _decoded(value: Any) -> Any:
-    """Nested lists of bytes as text."""
+    """Decode nested lists of bytes as text."""
     if isinstance(value, list):
         return [_decoded(item) for item in value]
     return value.decode("utf-8", "replace")

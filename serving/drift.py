@@ -1,4 +1,4 @@
-"""Live requests against the training documents, by TFDV's comparators.
+"""Drift of live requests from the training documents, by TFDV's comparators.
 
 The request log holds no texts, only their sizes; those are compared with the features of the same
 names in StatisticsGen's artifact.
@@ -7,7 +7,6 @@ names in StatisticsGen's artifact.
 import json
 import os
 from collections.abc import Iterable
-from typing import Any
 
 import pandas as pd
 import tensorflow_data_validation as tfdv
@@ -16,6 +15,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from components.validate.anomalies import is_comparison, list_anomalies
 from components.validate.comparison import THRESHOLD, chance, round_up, set_threshold
 from components.validate.statistics import document_count, features_of, read_statistics
+from tokenmill.contracts.base import Part, key
 from tokenmill.errors import TokenmillError
 
 # A column of the request log, one number for each text of a request -> the documents' feature.
@@ -27,13 +27,30 @@ _FEATURES = {
 _STATISTICS_OF_RUN = os.path.join("artifacts", "StatisticsGen", "statistics")
 
 
+class FeatureDrift(Part):
+    """Distance of one feature's distributions."""
+
+    divergence: float = key("Jensen-Shannon divergence of requests and documents, 0 to 1.")
+    threshold: float = key("Bound that it was compared with.")
+
+
+class DriftReport(Part):
+    """Comparison of a request log with the training documents."""
+
+    texts: int = key("Texts of answered requests.")
+    documents: int = key("Training documents.")
+    unreadable_lines: int = key("Lines of the log that are no records, such as a torn last one.")
+    features: dict[str, FeatureDrift] = key("Distances by feature of the documents.")
+    drifted: list[str] = key("A sentence for each feature that drifted.")
+
+
 def find_drift(
     request_log: str,
     statistics: str,
     signature: str | None = None,
     threshold: float = THRESHOLD,
-) -> dict[str, Any]:
-    """Compares the sizes of answered texts with those of the training documents.
+) -> DriftReport:
+    """Compare the sizes of answered texts with those of the training documents.
 
     The measure is the Jensen-Shannon divergence of the histograms (0 to 1). What samples of these
     sizes differ by chance is added to the threshold.
@@ -41,12 +58,8 @@ def find_drift(
     Args:
         request_log: JSON lines of `tokenmill serve --request-log`.
         statistics: StatisticsGen's artifact, or a run's directory: its newest one.
-        signature: Only requests for this signature; None takes all.
+        signature: Name of the only signature whose requests count; None takes all.
         threshold: Divergence that is still no drift.
-
-    Returns:
-        `texts`, `documents`, `unreadable_lines`; `features`: for each the `divergence` and the
-        `threshold` it was held against; `drifted`: sentences, empty if there is no drift.
 
     Raises:
         TokenmillError: A file is missing, or the log has no answered request with a text.
@@ -66,21 +79,21 @@ def find_drift(
     schema = _schema(set(columns) & set(features_of(training)), texts, documents, threshold)
     anomalies = tfdv.validate_statistics(training, schema, serving_statistics=live)
     found = list_anomalies(anomalies, schema, "training against requests")
-    return {
-        "texts": texts,
-        "documents": documents,
-        "unreadable_lines": unreadable,
-        "features": {
-            info.path.step[0]: {"divergence": measured.value, "threshold": measured.threshold}
+    return DriftReport(
+        texts=texts,
+        documents=documents,
+        unreadable_lines=unreadable,
+        features={
+            info.path.step[0]: FeatureDrift(divergence=measured.value, threshold=measured.threshold)
             for info in anomalies.drift_skew_info
             for measured in info.skew_measurements
         },
-        "drifted": [str(anomaly) for anomaly in found if is_comparison(anomaly)],
-    }
+        drifted=[str(anomaly) for anomaly in found if is_comparison(anomaly)],
+    )
 
 
 def newest_statistics(path: str) -> str:
-    """The StatisticsGen artifact that `path` is, or the newest one of the run that it is."""
+    """Return `path` if it is a StatisticsGen artifact, or the newest one of the run at `path`."""
     parent = os.path.join(path, _STATISTICS_OF_RUN)
     if not os.path.isdir(parent):
         return path
@@ -100,7 +113,7 @@ def _schema(
 
 
 def _read_log(path: str, signature: str | None) -> tuple[dict[str, list[int]], int]:
-    """The columns by feature, and the number of lines that are no records (such as a torn last)."""
+    """Read the columns by feature, and the number of lines that are no records."""
     columns: dict[str, list[int]] = {feature: [] for feature in _FEATURES.values()}
     unreadable = 0
     try:

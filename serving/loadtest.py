@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tokenmill.contracts.base import Part, key
 from tokenmill.errors import TokenmillError
 from tokenmill.files import AtomicFile, write_json
 
@@ -27,18 +28,18 @@ _TOKEN_FIELDS = ("token_count", "prompt_tokens", "completion_tokens")
 
 
 @dataclass(frozen=True)
-class LoadSettings:
-    """What is sent.
+class LoadConfig:
+    """Load of a test: the requests, their rate and their number.
 
     Attributes:
         url: "http://host:port" of a REST server, TensorFlow Serving's or ours.
-        model: The model's name.
-        signature: Which signature is called.
+        model: Name of the model.
+        signature: Name of the signature that is called.
         texts: Texts that requests take in turn.
-        options: More inputs, by name, each one value.
+        options: Other inputs by name, each one value.
         rate_per_second: Mean rate of arrivals.
-        duration_seconds: How long requests arrive.
-        seed: Of the arrival times.
+        duration_seconds: Seconds in which requests arrive.
+        seed: Seed of the arrival times.
         timeout_seconds: A request that takes longer is an error.
         label: Version label or None.
         users: Number of made-up user keys that requests carry; 0 carries none.
@@ -59,7 +60,17 @@ class LoadSettings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One request: seconds are from the start of the test; status 0 is no answer."""
+    """Answer to one request.
+
+    Attributes:
+        due: When the request was due, seconds from the start of the test.
+        sent: When it was sent, seconds from the start.
+        done: When it was answered, or failed, seconds from the start.
+        status: HTTP status; 0 without an answer.
+        tokens: Tokens that the server read and generated.
+        version: Version of the model that answered.
+        error: What went wrong; empty if nothing did.
+    """
 
     due: float
     sent: float
@@ -71,7 +82,7 @@ class Outcome:
 
 
 def arrival_times(rate_per_second: float, duration_seconds: float, seed: int) -> np.ndarray:
-    """Times of a Poisson process in [0, duration), in seconds: float64 [requests]."""
+    """Draw times of a Poisson process in [0, duration), in seconds: float64 [requests]."""
     rng = np.random.default_rng(seed)
     expected = rate_per_second * duration_seconds
     gaps = rng.exponential(1 / rate_per_second, int(expected + 6 * expected**0.5) + 10)
@@ -79,22 +90,22 @@ def arrival_times(rate_per_second: float, duration_seconds: float, seed: int) ->
     return times[times < duration_seconds]
 
 
-async def _send_all(settings: LoadSettings) -> list[Outcome]:
+async def _send_all(config: LoadConfig) -> list[Outcome]:
     import aiohttp
 
-    where = f"/labels/{settings.label}" if settings.label else ""
-    address = f"{settings.url}/v1/models/{settings.model}{where}:predict"
-    due_times = arrival_times(settings.rate_per_second, settings.duration_seconds, settings.seed)
-    timeout = aiohttp.ClientTimeout(total=settings.timeout_seconds)
+    where = f"/labels/{config.label}" if config.label else ""
+    address = f"{config.url}/v1/models/{config.model}{where}:predict"
+    due_times = arrival_times(config.rate_per_second, config.duration_seconds, config.seed)
+    timeout = aiohttp.ClientTimeout(total=config.timeout_seconds)
     connector = aiohttp.TCPConnector(limit=0)  # a bound would close the loop
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as client:
         start = time.perf_counter()
 
         async def send(index: int, due: float) -> Outcome:
-            text = settings.texts[index % len(settings.texts)]
-            columns = {"text": [text], **{k: [v] for k, v in settings.options.items()}}
-            body = {"signature_name": settings.signature, "inputs": columns}
-            headers = {"x-user-key": f"user-{index % settings.users}"} if settings.users else {}
+            text = config.texts[index % len(config.texts)]
+            columns = {"text": [text], **{k: [v] for k, v in config.options.items()}}
+            body = {"signature_name": config.signature, "inputs": columns}
+            headers = {"x-user-key": f"user-{index % config.users}"} if config.users else {}
             sent = time.perf_counter() - start
             status, tokens, version, error = 0, 0, "", ""
             try:
@@ -122,16 +133,16 @@ async def _send_all(settings: LoadSettings) -> list[Outcome]:
         return list(await asyncio.gather(*tasks))
 
 
-def run_load(settings: LoadSettings) -> list[Outcome]:
-    """Sends all requests and waits for all answers.
+def run_load(config: LoadConfig) -> list[Outcome]:
+    """Send all requests and wait for all answers.
 
     Raises:
         TokenmillError: The server does not answer at all.
     """
-    outcomes = asyncio.run(_send_all(settings))
+    outcomes = asyncio.run(_send_all(config))
     if outcomes and not any(outcome.status for outcome in outcomes):
         raise TokenmillError(
-            f"no answer from {settings.url}: {outcomes[0].error}", "Is `tokenmill serve` running?"
+            f"no answer from {config.url}: {outcomes[0].error}", "Is `tokenmill serve` running?"
         )
     return outcomes
 
@@ -153,54 +164,90 @@ class Objectives:
     max_shed_rate: float | None = None
 
 
-def summarize(
-    settings: LoadSettings, outcomes: list[Outcome], objectives: Objectives
-) -> dict[str, Any]:
-    """Counts, latencies in milliseconds, rates, and which objectives are missed."""
+class LatencyMs(Part):
+    """Percentiles of latency from when requests were due, milliseconds; null without an answer."""
+
+    p50: float | None = key("Median.")
+    p95: float | None = key("95th percentile.")
+    p99: float | None = key("99th percentile.")
+    max: float | None = key("The longest.")
+
+
+class Missed(Part):
+    """Objective that was missed."""
+
+    objective: float = key("Its bound.")
+    found: float | None = key("What was measured; null without an answer.")
+
+
+class LoadSummary(Part):
+    """Result of a load test."""
+
+    requests: int = key("Requests that were due.")
+    answered: int = key("Requests that were answered with 200.")
+    shed: int = key("Requests that were refused with 429.")
+    failed: int = key("All other requests.")
+    error_rate: float = key("Share of the requests that failed.")
+    shed_rate: float = key("Share of the requests that were shed.")
+    errors: list[str] = key("Statuses and messages of failures, up to ten.")
+    latency_ms: LatencyMs = key("Latencies of answered requests.")
+    answered_per_second: float = key("Answers a second, until the last one.")
+    tokens_per_second: float = key("Tokens of answered requests a second.")
+    versions: list[str] = key("Versions of the model that answered.")
+    send_delay_p99_ms: float = key(
+        "99th percentile of how late requests were sent, milliseconds. If it is large, the tester "
+        "was the bottleneck."
+    )
+    missed: dict[str, Missed] = key("Objectives that are missed, by name.")
+
+
+def summarize(outcomes: list[Outcome], objectives: Objectives) -> LoadSummary:
+    """Compute counts, latencies, rates, and which objectives are missed."""
     answered = [o for o in outcomes if o.status == 200]
     shed = [o for o in outcomes if o.status == _SHED]
     failed = [o for o in outcomes if o.status not in (200, _SHED)]
     latencies = np.array([(o.done - o.due) * 1e3 for o in answered])
     last = max((o.done for o in outcomes), default=0.0)
     total = max(1, len(outcomes))
-    latency_ms = {
-        name: float(np.percentile(latencies, q)) if len(latencies) else None
-        for name, q in (("p50", 50), ("p95", 95), ("p99", 99), ("max", 100))
+    latency_ms = LatencyMs(
+        **{
+            name: float(np.percentile(latencies, q)) if len(latencies) else None
+            for name, q in (("p50", 50), ("p95", 95), ("p99", 99), ("max", 100))
+        }
+    )
+    found = {
+        "p50_ms": latency_ms.p50,
+        "p99_ms": latency_ms.p99,
+        "max_error_rate": len(failed) / total,
+        "max_shed_rate": len(shed) / total,
     }
-    summary = {
-        "settings": {**asdict(settings), "texts": len(settings.texts)},
-        "requests": len(outcomes),
-        "answered": len(answered),
-        "shed": len(shed),
-        "failed": len(failed),
-        "error_rate": len(failed) / total,
-        "shed_rate": len(shed) / total,
-        "errors": sorted({f"{o.status} {o.error}" for o in failed})[:10],
-        "latency_ms": latency_ms,
-        "answered_per_second": len(answered) / last if last else 0.0,
-        "tokens_per_second": sum(o.tokens for o in answered) / last if last else 0.0,
-        "versions": sorted({o.version for o in answered}),
-        # How late requests were sent: if this is large, the tester was the bottleneck.
-        "send_delay_p99_ms": float(
+    return LoadSummary(
+        requests=len(outcomes),
+        answered=len(answered),
+        shed=len(shed),
+        failed=len(failed),
+        error_rate=len(failed) / total,
+        shed_rate=len(shed) / total,
+        errors=sorted({f"{o.status} {o.error}" for o in failed})[:10],
+        latency_ms=latency_ms,
+        answered_per_second=len(answered) / last if last else 0.0,
+        tokens_per_second=sum(o.tokens for o in answered) / last if last else 0.0,
+        versions=sorted({o.version for o in answered}),
+        send_delay_p99_ms=float(
             np.percentile([(o.sent - o.due) * 1e3 for o in outcomes] or [0.0], 99)
         ),
-    }
-    found = {
-        "p50_ms": latency_ms["p50"],
-        "p99_ms": latency_ms["p99"],
-        "max_error_rate": summary["error_rate"],
-        "max_shed_rate": summary["shed_rate"],
-    }
-    summary["missed"] = {
-        name: {"objective": bound, "found": found[name]}
-        for name, bound in asdict(objectives).items()
-        if bound is not None and (found[name] is None or found[name] > bound)
-    }
-    return summary
+        missed={
+            name: Missed(objective=bound, found=found[name])
+            for name, bound in asdict(objectives).items()
+            if bound is not None and (found[name] is None or found[name] > bound)
+        },
+    )
 
 
-def write_report(directory: str, summary: dict[str, Any], outcomes: list[Outcome]) -> None:
-    """Writes `loadtest.json` and `loadtest.png` (latency over time, and its distribution)."""
+def write_report(
+    directory: str, config: LoadConfig, summary: LoadSummary, outcomes: list[Outcome]
+) -> None:
+    """Write `loadtest.json` and `loadtest.png` (latency over time, and its distribution)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -226,4 +273,5 @@ def write_report(directory: str, summary: dict[str, Any], outcomes: list[Outcome
     distribution.set(xlabel="latency (ms)", ylabel="share slower", xscale="log", yscale="log")
     with AtomicFile(os.path.join(directory, "loadtest.png")) as out:
         figure.savefig(out, format="png", dpi=100)
-    write_json(os.path.join(directory, "loadtest.json"), summary)
+    report = {**summary.to_json(), "settings": {**asdict(config), "texts": len(config.texts)}}
+    write_json(os.path.join(directory, "loadtest.json"), report)

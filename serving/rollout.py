@@ -1,4 +1,4 @@
-"""Which version serves whom: labels, weights, and the file that says so.
+"""Rollout of a version to a share of the users: labels, weights, and the file that says so.
 
 `rollout.json` in the model's base directory is the one truth; `models.config` beside it says the
 same to TensorFlow Serving (labels only: it knows no weights, so the client assigns users). Both are
@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from tokenmill.errors import TokenmillError
 from tokenmill.files import AtomicFile
@@ -20,13 +19,13 @@ MODELS_CONFIG_NAME = "models.config"
 
 @dataclass(frozen=True)
 class Rollout:
-    """The state of a rollout.
+    """State of a rollout.
 
     Attributes:
-        stable: The version that serves those who are not in the canary.
+        stable: The version that serves users outside the canary.
         canary: The version on trial, or None.
         canary_weight: Share of users that get the canary, 0 to 1.
-        salt: Makes the assignment of one rollout independent of the others.
+        salt: Text that makes the assignment of this rollout independent of others.
         status: "running", "promoted" or "rolled_back".
         reason: Why it ended.
     """
@@ -39,7 +38,7 @@ class Rollout:
     reason: str = ""
 
     def assign(self, user_key: str | None) -> str:
-        """The label for a user: the same key always gets the same; no key is stable.
+        """Return the label for a user: the same for the same key, stable without a key.
 
         A user in the canary stays there when the weight grows.
         """
@@ -49,13 +48,13 @@ class Rollout:
 
 
 def user_share(user_key: str, salt: str) -> float:
-    """A number in [0, 1) that looks random, from the SHA-256 of salt and key."""
+    """Map a user to a number in [0, 1) that looks random, by the SHA-256 of salt and key."""
     digest = hashlib.sha256(f"{salt}\x00{user_key}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def read_rollout(base: str) -> Rollout | None:
-    """The rollout of a base directory, None if there never was one.
+    """Read the rollout of a base directory; None if there never was one.
 
     Raises:
         TokenmillError: The file is damaged.
@@ -73,7 +72,7 @@ def read_rollout(base: str) -> Rollout | None:
 
 
 def write_rollout(base: str, rollout: Rollout, model_name: str = "default") -> None:
-    """Writes `rollout.json` and TensorFlow Serving's `models.config`, each at once."""
+    """Write `rollout.json` and TensorFlow Serving's `models.config`, each at once."""
     _write(os.path.join(base, MODELS_CONFIG_NAME), models_config(base, rollout, model_name))
     _write(os.path.join(base, ROLLOUT_NAME), json.dumps(asdict(rollout), indent=2) + "\n")
 
@@ -86,7 +85,7 @@ def _write(path: str, text: str) -> None:
 
 
 def models_config(base: str, rollout: Rollout, model_name: str) -> str:
-    """ModelServerConfig as text: the versions to load and their labels."""
+    """Return a ModelServerConfig as text: the versions to load and their labels."""
     versions = sorted({v for v in (rollout.stable, rollout.canary) if v is not None})
     labels = {"stable": rollout.stable}
     if rollout.canary is not None:
@@ -113,11 +112,11 @@ def models_config(base: str, rollout: Rollout, model_name: str) -> str:
 def start_rollout(
     base: str, versions: list[int], canary: int, weight: float, stable: int | None = None
 ) -> Rollout:
-    """A rollout of `canary` to a share of the users.
+    """Make a rollout of `canary` to a share of the users.
 
     Args:
         base: The model's base directory.
-        versions: The complete versions in it.
+        versions: Numbers of the complete versions in it.
         canary: The version to try.
         weight: Share of the users, above 0 and at most 1.
         stable: The version that others get; None is the current one, or the newest before canary.
@@ -144,7 +143,15 @@ def start_rollout(
 
 
 def end_rollout(base: str, promote: bool, reason: str) -> Rollout:
-    """The canary becomes stable (`promote`), or all users get the stable version again.
+    """End the rollout: the canary becomes stable, or all users get the stable version again.
+
+    Args:
+        base: The model's base directory.
+        promote: Whether the canary becomes stable.
+        reason: Why the rollout ends.
+
+    Returns:
+        The rollout to write.
 
     Raises:
         TokenmillError: No rollout is running.
@@ -161,8 +168,3 @@ def end_rollout(base: str, promote: bool, reason: str) -> Rollout:
         status="promoted" if promote else "rolled_back",
         reason=reason,
     )
-
-
-def describe(rollout: Rollout | None) -> dict[str, Any]:
-    """For the screen and the log."""
-    return {} if rollout is None else asdict(rollout)

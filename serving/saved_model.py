@@ -1,4 +1,4 @@
-"""Finds and calls a pushed SavedModel; needs TensorFlow and tensorflow-text, nothing of TFX."""
+"""Pushed SavedModels: find and call them, with TensorFlow and tensorflow-text, without TFX."""
 
 import json
 import os
@@ -10,7 +10,7 @@ _SMALL_PARAMETERS = 20_000_000
 
 
 def newest_version(path: str) -> str:
-    """The SavedModel at `path`, or the highest-numbered version below it.
+    """Return the SavedModel at `path`, or the highest-numbered version below it.
 
     Raises:
         TokenmillError: There is none.
@@ -31,7 +31,7 @@ def newest_version(path: str) -> str:
 
 
 def load(path: str) -> Any:
-    """Loads a SavedModel with the tokenizer's ops registered."""
+    """Load a SavedModel with the tokenizer's ops registered."""
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  (registers the SentencePiece ops)
 
@@ -39,13 +39,13 @@ def load(path: str) -> Any:
 
 
 def call(model: Any, signature: str, text: str, **options: Any) -> dict[str, Any]:
-    """Calls a raw-text signature with one text; every option must be given.
+    """Call a raw-text signature with one text; every option must be given.
 
     Args:
-        model: What `load` returned.
-        signature: score, generate, embed or classify.
+        model: Model that `load` returned.
+        signature: Name of the signature: score, generate, embed or classify.
         text: The text.
-        **options: One value each.
+        **options: The other inputs, one value each.
 
     Returns:
         The outputs by name, one value each; strings as text.
@@ -70,7 +70,7 @@ def call(model: Any, signature: str, text: str, **options: Any) -> dict[str, Any
 
 
 def _plain(value: Any) -> Any:
-    """Numbers and text of an array or a string."""
+    """Convert an array or a string to numbers or text."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if value.dtype == object:
@@ -79,7 +79,7 @@ def _plain(value: Any) -> Any:
 
 
 def context_length(path: str) -> int:
-    """Tokens of the model's context, from the description beside it.
+    """Read how many tokens the model's context has, from the description beside it.
 
     Raises:
         OSError: The description is missing.
@@ -88,12 +88,12 @@ def context_length(path: str) -> int:
 
 
 def limit_threads(path: str, threads: int | None) -> None:
-    """Sets how many threads an operation may use; before TensorFlow computes anything.
+    """Set how many threads an operation may use; before TensorFlow computes anything.
 
     Args:
         path: A SavedModel, or a directory of versions.
-        threads: So many; 0 leaves it to TensorFlow, which takes all cores. None takes 1 for a
-            model so small that its operations end before threads have agreed on their shares.
+        threads: Number of threads; 0 leaves it to TensorFlow, which takes all cores. None takes 1
+            for a model so small that its operations end before threads have agreed on their shares.
     """
     if threads is None:
         try:
@@ -108,5 +108,6 @@ def limit_threads(path: str, threads: int | None) -> None:
 
 
 def _description(path: str) -> dict[str, Any]:
+    """Read model.json of a SavedModel."""
     with open(os.path.join(newest_version(path), "assets.extra", "model.json"), "rb") as source:
         return json.load(source)

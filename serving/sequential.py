@@ -1,4 +1,4 @@
-"""Comparing two arms while looking at every moment: always-valid confidence sequences.
+"""Comparison of two arms that may be looked at any time: always-valid confidence sequences.
 
 A fixed-sample test that is looked at again and again finds a difference where there is none. A
 confidence sequence holds at all times at once, so that one may stop whenever one likes. This is the
@@ -30,7 +30,7 @@ class Arm:
     squares: float = 0.0
 
     def add(self, value: float) -> None:
-        """Takes one value in."""
+        """Add one value."""
         self.count += 1
         change = value - self.mean
         self.mean += change / self.count
@@ -38,7 +38,7 @@ class Arm:
 
     @property
     def variance(self) -> float:
-        """Of the sample; floored, since no spread so far is not certainty."""
+        """Return the sample's variance; floored, since no spread so far is not certainty."""
         if self.count < 2:
             return math.inf
         # A value one unit of the mean's scale away may still come, once in count values.
@@ -47,7 +47,7 @@ class Arm:
 
 
 def radius(arm: Arm, alpha: float) -> float:
-    """Half the width of the arm's confidence sequence."""
+    """Return half the width of the arm's confidence sequence."""
     if arm.count < MIN_VALUES:
         return math.inf
     n = arm.count
@@ -58,7 +58,7 @@ def radius(arm: Arm, alpha: float) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The canary's mean less the stable arm's, with a sequence that holds at all times."""
+    """Difference of the canary's mean to the stable arm's, with bounds that hold at all times."""
 
     difference: float
     low: float
@@ -66,18 +66,18 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """What is known of the canary's mean: "higher", "lower" or "undecided"."""
+        """Return what is known of the canary's mean: "higher", "lower" or "undecided"."""
         if self.low > 0:
             return "higher"
         return "lower" if self.high < 0 else "undecided"
 
 
 def compare(stable: Arm, canary: Arm, alpha: float = 0.05) -> Comparison:
-    """Compares the means of two arms.
+    """Compare the means of two arms.
 
     Args:
-        stable: Values of the arm in use.
-        canary: Values of the arm on trial.
+        stable: Moments of the arm in use.
+        canary: Moments of the arm on trial.
         alpha: Probability, over all looks together, of a verdict where there is no difference.
     """
     width = radius(stable, alpha / 2) + radius(canary, alpha / 2)

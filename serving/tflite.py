@@ -1,4 +1,4 @@
-"""The ids-model as TensorFlow Lite, with the tokenizer beside it.
+"""Export of the ids-model as TensorFlow Lite, with the tokenizer beside it.
 
 A .tflite file takes ids (int32 [1, context]: begin, the tokens, then zeros) and gives logits
 (float32 [1, context, vocabulary]); no token looks ahead, so what stands right does no harm.
@@ -14,24 +14,38 @@ from typing import Any
 import numpy as np
 
 from serving.saved_model import context_length, newest_version
+from tokenmill.contracts.base import Part, key
 from tokenmill.errors import TokenmillError
 from tokenmill.files import write_bytes
 
 _CHECKED_TEXT = "Returns the sum of the elements of a tensor over an axis."
 
 
-def export_tflite(model: str, directory: str, check: bool) -> dict[str, Any]:
-    """Writes model-float16.tflite, model-int8.tflite and tokenizer.model.
+class TfliteFile(Part):
+    """File that was written; what a check measured is absent without one."""
+
+    path: str = key("Path of the file.")
+    bytes: int = key("Size of the file.")
+    latency_ms: float | None = key("Median latency of a whole context, milliseconds.", default=None)
+    tokens: int | None = key("Tokens of the context.", default=None)
+    largest_difference: float | None = key(
+        "Largest difference of its logits from the SavedModel's.", default=None
+    )
+    same_next_token: float | None = key(
+        "Share of positions at which both choose the same next token.", default=None
+    )
+
+
+def export_tflite(model: str, directory: str, check: bool) -> dict[str, TfliteFile]:
+    """Write model-float16.tflite, model-int8.tflite and tokenizer.model.
 
     Args:
         model: A SavedModel, or the base directory of versions.
-        directory: Where to write; made if it is not there.
+        directory: Directory to write to; made if it is not there.
         check: Whether to run each file and compare its logits with the SavedModel's.
 
     Returns:
-        For each file: bytes, and if checked the median latency in milliseconds for a whole
-        context, the largest difference of logits, and the share of positions at which both would
-        choose the same next token.
+        The files by kind of weights: float16 and int8.
 
     Raises:
         TokenmillError: There is no model, or it has no `logits_ids` signature.
@@ -56,7 +70,7 @@ def export_tflite(model: str, directory: str, check: bool) -> dict[str, Any]:
 
     frozen = convert_variables_to_constants_v2(logits.get_concrete_function())
     os.makedirs(directory, exist_ok=True)
-    report = {}
+    files = {}
     for name in ("float16", "int8"):
         converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], loaded)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -65,15 +79,15 @@ def export_tflite(model: str, directory: str, check: bool) -> dict[str, Any]:
         content = converter.convert()
         target = os.path.join(directory, f"model-{name}.tflite")
         write_bytes(target, content)
-        report[name] = {"path": target, "bytes": len(content)}
-        if check:
-            report[name] |= _compare(tf, loaded, target, path)
+        measured = _compare(tf, loaded, target, path) if check else {}
+        files[name] = TfliteFile(path=target, bytes=len(content), **measured)
     source = os.path.join(path, "assets.extra", "tokenizer.model")
     shutil.copyfile(source, os.path.join(directory, "tokenizer.model"))
-    return report
+    return files
 
 
-def _compare(tf: Any, loaded: Any, target: str, path: str) -> dict[str, float]:
+def _compare(tf: Any, loaded: Any, target: str, path: str) -> dict[str, Any]:
+    """Run a file on a text; return what a check measures, by key of TfliteFile."""
     import sentencepiece
 
     processor = sentencepiece.SentencePieceProcessor(

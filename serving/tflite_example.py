@@ -1,4 +1,4 @@
-"""Continues a text with a .tflite file: tflite_example.py DIRECTORY TEXT.
+"""Continue a text with a .tflite file: tflite_example.py DIRECTORY TEXT.
 
 Needs numpy, sentencepiece and an interpreter only: tflite-runtime, ai-edge-litert or TensorFlow.
 """

@@ -1,4 +1,4 @@
-"""Compares the arms of a rollout from the server's request log, and rolls back on a breach."""
+"""Comparison of a rollout's arms from the server's request log; rolls back on a breach."""
 
 import json
 import os
@@ -10,21 +10,51 @@ import numpy as np
 
 from serving.rollout import end_rollout, read_rollout, user_share, write_rollout
 from serving.sequential import MIN_VALUES, Arm, compare
+from tokenmill.contracts.base import Part, key
 
 _ARMS = ("stable", "canary")
 _SERVER_FAULTS = {"INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED"}
 _LOOK_EVERY_SECONDS = 1.0
 
 
+class ArmNumbers(Part):
+    """Measures of one arm; the means are absent where there was no value."""
+
+    requests: int = key("Requests of the arm.")
+    p99_ms: float | None = key("99th percentile of latency, milliseconds; null without an answer.")
+    log_seconds: float | None = key("Mean logarithm of the latency in seconds.", default=None)
+    error: float | None = key("Share of requests that the server failed.", default=None)
+    tokens: float | None = key("Mean tokens of a request.", default=None)
+    feedback: float | None = key("Mean feedback of the users.", default=None)
+
+
+class Difference(Part):
+    """The canary's mean less the stable arm's; low and high are null while nothing is known."""
+
+    difference: float = key("Difference of the means.")
+    low: float | None = key("Lower bound of the confidence sequence.")
+    high: float | None = key("Upper bound of the confidence sequence.")
+    verdict: str = key("What is known of the canary's mean: higher, lower or undecided.")
+
+
+class WatchReport(Part):
+    """Result of watching a rollout."""
+
+    rolled_back: bool = key("Whether the rollout was ended for a breach.")
+    reason: str = key("The breach; empty if there was none.")
+    arms: dict[str, ArmNumbers] = key("Measures by arm: stable and canary.")
+    canary_less_stable: dict[str, Difference] = key("Comparison by measure.")
+
+
 class ArmRecords:
-    """What is known of one arm."""
+    """Latencies and running means of one arm's requests."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
         self.measures = {name: Arm() for name in ("log_seconds", "error", "tokens", "feedback")}
 
     def add_request(self, record: dict[str, Any]) -> None:
-        """Takes in a line of the request log."""
+        """Add a line of the request log."""
         failed = record["code"] in _SERVER_FAULTS
         self.measures["error"].add(float(failed))
         if record["code"] == "OK":
@@ -33,14 +63,23 @@ class ArmRecords:
             self.measures["log_seconds"].add(float(np.log(max(record["seconds"], 1e-6))))
             self.measures["tokens"].add(float(record["tokens"]))
 
+    def numbers(self) -> ArmNumbers:
+        """Return the measures of which there are values."""
+        means = {name: arm.mean for name, arm in self.measures.items() if arm.count}
+        return ArmNumbers(requests=self.measures["error"].count, p99_ms=self.p99_ms, **means)
+
     @property
     def p99_ms(self) -> float | None:
-        """The 99th percentile of latency."""
+        """Return the 99th percentile of latency, milliseconds; None without an answer."""
         return float(np.percentile(self.seconds, 99) * 1e3) if self.seconds else None
 
 
 class _Tail:
-    """New whole lines of a growing file."""
+    """Reader of the new whole lines of a growing file of JSON lines.
+
+    Args:
+        path: The file, which may not be there yet; None for no lines.
+    """
 
     def __init__(self, path: str | None):
         self._path, self._offset = path, 0
@@ -70,22 +109,18 @@ def watch_rollout(
     feedback: str | None = None,
     p99_ms: float | None = None,
     max_error_rate: float | None = None,
-) -> dict[str, Any]:
-    """Reads the log until the rollout ends, an objective is missed, or the time is over.
+) -> WatchReport:
+    """Read the log until the rollout ends, an objective is missed, or the time is over.
 
     Args:
         model_dir: The model's base directory.
-        name: The model's name, for models.config.
-        seconds: How long to watch; 0 looks once.
-        request_log: The server's, from before the rollout or not; other versions are left out.
+        name: Name of the model, for models.config.
+        seconds: Seconds to watch; 0 looks once.
+        request_log: The server's log of requests; those of other versions are left out.
         feedback: Lines {"user": key, "value": number}; the higher the better.
         p99_ms: Bound of the canary's 99th percentile of latency.
         max_error_rate: Bound of the canary's share of failed requests. Both bounds hold from
             `sequential.MIN_VALUES` requests on.
-
-    Returns:
-        For each measure the difference and its confidence sequence, each arm's numbers,
-        "rolled_back" and "reason".
     """
     rollout = read_rollout(model_dir)
     arms = {label: ArmRecords() for label in _ARMS}
@@ -113,24 +148,19 @@ def watch_rollout(
         if reason or not running or time.monotonic() >= end:
             break
         time.sleep(min(_LOOK_EVERY_SECONDS, max(0.0, end - time.monotonic())))
-    return {
-        "rolled_back": bool(reason and running),
-        "reason": reason,
-        "arms": {
-            label: {
-                "requests": arm.measures["error"].count,
-                "p99_ms": arm.p99_ms,
-                **{measure: x.mean for measure, x in arm.measures.items() if x.count},
-            }
-            for label, arm in arms.items()
+    return WatchReport(
+        rolled_back=bool(reason and running),
+        reason=reason,
+        arms={label: arm.numbers() for label, arm in arms.items()},
+        canary_less_stable={
+            measure: _difference(arms["stable"].measures[measure], arms["canary"].measures[measure])
+            for measure in arms["stable"].measures
         },
-        "canary_less_stable": {
-            measure: _comparison(arms, measure) for measure in arms["stable"].measures
-        },
-    }
+    )
 
 
 def _breach(canary: ArmRecords, p99_ms: float | None, max_error_rate: float | None) -> str:
+    """Return which objective the canary misses; empty for none, or before it can be judged."""
     requests = canary.measures["error"]
     if requests.count < MIN_VALUES:
         return ""
@@ -142,13 +172,12 @@ def _breach(canary: ArmRecords, p99_ms: float | None, max_error_rate: float | No
     return ""
 
 
-def _comparison(arms: dict[str, ArmRecords], measure: str) -> dict[str, Any]:
-    stable, canary = (arms[label].measures[measure] for label in _ARMS)
+def _difference(stable: Arm, canary: Arm) -> Difference:
     found = compare(stable, canary)
     known = np.isfinite(found.low)
-    return {
-        "difference": found.difference,
-        "low": found.low if known else None,
-        "high": found.high if known else None,
-        "verdict": found.verdict,
-    }
+    return Difference(
+        difference=found.difference,
+        low=found.low if known else None,
+        high=found.high if known else None,
+        verdict=found.verdict,
+    )

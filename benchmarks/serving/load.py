@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 
-from serving.loadtest import DEFAULT_TEXT, LoadSettings, Objectives, run_load, summarize
+from serving.loadtest import DEFAULT_TEXT, LoadConfig, Objectives, run_load, summarize
 
 LIMIT_MS = 250.0
 SECONDS = 8.0
@@ -47,8 +47,8 @@ def main() -> None:
 
 
 def measure(url: str, signature: str, name: str, rate: float, seconds: float) -> dict:
-    settings = LoadSettings(url, "default", signature, (DEFAULT_TEXT,), {}, rate, seconds, 0)
-    summary = summarize(settings, run_load(settings), Objectives())
+    config = LoadConfig(url, "default", signature, (DEFAULT_TEXT,), {}, rate, seconds, 0)
+    summary = summarize(run_load(config), Objectives()).to_json()
     print(json.dumps({"what": name, "rate": rate, **{k: summary[k] for k in SHOWN}}), flush=True)
     return summary
 

@@ -16,7 +16,7 @@ import time
 from serving.client import Client
 from serving.loadtest import (
     DEFAULT_TEXT,
-    LoadSettings,
+    LoadConfig,
     Objectives,
     Outcome,
     run_load,
@@ -60,7 +60,7 @@ def main() -> None:
         finally:
             server.terminate()
             server.wait()
-    summary = summarize(load_settings(url, 0), outcomes, Objectives(max_shed_rate=0.0))
+    summary = summarize(outcomes, Objectives(max_shed_rate=0.0)).to_json()
     shown = ("requests", "answered", "shed", "failed", "errors", "latency_ms", "missed")
     result = {key: summary[key] for key in shown}
     print(json.dumps({**result, "swaps": swaps, "rollbacks": 1, "seconds": round(seconds, 1),
@@ -71,17 +71,17 @@ def main() -> None:
 def load(url: str, stop: threading.Event, outcomes: list[Outcome]) -> None:
     seed = 0
     while not stop.is_set():
-        outcomes.extend(run_load(load_settings(url, seed)))
+        outcomes.extend(run_load(load_config(url, seed)))
         seed += 1
 
 
-def load_settings(url: str, seed: int) -> LoadSettings:
-    return LoadSettings(url, "default", "score", (DEFAULT_TEXT,), {}, RATE_PER_SECOND, 5.0, seed)
+def load_config(url: str, seed: int) -> LoadConfig:
+    return LoadConfig(url, "default", "score", (DEFAULT_TEXT,), {}, RATE_PER_SECOND, 5.0, seed)
 
 
 def wait_for(client: Client, version: int) -> None:
     while True:
-        served = [v["version"] for v in client.status() if v["state"] == "AVAILABLE"]
+        served = [v.version for v in client.status() if v.state == "AVAILABLE"]
         if served == [version]:
             return
         time.sleep(0.1)

@@ -182,11 +182,11 @@ def serve(model_dir: str, name: str, intra_op_threads: int | None, **options: An
         from serving.saved_model import limit_threads
         from serving.server.app import log_as_json
         from serving.server.app import serve as run_server
-        from serving.server.settings import ServerSettings
+        from serving.server.config import ServerConfig
 
         log_as_json()
         limit_threads(model_dir, intra_op_threads)
-        settings = ServerSettings(model_dir, name, **options)
+        settings = ServerConfig(model_dir, name, **options)
 
         def started(ports: Any) -> None:
             click.echo(f"REST: http://{settings.host}:{ports.rest}/v1/models/{name}")
@@ -230,7 +230,7 @@ def loadtest(
     with user_errors():
         from serving.loadtest import (
             DEFAULT_TEXT,
-            LoadSettings,
+            LoadConfig,
             Objectives,
             run_load,
             summarize,
@@ -242,17 +242,16 @@ def loadtest(
             parsed = {key: json.loads(value) for key, value in pairs.items()}
         except ValueError:
             raise click.UsageError("--option must be KEY=JSON") from None
-        settings = LoadSettings(
+        config = LoadConfig(
             url.rstrip("/"), name, signature, texts or (DEFAULT_TEXT,), parsed, rate, seconds,
             seed, label=label, users=users,
         )  # fmt: skip
-        outcomes = run_load(settings)
-        summary = summarize(settings, outcomes, Objectives(**objectives))
+        outcomes = run_load(config)
+        summary = summarize(outcomes, Objectives(**objectives))
         if output:
-            write_report(output, summary, outcomes)
-    shown = {key: value for key, value in summary.items() if key != "settings"}
-    click.echo(json.dumps(shown, indent=2))
-    sys.exit(1 if summary["missed"] else 0)
+            write_report(output, config, summary, outcomes)
+    click.echo(json.dumps(summary.to_json(), indent=2))
+    sys.exit(1 if summary.missed else 0)
 
 
 @click.command()
@@ -281,8 +280,8 @@ def drift(request_log: str, statistics: str, signature: str | None, threshold: f
         from serving.drift import find_drift
 
         report = find_drift(request_log, statistics, signature, threshold)
-    click.echo(json.dumps(report, indent=2))
-    sys.exit(1 if report["drifted"] else 0)
+    click.echo(json.dumps(report.to_json(), indent=2))
+    sys.exit(1 if report.drifted else 0)
 
 
 @click.group()
@@ -358,8 +357,8 @@ def watch(model_dir: str, name: str, seconds: float, **options: Any) -> None:
         from serving.watch import watch_rollout
 
         report = watch_rollout(model_dir, name, seconds, **options)
-    click.echo(json.dumps(report, indent=2))
-    sys.exit(1 if report["rolled_back"] else 0)
+    click.echo(json.dumps(report.to_json(), indent=2))
+    sys.exit(1 if report.rolled_back else 0)
 
 
 @click.group()
@@ -379,4 +378,5 @@ def tflite(model: str, directory: str, check: bool) -> None:
     with user_errors():
         from serving.tflite import export_tflite
 
-        click.echo(json.dumps(export_tflite(model, directory, check), indent=2))
+        files = export_tflite(model, directory, check)
+    click.echo(json.dumps({name: file.to_json() for name, file in files.items()}, indent=2))

@@ -1,4 +1,4 @@
-"""Runs both ports on one event loop until it is told to stop."""
+"""The server process: REST and gRPC on one event loop, until SIGTERM, SIGINT or a stop event."""
 
 import asyncio
 import contextlib
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import uvicorn
 
+from serving.server.config import ServerConfig
 from serving.server.rest import make_app
 from serving.server.rpc import start_grpc
 from serving.server.service import Service
-from serving.server.settings import ServerSettings
 from tokenmill.errors import TokenmillError
 
 _LOG = logging.getLogger("tokenmill.serve")
@@ -26,17 +26,17 @@ _STANDARD_FIELDS = set(vars(logging.makeLogRecord({})))
 
 @dataclass(frozen=True)
 class Ports:
-    """Where the server listens."""
+    """Port numbers that the server listens on."""
 
     rest: int
     grpc: int
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, event, and the fields that the caller named."""
+    """Formats a record as one line of JSON: time, level, event, and the fields that were given."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the line, without its end."""
         fields = {k: v for k, v in vars(record).items() if k not in _STANDARD_FIELDS}
         line = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)),
@@ -50,7 +50,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_as_json() -> None:
-    """Structured logs on standard error."""
+    """Send all logs to standard error as lines of JSON."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
@@ -58,49 +58,54 @@ def log_as_json() -> None:
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to `serve`: uvicorn would raise them again, and the process die undrained."""
+    """Server that leaves signals to `serve`: uvicorn would raise them again, and end undrained."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Captures none."""
+        """Capture no signals."""
         yield
 
 
 async def serve(
-    settings: ServerSettings,
+    config: ServerConfig,
     started: Callable[[Ports], None],
     stop: asyncio.Event | None = None,
 ) -> None:
-    """Serves until a signal or `stop`; answers what was accepted before it returns.
+    """Serve until SIGTERM, SIGINT or `stop`; answer what was accepted before it returns.
+
+    Args:
+        config: Options of the server.
+        started: Called with the ports once both listen and a version is ready.
+        stop: Ends the server when it is set; None where only signals do.
 
     Raises:
         TokenmillError: There is no model, it cannot be loaded, or a port is in use.
     """
-    service = Service(settings)
+    service = Service(config)
     # The ports first: that one is in use should not take a model's load to find out.
-    rest_socket = _listen(settings.host, settings.rest_port)
+    rest_socket = _listen(config.host, config.rest_port)
     try:
-        grpc_server, grpc_port = await start_grpc(service, settings.host, settings.grpc_port)
+        grpc_server, grpc_port = await start_grpc(service, config.host, config.grpc_port)
     except OSError:
         rest_socket.close()
-        raise _in_use(settings.host, settings.grpc_port, "--grpc-port") from None
+        raise _in_use(config.host, config.grpc_port, "--grpc-port") from None
     background: list[asyncio.Future] = []
     try:
         await service.versions.refresh()
         if not service.versions.ready:
             raise _no_model(service)
-        config = uvicorn.Config(
+        uvicorn_config = uvicorn.Config(
             make_app(service),
             http="httptools",
             log_config=None,
             lifespan="off",
             access_log=False,
-            timeout_graceful_shutdown=int(settings.deadline_seconds) + 1,
+            timeout_graceful_shutdown=int(config.deadline_seconds) + 1,
             timeout_keep_alive=30,
             server_header=False,
         )
-        config.load()  # now: what it cannot import is said before the ports are given out
-        server = _Server(config)
+        uvicorn_config.load()  # now: what it cannot import is said before the ports are given out
+        server = _Server(uvicorn_config)
         background.append(asyncio.ensure_future(service.versions.watch()))
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -110,14 +115,14 @@ async def serve(
         if stop is not None:
             background.append(asyncio.ensure_future(_stop_when(stop, server)))
         ports = Ports(rest_socket.getsockname()[1], grpc_port)
-        names = {"host": settings.host, "rest": ports.rest, "grpc": ports.grpc}
+        names = {"host": config.host, "rest": ports.rest, "grpc": ports.grpc}
         _LOG.info("listening", extra=names)
         started(ports)
         await server.serve(sockets=[rest_socket])
     finally:
         for task in background:
             task.cancel()
-        await grpc_server.stop(grace=settings.deadline_seconds)
+        await grpc_server.stop(grace=config.deadline_seconds)
         await service.batcher.close()
         rest_socket.close()
         _LOG.info("stopped")
@@ -126,7 +131,7 @@ async def serve(
 def _no_model(service: Service) -> TokenmillError:
     failed = [f"{v}: {s.error}" for v, s in service.versions.status.items() if s.error]
     return TokenmillError(
-        f"no version in {service.settings.model_dir} can be loaded. {' '.join(failed)}".strip(),
+        f"no version in {service.config.model_dir} can be loaded. {' '.join(failed)}".strip(),
         "" if failed else "Run `tokenmill run` first, or name another directory.",
     )
 
@@ -161,14 +166,14 @@ def _in_use(host: str, port: int, option: str) -> TokenmillError:
 
 
 class ServerThread:
-    """A server on a thread of this process, for tests and notebooks.
+    """Server on a thread of this process, for tests and notebooks.
 
     Args:
-        settings: Its options; ports of 0 take free ones.
+        config: Options of the server; ports of 0 take free ones.
     """
 
-    def __init__(self, settings: ServerSettings):
-        self._settings = settings
+    def __init__(self, config: ServerConfig):
+        self._config = config
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -192,7 +197,7 @@ class ServerThread:
     def _run(self) -> None:
         async def main() -> None:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-            await serve(self._settings, self._on_started, self._stop)
+            await serve(self._config, self._on_started, self._stop)
 
         try:
             asyncio.run(main())

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from serving.server.config import ServerConfig
+from serving.server.errors import Code, RequestError
 from serving.server.metrics import ServerMetrics
 from serving.server.model import LoadedModel
-from serving.server.settings import Code, RequestError, ServerSettings
 
 
 @dataclass
@@ -35,46 +36,46 @@ class _Queue:
 
 
 class Batcher:
-    """Queues requests and computes them in batches.
+    """Queue that computes requests in batches.
 
     Args:
-        settings: Batch size, time-out, threads, and the bound of the queue.
-        metrics: Gets batch sizes and what is queued.
+        config: Batch size, time-out, threads, and the bound of the queue.
+        metrics: Counts batch sizes and queued rows.
     """
 
-    def __init__(self, settings: ServerSettings, metrics: ServerMetrics):
-        self._settings, self._metrics = settings, metrics
+    def __init__(self, config: ServerConfig, metrics: ServerMetrics):
+        self._config, self._metrics = config, metrics
         self._queues: dict[tuple[int, str], _Queue] = {}
         self._queued_rows = 0
-        self._free_threads = settings.num_batch_threads
+        self._free_threads = config.num_batch_threads
         self._timer: asyncio.TimerHandle | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._threads = concurrent.futures.ThreadPoolExecutor(
-            settings.num_batch_threads, thread_name_prefix="batch"
+            config.num_batch_threads, thread_name_prefix="batch"
         )
 
     async def compute(
         self, model: LoadedModel, signature: str, inputs: dict[str, np.ndarray], deadline: float
     ) -> dict[str, np.ndarray]:
-        """Answers one request.
+        """Compute the outputs of one request.
 
         Args:
             model: A version that the caller holds.
-            signature: The signature's name.
-            inputs: What the version expects, by name.
-            deadline: In seconds of `time.monotonic`.
+            signature: Name of the signature.
+            inputs: Inputs by name, each with the same number of rows, or one.
+            deadline: Latest time of the answer, seconds of `time.monotonic`.
 
         Raises:
             RequestError: The inputs are wrong, the queue is full, or the deadline has passed.
         """
         bound, rows = model.bind(signature, inputs)
-        if rows > self._settings.max_batch_size:
+        if rows > self._config.max_batch_size:
             raise RequestError(
                 Code.INVALID_ARGUMENT,
                 f"the request has {rows} rows, more than max_batch_size "
-                f"{self._settings.max_batch_size}; send several requests",
+                f"{self._config.max_batch_size}; send several requests",
             )
-        if self._queued_rows + rows > self._settings.max_queued_rows:
+        if self._queued_rows + rows > self._config.max_queued_rows:
             self._metrics.shed.inc()
             raise RequestError(Code.RESOURCE_EXHAUSTED, "the queue is full; try again later")
         loop = asyncio.get_running_loop()
@@ -94,7 +95,7 @@ class Batcher:
         self._metrics.queued_rows.set(self._queued_rows)
 
     def _pump(self) -> None:
-        """Starts what can be started; sets the timer for what has to wait."""
+        """Start the batches that can be started; set the timer for those that have to wait."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -105,7 +106,7 @@ class Batcher:
             waiting = sorted(
                 (q for q in self._queues.values() if q.waiting), key=lambda q: q.waiting[0].arrived
             )
-            now, timeout = time.monotonic(), self._settings.batch_timeout_micros / 1e6
+            now, timeout = time.monotonic(), self._config.batch_timeout_micros / 1e6
             ready = [
                 q for q in waiting if self._is_full(q) or now - q.waiting[0].arrived >= timeout
             ]
@@ -120,10 +121,10 @@ class Batcher:
             del self._queues[key]
 
     def _is_full(self, queue: _Queue) -> bool:
-        return sum(p.rows for p in queue.waiting) >= self._settings.max_batch_size
+        return sum(p.rows for p in queue.waiting) >= self._config.max_batch_size
 
     def _drop_abandoned(self, queue: _Queue) -> None:
-        """Nobody waits any more for requests whose deadline has passed or whose sender has left."""
+        """Remove requests whose deadline has passed or whose sender has left."""
         if any(p.answer.done() for p in queue.waiting):
             self._count(-sum(p.rows for p in queue.waiting if p.answer.done()))
             queue.waiting = deque(p for p in queue.waiting if not p.answer.done())
@@ -132,7 +133,7 @@ class Batcher:
         batch: list[_Pending] = []
         rows = 0
         while queue.waiting and (
-            not batch or rows + queue.waiting[0].rows <= self._settings.max_batch_size
+            not batch or rows + queue.waiting[0].rows <= self._config.max_batch_size
         ):
             batch.append(queue.waiting.popleft())
             rows += batch[-1].rows
@@ -164,7 +165,7 @@ class Batcher:
             self._pump()
 
     async def close(self) -> None:
-        """Waits for what is being computed."""
+        """Wait for the batches that are being computed, and stop the threads."""
         await asyncio.gather(*self._running, return_exceptions=True)
         self._threads.shutdown(wait=True)
 
@@ -172,7 +173,7 @@ class Batcher:
 def _compute_batch(
     model: LoadedModel, signature: str, batch: list[_Pending]
 ) -> list[dict[str, np.ndarray] | Exception]:
-    """One call for all; if it fails, one for each, so that nobody pays for a neighbor's error."""
+    """Call the model once for all; if that fails, once for each, to tell good requests from bad."""
     try:
         outputs = model.run(signature, _concatenate([p.inputs for p in batch]))
         return _split(outputs, [p.rows for p in batch])
@@ -185,7 +186,7 @@ def _compute_batch(
 
 
 def _concatenate(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Stacks rows; token ids of different lengths are filled up with 0."""
+    """Concatenate the rows of requests; pad token ids of different lengths with 0."""
     if len(parts) == 1:
         return parts[0]
     joined = {}
@@ -199,6 +200,7 @@ def _concatenate(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def _split(outputs: dict[str, np.ndarray], rows: list[int]) -> list:
+    """Split the outputs of a batch into those of its requests."""
     ends = np.cumsum(rows)
     return [
         {name: value[end - count : end] for name, value in outputs.items()}

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 
+from serving.server.errors import Code, RequestError
 from serving.server.model import Signature
-from serving.server.settings import Code, RequestError
 
 Layout = Literal["rows", "columns"]
 
@@ -24,11 +24,11 @@ def _invalid(message: str) -> RequestError:
 def decode_body(
     body: bytes, find: Callable[[str], Signature]
 ) -> tuple[Signature, dict[str, np.ndarray], Layout]:
-    """A predict request's body -> signature, inputs, and the layout that the answer shall have.
+    """Parse a predict request into signature, inputs, and the layout of its answer.
 
     Args:
         body: JSON, UTF-8.
-        find: Gives the signature of a name; the empty name is the default.
+        find: Returns the signature of a name; the empty name is the default.
 
     Raises:
         RequestError: The body is no JSON or does not fit the signature.
@@ -107,7 +107,7 @@ def _array(value: Any, name: str, signature: Signature) -> np.ndarray:
 
 
 def _string_array(value: Any, name: str) -> np.ndarray:
-    """Nested lists of strings -> an array of bytes objects."""
+    """Convert a list of strings to an array of bytes objects."""
     if not isinstance(value, list):
         raise _invalid(f"{name}: expected strings")
     array = np.empty(len(value), object)
@@ -128,7 +128,7 @@ def _bytes(item: Any, name: str) -> bytes:
 
 
 def encode_answer(outputs: dict[str, np.ndarray], layout: Layout) -> bytes:
-    """Outputs -> the JSON of TensorFlow Serving; an only output stands without its name."""
+    """Write outputs as TensorFlow Serving's JSON; a single output stands without its name."""
     lists = {name: _to_list(value) for name, value in outputs.items()}
     if layout == "columns":
         answer: Any = lists if len(lists) > 1 else next(iter(lists.values()))
@@ -146,7 +146,7 @@ def _to_list(value: np.ndarray) -> Any:
 
 
 def _decoded(value: Any) -> Any:
-    """Nested lists of bytes as text."""
+    """Decode nested lists of bytes as text."""
     if isinstance(value, list):
         return [_decoded(item) for item in value]
     return value.decode("utf-8", "replace")

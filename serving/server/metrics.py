@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus."""
+"""Counters and histograms of the server, for Prometheus."""
 
 import numpy as np
 import prometheus_client as prometheus
@@ -17,7 +17,7 @@ _TOKEN_OUTPUTS = {
 
 
 class ServerMetrics:
-    """Counters of one server, in a registry of their own."""
+    """Counters and histograms of one server, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = prometheus.CollectorRegistry()
@@ -59,7 +59,7 @@ class ServerMetrics:
         prometheus.ProcessCollector(registry=self.registry)
 
     def count_tokens(self, version: str, signature: str, outputs: dict[str, np.ndarray]) -> int:
-        """Adds an answer's tokens; returns their number."""
+        """Count the tokens of an answer; return their number."""
         total = 0
         for name, kind in _TOKEN_OUTPUTS.items():
             if name in outputs:
@@ -69,5 +69,5 @@ class ServerMetrics:
         return total
 
     def text(self) -> bytes:
-        """The exposition format."""
+        """Return all values in Prometheus' exposition format."""
         return prometheus.generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""One version in memory: its signatures, and calling them."""
+"""A version in memory: its signatures, and calls of them."""
 
 import os
 from dataclasses import dataclass
@@ -6,14 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from serving.server.settings import Code, RequestError
+from serving.server.errors import Code, RequestError
 
 WARMUP_PATH = os.path.join("assets.extra", "tf_serving_warmup_requests")
 
 
 @dataclass(frozen=True)
 class Signature:
-    """A SignatureDef in NumPy's terms; -1 in a shape is any length."""
+    """SignatureDef in NumPy's terms.
+
+    Attributes:
+        name: Name of the signature.
+        inputs: Type and shape of each input by name; -1 in a shape is any length.
+        outputs: Names of the outputs, sorted.
+        defaults: Values of inputs that a request may leave out.
+    """
 
     name: str
     inputs: dict[str, tuple[np.dtype, tuple[int, ...]]]
@@ -22,11 +29,11 @@ class Signature:
 
 
 class LoadedModel:
-    """A SavedModel, loaded and warmed up.
+    """SavedModel, loaded and warmed up.
 
     Args:
-        directory: The version's directory.
-        version: Its number.
+        directory: Directory of the version.
+        version: Number of the version.
     """
 
     def __init__(self, directory: str, version: int):
@@ -56,7 +63,7 @@ class LoadedModel:
     def bind(
         self, signature_name: str, inputs: dict[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], int]:
-        """Checks inputs against the signature and fills in what was left out.
+        """Check inputs against the signature and fill in what was left out.
 
         Returns:
             All inputs, each with the same first dimension, and that dimension.
@@ -94,7 +101,11 @@ class LoadedModel:
         return bound, rows
 
     def find(self, signature_name: str) -> Signature:
-        """The signature; an empty name is serving_default."""
+        """Return the signature of a name; an empty name is serving_default.
+
+        Raises:
+            RequestError: There is no such signature.
+        """
         signature = self.signatures.get(signature_name or "serving_default")
         if signature is None:
             known = ", ".join(sorted(self.signatures))
@@ -102,7 +113,7 @@ class LoadedModel:
         return signature
 
     def run(self, signature_name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Calls a signature on bound inputs.
+        """Call a signature on bound inputs.
 
         Raises:
             RequestError: The graph refused the inputs, or there is no memory for them.
@@ -128,7 +139,7 @@ def _invalid(message: str) -> RequestError:
 
 
 def _reason(message: str) -> str:
-    """The assertion's own words, without the names of nodes."""
+    """Return the words of an assertion in the graph, without the names of nodes."""
     for line in message.splitlines():
         if line.startswith("assertion failed: ["):
             return line.removeprefix("assertion failed: [").removesuffix("]")
@@ -137,7 +148,7 @@ def _reason(message: str) -> str:
 
 
 def read_signature_defs(directory: str) -> dict[str, Any]:
-    """The SignatureDefs of a SavedModel, without loading it."""
+    """Read the SignatureDefs of a SavedModel without loading it."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     with open(os.path.join(directory, "saved_model.pb"), "rb") as source:

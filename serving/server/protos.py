@@ -1,17 +1,17 @@
-"""TensorFlow Serving's answers about a model: its status, its metadata."""
+"""TensorFlow Serving's messages about a model: its status, its metadata."""
 
 from typing import Any
 
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
+from serving.server.errors import Code, RequestError
 from serving.server.service import Service, Target
-from serving.server.settings import Code, RequestError
 
 _STATES = get_model_status_pb2.ModelVersionStatus.State
 
 
 def status_response(service: Service, target: Target) -> Any:
-    """GetModelStatusResponse of one version or all.
+    """Make the GetModelStatusResponse of one version or all.
 
     Raises:
         RequestError: The model or the version is unknown.
@@ -35,7 +35,7 @@ def status_response(service: Service, target: Target) -> Any:
 
 
 def metadata_response(service: Service, target: Target) -> Any:
-    """GetModelMetadataResponse: the signatures of a version.
+    """Make the GetModelMetadataResponse: the signatures of a version.
 
     Raises:
         RequestError: The model or the version is not served.
@@ -43,7 +43,7 @@ def metadata_response(service: Service, target: Target) -> Any:
     service.check_name(target.model)
     with service.versions.hold(target.version, target.label, None) as (model, _):
         response = get_model_metadata_pb2.GetModelMetadataResponse()
-        response.model_spec.name = service.settings.model_name
+        response.model_spec.name = service.config.model_name
         response.model_spec.version.value = model.version
         signatures = get_model_metadata_pb2.SignatureDefMap()
         for name, definition in model.signature_defs.items():
@@ -53,7 +53,7 @@ def metadata_response(service: Service, target: Target) -> Any:
 
 
 def target_of(spec: Any) -> Target:
-    """A ModelSpec -> Target.
+    """Convert a ModelSpec to a Target.
 
     Raises:
         RequestError: The version is negative.

@@ -17,9 +17,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.server.codec import decode_body, encode_answer
+from serving.server.errors import Code, RequestError
 from serving.server.protos import metadata_response, status_response
 from serving.server.service import Service, Target
-from serving.server.settings import Code, RequestError
 
 USER_HEADER = "x-user-key"
 TIMEOUT_HEADER = "x-timeout-seconds"
@@ -32,7 +32,7 @@ _PATH = re.compile(
 
 
 def make_app(service: Service) -> ASGIApp:
-    """The application; it answers every error as {"error": message}."""
+    """Make the application; it answers every error as {"error": message}."""
 
     async def models(request: Request) -> Response:
         try:
@@ -70,7 +70,7 @@ def make_app(service: Service) -> ASGIApp:
 
 
 class _Admission:
-    """Sheds requests that the server has no room for; reading and routing them costs time."""
+    """Middleware that sheds requests before they are read and routed, which costs time."""
 
     def __init__(self, app: ASGIApp, service: Service):
         self._app, self._service = app, service
@@ -117,7 +117,7 @@ async def _answer(service: Service, request: Request) -> Response:
     timeout = _timeout(request)
     left = service.deadline(arrived, timeout) - time.monotonic()
     try:
-        reading = _read_body(request, service.settings.max_request_bytes)
+        reading = _read_body(request, service.config.max_request_bytes)
         body = await asyncio.wait_for(reading, left)
     except asyncio.TimeoutError:
         raise RequestError(Code.DEADLINE_EXCEEDED, "the body did not come in time") from None
@@ -138,7 +138,7 @@ async def _answer(service: Service, request: Request) -> Response:
 
 
 async def _read_body(request: Request, limit: int) -> bytes:
-    """The body, refused as soon as it is known to be too long."""
+    """Read the body of a request, but refuse it as soon as it is known to be too long."""
     error = RequestError(Code.TOO_LARGE, f"the body is longer than {limit} bytes")
     announced = request.headers.get("content-length", "0")
     if announced.isascii() and announced.isdigit() and int(announced[:19]) > limit:

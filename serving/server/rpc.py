@@ -14,9 +14,9 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from serving.server.errors import Code, RequestError
 from serving.server.protos import metadata_response, status_response, target_of
 from serving.server.service import Service
-from serving.server.settings import Code, RequestError
 
 USER_METADATA = "x-user-key"
 _STATUS = {
@@ -30,13 +30,13 @@ async def _abort(context: Any, error: RequestError) -> None:
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predict and GetModelMetadata; the others need signatures that the models have not."""
+    """Predict and GetModelMetadata; other methods need signatures that the models lack."""
 
     def __init__(self, service: Service):
         self._service = service
 
     async def Predict(self, request, context):
-        """Answers with all outputs, or with those that output_filter names."""
+        """Answer with all outputs, or with those that output_filter names."""
         try:
             with self._service.admit():
                 return await self._predict(request, context)
@@ -46,7 +46,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     async def _predict(self, request, context):
         def decode(model):
             signature = model.find(request.model_spec.signature_name)
-            limit = self._service.settings.max_request_bytes
+            limit = self._service.config.max_request_bytes
             inputs = {name: _to_array(name, x, limit) for name, x in request.inputs.items()}
             unknown = sorted(set(request.output_filter) - set(signature.outputs))
             if unknown:
@@ -64,7 +64,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             context.time_remaining(),
         )
         response = predict_pb2.PredictResponse()
-        response.model_spec.name = self._service.settings.model_name
+        response.model_spec.name = self._service.config.model_name
         response.model_spec.version.value = model.version
         response.model_spec.signature_name = signature.name
         import tensorflow as tf
@@ -74,7 +74,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         return response
 
     async def GetModelMetadata(self, request, context):
-        """The signatures of a version."""
+        """Answer with the signatures of a version."""
         try:
             if list(request.metadata_field) != ["signature_def"]:
                 raise RequestError(
@@ -85,7 +85,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             await _abort(context, error)
 
     async def Classify(self, request, context):
-        """Refused: there is no such signature."""
+        """Refuse: there is no such signature."""
         await _abort(
             context, RequestError(Code.INVALID_ARGUMENT, "this model's signatures are for Predict")
         )
@@ -94,33 +94,33 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """GetModelStatus. The configuration is the directory's; it is not reloaded from outside."""
+    """GetModelStatus. The directory configures the server; clients cannot."""
 
     def __init__(self, service: Service):
         self._service = service
 
     async def GetModelStatus(self, request, context):
-        """The states of the versions."""
+        """Answer with the states of the versions."""
         try:
             return status_response(self._service, target_of(request.model_spec))
         except RequestError as error:
             await _abort(context, error)
 
     async def HandleReloadConfigRequest(self, request, context):
-        """Refused."""
+        """Refuse."""
         await context.abort(
             grpc.StatusCode.UNIMPLEMENTED, "this server is configured by its directory"
         )
 
 
 class Health(health_pb2_grpc.HealthServicer):
-    """SERVING as soon as a version is."""
+    """Health service: SERVING as soon as a version is ready."""
 
     def __init__(self, service: Service):
         self._service = service
 
     async def Check(self, request, context):
-        """The server as a whole has the empty name."""
+        """Answer for a service; the empty name is the server as a whole."""
         known = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
         if request.service not in known:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
@@ -129,7 +129,7 @@ class Health(health_pb2_grpc.HealthServicer):
 
 
 def _to_array(name: str, tensor: Message, limit: int) -> np.ndarray:
-    """A TensorProto -> array; refuses shapes that its bytes do not fill, before memory is taken."""
+    """Convert a TensorProto; refuse shapes that its bytes do not fill, before memory is taken."""
     import tensorflow as tf
 
     sizes = [d.size for d in tensor.tensor_shape.dim]
@@ -145,7 +145,7 @@ def _to_array(name: str, tensor: Message, limit: int) -> np.ndarray:
 
 
 async def start_grpc(service: Service, host: str, port: int) -> tuple[Any, int]:
-    """Starts the gRPC server on the running event loop; returns it and its port.
+    """Start the gRPC server on the running event loop; return it and its port.
 
     Raises:
         OSError: The port is in use.
@@ -153,7 +153,7 @@ async def start_grpc(service: Service, host: str, port: int) -> tuple[Any, int]:
     server = grpc.aio.server(
         options=[
             ("grpc.so_reuseport", 0),  # or two servers would share a port in silence
-            ("grpc.max_receive_message_length", service.settings.max_request_bytes),
+            ("grpc.max_receive_message_length", service.config.max_request_bytes),
         ]
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(

@@ -1,4 +1,4 @@
-"""What REST and gRPC have in common: answer a request, count it, log it."""
+"""Service behind REST and gRPC: answers a request, counts it, logs it."""
 
 import asyncio
 import contextlib
@@ -14,9 +14,10 @@ from typing import Any, TextIO
 import numpy as np
 
 from serving.server.batching import Batcher
+from serving.server.config import ServerConfig
+from serving.server.errors import Code, RequestError
 from serving.server.metrics import ServerMetrics
 from serving.server.model import LoadedModel, Signature
-from serving.server.settings import Code, RequestError, ServerSettings
 from serving.server.versions import VersionManager
 
 _LOG = logging.getLogger("tokenmill.serve")
@@ -25,7 +26,7 @@ _LONGEST_DEADLINE_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Target:
-    """Whom a request is for: the model's name, and a version, a label or neither."""
+    """Addressee of a request: the model's name, and a version, a label or neither."""
 
     model: str
     version: int | None = None
@@ -33,25 +34,29 @@ class Target:
 
 
 class Service:
-    """The versions, the batcher and the metrics of a server."""
+    """Versions, batcher and metrics of a server.
 
-    def __init__(self, settings: ServerSettings):
-        self.settings = settings
+    Args:
+        config: Options of the server.
+    """
+
+    def __init__(self, config: ServerConfig):
+        self.config = config
         self.metrics = ServerMetrics()
-        self.versions = VersionManager(settings, self.metrics)
-        self.batcher = Batcher(settings, self.metrics)
-        self._request_log = RequestLog(settings)
+        self.versions = VersionManager(config, self.metrics)
+        self.batcher = Batcher(config, self.metrics)
+        self._request_log = RequestLog(config)
         self._requests = 0  # admitted and not answered; touched by the event loop only
 
     @contextlib.contextmanager
     def admit(self) -> Iterator[None]:
-        """Counts a request from its arrival to its answer.
+        """Count a request from its arrival to its answer.
 
         Raises:
             RequestError: There are as many as can be computed or wait: it is shed, before its
                 body is read, so that those that were admitted are not slowed down.
         """
-        if self._requests >= self.settings.max_requests:
+        if self._requests >= self.config.max_requests:
             self.metrics.shed.inc()
             raise RequestError(Code.RESOURCE_EXHAUSTED, "the server is full; try again later")
         self._requests += 1
@@ -61,21 +66,21 @@ class Service:
             self._requests -= 1
 
     def check_name(self, name: str) -> None:
-        """The name is compared, never used as a path.
+        """Compare the name with this server's; it is never used as a path.
 
         Raises:
             RequestError: It is not this server's.
         """
-        if name != self.settings.model_name:
+        if name != self.config.model_name:
             raise RequestError(Code.NOT_FOUND, f"no model {name!r:.80}")
 
     def deadline(self, arrived: float, timeout_seconds: float | None) -> float:
-        """In seconds of `time.monotonic`.
+        """Return the deadline of a request, in seconds of `time.monotonic`.
 
         Raises:
             RequestError: It has passed.
         """
-        timeout = self.settings.deadline_seconds if timeout_seconds is None else timeout_seconds
+        timeout = self.config.deadline_seconds if timeout_seconds is None else timeout_seconds
         deadline = arrived + min(timeout, _LONGEST_DEADLINE_SECONDS)
         if not deadline > time.monotonic():
             raise RequestError(Code.DEADLINE_EXCEEDED, "the deadline has passed")
@@ -90,15 +95,15 @@ class Service:
         arrived: float,
         timeout_seconds: float | None,
     ) -> tuple[dict[str, np.ndarray], LoadedModel, Signature, Any]:
-        """Answers a request.
+        """Answer a request.
 
         Args:
             protocol: "rest" or "grpc".
-            target: Whom it is for.
-            decode: Gives the signature and inputs, and whatever else the caller wants back.
-            user_key: Assigns the user to an arm of a rollout.
-            arrived: When it did, in seconds of `time.monotonic`.
-            timeout_seconds: From its arrival; None takes the server's.
+            target: Addressee of the request.
+            decode: Returns signature and inputs, and whatever else the caller wants back.
+            user_key: Key that assigns the user to an arm of a rollout.
+            arrived: Time of arrival, seconds of `time.monotonic`.
+            timeout_seconds: Seconds from its arrival to its deadline; None takes the server's.
 
         Raises:
             RequestError: It cannot be answered.
@@ -140,12 +145,12 @@ class Service:
 class RequestLog:
     """A sample of the requests as JSON lines: sizes and times; texts only if asked for."""
 
-    def __init__(self, settings: ServerSettings):
-        self._settings = settings
+    def __init__(self, config: ServerConfig):
+        self._config = config
         self._random = random.Random()  # which requests are sampled is no data
         self._file: TextIO | None = None
-        if settings.request_log:
-            self._file = open(settings.request_log, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+        if config.request_log:
+            self._file = open(config.request_log, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
 
     def write(
         self,
@@ -160,7 +165,7 @@ class RequestLog:
         user_key: str | None,
     ) -> None:
         """Adds a line, or does not, by chance."""
-        if self._file is None or self._random.random() >= self._settings.request_log_fraction:
+        if self._file is None or self._random.random() >= self._config.request_log_fraction:
             return
         column = inputs.get("text")
         texts: list[bytes] = []
@@ -181,6 +186,6 @@ class RequestLog:
             "text_words": [len(t.split()) for t in decoded],
             "user": hashlib.sha256(user_key.encode()).hexdigest()[:16] if user_key else None,
         }
-        if self._settings.log_text:
+        if self._config.log_text:
             record["text"] = decoded
         self._file.write(json.dumps(record, ensure_ascii=False) + "\n")

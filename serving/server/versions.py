@@ -1,4 +1,4 @@
-"""Which versions are served: watches the base directory, loads, switches, drains.
+"""Versions of a server: watches the base directory, loads, switches, drains.
 
 A new version is loaded beside the old one; when it is ready, one assignment switches all new
 requests to it; the old one is dropped when the last request that holds it is answered. A version
@@ -13,9 +13,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from serving.rollout import Rollout, read_rollout
+from serving.server.config import ServerConfig
+from serving.server.errors import Code, RequestError
 from serving.server.metrics import ServerMetrics
 from serving.server.model import LoadedModel
-from serving.server.settings import Code, RequestError, ServerSettings
 
 _LOAD_ATTEMPTS = 3
 _LOG = logging.getLogger("tokenmill.serve")
@@ -23,7 +24,13 @@ _LOG = logging.getLogger("tokenmill.serve")
 
 @dataclass
 class VersionStatus:
-    """As TensorFlow Serving reports it: START, LOADING, AVAILABLE, UNLOADING or END."""
+    """State of a version.
+
+    Attributes:
+        state: As TensorFlow Serving calls it: START, LOADING, AVAILABLE, UNLOADING or END.
+        error: Message of the last failure to load it.
+        attempts: Number of failures in a row.
+    """
 
     state: str = "START"
     error: str = ""
@@ -32,43 +39,48 @@ class VersionStatus:
 
 @dataclass(frozen=True)
 class _Served:
-    """What requests see; replaced as a whole."""
+    """Loaded versions and the rollout that requests see; replaced as a whole."""
 
     models: dict[int, LoadedModel]
     rollout: Rollout | None
 
 
 class VersionManager:
-    """Serves the newest version, or those that a rollout names."""
+    """Loads and drops versions: the newest, or those that a rollout names.
 
-    def __init__(self, settings: ServerSettings, metrics: ServerMetrics):
-        self._settings, self._metrics = settings, metrics
+    Args:
+        config: Directory and name of the model.
+        metrics: Counts loads and served versions.
+    """
+
+    def __init__(self, config: ServerConfig, metrics: ServerMetrics):
+        self._config, self._metrics = config, metrics
         self.status: dict[int, VersionStatus] = {}
         self._served = _Served({}, None)
         self._draining: set[asyncio.Task[None]] = set()
 
     @property
     def ready(self) -> bool:
-        """Whether any version is served."""
+        """Return whether any version is served."""
         return bool(self._served.models)
 
     @property
     def rollout(self) -> Rollout | None:
-        """The rollout that requests are assigned by."""
+        """Return the rollout that requests are assigned by."""
         return self._served.rollout
 
     async def watch(self) -> None:
-        """Looks for changes until it is cancelled."""
+        """Look for changes until it is cancelled."""
         while True:
             try:
                 await self.refresh()
             except Exception as error:  # such as a directory that is gone for a moment
                 _LOG.exception("version_watch_failed", extra={"reason": str(error)})
-            await asyncio.sleep(self._settings.poll_seconds)
+            await asyncio.sleep(self._config.poll_seconds)
 
     async def refresh(self) -> None:
-        """Brings what is served in line with the directory."""
-        base = self._settings.model_dir
+        """Load the versions that the directory asks for, and drop the others."""
+        base = self._config.model_dir
         on_disk = list_versions(base)
         rollout = read_rollout(base)
         if rollout is not None:
@@ -100,7 +112,7 @@ class VersionManager:
         if status.state == "UNLOADING" or status.attempts >= _LOAD_ATTEMPTS:
             return None
         status.state, status.attempts = "LOADING", status.attempts + 1
-        directory = os.path.join(self._settings.model_dir, _directory_name(self._settings, version))
+        directory = os.path.join(self._config.model_dir, _directory_name(self._config, version))
         try:
             model = await asyncio.to_thread(LoadedModel, directory, version)
         except Exception as error:  # a damaged model fails in any way
@@ -128,7 +140,7 @@ class VersionManager:
     def hold(
         self, version: int | None, label: str | None, user_key: str | None
     ) -> Iterator[tuple[LoadedModel, str]]:
-        """The model for a request and the label it is counted under; it stays until the end.
+        """Hold a model for a request; yield it and the label that the request is counted under.
 
         Raises:
             RequestError: No such version or label is served.
@@ -147,6 +159,7 @@ class VersionManager:
 def _choose(
     served: _Served, version: int | None, label: str | None, user_key: str | None
 ) -> tuple[LoadedModel, str]:
+    """Return the model for a request, and the label that the request is counted under."""
     rollout, newest = served.rollout, max(served.models)
     labels = {"stable": newest}
     if rollout is not None:
@@ -171,7 +184,7 @@ def _choose(
 
 
 def list_versions(base: str) -> list[int]:
-    """Numbers of the complete versions in a base directory, ascending."""
+    """Return the numbers of the complete versions in a base directory, ascending."""
     found = []
     with suppress(OSError):
         for name in os.listdir(base):
@@ -181,6 +194,6 @@ def list_versions(base: str) -> list[int]:
     return sorted(set(found))
 
 
-def _directory_name(settings: ServerSettings, version: int) -> str:
-    names = [n for n in os.listdir(settings.model_dir) if n.isascii() and n.isdigit()]
+def _directory_name(config: ServerConfig, version: int) -> str:
+    names = [n for n in os.listdir(config.model_dir) if n.isascii() and n.isdigit()]
     return next((name for name in names if int(name) == version), str(version))

@@ -111,9 +111,9 @@ def loaded_once(load_once, monkeypatch):
 def server(exported, load_once):
     """A server with the default options; it serves version 2."""
     from serving.server.app import ServerThread
-    from serving.server.settings import ServerSettings
+    from serving.server.config import ServerConfig
 
-    settings = ServerSettings(str(exported.base), rest_port=0, grpc_port=0, poll_seconds=0.05)
+    settings = ServerConfig(str(exported.base), rest_port=0, grpc_port=0, poll_seconds=0.05)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("serving.server.versions.LoadedModel", load_once)
         with ServerThread(settings) as thread:

@@ -15,8 +15,8 @@ from components.validate.derived_features import (
 )
 from components.validate.statistics import STATISTICS_NAME
 from pipeline.cli import cli
+from serving.server.config import ServerConfig
 from serving.server.service import RequestLog
-from serving.server.settings import ServerSettings
 from tokenmill.records.documents import document_batch, split_directory
 
 
@@ -45,7 +45,7 @@ def run(tmp_path_factory):
 
 
 def log_of(path, requests, signature="score", code="OK", fraction=1.0):
-    log = RequestLog(ServerSettings("m", request_log=str(path), request_log_fraction=fraction))
+    log = RequestLog(ServerConfig("m", request_log=str(path), request_log_fraction=fraction))
     for text in requests:
         inputs = {"text": np.array([text.encode()], object)}
         log.write("rest", "1", "stable", signature, code, 0.01, 5, inputs, None)

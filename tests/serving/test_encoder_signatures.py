@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from serving.client import Client
 from serving.server.app import ServerThread
-from serving.server.settings import ServerSettings
+from serving.server.config import ServerConfig
 from tokenmill.export.saved_model import export_model
 from tokenmill.export.text_masking import TextMasking
 from tokenmill.model.base_model import load_base_model
@@ -278,7 +278,7 @@ PINNED = [2, 5, 9, 10, 15, 19, 20, 23, 27, 37]
 def test_the_local_server_and_the_client_classify(classifier, tmp_path, port):
     _, model = classifier
     (tmp_path / "1").symlink_to(model.directory)
-    settings = ServerSettings(str(tmp_path), rest_port=0, grpc_port=0)
+    settings = ServerConfig(str(tmp_path), rest_port=0, grpc_port=0)
     with ServerThread(settings) as thread:
         ports = thread.ports
         address = f"http://127.0.0.1:{ports.rest}" if port == "rest" else f"127.0.0.1:{ports.grpc}"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.cli import cli
-from serving.loadtest import LoadSettings, Objectives, Outcome, arrival_times, summarize
+from serving.loadtest import LoadConfig, Objectives, Outcome, arrival_times, summarize
 
 
 def test_arrivals_are_a_poisson_process():
@@ -38,26 +38,26 @@ def settings(**change):
     options = {"url": "http://x", "model": "m", "signature": "score", "texts": ("a",),
                "options": {}, "rate_per_second": 1.0, "duration_seconds": 1.0,
                "seed": 0}  # fmt: skip
-    return LoadSettings(**{**options, **change})
+    return LoadConfig(**{**options, **change})
 
 
 def test_latency_counts_from_when_a_request_was_due():
     late = Outcome(due=0.0, sent=5.0, done=5.1, status=200, tokens=1, version="1", error="")
-    summary = summarize(settings(), [late], Objectives())
-    assert summary["latency_ms"]["p50"] == pytest.approx(5100)
-    assert summary["send_delay_p99_ms"] == pytest.approx(5000)
+    summary = summarize([late], Objectives())
+    assert summary.latency_ms.p50 == pytest.approx(5100)
+    assert summary.send_delay_p99_ms == pytest.approx(5000)
 
 
 def test_shed_requests_are_no_errors_and_objectives_are_named():
     outcomes = [outcome(0, 0.010)] * 6 + [outcome(0, 0.001, 429)] * 3 + [outcome(0, 0.2, 500)]
-    summary = summarize(settings(), outcomes, Objectives(p50_ms=5, max_shed_rate=0.5))
-    assert (summary["answered"], summary["shed"], summary["failed"]) == (6, 3, 1)
-    assert summary["missed"] == {
+    summary = summarize(outcomes, Objectives(p50_ms=5, max_shed_rate=0.5))
+    assert (summary.answered, summary.shed, summary.failed) == (6, 3, 1)
+    assert summary.to_json()["missed"] == {
         "p50_ms": {"objective": 5, "found": pytest.approx(10)},
         "max_error_rate": {"objective": 0.0, "found": 0.1},
     }
-    assert summary["tokens_per_second"] == pytest.approx(60 / 0.2)
-    assert summary["errors"] == ["500 why"]
+    assert summary.tokens_per_second == pytest.approx(60 / 0.2)
+    assert summary.errors == ["500 why"]
 
 
 def test_the_command_writes_its_report_and_exits_by_the_objectives(server, tmp_path):

@@ -14,7 +14,7 @@ from tensorflow_serving.config import model_server_config_pb2
 from pipeline.cli import cli
 from serving.rollout import Rollout, read_rollout, user_share, write_rollout
 from serving.server.app import ServerThread
-from serving.server.settings import ServerSettings
+from serving.server.config import ServerConfig
 from tokenmill.errors import TokenmillError
 
 
@@ -91,7 +91,7 @@ def test_two_real_versions_under_load_and_an_automatic_rollback(versions, loaded
     versions(2, 2)
     write_rollout(str(versions.base), rollout(0.5))
     log = tmp_path / "requests.jsonl"
-    server = ServerSettings(
+    server = ServerConfig(
         str(versions.base), rest_port=0, grpc_port=0, poll_seconds=0.05, request_log=str(log)
     )
     with (

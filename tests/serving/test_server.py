@@ -23,7 +23,7 @@ from tensorflow_serving.apis import (
 from serving.client import Client, Retry, ServingError
 from serving.rollout import Rollout, write_rollout
 from serving.server.app import ServerThread
-from serving.server.settings import ServerSettings
+from serving.server.config import ServerConfig
 from tokenmill.errors import TokenmillError
 
 TEXT = "Returns the sum of the elements."
@@ -31,7 +31,7 @@ TEXT = "Returns the sum of the elements."
 
 def settings(base, **options):
     options = {"rest_port": 0, "grpc_port": 0, "poll_seconds": 0.05, **options}
-    return ServerSettings(str(base), **options)
+    return ServerConfig(str(base), **options)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_the_client_generates_over_both_ports(client):
     assert len(two) == 2
     (embedding,) = client.embed([TEXT])
     assert len(embedding["embedding"]) == 32
-    assert client.status()[0] == {"version": 2, "state": "AVAILABLE", "error": ""}
+    assert client.status()[0] == (2, "AVAILABLE", "")
 
 
 @pytest.mark.parametrize(
@@ -391,14 +391,14 @@ def test_versions_are_switched_without_losing_a_request(versions):
         with Client(address) as client:
 
             def serving():
-                return {v["version"] for v in client.status() if v["state"] == "AVAILABLE"}
+                return {v.version for v in client.status() if v.state == "AVAILABLE"}
 
             versions(2, 2)
             wait_for(lambda: serving() == {2})
             # a damaged version changes nothing, and says why
             (versions.base / "3").mkdir()
             (versions.base / "3" / "saved_model.pb").write_bytes(b"no model")
-            wait_for(lambda: any(v["version"] == 3 and v["error"] for v in client.status()))
+            wait_for(lambda: any(v.version == 3 and v.error for v in client.status()))
             assert serving() == {2}
             # back to 1 by a rollout file
             write_rollout(str(versions.base), Rollout(1, None, 0.0, "s", "rolled_back"))

@@ -12,13 +12,13 @@ from serving.tflite import export_tflite
 
 
 def test_files_agree_with_the_saved_model_and_the_example_runs(exported, tmp_path):
-    report = export_tflite(str(exported.base / "1"), str(tmp_path), check=True)
-    assert report["float16"]["largest_difference"] < 0.05
-    assert report["float16"]["same_next_token"] > 0.95
-    assert report["int8"]["same_next_token"] > 0.8
-    assert report["int8"]["bytes"] < report["float16"]["bytes"]
+    files = export_tflite(str(exported.base / "1"), str(tmp_path), check=True)
+    assert files["float16"].largest_difference < 0.05
+    assert files["float16"].same_next_token > 0.95
+    assert files["int8"].same_next_token > 0.8
+    assert files["int8"].bytes < files["float16"].bytes
     for kind in ("float16", "int8"):
-        assert (tmp_path / f"model-{kind}.tflite").stat().st_size == report[kind]["bytes"]
+        assert (tmp_path / f"model-{kind}.tflite").stat().st_size == files[kind].bytes
     example = pathlib.Path(__file__).parents[2] / "serving" / "tflite_example.py"
     result = subprocess.run(
         [sys.executable, "-I", str(example), str(tmp_path), "Returns the"],
