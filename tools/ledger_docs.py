@@ -13,14 +13,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tokenmill.contracts.cost_report import CostReportDocument  # noqa: E402
-from tokenmill.contracts.ledger import LedgerDocument  # noqa: E402
+from tokenmill.contracts.cost_report import CostReport  # noqa: E402
+from tokenmill.contracts.ledger import Ledger  # noqa: E402
 
 # What stands above it in docs/ledger.md is written by hand.
 MARKER = "<!-- from here on written by tools/ledger_docs.py -->"
 SCHEMAS = {
-    "ledger.schema.json": LedgerDocument,
-    "cost_report.schema.json": CostReportDocument,
+    "ledger.schema.json": Ledger,
+    "cost_report.schema.json": CostReport,
 }
 
 

@@ -1,6 +1,5 @@
 """CostReport: after evaluation, the estimate against what happened."""
 
-import os
 from typing import ClassVar
 
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
@@ -19,14 +18,11 @@ from components.artifacts import (
 from components.cost_report.report import build_cost_report
 from components.cost_report.steps import StepTime
 from components.cost_report.unigram import unigram_baseline
-from tokenmill.contracts.cost_report import check_cost_report
+from tokenmill.contracts.cost_report import CostReport as CostReportDocument
+from tokenmill.contracts.cost_report import write_cost_report
 from tokenmill.contracts.evaluation import summarize
-from tokenmill.contracts.names import (
-    COST_REPORT_NAME,
-    LEDGER_NAME,
-)
+from tokenmill.contracts.ledger import read_ledger
 from tokenmill.contracts.training import read_telemetry
-from tokenmill.files import read_json, write_json
 from tokenmill.records.documents import SPLITS
 from tokenmill.rows.packed_split import PackedSplit
 from tokenmill.timing import STEP_RUN, STEP_SECONDS, STEP_VCPUS, timed
@@ -72,55 +68,56 @@ class CostReportSpec(component_spec.ComponentSpec):
 
 
 class CostReportExecutor(base_executor.BaseExecutor):
-    """Joins the accounts."""
+    """Compares the estimate with what happened."""
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Writes cost_report.json."""
+        """Write cost_report.json."""
         self._log_startup(input_dict, output_dict, exec_properties)
         uris = {
             key: artifact_utils.get_single_uri(value) for key, value in input_dict.items() if value
         }
         cost_report = artifact_utils.get_single_instance(output_dict["cost_report"])
-        train, held_out = (PackedSplit(uris["packed_rows"], split) for split in SPLITS)
+        train, evaluation = (PackedSplit(uris["packed_rows"], split) for split in SPLITS)
         report = build_cost_report(
-            read_json(os.path.join(uris["ledger"], LEDGER_NAME)),
+            read_ledger(uris["ledger"]),
             read_telemetry(uris["model_run"]),
             summarize(uris["evaluation"]),
             unigram_baseline(
                 train.target_counts(),
-                held_out.target_counts(),
-                held_out.manifest.bytes,
-                held_out.task,
+                evaluation.target_counts(),
+                evaluation.manifest.bytes,
+                evaluation.task,
             ),
             _step_times(input_dict, self._context.pipeline_run_id if self._context else None),
         )
-        check_cost_report(report)
-        write_json(os.path.join(cost_report.uri, COST_REPORT_NAME), report)
+        write_cost_report(cost_report.uri, report)
         for name, value in headline(report).items():
             cost_report.set_float_custom_property(name, float(value))
 
 
-def headline(report: dict) -> dict[str, float]:
-    """The numbers that runs are compared by, as custom properties of the artifact."""
-    actual = report["actual"]
-    curator = next((r for r in report["return_on_curation"] if r["step"] == "Curator"), None)
+def headline(report: CostReportDocument) -> dict[str, float]:
+    """Return the numbers that runs are compared by, for custom properties of the artifact."""
+    actual = report.actual
+    curator = next((r for r in report.return_on_curation if r.step == "Curator"), None)
     return {
-        **{name: actual[name] for name in ("chip_hours", "compute_usd", "training_seconds")},
-        "total_seconds": actual["total_seconds"],
-        "mfu": actual["mfu"] or 0.0,
-        "goodput": actual["goodput"],
-        "usd_per_million_effective_tokens": actual["usd_per_million_effective_tokens"],
-        "training_seconds_actual_over_estimated": report["training_seconds_actual_over_estimated"],
-        "pipeline_usd": report["pipeline"]["usd"],
-        "curation_cost_usd": curator["cost_usd"] if curator else 0.0,
-        "curation_saved_usd": curator["saved_usd"] if curator else 0.0,
-        **_quality(report["quality"]["evaluation"]["total"]),
+        "chip_hours": actual.chip_hours,
+        "compute_usd": actual.compute_usd,
+        "training_seconds": actual.training_seconds,
+        "total_seconds": actual.total_seconds,
+        "mfu": actual.mfu or 0.0,
+        "goodput": actual.goodput,
+        "usd_per_million_effective_tokens": actual.usd_per_million_effective_tokens,
+        "training_seconds_actual_over_estimated": report.training_seconds_actual_over_estimated,
+        "pipeline_usd": report.pipeline.usd,
+        "curation_cost_usd": curator.cost_usd if curator else 0.0,
+        "curation_saved_usd": curator.saved_usd if curator else 0.0,
+        **_quality(report.quality.evaluation.total),
     }
 
 
 def _quality(total: dict[str, float]) -> dict[str, float]:
-    """The measure of the run's task."""
+    """Return the measure of the run's task."""
     names = ("bits_per_byte", "masked_perplexity", "accuracy")
     return {name: total[name] for name in names if name in total}
 
@@ -144,7 +141,7 @@ def _step_times(input_dict: dict, run_id: str | None) -> list[StepTime]:
 
 
 class CostReport(base_component.BaseComponent):
-    """Settles the bill.
+    """Compares the estimate with what the run took.
 
     Outputs:
         cost_report: `CostReport`, cost_report.json.

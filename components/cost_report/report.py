@@ -1,98 +1,111 @@
-"""Estimate against actual, as one JSON document; plain arithmetic."""
+"""The estimate against what happened; plain arithmetic."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from components.cost_report.steps import StepTime, return_on_curation, step_costs
+from tokenmill.contracts.cost_report import (
+    COST_REPORT_SCHEMA,
+    CostReport,
+    EvaluationSummary,
+    PhaseTime,
+    PipelineCost,
+    Quality,
+    Reason,
+    Side,
+    StepCost,
+)
+from tokenmill.contracts.ledger import Ledger
 from tokenmill.contracts.training import STEADY_PHASES, Phase, Telemetry
+from tokenmill.cost.flops import model_flops_utilization
 from tokenmill.cost.pricing import SECONDS_PER_HOUR, compute_usd, usd_per_million_tokens
-
-SCHEMA = "tokenmill-cost-report-2"
 
 # Phases of the trainer that are training proper; the rest is what goodput loses.
 _TRAINING_PHASES = (*STEADY_PHASES, Phase.COMPILE)
 
 
 def build_cost_report(
-    ledger: Mapping[str, Any],
+    ledger: Ledger,
     telemetry: Telemetry,
-    evaluation: Mapping[str, Any],
+    evaluation: EvaluationSummary,
     baseline: Mapping[str, float],
     step_times: list[StepTime],
-) -> dict[str, Any]:
-    """Compares the ledger's estimate with the trainer's telemetry.
+) -> CostReport:
+    """Compare the ledger's estimate with the trainer's telemetry.
 
-    Actual FLOPs are the slots that training computed times the exact FLOPs a token; actual MFU is
-    theirs over the peak of the chips and the seconds of the steps (compilation not counted, as in
-    PaLM's definition); the bill is for all seconds of the trainer.
+    Actual FLOPs are the tokens that training computed, padding included, times the exact FLOPs a
+    token; actual MFU is theirs over the peak of the chips and the seconds of the steps (compilation
+    not counted, as in PaLM's definition); the bill is for all seconds of the trainer.
 
     Args:
         ledger: ledger.json.
         telemetry: telemetry.json of the trainer.
         evaluation: The Evaluator's summary.
-        baseline: `unigram_baseline` on the held-out text.
+        baseline: `unigram_baseline` on the evaluation split.
         step_times: What the pipeline's steps took.
     """
-    hardware, estimate, forecast = ledger["hardware"], ledger["cost"], ledger["forecast"]
-    seconds = telemetry.seconds
+    hardware, estimate, forecast = ledger.hardware, ledger.cost, ledger.forecast
+    seconds, slots = telemetry.seconds, telemetry.trained_slots
     training_seconds = sum(seconds.get(phase, 0.0) for phase in _TRAINING_PHASES)
-    chip_hours = telemetry.total_seconds * hardware["chips"] / SECONDS_PER_HOUR
-    price = ledger["price"]["usd_per_chip_hour"]
-    bill = compute_usd(chip_hours, price)
-    flops = ledger["flops"]["per_token_exact"] * telemetry.trained_slots
-    peak = hardware["peak_flops_per_second"] * hardware["chips"]
-    rate = telemetry.tokens_per_second
-    effective = ledger["training"]["effective_tokens"]
+    chip_hours = telemetry.total_seconds * hardware.chips / SECONDS_PER_HOUR
+    bill = compute_usd(chip_hours, ledger.price.usd_per_chip_hour)
+    rate, per_token = telemetry.tokens_per_second, ledger.flops.per_token_exact
+    mfu = None
+    if rate:
+        mfu = model_flops_utilization(
+            tokens_per_second=rate,
+            flops_per_token=per_token,
+            chips=hardware.chips,
+            peak_flops_per_second=hardware.peak_flops_per_second,
+        )
+    effective = ledger.training.effective_tokens
     steady = _steady_seconds(telemetry)
     steps = step_costs(step_times, ledger, telemetry.total_seconds)
-    return {
-        "schema": SCHEMA,
-        "estimated": {
-            "slots": ledger["training"]["slots"],
-            "training_seconds": forecast["training_seconds"],
-            "total_seconds": forecast["total_seconds"],
-            "total_flops": estimate["total_flops"],
-            "mfu": hardware["mfu"],
-            "goodput": forecast["goodput"],
-            "chip_hours": estimate["chip_hours"],
-            "compute_usd": estimate["compute_usd"],
-            "usd_per_million_effective_tokens": estimate["usd_per_million_effective_tokens"],
-        },
-        "actual": {
-            "slots": telemetry.trained_slots,
-            "training_seconds": training_seconds,
-            "total_seconds": telemetry.total_seconds,
-            "total_flops": flops,
-            "mfu": rate * ledger["flops"]["per_token_exact"] / peak if rate else None,
-            "goodput": steady / telemetry.total_seconds,
-            "chip_hours": chip_hours,
-            "compute_usd": bill,
-            "usd_per_million_effective_tokens": usd_per_million_tokens(bill, effective),
-        },
-        "training_seconds_actual_over_estimated": (training_seconds / forecast["training_seconds"]),
-        "phases": _phases(ledger, telemetry),
-        "reasons": _reasons(ledger, telemetry),
-        "steps": steps,
-        "pipeline": _totals(steps),
-        "return_on_curation": return_on_curation(
-            steps, ledger, steady / (telemetry.trained_slots / _slots_a_step(ledger))
+    slots_per_step = ledger.training.slots / ledger.training.steps
+    return CostReport(
+        schema=COST_REPORT_SCHEMA,
+        estimated=Side(
+            slots=ledger.training.slots,
+            training_seconds=forecast.training_seconds,
+            total_seconds=forecast.total_seconds,
+            total_flops=estimate.total_flops,
+            mfu=hardware.mfu,
+            goodput=forecast.goodput,
+            chip_hours=estimate.chip_hours,
+            compute_usd=estimate.compute_usd,
+            usd_per_million_effective_tokens=estimate.usd_per_million_effective_tokens,
         ),
-        "quality": {
-            "held_out_before": telemetry.eval_before.to_json(),
-            "held_out_after": telemetry.eval_after.to_json(),
-            "evaluation": evaluation,
+        actual=Side(
+            slots=slots,
+            training_seconds=training_seconds,
+            total_seconds=telemetry.total_seconds,
+            total_flops=per_token * slots,
+            mfu=mfu,
+            goodput=steady / telemetry.total_seconds,
+            chip_hours=chip_hours,
+            compute_usd=bill,
+            usd_per_million_effective_tokens=usd_per_million_tokens(bill, effective),
+        ),
+        training_seconds_actual_over_estimated=training_seconds / forecast.training_seconds,
+        phases=_phases(ledger, telemetry),
+        reasons=_reasons(ledger, telemetry),
+        steps=steps,
+        pipeline=_totals(steps),
+        return_on_curation=return_on_curation(steps, ledger, steady / (slots / slots_per_step)),
+        quality=Quality(
+            eval_before=telemetry.eval_before,
+            eval_after=telemetry.eval_after,
+            evaluation=evaluation,
             **baseline,
-        },
-        "effective_tokens": effective,
-    }
-
-
-def _slots_a_step(ledger: Mapping[str, Any]) -> float:
-    return ledger["training"]["slots"] / ledger["training"]["steps"]
+        ),
+        effective_tokens=effective,
+    )
 
 
 def _steady_seconds(telemetry: Telemetry) -> float:
-    """All steps at the steady rate, the compiling one too; of a run of one step, that step."""
+    """Return the seconds of all steps at the steady rate, the compiling one too.
+
+    Of a run of one step, that step's.
+    """
     rate = telemetry.tokens_per_second
     if rate:
         return telemetry.trained_slots / rate
@@ -100,8 +113,8 @@ def _steady_seconds(telemetry: Telemetry) -> float:
     return seconds.get(Phase.COMPILE, 0.0) + sum(seconds.get(p, 0.0) for p in STEADY_PHASES)
 
 
-def _comparable(ledger: Mapping[str, Any], telemetry: Telemetry) -> dict[Phase, float]:
-    """Actual seconds by phase as the forecast divides them.
+def _comparable(telemetry: Telemetry) -> dict[Phase, float]:
+    """Divide the actual seconds into phases as the forecast does.
 
     One steady step moves from `compile` to `steps`, waiting for input is part of the steps, and
     `other` is what no phase has. They add up to the trainer's total.
@@ -116,63 +129,63 @@ def _comparable(ledger: Mapping[str, Any], telemetry: Telemetry) -> dict[Phase, 
     return phases
 
 
-def _phases(ledger: Mapping[str, Any], telemetry: Telemetry) -> list[dict[str, Any]]:
-    """Where the hours went: every phase of the trainer, longest first."""
-    actual = _comparable(ledger, telemetry)
-    forecast = ledger["forecast"]["seconds_by_phase"]
+def _phases(ledger: Ledger, telemetry: Telemetry) -> list[PhaseTime]:
+    """List every phase of the trainer, longest first."""
+    actual = _comparable(telemetry)
+    forecast = ledger.forecast.seconds_by_phase
     names = sorted({*actual, *forecast}, key=lambda name: (-actual.get(name, 0.0), name))
     total = telemetry.total_seconds
     return [
-        {
-            "phase": name,
-            "forecast_seconds": forecast.get(name),
-            "actual_seconds": actual.get(name, 0.0),
-            "share": actual.get(name, 0.0) / total,
-        }
+        PhaseTime(
+            phase=name,
+            forecast_seconds=forecast.get(name),
+            actual_seconds=actual.get(name, 0.0),
+            share=actual.get(name, 0.0) / total,
+        )
         for name in names
     ]
 
 
-def _reasons(ledger: Mapping[str, Any], telemetry: Telemetry) -> list[dict[str, Any]]:
-    """Why the trainer took longer or shorter than forecast; the seconds add up to the difference.
+def _reasons(ledger: Ledger, telemetry: Telemetry) -> list[Reason]:
+    """Explain why the trainer took longer or shorter; the seconds add up to the difference.
 
     More tokens: at the forecast's seconds a token. Another MFU: the actual tokens at the actual
     less the forecast's seconds a token. The rest phase by phase.
     """
-    actual = _comparable(ledger, telemetry)
-    forecast = ledger["forecast"]["seconds_by_phase"]
-    planned, trained = ledger["training"]["slots"], telemetry.trained_slots
-    per_slot = forecast[Phase.STEPS] / planned
+    actual = _comparable(telemetry)
+    forecast = ledger.forecast.seconds_by_phase
+    planned, trained = ledger.training.slots, telemetry.trained_slots
+    per_token = forecast[Phase.STEPS] / planned
     differences = {
-        "tokens": (trained - planned) * per_slot,
-        "mfu": actual[Phase.STEPS] - trained * per_slot,
+        "tokens": (trained - planned) * per_token,
+        "mfu": actual[Phase.STEPS] - trained * per_token,
     }
     for name in sorted({*actual, *forecast} - {Phase.STEPS}):
         differences[name] = actual.get(name, 0.0) - forecast.get(name, 0.0)
-    price = ledger["price"]["usd_per_chip_hour"] * ledger["hardware"]["chips"] / SECONDS_PER_HOUR
+    price = ledger.price.usd_per_chip_hour * ledger.hardware.chips / SECONDS_PER_HOUR
     words = {
         "tokens": "more or fewer tokens than planned",
         "mfu": "steps slower or faster than forecast (MFU)",
         Phase.OTHER: "time in no phase",
     }
     return [
-        {
-            "reason": name,
-            "meaning": words.get(name, f"phase {name}")
+        Reason(
+            reason=name,
+            meaning=words.get(name, f"phase {name}")
             + ("" if name in words or name in forecast else ", not forecast"),
-            "seconds": seconds,
-            "usd": seconds * price,
-        }
+            seconds=seconds,
+            usd=seconds * price,
+        )
         for name, seconds in sorted(differences.items(), key=lambda item: -abs(item[1]))
         if seconds
     ]
 
 
-def _totals(steps: list[dict[str, Any]]) -> dict[str, Any]:
-    paid = [step["usd_in_this_run"] for step in steps]
-    return {
-        "seconds": sum(step["seconds"] for step in steps),
-        "chip_hours": sum(step["chip_hours"] for step in steps),
-        "usd": sum(step["usd"] for step in steps),
-        "usd_in_this_run": None if None in paid else sum(paid),
-    }
+def _totals(steps: list[StepCost]) -> PipelineCost:
+    paid = [step.usd_in_this_run for step in steps]
+    return PipelineCost(
+        seconds=sum(step.seconds for step in steps),
+        chip_hours=sum(step.chip_hours for step in steps),
+        usd=sum(step.usd for step in steps),
+        usd_in_this_run=None if None in paid else sum(usd for usd in paid if usd is not None),
+    )

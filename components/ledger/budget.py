@@ -6,27 +6,20 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from components.ledger.estimate import Hardware, RunEstimate, estimate_run
-from components.ledger.footprint import memory_of
-from components.ledger.ledger import (
-    Machine,
-    hardware_of,
-    mixture_of,
-    overhead_seconds,
-    slots_per_row,
-    targets_by_source,
-    usd,
-)
+from components.ledger.estimate import RunEstimate, RunEstimator
+from components.ledger.ledger import Machine, hardware_of
+from components.ledger.memory import memory_per_device
 from components.ledger.settings import LedgerSettings
 from data.catalog.chips import find_chip, load_chips
+from tokenmill.contracts.ledger import Chips, Ledger
 from tokenmill.contracts.packed_rows import PackedManifest
+from tokenmill.contracts.training import Phase
 from tokenmill.cost.devices import CPU_CHIP, USER_PRICE
 from tokenmill.cost.memory import RESERVED_SHARE
-from tokenmill.cost.pricing import SECONDS_PER_HOUR
+from tokenmill.cost.pricing import SECONDS_PER_HOUR, usd
 from tokenmill.cost.utilization import utilization_range
 from tokenmill.errors import TokenmillError
 from tokenmill.model.shape import ModelShape
-from tokenmill.rows.mixture import Mixture
 
 WAYS_SHOWN = 3
 # A way to fit must not miss by rounding.
@@ -48,45 +41,29 @@ class Way:
     changes: dict[str, Any]
     estimate: RunEstimate
 
-    def as_json(self) -> dict[str, Any]:
-        """Numbers for the record; units in the names."""
-        cost = self.estimate.cost
-        return {
-            "kind": self.kind,
-            "changes": self.changes,
-            "compute_usd": cost.compute_usd,
-            "wall_hours": cost.wall_hours,
-            "chip_hours": cost.chip_hours,
-            "effective_tokens": self.estimate.effective_tokens,
-            "epochs": self.estimate.plan.epochs,
-            "expected_loss": self.estimate.expected_loss,
-        }
 
-
-def overruns(ledger: Mapping[str, Any]) -> list[str]:
-    """The limits that a ledger's estimate is over, each as a sentence's part; empty if none."""
-    budget, cost, training = ledger["budget"], ledger["cost"], ledger["training"]
+def overruns(ledger: Ledger) -> list[str]:
+    """List the limits that an estimate is over, each as a sentence's part."""
+    budget, cost, training = ledger.budget, ledger.cost, ledger.training
     found = []
-    if _over(cost["compute_usd"], budget["max_usd"]):
+    if budget.max_usd is not None and cost.compute_usd > budget.max_usd:
         found.append(
-            f"{usd(cost['compute_usd'])} of compute ({cost['chip_hours']:,.4g} chip-hours at "
-            f"{usd(ledger['price']['usd_per_chip_hour'])} an hour) is more than budget.max_usd = "
-            f"{usd(budget['max_usd'])}"
+            f"{usd(cost.compute_usd)} of compute ({cost.chip_hours:,.4g} chip-hours at "
+            f"{usd(ledger.price.usd_per_chip_hour)} an hour) is more than budget.max_usd = "
+            f"{usd(budget.max_usd)}"
         )
-    if _over(cost["wall_hours"], budget["max_hours"]):
+    if _over(cost.wall_hours, budget.max_hours):
         found.append(
-            f"{cost['wall_hours']:,.4g} hours is more than budget.max_hours = "
-            f"{budget['max_hours']:g}"
+            f"{cost.wall_hours:,.4g} hours is more than budget.max_hours = {budget.max_hours:g}"
         )
-    if _over(training["epochs"], budget["max_epochs"]):
+    if _over(training.epochs, budget.max_epochs):
         found.append(
-            f"{training['epochs']:.4g} epochs is more than budget.max_epochs = "
-            f"{budget['max_epochs']:g}"
+            f"{training.epochs:.4g} epochs is more than budget.max_epochs = {budget.max_epochs:g}"
         )
-    least = budget["min_effective_tokens"]
-    if least is not None and training["effective_tokens"] < least:
+    least = budget.min_effective_tokens
+    if least is not None and training.effective_tokens < least:
         found.append(
-            f"{training['effective_tokens']:,.0f} effective tokens is less than "
+            f"{training.effective_tokens:,.0f} effective tokens is less than "
             f"budget.min_effective_tokens = {least:,.0f}"
         )
     return found
@@ -97,12 +74,12 @@ def _over(value: float, limit: float | None) -> bool:
 
 
 def check_budget(
-    ledger: Mapping[str, Any],
+    ledger: Ledger,
     packed: Mapping[str, PackedManifest],
     settings: LedgerSettings,
     machine: Machine,
 ) -> None:
-    """The budget gate.
+    """Stop a run that is over its budget.
 
     Args:
         ledger: What `build_ledger` gave for the other three.
@@ -123,7 +100,7 @@ def check_budget(
         hint = "Ways to fit, least loss first:\n" + "\n".join(f"  {line}" for line in lines)
     raise TokenmillError(
         f"training is over its budget: {'; '.join(over)}. It would give "
-        f"{ledger['training']['effective_tokens']:,.0f} effective tokens; nothing was trained.",
+        f"{ledger.training.effective_tokens:,.0f} effective tokens; nothing was trained.",
         hint,
     )
 
@@ -131,7 +108,7 @@ def check_budget(
 def ways_to_fit(
     packed: Mapping[str, PackedManifest], settings: LedgerSettings, machine: Machine
 ) -> list[Way]:
-    """Changes of one kind each that bring the run within every limit.
+    """Find changes of one kind each that bring the run within every limit.
 
     Returns:
         The best of each kind; least expected loss first, then the least money.
@@ -150,10 +127,10 @@ def _rank(way: Way) -> tuple[float, float, float]:
     return round(way.estimate.expected_loss, 4), cost.compute_usd, cost.wall_seconds
 
 
-def _describe(way: Way, ledger: Mapping[str, Any]) -> str:
+def _describe(way: Way, ledger: Ledger) -> str:
     options = " ".join(f"--set {key}={value}" for key, value in way.changes.items())
     estimate = way.estimate
-    before = ledger["guidance"]["expected_loss"]["nats_per_token"]
+    before = ledger.guidance.expected_loss.nats_per_token
     loss = f"{estimate.expected_loss - before:+.2f} expected loss"
     return (
         f"{options}: {usd(estimate.cost.compute_usd)}, {estimate.cost.wall_hours:.3g} h, "
@@ -162,23 +139,22 @@ def _describe(way: Way, ledger: Mapping[str, Any]) -> str:
 
 
 class _Search:
+    """Tries changes of one kind each."""
+
     def __init__(
         self,
         packed: Mapping[str, PackedManifest],
         settings: LedgerSettings,
         machine: Machine,
     ):
-        self._packed, self._settings, self._machine = packed, settings, machine
-        self._shape = ModelShape(**settings.shape)
+        self._settings = settings
+        self._estimator = RunEstimator(packed, settings, machine.calibration)
+        self._shape = self._estimator.shape
         self._hardware = hardware_of(settings, machine, self._shape)
-        self._overhead = overhead_seconds(
-            machine.calibration, packed["eval"].rows, settings.global_batch_size
-        )
-        self._mixture = mixture_of(packed["train"])
         self._now = self._estimate()
 
     def fits(self, estimate: RunEstimate) -> bool:
-        """Whether an estimate is within all limits."""
+        """Say whether an estimate is within all limits."""
         budget = self._settings.budget
         least = budget.min_effective_tokens
         return not (
@@ -189,7 +165,7 @@ class _Search:
         )
 
     def candidates(self) -> Iterator[Way]:
-        """One change after another, each with its estimate."""
+        """Yield one change after another, each with its estimate."""
         yield from self._fewer_steps()
         yield from self._more_epochs()
         yield from self._chips()
@@ -199,53 +175,18 @@ class _Search:
     def _estimate(
         self,
         shape: ModelShape | None = None,
-        hardware: Hardware | None = None,
+        chips: Chips | None = None,
         epochs: float | None = None,
     ) -> RunEstimate:
-        shape, packed, settings = shape or self._shape, self._packed, self._settings
-        # Rows of another length: as many as hold the same slots.
-        rows = -(-packed["train"].rows * self._shape.sequence_length // shape.sequence_length)
-        width = slots_per_row(packed["train"])
-        same_chip = hardware is None or hardware.chip == self._hardware.chip
-        return estimate_run(
-            shape=shape,
-            rows=rows,
-            targets=packed["train"].loss_tokens,
-            global_batch_size=settings.global_batch_size,
-            epochs=settings.epochs if epochs is None else epochs,
-            max_steps=settings.max_steps if epochs is None else None,
-            hardware=hardware or self._hardware,
-            # Timed on this chip; another one's are unknown.
-            overhead_seconds=self._overhead if same_chip else {},
-            hidden_multipliers=(
-                settings.hidden_cost_multiplier_low,
-                settings.hidden_cost_multiplier_high,
-            ),
-            mixture=self._mixture_of(rows),
-            targets_by_source=targets_by_source(packed["train"]),
-            slots_per_row=width,
-        )
-
-    def _mixture_of(self, rows: int) -> Mixture | None:
-        """The sources' mixture where the same text is cut into another number of rows."""
-        manifest, mixture = self._packed["train"], self._mixture
-        if mixture is None or rows == manifest.rows:
-            return mixture
-        factor = rows / manifest.rows
-        counts = zip(mixture.sources, mixture.rows.tolist(), strict=True)
-        return Mixture(
-            {source: round(count * factor) for source, count in counts},
-            manifest.source_weights or {"": 1.0},
-            manifest.max_repetitions,
-        )
+        return self._estimator.estimate(chips or self._hardware, shape=shape, epochs=epochs)
 
     def _share_allowed(self) -> float:
-        """The share of the planned steps that every upper limit allows; at most 1."""
+        """Return the share of the planned steps that every upper limit allows; at most 1."""
         budget, now = self._settings.budget, self._now
         cost = now.cost
         shares = [1.0]
-        fixed = cost.wall_seconds * (1 - now.seconds_by_phase["steps"] / sum(
-            now.seconds_by_phase[p] for p in now.seconds_by_phase if p != "lost"
+        fixed = cost.wall_seconds * (1 - now.seconds_by_phase[Phase.STEPS] / sum(
+            now.seconds_by_phase[p] for p in now.seconds_by_phase if p != Phase.LOST
         ))  # fmt: skip
         for limit, spent in (
             (budget.max_usd, cost.compute_usd),
@@ -284,7 +225,7 @@ class _Search:
             )
 
     def _epochs(self, epochs: float) -> dict[str, Any]:
-        """The change of epochs; a limit of steps would hide it."""
+        """Return the change to so many epochs; a limit of steps would hide it."""
         steps = self._settings.max_steps
         if steps is None:
             return {"train.epochs": epochs}
@@ -292,7 +233,7 @@ class _Search:
         return {"train.epochs": epochs, "train.max_steps": plan.steps}
 
     def _chips(self) -> Iterator[Way]:
-        """Each chip of the catalog, in counts from what the memory needs upward."""
+        """Try each chip of the catalog, in counts from what the memory needs upward."""
         settings = self._settings
         for chip in load_chips():
             peak, price = chip.peak_for(settings.precision), chip.price_usd_per_chip_hour
@@ -305,10 +246,10 @@ class _Search:
             for chips in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024):
                 if chips > settings.global_batch_size or (same and chips <= settings.chips):
                     continue
-                memory = memory_of(self._shape, settings, chips)
+                memory = memory_per_device(self._shape, settings, chips)
                 if memory.total > chip.memory_bytes * (1 - RESERVED_SHARE):
                     continue
-                hardware = Hardware(
+                alternative = Chips(
                     chip=chip.slug,
                     chips=chips,
                     peak_flops_per_second=(self._hardware.peak_flops_per_second if same else peak),
@@ -323,14 +264,14 @@ class _Search:
                     changes={"cost.chips": chips}
                     if same
                     else self._other_chip(chip.slug, chips, peak, price),
-                    estimate=self._estimate(hardware=hardware),
+                    estimate=self._estimate(chips=alternative),
                 )
                 yield way
                 if self.fits(way.estimate):
                     break  # more of the same cost as much
 
     def _other_chip(self, slug: str, chips: int, peak: float, price: float) -> dict[str, Any]:
-        """The keys that change; numbers that the user gave for the old chip must go too."""
+        """Return the changed keys; numbers that the user gave for the old chip must go too."""
         settings = self._settings
         changes: dict[str, Any] = {"cost.chip": slug, "cost.chips": chips}
         if settings.mfu is None and settings.published_mfu is None and settings.chip != CPU_CHIP:
@@ -360,7 +301,7 @@ class _Search:
                 )  # fmt: skip
 
     def _shorter_sequences(self) -> Iterator[Way]:
-        if slots_per_row(self._packed["train"]) is not None:
+        if self._estimator.slots_per_row is not None:
             return  # a classifier's documents would be cut, not spread over more rows
         length = self._shape.sequence_length // 2
         while length >= 64:
@@ -374,7 +315,7 @@ class _Search:
 
 
 def _three_digits(number: float) -> float:
-    """Rounded down to three significant digits, so that a limit still holds."""
+    """Round down to three significant digits, so that a limit still holds."""
     if number <= 0:
         return 0.0
     digits = f"{number:.2e}"

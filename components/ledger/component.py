@@ -1,4 +1,4 @@
-"""TokenLedger: count, estimate, and stop the run if it is too dear."""
+"""TokenLedger: counts, estimates, and stops a run that is too dear."""
 
 import dataclasses
 import json
@@ -19,18 +19,15 @@ from components.ledger.budget import check_budget
 from components.ledger.ledger import Machine, build_ledger
 from components.ledger.settings import LedgerSettings
 from tokenmill.contracts.calibration import read_calibration
-from tokenmill.contracts.ledger import check_ledger
-from tokenmill.contracts.names import (
-    CURATION_NAME,
-    INGEST_COUNTS_NAME,
-    LEDGER_NAME,
-)
+from tokenmill.contracts.ledger import Ledger as LedgerDocument
+from tokenmill.contracts.ledger import write_ledger
+from tokenmill.contracts.names import CURATION_NAME, INGEST_COUNTS_NAME
 from tokenmill.contracts.packed_rows import read_packed_manifest
 from tokenmill.contracts.training_options import set_money
 from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second, memory_bytes
 from tokenmill.cost.devices import CPU_CHIP, USER_PRICE
 from tokenmill.errors import TokenmillError
-from tokenmill.files import read_json, write_json
+from tokenmill.files import read_json
 from tokenmill.provenance.document_index import write_index
 from tokenmill.records.documents import SPLITS
 from tokenmill.run_parameters import LEDGER_PARAMETERS, with_ledger_parameters
@@ -63,7 +60,11 @@ class TokenLedgerExecutor(base_executor.BaseExecutor):
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Writes ledger.json and the index; raises TokenmillError if the run is over budget."""
+        """Write ledger.json and the index.
+
+        Raises:
+            TokenmillError: The run is over its budget.
+        """
         self._log_startup(input_dict, output_dict, exec_properties)
         uris = {
             key: artifact_utils.get_single_uri(value) for key, value in input_dict.items() if value
@@ -83,8 +84,7 @@ class TokenLedgerExecutor(base_executor.BaseExecutor):
             settings,
             machine,
         )
-        check_ledger(ledger)
-        write_json(os.path.join(ledger_artifact.uri, LEDGER_NAME), ledger)
+        write_ledger(ledger_artifact.uri, ledger)
         for name, value in headline(ledger).items():
             ledger_artifact.set_float_custom_property(name, float(value))
         check_budget(ledger, packed, settings, machine)
@@ -102,41 +102,42 @@ class TokenLedgerExecutor(base_executor.BaseExecutor):
         )
 
 
-def headline(ledger: dict) -> dict[str, float]:
-    """The numbers that runs are compared by, as custom properties of the artifact."""
+def headline(ledger: LedgerDocument) -> dict[str, float]:
+    """Return the numbers that runs are compared by, for custom properties of the artifact."""
+    training, cost = ledger.training, ledger.cost
     return {
-        "effective_tokens": ledger["training"]["effective_tokens"],
-        "loss_bearing_tokens": ledger["training"]["loss_bearing_tokens"],
-        "epochs": ledger["training"]["epochs"],
-        "params_total": ledger["model"]["params_total"],
-        "total_flops": ledger["flops"]["total_exact"],
-        "mfu": ledger["hardware"]["mfu"],
-        "chip_hours": ledger["cost"]["chip_hours"],
-        "wall_seconds": ledger["cost"]["wall_seconds"],
-        "compute_usd": ledger["cost"]["compute_usd"],
-        "usd_per_million_effective_tokens": ledger["cost"]["usd_per_million_effective_tokens"],
-        "curation_saved_usd": ledger["curation_saved"]["usd"],
-        "expected_loss": ledger["guidance"]["expected_loss"]["nats_per_token"],
+        "effective_tokens": training.effective_tokens,
+        "loss_tokens": training.loss_tokens,
+        "epochs": training.epochs,
+        "params_total": ledger.model.params_total,
+        "total_flops": ledger.flops.total_exact,
+        "mfu": ledger.hardware.mfu,
+        "chip_hours": cost.chip_hours,
+        "wall_seconds": cost.wall_seconds,
+        "compute_usd": cost.compute_usd,
+        "usd_per_million_effective_tokens": cost.usd_per_million_effective_tokens,
+        "curation_saved_usd": ledger.curation_saved.usd,
+        "expected_loss": ledger.guidance.expected_loss.nats_per_token,
     }
 
 
 def _machine(settings: LedgerSettings, calibration_uri: str | None) -> Machine:
     calibration = None
     if calibration_uri is not None:
-        calibration = read_calibration(calibration_uri).to_json()
+        calibration = read_calibration(calibration_uri)
     peak = settings.peak_flops_per_second_per_chip
     memory: float | None = settings.memory_bytes_per_chip
     if settings.chip == CPU_CHIP:
         memory = memory or memory_bytes()
         if calibration is not None:
-            memory = calibration["memory_bytes"]
+            memory = calibration.memory_bytes
     if peak is None:  # a CPU: what this machine does, over its cores
-        if calibration is not None and calibration["peak_flops_per_second"] is not None:
-            peak = calibration["peak_flops_per_second"] / settings.chips
+        if calibration is not None and calibration.peak_flops_per_second is not None:
+            peak = calibration.peak_flops_per_second / settings.chips
         else:
             peak = measure_matmul_flops_per_second() / settings.chips
-    elif calibration and calibration["achieved_flops_per_second"] > peak * settings.chips:
-        achieved = calibration["achieved_flops_per_second"] / settings.chips
+    elif calibration and calibration.achieved_flops_per_second > peak * settings.chips:
+        achieved = calibration.achieved_flops_per_second / settings.chips
         raise TokenmillError(
             f"cost.peak_flops_per_second_per_chip = {peak:g}, but training reached {achieved:g} "
             f"on each of {settings.chips} chips: no chip does more than its peak.",

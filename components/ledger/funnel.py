@@ -6,11 +6,29 @@ reason, and the books must balance. *Effective tokens* are the loss-bearing toke
 after curation, discounted for repetition (Muennighoff et al. 2023, see scaling.py).
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
-from tokenmill.contracts.packed_rows import DROP_REASONS, LABEL_REASONS, PackedManifest
+from tokenmill.contracts.base import Part
+from tokenmill.contracts.ledger import (
+    CuratedText,
+    EstimatedText,
+    Funnel,
+    Quarantined,
+    SourceFunnel,
+    Stage,
+    StageName,
+    TrainingText,
+)
+from tokenmill.contracts.packed_rows import (
+    DROP_REASONS,
+    LABEL_REASONS,
+    PackedManifest,
+    SourceCounts,
+)
 from tokenmill.cost.scaling import repetition_discounted_tokens
+
+_Counts = TypeVar("_Counts", bound=Part)
 
 
 class UnbalancedLedgerError(ArithmeticError):
@@ -23,23 +41,21 @@ def build_funnel(
     packed: Mapping[str, PackedManifest],
     epochs: float,
     epochs_by_source: Mapping[str, float] | None = None,
-) -> dict[str, Any]:
-    """Joins the counts of ingest, curation and packing; checks that they balance.
+) -> Funnel:
+    """Join the counts of ingest, curation and packing, and check that they balance.
 
     Args:
         ingest: counts.json of the quarantine artifact.
-        curation: curation.json of the rejected documents.
+        curation: curation.json of the dropped documents.
         packed: Manifest of the packed rows by split.
         epochs: How often training reads its rows.
         epochs_by_source: The same by source where sources have weights; one that is missing
             there has none and is not read.
 
     Returns:
-        {"total": account, "by_source": {source: account}, "quarantined": {..}}. Tokens of raw and
-        dropped documents are estimates from the source's own bytes per token ("tokens_estimated"),
-        because only what survives is tokenized; all others are counts. An account's "stages" list
-        the funnel in order. Quarantined records have no source: only the total's raw stage has
-        them.
+        The funnel of each source and of all. Tokens of raw and dropped documents are estimates from
+        the source's own bytes per token, because only what survives is tokenized; all others are
+        counts. Quarantined records have no source: only the total's raw stage has them.
 
     Raises:
         UnbalancedLedgerError: Two steps disagree.
@@ -50,47 +66,182 @@ def build_funnel(
         | {s for manifest in packed.values() for s in manifest.by_source}
     )
     _check_sums(ingest, packed)
-    overall = _bytes_per_token(packed.values())
-    by_source = {
-        source: _source_account(source, ingest, curation, packed, overall) for source in sources
-    }
-    total = _add_up(list(by_source.values()))
-    for source, account in by_source.items():
+    overall = _bytes_per_token(
+        sum(m.bytes for m in packed.values()), sum(m.tokens for m in packed.values())
+    )
+    by_source = {}
+    for source in sources:
+        _check_source(source, ingest, curation, packed)
         repeated = epochs_by_source.get(source, 0.0) if epochs_by_source else epochs
-        train = account["train"]
-        train["effective_tokens"] = repetition_discounted_tokens(train["loss_tokens"], repeated)
-        account["stages"] = _stages(account, train["loss_tokens"] * min(1.0, repeated))
-    train = total["train"]
-    train["effective_tokens"] = repetition_discounted_tokens(train["loss_tokens"], epochs)
-    once = train["loss_tokens"] * min(1.0, epochs)
+        by_source[source] = _source_funnel(source, ingest, curation, packed, overall, repeated)
+    total = _add_funnels(list(by_source.values()))
+    once = total.train.loss_tokens * min(1.0, epochs)
     if epochs_by_source:
-        parts = list(by_source.values())
-        train["effective_tokens"] = sum(part["train"]["effective_tokens"] for part in parts)
-        once = sum(part["stages"][6]["tokens"] for part in parts)
-    total["stages"] = _stages(total, once)
-    quarantined = ingest["quarantined"]
-    raw = total["stages"][0]
-    for name in ("documents", "bytes"):
-        raw[name] += quarantined[name]
-    total["stages"][1]["documents_lost"] = {
-        reason: numbers["documents"] for reason, numbers in quarantined["by_reason"].items()
+        once = sum(part.stages[6].tokens for part in by_source.values())
+    else:
+        total.train.effective_tokens = repetition_discounted_tokens(total.train.loss_tokens, epochs)
+    total.stages = _stages(total, once)
+    quarantined = Quarantined(**ingest["quarantined"])
+    raw, valid = total.stages[:2]
+    raw.documents += quarantined.documents
+    raw.bytes += quarantined.bytes
+    valid.documents_lost = {
+        reason: numbers["documents"] for reason, numbers in quarantined.by_reason.items()
     }
-    if total["bytes_per_token"]:
-        raw["tokens"] += quarantined["bytes"] / total["bytes_per_token"]
-    return {"total": total, "by_source": by_source, "quarantined": quarantined}
+    if total.bytes_per_token:
+        raw.tokens += quarantined.bytes / total.bytes_per_token
+    return Funnel(total=total, by_source=by_source, quarantined=quarantined)
 
 
-def _bytes_per_token(manifests: Any) -> float:
-    manifests = list(manifests)
-    tokens = sum(m.tokens for m in manifests)
-    return sum(m.bytes for m in manifests) / tokens if tokens else 0.0
+def _bytes_per_token(size: int, tokens: int) -> float:
+    return size / tokens if tokens else 0.0
 
 
-def _source_account(source, ingest, curation, packed, overall_bytes_per_token) -> dict[str, Any]:
-    raw: dict[str, float] = {"documents": 0, "bytes": 0}
-    kept = {"documents": 0, "bytes": 0, "raw_bytes": 0}
-    dropped: dict[str, dict[str, float]] = {}
-    tokens = {split: _packed_of(packed[split], source) for split in packed}
+def _source_funnel(
+    source: str,
+    ingest: Mapping[str, Any],
+    curation: Mapping[str, Any],
+    packed: Mapping[str, PackedManifest],
+    overall_bytes_per_token: float,
+    epochs: float,
+) -> SourceFunnel:
+    """Build the funnel of one source from its counts of both splits."""
+    read = [
+        counts["by_source"][source]
+        for counts in ingest["splits"].values()
+        if source in counts["by_source"]
+    ]
+    curated = [
+        counts["by_source"][source]
+        for counts in curation["splits"].values()
+        if source in counts["by_source"]
+    ]
+    train, evaluation = (_packed_counts(packed[split], source) for split in ("train", "eval"))
+    kept_bytes = sum(account["kept"]["bytes"] for account in curated)
+    tokens = train.tokens + evaluation.tokens
+    ratio = kept_bytes / tokens if tokens else overall_bytes_per_token
+
+    def estimated(texts: Iterable[Mapping[str, int]]) -> EstimatedText:
+        texts = list(texts)
+        size = sum(text["bytes"] for text in texts)
+        return EstimatedText(
+            documents=sum(text["documents"] for text in texts),
+            bytes=size,
+            tokens_estimated=size / ratio if ratio else 0.0,
+        )
+
+    reasons = dict.fromkeys(reason for account in curated for reason in account["dropped"])
+    funnel = SourceFunnel(
+        stages=[],
+        raw=estimated(read),
+        dropped={
+            reason: estimated(a["dropped"][reason] for a in curated if reason in a["dropped"])
+            for reason in reasons
+        },
+        curated=CuratedText(
+            documents=sum(account["kept"]["documents"] for account in curated),
+            bytes=kept_bytes,
+            raw_bytes=sum(account["kept"]["raw_bytes"] for account in curated),
+            tokens=tokens,
+        ),
+        bytes_per_token=ratio,
+        train=TrainingText(
+            **train.counted(),
+            effective_tokens=repetition_discounted_tokens(train.loss_tokens, epochs),
+        ),
+        eval=evaluation,
+    )
+    funnel.stages = _stages(funnel, train.loss_tokens * min(1.0, epochs))
+    return funnel
+
+
+def _add_funnels(parts: list[SourceFunnel]) -> SourceFunnel:
+    """Add up the sources' counts; the stages are left to the caller."""
+    reasons = dict.fromkeys(reason for part in parts for reason in part.dropped)
+    curated = _add([part.curated for part in parts])
+    return SourceFunnel(
+        stages=[],
+        raw=_add([part.raw for part in parts]),
+        dropped={
+            reason: _add([part.dropped[reason] for part in parts if reason in part.dropped])
+            for reason in reasons
+        },
+        curated=curated,
+        bytes_per_token=_bytes_per_token(curated.bytes, curated.tokens),
+        train=_add([part.train for part in parts]),
+        eval=_add([part.eval for part in parts]),
+    )
+
+
+def _add(parts: list[_Counts]) -> _Counts:
+    """Add up counts of one kind, key by key."""
+    names = dict.fromkeys(name for part in parts for name in part.model_fields_set)
+    return type(parts[0])(**{name: sum(getattr(part, name) for part in parts) for name in names})
+
+
+def _stages(funnel: SourceFunnel, once: float) -> list[Stage]:
+    """List the funnel in order; each stage says what the one before lost, and to what.
+
+    Args:
+        funnel: Counts of a source, or of all.
+        once: Loss-bearing tokens that training reads at least once.
+    """
+    valid, curated, train, evaluation = funnel.raw, funnel.curated, funnel.train, funnel.eval
+    empty = train.dropped_empty + evaluation.dropped_empty
+    with_tokens = curated.documents - empty
+    left_out = {
+        reason: sum(getattr(part, f"dropped_{reason}") for part in (train, evaluation))
+        for reason in LABEL_REASONS
+    }
+    packed = with_tokens - sum(left_out.values())
+    trained = train.documents - sum(getattr(train, f"dropped_{r}") for r in DROP_REASONS)
+
+    def stage(
+        name: StageName,
+        documents: int,
+        size: int,
+        tokens: float,
+        lost: Mapping[str, int],
+        counted: bool = True,
+    ) -> Stage:
+        return Stage(
+            stage=name,
+            documents=documents,
+            bytes=size,
+            tokens=tokens,
+            tokens_are="counted" if counted else "estimated",
+            documents_lost={reason: count for reason, count in lost.items() if count},
+        )
+
+    trained_bytes = train.bytes - train.dropped_bytes
+    packed_bytes = trained_bytes + evaluation.bytes - evaluation.dropped_bytes
+    read = (valid.documents, valid.bytes, valid.tokens_estimated)
+    dropped = {reason: text.documents for reason, text in funnel.dropped.items()}
+    packed_tokens = train.loss_tokens + evaluation.loss_tokens
+    return [
+        stage("raw", *read, {}, counted=False),
+        stage("valid", *read, {}, counted=False),
+        stage("curated", curated.documents, curated.bytes, curated.tokens, dropped),
+        stage("tokenized", with_tokens, curated.bytes, curated.tokens, {"empty": empty}),
+        stage("packed", packed, packed_bytes, packed_tokens, left_out),
+        stage("loss_bearing", trained, trained_bytes, train.loss_tokens,
+              {"eval": packed - trained}),
+        stage("unique", trained, trained_bytes, once, {}),
+        stage("repetition_discounted", trained, trained_bytes, train.effective_tokens, {}),
+    ]  # fmt: skip
+
+
+def _check_source(
+    source: str,
+    ingest: Mapping[str, Any],
+    curation: Mapping[str, Any],
+    packed: Mapping[str, PackedManifest],
+) -> None:
+    """Check that each step read of a source what the step before wrote, split by split.
+
+    Raises:
+        UnbalancedLedgerError: A step read another number than was written.
+    """
     for split, counts in ingest["splits"].items():
         read = counts["by_source"].get(source, {"documents": 0, "bytes": 0})
         curated = curation["splits"][split]["by_source"].get(source)
@@ -101,93 +252,29 @@ def _source_account(source, ingest, curation, packed, overall_bytes_per_token) -
         _expect(
             curated["in"] == read, f"{where}: ingest wrote {read}, curation read {curated['in']}"
         )
-        _accumulate(raw, read)
-        _accumulate(kept, curated["kept"])
-        for reason, numbers in curated["dropped"].items():
-            _accumulate(dropped.setdefault(reason, {"documents": 0, "bytes": 0}), numbers)
         for name, kept_as in (("documents", "documents"), ("bytes", "raw_bytes")):
             gone = sum(numbers[name] for numbers in curated["dropped"].values())
             _expect(
                 read[name] == curated["kept"][kept_as] + gone,
                 f"{where}: {read[name]} {name} in, {curated['kept'][kept_as]} kept, {gone} dropped",
             )
-        mine = tokens[split]
-        arrived = {name: mine[name] for name in ("documents", "bytes")}
+        mine = _packed_counts(packed[split], source)
+        arrived = {"documents": mine.documents, "bytes": mine.bytes}
         sent = {name: curated["kept"][name] for name in ("documents", "bytes")}
         _expect(arrived == sent, f"{where}: curation kept {sent}, packing read {arrived}")
         # In causal-lm the end of a document is a target too.
-        ends = mine["documents"] - mine["dropped_empty"]
+        ends = mine.documents - mine.dropped_empty
         causal = packed[split].task == "causal-lm"
-        lost = mine.get("dropped_tokens", 0) + mine.get("truncated_tokens", 0)
+        lost = mine.dropped_tokens + mine.truncated_tokens
         _expect(
-            mine["loss_tokens"] == mine["tokens"] + ends * causal - lost,
-            f"{where}: packing made {mine['loss_tokens']} targets of {mine['tokens']} tokens in "
-            f"{mine['documents']} documents, {mine['dropped_empty']} of them empty",
+            mine.loss_tokens == mine.tokens + ends * causal - lost,
+            f"{where}: packing made {mine.loss_tokens} targets of {mine.tokens} tokens in "
+            f"{mine.documents} documents, {mine.dropped_empty} of them empty",
         )
-    counted = sum(t["tokens"] for t in tokens.values())
-    ratio = kept["bytes"] / counted if counted else overall_bytes_per_token
-    for account in (raw, *dropped.values()):
-        account["tokens_estimated"] = account["bytes"] / ratio if ratio else 0.0
-    return {
-        "raw": raw,
-        "dropped": dropped,
-        "curated": {**kept, "tokens": counted},
-        "bytes_per_token": ratio,
-        **tokens,
-    }
-
-
-def _stages(account: Mapping[str, Any], once: float) -> list[dict[str, Any]]:
-    """The funnel in order; each stage says what the one before lost, and to what.
-
-    Args:
-        account: Of a source, or of all.
-        once: Loss-bearing tokens that training reads at least once.
-    """
-    valid, curated, train, held_out = (account[k] for k in ("raw", "curated", "train", "eval"))
-    empty = train["dropped_empty"] + held_out["dropped_empty"]
-    packed_tokens = train["loss_tokens"] + held_out["loss_tokens"]
-    with_tokens = curated["documents"] - empty
-    left_out = {
-        reason: sum(part.get(f"dropped_{reason}", 0) for part in (train, held_out))
-        for reason in LABEL_REASONS
-    }
-    packed = with_tokens - sum(left_out.values())
-    trained = train["documents"] - sum(train.get(f"dropped_{r}", 0) for r in DROP_REASONS)
-
-    def stage(
-        name: str, numbers: tuple[float, float, float], counted: bool, lost: Mapping[str, float]
-    ) -> dict[str, Any]:
-        documents, size, tokens = numbers
-        return {
-            "stage": name,
-            "documents": documents,
-            "bytes": size,
-            "tokens": tokens,
-            "tokens_are": "counted" if counted else "estimated",
-            "documents_lost": {reason: count for reason, count in lost.items() if count},
-        }
-
-    size, trained_bytes = curated["bytes"], train["bytes"] - train.get("dropped_bytes", 0)
-    packed_bytes = trained_bytes + held_out["bytes"] - held_out.get("dropped_bytes", 0)
-    read = (valid["documents"], valid["bytes"], valid["tokens_estimated"])
-    dropped = {reason: numbers["documents"] for reason, numbers in account["dropped"].items()}
-    tokens, effective = curated["tokens"], train["effective_tokens"]
-    return [
-        stage("raw", read, False, {}),
-        stage("valid", read, False, {}),
-        stage("curated", (curated["documents"], size, tokens), True, dropped),
-        stage("tokenized", (with_tokens, size, tokens), True, {"empty": empty}),
-        stage("packed", (packed, packed_bytes, packed_tokens), True, left_out),
-        stage("loss_bearing", (trained, trained_bytes, train["loss_tokens"]), True,
-              {"held_out": packed - trained}),
-        stage("unique", (trained, trained_bytes, once), True, {}),
-        stage("repetition_discounted", (trained, trained_bytes, effective), True, {}),
-    ]  # fmt: skip
 
 
 def _check_sums(ingest: Mapping[str, Any], packed: Mapping[str, PackedManifest]) -> None:
-    """Checks each total against its parts."""
+    """Check each total against the sum of its parts."""
     counts: tuple[str, ...] = ("documents", "bytes")
     bad = ingest["quarantined"]
     totals = [("ingest", ingest["read"], ingest["splits"], counts)]
@@ -211,29 +298,10 @@ def _check_sums(ingest: Mapping[str, Any], packed: Mapping[str, PackedManifest])
         )
 
 
-def _packed_of(manifest: PackedManifest, source: str) -> dict[str, Any]:
-    counts = manifest.by_source.get(source)
-    return counts.counted() if counts else dict.fromkeys(manifest.counted(), 0)
-
-
-def _accumulate(total: dict, part: Mapping) -> None:
-    for name in total:
-        total[name] += part[name]
-
-
-def _add_up(accounts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Sums nested accounts number by number; ratios are formed anew."""
-
-    def add(parts: list[Any]) -> Any:
-        if isinstance(parts[0], dict):
-            keys = dict.fromkeys(k for part in parts for k in part)
-            return {k: add([part[k] for part in parts if k in part]) for k in keys}
-        return sum(parts)
-
-    total = add([{k: v for k, v in a.items() if k != "bytes_per_token"} for a in accounts])
-    tokens = total["curated"]["tokens"]
-    total["bytes_per_token"] = total["curated"]["bytes"] / tokens if tokens else 0.0
-    return total
+def _packed_counts(manifest: PackedManifest, source: str) -> SourceCounts:
+    """Return what packing counted of a source in a split; zeros where it has no document."""
+    nothing = dict.fromkeys(manifest.counted(), 0)
+    return manifest.by_source.get(source, SourceCounts(**nothing))
 
 
 def _expect(holds: bool, what: str) -> None:

@@ -28,9 +28,9 @@ from components.push.config import PushConfig
 from components.push.labels import run_labels
 from components.push.publish import publish
 from components.push.registry import RegistryTarget
-from tokenmill.contracts.names import COST_REPORT_NAME, LEDGER_NAME
+from tokenmill.contracts.cost_report import read_cost_report
+from tokenmill.contracts.ledger import read_ledger
 from tokenmill.errors import TokenmillError
-from tokenmill.files import read_json
 from tokenmill.timing import timed
 
 # Not a number, so that TensorFlow Serving does not take it for a version.
@@ -160,11 +160,11 @@ class VertexRegistrarExecutor(base_executor.BaseExecutor):
         if not pushed.get_int_custom_property("pushed"):
             return
         directory = pushed.get_string_custom_property("pushed_destination")
-        ledger, report = (
-            read_json(os.path.join(artifact_utils.get_single_uri(input_dict[key]), name))
-            for key, name in (("ledger", LEDGER_NAME), ("cost_report", COST_REPORT_NAME))
+        labels = run_labels(
+            exec_properties["run_name"],
+            read_ledger(artifact_utils.get_single_uri(input_dict["ledger"])),
+            read_cost_report(artifact_utils.get_single_uri(input_dict["cost_report"])),
         )
-        labels = run_labels(exec_properties["run_name"], ledger, report)
         name = registry.register(
             RegistryTarget(**json.loads(exec_properties["settings"])),
             os.path.basename(directory),

@@ -9,9 +9,9 @@ matters: microdollars, millionths, seconds.
 import hashlib
 import math
 import re
-from collections.abc import Mapping
-from typing import Any
 
+from tokenmill.contracts.cost_report import CostReport
+from tokenmill.contracts.ledger import Ledger
 from tokenmill.cost.pricing import SECONDS_PER_HOUR
 
 MAX_LABELS = 64
@@ -42,7 +42,7 @@ def label_number(value: float, factor: float = 1.0) -> str | None:
     return str(round(scaled)) if math.isfinite(scaled) else None
 
 
-def run_labels(run_name: str, ledger: Mapping[str, Any], report: Mapping[str, Any]) -> dict:
+def run_labels(run_name: str, ledger: Ledger, report: CostReport) -> dict:
     """What a model was made of and what it cost.
 
     Args:
@@ -54,26 +54,26 @@ def run_labels(run_name: str, ledger: Mapping[str, Any], report: Mapping[str, An
         Values by key. `_microusd` is 1e-6 USD, `_millionths` 1e-6 of the measure's unit,
         `_seconds` are of wall time; the rest are counts.
     """
-    total, training = ledger["funnel"]["total"], ledger["training"]
-    cost, actual = ledger["cost"], report["actual"]
+    total, training = ledger.funnel.total, ledger.training
+    cost, actual = ledger.cost, report.actual
     numbers = {
-        "raw_documents": (total["raw"]["documents"], 1.0),
-        "curated_documents": (total["curated"]["documents"], 1.0),
-        "train_tokens": (total["train"]["tokens"], 1.0),
-        "effective_tokens": (training["effective_tokens"], 1.0),
-        "training_steps": (training["steps"], 1.0),
-        "parameters": (ledger["model"]["params_total"], 1.0),
-        "training_flops": (actual["total_flops"], 1.0),
-        "chips": (ledger["hardware"]["chips"], 1.0),
-        "chip_seconds": (actual["chip_hours"], SECONDS_PER_HOUR),
-        "price_microusd_per_chip_hour": (ledger["price"]["usd_per_chip_hour"], _MILLION),
-        "compute_microusd_estimated": (cost["compute_usd"], _MILLION),
-        "compute_microusd": (actual["compute_usd"], _MILLION),
+        "raw_documents": (total.raw.documents, 1.0),
+        "curated_documents": (total.curated.documents, 1.0),
+        "train_tokens": (total.train.tokens, 1.0),
+        "effective_tokens": (training.effective_tokens, 1.0),
+        "training_steps": (training.steps, 1.0),
+        "parameters": (ledger.model.params_total, 1.0),
+        "training_flops": (actual.total_flops, 1.0),
+        "chips": (ledger.hardware.chips, 1.0),
+        "chip_seconds": (actual.chip_hours, SECONDS_PER_HOUR),
+        "price_microusd_per_chip_hour": (ledger.price.usd_per_chip_hour, _MILLION),
+        "compute_microusd_estimated": (cost.compute_usd, _MILLION),
+        "compute_microusd": (actual.compute_usd, _MILLION),
     }
-    for name, value in sorted(report["quality"]["evaluation"]["total"].items()):
-        if isinstance(value, int | float) and not name.startswith(_COUNTS):
+    for name, value in sorted(report.quality.evaluation.total.items()):
+        if not name.startswith(_COUNTS):
             numbers[f"{name}_millionths"] = (value, _MILLION)
-    labels = {"run": label_text(run_name), "chip": label_text(ledger["hardware"]["chip"])}
+    labels = {"run": label_text(run_name), "chip": label_text(ledger.hardware.chip)}
     for name, (value, factor) in numbers.items():
         text = label_number(value, factor)
         if text is not None and len(labels) < MAX_LABELS:

@@ -3,7 +3,6 @@
 import datetime
 import json
 import os
-from dataclasses import asdict
 
 import click
 
@@ -22,13 +21,13 @@ def lineage(model: str, run_directory: str | None, metadata_url: str | None, as_
 
         traced = trace_model(model, run_directory, metadata_url)
     if as_json:
-        click.echo(json.dumps(asdict(traced), indent=2, sort_keys=True))
+        click.echo(json.dumps(traced.to_json(), indent=2, sort_keys=True))
         return
-    from components.ledger.ledger import usd
     from pipeline.report.quality import describe_quality
+    from tokenmill.cost.pricing import usd
 
-    total, actual = traced.ledger["funnel"]["total"], traced.cost_report["actual"]
-    evaluation = traced.cost_report["quality"]["evaluation"]["total"]
+    total, actual = traced.ledger.funnel.total, traced.cost_report.actual
+    evaluation = traced.cost_report.quality.evaluation.total
     click.echo(f"{traced.model}\n  pushed by run {traced.run_id}")
     click.echo(f"  read {len(traced.inputs)} file(s):")
     for file in traced.inputs:
@@ -37,12 +36,12 @@ def lineage(model: str, run_directory: str | None, metadata_url: str | None, as_
             f"    {file['path']}  {file['size_bytes']:,} bytes, of {modified:%Y-%m-%d %H:%M} UTC"
         )
     click.echo(
-        f"  {total['raw']['documents']:,} documents, {total['curated']['documents']:,} after "
-        f"curation, {total['train']['tokens']:,} tokens to train on, "
-        f"{traced.ledger['training']['effective_tokens']:,.0f} effective"
+        f"  {total.raw.documents:,} documents, {total.curated.documents:,} after "
+        f"curation, {total.train.tokens:,} tokens to train on, "
+        f"{traced.ledger.training.effective_tokens:,.0f} effective"
     )
     click.echo(
-        f"  {usd(actual['compute_usd'])} for {actual['chip_hours']:.3g} chip-hours; "
+        f"  {usd(actual.compute_usd)} for {actual.chip_hours:.3g} chip-hours; "
         f"{describe_quality(evaluation)} on held-out text"
     )
     click.echo("  artifacts:")

@@ -1,11 +1,13 @@
 """The tables of tokens, time and money at the end of a run."""
 
-from typing import Any
+from collections.abc import Callable
 
 from rich.table import Table
 
-from components.ledger.ledger import usd
 from pipeline.report.console import count, duration, megabytes
+from tokenmill.contracts.cost_report import CostReport
+from tokenmill.contracts.ledger import Ledger
+from tokenmill.cost.pricing import usd
 from tokenmill.metadata.step_records import StepRecord
 
 # Reasons below this share of the forecast are not worth a line.
@@ -20,79 +22,82 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def describe_hardware(ledger: dict[str, Any]) -> str:
-    """Chips, price and where the price comes from."""
-    hardware, price = ledger["hardware"], ledger["price"]
-    when = price["date"] or "no date given"
-    place = f"{price['provider']} {price['region']}".strip()
+def describe_hardware(ledger: Ledger) -> str:
+    """Name the chips, their price and where it comes from."""
+    hardware, price = ledger.hardware, ledger.price
+    when = price.date or "no date given"
+    place = f"{price.provider} {price.region}".strip()
     return (
-        f"{hardware['chips']} x {hardware['chip']} at {usd(price['usd_per_chip_hour'])} per "
+        f"{hardware.chips} x {hardware.chip} at {usd(price.usd_per_chip_hour)} per "
         f"chip-hour ({place}, {when})"
     )
 
 
-def stages_table(ledger: dict[str, Any]) -> Table:
-    """The funnel of all sources, stage by stage."""
+def stages_table(ledger: Ledger) -> Table:
+    """Show the funnel of all sources, stage by stage."""
     table = _table("stage", "documents", "bytes", "tokens", "")
     table.columns[4].justify = "left"
-    for stage in ledger["funnel"]["total"]["stages"]:
+    for stage in ledger.funnel.total.stages:
         lost = ", ".join(
             f"-{count(number)} {reason.replace('_', ' ')}"
-            for reason, number in sorted(stage["documents_lost"].items(), key=lambda item: -item[1])
+            for reason, number in sorted(stage.documents_lost.items(), key=lambda item: -item[1])
         )
-        about = "~ " if stage["tokens_are"] == "estimated" else ""
+        about = "~ " if stage.tokens_are == "estimated" else ""
         table.add_row(
-            stage["stage"].replace("_", " "),
-            count(stage["documents"]),
-            megabytes(stage["bytes"]),
-            about + count(stage["tokens"]),
-            lost if stage["stage"] != "curated" else "",
+            stage.stage.replace("_", " "),
+            count(stage.documents),
+            megabytes(stage.bytes),
+            about + count(stage.tokens),
+            lost if stage.stage != "curated" else "",
         )
     return table
 
 
-def cost_table(ledger: dict[str, Any], cost: dict[str, Any]) -> Table:
-    """Estimate against actual, and why they differ."""
-    estimated, actual = cost["estimated"], cost["actual"]
+def cost_table(ledger: Ledger, cost: CostReport) -> Table:
+    """Compare estimate and actual, and say why they differ."""
+    estimated, actual = cost.estimated, cost.actual
     table = _table("", "estimated", "actual", "actual / estimated")
-    mfu = f"{actual['mfu']:.1%}" if actual["mfu"] is not None else "unknown"
-    source = ledger["hardware"]["mfu_source"]
+    mfu = f"{actual.mfu:.1%}" if actual.mfu is not None else "unknown"
+    source = ledger.hardware.mfu_source
 
     def ratio(name: str) -> str:
-        return f"{actual[name] / estimated[name]:.2f}" if estimated[name] else ""
+        forecast = getattr(estimated, name)
+        return f"{getattr(actual, name) / forecast:.2f}" if forecast else ""
 
-    def row(label: str, name: str, show: Any) -> None:
-        table.add_row(label, show(estimated[name]), show(actual[name]), ratio(name))
+    def row(label: str, name: str, show: Callable[[float], str]) -> None:
+        table.add_row(
+            label, show(getattr(estimated, name)), show(getattr(actual, name)), ratio(name)
+        )
 
     row("tokens computed (slots)", "slots", count)
     row("FLOPs", "total_flops", lambda number: f"{number:.3e}")
-    table.add_row(f"MFU of the steps ({source})", f"{estimated['mfu']:.1%}", mfu,
-                  ratio("mfu") if actual["mfu"] else "")  # fmt: skip
+    table.add_row(f"MFU of the steps ({source})", f"{estimated.mfu:.1%}", mfu,
+                  ratio("mfu") if actual.mfu else "")  # fmt: skip
     row("training time", "training_seconds", duration)
     row("trainer's time in all", "total_seconds", duration)
     row("goodput", "goodput", lambda share: f"{share:.1%}")
     row("chip-hours", "chip_hours", lambda hours: f"{hours:.4f}")
     row("compute", "compute_usd", usd)
-    bill, hardware = ledger["cost"], ledger["hardware"]
-    if hardware["mfu_runs"]:
-        mfu_range = f"{hardware['mfu_high']:.1%} - {hardware['mfu_low']:.1%}"
-        of = f"  at MFU {mfu_range} ({len(hardware['mfu_runs'])} bills)"
-        money = f"{usd(bill['compute_usd_low'])} - {usd(bill['compute_usd_high'])}"
+    bill, hardware = ledger.cost, ledger.hardware
+    if hardware.mfu_runs:
+        mfu_range = f"{hardware.mfu_high:.1%} - {hardware.mfu_low:.1%}"
+        of = f"  at MFU {mfu_range} ({len(hardware.mfu_runs)} bills)"
+        money = f"{usd(bill.compute_usd_low)} - {usd(bill.compute_usd_high)}"
         table.add_row(of, money, "", "")
-        hours = f"{bill['wall_hours_low']:.3g} - {bill['wall_hours_high']:.3g} h"
+        hours = f"{bill.wall_hours_low:.3g} - {bill.wall_hours_high:.3g} h"
         table.add_row("", hours, "", "")
-    low, high = bill["total_usd_low"], bill["total_usd_high"]
+    low, high = bill.total_usd_low, bill.total_usd_high
     table.add_row("with hidden costs", f"{usd(low)} - {usd(high)}", "", "")
     row("per million effective tokens", "usd_per_million_effective_tokens", usd)
-    difference = actual["total_seconds"] - estimated["total_seconds"]
+    difference = actual.total_seconds - estimated.total_seconds
     table.add_section()
     table.add_row("difference of time", "", _signed(difference), "")
     shown = 0
-    for reason in cost["reasons"]:
-        if abs(reason["seconds"]) < _SMALL * estimated["total_seconds"] or shown == _REASONS_SHOWN:
+    for reason in cost.reasons:
+        if abs(reason.seconds) < _SMALL * estimated.total_seconds or shown == _REASONS_SHOWN:
             continue
         shown += 1
-        table.add_row(f"  {reason['meaning']}", "", _signed(reason["seconds"]), "")
+        table.add_row(f"  {reason.meaning}", "", _signed(reason.seconds), "")
     return table
 
 
@@ -100,52 +105,52 @@ def _signed(seconds: float) -> str:
     return f"{'-' if seconds < 0 else '+'}{duration(abs(seconds))}"
 
 
-def phases_table(cost: dict[str, Any]) -> Table:
-    """Goodput as a table: every phase of the trainer."""
+def phases_table(cost: CostReport) -> Table:
+    """Show every phase of the trainer, and its share of the time."""
     table = _table("phase", "forecast", "actual", "share")
-    for phase in cost["phases"]:
-        forecast = phase["forecast_seconds"]
-        if not phase["actual_seconds"] and not forecast:
+    for phase in cost.phases:
+        forecast = phase.forecast_seconds
+        if not phase.actual_seconds and not forecast:
             continue
         table.add_row(
-            phase["phase"].replace("_", " "),
+            phase.phase.replace("_", " "),
             "" if forecast is None else duration(forecast),
-            duration(phase["actual_seconds"]),
-            f"{phase['share']:.1%}",
+            duration(phase.actual_seconds),
+            f"{phase.share:.1%}",
         )
     return table
 
 
-def steps_table(cost: dict[str, Any], records: dict[str, StepRecord]) -> Table:
-    """The bill by step, with what curation and packing saved; cached steps cost nothing."""
+def steps_table(cost: CostReport, records: dict[str, StepRecord]) -> Table:
+    """Show the bill by step, with what curation and packing saved; cached steps cost nothing."""
     table = _table("step", "time", "chip-hours", "cost", "saved chip-hours", "saved")
-    saved = {line["step"]: line for line in cost["return_on_curation"]}
+    saved = {line.step: line for line in cost.return_on_curation}
     paid = 0.0
-    for step in cost["steps"]:
-        record = records.get(step["step"])
-        cached = record.cached if record else step["ran_in_this_run"] is False
-        paid += 0.0 if cached else step["usd"]
-        gain = saved.get(step["step"])
+    for step in cost.steps:
+        record = records.get(step.step)
+        cached = record.cached if record else step.ran_in_this_run is False
+        paid += 0.0 if cached else step.usd
+        gain = saved.get(step.step)
         table.add_row(
-            step["step"],
-            duration(step["seconds"]),
-            f"{step['chip_hours']:.4f}",
-            f"$0 (cached; {usd(step['usd'])})" if cached else usd(step["usd"]),
-            f"{gain['saved_chip_hours']:.4f}" if gain else "",
-            usd(gain["saved_usd"]) if gain else "",
+            step.step,
+            duration(step.seconds),
+            f"{step.chip_hours:.4f}",
+            f"$0 (cached; {usd(step.usd)})" if cached else usd(step.usd),
+            f"{gain.saved_chip_hours:.4f}" if gain else "",
+            usd(gain.saved_usd) if gain else "",
         )
-        for reason, part in (gain["by_reason"] if gain else {}).items():
-            if not part["saved_chip_hours"]:
+        for reason, part in (gain.by_reason if gain else {}).items():
+            if not part.saved_chip_hours:
                 continue
             table.add_row(
                 f"  {reason.replace('_', ' ')}", "", "", "",
-                f"{part['saved_chip_hours']:.4f}", usd(part["saved_usd"]), style="dim",
+                f"{part.saved_chip_hours:.4f}", usd(part.saved_usd), style="dim",
             )  # fmt: skip
-    total = cost["pipeline"]
+    total = cost.pipeline
     table.add_section()
-    table.add_row("all", duration(total["seconds"]), f"{total['chip_hours']:.4f}",
+    table.add_row("all", duration(total.seconds), f"{total.chip_hours:.4f}",
                   f"{usd(paid)} in this run", "", "", style="bold")  # fmt: skip
-    billed = {step["step"] for step in cost["steps"]}
+    billed = {step.step for step in cost.steps}
     rest = [name for name in records if name not in billed]
     if rest:
         table.caption = f"Not in the bill (TFX's own, seconds each): {', '.join(rest)}."
@@ -153,39 +158,39 @@ def steps_table(cost: dict[str, Any], records: dict[str, StepRecord]) -> Table:
     return table
 
 
-def notes(ledger: dict[str, Any]) -> list[str]:
-    """What published fits and the limits say of this plan, a sentence each."""
-    guidance, memory, price = ledger["guidance"], ledger["memory"], ledger["price"]
-    chinchilla, repetition = guidance["chinchilla"], guidance["repetition"]
+def notes(ledger: Ledger) -> list[str]:
+    """Say what published fits and the limits say of this plan, a sentence each."""
+    guidance, memory, price = ledger.guidance, ledger.memory, ledger.price
+    chinchilla, repetition = guidance.chinchilla, guidance.repetition
     found = [
-        guidance["goal"]["message"],
-        f"Compute-optimal for this model: {chinchilla['optimal_tokens_for_this_model']:.3g} tokens "
+        *([guidance.goal.message] if guidance.goal else []),
+        f"Compute-optimal for this model: {chinchilla.optimal_tokens_for_this_model:.3g} tokens "
         f"(20 a parameter, Hoffmann et al. 2022); this run has "
-        f"{chinchilla['tokens_per_param']:.3g} effective tokens a parameter.",
+        f"{chinchilla.tokens_per_param:.3g} effective tokens a parameter.",
     ]
-    if repetition["over_limit"]:
+    if repetition.over_limit:
         found.append(
-            f"{repetition['epochs']:.1f} epochs: beyond about {repetition['limit_epochs']:.0f}, "
+            f"{repetition.epochs:.1f} epochs: beyond about {repetition.limit_epochs:.0f}, "
             "repeated text is worth less and less (Muennighoff et al. 2023)."
         )
-    hardware = ledger["hardware"]
-    if hardware["mfu_runs"] and hardware["goodput"] < 1:
+    hardware = ledger.hardware
+    if hardware.mfu_runs and hardware.goodput < 1:
         found.append(
             "cost.goodput comes on top of the published bills that the MFU is of, which hold their "
             "own downtime: leave it at 1, or set cost.mfu."
         )
-    if ledger["curation_saved"]["steps_fixed"]:
+    if ledger.curation_saved.steps_fixed:
         found.append(
             "train.max_steps ends the run, so curation saved no training time: the same steps read "
             "better text."
         )
-    if memory["fits"] is False:
-        count = memory["smallest_device_count"]
+    if memory.fits is False:
+        count = memory.smallest_device_count
         found.append(
-            f"Training needs {memory['bytes_per_device'] / 2**30:,.1f} GiB a device, more than "
-            f"{ledger['hardware']['chip']} has; "
+            f"Training needs {memory.bytes_per_device / 2**30:,.1f} GiB a device, more than "
+            f"{ledger.hardware.chip} has; "
             + (f"{count} devices would do." if count else "no number of copies would do.")
         )
-    if not price["dated"]:
+    if not price.dated:
         found.append("The price has no date: set cost.price_date.")
     return found

@@ -1,14 +1,14 @@
 """How good a model is, in the measure of its task: a table, and a few words."""
 
-from typing import Any
-
 from rich.table import Table
 
 from components.evaluate.metrics import HIGH, LOW
+from tokenmill.contracts.cost_report import CostReport, Metrics, Quality
+from tokenmill.contracts.training import Losses
 
 
-def describe_quality(metrics: dict[str, float]) -> str:
-    """The Evaluator's metrics of all held-out documents in a few words."""
+def describe_quality(metrics: Metrics) -> str:
+    """Describe the Evaluator's metrics of all documents in a few words."""
     if "accuracy" in metrics:
         half_width = (metrics["accuracy" + HIGH] - metrics["accuracy" + LOW]) / 2
         return (
@@ -28,22 +28,22 @@ def describe_quality(metrics: dict[str, float]) -> str:
     )
 
 
-def quality_table(cost: dict[str, Any]) -> Table:
-    """Untrained, baseline, trained, pushed."""
-    quality = cost["quality"]
-    if "accuracy" in quality["evaluation"]["total"]:
+def quality_table(cost: CostReport) -> Table:
+    """Compare the untrained, the baseline's, the trained and the pushed model's quality."""
+    quality = cost.quality
+    if "accuracy" in quality.evaluation.total:
         return _class_table(quality)
-    masked = "masked_perplexity" in quality["evaluation"]["total"]
+    masked = "masked_perplexity" in quality.evaluation.total
     return _masked_table(quality) if masked else _causal_table(quality)
 
 
-def _causal_table(quality: dict[str, Any]) -> Table:
-    before, after = quality["held_out_before"], quality["held_out_after"]
-    total = quality["evaluation"]["total"]
+def _causal_table(quality: Quality) -> Table:
+    before, after = quality.eval_before, quality.eval_after
+    total = quality.evaluation.total
     table = _table("bits per byte", "perplexity", "token accuracy")
-    table.add_row("untrained", f"{before['bits_per_byte']:.3f}", f"{before['perplexity']:,.1f}", "")
-    table.add_row("unigram baseline", f"{quality['unigram_bits_per_byte']:.3f}", "", "")
-    table.add_row("trained", f"{after['bits_per_byte']:.3f}", f"{after['perplexity']:,.1f}", "")
+    table.add_row("untrained", f"{before.bits_per_byte:.3f}", f"{before.perplexity:,.1f}", "")
+    table.add_row("unigram baseline", f"{quality.unigram_bits_per_byte:.3f}", "", "")
+    table.add_row("trained", f"{after.bits_per_byte:.3f}", f"{after.perplexity:,.1f}", "")
     table.add_row(
         "pushed model, from raw text",
         f"{total['bits_per_byte']:.3f}",
@@ -53,16 +53,16 @@ def _causal_table(quality: dict[str, Any]) -> Table:
     return table
 
 
-def _masked_table(quality: dict[str, Any]) -> Table:
-    before, after = quality["held_out_before"], quality["held_out_after"]
-    total = quality["evaluation"]["total"]
+def _masked_table(quality: Quality) -> Table:
+    before, after = quality.eval_before, quality.eval_after
+    total = quality.evaluation.total
     table = _table("masked-token perplexity", "masked-token accuracy", "hidden tokens")
 
-    def rows(name: str, losses: dict[str, float]) -> None:
-        table.add_row(name, f"{losses['perplexity']:,.1f}", "", f"{losses['loss_tokens']:,.0f}")
+    def rows(name: str, losses: Losses) -> None:
+        table.add_row(name, f"{losses.perplexity:,.1f}", "", f"{losses.loss_tokens:,.0f}")
 
     rows("untrained, rows", before)
-    table.add_row("unigram baseline", f"{quality['unigram_perplexity']:,.1f}", "", "")
+    table.add_row("unigram baseline", f"{quality.unigram_perplexity:,.1f}", "", "")
     rows("trained, rows", after)
     table.add_row(
         "pushed model, from raw text",
@@ -73,18 +73,18 @@ def _masked_table(quality: dict[str, Any]) -> Table:
     return table
 
 
-def _class_table(quality: dict[str, Any]) -> Table:
-    before, after = quality["held_out_before"], quality["held_out_after"]
-    total = quality["evaluation"]["total"]
+def _class_table(quality: Quality) -> Table:
+    before, after = quality.eval_before, quality.eval_after
+    total = quality.evaluation.total
     table = _table("accuracy", "log loss", "macro F1", "AUC", "documents")
     for name, losses in (("untrained, rows", before), ("trained, rows", after)):
-        documents = f"{losses['loss_tokens']:,.0f}"
-        table.add_row(name, f"{losses['accuracy']:.1%}", f"{losses['loss']:.3f}", "", "", documents)
+        documents = f"{losses.loss_tokens:,.0f}"
+        table.add_row(name, f"{losses.accuracy:.1%}", f"{losses.loss:.3f}", "", "", documents)
         if losses is before:
             table.add_row(
                 "the most frequent class; class shares",
-                f"{quality['majority_accuracy']:.1%}",
-                f"{quality['prior_log_loss']:.3f}",
+                f"{quality.majority_accuracy:.1%}",
+                f"{quality.prior_log_loss:.3f}",
             )
     table.add_row(
         "pushed model, from raw text",

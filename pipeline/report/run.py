@@ -1,6 +1,6 @@
 """The table at the end of a run: tokens by source, cost, quality, and where the model is."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,17 +19,32 @@ from pipeline.report.cost import (
     steps_table,
 )
 from pipeline.report.quality import quality_table
-from pipeline.report.step_summary import read_output
-from tokenmill.contracts.names import COST_REPORT_NAME as COST_NAME
-from tokenmill.contracts.names import LEDGER_NAME
+from tokenmill.contracts.cost_report import CostReport, read_cost_report
+from tokenmill.contracts.ledger import Ledger, SourceFunnel, read_ledger
 from tokenmill.metadata.step_records import StepRecord
 from tokenmill.records.documents import SPLITS
 
 
-def print_report(console: Console, steps: dict[str, StepRecord]) -> dict[str, Any]:
-    """Prints the final tables; returns the numbers behind them."""
-    ledger = read_output(steps["TokenLedger"], "ledger", LEDGER_NAME)
-    cost = read_output(steps["CostReport"], "cost_report", COST_NAME)
+class RunReport(NamedTuple):
+    """The numbers behind the tables at the end of a run."""
+
+    statistics: dict[str, Any]
+    ledger: Ledger
+    cost_report: CostReport
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of report.json."""
+        return {
+            "statistics": self.statistics,
+            "ledger": self.ledger.to_json(),
+            "cost_report": self.cost_report.to_json(),
+        }
+
+
+def print_report(console: Console, steps: dict[str, StepRecord]) -> RunReport:
+    """Print the final tables; return the numbers behind them."""
+    ledger = read_ledger(steps["TokenLedger"].one("ledger").uri)
+    cost = read_cost_report(steps["CostReport"].one("cost_report").uri)
     statistics = {
         split: summarize_statistics(steps["StatisticsGen"].one("statistics").uri, split)
         for split in SPLITS
@@ -49,7 +64,7 @@ def print_report(console: Console, steps: dict[str, StepRecord]) -> dict[str, An
     console.print()
     for note in notes(ledger):
         console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
-    return {"statistics": statistics, "ledger": ledger, "cost_report": cost}
+    return RunReport(statistics, ledger, cost)
 
 
 def _statistics_table(statistics: dict[str, Any]) -> Table:
@@ -60,61 +75,59 @@ def _statistics_table(statistics: dict[str, Any]) -> Table:
     for split, summary in statistics.items():
         for i, measure in enumerate(("byte_count", "words")):
             numbers = [summary[measure][key] for key in ("mean", "p10", "p50", "p90", "max")]
-            first = ("held-out" if split == "eval" else split, count(summary["documents"]))
+            first = (split, count(summary["documents"]))
             name = measure.replace("byte_count", "bytes")
             table.add_row(*(first if i == 0 else ("", "")), name, *map(count, numbers))
     return table
 
 
-def _funnel_table(ledger: dict[str, Any]) -> Table:
+def _funnel_table(ledger: Ledger) -> Table:
     table = Table(box=None)
     table.add_column("source")
     for name in ("raw docs", "raw bytes", "~ tokens", "low quality", "copies", "contaminated",
                  "curated docs", "tokens", "effective"):  # fmt: skip
         table.add_column(name, justify="right")
-    funnel = ledger["funnel"]
-    accounts = sorted(
-        funnel["by_source"].items(), key=lambda item: (-item[1]["raw"]["bytes"], item[0])
-    )
+    funnel = ledger.funnel
+    accounts = sorted(funnel.by_source.items(), key=lambda item: (-item[1].raw.bytes, item[0]))
     for source, account in accounts:
         table.add_row(escape(source), *_funnel_cells(account))
     table.add_section()
-    table.add_row("all", *_funnel_cells(funnel["total"]), style="bold")
+    table.add_row("all", *_funnel_cells(funnel.total), style="bold")
     return table
 
 
-def _funnel_cells(account: dict[str, Any]) -> list[str]:
-    raw, dropped = account["raw"], account["dropped"]
+def _funnel_cells(account: SourceFunnel) -> list[str]:
+    raw, dropped = account.raw, account.dropped
     by_kind = {
         "copies": (EXACT_DUPLICATE, NEAR_DUPLICATE),
         "contaminated": (CONTAMINATED,),
     }
     named = {reason for reasons in by_kind.values() for reason in reasons}
     by_kind = {"low quality": tuple(r for r in dropped if r not in named), **by_kind}
-    gone = [sum(dropped[r]["documents"] for r in rs if r in dropped) for rs in by_kind.values()]
+    gone = [sum(dropped[r].documents for r in rs if r in dropped) for rs in by_kind.values()]
     return [
-        count(raw["documents"]),
-        megabytes(raw["bytes"]),
-        count(raw["tokens_estimated"]),
+        count(raw.documents),
+        megabytes(raw.bytes),
+        count(raw.tokens_estimated),
         *(f"-{count(documents)}" if documents else "" for documents in gone),
-        count(account["curated"]["documents"]),
-        count(account["curated"]["tokens"]),
-        count(account["train"]["effective_tokens"]),
+        count(account.curated.documents),
+        count(account.curated.tokens),
+        count(account.train.effective_tokens),
     ]
 
 
-def _dropped_table(ledger: dict[str, Any]) -> Table:
+def _dropped_table(ledger: Ledger) -> Table:
     table = Table(box=None)
     table.add_column("reason")
     for name in ("documents", "bytes", "~ tokens", "of raw bytes"):
         table.add_column(name, justify="right")
-    total = ledger["funnel"]["total"]
-    for reason, numbers in sorted(total["dropped"].items(), key=lambda item: -item[1]["bytes"]):
+    total = ledger.funnel.total
+    for reason, numbers in sorted(total.dropped.items(), key=lambda item: -item[1].bytes):
         table.add_row(
             reason.replace("_", " "),
-            count(numbers["documents"]),
-            megabytes(numbers["bytes"]),
-            count(numbers["tokens_estimated"]),
-            f"{numbers['bytes'] / total['raw']['bytes']:.2%}",
+            count(numbers.documents),
+            megabytes(numbers.bytes),
+            count(numbers.tokens_estimated),
+            f"{numbers.bytes / total.raw.bytes:.2%}",
         )
     return table

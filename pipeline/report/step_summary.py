@@ -4,30 +4,30 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from components.ledger.ledger import usd
 from components.validate.statistics import summarize_statistics
 from pipeline.report.console import count, duration, megabytes
 from pipeline.report.quality import describe_quality
 from tokenmill.contracts.calibration import read_calibration
+from tokenmill.contracts.cost_report import read_cost_report
 from tokenmill.contracts.evaluation import WHOLE, read_metrics
-from tokenmill.contracts.names import COST_REPORT_NAME as COST_NAME
-from tokenmill.contracts.names import CURATION_NAME as CURATION_NAME
-from tokenmill.contracts.names import LEDGER_NAME
+from tokenmill.contracts.ledger import read_ledger
+from tokenmill.contracts.names import CURATION_NAME
 from tokenmill.contracts.packed_rows import LABEL_REASONS
 from tokenmill.contracts.training import read_telemetry
+from tokenmill.cost.pricing import usd
 from tokenmill.files import read_json
 from tokenmill.metadata.step_records import StepRecord
 from tokenmill.records.documents import SPLITS
 
 
 def summarize_step(node_id: str, record: StepRecord) -> str:
-    """The words after a step's name on the screen; empty if there is nothing to count."""
+    """Return the words after a step's name on the screen; empty if there is nothing to count."""
     summary = _SUMMARIES.get(node_id)
     return summary(record) if summary else ""
 
 
 def read_output(record: StepRecord, key: str, name: str) -> Any:
-    """A JSON file of a step's output artifact."""
+    """Read a JSON file of a step's output artifact."""
     return read_json(os.path.join(record.one(key).uri, name))
 
 
@@ -105,12 +105,11 @@ def _calibrate(record: StepRecord) -> str:
 
 
 def _ledger(record: StepRecord) -> str:
-    ledger = read_output(record, "ledger", LEDGER_NAME)
-    cost = ledger["cost"]
+    ledger = read_ledger(record.one("ledger").uri)
     return (
-        f"{count(ledger['training']['effective_tokens'])} effective tokens, "
-        f"{ledger['flops']['total_exact']:.3g} FLOPs, about {duration(cost['wall_seconds'])} "
-        f"and {usd(cost['compute_usd'])} to train"
+        f"{count(ledger.training.effective_tokens)} effective tokens, "
+        f"{ledger.flops.total_exact:.3g} FLOPs, about {duration(ledger.cost.wall_seconds)} "
+        f"and {usd(ledger.cost.compute_usd)} to train"
     )
 
 
@@ -133,12 +132,11 @@ def _evaluate(record: StepRecord) -> str:
     return f"{describe_quality(metrics)}: {'blessed' if blessed else 'not blessed'}"
 
 
-def _settle(record: StepRecord) -> str:
-    report = read_output(record, "cost_report", COST_NAME)
-    actual = report["actual"]
+def _cost_report(record: StepRecord) -> str:
+    report = read_cost_report(record.one("cost_report").uri)
     return (
-        f"{usd(actual['compute_usd'])} for {actual['chip_hours']:.3g} chip-hours; training took "
-        f"{report['training_seconds_actual_over_estimated']:.2f} x the estimate"
+        f"{usd(report.actual.compute_usd)} for {report.actual.chip_hours:.3g} chip-hours; training "
+        f"took {report.training_seconds_actual_over_estimated:.2f} x the estimate"
     )
 
 
@@ -168,7 +166,7 @@ _SUMMARIES: dict[str, Callable[[StepRecord], str]] = {
     "TokenLedger": _ledger,
     "Trainer": _train,
     "Evaluator": _evaluate,
-    "CostReport": _settle,
+    "CostReport": _cost_report,
     "Pusher": _push,
     "VertexRegistrar": _register,
 }

@@ -72,16 +72,16 @@ def _run(
     with open(os.path.join(run_directory, REPORT_TEXT_NAME), "w", encoding="utf-8") as out:
         print_report(RunConsole(out).console, outcome.steps)
     with open(os.path.join(run_directory, REPORT_NAME), "w", encoding="utf-8") as out:
-        json.dump(numbers, out, indent=2, sort_keys=True)
+        json.dump(numbers.to_json(), out, indent=2, sort_keys=True)
     seconds = (datetime.datetime.now(datetime.timezone.utc) - started).total_seconds()
     screen.say(f"\nThe whole run took {duration(seconds)}; log and report: {run_directory}")
-    return _print_push(screen, config, outcome.steps["Pusher"], numbers)
+    failures = numbers.cost_report.quality.evaluation.failures
+    return _print_push(screen, config, outcome.steps["Pusher"], failures)
 
 
-def _print_push(screen: RunConsole, config: Config, record, numbers: dict) -> int:
+def _print_push(screen: RunConsole, config: Config, record, failures: list[str]) -> int:
     properties = record.one("pushed_model").custom_properties
     if not properties["pushed"].int_value:
-        failures = numbers["cost_report"]["quality"]["evaluation"]["failures"]
         screen.say("[red]Not pushed[/]: the Evaluator did not bless the model.")
         for failure in failures:
             screen.say(f"  {escape(failure)}")

@@ -98,7 +98,7 @@ def limited(**limits):
     return dataclasses.replace(PLAN, budget=Budget(**limits))
 
 
-COST = ledger_of(PLAN)["cost"]
+COST = ledger_of(PLAN).cost
 
 
 def check(plan):
@@ -107,15 +107,15 @@ def check(plan):
 
 def test_a_run_within_its_limits_passes_and_exactly_at_them_too():
     check(PLAN)
-    check(limited(max_usd=COST["compute_usd"], max_hours=COST["wall_hours"]))
+    check(limited(max_usd=COST.compute_usd, max_hours=COST.wall_hours))
     check(limited(max_epochs=2.01, min_effective_tokens=1.0))
 
 
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
-        ({"max_usd": COST["compute_usd"] * 0.9}, ["budget.max_usd = $", "chip-hours at $4.00"]),
-        ({"max_hours": COST["wall_hours"] * 0.5}, ["budget.max_hours = "]),
+        ({"max_usd": COST.compute_usd * 0.9}, ["budget.max_usd = $", "chip-hours at $4.00"]),
+        ({"max_hours": COST.wall_hours * 0.5}, ["budget.max_hours = "]),
         ({"max_epochs": 1.5}, ["epochs is more than budget.max_epochs = 1.5"]),
         ({"min_effective_tokens": 1e9}, ["less than budget.min_effective_tokens = 1,000,000,000"]),
     ],
@@ -151,19 +151,19 @@ def apply(plan, changes):
 
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_a_way_to_fit_fits_when_the_ledger_is_made_again_with_it(share):
-    plan = limited(max_usd=COST["compute_usd"] * share)
+    plan = limited(max_usd=COST.compute_usd * share)
     ways = {way.kind: way for way in ways_to_fit(PACKED, plan, MACHINE)}
     assert {"fewer_steps", "smaller_model"} <= set(ways)
     for kind in ("fewer_steps", "smaller_model"):
         way = ways[kind]
         changed = apply(plan, way.changes)
         again = ledger_of(changed)
-        assert again["cost"]["compute_usd"] == pytest.approx(way.estimate.cost.compute_usd)
+        assert again.cost.compute_usd == pytest.approx(way.estimate.cost.compute_usd)
         check_budget(again, PACKED, changed, MACHINE)
 
 
 def test_ways_are_ordered_by_what_they_lose():
-    ways = ways_to_fit(PACKED, limited(max_usd=COST["compute_usd"] * 0.5), MACHINE)
+    ways = ways_to_fit(PACKED, limited(max_usd=COST.compute_usd * 0.5), MACHINE)
     losses = [round(way.estimate.expected_loss, 4) for way in ways]
     assert losses == sorted(losses)
     kinds = [way.kind for way in ways]
@@ -171,11 +171,11 @@ def test_ways_are_ordered_by_what_they_lose():
     # Another chip does the same training: it loses nothing, so it comes first if one is cheaper.
     if "other_chip" in kinds:
         assert kinds[0] == "other_chip"
-        assert ways[0].estimate.effective_tokens == ledger_of(PLAN)["training"]["effective_tokens"]
+        assert ways[0].estimate.effective_tokens == ledger_of(PLAN).training.effective_tokens
 
 
 def test_another_chip_takes_the_users_own_numbers_with_it():
-    cost = COST["compute_usd"] * 0.5
+    cost = COST.compute_usd * 0.5
     (kind, *_) = ways_to_fit(PACKED, limited(max_usd=cost), MACHINE)
     assert set(kind.changes) == {"cost.chip", "cost.chips"}
     price = dataclasses.replace(PLAN.price, source="cost.price_usd_per_chip_hour")
@@ -189,14 +189,14 @@ def test_another_chip_takes_the_users_own_numbers_with_it():
 
 
 def test_hours_can_be_bought_with_chips():
-    ways = ways_to_fit(PACKED, limited(max_hours=COST["wall_hours"] * 0.4), MACHINE)
+    ways = ways_to_fit(PACKED, limited(max_hours=COST.wall_hours * 0.4), MACHINE)
     more = next(way for way in ways if way.kind == "more_chips")
     assert more.changes == {"cost.chips": 8}
-    assert more.estimate.cost.compute_usd == pytest.approx(COST["compute_usd"])
+    assert more.estimate.cost.compute_usd == pytest.approx(COST.compute_usd)
 
 
 def test_too_few_tokens_ask_for_more_epochs_as_far_as_repetition_helps():
-    have = ledger_of(PLAN)["training"]["effective_tokens"]
+    have = ledger_of(PLAN).training.effective_tokens
     (way,) = ways_to_fit(PACKED, limited(min_effective_tokens=have * 1.5), MACHINE)
     assert way.kind == "more_epochs"
     assert way.estimate.effective_tokens >= have * 1.5
@@ -205,7 +205,7 @@ def test_too_few_tokens_ask_for_more_epochs_as_far_as_repetition_helps():
 
 
 def test_a_limit_of_steps_is_part_of_the_advice():
-    plan = dataclasses.replace(limited(max_usd=COST["compute_usd"] * 0.2), max_steps=400)
+    plan = dataclasses.replace(limited(max_usd=COST.compute_usd * 0.2), max_steps=400)
     way = next(w for w in ways_to_fit(PACKED, plan, MACHINE) if w.kind == "fewer_steps")
     assert way.changes["train.max_steps"] == way.estimate.plan.steps < 400
 
@@ -213,9 +213,7 @@ def test_a_limit_of_steps_is_part_of_the_advice():
 @settings(deadline=None, max_examples=25)
 @given(st.floats(0.01, 3.0), st.floats(0.01, 3.0))
 def test_every_way_keeps_every_limit(usd_share, hours_share):
-    plan = limited(
-        max_usd=COST["compute_usd"] * usd_share, max_hours=COST["wall_hours"] * hours_share
-    )
+    plan = limited(max_usd=COST.compute_usd * usd_share, max_hours=COST.wall_hours * hours_share)
     for way in ways_to_fit(PACKED, plan, MACHINE):
         assert way.estimate.cost.compute_usd <= plan.budget.max_usd
         assert way.estimate.cost.wall_hours <= plan.budget.max_hours
@@ -229,7 +227,5 @@ def test_three_digits_never_round_up(number):
 def test_an_estimate_grows_with_tokens_and_price():
     dear = dataclasses.replace(PLAN, price=dataclasses.replace(PLAN.price, usd_per_chip_hour=8.0))
     longer = dataclasses.replace(PLAN, epochs=4.0)
-    assert ledger_of(dear)["cost"]["compute_usd"] == pytest.approx(2 * COST["compute_usd"])
-    assert ledger_of(longer)["cost"]["compute_usd"] == pytest.approx(
-        2 * COST["compute_usd"], rel=0.01
-    )
+    assert ledger_of(dear).cost.compute_usd == pytest.approx(2 * COST.compute_usd)
+    assert ledger_of(longer).cost.compute_usd == pytest.approx(2 * COST.compute_usd, rel=0.01)

@@ -108,7 +108,7 @@ def funnel_of(ingest, curation, packed, *epochs):
         by_source = {source: SourceCounts.model_construct(**counts) for source, counts in parts}
         values = {**NOTHING, **values, "by_source": by_source}
         manifests[split] = PackedManifest.model_construct(**values)
-    return build_funnel(ingest, curation, manifests, *epochs)
+    return build_funnel(ingest, curation, manifests, *epochs).to_json()
 
 
 def numbers_in(tree, path=()):

@@ -5,16 +5,18 @@ import math
 import pytest
 from made_manifest import packed_manifest, packed_shard
 
-from components.ledger.ledger import Machine, build_ledger, usd
+from components.ledger.ledger import Machine, build_ledger
 from components.ledger.settings import Hosting, LedgerSettings
 from data.catalog.chips import Price, find_chip
-from tokenmill.contracts.ledger import check_ledger
+from tokenmill.contracts.calibration import Calibration
+from tokenmill.contracts.ledger import Ledger, read_ledger, write_ledger
 from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second
 from tokenmill.cost.flops import flops_per_token, flops_per_token_6n
 from tokenmill.cost.memory import estimate_memory
-from tokenmill.cost.pricing import estimate_cost
+from tokenmill.cost.pricing import estimate_cost, usd
 from tokenmill.cost.scaling import repetition_discounted_tokens
 from tokenmill.cost.utilization import utilization_range
+from tokenmill.errors import TokenmillError
 from tokenmill.model.shape import ModelShape
 
 SHAPE = {
@@ -99,7 +101,7 @@ def make_ledger(machine=None, dropped=None, **change):
         curation["splits"][split] = {"by_source": {"a": account}}
     settings = dataclasses.replace(SETTINGS, **change)
     machine = machine or Machine(peak_flops_per_second_per_chip=PEAK)
-    return build_ledger(ingest, curation, PACKED, settings, machine)
+    return build_ledger(ingest, curation, PACKED, settings, machine).to_json()
 
 
 def test_the_plan_is_that_of_the_trainer():
@@ -198,7 +200,7 @@ def test_published_runs_give_a_range_of_hours_and_money():
         assert cost[f"{name}_low"] < cost[name] < cost[f"{name}_high"]
         ratio = cost[f"{name}_high"] / cost[f"{name}_low"]
         assert ratio == pytest.approx(published.high / published.low)
-    check_ledger(ledger)
+    Ledger.model_validate(ledger)
     measured = make_ledger(mfu=None, published_mfu=published, machine=calibrated())
     assert measured["hardware"]["mfu_runs"] == []
     assert measured["cost"]["compute_usd_low"] == measured["cost"]["compute_usd_high"]
@@ -223,21 +225,30 @@ def test_failures_faster_than_checkpoints_are_no_plan():
     hosting = Hosting(chip_mtbf_hours=1e-9, checkpoint_bytes_per_second=1.0)
     ledger = make_ledger(hosting=hosting)
     assert ledger["checkpoints"] is None
-    check_ledger(ledger)
+    Ledger.model_validate(ledger)
 
 
-def test_the_document_is_json():
+def test_the_document_is_read_as_it_was_written(tmp_path):
     ledger = make_ledger()
     assert json.loads(json.dumps(ledger)) == ledger
+    write_ledger(str(tmp_path), Ledger.model_validate(ledger))
+    assert json.loads((tmp_path / "ledger.json").read_text()) == ledger
+    assert read_ledger(str(tmp_path)).to_json() == ledger
+
+
+def test_a_ledger_of_another_version_is_named(tmp_path):
+    (tmp_path / "ledger.json").write_text('{"schema": "tokenmill-ledger-3"}')
+    with pytest.raises(TokenmillError, match=r"ledger\.json: funnel: Field required"):
+        read_ledger(str(tmp_path))
 
 
 def test_the_document_has_the_schema():
     for change in ({}, {"mfu": None, "machine": calibrated()}, {"dropped": DROPPED}):
-        check_ledger(make_ledger(**change))
+        Ledger.model_validate(make_ledger(**change))
     broken = make_ledger()
     del broken["cost"]["wall_hours"]
     with pytest.raises(ValueError, match="wall_hours"):
-        check_ledger(broken)
+        Ledger.model_validate(broken)
 
 
 def calibrated(**change):
@@ -257,7 +268,7 @@ def calibrated(**change):
         "total_seconds": 20.0,
         **change,
     }
-    return Machine(peak_flops_per_second_per_chip=PEAK, calibration=calibration)
+    return Machine(peak_flops_per_second_per_chip=PEAK, calibration=Calibration(**calibration))
 
 
 def test_a_measured_speed_forecasts_the_steps_and_the_phases_around_them():
@@ -419,7 +430,7 @@ def mixed(epochs, rows=(15, 5), weights=(1.0, 1.0), limit=None, max_steps=None):
     }
     settings = dataclasses.replace(SETTINGS, epochs=epochs, max_steps=max_steps)
     machine = Machine(peak_flops_per_second_per_chip=PEAK)
-    return build_ledger(ingest, curation, packed, settings, machine)
+    return build_ledger(ingest, curation, packed, settings, machine).to_json()
 
 
 def test_a_mixture_repeats_each_source_as_often_as_its_weight_says():
@@ -440,7 +451,7 @@ def test_a_mixture_repeats_each_source_as_often_as_its_weight_says():
     assert ledger["cost"]["usd_per_million_effective_tokens"] == pytest.approx(per_million)
     # Even repetition is worth more than uneven, by concavity.
     assert training["effective_tokens"] < repetition_discounted_tokens(20 * 64, 2.0)
-    check_ledger(ledger)
+    Ledger.model_validate(ledger)
 
 
 def test_a_source_that_is_hardly_read_has_fewer_unique_tokens_than_it_holds():

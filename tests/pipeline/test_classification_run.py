@@ -98,7 +98,7 @@ def test_it_learns_the_class(run):
 def test_rows_and_raw_text_give_the_same_answer(run):
     """The trainer's held-out rows and the pushed model on raw text are the same documents."""
     quality = run.report()["cost_report"]["quality"]
-    total, rows = quality["evaluation"]["total"], quality["held_out_after"]
+    total, rows = quality["evaluation"]["total"], quality["eval_after"]
     assert total["evaluated_documents"] == rows["loss_tokens"] == manifest_of(run, "eval")["rows"]
     assert total["accuracy"] == pytest.approx(rows["accuracy"], abs=1e-6)
     assert total["log_loss"] == pytest.approx(rows["loss"], rel=1e-4)
@@ -129,9 +129,7 @@ def test_the_ledger_forecasts_what_training_computes(run):
     actual = report["cost_report"]["actual"]
     assert actual["slots"] == pytest.approx(training["slots"], rel=0.05)
     manifest = manifest_of(run, "train")
-    assert training["loss_bearing_tokens"] == pytest.approx(
-        manifest["loss_tokens"] * training["epochs"]
-    )
+    assert training["loss_tokens"] == pytest.approx(manifest["loss_tokens"] * training["epochs"])
     (metrics,) = (run.home / "artifacts").glob("Trainer/model_run/*/metrics.jsonl")
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     evaluated = [line for line in lines if line.get("event") == "evaluation"]

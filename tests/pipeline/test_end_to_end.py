@@ -121,13 +121,13 @@ def test_the_model_learns(first_run):
     quality = first_run.report()["cost_report"]["quality"]
     trained = quality["evaluation"]["total"]["bits_per_byte"]
     assert trained < 0.85 * quality["unigram_bits_per_byte"]
-    assert trained < 0.7 * quality["held_out_before"]["bits_per_byte"]
+    assert trained < 0.7 * quality["eval_before"]["bits_per_byte"]
 
 
 def test_evaluator_from_raw_text_agrees_with_the_trainer_from_rows(first_run):
     """Tokenizing, cutting and scoring in the pushed graph is the same as packing and training."""
     quality = first_run.report()["cost_report"]["quality"]
-    rows, text = quality["held_out_after"], quality["evaluation"]["total"]
+    rows, text = quality["eval_after"], quality["evaluation"]["total"]
     assert text["evaluated_tokens"] == rows["loss_tokens"]
     assert text["bits_per_byte"] == pytest.approx(rows["bits_per_byte"], rel=1e-5)
 

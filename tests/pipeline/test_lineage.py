@@ -5,9 +5,12 @@ import os
 
 import pytest
 from click.testing import CliRunner
+from complete_model import complete
 from ml_metadata.proto import metadata_store_pb2
 
 from pipeline.cli import cli
+from tokenmill.contracts.cost_report import CostReport
+from tokenmill.contracts.ledger import Ledger
 from tokenmill.metadata.garbage_collection import collect_garbage, find_garbage
 from tokenmill.metadata.lineage import trace_model
 from tokenmill.metadata.output_directory import RunMetadata, open_runs
@@ -78,6 +81,11 @@ class History:
         return ids
 
 
+def documents_of(number):
+    ledger = complete(Ledger, {"training": {"steps": number + 1}})
+    return ledger, complete(CostReport, {"actual": {"slots": number + 1}})
+
+
 @pytest.fixture
 def history(tmp_path):
     made = History(tmp_path)
@@ -92,8 +100,10 @@ def history(tmp_path):
             examples = made.step(run, "CorpusExampleGen", part, input_base=inputs)
         else:
             made.step(run, "CorpusExampleGen", {}, cached=examples, input_base=inputs)
-        numbers = json.dumps({"number": number})
+        ledger, report = documents_of(number)
+        numbers = json.dumps(ledger.to_json())
         made.step(run, "TokenLedger", {"ledger": ("Ledger", {"ledger.json": numbers}, {})})
+        numbers = json.dumps(report.to_json())
         made.step(
             run,
             "CostReport",
@@ -111,7 +121,7 @@ def test_a_model_is_traced_to_its_run_files_and_numbers(history, tmp_path):
     assert traced.run_id == "run-2"
     assert traced.config_toml == "# run-2"
     assert [file["path"] for file in traced.inputs] == ["/corpus/a.jsonl"]
-    assert traced.ledger == traced.cost_report == {"number": 1}
+    assert (traced.ledger, traced.cost_report) == documents_of(1)
     assert trace_model(str(tmp_path / "serving_model")).run_id == "run-3"
 
 

@@ -44,8 +44,8 @@ def test_it_learns_more_than_token_frequencies(masked_run):
     quality = masked_run.report()["cost_report"]["quality"]
     total = quality["evaluation"]["total"]
     assert total["masked_perplexity"] < 0.9 * quality["unigram_perplexity"]
-    assert total["masked_perplexity"] < 0.5 * quality["held_out_before"]["perplexity"]
-    assert quality["held_out_after"]["perplexity"] < 0.9 * quality["unigram_perplexity"]
+    assert total["masked_perplexity"] < 0.5 * quality["eval_before"]["perplexity"]
+    assert quality["eval_after"]["perplexity"] < 0.9 * quality["unigram_perplexity"]
     assert 0.0 < total["masked_token_accuracy"] < total["masked_token_accuracy_top5"] < 1.0
     assert not [name for name in total if "bits_per_byte" in name]
 
@@ -53,7 +53,7 @@ def test_it_learns_more_than_token_frequencies(masked_run):
 def test_rows_and_raw_text_give_the_same_loss_up_to_the_draw(masked_run):
     """The trainer hides other tokens of the same held-out text than the exported model does."""
     quality = masked_run.report()["cost_report"]["quality"]
-    total, rows = quality["evaluation"]["total"], quality["held_out_after"]
+    total, rows = quality["evaluation"]["total"], quality["eval_after"]
     width = total["masked_perplexity_ci95_high"] - total["masked_perplexity_ci95_low"]
     assert abs(total["masked_perplexity"] - rows["perplexity"]) < 1.5 * width
     assert total["evaluated_tokens"] == pytest.approx(rows["loss_tokens"], rel=0.1)
@@ -63,9 +63,9 @@ def test_the_books_count_the_hidden_tokens(masked_run):
     ledger = masked_run.report()["ledger"]
     tokens = ledger["funnel"]["total"]["train"]["tokens"]
     training = ledger["training"]
-    assert training["loss_bearing_tokens"] == pytest.approx(MASK_RATE * tokens * training["epochs"])
+    assert training["loss_tokens"] == pytest.approx(MASK_RATE * tokens * training["epochs"])
     packing = ledger["packing"]["train"]
-    assert packing["loss_bearing_slots"] == tokens
+    assert packing["loss_tokens"] == tokens
 
 
 def test_live_telemetry_counts_as_the_ledger_does(masked_run):
@@ -74,7 +74,7 @@ def test_live_telemetry_counts_as_the_ledger_does(masked_run):
     last = read_metrics(str(metrics))[-1]
     training = masked_run.report()["ledger"]["training"]
     assert last["effective_tokens"] == pytest.approx(training["effective_tokens"], rel=0.02)
-    assert last["trained_loss_tokens"] == pytest.approx(training["loss_bearing_tokens"], rel=0.02)
+    assert last["trained_loss_tokens"] == pytest.approx(training["loss_tokens"], rel=0.02)
 
 
 def test_the_screen_names_the_measure(masked_run):
@@ -115,7 +115,7 @@ def test_it_goes_on_from_a_pushed_model(workspace, masked_run):
     assert run.exit_code == 0, run.output
     run.home = home
     first, second = (r.report()["cost_report"]["quality"] for r in (masked_run, run))
-    before, ended = (q["perplexity"] for q in (second["held_out_before"], first["held_out_after"]))
+    before, ended = (q["perplexity"] for q in (second["eval_before"], first["eval_after"]))
     assert before == pytest.approx(ended, rel=1e-3)
     # The draw depends on the text and the tokenizer only, so both were asked for the same tokens.
     old, new = (q["evaluation"]["total"] for q in (first, second))

@@ -49,7 +49,7 @@ def both(preset, *overrides):
         memory_bytes_per_device=memory_bytes() if on_cpu else settings.memory_bytes_per_chip,
     )
     packed = {"train": manifest, "eval": manifest}
-    ledger = build_ledger(ingest, curation, packed, settings, machine)
+    ledger = build_ledger(ingest, curation, packed, settings, machine).to_json()
     arguments = ["plan", "--preset", preset, "--tokens", str(rows * length), "--json"]
     for override in overrides:
         arguments += ["--set", override]

@@ -1,12 +1,15 @@
 import io
 
 import pytest
+from complete_model import complete
 from rich.console import Console
 
 from pipeline.report.cost import cost_table, notes, phases_table, stages_table, steps_table
+from tokenmill.contracts.cost_report import CostReport
+from tokenmill.contracts.ledger import Ledger
 from tokenmill.metadata.step_records import StepRecord
 
-LEDGER = {
+LEDGER_KEYS = {
     "hardware": {"chip": "a100", "mfu_source": "measured", "mfu_runs": []},
     "cost": {"total_usd_low": 2.0, "total_usd_high": 5.0},
     "price": {"dated": False},
@@ -28,6 +31,7 @@ LEDGER = {
         }
     },
 }  # fmt: skip
+LEDGER = complete(Ledger, LEDGER_KEYS)
 SIDE = {
     "slots": 100, "total_flops": 1e12, "mfu": 0.4, "training_seconds": 100.0,
     "total_seconds": 110.0, "goodput": 0.9, "chip_hours": 0.1, "compute_usd": 1.0,
@@ -39,7 +43,7 @@ def step(name, usd):
     return {"step": name, "seconds": 5.0, "chip_hours": 0.01, "usd": usd, "ran_in_this_run": None}
 
 
-COST = {
+COST_KEYS = {
     "estimated": SIDE,
     "actual": {**SIDE, "total_seconds": 130.0, "mfu": None},
     "reasons": [
@@ -57,6 +61,7 @@ COST = {
          "by_reason": {"exact_duplicate": {"saved_chip_hours": 1.3, "saved_usd": 2.6}}}
     ],
 }  # fmt: skip
+COST = complete(CostReport, COST_KEYS)
 
 
 def text_of(table):
@@ -96,13 +101,13 @@ def test_a_cached_step_costs_nothing_and_keeps_what_it_saved(cached, paid):
 
 def test_a_published_mfu_has_its_range():
     ledger = {
-        **LEDGER,
+        **LEDGER_KEYS,
         "hardware": {"mfu_source": "published", "mfu_runs": ["A", "B", "C"], "mfu_low": 0.2,
                      "mfu_high": 0.45},
-        "cost": {**LEDGER["cost"], "compute_usd_low": 0.8, "compute_usd_high": 1.9,
+        "cost": {**LEDGER_KEYS["cost"], "compute_usd_low": 0.8, "compute_usd_high": 1.9,
                  "wall_hours_low": 2.5, "wall_hours_high": 5.75},
     }  # fmt: skip
-    text = text_of(cost_table(ledger, COST))
+    text = text_of(cost_table(complete(Ledger, ledger), COST))
     for words in (
         "(published)",
         "45.0% - 20.0% (3 bills)",
@@ -121,10 +126,10 @@ def test_what_the_bill_leaves_out_is_named():
 
 
 def test_a_reason_that_saved_nothing_has_no_line():
-    gain = COST["return_on_curation"][0]
+    gain = COST_KEYS["return_on_curation"][0]
     by_reason = {**gain["by_reason"], "too_short": {"saved_chip_hours": 0.0, "saved_usd": 0.0}}
-    text = text_of(steps_table({**COST, "return_on_curation": [{**gain, "by_reason": by_reason}]},
-                               {}))  # fmt: skip
+    keys = {**COST_KEYS, "return_on_curation": [{**gain, "by_reason": by_reason}]}
+    text = text_of(steps_table(complete(CostReport, keys), {}))
     assert "exact duplicate" in text
     assert "too short" not in text
 

@@ -11,6 +11,7 @@ import threading
 import urllib.parse
 
 import pytest
+from complete_model import complete
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import aiplatform_v1
 from hypothesis import given
@@ -21,6 +22,7 @@ from components.artifacts import CostReport, Ledger, RegisteredModel
 from components.push import registry
 from components.push.component import VertexRegistrarExecutor
 from components.push.labels import MAX_LABELS, label_key, label_number, label_text, run_labels
+from tokenmill.contracts import cost_report, ledger
 from tokenmill.errors import TokenmillError
 
 KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -31,7 +33,7 @@ SETTINGS = {
     "model": "demo",
     "image": "europe-docker.pkg.dev/p/r/serving@sha256:" + "a" * 64,
 }
-LEDGER = {
+LEDGER_KEYS = {
     "funnel": {
         "total": {
             "raw": {"documents": 1000},
@@ -45,12 +47,14 @@ LEDGER = {
     "price": {"usd_per_chip_hour": 2.1},
     "cost": {"compute_usd": 0.0057},
 }
-REPORT = {
+REPORT_KEYS = {
     "actual": {"total_flops": 2.98e13, "chip_hours": 0.12, "compute_usd": 0.006},
-    "quality": {
-        "evaluation": {"total": {"bits_per_byte": 1.9638, "evaluated_tokens": 5358.0, "f1": "n/a"}}
-    },
+    "quality": {"evaluation": {"total": {"bits_per_byte": 1.9638, "evaluated_tokens": 5358.0}}},
 }
+
+
+LEDGER = complete(ledger.Ledger, LEDGER_KEYS)
+REPORT = complete(cost_report.CostReport, REPORT_KEYS)
 
 
 @given(st.text(max_size=200))
@@ -91,7 +95,8 @@ def test_the_labels_are_the_ledgers_numbers():
         "bits_per_byte_millionths": "1963800",
     }
     many = {f"measure_{i}": 1.0 for i in range(100)}
-    report = {**REPORT, "quality": {"evaluation": {"total": many}}}
+    keys = {**REPORT_KEYS, "quality": {"evaluation": {"total": many}}}
+    report = complete(cost_report.CostReport, keys)
     assert len(run_labels("demo", LEDGER, report)) == MAX_LABELS
 
 
@@ -187,12 +192,10 @@ class Step:
         self.base, self.pushed = base, standard_artifacts.PushedModel()
         self.ledger, self.cost_report = Ledger(), CostReport()
         self.ledger.uri, self.cost_report.uri = str(base / "ledger"), str(base / "cost_report")
-        for directory, name, document in (
-            ("ledger", "ledger.json", LEDGER),
-            ("cost_report", "cost_report.json", REPORT),
-        ):
-            (base / directory).mkdir()
-            (base / directory / name).write_text(json.dumps(document))
+        (base / "ledger").mkdir()
+        (base / "cost_report").mkdir()
+        ledger.write_ledger(self.ledger.uri, LEDGER)
+        cost_report.write_cost_report(self.cost_report.uri, REPORT)
         self.push("17")
 
     def push(self, version):

@@ -1,12 +1,19 @@
-"""The schema of cost_report.json: every key with its unit and meaning."""
+"""cost_report.json, the estimate against what happened: every key with its unit and meaning."""
 
 from __future__ import annotations
 
-from typing import Any
+import os
 
 from pydantic import ConfigDict, Field
 
-from tokenmill.contracts.base import Number, Part, key
+from tokenmill.contracts.base import Number, Part, key, read_document, write_document
+from tokenmill.contracts.training import Losses
+
+COST_REPORT_NAME = "cost_report.json"
+COST_REPORT_SCHEMA = "tokenmill-cost-report-3"
+
+Metrics = dict[str, float]
+"""The Evaluator's values by name; one that is not a finite number is absent."""
 
 
 class Side(Part):
@@ -23,7 +30,7 @@ class Side(Part):
     usd_per_million_effective_tokens: float = key("USD.", ge=0)
 
 
-class Phase(Part):
+class PhaseTime(Part):
     """One phase of the trainer."""
 
     phase: str = key("steps, compile, evaluate_before, ..; other is time in no phase.")
@@ -41,7 +48,7 @@ class Reason(Part):
     usd: float = key("The same in USD.")
 
 
-class Step(Part):
+class StepCost(Part):
     """One step of the pipeline."""
 
     step: str = key("Node of the pipeline.")
@@ -53,7 +60,7 @@ class Step(Part):
     usd_in_this_run: float | None = key("0 if it came from the cache; null if unknown.")
 
 
-class Pipeline(Part):
+class PipelineCost(Part):
     """All steps whose time is known."""
 
     seconds: float = key("Sum of wall times, seconds.", ge=0)
@@ -62,7 +69,7 @@ class Pipeline(Part):
     usd_in_this_run: float | None = key("Without cached steps, USD; null if unknown.")
 
 
-class SavedReason(Part):
+class ReturnByReason(Part):
     """A share of what curation saved."""
 
     documents: int = key("Dropped from the training split.", ge=0)
@@ -71,10 +78,10 @@ class SavedReason(Part):
     saved_usd: float = key("USD.", ge=0)
 
 
-class Return(Part):
+class StepReturn(Part):
     """A step's own cost beside the training that it avoided."""
 
-    step: str = key("Curator (dropped text) or Packer (against one piece of a document a row).")
+    step: str = key("Curator (dropped text) or Packer (against one part of a document a row).")
     cost_chip_hours: float = key("When it ran, core-hours.", ge=0)
     cost_usd: float = key("When it ran, USD.", ge=0)
     cost_usd_in_this_run: float = key("0 if it came from the cache, USD.", ge=0)
@@ -82,10 +89,40 @@ class Return(Part):
     saved_chip_hours: float = key("At the measured seconds a step.", ge=0)
     saved_usd: float = key("At the run's price.", ge=0)
     saved_over_cost: float | None = key("Ratio; null where the step cost nothing.")
-    by_reason: dict[str, SavedReason] = key("Of the Curator, by drop reason (by bytes).")
+    by_reason: dict[str, ReturnByReason] = key("Of the Curator, by drop reason (by bytes).")
 
 
-class CostReportDocument(Part):
+class EvaluationSummary(Part):
+    """Metrics of the evaluation split, and what kept the model from being blessed."""
+
+    total: Metrics = key("Metrics of all documents.")
+    by_source: dict[str, Metrics] = key("The same by source.")
+    by_length: dict[str, Metrics] = key("The same by length of the document.")
+    by_language: dict[str, Metrics] = key("The same by language.")
+    failures: list[str] = key("A sentence for each threshold that was missed; empty if blessed.")
+
+
+class Quality(Part):
+    """What the training was worth, in the measures of its task."""
+
+    eval_before: Losses = key("The trainer's losses before the first step.")
+    eval_after: Losses = key("The same after the last step.")
+    evaluation: EvaluationSummary = key("Of the pushed model, from raw text.")
+    unigram_bits_per_byte: float | None = Field(
+        None, description="Baseline of causal-lm: frequencies of tokens."
+    )
+    unigram_perplexity: float | None = Field(
+        None, description="Baseline of masked-lm: the same, by hidden token."
+    )
+    prior_log_loss: float | None = Field(
+        None, description="Baseline of classification: the classes' shares, nats a document."
+    )
+    majority_accuracy: float | None = Field(
+        None, description="Baseline of classification: the most frequent class, a fraction."
+    )
+
+
+class CostReport(Part):
     """cost_report.json: the estimate against what happened."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), title="cost_report.json")
@@ -93,23 +130,20 @@ class CostReportDocument(Part):
     estimated: Side
     actual: Side
     training_seconds_actual_over_estimated: float = key("Ratio.", ge=0)
-    phases: list[Phase]
+    phases: list[PhaseTime]
     reasons: list[Reason]
-    steps: list[Step]
-    pipeline: Pipeline
-    return_on_curation: list[Return]
-    quality: dict[str, Any] = key(
-        "held_out_before and _after (the trainer's losses), evaluation (the pushed model, from raw "
-        "text) and a baseline: unigram_bits_per_byte, or unigram_perplexity of masked-lm, or "
-        "majority_accuracy and prior_log_loss of classification."
-    )
+    steps: list[StepCost]
+    pipeline: PipelineCost
+    return_on_curation: list[StepReturn]
+    quality: Quality
     effective_tokens: float = key("As in the ledger.", ge=0)
 
 
-def check_cost_report(report: dict[str, Any]) -> None:
-    """Raises unless a report has exactly the keys and types of the schema.
+def read_cost_report(uri: str) -> CostReport:
+    """Read cost_report.json of a CostReport artifact."""
+    return read_document(os.path.join(uri, COST_REPORT_NAME), CostReport)
 
-    Raises:
-        pydantic.ValidationError: A bug; the message names the key.
-    """
-    CostReportDocument.model_validate(report)
+
+def write_cost_report(uri: str, report: CostReport) -> None:
+    """Write cost_report.json into a CostReport artifact."""
+    write_document(os.path.join(uri, COST_REPORT_NAME), report)

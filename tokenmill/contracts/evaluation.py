@@ -1,12 +1,14 @@
-"""Reads what TFMA's Evaluator wrote, as plain dictionaries."""
+"""What TFMA's Evaluator leaves: metrics of each slice, and whether the model is blessed."""
 
 import math
 from typing import Any
 
 import tensorflow_model_analysis as tfma
 
-LENGTH, LANGUAGE = "length", "language"
-SLICED_BY = ("source", LENGTH, LANGUAGE)
+from tokenmill.contracts.cost_report import EvaluationSummary, Metrics
+
+SOURCE, LENGTH, LANGUAGE = "source", "length", "language"
+SLICED_BY = (SOURCE, LENGTH, LANGUAGE)
 CANDIDATE, BASELINE = "candidate", "baseline"
 """Names of the two models in the evaluation: the new one, and the last blessed one."""
 
@@ -15,24 +17,25 @@ Slice = tuple[str, str]
 WHOLE: Slice = ("", "")
 
 
-def read_metrics(evaluation_uri: str) -> dict[Slice, dict[str, float]]:
-    """Metrics by slice (feature, value); `WHOLE` is all held-out documents."""
+def read_metrics(evaluation_uri: str) -> dict[Slice, Metrics]:
+    """Read the metrics by slice (feature, value); `WHOLE` is all documents of the split."""
     result = tfma.load_eval_result(evaluation_uri)
     if len(result.config.model_specs) > 1:  # beside a baseline, the models have names
         result = tfma.load_eval_result(evaluation_uri, model_name=CANDIDATE)
-    by_slice: dict[Slice, dict[str, float]] = {}
+    by_slice: dict[Slice, Metrics] = {}
     for slice_key, outputs in result.slicing_metrics:
         feature, value = slice_key[0] if slice_key else WHOLE
         by_slice[feature, str(value)] = {
             metric: number["doubleValue"]
             for metric, number in outputs[""][""].items()
-            if "doubleValue" in number
+            # What is not finite comes as a string: a confidence interval of one document.
+            if isinstance(number.get("doubleValue"), float)
         }
     return by_slice
 
 
 def read_failures(evaluation_uri: str) -> list[str]:
-    """One sentence for each threshold that the model missed; empty if it is blessed."""
+    """Read a sentence for each threshold that the model missed; none if it is blessed."""
     validation = tfma.load_validation_result(evaluation_uri)
     return [
         _sentence(by_slice.slice_key, failure)
@@ -67,19 +70,17 @@ def _sentence(slice_key: Any, failure: Any) -> str:
     return f"{name} is {shown}, wanted {wanted}{missed}"
 
 
-def summarize(evaluation_uri: str) -> dict[str, Any]:
-    """Metrics of the whole and of each slice, and what kept the model from being blessed.
-
-    Keys: `total`, `by_source`, `by_length`, `by_language`, `failures`.
-    """
+def summarize(evaluation_uri: str) -> EvaluationSummary:
+    """Read the metrics of the whole and of each slice, and the thresholds that were missed."""
     metrics = read_metrics(evaluation_uri)
-    return {
-        "total": metrics[WHOLE],
-        **{
-            f"by_{feature}": {
-                value: metrics[feature, value] for at, value in sorted(metrics) if at == feature
-            }
-            for feature in SLICED_BY
-        },
-        "failures": read_failures(evaluation_uri),
-    }
+
+    def by(feature: str) -> dict[str, Metrics]:
+        return {value: metrics[at, value] for at, value in sorted(metrics) if at == feature}
+
+    return EvaluationSummary(
+        total=metrics[WHOLE],
+        by_source=by(SOURCE),
+        by_length=by(LENGTH),
+        by_language=by(LANGUAGE),
+        failures=read_failures(evaluation_uri),
+    )

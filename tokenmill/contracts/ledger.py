@@ -1,25 +1,36 @@
-"""The schema of ledger.json: every key with its unit and meaning.
+"""ledger.json, the estimate before training: every key with its unit and meaning.
 
 docs/ledger.md and docs/ledger.schema.json are made from it (tools/ledger_docs.py).
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import os
+from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from tokenmill.contracts.base import Number, Part, key
+from tokenmill.contracts.base import Number, Part, key, read_document, write_document
+from tokenmill.contracts.calibration import Calibration
+from tokenmill.contracts.packed_rows import SourceCounts
+from tokenmill.contracts.training import Phase
 from tokenmill.cost.devices import MfuSource
+
+LEDGER_NAME = "ledger.json"
+LEDGER_SCHEMA = "tokenmill-ledger-4"
+
+StageName = Literal[
+    "raw", "valid", "curated", "tokenized", "packed", "loss_bearing", "unique",
+    "repetition_discounted",
+]  # fmt: skip
 
 
 class Stage(Part):
     """One stage of the funnel."""
 
-    stage: Literal[
-        "raw", "valid", "curated", "tokenized", "packed", "loss_bearing", "unique",
-        "repetition_discounted",
-    ] = key("The stage. packed counts both splits, the later ones the training split.")  # fmt: skip
+    stage: StageName = key(
+        "The stage. packed counts both splits, the later ones the training split."
+    )
     documents: int = key("Documents that reached it.", ge=0)
     bytes: int = key("Bytes of their text (UTF-8; from curated on, after normalization).", ge=0)
     tokens: Number = key("Tokens; from packed on with one end-of-text token a document.", ge=0)
@@ -29,15 +40,15 @@ class Stage(Part):
     documents_lost: dict[str, int] = key("Documents that the stage before lost here, by reason.")
 
 
-class Dropped(Part):
-    """What curation dropped for one reason, both splits."""
+class EstimatedText(Part):
+    """Text that was not tokenized, both splits."""
 
     documents: int = key("Documents.", ge=0)
     bytes: int = key("Bytes before normalization.", ge=0)
     tokens_estimated: float = key("Tokens by the source's bytes per token.", ge=0)
 
 
-class Curated(Part):
+class CuratedText(Part):
     """What curation kept."""
 
     documents: int = key("Documents.", ge=0)
@@ -46,20 +57,22 @@ class Curated(Part):
     tokens: int = key("Tokens, counted.", ge=0)
 
 
-class Account(Part):
+class TrainingText(SourceCounts):
+    """What packing made of the training split, and what training gets from it."""
+
+    effective_tokens: float = key("Loss-bearing tokens, discounted for repetition.", ge=0)
+
+
+class SourceFunnel(Part):
     """One source, or all."""
 
     stages: list[Stage] = key("The funnel in order.")
-    raw: Dropped = key("Documents as ingested (valid).")
-    dropped: dict[str, Dropped] = key("What curation dropped, by reason.")
-    curated: Curated = key("What curation kept.")
+    raw: EstimatedText = key("Documents as ingested (valid).")
+    dropped: dict[str, EstimatedText] = key("What curation dropped, by reason.")
+    curated: CuratedText = key("What curation kept.")
     bytes_per_token: float = key("Bytes of kept text a token.", ge=0)
-    train: dict[str, Number] = key(
-        "Packing of the training split, and effective_tokens; a classifier's with what was left "
-        "out (dropped_no_label, dropped_unknown_label: documents; dropped_bytes, dropped_tokens: "
-        "theirs; truncated_tokens)."
-    )
-    eval: dict[str, Number] = key("Packing of the held-out split.")
+    train: TrainingText = key("Packing of the training split.")
+    eval: SourceCounts = key("Packing of the evaluation split.")
 
 
 class Quarantined(Part):
@@ -73,20 +86,20 @@ class Quarantined(Part):
 class Funnel(Part):
     """Where the text went."""
 
-    total: Account = key("All sources.")
-    by_source: dict[str, Account] = key("Each source.")
+    total: SourceFunnel = key("All sources.")
+    by_source: dict[str, SourceFunnel] = key("Each source.")
     quarantined: Quarantined = key("Records that ingest could not read; they have no source.")
 
 
 class Packing(Part):
-    """Rows of a split: slots = loss_bearing_slots + context_slots + padding_slots."""
+    """Rows of a split: slots = loss_tokens + context_slots + padding_slots."""
 
     rows: int = key("Rows.", ge=0)
     slots: int = key("Positions: rows x sequence length, or x a classifier's bucket widths.", ge=0)
     padding_slots: int = key("Empty positions.", ge=0)
     context_slots: int = key("Positions read again as context, without loss.", ge=0)
-    loss_bearing_slots: int = key("Positions with a target that counts.", ge=0)
-    segments: int = key("Pieces of documents.", ge=0)
+    loss_tokens: int = key("Positions whose prediction bears a loss.", ge=0)
+    segments: int = key("Parts of documents.", ge=0)
     stored_bytes: int = key("Size of the files, bytes.", ge=0)
     tokens: int = key("Tokens without control tokens.", ge=0)
 
@@ -99,7 +112,7 @@ class Model(Part):
     embedding_share: float = key("Token embedding's share of them, a fraction.", ge=0, le=1)
 
 
-class StrategyMemory(Part):
+class StrategyFit(Part):
     """A way to spread a model over devices; this version trains with the first, `data`."""
 
     strategy: str = key("data, zero1, zero2, zero3, tensor or tensor-zero3.")
@@ -119,12 +132,12 @@ class Memory(Part):
     bytes_by_part: dict[str, int] = key("Bytes a device by part.")
     bytes_per_device: int = key("Their sum.", ge=0)
     capacity_bytes: float | None = key("Memory of a device; null if unknown.")
-    reserved_share: float = key("Share of it kept for allocator and runtime.", ge=0, lt=1)
+    reserved_share: float = key("Share of it kept for allocator and runtime.", ge=0, le=1)
     fits: bool | None = key("Whether the bytes fit; null if the capacity is unknown.")
     smallest_device_count: int | None = key(
         "Least devices on which the run fits, each with its share of the batch; null if none."
     )
-    by_strategy: list[StrategyMemory] = key("For comparison: other ways to spread the model.")
+    by_strategy: list[StrategyFit] = key("For comparison: other ways to spread the model.")
 
 
 class Training(Part):
@@ -133,7 +146,7 @@ class Training(Part):
     steps: int = key("Optimizer steps.", gt=0)
     epochs: float = key("Passes over the rows.", gt=0)
     slots: int = key("Positions computed in all steps, padding included.", gt=0)
-    loss_bearing_tokens: float = key("Targets of all steps, repetitions counted.", ge=0)
+    loss_tokens: float = key("Loss-bearing tokens of all steps, repetitions counted.", ge=0)
     effective_tokens: float = key(
         "Loss-bearing tokens after curation, discounted for repetition: U + U R* (1 - exp(-R/R*)).",
         ge=0,
@@ -158,25 +171,30 @@ class Flops(Part):
     note: str = key("What is counted.")
 
 
-class Hardware(Part):
-    """What computes."""
+class Chips(Part):
+    """The chips that a run computes on, at what rate and price."""
 
     chip: str = key("Slug in data/catalog/hardware.csv.")
     chips: int = key("Number of chips (of a CPU: cores).", ge=1)
     peak_flops_per_second: float = key("Peak of one chip, FLOP/s.", gt=0)
     mfu: float = key("Model FLOPs utilization of the steps, a fraction.", gt=0, le=1)
+    goodput: float = key("cost.goodput: share of the time not lost to failures.", gt=0, le=1)
+    price_usd_per_chip_hour: float = key("USD.", ge=0)
+
+
+class Hardware(Chips):
+    """What computes, and where its utilization comes from."""
+
     mfu_source: MfuSource = key("Where it comes from.")
     mfu_low: float = key("The worst of the published runs; else as mfu.", gt=0, le=1)
     mfu_high: float = key("The best of the published runs; else as mfu.", gt=0, le=1)
     mfu_basis: str = key("Which published runs; empty where the MFU is not of them.")
     mfu_runs: list[str] = key("Their names.")
     hfu: float = key("With recomputation counted, a fraction.", gt=0)
-    goodput: float = key("cost.goodput: share of the time not lost to failures.", gt=0, le=1)
-    price_usd_per_chip_hour: float = key("USD.", ge=0)
-    calibration: dict[str, Any] | None = key("calibration.json; null without a measurement.")
+    calibration: Calibration | None = key("calibration.json; null without a measurement.")
 
 
-class PricePart(Part):
+class LedgerPrice(Part):
     """The price and its source."""
 
     usd_per_chip_hour: float = key("USD for one chip for one hour.", ge=0)
@@ -192,7 +210,7 @@ class PricePart(Part):
 class Forecast(Part):
     """Where the trainer's time will go."""
 
-    seconds_by_phase: dict[str, float] = key(
+    seconds_by_phase: dict[Phase, float] = key(
         "steps = FLOPs / (chips x peak x MFU); the others as calibration timed them; lost = what "
         "cost.goodput takes. Seconds."
     )
@@ -225,7 +243,7 @@ class Cost(Part):
     network_usd: float = key("Moving them once by rate; part of hidden cost, USD.", ge=0)
 
 
-class Checkpoints(Part):
+class CheckpointPlan(Part):
     """How often to save."""
 
     checkpoint_bytes: int = key("Weights and moments, bytes.", ge=0)
@@ -243,7 +261,7 @@ class Checkpoints(Part):
     source: str = key("Of the formulas.")
 
 
-class SavedPart(Part):
+class SavedByReason(Part):
     """What dropping for one reason saved; training split."""
 
     documents: int = key("Documents.", ge=0)
@@ -264,10 +282,58 @@ class Saved(Part):
     steps_fixed: bool = key("Whether train.max_steps ends the run.")
     chip_hours: float = key("Chip-hours avoided.", ge=0)
     usd: float = key("At the run's price, USD.", ge=0)
-    by_reason: dict[str, SavedPart] = key("The same by reason.")
+    by_reason: dict[str, SavedByReason] = key("The same by reason.")
 
 
-class BudgetPart(Part):
+class Chinchilla(Part):
+    """Compute-optimal amounts."""
+
+    optimal_tokens_for_this_model: float = key("20 a parameter.", ge=0)
+    optimal_params_for_this_compute: float = key("Parameters that these FLOPs train best.", ge=0)
+    optimal_tokens_for_this_compute: float = key("Tokens that these FLOPs train best on.", ge=0)
+    tokens_per_param: float = key("Effective tokens of the run a parameter.", ge=0)
+    source: str = key("Of the amounts.")
+
+
+class ExpectedLoss(Part):
+    """Loss by published fits: an order of magnitude, no promise."""
+
+    nats_per_token: float = key("By the fit of Besiroglu et al. 2024.")
+    nats_per_token_hoffmann: float = key("By the fit of Hoffmann et al. 2022.")
+    source: str = key("Of the fits.")
+
+
+class Repetition(Part):
+    """What repeated text is worth."""
+
+    epochs: float = key("Passes of the run.", ge=0)
+    limit_epochs: float = key("Passes up to which repeated text is worth about as much.", gt=0)
+    over_limit: bool = key("Whether the run goes beyond them.")
+    r_star_repetitions: float = key("Repetitions after which 1 - 1/e of the worth is gone.", gt=0)
+    source: str = key("Of the fit.")
+
+
+class GoalTokens(Part):
+    """Whether the tokens suit the goal."""
+
+    goal: str = key("cost.goal.")
+    minimum_tokens: float = key("Least that makes sense.", ge=0)
+    usual_tokens: float = key("What such projects use.", ge=0)
+    verdict: Literal["below_minimum", "enough", "usual"] = key("enough is at least the minimum.")
+    message: str = key("The same for a person.")
+    source: str = key("Of the amounts.")
+
+
+class Guidance(Part):
+    """What published fits say of a plan, each with its source."""
+
+    chinchilla: Chinchilla
+    expected_loss: ExpectedLoss
+    repetition: Repetition
+    goal: GoalTokens | None = Field(None, description="Absent where no goal is given.")
+
+
+class BudgetLimits(Part):
     """The limits; null for none."""
 
     max_usd: float | None = key("USD of compute.")
@@ -276,7 +342,7 @@ class BudgetPart(Part):
     max_epochs: float | None = key("Passes.")
 
 
-class LedgerDocument(Part):
+class Ledger(Part):
     """ledger.json: the estimate before training."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), title="ledger.json")
@@ -288,23 +354,22 @@ class LedgerDocument(Part):
     training: Training
     flops: Flops
     hardware: Hardware
-    price: PricePart
+    price: LedgerPrice
     forecast: Forecast
     cost: Cost
-    checkpoints: Checkpoints | None = key(
+    checkpoints: CheckpointPlan | None = key(
         "How often to save; null where failures come faster than a checkpoint is written."
     )
     curation_saved: Saved
-    guidance: dict[str, dict[str, Any]] = key(
-        "chinchilla, expected_loss (nats per token), goal and repetition, each with its source."
-    )
-    budget: BudgetPart
+    guidance: Guidance
+    budget: BudgetLimits
 
 
-def check_ledger(ledger: dict[str, Any]) -> None:
-    """Raises unless a ledger has exactly the keys and types of the schema.
+def read_ledger(uri: str) -> Ledger:
+    """Read ledger.json of a Ledger artifact."""
+    return read_document(os.path.join(uri, LEDGER_NAME), Ledger)
 
-    Raises:
-        pydantic.ValidationError: A bug; the message names the key.
-    """
-    LedgerDocument.model_validate(ledger)
+
+def write_ledger(uri: str, ledger: Ledger) -> None:
+    """Write ledger.json into a Ledger artifact."""
+    write_document(os.path.join(uri, LEDGER_NAME), ledger)

@@ -3,5 +3,3 @@
 INGEST_COUNTS_NAME = "counts.json"
 CURATION_NAME = "curation.json"
 TOKENIZER_MODEL_NAME = "tokenizer.model"
-LEDGER_NAME = "ledger.json"
-COST_REPORT_NAME = "cost_report.json"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from tokenmill.contracts.ledger import CheckpointPlan
 from tokenmill.cost.checks import check_positive
 from tokenmill.cost.pricing import (
     SECONDS_PER_HOUR,
@@ -20,39 +19,6 @@ CHIP_MTBF_HOURS = 50_677.0
 WRITE_BYTES_PER_SECOND_PER_CHIP = 1e9 / 8
 RESTART_SECONDS = 600.0
 CHECKPOINTS_KEPT = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointPlan:
-    """When to save, and what that costs.
-
-    Attributes:
-        checkpoint_bytes: Bytes of one checkpoint: weights and moments.
-        write_seconds: Seconds that training stands still for one.
-        mtbf_seconds: Mean time between failures of the whole run.
-        young_seconds: Interval by Young's first-order rule.
-        daly_seconds: Interval by Daly's.
-        interval_seconds: Daly's, or the length of the run if that is shorter.
-        expected_failures: Failures to expect during the run.
-        checkpoints: How many the run writes; 1 where it is shorter than the interval.
-        lost_seconds: Expected seconds of writing, lost work and restarts.
-        writing_seconds: Those of writing among them.
-        goodput: Share of the time that is left for training.
-        disk_bytes: Bytes of the checkpoints that are kept.
-    """
-
-    checkpoint_bytes: int
-    write_seconds: float
-    mtbf_seconds: float
-    young_seconds: float
-    daly_seconds: float
-    interval_seconds: float
-    checkpoints: int
-    expected_failures: float
-    lost_seconds: float
-    writing_seconds: float
-    goodput: float
-    disk_bytes: int
 
 
 def plan_checkpoints(
@@ -112,4 +78,5 @@ def plan_checkpoints(
         writing_seconds=loss.write_seconds,
         goodput=loss.goodput,
         disk_bytes=kept * checkpoint_bytes,
+        source="Young 1974; Daly 2006; failure rate of a chip: cost.chip_mtbf_hours",
     )

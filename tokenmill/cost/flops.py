@@ -259,7 +259,7 @@ def model_flops_utilization(
     chips: int,
     peak_flops_per_second: float,
 ) -> float:
-    """MFU: observed tokens/s over the tokens/s of all chips at their peak.
+    """Divide observed tokens/s by the tokens/s of all chips at their peak: MFU.
 
     With hardware FLOPs per token (``TokenFlops.training_hardware``) the same ratio is HFU.
 
@@ -274,12 +274,10 @@ def model_flops_utilization(
         not hidden.
     """
     check_positive("tokens_per_second", tokens_per_second, "tokens per second")
-    return tokens_per_second / throughput(
-        mfu=1.0,
-        flops_per_token=flops_per_token,
-        chips=chips,
-        peak_flops_per_second=peak_flops_per_second,
-    )
+    check_positive("flops_per_token", flops_per_token, "FLOPs per token")
+    check_positive("chips", chips, "chips")
+    check_positive("peak_flops_per_second", peak_flops_per_second, "FLOP/s")
+    return tokens_per_second * flops_per_token / (chips * peak_flops_per_second)
 
 
 def throughput(

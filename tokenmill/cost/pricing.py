@@ -20,6 +20,15 @@ HIDDEN_COST_LOW = 2.0
 HIDDEN_COST_HIGH = 5.0
 
 
+def usd(amount: float) -> str:
+    """Format an amount with as many digits as it needs: $1,234, $1.23, $0.00123."""
+    if amount >= 1000:
+        return f"${amount:,.0f}"
+    if amount >= 0.1 or amount == 0:
+        return f"${amount:,.2f}"
+    return f"${amount:.3g}"
+
+
 def wall_seconds(
     *,
     total_flops: float,
@@ -192,15 +201,15 @@ def estimate_cost(
         mfu=mfu,
         goodput=goodput,
     )
-    usd = compute_usd(hours, price_usd_per_chip_hour)
+    bill = compute_usd(hours, price_usd_per_chip_hour)
     return CostEstimate(
         total_flops=total_flops,
         wall_seconds=seconds,
         chip_hours=hours,
-        compute_usd=usd,
-        total_usd_low=usd * hidden_multiplier_low,
-        total_usd_high=usd * hidden_multiplier_high,
-        usd_per_million_effective_tokens=usd_per_million_tokens(usd, effective_tokens),
+        compute_usd=bill,
+        total_usd_low=bill * hidden_multiplier_low,
+        total_usd_high=bill * hidden_multiplier_high,
+        usd_per_million_effective_tokens=usd_per_million_tokens(bill, effective_tokens),
     )
 
 

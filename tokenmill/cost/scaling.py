@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from tokenmill.contracts.ledger import GoalTokens
 from tokenmill.cost.checks import check_positive
 from tokenmill.cost.flops import TRAINING_FLOPS_PER_PARAM
 
@@ -137,7 +138,6 @@ def optimal_params_and_tokens(
 
 
 Goal = Literal["fine_tune", "domain_adaptive", "from_scratch"]
-Verdict = Literal["below_minimum", "enough", "usual"]
 
 # Orders of magnitude by common experience, not thresholds that anyone has measured.
 FINE_TUNE_TOKENS = 1e6
@@ -145,6 +145,10 @@ DOMAIN_ADAPTIVE_TOKENS = 1e9
 # "1e12 and more at 1e10 parameters": recent releases train well past the compute-optimal 20.
 FROM_SCRATCH_USUAL_TOKENS_PER_PARAM = 100.0
 
+_GOAL_SOURCE = (
+    "orders of magnitude: fine-tuning 1e6, domain-adaptive 1e9 (Gururangan et al. 2020), from "
+    "scratch 20 to 100 tokens a parameter, 1e12 at 1e10 (Hoffmann et al. 2022; Touvron et al. 2023)"
+)
 _GOAL_NAMES: dict[Goal, str] = {
     "fine_tune": "fine-tuning",
     "domain_adaptive": "domain-adaptive pretraining",
@@ -152,28 +156,7 @@ _GOAL_NAMES: dict[Goal, str] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Guidance:
-    """Whether an amount of tokens suits a goal.
-
-    Attributes:
-        goal: The goal.
-        tokens: Tokens at hand.
-        minimum_tokens: Least that makes sense.
-        usual_tokens: What such projects use.
-        verdict: ``below_minimum``, ``enough`` (at least the minimum) or ``usual``.
-        message: The same for a person.
-    """
-
-    goal: Goal
-    tokens: float
-    minimum_tokens: float
-    usual_tokens: float
-    verdict: Verdict
-    message: str
-
-
-def token_guidance(goal: Goal, tokens: float, params: float) -> Guidance:
+def token_guidance(goal: Goal, tokens: float, params: float) -> GoalTokens:
     """Judge an amount of effective tokens by the user's goal.
 
     Args:
@@ -199,19 +182,19 @@ def token_guidance(goal: Goal, tokens: float, params: float) -> Guidance:
         usual = FROM_SCRATCH_USUAL_TOKENS_PER_PARAM * params
     else:
         minimum = usual = FINE_TUNE_TOKENS if goal == "fine_tune" else DOMAIN_ADAPTIVE_TOKENS
-    verdict: Verdict = "below_minimum"
+    verdict: Literal["below_minimum", "enough", "usual"] = "below_minimum"
     words = "is too little: collect more, or set a smaller goal or model"
     if tokens >= usual:
         verdict, words = "usual", "is a usual amount"
     elif tokens >= minimum:
         verdict, words = "enough", "is enough, though such models usually see more"
     need = f"{minimum:.3g}" if minimum == usual else f"{minimum:.3g}, usually {usual:.3g}"
-    return Guidance(
+    return GoalTokens(
         goal=goal,
-        tokens=tokens,
         minimum_tokens=minimum,
         usual_tokens=usual,
         verdict=verdict,
         message=f"{tokens:.3g} effective tokens for {_GOAL_NAMES[goal]} of {params:.3g} "
         f"parameters {words} (at least {need}).",
+        source=_GOAL_SOURCE,
     )

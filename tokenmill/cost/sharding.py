@@ -10,9 +10,10 @@ higher by a few GiB.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, get_args
 
+from tokenmill.contracts.ledger import StrategyFit
 from tokenmill.cost.checks import check_positive
 from tokenmill.cost.memory import RESERVED_SHARE, MemoryEstimate
 
@@ -73,23 +74,6 @@ def shard_memory(
             compute_copy=-(-memory.compute_copy // over) + int(gathered),
         )
     return memory
-
-
-@dataclass(frozen=True, kw_only=True)
-class StrategyFit:
-    """Whether a strategy fits.
-
-    Attributes:
-        strategy: Its name.
-        bytes_per_chip: Bytes on each of the given chips.
-        fits: Whether they fit the given chips.
-        smallest_chips: The smallest count that fits; None if none does.
-    """
-
-    strategy: str
-    bytes_per_chip: int
-    fits: bool | None
-    smallest_chips: int | None
 
 
 def copies(strategy: Strategy, chips: int) -> int:

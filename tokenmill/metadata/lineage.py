@@ -5,16 +5,20 @@ Reads ML Metadata only; imports no TFX and no TensorFlow.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import ml_metadata as mlmd
 
+from tokenmill.contracts.cost_report import CostReport, read_cost_report
+from tokenmill.contracts.ledger import Ledger, read_ledger
 from tokenmill.errors import TokenmillError
 from tokenmill.metadata.output_directory import open_runs
 from tokenmill.metadata.step_records import Run, run_that_made, step_record
 from tokenmill.metadata.store import open_store
+
+_Document = TypeVar("_Document", Ledger, CostReport)
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,14 @@ class Lineage:
     run_id: str
     inputs: list[dict[str, Any]]
     artifacts: dict[str, str]
-    ledger: dict[str, Any]
-    cost_report: dict[str, Any]
+    ledger: Ledger
+    cost_report: CostReport
     config_toml: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything, for a JSON document."""
+        documents = {"ledger": self.ledger.to_json(), "cost_report": self.cost_report.to_json()}
+        return {**vars(self), **documents}
 
 
 def trace_model(
@@ -92,18 +101,18 @@ def _describe(store: mlmd.MetadataStore, model: str, run: Run) -> Lineage:
         run_id=run.context.name,
         inputs=list(_inputs(store, run.context.id)),
         artifacts=artifacts,
-        ledger=_json(artifacts["TokenLedger.ledger"], "ledger.json"),
-        cost_report=_json(artifacts["CostReport.cost_report"], "cost_report.json"),
+        ledger=_present(read_ledger, artifacts["TokenLedger.ledger"]),
+        cost_report=_present(read_cost_report, artifacts["CostReport.cost_report"]),
         config_toml=run.config_toml,
     )
 
 
-def _json(directory: str, name: str) -> dict[str, Any]:
-    path = os.path.join(directory, name)
+def _present(read: Callable[[str], _Document], directory: str) -> _Document:
+    """Read a document of an artifact that may have been removed."""
     try:
-        with open(path, encoding="utf-8") as source:
-            return json.load(source)
-    except FileNotFoundError:
+        return read(directory)
+    except FileNotFoundError as error:
+        path = error.filename or directory
         raise TokenmillError(f"{path} is gone; the run's artifacts were removed.") from None
 
 

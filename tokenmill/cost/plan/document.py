@@ -92,7 +92,7 @@ def guidance_document(plan: Plan) -> dict[str, Any]:
         effective_tokens=request.effective_tokens,
         epochs=request.epochs,
         goal=request.goal,
-    )
+    ).to_json()
 
 
 def plan_document(answer: PlanAnswer) -> dict[str, Any]:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tokenmill.contracts.ledger import CheckpointPlan, StrategyFit
 from tokenmill.cost.checkpoint_interval import (
     CHECKPOINTS_KEPT,
     CHIP_MTBF_HOURS,
     RESTART_SECONDS,
-    CheckpointPlan,
     plan_checkpoints,
 )
 from tokenmill.cost.checks import check_fraction, check_positive
-from tokenmill.cost.flops import Recompute, model_flops_utilization
+from tokenmill.cost.flops import Recompute, model_flops_utilization, throughput
 from tokenmill.cost.memory import MemoryEstimate, share_of_batch
 from tokenmill.cost.plan.hardware import Hardware
 from tokenmill.cost.plan.planned_model import PlannedModel
@@ -28,7 +28,7 @@ from tokenmill.cost.pricing import (
     estimate_cost,
 )
 from tokenmill.cost.scaling import Goal, repetition_discounted_tokens
-from tokenmill.cost.sharding import Strategy, StrategyFit, bytes_per_chip, copies, strategy_fits
+from tokenmill.cost.sharding import Strategy, bytes_per_chip, copies, strategy_fits
 from tokenmill.cost.utilization import FlopsBasis, UtilizationRange, utilization_range
 
 HOURS_PER_MONTH = 730.0
@@ -161,8 +161,12 @@ class Plan:
     def tokens_per_second(self) -> float:
         """Tokens per second of the steps, all chips together."""
         hardware = self.request.hardware
-        rate = self.mfu * hardware.chips * hardware.peak_flops_per_second
-        return rate / self.request.flops_per_token
+        return throughput(
+            mfu=self.mfu,
+            flops_per_token=self.request.flops_per_token,
+            chips=hardware.chips,
+            peak_flops_per_second=hardware.peak_flops_per_second,
+        )
 
 
 def make_plan(request: PlanRequest) -> Plan:

@@ -1,11 +1,9 @@
-"""Memory of a run by device and strategy: the ledger's account, and the budget gate's check."""
+"""Memory of a run by device and strategy, for the ledger and for the budget gate."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
 from components.ledger.settings import LedgerSettings
+from tokenmill.contracts.ledger import Memory
 from tokenmill.cost.devices import parallelism_of
 from tokenmill.cost.memory import (
     RESERVED_SHARE,
@@ -17,8 +15,8 @@ from tokenmill.cost.sharding import strategy_fits
 from tokenmill.model.shape import ModelShape
 
 
-def memory_of(shape: ModelShape, settings: LedgerSettings, devices: int) -> MemoryEstimate:
-    """Memory on one device under data parallelism: its share of the batch, all of the model."""
+def memory_per_device(shape: ModelShape, settings: LedgerSettings, devices: int) -> MemoryEstimate:
+    """Estimate the memory of one device, which has its share of the batch and all of the model."""
     return estimate_memory(
         shape,
         batch_per_device=share_of_batch(
@@ -31,10 +29,8 @@ def memory_of(shape: ModelShape, settings: LedgerSettings, devices: int) -> Memo
     )
 
 
-def memory_section(
-    shape: ModelShape, settings: LedgerSettings, capacity_bytes: float | None
-) -> dict[str, Any]:
-    """The ledger's account of memory.
+def run_memory(shape: ModelShape, settings: LedgerSettings, capacity_bytes: float | None) -> Memory:
+    """Estimate the memory that a run takes, and compare the ways to spread its model.
 
     Args:
         shape: The model.
@@ -46,27 +42,27 @@ def memory_section(
         each device; whether they fit; and all strategies that are usual, with the least number of
         devices that fits.
     """
-    memory = memory_of(shape, settings, settings.devices)
+    memory = memory_per_device(shape, settings, settings.devices)
     fits = strategy_fits(
-        lambda devices: memory_of(shape, settings, devices),
+        lambda devices: memory_per_device(shape, settings, devices),
         chips=settings.devices,
         n_layers=shape.n_layers,
         memory_bytes=capacity_bytes,
     )
     copied = fits[0]  # data parallel
-    return {
-        "strategy": settings.strategy,
-        "precision": settings.precision,
-        "recompute": settings.recompute,
-        "devices": settings.devices,
-        "sequences_per_device": share_of_batch(
+    return Memory(
+        strategy=settings.strategy,
+        precision=settings.precision,
+        recompute=settings.recompute,
+        devices=settings.devices,
+        sequences_per_device=share_of_batch(
             settings.global_batch_size, settings.devices, settings.accumulation_steps
         ),
-        "bytes_by_part": memory.by_part(),
-        "bytes_per_device": memory.total,
-        "capacity_bytes": capacity_bytes,
-        "reserved_share": RESERVED_SHARE,
-        "fits": copied.fits,
-        "smallest_device_count": copied.smallest_chips,
-        "by_strategy": [asdict(fit) for fit in fits],
-    }
+        bytes_by_part=memory.by_part(),
+        bytes_per_device=memory.total,
+        capacity_bytes=capacity_bytes,
+        reserved_share=RESERVED_SHARE,
+        fits=copied.fits,
+        smallest_device_count=copied.smallest_chips,
+        by_strategy=fits,
+    )

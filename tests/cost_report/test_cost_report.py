@@ -1,10 +1,12 @@
 import pytest
+from complete_model import complete
 from hypothesis import given
 from hypothesis import strategies as st
 
 from components.cost_report.report import build_cost_report
 from components.cost_report.steps import StepTime
-from tokenmill.contracts.cost_report import check_cost_report
+from tokenmill.contracts.cost_report import CostReport, EvaluationSummary
+from tokenmill.contracts.ledger import Ledger
 from tokenmill.contracts.training import Losses, Telemetry
 
 # Two chips of 1e9 FLOP/s at 3 USD an hour; 1000 FLOPs a token; 400 effective tokens.
@@ -69,21 +71,24 @@ TELEMETRY = Telemetry(
     overflows=0,
     training_directory=None,
 )
-EVALUATION = {"total": {"bits_per_byte": 2.0}, "by_source": {}, "failures": []}
+EVALUATION = {
+    "total": {"bits_per_byte": 2.0}, "by_source": {}, "by_length": {}, "by_language": {},
+    "failures": [],
+}  # fmt: skip
 
 
-def settle(times=TIMES, **telemetry):
+def report_of(times=TIMES, **telemetry):
     return build_cost_report(
-        LEDGER,
+        complete(Ledger, LEDGER),
         TELEMETRY.model_copy(update=telemetry),
-        EVALUATION,
+        EvaluationSummary(**EVALUATION),
         {"unigram_bits_per_byte": 4.5},
         times,
-    )
+    ).to_json()
 
 
 def test_a_bill_worked_out_by_hand():
-    report = settle()
+    report = report_of()
     actual = report["actual"]
     assert actual["training_seconds"] == 75.0  # steps, input, compile
     assert actual["total_seconds"] == 90.0
@@ -99,7 +104,7 @@ def test_a_bill_worked_out_by_hand():
 
 def test_the_estimate_is_repeated_as_the_ledger_gave_it():
     cost, forecast = LEDGER["cost"], LEDGER["forecast"]
-    assert settle()["estimated"] == {
+    assert report_of()["estimated"] == {
         "slots": 512,
         "training_seconds": 50.0,
         "total_seconds": 54.0,
@@ -113,22 +118,22 @@ def test_the_estimate_is_repeated_as_the_ledger_gave_it():
 
 
 def test_the_report_has_the_schema():
-    check_cost_report(settle())
-    check_cost_report(settle(times=[]))
+    CostReport.model_validate(report_of())
+    CostReport.model_validate(report_of(times=[]))
     with pytest.raises(ValueError, match="pipeline"):
-        check_cost_report({k: v for k, v in settle().items() if k != "pipeline"})
+        CostReport.model_validate({k: v for k, v in report_of().items() if k != "pipeline"})
 
 
 def test_the_reasons_name_what_differed():
-    reasons = {r["reason"]: r["seconds"] for r in settle()["reasons"]}
+    reasons = {r["reason"]: r["seconds"] for r in report_of()["reasons"]}
     # 512 slots took 64 s, not 40; compiling 75 - 64 = 11 s, not 10; nobody forecast the export.
     assert reasons == pytest.approx(
         {"mfu": 24.0, "export": 5.0, "build": 4.0, "evaluate_after": 3.0, "compile": 1.0,
          "evaluate_before": -1.0}
     )  # fmt: skip
-    words = {r["reason"]: r["meaning"] for r in settle()["reasons"]}
+    words = {r["reason"]: r["meaning"] for r in report_of()["reasons"]}
     assert words["export"] == "phase export, not forecast"
-    half = {r["reason"]: r["seconds"] for r in settle(trained_slots=256)["reasons"]}
+    half = {r["reason"]: r["seconds"] for r in report_of(trained_slots=256)["reasons"]}
     assert half["tokens"] == pytest.approx(-20.0)
 
 
@@ -145,7 +150,7 @@ def test_the_reasons_name_what_differed():
 )
 def test_reasons_and_phases_always_add_up(seconds, unknown, slots, rate):
     total = sum(seconds.values()) + unknown + 1.0
-    report = settle(
+    report = report_of(
         seconds=seconds, total_seconds=total, trained_slots=slots, tokens_per_second=rate
     )
     difference = report["actual"]["total_seconds"] - report["estimated"]["total_seconds"]
@@ -155,7 +160,7 @@ def test_reasons_and_phases_always_add_up(seconds, unknown, slots, rate):
 
 
 def test_each_step_costs_its_time_and_a_cached_one_nothing_now():
-    report = settle()
+    report = report_of()
     steps = {step["step"]: step for step in report["steps"]}
     assert steps["Curator"]["usd"] == pytest.approx(36 * 4 / 3600 * 0.1)
     assert steps["Packer"]["usd"] == pytest.approx(0.002)
@@ -167,7 +172,7 @@ def test_each_step_costs_its_time_and_a_cached_one_nothing_now():
 
 
 def test_return_on_curation_at_the_measured_speed():
-    curator, packer = settle()["return_on_curation"]
+    curator, packer = report_of()["return_on_curation"]
     # 64 s for 16 steps are 4 s a step: 8 steps saved are 32 s on two chips.
     assert curator["saved_chip_hours"] == pytest.approx(64 / 3600)
     assert curator["saved_usd"] == pytest.approx(64 / 3600 * 3)
@@ -181,16 +186,16 @@ def test_return_on_curation_at_the_measured_speed():
 
 def test_a_runner_that_tells_no_run_leaves_the_cache_unknown():
     times = [StepTime(step="Curator", seconds=36.0, vcpus=4, ran=None)]
-    report = settle(times=times)
+    report = report_of(times=times)
     assert report["steps"][0]["usd_in_this_run"] is None
     assert report["pipeline"]["usd_in_this_run"] is None
     assert report["return_on_curation"][0]["cost_usd_in_this_run"] == pytest.approx(0.004)
 
 
 def test_quality_is_passed_on():
-    assert settle()["quality"] == {
-        "held_out_before": {"nll_sum": 80.0, "loss_tokens": 10.0, "loss": 8.0},
-        "held_out_after": {"nll_sum": 50.0, "loss_tokens": 10.0, "loss": 5.0},
+    assert report_of()["quality"] == {
+        "eval_before": {"nll_sum": 80.0, "loss_tokens": 10.0, "loss": 8.0},
+        "eval_after": {"nll_sum": 50.0, "loss_tokens": 10.0, "loss": 5.0},
         "evaluation": EVALUATION,
         "unigram_bits_per_byte": 4.5,
     }
@@ -198,7 +203,7 @@ def test_quality_is_passed_on():
 
 def test_a_run_of_one_step_has_no_steady_rate_and_no_mfu():
     seconds = {"compile": 10.0, "input": 1.0}
-    report = settle(tokens_per_second=None, seconds=seconds, total_seconds=22.0)
+    report = report_of(tokens_per_second=None, seconds=seconds, total_seconds=22.0)
     assert report["actual"]["mfu"] is None
     assert report["actual"]["training_seconds"] == 11.0
     assert report["actual"]["goodput"] == pytest.approx(0.5)

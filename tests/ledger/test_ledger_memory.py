@@ -3,7 +3,7 @@ import dataclasses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.ledger.footprint import memory_of, memory_section
+from components.ledger.memory import memory_per_device, run_memory
 from components.ledger.settings import LedgerSettings
 from data.catalog.chips import Price
 from tokenmill.cost.memory import RESERVED_SHARE
@@ -31,7 +31,7 @@ def settings(devices=1, batch=64, **change):
 
 
 def section(shape, devices, capacity, batch=64):
-    return memory_section(shape, settings(devices, batch), capacity)
+    return run_memory(shape, settings(devices, batch), capacity).to_json()
 
 
 def by_strategy(memory):
@@ -50,8 +50,8 @@ def test_a_batch_too_large_for_one_chip_fits_on_several():
     assert memory["fits"] is False
     count = memory["smallest_device_count"]
     usable = 40 * GIB * (1 - RESERVED_SHARE)
-    assert memory_of(SMALL, settings(), count).total <= usable
-    assert memory_of(SMALL, settings(), count - 1).total > usable
+    assert memory_per_device(SMALL, settings(), count).total <= usable
+    assert memory_per_device(SMALL, settings(), count - 1).total > usable
     assert section(SMALL, count, 40 * GIB)["fits"] is True
 
 
@@ -64,22 +64,22 @@ def test_an_unknown_capacity_is_unknown():
 
 @given(st.integers(1, 512), st.integers(1, 64))
 def test_more_devices_never_need_more_memory_each(batch, devices):
-    one = memory_of(SMALL, settings(batch=batch), devices).total
-    more = memory_of(SMALL, settings(batch=batch), devices + 1).total
+    one = memory_per_device(SMALL, settings(batch=batch), devices).total
+    more = memory_per_device(SMALL, settings(batch=batch), devices + 1).total
     assert more <= one
 
 
 def test_what_the_trainer_is_told_changes_the_memory():
-    plain = memory_of(SMALL, settings(), 1)
-    again = memory_of(SMALL, settings(recompute="full"), 1)
+    plain = memory_per_device(SMALL, settings(), 1)
+    again = memory_per_device(SMALL, settings(recompute="full"), 1)
     assert again.activations < plain.activations / 10
     assert again.recompute_workspace > 0
     # Four parts of 16 rows, one after the other.
-    parts = memory_of(SMALL, settings(accumulation_steps=4), 1)
-    assert parts == memory_of(SMALL, settings(batch=16), 1)
-    assert memory_of(SMALL, settings(dropout=0.1), 1).activations > plain.activations
+    parts = memory_per_device(SMALL, settings(accumulation_steps=4), 1)
+    assert parts == memory_per_device(SMALL, settings(batch=16), 1)
+    assert memory_per_device(SMALL, settings(dropout=0.1), 1).activations > plain.activations
     assert section(SMALL, 2, None)["sequences_per_device"] == 32
 
 
 def test_a_cpu_has_one_copy_whatever_its_cores():
-    assert memory_section(SMALL, settings(8, chip="cpu-vcpu"), None)["devices"] == 1
+    assert run_memory(SMALL, settings(8, chip="cpu-vcpu"), None).devices == 1
