@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from components.ingest.config import CorpusConfig
 from components.ingest.manifest import list_inputs
-from components.ingest.readers import BadRecord, read_file
+from components.ingest.readers import read_file
+from tokenmill.contracts.ingest import BadRecord
 from tokenmill.errors import TokenmillError
 
 

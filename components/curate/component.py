@@ -1,7 +1,6 @@
 """Curator: normalizes, filters and deduplicates documents."""
 
 import json
-import os
 
 import apache_beam as beam
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
@@ -11,9 +10,8 @@ from components.artifacts import DroppedDocuments, Examples
 from components.curate.config import CurateConfig
 from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, write_report
 from components.curate.transforms import Curate
-from tokenmill.contracts.names import CURATION_NAME
+from tokenmill.contracts.curation import Curation, read_curation
 from tokenmill.errors import TokenmillError
-from tokenmill.files import read_json
 from tokenmill.records.documents import SPLITS
 from tokenmill.records.staged_run import spooled_run
 from tokenmill.timing import timed
@@ -47,7 +45,6 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
         config = CurateConfig.from_json(exec_properties["config"])
         benchmarks = tuple(json.loads(exec_properties["benchmarks"]))
         shards = exec_properties["shards"]
-        report_path = os.path.join(rejected.uri, CURATION_NAME)
         curated.split_names = examples.split_names
         for key in ("payload_format", "file_format"):
             curated.set_string_custom_property(key, examples.get_string_custom_property(key))
@@ -63,26 +60,25 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
             (
                 result[COUNTS]
                 | "CountsToList" >> beam.combiners.ToList()
-                | "WriteReport" >> beam.Map(write_report, *lists, report_path)
+                | "WriteReport" >> beam.Map(write_report, *lists, rejected.uri)
             )
 
-        report = read_json(report_path)
-        _check(report)
-        total = report["total"]
+        curation = read_curation(rejected.uri)
+        _check(curation)
+        total = curation.total
         for name in ("documents", "bytes"):
-            curated.set_int_custom_property(name, total["kept"][name])
-            dropped = sum(reason[name] for reason in total["dropped"].values())
+            curated.set_int_custom_property(name, getattr(total.kept, name))
+            dropped = sum(getattr(amount, name) for amount in total.dropped.values())
             rejected.set_int_custom_property(name, dropped)
 
 
-def _check(report: dict) -> None:
+def _check(curation: Curation) -> None:
     dropped = ", ".join(
-        f"{numbers['documents']:,} {reason}"
-        for reason, numbers in report["total"]["dropped"].items()
+        f"{amount.documents:,} {reason}" for reason, amount in curation.total.dropped.items()
     )
     for split in SPLITS:
-        sources = report["splits"][split]["by_source"].values()
-        if not sum(source["kept"]["documents"] for source in sources):
+        sources = curation.splits[split].by_source.values()
+        if not sum(source.kept.documents for source in sources):
             raise TokenmillError(
                 f"curation left no document in the {split} split (dropped in all: {dropped}).",
                 "Loosen the rules of the [curate] section or give more text.",

@@ -16,12 +16,13 @@ import pyarrow as pa
 
 from components.curate.boilerplate import remove_frequent
 from components.curate.config import CurateConfig
-from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, DroppedDocument, OutcomeCounts
+from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, OutcomeCounts
 from components.curate.decision import judge_texts
 from components.curate.mask import mask
 from components.curate.near_duplicates import all_ngrams, band_hashes
 from components.curate.rules import thresholds_of
 from components.curate.rules.lines import Removed, remove_lines
+from tokenmill.contracts.curation import DroppedDocument
 from tokenmill.records.documents import (
     DocumentFile,
     document_batch,
@@ -135,7 +136,7 @@ def judge_batch(
     encoded = [text.encode() for text in texts]
     columns = (doc_ids, sources, encoded, labels)
     kept = document_batch(*([column[i] for i in passed] for column in columns))
-    payloads = {i: record.shortened().as_json() for i, record in rejected.items()}
+    payloads = {i: record.shortened().to_line() for i, record in rejected.items()}
     payloads.update(zip(passed.tolist(), (p for _, p in encode_documents(kept)), strict=True))
     keys = np.zeros((len(texts), 2), np.uint64)
     content = b"".join(content_key(encoded[i]) for i in passed)

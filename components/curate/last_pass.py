@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from components.curate.counts import KEPT, DroppedDocument, OutcomeCounts
+from components.curate.counts import KEPT, OutcomeCounts
 from components.curate.deduplicate import NO_COPY, DroppedGroup, dropped_mask, dropped_slice
 from components.curate.first_pass import DROPPED_ROW
+from tokenmill.contracts.curation import DroppedDocument, write_dropped_shard
 from tokenmill.records.documents import decode_documents, split_directory
 from tokenmill.records.staged_shards import Record, sorted_shard, write_sorted_shard
 from tokenmill.records.staging import Piece, Spool, read_rows, read_sources
-from tokenmill.records.tfrecord import write_tfrecords
 
 Count = tuple[tuple[str, str, str], OutcomeCounts]
 
@@ -59,7 +59,7 @@ def _by_source(rows: np.ndarray, sources: list[str], split: str, outcome: str) -
 
 
 def write_rejected(
-    shard: int, pieces: list[Piece], dropped: list[DroppedGroup], directory: str, shards: int
+    shard: int, pieces: list[Piece], dropped: list[DroppedGroup], dropped_uri: str, shards: int
 ) -> int:
     """Writes one shard of rejected documents of both splits, as JSON; returns how many."""
     spool = Spool(pieces)
@@ -81,8 +81,7 @@ def write_rejected(
             else:
                 yield why.record(record)
 
-    path = os.path.join(directory, f"dropped-{shard:05d}-of-{shards:05d}.gz")
-    write_tfrecords(path, lines(), gzip=True)
+    write_dropped_shard(dropped_uri, shard, shards, lines())
     return written
 
 
@@ -127,4 +126,4 @@ class _Why:
             int(record.row["raw_bytes"]),
             *self._reasons[record.reference],
         )
-        return rejected.shortened().as_json()
+        return rejected.shortened().to_line()

@@ -1,11 +1,9 @@
 """CorpusExampleGen: a TFX ExampleGen for text files."""
 
+import functools
 import importlib.metadata
-import json
-import os
 
 import apache_beam as beam
-import tensorflow as tf
 from tfx.components.example_gen import base_example_gen_executor, component, utils
 from tfx.dsl.components.base import executor_spec
 from tfx.proto import example_gen_pb2
@@ -13,18 +11,16 @@ from tfx.types import Channel, artifact_utils, component_spec, standard_componen
 
 from components.artifacts import Examples, Quarantine
 from components.ingest.config import CorpusConfig
-from components.ingest.counts import (
-    add_counts,
-    count_bad,
-    count_repaired,
-    write_counts,
-    write_quarantine,
-)
+from components.ingest.counts import add_counts, count_bad, count_repaired, write_counts
 from components.ingest.manifest import MANIFEST_PATTERN, read_manifest
 from components.ingest.transforms import BAD_RECORDS, COUNTS, REPAIRED, Ingest
-from tokenmill.contracts.names import INGEST_COUNTS_NAME
+from tokenmill.contracts.ingest import (
+    IngestCounts,
+    read_ingest_counts,
+    read_quarantine,
+    write_quarantine,
+)
 from tokenmill.errors import TokenmillError
-from tokenmill.files import read_json
 from tokenmill.records.documents import SPLITS
 from tokenmill.records.staged_run import spooled_run
 from tokenmill.timing import timed
@@ -74,7 +70,6 @@ class CorpusExampleGenExecutor(base_example_gen_executor.BaseExampleGenExecutor)
         for key, value in formats.items():
             examples.set_string_custom_property(key, value)
 
-        counts_path = os.path.join(quarantine.uri, INGEST_COUNTS_NAME)
         with spooled_run(self._get_tmp_dir()) as spool, self._make_beam_pipeline() as pipeline:
             read = pipeline | Ingest(files, config, examples.uri, spool, config.shards)
             counts = (
@@ -87,31 +82,30 @@ class CorpusExampleGenExecutor(base_example_gen_executor.BaseExampleGenExecutor)
                 | beam.Flatten()
                 | beam.CombinePerKey(add_counts)
                 | "Counts" >> beam.combiners.ToList()
-                | "WriteCounts" >> beam.Map(write_counts, counts_path)
+                | "WriteCounts" >> beam.Map(write_counts, quarantine.uri)
             )
             (
                 read[BAD_RECORDS]
                 | "BadToList" >> beam.combiners.ToList()
-                | "WriteBad"
-                >> beam.Map(write_quarantine, os.path.join(quarantine.uri, "quarantine.jsonl"))
+                | "WriteBad" >> beam.Map(functools.partial(write_quarantine, quarantine.uri))
             )
-        summary = read_json(counts_path)
+        counted = read_ingest_counts(quarantine.uri)
         for name in ("documents", "bytes"):
-            examples.set_int_custom_property(name, summary["read"][name])
-        quarantine.set_int_custom_property("records", summary["quarantined"]["documents"])
-        _check(summary, len(files), config.max_quarantine_fraction, quarantine.uri)
+            examples.set_int_custom_property(name, getattr(counted.read, name))
+        quarantine.set_int_custom_property("records", counted.quarantined.documents)
+        _check(counted, len(files), config.max_quarantine_fraction, quarantine.uri)
 
 
-def _check(summary: dict, files: int, max_fraction: float, quarantine_uri: str) -> None:
-    read, bad = summary["read"]["documents"], summary["quarantined"]["documents"]
+def _check(counts: IngestCounts, files: int, max_fraction: float, quarantine_uri: str) -> None:
+    read, bad = counts.read.documents, counts.quarantined.documents
     reasons = ", ".join(
-        f"{entry['documents']} {reason}"
-        for reason, entry in summary["quarantined"]["by_reason"].items()
+        f"{amount.documents} {reason}" for reason, amount in counts.quarantined.by_reason.items()
     )
     if bad and bad > max_fraction * (read + bad):
+        first = next(read_quarantine(quarantine_uri))  # TFX removes the outputs of a failed step
         raise TokenmillError(
             f"{bad:,} of {read + bad:,} records could not be read ({reasons}): more than "
-            f"corpus.max_quarantine_fraction = {max_fraction}.{_first_bad(quarantine_uri)}",
+            f"corpus.max_quarantine_fraction = {max_fraction}. The first: {first}.",
             "Repair the input, or raise the limit with --set corpus.max_quarantine_fraction=...",
         )
     if not read:
@@ -120,19 +114,11 @@ def _check(summary: dict, files: int, max_fraction: float, quarantine_uri: str) 
             "Give files with text by --input.",
         )
     for split in SPLITS:
-        if not summary["splits"][split]["documents"]:
+        if not counts.splits[split].documents:
             raise TokenmillError(
                 f"no document fell into the {split} split ({read} in all).",
                 "Give more documents or change corpus.eval_fraction.",
             )
-
-
-def _first_bad(quarantine_uri: str) -> str:
-    """The first bad record, in the message: TFX removes the outputs of a failed step."""
-    with tf.io.gfile.GFile(os.path.join(quarantine_uri, "quarantine.jsonl")) as source:
-        record = json.loads(source.readline())
-    place = f"{record['file']}:{record['record']}" if record["record"] else record["file"]
-    return f" The first: {place}: {record['reason']}: {record['detail']}."
 
 
 class CorpusExampleGen(component.FileBasedExampleGen):

@@ -25,9 +25,8 @@ from components.ingest.formats.parquet import read_parquet
 from components.ingest.formats.text import read_text
 from components.ingest.formats.tfrecord import read_tfrecord
 from components.ingest.manifest import COMPRESSION_SUFFIXES, InputFile, format_of
-from components.ingest.records import BadRecord, Document
-
-__all__ = ["BadRecord", "Document", "read_file"]
+from components.ingest.records import Document
+from tokenmill.contracts.ingest import BadRecord
 
 Reader = Callable[[BinaryIO, InputFile, CorpusConfig], Iterator[Document | BadRecord]]
 

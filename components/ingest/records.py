@@ -1,12 +1,12 @@
 """What reading gives: `Document` or `BadRecord`, and the checks that every format's text passes."""
 
 import os
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from components.ingest.config import CorpusConfig
 from components.ingest.encoding import decode_error, repair
 from components.ingest.manifest import InputFile
+from tokenmill.contracts.ingest import BadRecord
 
 
 class Document(NamedTuple):
@@ -25,27 +25,6 @@ class Document(NamedTuple):
     text: bytes
     repaired: tuple[str, ...] = ()
     label: bytes = b""
-
-
-@dataclass(frozen=True)
-class BadRecord:
-    """A record that could not be used, and why.
-
-    Attributes:
-        file: The file as the user would name it.
-        record: Line (JSON lines, CSV, paragraphs), row (Parquet) or record (TFRecord), from 1; 0
-            for the file as a whole.
-        reason: unreadable_file, invalid_json, malformed_row, bad_checksum, invalid_example,
-            missing_text, not_utf8, empty_text or too_large.
-        detail: What was found.
-        size_bytes: Size of the record where it is known, else 0.
-    """
-
-    file: str
-    record: int
-    reason: str
-    detail: str
-    size_bytes: int
 
 
 def make_document(

@@ -13,7 +13,9 @@ import apache_beam as beam
 
 from components.ingest.config import CorpusConfig
 from components.ingest.manifest import InputFile
-from components.ingest.readers import BadRecord, Document, read_file
+from components.ingest.readers import read_file
+from components.ingest.records import Document
+from tokenmill.contracts.ingest import BadRecord
 from tokenmill.records.documents import (
     BATCH_BYTES,
     BATCH_DOCUMENTS,

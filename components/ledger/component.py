@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import Channel, artifact_utils, component_spec
@@ -19,15 +18,15 @@ from components.ledger.budget import check_budget
 from components.ledger.ledger import Machine, build_ledger
 from components.ledger.settings import LedgerSettings
 from tokenmill.contracts.calibration import read_calibration
+from tokenmill.contracts.curation import read_curation
+from tokenmill.contracts.ingest import read_ingest_counts
 from tokenmill.contracts.ledger import Ledger as LedgerDocument
 from tokenmill.contracts.ledger import write_ledger
-from tokenmill.contracts.names import CURATION_NAME, INGEST_COUNTS_NAME
 from tokenmill.contracts.packed_rows import read_packed_manifest
 from tokenmill.contracts.training_options import set_money
 from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second, memory_bytes
 from tokenmill.cost.devices import CPU_CHIP, USER_PRICE
 from tokenmill.errors import TokenmillError
-from tokenmill.files import read_json
 from tokenmill.provenance.document_index import write_index
 from tokenmill.records.documents import SPLITS
 from tokenmill.run_parameters import LEDGER_PARAMETERS, with_ledger_parameters
@@ -78,8 +77,8 @@ class TokenLedgerExecutor(base_executor.BaseExecutor):
         packed = {split: read_packed_manifest(uris["packed_rows"], split) for split in SPLITS}
         machine = _machine(settings, uris.get("calibration"))
         ledger = build_ledger(
-            read_json(os.path.join(uris["quarantine"], INGEST_COUNTS_NAME)),
-            read_json(os.path.join(uris["dropped"], CURATION_NAME)),
+            read_ingest_counts(uris["quarantine"]).to_json(),
+            read_curation(uris["dropped"]).to_json(),
             packed,
             settings,
             machine,

@@ -109,23 +109,22 @@ def inspect(run_dir: str, reason: str | None, source: str | None, limit: int) ->
     """
     with user_errors_only():
         uri, run_id = _newest_dropped(run_dir)
-        from components.curate import counts as account
-        from tokenmill.contracts.names import CURATION_NAME
-        from tokenmill.files import read_json
+        from components.curate.counts import samples_by_reason
+        from tokenmill.contracts.curation import CURATION_NAME, read_curation, read_dropped
 
         report_path = os.path.join(uri, CURATION_NAME)
         if not os.path.exists(report_path):
             raise TokenmillError(f"{report_path} is gone: the artifact was removed.", "Run again.")
-        report = read_json(report_path)
-        sources = sorted({s for split in report["splits"].values() for s in split["by_source"]})
+        curation = read_curation(uri)
+        sources = sorted({s for split in curation.splits.values() for s in split.by_source})
         if source is not None:
             _check_choice("--source", source, sources, f"{run_dir} has")
-        counts = account.dropped_by_reason(report, source)
+        counts = curation.dropped_by_reason(source)
         where = f"run {run_id}" + (f", source {source}" if source else "")
         if reason is not None:
             _check_choice("--reason", reason, list(counts), f"In {where} there are")
-        found = account.samples_by_reason(account.read_rejected(uri), reason, source, limit)
-        _print_rejected(_console(), where, counts, found)
+        found = samples_by_reason(read_dropped(uri), reason, source, limit)
+        _print_dropped(_console(), where, counts, found)
 
 
 class _Reading:
@@ -143,7 +142,8 @@ class _Reading:
     def documents(self, paths: Sequence[str]) -> Iterator[tuple[bytes, bytes, bytes]]:
         """(id, source, text) of each document of the files."""
         from components.ingest.manifest import list_inputs
-        from components.ingest.readers import BadRecord, read_file
+        from components.ingest.readers import read_file
+        from tokenmill.contracts.ingest import BadRecord
 
         files = list_inputs(paths, "PATH")
         self.files = len(files)
@@ -151,8 +151,7 @@ class _Reading:
             for item in read_file(file, self._corpus):
                 if isinstance(item, BadRecord):
                     self.bad += 1
-                    place = f"{item.file}:{item.record}" if item.record else item.file
-                    self.first_bad = self.first_bad or f"{place}: {item.reason}: {item.detail}"
+                    self.first_bad = self.first_bad or str(item)
                 else:
                     self.read += 1
                     yield item.doc_id, item.source, item.text
@@ -315,18 +314,16 @@ def _print_tuning(console: Any, rules: Sequence[dict[str, Any]]) -> None:
     console.print(table)
 
 
-def _print_rejected(
-    console: Any, where: str, counts: dict[str, tuple[int, int]], found: dict[str, Any]
-) -> None:
+def _print_dropped(console: Any, where: str, counts: dict[str, Any], found: dict[str, Any]) -> None:
     table = _table("", "documents", "bytes")
-    for name, (documents, size) in counts.items():
-        table.add_row(name, f"{documents:,}", f"{size:,}")
+    for name, amount in counts.items():
+        table.add_row(name, f"{amount.documents:,}", f"{amount.bytes:,}")
     console.print(f"Dropped in {where}:" if counts else f"Nothing was dropped in {where}.")
     console.print(table)
     for name, records in found.items():
         console.print(f"\n[bold]{name}[/]")
         for record in records:
-            _print_document(console, record, name)
+            _print_document(console, record.to_json(), name)
 
 
 def _print_document(console: Any, record: dict[str, Any], reason: str) -> None:

@@ -95,8 +95,9 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
 
 def _documents(inputs: Sequence[str], config: Any) -> Iterator[tuple[bytes, bytes, bytes]]:
     from components.ingest.manifest import list_inputs
-    from components.ingest.readers import BadRecord, read_file
+    from components.ingest.readers import read_file
     from pipeline.embedded_corpus import build_embedded_corpus
+    from tokenmill.contracts.ingest import BadRecord
 
     files = list_inputs(inputs or [str(build_embedded_corpus().path)], "PATH")
     bad = 0

@@ -2,20 +2,18 @@
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 from components.validate.statistics import summarize_statistics
 from pipeline.report.console import count, duration, megabytes
 from pipeline.report.quality import describe_quality
 from tokenmill.contracts.calibration import read_calibration
 from tokenmill.contracts.cost_report import read_cost_report
+from tokenmill.contracts.curation import read_curation
 from tokenmill.contracts.evaluation import WHOLE, read_metrics
 from tokenmill.contracts.ledger import read_ledger
-from tokenmill.contracts.names import CURATION_NAME
 from tokenmill.contracts.packed_rows import LABEL_REASONS
 from tokenmill.contracts.training import read_telemetry
 from tokenmill.cost.pricing import usd
-from tokenmill.files import read_json
 from tokenmill.metadata.step_records import StepRecord
 from tokenmill.records.documents import SPLITS
 
@@ -24,11 +22,6 @@ def summarize_step(node_id: str, record: StepRecord) -> str:
     """Return the words after a step's name on the screen; empty if there is nothing to count."""
     summary = _SUMMARIES.get(node_id)
     return summary(record) if summary else ""
-
-
-def read_output(record: StepRecord, key: str, name: str) -> Any:
-    """Read a JSON file of a step's output artifact."""
-    return read_json(os.path.join(record.one(key).uri, name))
 
 
 def _ingest(record: StepRecord) -> str:
@@ -60,12 +53,10 @@ def _gate(record: StepRecord) -> str:
 
 
 def _curate(record: StepRecord) -> str:
-    total = read_output(record, "dropped", CURATION_NAME)["total"]
-    kept = (
-        f"{count(total['kept']['documents'])} documents kept, {megabytes(total['kept']['bytes'])}"
-    )
+    total = read_curation(record.one("dropped").uri).total
+    kept = f"{count(total.kept.documents)} documents kept, {megabytes(total.kept.bytes)}"
     dropped = ", ".join(
-        f"{count(numbers['documents'])} {reason}" for reason, numbers in total["dropped"].items()
+        f"{count(amount.documents)} {reason}" for reason, amount in total.dropped.items()
     )
     return f"{kept}; dropped {dropped}" if dropped else kept
 

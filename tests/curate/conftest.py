@@ -12,15 +12,9 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from components.curate.config import CurateConfig
-from components.curate.counts import (
-    COUNTS,
-    MASKED,
-    REMOVED_LINES,
-    DroppedDocument,
-    read_rejected,
-    summarize,
-)
+from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, summarize
 from components.curate.transforms import Curate
+from tokenmill.contracts.curation import read_dropped
 from tokenmill.records.documents import (
     SPLITS,
     document_batch,
@@ -65,7 +59,7 @@ class Curated:
 
     @property
     def report(self):
-        return summarize(self.counts, self.masked.items(), self.removed_lines.items())
+        return summarize(self.counts, self.masked.items(), self.removed_lines.items()).to_json()
 
     def ids(self, split):
         return [doc_id for s, doc_id, *_ in self.kept if s == split]
@@ -90,13 +84,6 @@ def _kept(uri):
             for batch in read_documents(str(path)):
                 columns = (column.to_pylist() for column in batch.columns)
                 yield from ((split, *row) for row in zip(*columns, strict=True))
-
-
-def _rejected(uri):
-    for record in read_rejected(uri):
-        for key in ("doc_id", "source", "kept_copy"):
-            record[key] = record[key].encode()
-        yield DroppedDocument(**record)
 
 
 @pytest.fixture
@@ -129,7 +116,7 @@ def curate(tmp_path):
         }
         return Curated(
             kept=sorted(_kept(uris["curated"])),
-            dropped=sorted(_rejected(uris["dropped"])),
+            dropped=sorted(read_dropped(uris["dropped"])),
             counts=sorted(found[COUNTS]),
             masked=dict(found[MASKED]),
             removed_lines=dict(found[REMOVED_LINES]),

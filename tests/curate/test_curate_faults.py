@@ -17,7 +17,7 @@ import pytest
 from components.curate.config import CurateConfig
 from components.ingest.config import CorpusConfig
 from components.ingest.manifest import list_inputs, write_manifest
-from tokenmill.contracts.names import CURATION_NAME
+from tokenmill.contracts.curation import CURATION_NAME
 from tokenmill.records.tfrecord import read_tfrecords
 
 pytestmark = pytest.mark.slow

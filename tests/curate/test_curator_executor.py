@@ -10,8 +10,14 @@ import tensorflow as tf
 from components.artifacts import DroppedDocuments, Examples
 from components.curate.component import CuratorExecutor
 from components.curate.config import CurateConfig
-from components.curate.counts import dropped_by_reason, read_rejected, samples_by_reason
-from tokenmill.contracts.names import CURATION_NAME
+from components.curate.counts import samples_by_reason
+from tokenmill.contracts.curation import (
+    CURATION_NAME,
+    DroppedDocument,
+    read_curation,
+    read_dropped,
+)
+from tokenmill.contracts.ingest import Amount
 from tokenmill.errors import TokenmillError
 from tokenmill.records.documents import (
     decode_documents,
@@ -118,7 +124,7 @@ def test_artifacts_agree_with_the_report(tmp_path):
     with open(os.path.join(rejected.uri, CURATION_NAME), encoding="utf-8") as source:
         report = json.load(source)
 
-    rejects = list(read_rejected(rejected.uri))
+    rejects = list(read_dropped(rejected.uri))
     for split, count in (("train", 300), ("eval", 20)):
         batch = decode_documents(records_in(split_directory(curated.uri, split), "documents-"))
         ids = [doc_id.decode() for doc_id in batch.column(0).to_pylist()]
@@ -141,18 +147,19 @@ def test_artifacts_agree_with_the_report(tmp_path):
     }
     assert report["masked"] == {"email": 960}
     assert len(rejects) == 640
-    numbers = dropped_by_reason(report)
-    assert {reason: documents for reason, (documents, _) in numbers.items()} == {
+    curation = read_curation(rejected.uri)
+    numbers = curation.dropped_by_reason()
+    assert {reason: amount.documents for reason, amount in numbers.items()} == {
         "exact_duplicate": 320,
         "too_few_words": 320,
     }
-    assert sum(size for _, size in numbers.values()) == sum(r["raw_bytes"] for r in rejects)
-    assert set(dropped_by_reason(report, "brief")) == {"too_few_words"}
-    assert {(r["doc_id"].split("-")[2], r["reason"]) for r in rejects} == {
+    assert sum(amount.bytes for amount in numbers.values()) == sum(r.raw_bytes for r in rejects)
+    assert set(curation.dropped_by_reason("brief")) == {"too_few_words"}
+    assert {(r.doc_id.decode().split("-")[2], r.reason) for r in rejects} == {
         ("c", "too_few_words"),
         ("d", "exact_duplicate"),
     }
-    assert all(r["kept_copy"] == r["doc_id"][:-1] + "a" for r in rejects if r["kept_copy"])
+    assert all(r.kept_copy == r.doc_id[:-1] + b"a" for r in rejects if r.kept_copy)
     assert curated.get_int_custom_property("documents") == 640
     assert curated.get_int_custom_property("bytes") == report["total"]["kept"]["bytes"]
     assert rejected.get_int_custom_property("documents") == 640
@@ -213,16 +220,19 @@ def test_one_text_many_thousand_times_takes_seconds(tmp_path, exact, count):
     settings = CONFIG.model_copy(update={"exact_duplicates": exact})
     _, rejected = curate(tmp_path, splits, settings=settings)
     assert time.perf_counter() - started < 60
-    with open(os.path.join(rejected.uri, CURATION_NAME), encoding="utf-8") as source:
-        report = json.load(source)
     reason = "exact_duplicate" if exact == "drop" else "near_duplicate"
-    assert dropped_by_reason(report) == {reason: (count - 1, (count - 1) * len(text))}
-    copies = {record["kept_copy"] for record in read_rejected(rejected.uri)}
-    assert copies == {"00000"}
+    assert read_curation(rejected.uri).dropped_by_reason() == {
+        reason: Amount(documents=count - 1, bytes=(count - 1) * len(text))
+    }
+    copies = {record.kept_copy for record in read_dropped(rejected.uri)}
+    assert copies == {b"00000"}
 
 
 def test_samples_are_the_same_in_any_order():
-    records = [{"doc_id": f"{i}", "reason": "ab"[i % 2], "source": "xyz"[i % 3]} for i in range(60)]
+    records = [
+        DroppedDocument("train", b"%d" % i, b"xyz"[i % 3 :][:1], "", 0, "ab"[i % 2], 0.0, 0.0, b"")
+        for i in range(60)
+    ]
     found = samples_by_reason(records, None, None, 5)
     assert {reason: len(chosen) for reason, chosen in found.items()} == {"a": 5, "b": 5}
     assert found == samples_by_reason(records[::-1], None, None, 5)
@@ -232,5 +242,5 @@ def test_samples_are_the_same_in_any_order():
     assert found["a"] != records[0:10:2]  # a sample, not the beginning
     (of_source,) = samples_by_reason(records, "b", "y", 99).values()
     assert len(of_source) == 10
-    assert {(r["reason"], r["source"]) for r in of_source} == {("b", "y")}
+    assert {(r.reason, r.source) for r in of_source} == {("b", b"y")}
     assert samples_by_reason(records, "c", None, 5) == {}

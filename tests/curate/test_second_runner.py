@@ -20,7 +20,7 @@ from components.curate.config import CurateConfig
 from components.ingest.component import CorpusExampleGenExecutor
 from components.ingest.config import CorpusConfig
 from components.ingest.manifest import list_inputs, write_manifest
-from tokenmill.contracts.names import CURATION_NAME
+from tokenmill.contracts.curation import CURATION_NAME
 
 SHARDS = 3
 CONFIG = CurateConfig(

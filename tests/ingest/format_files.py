@@ -11,7 +11,9 @@ import tensorflow as tf
 
 from components.ingest.config import CorpusConfig
 from components.ingest.manifest import list_inputs
-from components.ingest.readers import BadRecord, Document, read_file
+from components.ingest.readers import read_file
+from components.ingest.records import Document
+from tokenmill.contracts.ingest import BadRecord
 
 MEGABYTE = 1_000_000
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from components.ingest.config import CorpusConfig
 from components.ingest.encoding import decode_cp1252, repair
 from components.ingest.manifest import list_inputs
-from components.ingest.readers import BadRecord, Document, read_file
+from components.ingest.readers import read_file
+from components.ingest.records import Document
+from tokenmill.contracts.ingest import BadRecord
 
 WESTERN = [
     "“Voilà”, dit-il — l’été dernier, à Noël : « ça va ? »",

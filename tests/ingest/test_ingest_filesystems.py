@@ -9,7 +9,8 @@ from apache_beam.io.filesystem import CompressionTypes, FileMetadata, FileSystem
 
 from components.ingest.config import CorpusConfig
 from components.ingest.manifest import list_inputs, read_manifest, write_manifest
-from components.ingest.readers import Document, read_file
+from components.ingest.readers import read_file
+from components.ingest.records import Document
 
 FILES: dict[str, bytes] = {}
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from components.ingest.config import CorpusConfig
 from components.ingest.lines import TooLong, bounded_lines
 from components.ingest.manifest import list_inputs
-from components.ingest.readers import Document, read_file
+from components.ingest.readers import read_file
+from components.ingest.records import Document
 
 COMPRESS = {
     "": bytes,

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from components.ingest.config import CorpusConfig
 from components.ingest.manifest import InputFile, list_inputs
-from components.ingest.readers import BadRecord, Document, read_file
+from components.ingest.readers import read_file
+from components.ingest.records import Document
 from components.ingest.transforms import split_of
+from tokenmill.contracts.ingest import BadRecord
 
 MEGABYTE = 1_000_000
 COMPRESS = {

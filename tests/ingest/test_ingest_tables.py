@@ -10,7 +10,7 @@ from format_files import MEGABYTE, csv_bytes, parquet_bytes, read
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components.ingest.readers import Document
+from components.ingest.records import Document
 
 on_files = settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -10,11 +10,10 @@ import sys
 import pytest
 from ml_metadata.proto import metadata_store_pb2
 
-from components.curate.counts import DroppedDocument, OutcomeCounts, summarize
+from components.curate.counts import OutcomeCounts, summarize
 from components.curate.preview import neighbors
 from components.curate.rules import LINE_RULES, RULE_SETS, RULES
-from tokenmill.contracts.names import CURATION_NAME
-from tokenmill.files import write_json
+from tokenmill.contracts.curation import CURATION_NAME, DroppedDocument, write_curation
 from tokenmill.metadata.store import open_store
 from tokenmill.records.tfrecord import write_tfrecords
 
@@ -228,13 +227,13 @@ class Store:
         uri = self.home / "artifacts" / str(random.randrange(10**9))
         for shard in range(2):
             path = str(uri / f"dropped-{shard:05d}-of-00002.gz")
-            write_tfrecords(path, [r.as_json() for r in rejected[shard::2]], gzip=True)
+            write_tfrecords(path, [r.to_line() for r in rejected[shard::2]], gzip=True)
         counts = {(*key, "kept"): OutcomeCounts(n, 10 * n, 10 * n, 0) for key, n in kept}
         for r in rejected:
             key = (r.split, r.source.decode(), r.reason)
             before = counts.get(key, OutcomeCounts(0, 0, 0, 0))
             counts[key] = OutcomeCounts(before.documents + 1, before.raw_bytes + r.raw_bytes, 0, 0)
-        write_json(str(uri / CURATION_NAME), summarize(counts.items()))
+        write_curation(str(uri), summarize(counts.items()))
         artifact = metadata_store_pb2.Artifact(
             type_id=self._type("Artifact", "components.DroppedDocuments"),
             uri=str(uri),

@@ -15,13 +15,15 @@ import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from tokenmill.contracts.curation import list_dropped_shards, read_dropped_shard
+from tokenmill.contracts.ingest import read_quarantine
 from tokenmill.files import AtomicFile, list_files, open_file, write_bytes
 from tokenmill.records.keys import stable_hash
-from tokenmill.records.tfrecord import read_tfrecords
 
 RECORDS_NAME = "document_status.jsonl"
 _ARRAYS = {
@@ -55,9 +57,9 @@ def _shards(
     for split in SPLITS:
         for path in list_files(split_directory(curated_uri, split)):
             yield _kept(path, split)
-    for path in list_files(dropped_uri, "dropped-*.gz"):
+    for path in list_dropped_shards(dropped_uri):
         yield _rejected(path)
-    yield _quarantined(os.path.join(quarantine_uri, "quarantine.jsonl"))
+    yield _quarantined(quarantine_uri)
 
 
 def _kept(path: str, split: str) -> Iterator[tuple[bytes, bytes]]:
@@ -77,19 +79,14 @@ def _kept(path: str, split: str) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _rejected(path: str) -> Iterator[tuple[bytes, bytes]]:
-    for record in read_tfrecords(path):
-        status = {**json.loads(record), "status": DROPPED}
-        yield status["doc_id"].encode(), _line(status)
+    for record in read_dropped_shard(path):
+        yield record.doc_id, _line({**record.to_json(), "status": DROPPED})
 
 
-def _quarantined(path: str) -> Iterator[tuple[bytes, bytes]]:
-    with open_file(path) as lines:
-        for line in lines:
-            status = {**json.loads(line), "status": QUARANTINED}
-            # As ingest names a record without an id: the file and where in it.
-            name = f"{status['file']}:{status['record']}" if status["record"] else status["file"]
-            status["doc_id"] = name
-            yield name.encode(), _line(status)
+def _quarantined(uri: str) -> Iterator[tuple[bytes, bytes]]:
+    for record in read_quarantine(uri):
+        status = {**asdict(record), "status": QUARANTINED, "doc_id": record.place}
+        yield record.place.encode(), _line(status)
 
 
 def _line(status: dict[str, Any]) -> bytes:

@@ -10,7 +10,6 @@ from components.ingest.encoding import BOM
 from components.ingest.lines import TooLong, bounded_lines
 from components.ingest.manifest import InputFile, bare_suffix
 from components.ingest.records import (
-    BadRecord,
     Document,
     default_source,
     file_id,
@@ -19,6 +18,7 @@ from components.ingest.records import (
     to_bytes,
     too_large,
 )
+from tokenmill.contracts.ingest import BadRecord
 
 _MAX_FIELD = 2**31 - 1  # of the csv module; `_Lines` bounds the row
 

@@ -11,7 +11,6 @@ from components.ingest.encoding import BOM, decode_cp1252, decode_error
 from components.ingest.lines import TooLong, bounded_lines
 from components.ingest.manifest import InputFile
 from components.ingest.records import (
-    BadRecord,
     Document,
     default_source,
     file_id,
@@ -21,6 +20,7 @@ from components.ingest.records import (
     to_bytes,
     too_large,
 )
+from tokenmill.contracts.ingest import BadRecord
 
 
 def read_json_lines(

@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 from components.ingest.config import CorpusConfig
 from components.ingest.manifest import InputFile
 from components.ingest.records import (
-    BadRecord,
     Document,
     default_source,
     file_id,
@@ -18,6 +17,7 @@ from components.ingest.records import (
     source_or_none,
     to_bytes,
 )
+from tokenmill.contracts.ingest import BadRecord
 
 # Few: a dictionary page of some kB can stand for a long text in every row.
 _BATCH_ROWS = 64

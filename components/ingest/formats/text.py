@@ -7,14 +7,8 @@ from components.ingest.config import CorpusConfig
 from components.ingest.encoding import BOM
 from components.ingest.lines import TooLong, bounded_lines
 from components.ingest.manifest import InputFile
-from components.ingest.records import (
-    BadRecord,
-    Document,
-    default_source,
-    file_id,
-    make_document,
-    too_large,
-)
+from components.ingest.records import Document, default_source, file_id, make_document, too_large
+from tokenmill.contracts.ingest import BadRecord
 
 
 def read_text(

@@ -8,7 +8,6 @@ from google.protobuf.message import DecodeError
 from components.ingest.config import CorpusConfig
 from components.ingest.manifest import InputFile
 from components.ingest.records import (
-    BadRecord,
     Document,
     default_source,
     file_id,
@@ -18,6 +17,7 @@ from components.ingest.records import (
     to_bytes,
     too_large,
 )
+from tokenmill.contracts.ingest import BadRecord
 from tokenmill.records.tfrecord import scan_tfrecords
 
 
