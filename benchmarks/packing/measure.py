@@ -21,7 +21,7 @@ import tensorflow as tf
 from components.pack.job import PackJob
 from components.pack.tokenized import TokenizedDocuments, read_tokenized
 from components.pack.transforms import PackSplit, pack_shard, write_manifest
-from components.tokenize.apply_transform import MaterializeSplit
+from components.tokenize.apply_transform import ApplyTransform
 from components.tokenize.graph import graph_token_ids
 from components.train.data import training_batches
 from tokenmill.provenance.rows import find_document
@@ -141,7 +141,7 @@ def main() -> None:
             ],
             "pack and write": lambda: pack(documents, directory, settings, flags),
             "whole tokenizing": lambda: whole(
-                MaterializeSplit(str(curated), f"{place}/again", "train", graph, str(model))
+                ApplyTransform(str(curated), f"{place}/again", "train", graph, str(model))
             ),
             "whole packing": lambda: whole(
                 PackSplit(

@@ -32,7 +32,7 @@ from components.artifacts import Examples, Tokenizer
 from components.tokenize.component import TokenizingTransformExecutor
 from components.tokenize.config import TokenizerConfig
 from components.tokenize.training import train_sentencepiece
-from tokenmill.contracts.names import TOKENIZER_MODEL_NAME
+from tokenmill.contracts.tokenizer import TOKENIZER_MODEL_NAME
 from tokenmill.records.documents import document_batch, encode_documents, split_directory
 from tokenmill.records.tfrecord import write_tfrecords
 from tokenmill.text.tokenization import load_tokenizer, tokenize

@@ -32,7 +32,7 @@ F1_OF = "f1_of_"
 
 
 def fraction(quotient: float) -> float:
-    """The quotient, and bounds of its interval that lie between 0 and 1 as it does."""
+    """Return a quotient and the bounds of its interval, all between 0 and 1."""
     return min(max(quotient, 0.0), 1.0)
 
 
@@ -59,7 +59,7 @@ class EvaluatedDocuments(tfma.metrics.Metric):
 
 
 def _counted(key: Any, element: Any, *names: str) -> list[np.ndarray]:
-    """These outputs of the documents of an element that count, each [documents, ..]."""
+    """Return outputs of an element's documents that have a label, each [documents, ..]."""
     predictions = predictions_of(key, element)
     used = np.asarray(predictions["example_count"]).ravel() > 0
     if not used.any():
@@ -68,7 +68,7 @@ def _counted(key: Any, element: Any, *names: str) -> list[np.ndarray]:
 
 
 def macro_f1(confusion: np.ndarray) -> tuple[float, float, np.ndarray]:
-    """Macro-averaged F1, the half width of its 95 % interval, and the F1 of each class.
+    """Compute macro-averaged F1, the half width of its 95 % interval, and the F1 of each class.
 
     Classes that are neither label nor answer of any document have no F1 (not a number) and are
     left out of the mean. The interval is the delta method's on the multinomial counts (Takahashi
@@ -145,7 +145,7 @@ class MacroF1(tfma.metrics.Metric):
 
 
 def macro_auc(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
-    """Mean area under the ROC curve of each class against the rest; half width of its interval.
+    """Compute the mean ROC area of each class against the rest, and its interval's half width.
 
     Of two classes it is the one area there is. The area is the Mann-Whitney statistic, ties counted
     half; its variance is that of the placements (DeLong et al. 1988), averaged over classes
@@ -180,7 +180,7 @@ def macro_auc(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, flo
 
 
 def _midranks(values: np.ndarray) -> np.ndarray:
-    """The rank of each value from 1; equal ones share the mean of theirs."""
+    """Rank values from 1; equal ones share the mean of their ranks."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[place]
 
@@ -223,7 +223,7 @@ class Auc(tfma.metrics.Metric):
 
 
 def _interval(key: Any, value: float, half_width: float) -> dict[Any, float]:
-    """A value between 0 and 1, and its interval, which does not go beyond."""
+    """Return a value between 0 and 1 with its interval, cut off at 0 and 1."""
     low, high = (value - half_width, value + half_width)
     return {
         key: value,

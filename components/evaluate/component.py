@@ -12,7 +12,7 @@ class TimedEvaluatorExecutor(evaluator_executor.Executor):
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Evaluates with TFMA."""
+        """Evaluate with TFMA."""
         super().Do(input_dict, output_dict, exec_properties)
 
 

@@ -48,7 +48,7 @@ def make_eval_config(config: EvaluateConfig, task: str = "causal-lm") -> tfma.Ev
 
 
 def _class_metrics(config: EvaluateConfig) -> list[tuple[str, str, list]]:
-    """Class, name and limits of a classifier's metrics."""
+    """List class, name and limits of a classifier's metrics."""
     overall = tfma.SlicingSpec()
     change = None
     if config.max_accuracy_decrease is not None:
@@ -68,7 +68,7 @@ def _class_metrics(config: EvaluateConfig) -> list[tuple[str, str, list]]:
 
 
 def _token_metrics(config: EvaluateConfig, task: str) -> list[tuple[str, str, list]]:
-    """Class, name and limits of the metrics of a model of tokens."""
+    """List class, name and limits of a token model's metrics."""
     overall = tfma.SlicingSpec()
     sources = tfma.SlicingSpec(feature_keys=["source"])
     increase = config.max_bits_per_byte_increase

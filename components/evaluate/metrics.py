@@ -25,24 +25,27 @@ NORMAL_QUANTILE_95 = 1.959964
 
 
 def bits(nats_per_byte: float) -> float:
-    """Nats to bits: comparable across tokenizers when it is per byte."""
+    """Convert nats to bits; per byte they compare across tokenizers."""
     return nats_per_byte / math.log(2)
 
 
 def perplexity(nats_per_token: float) -> float:
-    """Exp of the mean negative log-likelihood a target; finite however bad the model is."""
+    """Return exp of the mean negative log-likelihood a target; finite however bad the model is."""
     return math.exp(min(nats_per_token, 700.0))
 
 
 def share(quotient: float) -> float:
-    """The quotient itself."""
+    """Return the quotient as it is."""
     return quotient
 
 
 def computation_of(
     combiner: Callable[[Any], beam.CombineFn], suffixes: tuple[str, ...] = ("",)
 ) -> Callable[..., list[tfma.metrics.MetricComputation]]:
-    """A metric's computations from a combiner made for its key; TFMA goes by argument names."""
+    """Return a metric's computations from a combiner made for its key.
+
+    TFMA calls by argument names.
+    """
 
     def computations(
         name: str, model_names: list[str] | None = None, example_weighted: bool | None = None
@@ -65,7 +68,7 @@ def computation_of(
 
 
 def predictions_of(key: Any, element: Any) -> Any:
-    """The outputs of the key's model; beside a baseline each model has its own."""
+    """Return the outputs of the key's model; beside a baseline each model has its own."""
     predictions = element.get_predictions()
     return predictions[key.model_name] if key.model_name else predictions
 
@@ -107,7 +110,7 @@ class _Quotient(beam.CombineFn):
 
 
 def quotient_of(outputs: tuple[str, str], scale: Callable[[float], float] = share):
-    """The computations of a sum of one output over the sum of another, and of its interval."""
+    """Return computations of one output's sum over another's, and of its interval."""
     return computation_of(lambda key: _Quotient(key, outputs, scale), ("", LOW, HIGH))
 
 
@@ -160,7 +163,7 @@ class _Count(beam.CombineFn):
 
 
 def count_of(output: str, documents: bool):
-    """The computations of an output's sum, or of how many documents have it."""
+    """Return computations of an output's sum, or of how many documents have it."""
     return computation_of(lambda key: _Count(key, output, documents))
 
 

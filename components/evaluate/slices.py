@@ -22,12 +22,12 @@ _LENGTH_NAMES = ("under 1 kB", "1-4 kB", "4-16 kB", "16 kB and more")
 
 
 def length_name(byte_count: int) -> str:
-    """The length class of a document of so many bytes."""
+    """Return the length class of a document of so many bytes."""
     return _LENGTH_NAMES[int(np.searchsorted(_BYTES_ABOVE, byte_count, side="right")) - 1]
 
 
 def add_slice_features(extracts: dict[str, Any]) -> dict[str, Any]:
-    """A batch of TFMA extracts with two features more: `length` and `language`.
+    """Add two features to a batch of TFMA extracts: `length` and `language`.
 
     Args:
         extracts: Batched extracts with the features `text` and `byte_count`, [batch, 1] each.
@@ -52,7 +52,7 @@ def _column(values: list[str]) -> np.ndarray:
 def custom_extractors(
     eval_shared_model: Any, eval_config: tfma.EvalConfig, tensor_adapter_config: Any
 ) -> list[tfma.extractors.Extractor]:
-    """TFMA's own extractors, and after the features' one that adds what to slice by."""
+    """Return TFMA's extractors, and after the features' one that adds what to slice by."""
     extractors = tfma.default_extractors(
         eval_shared_model=eval_shared_model,
         eval_config=eval_config,

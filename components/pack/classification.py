@@ -17,7 +17,7 @@ from components.pack.packing import build_rows
 from components.pack.tokenized import TokenizedDocuments, read_tokenized
 from tokenmill.contracts.packed_rows import NO_LABEL, UNKNOWN_LABEL
 from tokenmill.errors import TokenmillError
-from tokenmill.rows.arrays import Layout, Pieces, Rows
+from tokenmill.rows.arrays import Layout, Parts, Rows
 
 _SHOWN = 10
 
@@ -26,7 +26,7 @@ class Labeled(NamedTuple):
     """A shard's documents, laid out.
 
     Attributes:
-        pieces: One of each document that is kept.
+        parts: One of each document that is kept.
         rows: A row of each.
         rows_by_source: [source, rows] in the order of rows; empty without weights.
         kept_tokens: Tokens of each document that are in its row, int64 [documents].
@@ -34,7 +34,7 @@ class Labeled(NamedTuple):
         by_class: Rows of each class, int64 [classes].
     """
 
-    pieces: Pieces
+    parts: Parts
     rows: Rows
     rows_by_source: list[list]
     kept_tokens: np.ndarray
@@ -49,7 +49,7 @@ def lay_out(
     layout: Layout,
     by_source: bool,
 ) -> Labeled:
-    """A row `CLS tokens SEP` for each document with tokens and a known label.
+    """Lay each document with tokens and a known label into a row `CLS tokens SEP`.
 
     Args:
         documents: Of a shard, in order.
@@ -74,13 +74,13 @@ def lay_out(
         rows_by_source = [[s, int((names[kept] == s).sum())] for s in sorted(set(sources))]
     lengths = np.minimum(documents.token_counts[kept], layout.room(0))
     nothing = np.zeros(len(kept), np.int64)
-    pieces = Pieces(kept, nothing, lengths, nothing, np.arange(len(kept)))
-    rows = build_rows(pieces, documents.tokens, documents.token_counts, layout)
+    parts = Parts(kept, nothing, lengths, nothing, np.arange(len(kept)))
+    rows = build_rows(parts, documents.tokens, documents.token_counts, layout)
     kept_tokens = np.zeros(len(classes), np.int64)
     kept_tokens[kept] = lengths
     rows = rows._replace(labels=classes[kept].astype(np.int32))
     by_class = np.bincount(classes[kept], minlength=len(label_names))
-    return Labeled(pieces, rows, rows_by_source, kept_tokens, reasons, by_class)
+    return Labeled(parts, rows, rows_by_source, kept_tokens, reasons, by_class)
 
 
 class FindLabels(beam.PTransform):
@@ -99,7 +99,7 @@ class FindLabels(beam.PTransform):
         self._pattern, self._classes = examples_pattern, classes
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """Pipeline -> PCollection of one element, a list of bytes."""
+        """Read the labels: pipeline -> PCollection of one element, a list of bytes."""
         return (
             pipeline
             | "Files" >> fileio.MatchFiles(self._pattern)
@@ -120,7 +120,7 @@ def _labels_of_file(file: FileMetadata) -> Iterator[bytes]:
 
 
 def check_labels(labels: Iterable[bytes], classes: int) -> list[bytes]:
-    """The labels, ascending, if they are as many as the model has classes.
+    """Return the labels in ascending order, after checking them against the model's classes.
 
     Raises:
         TokenmillError: They are not; the message names both.

@@ -12,8 +12,8 @@ from components.artifacts import Examples, PackedRows, Tokenizer
 from components.pack.classification import FindLabels
 from components.pack.job import PackJob
 from components.pack.transforms import PackSplit
-from tokenmill.contracts.names import TOKENIZER_MODEL_NAME
 from tokenmill.contracts.packed_rows import LABEL_REASONS, PackedManifest, read_packed_manifest
+from tokenmill.contracts.tokenizer import TOKENIZER_MODEL_NAME
 from tokenmill.errors import TokenmillError
 from tokenmill.records.documents import SPLITS, split_directory
 from tokenmill.rows.token_flags import CONTROL, token_flags
@@ -36,7 +36,7 @@ class PackerExecutor(base_beam_executor.BaseBeamExecutor):
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Writes rows, indexes and manifest of both splits.
+        """Write rows, indexes and manifest of both splits.
 
         Raises:
             TokenmillError: The configuration does not go with the vocabulary or the documents.

@@ -14,11 +14,11 @@ class PackConfig(Section):
     """Files per split; a worker packs one shard in memory (docs/packing.md says how much). auto:
     one for each 8 million tokens, at least 1,000 rows each."""
     overlap_tokens: Annotated[int, Field(ge=0)] = 0
-    """Context repeated, without a loss, before a piece that does not begin its document."""
+    """Context repeated, without a loss, before a part that does not begin its document."""
     mask_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
     """Share of the tokens that masked-lm hides and asks for."""
     whole_word: bool = False
-    """Hide all pieces of a word together; masked-lm."""
+    """Hide all tokens of a word together; masked-lm."""
     source_weights: dict[str, Annotated[float, Field(ge=0)]] = {}
     """Share of the rows of each source, relative to each other; without it, sources share rows
     and weigh as much as they have. A source with weight 0 is left out."""

@@ -16,7 +16,7 @@ _SHARD_ROWS = 1_000
 
 
 def shards_for(tokens: int, sequence_length: int) -> int:
-    """Shards of a split of so many tokens: of SHARD_TOKENS each, but of 1,000 rows or more.
+    """Return the number of shards: SHARD_TOKENS tokens each, but 1,000 rows or more.
 
     The last row of a shard is partly empty: with 1,000 rows that is a thousandth at most.
     """
@@ -47,7 +47,7 @@ class PackJob(PackConfig):
         return self.task == "classification"
 
     def of_split(self, split: str, tokens: int) -> "PackJob":
-        """The settings of a split of so many tokens; its shards are a number.
+        """Return the settings of a split of so many tokens; its shards are a number.
 
         Held-out text is cut as the served model cuts it, so the trainer's held-out loss and the
         Evaluator's from raw text are the same number.
@@ -62,7 +62,7 @@ class PackJob(PackConfig):
 
     @property
     def layout(self) -> Layout:
-        """How pieces lie in rows."""
+        """How parts lie in rows."""
         return Layout(self.sequence_length, not self.causal, self.overlap_tokens, self.fixed_cuts)
 
     @property

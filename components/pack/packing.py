@@ -3,11 +3,11 @@
 What is packed are *items*. In causal mode an item is a question: a document of ids `t1 .. tn` is
 read as x = [BOS, t1, .., tn, EOS] and asks n + 1 of them, "predict x[i + 1] from x[0 .. i]"; a
 *slot* of a row holds one question, an input token x[i] and its target x[i + 1]. In the framed
-modes (masked language model, classification) an item is a token, and each piece takes two more
+modes (masked language model, classification) an item is a token, and each part takes two more
 slots, for the CLS before it and the SEP after it.
 
-Documents are cut into *pieces* of whole items, so each item is packed exactly once, whatever the
-cuts. A piece is a segment of its row, and attention does not leave the segment. A piece that does
+Documents are cut into *parts* of whole items, so each item is packed exactly once, whatever the
+cuts. A part is a segment of its row, and attention does not leave the segment. A part that does
 not begin its document may repeat the items before it as *context*: inputs without a loss. Example
 in causal mode with sequence_length 6, documents [7, 8] and [9]:
 
@@ -19,7 +19,7 @@ in causal mode with sequence_length 6, documents [7, 8] and [9]:
 Three passes. Documents longer than a row are cut at the end of a paragraph, line, sentence or word
 if there is one in the second half of the row such that what stays free is the size of a short
 document that waits for a place; otherwise where the row is full. Best-fit decreasing puts the
-pieces into rows. Then the emptiest rows are taken apart again and their pieces cut to fill the gaps
+parts into rows. Then the emptiest rows are taken apart again and their parts cut to fill the gaps
 of the others.
 """
 
@@ -28,15 +28,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tokenmill.rows.arrays import Layout, Pieces, Row, Rows, spans
+from tokenmill.rows.arrays import Layout, Parts, Row, Rows, spans
 from tokenmill.text.vocabulary import BOS_ID, CLS_ID, EOS_ID, SEP_ID
 
-# No piece is cut off that is shorter than this to fill a gap: a question needs some context.
-_MIN_PIECE_ITEMS = 8
+# No part is cut off that is shorter than this to fill a gap: a question needs some context.
+_MIN_PART_ITEMS = 8
 
 
 def best_fit(lengths: Sequence[int] | np.ndarray, capacity: int) -> list[list[int]]:
-    """Best-fit decreasing: the longest first, each into the fullest bin that still takes it.
+    """Put the longest item first into the fullest bin that still takes it (best-fit decreasing).
 
     Args:
         lengths: Lengths from 1 to `capacity`; equal ones are taken in the order given.
@@ -68,21 +68,21 @@ def best_fit(lengths: Sequence[int] | np.ndarray, capacity: int) -> list[list[in
     return bins
 
 
-def pack_pieces(
+def pack_parts(
     item_counts: np.ndarray, layout: Layout, place_ranks: np.ndarray | None = None
-) -> Pieces:
-    """Cuts documents and packs the pieces; a pure function of its arguments.
+) -> Parts:
+    """Cut documents and pack the parts; a pure function of its arguments.
 
     Args:
         item_counts: Items of each document, int64; 0 takes no place.
-        layout: Length of a row and how pieces lie in it.
+        layout: Length of a row and how parts lie in it.
         place_ranks: For each token of all documents, how good a place to cut there is after it,
             0 for none (vocabulary.place_ranks). Without it, rows decide alone where to cut.
     """
     return _Packer(item_counts, layout, place_ranks).run()
 
 
-_Piece = tuple[int, int, int]  # document, start, length
+_Part = tuple[int, int, int]  # document, start, length
 
 
 class _Packer:
@@ -90,40 +90,40 @@ class _Packer:
         self._counts, self._layout, self._ranks = item_counts, layout, ranks
         self._token_counts = item_counts if layout.framed else np.maximum(item_counts - 1, 0)
         self._first_token = np.cumsum(self._token_counts) - self._token_counts
-        self._min_items = max(1, min(_MIN_PIECE_ITEMS, layout.sequence_length // 8))
+        self._min_items = max(1, min(_MIN_PART_ITEMS, layout.sequence_length // 8))
 
-    def run(self) -> Pieces:
+    def run(self) -> Parts:
         capacity, room = self._layout.sequence_length, self._layout.room(0)
         counts = self._counts
         short = np.flatnonzero((counts > 0) & (counts <= room))
-        # Short pieces that wait for a row, by size; 0: a full row needs none.
+        # Short parts that wait for a row, by size; 0: a full row needs none.
         waiting = np.bincount(counts[short] + self._layout.frame_slots, minlength=capacity + 1)
         waiting[0] = np.iinfo(np.int64).max
-        pieces: list[_Piece] = [(d, 0, int(counts[d])) for d in short.tolist()]
+        parts: list[_Part] = [(d, 0, int(counts[d])) for d in short.tolist()]
         for document in np.flatnonzero(counts > room).tolist():
-            pieces.extend(self._cut(document, 0, int(counts[document]), waiting))
-            waiting[self._size(pieces[-1])] += 1
-        sizes = [self._size(piece) for piece in pieces]
+            parts.extend(self._cut(document, 0, int(counts[document]), waiting))
+            waiting[self._size(parts[-1])] += 1
+        sizes = [self._size(part) for part in parts]
         bins = best_fit(sizes, capacity)
         rooms = [capacity - sum(sizes[i] for i in items) for items in bins]
-        rows = [[pieces[i] for i in items] for items in bins]
+        rows = [[parts[i] for i in items] for items in bins]
         if not self._layout.fixed_cuts:
             rows = self._fill_gaps(rows, rooms)
         flat = np.array([p for row in rows for p in row], np.int64).reshape(-1, 3)
         document, start, length = flat.T
         numbers = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
         context = np.minimum(start, self._layout.overlap)
-        return Pieces(document, start, length, context, numbers)
+        return Parts(document, start, length, context, numbers)
 
-    def _size(self, piece: _Piece) -> int:
-        """Slots that a piece takes."""
+    def _size(self, part: _Part) -> int:
+        """Return the slots that a part takes."""
         layout = self._layout
-        return piece[2] + layout.frame_slots + min(layout.overlap, piece[1])
+        return part[2] + layout.frame_slots + min(layout.overlap, part[1])
 
     def _cut(
         self, document: int, start: int, end: int, waiting: np.ndarray | None = None
-    ) -> Iterator[_Piece]:
-        """Items start .. end - 1 of a document as pieces that fit into a row."""
+    ) -> Iterator[_Part]:
+        """Cut items start .. end - 1 of a document into parts that fit into a row."""
         while end - start > (room := self._layout.room(start)):
             length = room if waiting is None else self._good_length(document, start, room, waiting)
             yield document, start, length
@@ -131,9 +131,9 @@ class _Packer:
         yield document, start, end - start
 
     def _good_length(self, document: int, start: int, room: int, waiting: np.ndarray) -> int:
-        """Length of a piece, up to `room`, that ends at a good place and leaves no gap.
+        """Choose a part's length, up to `room`, that ends at a good place and leaves no gap.
 
-        The next piece begins with the token after the place. In causal mode that token is the
+        The next part begins with the token after the place. In causal mode that token is the
         target of the last question before the cut, so there the cut is one item later.
         """
         if self._ranks is None or self._layout.fixed_cuts:
@@ -150,8 +150,8 @@ class _Packer:
         waiting[free] -= 1
         return room - free
 
-    def _fill_gaps(self, rows: list[list[_Piece]], rooms: list[int]) -> list[list[_Piece]]:
-        """Takes the emptiest rows apart and cuts their pieces to fill the gaps of the others."""
+    def _fill_gaps(self, rows: list[list[_Part]], rooms: list[int]) -> list[list[_Part]]:
+        """Dissolve the emptiest rows and cut their parts to fill the gaps of the others."""
         layout = self._layout
         capacity, least = layout.sequence_length, self._min_items + layout.frame_slots
         gaps = sorted((i for i, room in enumerate(rooms) if room >= least), key=lambda i: -rooms[i])
@@ -167,20 +167,20 @@ class _Packer:
         for i in gaps[donors:]:
             rows[i] = rows[i] + self._fill(rooms[i], pool, least)
         # What found no gap goes into rows of its own.
-        left = [piece for _, p in sorted(pool) for piece in self._cut(p[0], p[1], p[1] + p[2])]
-        bins = best_fit([self._size(piece) for piece in left], capacity)
+        left = [part for _, p in sorted(pool) for part in self._cut(p[0], p[1], p[1] + p[2])]
+        bins = best_fit([self._size(part) for part in left], capacity)
         kept = [row for i, row in enumerate(rows) if i not in taken]
         return kept + [[left[i] for i in items] for items in bins]
 
-    def _fill(self, room: int, pool: list[tuple[int, _Piece]], least: int) -> list[_Piece]:
-        """Takes pieces from the pool, the longest first, and cuts the last one to the room."""
-        filling: list[_Piece] = []
+    def _fill(self, room: int, pool: list[tuple[int, _Part]], least: int) -> list[_Part]:
+        """Take parts from the pool, the longest first, and cut the last one to the room."""
+        filling: list[_Part] = []
         while pool and room >= least:
-            document, start, length = piece = pool[0][1]
-            if self._size(piece) <= room:
+            document, start, length = part = pool[0][1]
+            if self._size(part) <= room:
                 heapq.heappop(pool)
-                filling.append(piece)
-                room -= self._size(piece)
+                filling.append(part)
+                room -= self._size(part)
                 continue
             longest = min(room - self._size((document, start, 0)), length - self._min_items)
             if longest < self._min_items:
@@ -192,16 +192,14 @@ class _Packer:
         return filling
 
 
-def build_rows(
-    pieces: Pieces, tokens: np.ndarray, token_counts: np.ndarray, layout: Layout
-) -> Rows:
-    """The ids of all rows.
+def build_rows(parts: Parts, tokens: np.ndarray, token_counts: np.ndarray, layout: Layout) -> Rows:
+    """Fill the rows with ids.
 
     Args:
-        pieces: Of `pack_pieces`.
+        parts: Of `pack_parts`.
         tokens: Ids of all documents, one after the other, int32.
         token_counts: Tokens of each document.
-        layout: As given to `pack_pieces`.
+        layout: As given to `pack_parts`.
     """
     begin, end = (CLS_ID, SEP_ID) if layout.framed else (BOS_ID, EOS_ID)
     # x of all documents: a begin, the tokens, an end.
@@ -210,10 +208,10 @@ def build_rows(
     framed[first] = begin
     framed[first + token_counts + 1] = end
     framed[spans(first + 1, token_counts)] = tokens
-    lengths = pieces.length + pieces.context
-    starts = first[pieces.document] + pieces.start - pieces.context
-    counts = np.bincount(pieces.row) if len(pieces.row) else np.zeros(0, np.int64)
-    context = pieces.context if layout.overlap else None
+    lengths = parts.length + parts.context
+    starts = first[parts.document] + parts.start - parts.context
+    counts = np.bincount(parts.row) if len(parts.row) else np.zeros(0, np.int64)
+    context = parts.context if layout.overlap else None
     if not layout.framed:
         inputs = framed[spans(starts, lengths)]
         return Rows(counts, lengths, inputs, framed[starts + lengths], context)
@@ -226,8 +224,8 @@ def build_rows(
 
 
 def pack(documents: Sequence[np.ndarray], sequence_length: int) -> list[Row]:
-    """Packs documents (1-D integer arrays of token ids) in causal mode, without context."""
+    """Pack documents (1-D integer arrays of token ids) in causal mode, without context."""
     layout = Layout(sequence_length)
     counts = np.array([len(d) for d in documents], np.int64)
     tokens = np.concatenate([np.zeros(0, np.int32), *documents]).astype(np.int32)
-    return build_rows(pack_pieces(counts + 1, layout), tokens, counts, layout).split()
+    return build_rows(pack_parts(counts + 1, layout), tokens, counts, layout).split()

@@ -42,7 +42,7 @@ class TokenizedDocuments(NamedTuple):
 
     @classmethod
     def of(cls, documents: Sequence[TokenizedDocument]) -> "TokenizedDocuments":
-        """The columns of these documents."""
+        """Put documents into columns."""
         return cls(
             [d.doc_id for d in documents],
             [d.source for d in documents],
@@ -56,7 +56,7 @@ class TokenizedDocuments(NamedTuple):
 
     @classmethod
     def join(cls, parts: Sequence["TokenizedDocuments"]) -> "TokenizedDocuments":
-        """All documents of the parts."""
+        """Join documents that were read in several batches."""
         return cls(
             [i for part in parts for i in part.doc_ids],
             [s for part in parts for s in part.sources],
@@ -67,7 +67,7 @@ class TokenizedDocuments(NamedTuple):
         )
 
     def take(self, numbers: np.ndarray) -> "TokenizedDocuments":
-        """The documents of these numbers, in this order."""
+        """Return the documents of these numbers, in this order."""
         first = np.cumsum(self.token_counts) - self.token_counts
         counts = self.token_counts[numbers]
         return TokenizedDocuments(
@@ -90,7 +90,7 @@ _FEATURES = {
 
 
 def _parse(serialized: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """String [documents] -> the columns of TokenizedDocuments."""
+    """Parse tf.Examples, string [documents], into the columns of TokenizedDocuments."""
     parsed = tf.io.parse_example(serialized, _FEATURES)
     ids = parsed["token_ids"]
     return (
@@ -111,12 +111,12 @@ def _columns(arrays: Sequence[np.ndarray]) -> TokenizedDocuments:
 
 
 def decode_tokenized(serialized: list[bytes]) -> TokenizedDocuments:
-    """Parses serialized, transformed tf.Examples."""
+    """Parse serialized, transformed tf.Examples."""
     return _columns([column.numpy() for column in _parse(tf.constant(serialized, tf.string))])
 
 
 def read_tokenized(path: str) -> Iterator[TokenizedDocuments]:
-    """The documents of a file of Transform, in batches; read and parsed in C++.
+    """Read the documents of a file of Transform in batches; TensorFlow reads and parses in C++.
 
     Raises:
         TokenmillError: The file is damaged, or its records are no transformed documents.

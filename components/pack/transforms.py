@@ -12,7 +12,7 @@ from apache_beam.io.filesystem import FileMetadata
 from components.pack.classification import lay_out
 from components.pack.counts import ShardCounts, count_sources, sum_shards
 from components.pack.job import PackJob
-from components.pack.packing import build_rows, pack_pieces
+from components.pack.packing import build_rows, pack_parts
 from components.pack.tokenized import TokenizedDocuments, read_tokenized
 from tokenmill.contracts.packed_rows import (
     FORMAT,
@@ -26,7 +26,7 @@ from tokenmill.errors import TokenmillError
 from tokenmill.provenance.rows import write_provenance
 from tokenmill.records.documents import split_directory
 from tokenmill.records.keys import stable_hash
-from tokenmill.rows.arrays import Pieces, spans
+from tokenmill.rows.arrays import Parts, spans
 from tokenmill.rows.packed_split import write_array, write_shard
 from tokenmill.rows.token_flags import place_ranks
 from tokenmill.rows.widths import widths_of
@@ -63,7 +63,7 @@ class PackSplit(beam.PTransform):
         self._directory = split_directory(output_uri, split)
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """Pipeline -> PCollection of one element, the manifest."""
+        """Pack the split: pipeline -> PCollection of one element, the manifest."""
         settings, directory = self._settings, self._directory
         sides = (self._flags, self._label_names)
         return (
@@ -131,7 +131,7 @@ def pack_shard(
     if settings.classifies:
         weighted = bool(settings.source_weights)
         laid = lay_out(documents, sources, label_names or [], layout, weighted)
-        pieces, rows, rows_by_source = laid.pieces, laid.rows, laid.rows_by_source
+        parts, rows, rows_by_source = laid.parts, laid.rows, laid.rows_by_source
         left_out = sum(laid.reasons.values(), start=np.zeros(len(sources), bool))
         columns |= {f"dropped_{reason}": dropped for reason, dropped in laid.reasons.items()}
         columns["dropped_bytes"] = documents.byte_counts * left_out
@@ -142,8 +142,8 @@ def pack_shard(
         widths = widths_of(rows.segment_lengths, settings.sequence_length)
         slots = int(widths.sum())
     else:
-        pieces, rows_by_source = _pack_sources(documents, sources, settings, flags)
-        rows = build_rows(pieces, documents.tokens, token_counts, layout)
+        parts, rows_by_source = _pack_sources(documents, sources, settings, flags)
+        rows = build_rows(parts, documents.tokens, token_counts, layout)
         counts = np.bincount(documents.tokens, minlength=settings.vocab_size)
         columns["loss_tokens"] = token_counts + (token_counts > 0) * settings.causal
         if settings.causal:
@@ -155,7 +155,7 @@ def pack_shard(
     digest = write_provenance(
         os.path.join(directory, provenance),
         documents.doc_ids,
-        pieces,
+        parts,
         files.rows,
         layout.frame_slots,
     )
@@ -169,9 +169,9 @@ def pack_shard(
     shard_counts = ShardCounts(
         segments=len(rows.segment_lengths),
         filled_slots=len(rows.inputs),
-        context_slots=int(pieces.context.sum()),
-        frame_slots=layout.frame_slots * len(pieces.row),
-        packed_items=int(pieces.length.sum()),
+        context_slots=int(parts.context.sum()),
+        frame_slots=layout.frame_slots * len(parts.row),
+        packed_items=int(parts.length.sum()),
         slots=slots,
         by_source=count_sources(sources, columns),
     )
@@ -180,28 +180,34 @@ def pack_shard(
 
 def _pack_sources(
     documents: TokenizedDocuments, sources: list[str], settings: PackJob, flags: np.ndarray
-) -> tuple[Pieces, list[list]]:
-    """The pieces of a shard; with weights, the rows of each source follow those of the last.
+) -> tuple[Parts, list[list]]:
+    """Pack a shard's documents; with weights, each source for itself, one after the other.
 
     Returns:
-        The pieces, and [source, rows] in the order of rows (empty without weights).
+        The parts, and [source, rows] in the order of rows (empty without weights).
     """
     counts = documents.token_counts
     items = counts + (counts > 0) if settings.causal else counts
     ranks = place_ranks(documents.tokens, flags)
     if not settings.source_weights:
-        return pack_pieces(items, settings.layout, ranks), []
-    parts, rows_by_source, first_row = [], [], 0
+        return pack_parts(items, settings.layout, ranks), []
+    of_sources, rows_by_source, first_row = [], [], 0
     first = np.cumsum(counts) - counts
     names = np.array(sources, object)
     for source in sorted(set(sources)):
         mine = np.flatnonzero(names == source)
-        part = pack_pieces(items[mine], settings.layout, ranks[spans(first[mine], counts[mine])])
-        rows = int(part.row[-1]) + 1 if len(part.row) else 0
-        parts.append(part._replace(document=mine[part.document], row=part.row + first_row))
+        source_parts = pack_parts(
+            items[mine], settings.layout, ranks[spans(first[mine], counts[mine])]
+        )
+        rows = int(source_parts.row[-1]) + 1 if len(source_parts.row) else 0
+        of_sources.append(
+            source_parts._replace(
+                document=mine[source_parts.document], row=source_parts.row + first_row
+            )
+        )
         rows_by_source.append([source, rows])
         first_row += rows
-    return Pieces(*(np.concatenate(c) for c in zip(*parts, strict=True))), rows_by_source
+    return Parts(*(np.concatenate(c) for c in zip(*of_sources, strict=True))), rows_by_source
 
 
 def write_manifest(
@@ -258,7 +264,7 @@ def write_manifest(
 
 
 def _check_weights(weights: dict[str, float], sources: list[str]) -> None:
-    """Every source needs a weight: rows without one would be dropped silently."""
+    """Check that every source has a weight: rows without one would be dropped silently."""
     missing = [source for source in sources if source not in weights]
     if weights and missing:
         raise TokenmillError(

@@ -27,7 +27,7 @@ _BATCH_BYTES = 8 << 20
 _BATCH_DOCUMENTS = 8192
 
 
-class MaterializeSplit(beam.PTransform):
+class ApplyTransform(beam.PTransform):
     """Writes one split of documents as tf.Examples with token_ids, doc_id, source, byte_count.
 
     And with their label, where documents have one.
@@ -38,7 +38,7 @@ class MaterializeSplit(beam.PTransform):
         split: Name of the split.
         transform_uri: Transform's output, whose graph gives the ids.
         model_path: The SentencePiece model.
-        sampling: Draw the ids with the model instead
+        regularization: Draw the ids with the model instead
             (components/tokenize/subword_regularization.py).
     """
 
@@ -49,7 +49,7 @@ class MaterializeSplit(beam.PTransform):
         split: str,
         transform_uri: str,
         model_path: str,
-        sampling: SubwordRegularization | None = None,
+        regularization: SubwordRegularization | None = None,
     ):
         super().__init__()
         source, target = split_directory(uri, split), split_directory(output_uri, split)
@@ -61,10 +61,10 @@ class MaterializeSplit(beam.PTransform):
             )
             for i, name in enumerate(names)
         ]
-        self._fn = _MaterializeFn(transform_uri, model_path, sampling)
+        self._fn = _ApplyTransformFn(transform_uri, model_path, regularization)
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """Pipeline -> PCollection of one element, the tokens of the split."""
+        """Write the split: pipeline -> PCollection of one element, its number of tokens."""
         return (
             pipeline
             | "Files" >> beam.Create(self._files)
@@ -74,20 +74,22 @@ class MaterializeSplit(beam.PTransform):
         )
 
 
-class _MaterializeFn(beam.DoFn):
+class _ApplyTransformFn(beam.DoFn):
     """(input file, output file) -> tokens written."""
 
-    def __init__(self, transform_uri: str, model_path: str, sampling: SubwordRegularization | None):
+    def __init__(
+        self, transform_uri: str, model_path: str, regularization: SubwordRegularization | None
+    ):
         self._transform_uri, self._model_path = transform_uri, model_path
-        self._sampling = sampling
+        self._regularization = regularization
         self._token_ids: TokenIds | None = None
 
     def setup(self):
-        if self._sampling is None:
+        if self._regularization is None:
             self._token_ids = graph_token_ids(self._transform_uri)
         else:
             with tf.io.gfile.GFile(self._model_path, "rb") as source:
-                sampler = Sampler(source.read(), self._sampling)
+                sampler = Sampler(source.read(), self._regularization)
             self._token_ids = lambda batch: pa.array(
                 sampler.encode_batch(batch), pa.large_list(pa.int64())
             )
@@ -102,7 +104,7 @@ class _MaterializeFn(beam.DoFn):
 
 
 def _batches(path: str) -> Iterator[pa.RecordBatch]:
-    """The documents of a shard, in batches bounded in number and bytes."""
+    """Read the documents of a shard in batches bounded in number and bytes."""
     records: list[bytes] = []
     size = 0
     for record in read_tfrecords(path):
@@ -116,7 +118,7 @@ def _batches(path: str) -> Iterator[pa.RecordBatch]:
 
 
 def _transformed(path: str, token_ids: TokenIds, counts: list[int]) -> Iterator[bytes]:
-    """The tf.Examples of a shard; the tokens of each batch are added to `counts`."""
+    """Yield the tf.Examples of a shard; append the tokens of each batch to `counts`."""
     encoder = RecordBatchToExamplesEncoder()
     for batch in _batches(path):
         ids = token_ids(batch)

@@ -27,7 +27,7 @@ from tfx.types import (
 from tfx.utils import io_utils
 
 from components.artifacts import Examples, Tokenizer
-from components.tokenize.apply_transform import MaterializeSplit
+from components.tokenize.apply_transform import ApplyTransform
 from components.tokenize.config import TokenizerConfig
 from components.tokenize.graph import write_graph
 from components.tokenize.import_model import read_model
@@ -39,13 +39,18 @@ from components.tokenize.training import (
     sampling_rates,
     train_sentencepiece,
 )
-from tokenmill.contracts.names import TOKENIZER_MODEL_NAME
+from tokenmill.contracts.base import write_document
+from tokenmill.contracts.tokenizer import (
+    DESCRIPTION_NAME,
+    TOKENIZER_MODEL_NAME,
+    Sample,
+    TokenizerDescription,
+)
 from tokenmill.errors import TokenmillError
 from tokenmill.files import list_files, read_json, write_json
 from tokenmill.records.documents import SPLITS, read_documents, split_directory
 from tokenmill.timing import timed
 
-DESCRIPTION_NAME = "tokenizer.json"
 # How training documents are split at random is a matter of Transform, not of the vocabulary.
 _OF_TRANSFORM = {"sampling_alpha", "bpe_dropout"}
 PREPROCESSING_FN = "components.tokenize.preprocessing.preprocessing_fn"
@@ -67,51 +72,53 @@ class TokenizerTrainerExecutor(base_executor.BaseExecutor):
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Writes the model, its settings and its hash."""
+        """Write the model, its settings and its hash."""
         self._log_startup(input_dict, output_dict, exec_properties)
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         tokenizer = artifact_utils.get_single_instance(output_dict["tokenizer"])
         config = TokenizerConfig.from_json(exec_properties["config"])
         if config.path is not None:
-            model, sample = _existing_model(config.path, exec_properties["model_sha256"]), {}
+            model = _import_model(config.path, exec_properties["model_sha256"])
+            sample: dict[str, Sample] = {}
         else:
-            account = _Account()
+            counter = _SampleCounter()
             documents = sample_documents(_read_in_order(examples.uri), _rates(examples.uri, config))
-            model = train_sentencepiece(as_sentences(account.count(documents)), config)
-            sample = account.by_source
+            model = train_sentencepiece(as_sentences(counter.count(documents)), config)
+            sample = counter.by_source
         digest = hashlib.sha256(model).hexdigest()
-        pieces = sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size()
+        tokens = sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size()
         tf.io.gfile.makedirs(tokenizer.uri)
         with tf.io.gfile.GFile(os.path.join(tokenizer.uri, TOKENIZER_MODEL_NAME), "wb") as out:
             out.write(model)
-        write_json(
+        write_document(
             os.path.join(tokenizer.uri, DESCRIPTION_NAME),
-            {
-                **config.model_dump(mode="json", exclude=_OF_TRANSFORM),
-                "sample": sample,
-                "pieces": pieces,
-                "sha256": digest,
-            },
+            TokenizerDescription(
+                **config.model_dump(exclude=_OF_TRANSFORM),
+                sample=sample,
+                tokens=tokens,
+                sha256=digest,
+            ),
         )
-        tokenizer.set_int_custom_property("pieces", pieces)
+        tokenizer.set_int_custom_property("tokens", tokens)
         tokenizer.set_string_custom_property("sha256", digest)
 
 
-class _Account:
+class _SampleCounter:
     """Counts documents and bytes by source as they pass."""
 
     def __init__(self) -> None:
-        self.by_source: dict[str, dict[str, int]] = {}
+        self.by_source: dict[str, Sample] = {}
 
     def count(self, documents: Iterable[Document]) -> Iterator[Document]:
         for document in documents:
-            counts = self.by_source.setdefault(document[1].decode(), {"documents": 0, "bytes": 0})
-            counts["documents"] += 1
-            counts["bytes"] += len(document[2])
+            source = document[1].decode()
+            counts = self.by_source.setdefault(source, Sample(documents=0, bytes=0))
+            counts.documents += 1
+            counts.bytes += len(document[2])
             yield document
 
 
-def _existing_model(path: str, sha256: str) -> bytes:
+def _import_model(path: str, sha256: str) -> bytes:
     """Read an existing model, if it still is the file that the pipeline was made with.
 
     Raises:
@@ -127,7 +134,7 @@ def _existing_model(path: str, sha256: str) -> bytes:
 
 
 def _rates(uri: str, config: TokenizerConfig) -> dict[str, float]:
-    """Each source's share of documents to sample; one pass over the train split."""
+    """Compute each source's share of documents to sample, in one pass over the train split."""
     bytes_by_source: dict[str, int] = {}
     for _, source, text in _read_in_order(uri):
         bytes_by_source[source.decode()] = bytes_by_source.get(source.decode(), 0) + len(text)
@@ -135,7 +142,7 @@ def _rates(uri: str, config: TokenizerConfig) -> dict[str, float]:
 
 
 def _read_in_order(uri: str) -> Iterator[Document]:
-    """The documents of the train split, shard by shard; the shards are sorted."""
+    """Read the documents of the train split, shard by shard; the shards are sorted."""
     directory = split_directory(uri, "train")
     for path in list_files(directory):
         for batch in read_documents(path):
@@ -181,11 +188,11 @@ class TokenizingTransformSpec(standard_component_specs.TransformSpec):
 
 
 class TokenizingTransformExecutor(base_beam_executor.BaseBeamExecutor):
-    """Transform that is told the tokenizer's path (graph.py, materialize.py)."""
+    """Transform that is told the tokenizer's path (graph.py, apply_transform.py)."""
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Makes the graph and applies it to both splits."""
+        """Make the graph and apply it to both splits."""
         self._log_startup(input_dict, output_dict, exec_properties)
         curated = artifact_utils.get_single_instance(input_dict["examples"])
         tokenizer = artifact_utils.get_single_instance(input_dict["tokenizer"])
@@ -198,7 +205,7 @@ class TokenizingTransformExecutor(base_beam_executor.BaseBeamExecutor):
         counts = {split: os.path.join(transformed.uri, f"tokens-{split}.json") for split in SPLITS}
         with self._make_beam_pipeline() as pipeline:
             for split in SPLITS:
-                tokens = pipeline | f"Materialize[{split}]" >> MaterializeSplit(
+                tokens = pipeline | f"ApplyTransform[{split}]" >> ApplyTransform(
                     curated.uri,
                     transformed.uri,
                     split,

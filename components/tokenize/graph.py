@@ -25,7 +25,7 @@ TokenIds = Callable[[pa.RecordBatch], pa.LargeListArray]
 
 
 def write_graph(schema: schema_pb2.Schema, model_path: str, uri: str) -> None:
-    """Traces the preprocessing function and writes a TransformGraph artifact.
+    """Trace the preprocessing function and write a TransformGraph artifact.
 
     Args:
         schema: Of the documents: dense features of shape [1].
@@ -44,7 +44,7 @@ def write_graph(schema: schema_pb2.Schema, model_path: str, uri: str) -> None:
 
 @functools.lru_cache(maxsize=1)
 def graph_token_ids(uri: str) -> TokenIds:
-    """The function from a batch of documents to token ids that Transform's graph is."""
+    """Load Transform's graph as a function from a batch of documents to token ids."""
     # Not TFTransformOutput.transform_features_layer: it imports Keras, for seconds.
     saved = tf.saved_model.load(os.path.join(uri, tft.TFTransformOutput.TRANSFORM_FN_DIR))
 

@@ -16,7 +16,7 @@ _TASK_TOKENS = {"causal-lm": 4}
 
 
 def read_model(path: str) -> tuple[bytes, str]:
-    """The content and SHA-256 of a model file, on any filesystem that TensorFlow knows.
+    """Read the content and SHA-256 of a model file, on any filesystem that TensorFlow knows.
 
     Raises:
         TokenmillError: The file cannot be read.
@@ -51,12 +51,12 @@ def resolve_model(config: TokenizerConfig, task: str) -> tuple[TokenizerConfig, 
         return config, ""
     path = config.path if "://" in config.path else os.path.abspath(config.path)
     model, sha256 = read_model(path)
-    check_existing_model(model, path, config.model_type, config.vocab_size, task)
+    check_imported_model(model, path, config.model_type, config.vocab_size, task)
     return config.model_copy(update={"path": path}), sha256
 
 
 def load_processor(model: bytes, path: str) -> sentencepiece.SentencePieceProcessor:
-    """Loads a model file's content.
+    """Load a model file's content.
 
     Raises:
         TokenmillError: It is no SentencePiece model.
@@ -75,17 +75,17 @@ def load_processor(model: bytes, path: str) -> sentencepiece.SentencePieceProces
 
 
 def model_type_of(processor: sentencepiece.SentencePieceProcessor) -> str:
-    """`unigram` or `bpe`; SentencePiece lists n best splits for the former only."""
+    """Return `unigram` or `bpe`; SentencePiece lists n best splits for the former only."""
     try:
         return "unigram" if processor.nbest_encode_as_ids("a", 2) else "bpe"
     except RuntimeError:  # how the library says it depends on its version
         return "bpe"
 
 
-def check_existing_model(
+def check_imported_model(
     model: bytes, path: str, model_type: str, vocab_size: int, task: str
 ) -> None:
-    """Raises unless a model can stand in for one that tokenmill would train.
+    """Check that a model can stand in for one that tokenmill would train.
 
     Ids are not moved: the weights of a warm start are in the order of the model's ids.
 

@@ -10,7 +10,7 @@ TOKENIZER_PATH_KEY = "tokenizer_path"
 
 
 def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> dict[str, Any]:
-    """Tokenizes `text`; the other features pass through.
+    """Tokenize `text`; the other features pass through.
 
     Args:
         inputs: Dense string features text, source, doc_id and int64 byte_count, each of shape

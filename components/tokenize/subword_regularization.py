@@ -54,7 +54,7 @@ class Sampler:
         self._settings = settings
 
     def encode(self, doc_id: bytes, text: bytes) -> list[int]:
-        """The token ids of a document: the same for the same id, text and seed."""
+        """Draw the token ids of a document: the same for the same id, text and seed."""
         ids: list[int] = []
         for number, part in enumerate(_parts(text)):
             key = b"%d/%d/%s" % (self._settings.seed, number, doc_id)
@@ -70,13 +70,13 @@ class Sampler:
         )
 
     def encode_batch(self, batch: pa.RecordBatch) -> list[list[int]]:
-        """The token ids of each document of a batch (DOCUMENT_SCHEMA)."""
+        """Draw the token ids of each document of a batch (DOCUMENT_SCHEMA)."""
         doc_ids, texts = (batch.column(name).to_pylist() for name in ("doc_id", "text"))
         return [self.encode(*pair) for pair in zip(doc_ids, texts, strict=True)]
 
 
 def _parts(text: bytes) -> list[bytes]:
-    """A text in parts, cut before a run of blanks, else between two characters."""
+    """Cut a text into parts, before a run of blanks, else between two characters."""
     parts, start = [], 0
     while len(text) - start > _PART_BYTES:
         end = start + _PART_BYTES

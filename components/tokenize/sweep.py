@@ -38,7 +38,7 @@ from tokenmill.errors import TokenmillError
 from tokenmill.model.shape import ModelShape
 from tokenmill.records.keys import stable_hash
 from tokenmill.text.tokenization import load_tokenizer, tokenize
-from tokenmill.text.vocabulary import RESERVED_PIECES
+from tokenmill.text.vocabulary import UNLEARNED_TOKENS
 
 MAX_UNUSED = 0.2
 """Ours: above it more than every fifth learned embedding row is not seen in the held-out text."""
@@ -111,7 +111,7 @@ class Sweep:
     reason: str
 
     def as_json(self) -> dict[str, Any]:
-        """As a JSON value."""
+        """Return the result as a JSON value."""
         return dataclasses.asdict(self)
 
 
@@ -126,7 +126,7 @@ def sweep(
     progress: Callable[[str, int], None] = lambda *_: None,
     workers: int = 1,
 ) -> Sweep:
-    """Trains and measures a vocabulary of each type and size.
+    """Train and measure a vocabulary of each type and size.
 
     A tenth of the documents, chosen by a hash, is held out; ratios are measured on it.
 
@@ -197,7 +197,7 @@ def sweep(
 def _in_processes(
     measure: Callable[[TokenizerConfig], Any], wanted: list[TokenizerConfig], workers: int
 ) -> Iterator[tuple[TokenizerConfig, Any]]:
-    """(settings, result) in order."""
+    """Yield settings and result of each vocabulary, in order."""
     if min(workers, len(wanted)) <= 1:
         yield from ((each, measure(each)) for each in wanted)
         return
@@ -210,7 +210,7 @@ def _in_processes(
 def _train_and_measure(
     texts: Sequence[str], held_out: Sequence[Document], settings: TokenizerConfig
 ) -> dict[str, Any] | str:
-    """What `_measure` gives, or why the text does not support the vocabulary."""
+    """Return what `_measure` gives, or why the text does not support the vocabulary."""
     try:
         model = train_sentencepiece(texts, settings)
     except TokenmillError as error:
@@ -219,7 +219,7 @@ def _train_and_measure(
 
 
 def predicted_vocab_size(shape: ModelShape) -> int:
-    """The compute-optimal vocabulary of a model, by Tao et al. 2024.
+    """Predict the compute-optimal vocabulary size of a model (Tao et al. 2024).
 
     Vocabulary parameters grow with the other parameters to the power 0.8354; an extrapolation
     outside FITTED_RANGE. It is for a training as long as is compute-optimal.
@@ -233,7 +233,7 @@ def predicted_vocab_size(shape: ModelShape) -> int:
 def vocabulary_costs(
     shape: ModelShape, tokens: float, precision: Precision, batch_per_device: int
 ) -> dict[str, Any]:
-    """What a vocabulary costs a model, by the ledger's formulas.
+    """Compute what a vocabulary costs a model, by the ledger's formulas.
 
     Args:
         shape: The model with this vocabulary.
@@ -257,7 +257,7 @@ def vocabulary_costs(
 
 
 def recommend(candidates: Sequence[Candidate], predicted: int) -> tuple[int, str]:
-    """Index of the best candidate, and why it is.
+    """Choose a candidate; return its index and the reason.
 
     Among those with at most MAX_UNUSED unused pieces the size nearest to the predicted one, by
     ratio, and of the two types at that size the one with less training FLOPs for the same bytes.
@@ -290,7 +290,7 @@ def recommend(candidates: Sequence[Candidate], predicted: int) -> tuple[int, str
 def _measure(
     model: bytes, sample: Sequence[str], held_out: Sequence[Document], user_symbols: int
 ) -> dict[str, Any]:
-    """Ratios of one model on held-out text, counted by the graph's op as everywhere."""
+    """Measure ratios of one model on held-out text, counted by the graph's op as everywhere."""
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "tokenizer.model")
         with open(path, "wb") as out:
@@ -314,7 +314,7 @@ def _measure(
             name = source.decode()
             tokens[name] = tokens.get(name, 0) + int(length)
             words[name] = words.get(name, 0) + len(text.split())
-    first_learned = RESERVED_PIECES + user_symbols
+    first_learned = UNLEARNED_TOKENS + user_symbols
     total, held_out_bytes = int(counts.sum()), sum(len(d[2]) for d in held_out)
     bits = -(counts * np.log2(seen / seen.sum())).sum()
     return {

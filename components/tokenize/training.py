@@ -16,8 +16,8 @@ from tokenmill.text.vocabulary import (
     CONTROL_TOKENS,
     EOS_ID,
     PAD_ID,
-    RESERVED_PIECES,
     UNK_ID,
+    UNLEARNED_TOKENS,
 )
 
 # SentencePiece writes a blank as U+2581, and turns each U+2581 back into a blank. So that a
@@ -34,7 +34,7 @@ _FORBIDDEN_IN_SYMBOLS = re.compile("[\\s\u2581\ue000\x00]")
 def sampling_rates(
     bytes_by_source: Mapping[str, int], sample_bytes: int, weights: Mapping[str, float]
 ) -> dict[str, float]:
-    """The share of each source's documents that goes into the sample.
+    """Compute the share of each source's documents that goes into the sample.
 
     Rates are in proportion to the weights, and never above 1: no document is taken twice, so
     a source that weighs less is thinned out, even where all the text would fit.
@@ -78,7 +78,7 @@ Document = tuple[bytes, bytes, bytes]
 def sample_documents(
     documents: Iterable[Document], rates: Mapping[str, float]
 ) -> Iterator[Document]:
-    """A sample of documents, chosen by a hash of the id.
+    """Sample documents by a hash of the id.
 
     Which documents are in it depends on nothing but their ids and their sources' rates, so that
     the sample is the same in whatever order they come, and it is drawn in one pass.
@@ -90,7 +90,7 @@ def sample_documents(
 
 
 def as_sentences(documents: Iterable[Document]) -> Iterator[str]:
-    """The texts, as SentencePiece takes them: it would skip a "sentence" above a limit."""
+    """Cut texts as SentencePiece takes them: it would skip a "sentence" above a limit."""
     for _, _, text in documents:
         decoded = text.decode()
         for start in range(0, len(decoded), _SENTENCE_CHARACTERS):
@@ -98,7 +98,7 @@ def as_sentences(documents: Iterable[Document]) -> Iterator[str]:
 
 
 def check_user_symbols(symbols: Iterable[str]) -> None:
-    """Raises unless each symbol can be a token of its own.
+    """Check that each symbol can be a token of its own.
 
     Raises:
         TokenmillError: A symbol is empty, twice there, a control token, or holds white space.
@@ -118,7 +118,7 @@ def check_user_symbols(symbols: Iterable[str]) -> None:
 
 
 def train_sentencepiece(texts: Iterable[str], settings: TokenizerConfig) -> bytes:
-    """Trains a model with byte fallback that loses nothing: decode(encode(x)) == x.
+    """Train a model with byte fallback that loses nothing: decode(encode(x)) == x.
 
     For code and prose: digits are single tokens; runs of blanks (indentation) can be one token;
     nothing is added before or after the text, no Unicode form is changed. A piece never goes on
@@ -174,7 +174,7 @@ def train_sentencepiece(texts: Iterable[str], settings: TokenizerConfig) -> byte
 
 
 def _write_rules(directory: str) -> list[str]:
-    """Writes the rules of normalization and of its reverse as the files that SentencePiece wants.
+    """Write the rules of normalization and of its reverse as the files that SentencePiece wants.
 
     The paths have the same length wherever the temporary directory is, as the trained model
     holds them.
@@ -190,7 +190,7 @@ def _write_rules(directory: str) -> list[str]:
 
 
 def _explain(error: Exception, settings: TokenizerConfig) -> TokenmillError:
-    """SentencePiece's complaint, as what the user can do about it."""
+    """Turn SentencePiece's complaint into what the user can do about it."""
     asked = f"tokenizer.vocab_size = {settings.vocab_size:,}"
     message = " ".join(str(error).split())
     too_many = re.search(r"set it to a value <= (\d+)", message)
@@ -203,7 +203,7 @@ def _explain(error: Exception, settings: TokenizerConfig) -> TokenmillError:
     too_few = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
     if too_few:
         needed = int(too_few.group(1))
-        reserved = RESERVED_PIECES + len(settings.user_symbols)
+        reserved = UNLEARNED_TOKENS + len(settings.user_symbols)
         return TokenmillError(
             f"{asked}: {reserved} pieces are reserved and the text's characters need "
             f"{needed - reserved:,} more.",

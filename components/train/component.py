@@ -10,7 +10,7 @@ from tfx.utils import path_utils
 from components.artifacts import PackedRows, Tokenizer
 from components.train.run import TrainingJob
 from components.train.subprocess_entry import OUT_OF_MEMORY_HINT, train_in_subprocess
-from tokenmill.contracts.names import TOKENIZER_MODEL_NAME
+from tokenmill.contracts.tokenizer import TOKENIZER_MODEL_NAME
 from tokenmill.contracts.training import Telemetry
 from tokenmill.run_in_subprocess import run_in_subprocess
 from tokenmill.run_parameters import TRAINER_PARAMETERS, with_training_parameters

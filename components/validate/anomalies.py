@@ -36,7 +36,7 @@ class Anomaly:
 def list_anomalies(
     anomalies: anomalies_pb2.Anomalies, schema: schema_pb2.Schema, split: str
 ) -> list[Anomaly]:
-    """Every anomaly of a split, one for each reason, sorted; empty if all is as the schema says."""
+    """List every anomaly of a split, one for each reason, sorted."""
     features = {feature.name: feature for feature in schema.feature}
     found = []
     for key, info in anomalies.anomaly_info.items():
@@ -50,7 +50,7 @@ def list_anomalies(
 
 
 def is_comparison(anomaly: Anomaly) -> bool:
-    """Whether it says that two sets of data differ (drift or skew), not what one of them is."""
+    """Tell anomalies between two sets of data (drift or skew) from those of one."""
     return anomaly.kind.startswith("COMPARATOR_")
 
 

@@ -25,7 +25,7 @@ MIN_DOCUMENTS_FRACTION = 0.5
 
 
 def chance(feature: str, documents: int, other_documents: int) -> float:
-    """How far apart two samples of the same documents come out by chance, at most.
+    """Bound how far apart two samples of the same documents come out by chance.
 
     Four standard deviations. A share's is below sqrt(1/n + 1/m) / 2. The divergence of k bins
     (TFDV makes about 20) is chi-squared with k - 1 degrees of freedom times
@@ -38,12 +38,12 @@ def chance(feature: str, documents: int, other_documents: int) -> float:
 
 
 def round_up(threshold: float) -> float:
-    """To two digits after the point, upwards; 1 at most, which nothing exceeds."""
+    """Round up to two digits after the point; to 1 at most, which nothing exceeds."""
     return min(math.ceil(threshold * 100 - 1e-9) / 100, 1.0)
 
 
 def set_threshold(comparator: schema_pb2.FeatureComparator, feature: str, threshold: float) -> None:
-    """Sets the norm that belongs to the feature."""
+    """Set the threshold of the norm that belongs to the feature."""
     if feature in CATEGORIES:
         comparator.infinity_norm.threshold = threshold
     else:
@@ -53,7 +53,7 @@ def set_threshold(comparator: schema_pb2.FeatureComparator, feature: str, thresh
 def add_drift_comparators(
     schema: schema_pb2.Schema, documents: int, other_documents: int
 ) -> schema_pb2.Schema:
-    """A copy with the default drift comparators."""
+    """Return a copy with the default drift comparators."""
     schema = _copy(schema)
     for feature in schema.feature:
         if feature.name in CATEGORIES + LENGTHS:
@@ -65,7 +65,7 @@ def add_drift_comparators(
 
 
 def has_drift_comparators(schema: schema_pb2.Schema) -> bool:
-    """Whether the schema says what drift is."""
+    """Return whether the schema says what drift is."""
     constraints = schema.dataset_constraints
     return constraints.HasField("num_examples_drift_comparator") or any(
         feature.HasField("drift_comparator") for feature in schema.feature
@@ -75,7 +75,7 @@ def has_drift_comparators(schema: schema_pb2.Schema) -> bool:
 def compare(
     schema: schema_pb2.Schema, train: Statistics, held_out: Statistics, previous: Statistics | None
 ) -> tuple[list[Anomaly], list[anomalies_pb2.DriftSkewInfo]]:
-    """Compares train with eval, and with the train split of an earlier run if there is one.
+    """Compare train with eval, and with the train split of an earlier run if there is one.
 
     A feature that one side lacks is not compared with it: that it is missing, if it must not be,
     is ExampleValidator's to say.

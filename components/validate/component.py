@@ -28,12 +28,11 @@ from components.validate.comparison import compare
 from components.validate.derived_features import DocumentStatistics, statistics_options
 from components.validate.schema import SCHEMA_NAME, read_schema
 from components.validate.statistics import STATISTICS_NAME, read_statistics
+from tokenmill.contracts.base import write_document
+from tokenmill.contracts.validation import DECISION_NAME, GateDecision
 from tokenmill.errors import TokenmillError
-from tokenmill.files import write_json
 from tokenmill.records.documents import split_directory
 from tokenmill.timing import timed
-
-DECISION_NAME = "decision.json"
 
 
 class DocumentStatisticsGenSpec(standard_component_specs.StatisticsGenSpec):
@@ -56,7 +55,7 @@ class DocumentStatisticsGenExecutor(statistics_gen.Executor):
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Writes FeatureStats.pb for each split."""
+        """Write FeatureStats.pb for each split."""
         self._log_startup(input_dict, output_dict, exec_properties)
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         statistics = artifact_utils.get_single_instance(output_dict["statistics"])
@@ -121,7 +120,7 @@ class AnomalyGateExecutor(base_executor.BaseExecutor):
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Writes the decision; raises TokenmillError with the list if there is any anomaly."""
+        """Write the decision; raise TokenmillError with the list if there is any anomaly."""
         self._log_startup(input_dict, output_dict, exec_properties)
         anomalies = artifact_utils.get_single_instance(input_dict["anomalies"])
         statistics = artifact_utils.get_single_instance(input_dict["statistics"])
@@ -146,13 +145,13 @@ class AnomalyGateExecutor(base_executor.BaseExecutor):
         found += different
         if found:  # TFX deletes what a failed step wrote: all there is to know is in the message
             raise TokenmillError(_message(found), _hint(found, exec_properties))
-        write_json(
+        write_document(
             os.path.join(decision.uri, DECISION_NAME),
-            {
-                "anomalies": [],
-                "previous_statistics": previous,
-                "comparisons": [json_format.MessageToDict(info) for info in measured],
-            },
+            GateDecision(
+                anomalies=[],
+                previous_statistics=previous,
+                comparisons=[json_format.MessageToDict(info) for info in measured],
+            ),
         )
         decision.set_int_custom_property("anomalies", 0)
 
@@ -163,7 +162,7 @@ def _message(found: list[Anomaly]) -> str:
 
 
 def _hint(found: list[Anomaly], properties: Mapping[str, str]) -> str:
-    """How to accept the anomalies, as commands."""
+    """Say how to accept the anomalies, as commands."""
     lines = ["Nothing after validation ran. If the data is wrong, repair the input."]
     if properties["schema_path"]:
         lines += [

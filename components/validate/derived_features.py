@@ -30,7 +30,7 @@ _OPAQUE = ("doc_id", "text")
 
 
 def describe_documents(batch: pa.RecordBatch, language: bool) -> pa.RecordBatch:
-    """The columns that TFDV sees of a batch of documents, one value a document in each.
+    """Derive the columns that TFDV sees of a batch of documents, one value a document in each.
 
     Args:
         batch: Documents (DOCUMENT_SCHEMA).
@@ -62,7 +62,7 @@ def _languages(texts: Sequence[str]) -> list[bytes]:
 
 
 def statistics_options() -> tfdv.StatsOptions:
-    """TFDV's options: nothing is counted of the values of text and doc_id."""
+    """Return TFDV's options: nothing is counted of the values of text and doc_id."""
     schema = schema_pb2.Schema()
     for name in _OPAQUE:
         # The domain by which TFDV knows bytes that are no categories (schema_util.py).
@@ -73,7 +73,7 @@ def statistics_options() -> tfdv.StatsOptions:
 def mark_derived(
     statistics: statistics_pb2.DatasetFeatureStatisticsList,
 ) -> statistics_pb2.DatasetFeatureStatisticsList:
-    """A copy in which the features that no document holds say so."""
+    """Return a copy in which the features that no document holds say so."""
     marked = statistics_pb2.DatasetFeatureStatisticsList()
     marked.CopyFrom(statistics)
     for dataset in marked.datasets:
@@ -100,7 +100,7 @@ class DocumentStatistics(beam.PTransform):
         self._options, self._language = options, language
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """Pipeline -> PCollection of one DatasetFeatureStatisticsList."""
+        """Compute statistics: pipeline -> PCollection of one DatasetFeatureStatisticsList."""
         return (
             pipeline
             | "Read" >> ReadDocuments(self._uri, self._split)

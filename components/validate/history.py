@@ -1,6 +1,5 @@
 """What ML Metadata remembers of a run's validation: statistics, schema, what the gate was told."""
 
-import json
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +36,7 @@ class GateRecord:
 
 
 def gate_records(run_directory: str) -> list[GateRecord]:
-    """Every execution of the gate in an output directory, the newest first.
+    """List every execution of the gate in an output directory, the newest first.
 
     Raises:
         TokenmillError: There is no metadata.
@@ -46,7 +45,7 @@ def gate_records(run_directory: str) -> list[GateRecord]:
 
 
 def newest_gate(run_directory: str) -> GateRecord:
-    """The gate's newest execution.
+    """Return the gate's newest execution.
 
     Raises:
         TokenmillError: No run got that far.
@@ -61,7 +60,7 @@ def newest_gate(run_directory: str) -> GateRecord:
 
 
 def newest_inferred(run_directory: str) -> GateRecord:
-    """The gate's newest execution with an inferred schema.
+    """Return the gate's newest execution with an inferred schema.
 
     Raises:
         TokenmillError: There is none.
@@ -76,7 +75,7 @@ def newest_inferred(run_directory: str) -> GateRecord:
 
 
 def resolve_previous(setting: str, run_directory: str, manifest_directory: str) -> str:
-    """The statistics to compare this run with; empty if none.
+    """Find the statistics to compare this run with; empty if none.
 
     They are looked up before the run starts and given to the gate as a path. A TFX Resolver would
     do it inside the run; it takes the newest statistics there are, so a second run of the same
@@ -129,7 +128,7 @@ class _History:
         self._metadata, self._store = metadata, metadata.store
 
     def gates(self) -> list[GateRecord]:
-        """All executions of nodes called AnomalyGate."""
+        """List all executions of nodes called AnomalyGate."""
         executions: dict[int, Any] = {}
         for node in self._metadata.nodes("AnomalyGate"):
             for execution in self._store.get_executions_by_context(node.id):
@@ -141,18 +140,18 @@ class _History:
         inputs = self._inputs(execution.id)
         if not {"statistics", "schema"} <= set(inputs):
             return None  # of an older release
-        settings = json.loads(execution.custom_properties["settings"].string_value)
+        properties = execution.custom_properties
         return GateRecord(
             passed=execution.last_known_state in _PASSED,
             statistics_uri=inputs["statistics"].uri,
             schema_uri=inputs["schema"].uri,
-            inferred=not settings["schema_path"],
-            previous_statistics=settings["previous_statistics"],
+            inferred=not properties["schema_path"].string_value,
+            previous_statistics=properties["previous_statistics"].string_value,
             manifest=self._manifest(inputs["statistics"]),
         )
 
     def _manifest(self, statistics: Any) -> str:
-        """From the statistics back to the examples, and to what ingest was told to read."""
+        """Go from the statistics back to the examples, and to what ingest read."""
         statistics_gen = self._producer(statistics.id)
         examples = self._inputs(statistics_gen).get("examples") if statistics_gen else None
         ingest = self._producer(examples.id) if examples is not None else None
@@ -174,7 +173,7 @@ class _History:
         return {k: artifacts[e.artifact_id] for k, e in zip(keys, events, strict=True)}
 
     def _producer(self, artifact_id: int) -> int | None:
-        """The execution that made an artifact, not one that took it from the cache."""
+        """Find the execution that made an artifact, not one that took it from the cache."""
         makers = [
             event.execution_id
             for event in self._store.get_events_by_artifact_ids([artifact_id])

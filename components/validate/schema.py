@@ -37,7 +37,7 @@ _SKEW_FACTOR = 1.5
 
 
 def read_schema(path: str) -> tuple[schema_pb2.Schema, str]:
-    """A schema and the text of its file.
+    """Read a schema and the text of its file.
 
     Raises:
         TokenmillError: The file is not there or holds no schema, or not one of documents.
@@ -59,7 +59,7 @@ def read_schema(path: str) -> tuple[schema_pb2.Schema, str]:
 
 
 def _check_documents(schema: schema_pb2.Schema, path: str) -> None:
-    """Transform reads the documents by this schema: each feature once in each document."""
+    """Check that each document has each feature once: Transform reads documents by this schema."""
     features = {feature.name: feature for feature in schema.feature}
     for name in DOCUMENT_FEATURES:
         feature = features.get(name)
@@ -80,7 +80,7 @@ def _check_documents(schema: schema_pb2.Schema, path: str) -> None:
 
 
 def pin_schema(path: str, directory: str) -> str:
-    """Copies a schema file into a directory named by its content; returns the copy's path.
+    """Copy a schema file into a directory named by its content; return the copy's path.
 
     TFX's cache knows ImportSchemaGen's file by its path alone: of a file that was changed in
     place, which is what `tokenmill schema accept` does, the old content would be taken.
@@ -96,7 +96,7 @@ def pin_schema(path: str, directory: str) -> str:
 def freeze_schema(
     inferred: schema_pb2.Schema, train: Statistics, held_out: Statistics, open_sources: bool
 ) -> schema_pb2.Schema:
-    """Makes an inferred schema one that says what the next data must be like.
+    """Turn an inferred schema into one that says what the next data must be like.
 
     Every feature is required. Sources are the ones seen, unless they are open; languages too, up
     to 1 % of the documents. No document is empty or longer than twice the longest. Drift and skew
@@ -137,7 +137,7 @@ def _keep_domains_in_use(schema: schema_pb2.Schema) -> None:
 def accept_statistics(
     schema: schema_pb2.Schema, statistics: Mapping[str, Statistics], previous: Statistics | None
 ) -> schema_pb2.Schema:
-    """The schema, changed as little as makes it accept these statistics.
+    """Change a schema as little as makes it accept these statistics.
 
     Args:
         schema: The schema that found anomalies.
@@ -179,7 +179,7 @@ def accept_statistics(
 def find_anomalies(
     schema: schema_pb2.Schema, statistics: Mapping[str, Statistics], previous: Statistics | None
 ) -> list[Anomaly]:
-    """What ExampleValidator and the gate find, for statistics at hand."""
+    """List what ExampleValidator and the gate find in these statistics."""
     found: list[Anomaly] = []
     for split, split_statistics in statistics.items():
         anomalies = tfdv.validate_statistics(split_statistics, schema)
@@ -194,7 +194,7 @@ def _raise_thresholds(
     previous: Statistics | None,
     factor: float,
 ) -> None:
-    """Raises comparators' thresholds, in place, to `factor` times what is measured now."""
+    """Raise comparators' thresholds, in place, to `factor` times what is measured now."""
     features = {feature.name: feature for feature in schema.feature}
     for info in compare(schema, train, held_out, previous)[1]:
         feature = features[info.path.step[0]]
@@ -209,7 +209,7 @@ def _raise_thresholds(
 
 
 def header_of(text: str) -> str:
-    """The comment lines that a schema file begins with."""
+    """Return the comment lines that a schema file begins with."""
     lines = []
     for line in text.splitlines(keepends=True):
         if line.strip() and not line.startswith("#"):
@@ -219,7 +219,7 @@ def header_of(text: str) -> str:
 
 
 def frozen_header(run_directory: str, train: Statistics, held_out: Statistics) -> str:
-    """Comments that tell a reader of the file what it is."""
+    """Return comments that tell a reader of the file what it is."""
     return f"""\
 # The schema that documents must fit (tensorflow_metadata Schema, text format).
 # Frozen by `tokenmill schema freeze` from {run_directory}:
@@ -237,7 +237,7 @@ def frozen_header(run_directory: str, train: Statistics, held_out: Statistics) -
 
 
 def write_schema(path: str, schema: schema_pb2.Schema, header: str) -> str:
-    """Writes the file atomically; returns its text.
+    """Write the file atomically; return its text.
 
     Raises:
         TokenmillError: It cannot be written.
@@ -251,5 +251,5 @@ def write_schema(path: str, schema: schema_pb2.Schema, header: str) -> str:
 
 
 def schema_text(schema: schema_pb2.Schema, header: str) -> str:
-    """The content of a schema file."""
+    """Return the content of a schema file."""
     return header + text_format.MessageToString(schema)

@@ -3,12 +3,15 @@
 import difflib
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.cli.errors import user_errors_without_warnings
 from tokenmill.errors import TokenmillError
+
+if TYPE_CHECKING:
+    from tokenmill.contracts.validation import SplitSummary
 
 
 @click.group()
@@ -187,14 +190,14 @@ def _threshold(comparator: Any) -> str:
     return ""
 
 
-def _print_summary(split: str, summary: dict[str, Any]) -> None:
-    click.echo(f"\n{split}: {summary['documents']:,} documents")
+def _print_summary(split: str, summary: "SplitSummary") -> None:
+    click.echo(f"\n{split}: {summary.documents:,} documents")
     for name in ("byte_count", "characters", "words"):
-        numbers = ", ".join(f"{key} {value:,.0f}" for key, value in summary[name].items())
+        numbers = ", ".join(f"{key} {value:,.0f}" for key, value in getattr(summary, name))
         click.echo(f"  {name}: {numbers}")
     for name in ("sources", "languages"):
-        if name in summary:
-            top = ", ".join(f"{value} {documents:,}" for value, documents in summary[name])
+        if (most := getattr(summary, name)) is not None:
+            top = ", ".join(f"{value} {documents:,}" for value, documents in most)
             click.echo(f"  {name}: {top}")
 
 

@@ -189,7 +189,7 @@ def _print_sources(console: Any, result: Any, limit: int = 8) -> None:
 
 
 def plot(result: Any, path: str) -> None:
-    """Draws bytes per token, unigram loss, training FLOPs and unused pieces over the size.
+    """Draw bytes per token, unigram loss, training FLOPs and unused tokens over the size.
 
     Args:
         result: A `Sweep`.

@@ -72,7 +72,7 @@ def why(doc_id: str | None, run_dir: str, row: int | None, split: str, as_json: 
 
 
 def _models(models: list[Any], rows_uri: str, rows: list[int]) -> list[dict[str, Any]]:
-    """Each model with how often its training read the rows."""
+    """List the models with how often the training of each read the rows."""
     if not rows:
         return []
     from tokenmill.contracts.training import read_telemetry
@@ -121,7 +121,7 @@ _VALUES = {
 
 
 def _reason(document: dict[str, Any]) -> str:
-    """The rule, its value and its limit, for a person."""
+    """Say the rule, its value and its limit in words."""
     reason, value, limit = document["reason"], document["value"], document["threshold"]
     if reason == "exact_duplicate":
         return "exact_duplicate: the same text, once normalized, is there already"

@@ -21,6 +21,7 @@ from pipeline.report.cost import (
 from pipeline.report.quality import quality_table
 from tokenmill.contracts.cost_report import CostReport, read_cost_report
 from tokenmill.contracts.ledger import Ledger, SourceFunnel, read_ledger
+from tokenmill.contracts.validation import SplitSummary
 from tokenmill.metadata.step_records import StepRecord
 from tokenmill.records.documents import SPLITS
 
@@ -28,14 +29,14 @@ from tokenmill.records.documents import SPLITS
 class RunReport(NamedTuple):
     """The numbers behind the tables at the end of a run."""
 
-    statistics: dict[str, Any]
+    statistics: dict[str, SplitSummary]
     ledger: Ledger
     cost_report: CostReport
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of report.json."""
         return {
-            "statistics": self.statistics,
+            "statistics": {name: split.to_json() for name, split in self.statistics.items()},
             "ledger": self.ledger.to_json(),
             "cost_report": self.cost_report.to_json(),
         }
@@ -67,15 +68,16 @@ def print_report(console: Console, steps: dict[str, StepRecord]) -> RunReport:
     return RunReport(statistics, ledger, cost)
 
 
-def _statistics_table(statistics: dict[str, Any]) -> Table:
+def _statistics_table(statistics: dict[str, SplitSummary]) -> Table:
     table = Table(box=None)
     table.add_column("")
     for name in ("documents", "measure", "mean", "p10", "median", "p90", "most"):
         table.add_column(name, justify="right")
     for split, summary in statistics.items():
         for i, measure in enumerate(("byte_count", "words")):
-            numbers = [summary[measure][key] for key in ("mean", "p10", "p50", "p90", "max")]
-            first = (split, count(summary["documents"]))
+            sizes = getattr(summary, measure)
+            numbers = (sizes.mean, sizes.p10, sizes.p50, sizes.p90, sizes.max)
+            first = (split, count(summary.documents))
             name = measure.replace("byte_count", "bytes")
             table.add_row(*(first if i == 0 else ("", "")), name, *map(count, numbers))
     return table

@@ -33,11 +33,10 @@ def _ingest(record: StepRecord) -> str:
 
 def _statistics(record: StepRecord) -> str:
     splits = {split: summarize_statistics(record.one("statistics").uri, split) for split in SPLITS}
-    counts = " and ".join(f"{count(s['documents'])} {split}" for split, s in splits.items())
-    sizes = splits["train"]["byte_count"]
+    counts = " and ".join(f"{count(s.documents)} {split}" for split, s in splits.items())
+    sizes = splits["train"].byte_count
     return (
-        f"{counts} documents; bytes a document: median {count(sizes['p50'])}, "
-        f"most {count(sizes['max'])}"
+        f"{counts} documents; bytes a document: median {count(sizes.p50)}, most {count(sizes.max)}"
     )
 
 
@@ -62,7 +61,7 @@ def _curate(record: StepRecord) -> str:
 
 
 def _tokenizer(record: StepRecord) -> str:
-    return f"{count(record.number('tokenizer', 'pieces'))} pieces"
+    return f"{count(record.number('tokenizer', 'tokens'))} pieces"
 
 
 def _transform(record: StepRecord) -> str:

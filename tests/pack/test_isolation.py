@@ -13,7 +13,7 @@ VOCAB, LENGTH = 300, 32
 
 @pytest.fixture(scope="module")
 def batch(pack_documents, random_documents):
-    """Rows of several documents, cut ones among them, with context before the later pieces."""
+    """Rows of several documents, cut ones among them, with context before the later parts."""
     documents = random_documents(60, seed=9, longest=50)
     uri = pack_documents(documents, sequence_length=LENGTH, shards=1, overlap_tokens=3)
     split = PackedSplit(uri, "train")

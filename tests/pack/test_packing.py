@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.pack.packing import best_fit, build_rows, pack, pack_pieces
+from components.pack.packing import best_fit, build_rows, pack, pack_parts
 from tokenmill.rows.arrays import Layout
 from tokenmill.rows.codec import densify
 
@@ -91,8 +91,8 @@ def test_the_end_of_a_document_never_predicts_the_next_document(token_counts, se
 
 
 def test_a_long_document_is_cut_into_whole_questions():
-    pieces = pack_pieces(np.array([10]), Layout(4))
-    assert list(zip(pieces.start, pieces.length, strict=True)) == [(0, 4), (4, 4), (8, 2)]
+    parts = pack_parts(np.array([10]), Layout(4))
+    assert list(zip(parts.start, parts.length, strict=True)) == [(0, 4), (4, 4), (8, 2)]
     batch = densify(pack(documents_of([9]), 4), 4)
     assert batch.inputs.tolist() == [[2, 4, 5, 6], [7, 8, 9, 10], [11, 12, 0, 0]]
     assert batch.targets.tolist() == [[4, 5, 6, 7], [8, 9, 10, 11], [12, 3, 0, 0]]
@@ -155,27 +155,27 @@ layouts = st.builds(Layout, st.integers(8, 40), st.booleans(), st.integers(0, 4)
 def pack_layout(token_counts, layout, ranks=None):
     counts = np.array(token_counts, np.int64)
     items = counts if layout.framed else counts + (counts > 0)
-    return items, pack_pieces(items, layout, ranks)
+    return items, pack_parts(items, layout, ranks)
 
 
 @settings(deadline=None)
 @given(corpora, layouts, st.integers(0, 3))
 def test_every_item_is_packed_once_whatever_the_layout(token_counts, layout, seed):
     ranks = np.random.default_rng(seed).integers(0, 5, sum(token_counts)).astype(np.uint8)
-    items, pieces = pack_layout(token_counts, layout, ranks)
+    items, parts = pack_layout(token_counts, layout, ranks)
     for document, count in enumerate(items.tolist()):
-        mine = pieces.document == document
-        order = np.argsort(pieces.start[mine])
-        starts, lengths = pieces.start[mine][order], pieces.length[mine][order]
+        mine = parts.document == document
+        order = np.argsort(parts.start[mine])
+        starts, lengths = parts.start[mine][order], parts.length[mine][order]
         ends = np.cumsum(lengths)
         np.testing.assert_array_equal(starts, ends - lengths)
         assert lengths.sum() == count
         assert lengths.min(initial=1) > 0
-    np.testing.assert_array_equal(pieces.context, np.minimum(pieces.start, layout.overlap))
-    sizes = pieces.length + pieces.context + layout.frame_slots
-    fills = np.bincount(pieces.row, weights=sizes)
+    np.testing.assert_array_equal(parts.context, np.minimum(parts.start, layout.overlap))
+    sizes = parts.length + parts.context + layout.frame_slots
+    fills = np.bincount(parts.row, weights=sizes)
     assert len(fills) == 0 or (fills.min() > 0 and fills.max() <= layout.sequence_length)
-    assert (np.diff(pieces.row) >= 0).all()
+    assert (np.diff(parts.row) >= 0).all()
 
 
 @settings(deadline=None)
@@ -184,14 +184,14 @@ def test_context_repeats_the_tokens_before_without_a_loss(token_counts, sequence
     documents = documents_of(token_counts)
     tokens = np.concatenate([np.zeros(0, np.int32), *documents])
     layout = Layout(sequence_length, overlap=overlap)
-    _, pieces = pack_layout(token_counts, layout)
+    _, parts = pack_layout(token_counts, layout)
     batch = densify(
-        build_rows(pieces, tokens, np.array(token_counts, np.int64), layout), sequence_length
+        build_rows(parts, tokens, np.array(token_counts, np.int64), layout), sequence_length
     )
     nonempty = [d for d in documents if len(d)]
     assert questions_of_rows(batch) == questions_of_documents(nonempty)
     silent = (batch.loss_weights == 0) & (batch.segment_ids > 0)
-    assert silent.sum() == pieces.context.sum()
+    assert silent.sum() == parts.context.sum()
     questions = set(questions_of_documents(nonempty))
     for pair in zip(batch.inputs[silent].tolist(), batch.targets[silent].tolist(), strict=True):
         assert pair in questions  # it is the same document that goes on
@@ -205,7 +205,7 @@ def test_framed_pieces_hold_every_token_once_between_cls_and_sep(token_counts, l
     tokens = np.concatenate([np.zeros(0, np.int32), *documents])
     counts = np.array([len(d) for d in documents], np.int64)
     layout = Layout(length, framed=True, overlap=overlap)
-    batch = densify(build_rows(pack_pieces(counts, layout), tokens, counts, layout), length)
+    batch = densify(build_rows(pack_parts(counts, layout), tokens, counts, layout), length)
     asked = batch.targets[batch.loss_weights > 0]
     assert sorted(asked.tolist()) == sorted(tokens.tolist())
     for row in range(len(batch.inputs)):
@@ -221,39 +221,39 @@ def test_documents_are_cut_at_the_best_place_that_leaves_no_gap():
     ranks[[21, 25, 28]] = 3, 2, 4  # after 23, 27, 30 questions: 9, 5, 2 slots that none fits
     counts = np.array([40, 7, 3])
 
-    def first_cut(pieces):
-        return min(pieces.start[(pieces.document == 0) & (pieces.start > 0)])
+    def first_cut(parts):
+        return min(parts.start[(parts.document == 0) & (parts.start > 0)])
 
-    assert first_cut(pack_pieces(counts + 1, Layout(32), ranks)) == 32
+    assert first_cut(pack_parts(counts + 1, Layout(32), ranks)) == 32
     ranks[[22, 26]] = 3, 2  # 24 and 28 questions leave 8 and 4
-    pieces = pack_pieces(counts + 1, Layout(32), ranks)
-    assert first_cut(pieces) == 24
-    assert len(set(pieces.row[(pieces.start == 0) & (pieces.document < 2)])) == 1
+    parts = pack_parts(counts + 1, Layout(32), ranks)
+    assert first_cut(parts) == 24
+    assert len(set(parts.row[(parts.start == 0) & (parts.document < 2)])) == 1
 
 
 def test_rows_are_filled_to_99_5_percent_on_documents_of_mixed_lengths():
     counts = np.random.default_rng(7).lognormal(5.0, 1.0, 4000).astype(np.int64) + 1
     ranks = np.random.default_rng(8).choice(5, counts.sum(), p=[0.5, 0.4, 0.04, 0.05, 0.01])
     for layout in (Layout(256), Layout(512), Layout(1024)):
-        pieces = pack_pieces(counts + 1, layout, ranks.astype(np.uint8))
-        slots = (pieces.row[-1] + 1) * layout.sequence_length
-        assert pieces.length.sum() / slots >= 0.995
+        parts = pack_parts(counts + 1, layout, ranks.astype(np.uint8))
+        slots = (parts.row[-1] + 1) * layout.sequence_length
+        assert parts.length.sum() / slots >= 0.995
 
 
 def test_a_document_of_15_million_tokens_is_packed_in_seconds():
     counts = np.array([15_000_000, 3])
     tokens = np.arange(15_000_003, dtype=np.int32) % 200 + 16
     layout = Layout(1024, overlap=64)
-    pieces = pack_pieces(counts + 1, layout, np.ones(len(tokens), np.uint8))
-    rows = build_rows(pieces, tokens, counts, layout)
-    assert pieces.length.sum() == counts.sum() + 2
-    assert len(rows.inputs) == pieces.length.sum() + pieces.context.sum()
+    parts = pack_parts(counts + 1, layout, np.ones(len(tokens), np.uint8))
+    rows = build_rows(parts, tokens, counts, layout)
+    assert parts.length.sum() == counts.sum() + 2
+    assert len(rows.inputs) == parts.length.sum() + parts.context.sum()
 
 
 @settings(deadline=None)
 @given(corpora, st.integers(8, 40), st.booleans())
 def test_fixed_cuts_are_where_a_row_is_full_and_nowhere_else(token_counts, length, framed):
     layout = Layout(length, framed, fixed_cuts=True)
-    items, pieces = pack_layout(token_counts, layout, np.full(sum(token_counts), 3, np.uint8))
-    assert (pieces.start % layout.room(0) == 0).all()
-    assert pieces.length.sum() == items.sum()
+    items, parts = pack_layout(token_counts, layout, np.full(sum(token_counts), 3, np.uint8))
+    assert (parts.start % layout.room(0) == 0).all()
+    assert parts.length.sum() == items.sum()

@@ -7,7 +7,7 @@ from made_manifest import packed_manifest, packed_shard
 from tokenmill.provenance import rows as provenance
 from tokenmill.provenance.rows import documents_of_row, find_document, write_provenance
 from tokenmill.records.keys import stable_hash
-from tokenmill.rows.arrays import Pieces
+from tokenmill.rows.arrays import Parts
 from tokenmill.rows.packed_split import PackedSplit
 
 
@@ -86,10 +86,10 @@ def test_a_million_documents_are_searched_without_a_scan(tmp_path, monkeypatch):
     known = dict(zip(ids, hashes.tolist(), strict=True))
     monkeypatch.setattr(provenance, "stable_hash", known.__getitem__)
     numbers = np.arange(count)
-    pieces = Pieces(numbers, 0 * numbers, 0 * numbers + 5, 0 * numbers, numbers)
+    parts = Parts(numbers, 0 * numbers, 0 * numbers + 5, 0 * numbers, numbers)
     (tmp_path / "Split-train").mkdir()
     path = str(tmp_path / "Split-train" / "rows-00000.provenance")
-    write_provenance(path, ids, pieces, count, 0)
+    write_provenance(path, ids, parts, count, 0)
     entry = packed_shard(rows=count, provenance="rows-00000.provenance")
     manifest = packed_manifest(rows=count, shards=[entry])
     monkeypatch.setattr(provenance, "read_packed_manifest", lambda uri, split: manifest)

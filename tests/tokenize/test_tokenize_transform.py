@@ -15,12 +15,12 @@ from tfx.types import artifact_utils, standard_artifacts
 
 from components.artifacts import Examples, Tokenizer
 from components.pack.tokenized import TokenizedDocument, decode_tokenized
-from components.tokenize.apply_transform import MaterializeSplit
+from components.tokenize.apply_transform import ApplyTransform
 from components.tokenize.component import TokenizingTransform
 from components.tokenize.config import TokenizerConfig
 from components.tokenize.subword_regularization import Sampler, SubwordRegularization
 from components.tokenize.training import train_sentencepiece
-from tokenmill.contracts.names import TOKENIZER_MODEL_NAME
+from tokenmill.contracts.tokenizer import TOKENIZER_MODEL_NAME
 from tokenmill.model.shape import ModelShape
 from tokenmill.records.documents import document_batch, encode_documents, split_directory
 from tokenmill.records.tfrecord import write_tfrecords
@@ -263,7 +263,7 @@ def test_processes_draw_and_write_the_same_bytes(tmp_path, docstrings, models):
     ):
         counts = tmp_path / f"{name}.txt"
         with beam.Pipeline(runner="DirectRunner", options=PipelineOptions(options)) as pipeline:
-            tokens = pipeline | MaterializeSplit(
+            tokens = pipeline | ApplyTransform(
                 str(tmp_path / "in"), str(tmp_path / name), "train", "", str(tmp_path / "m.model"),
                 SubwordRegularization(0.2, 1),
             )  # fmt: skip

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.artifacts import Examples, Tokenizer
-from components.tokenize.component import DESCRIPTION_NAME, TokenizerTrainerExecutor
+from components.tokenize.component import TokenizerTrainerExecutor
 from components.tokenize.config import TokenizerConfig
-from components.tokenize.import_model import check_existing_model, read_model
+from components.tokenize.import_model import check_imported_model, read_model
 from components.tokenize.preprocessing import TOKENIZER_PATH_KEY, preprocessing_fn
 from components.tokenize.training import (
     check_user_symbols,
@@ -26,7 +26,7 @@ from components.tokenize.training import (
     sampling_rates,
     train_sentencepiece,
 )
-from tokenmill.contracts.names import TOKENIZER_MODEL_NAME
+from tokenmill.contracts.tokenizer import DESCRIPTION_NAME, TOKENIZER_MODEL_NAME
 from tokenmill.errors import TokenmillError
 from tokenmill.records.documents import document_batch, encode_documents, split_directory
 from tokenmill.records.tfrecord import write_tfrecords
@@ -40,9 +40,9 @@ from tokenmill.text.vocabulary import (
     FIRST_RESERVED_ID,
     MASK_ID,
     PAD_ID,
-    RESERVED_PIECES,
     SEP_ID,
     UNK_ID,
+    UNLEARNED_TOKENS,
 )
 
 VOCAB_SIZE = 600
@@ -195,7 +195,7 @@ def test_training_twice_gives_the_same_bytes(models, docstrings, model_type):
 def test_special_ids_and_size_are_as_asked(tokenizers, model_type):
     tokenizer = tokenizers[model_type]
     assert int(tokenizer.vocab_size()) == VOCAB_SIZE
-    pieces = [tokenizer.id_to_string(i).numpy() for i in range(RESERVED_PIECES)]
+    pieces = [tokenizer.id_to_string(i).numpy() for i in range(UNLEARNED_TOKENS)]
     assert pieces[:CONTROL_COUNT] == [piece.encode() for piece in CONTROL_TOKENS]
     assert pieces[CONTROL_COUNT:] == [b"<0x%02X>" % i for i in range(256)]
     named = dict(zip(CONTROL_TOKENS, range(CONTROL_COUNT), strict=True))
@@ -239,7 +239,7 @@ def test_too_small_a_vocabulary_is_an_error(docstrings, model_type):
         train_sentencepiece(
             docstrings,
             TokenizerConfig(model_type=model_type).model_copy(
-                update={"vocab_size": RESERVED_PIECES + 1}
+                update={"vocab_size": UNLEARNED_TOKENS + 1}
             ),
         )
 
@@ -358,9 +358,9 @@ def test_trainer_describes_the_model_it_wrote(tmp_path, docstrings):
             "bytes": sum(len(text.encode()) for text in docstrings[:150]),
         }
     }
-    assert (description["model_type"], description["pieces"]) == ("bpe", 500)
+    assert (description["model_type"], description["tokens"]) == ("bpe", 500)
     assert description["sha256"] == digest
-    assert tokenizer.get_int_custom_property("pieces") == 500
+    assert tokenizer.get_int_custom_property("tokens") == 500
     assert tokenizer.get_string_custom_property("sha256") == digest
 
 
@@ -397,7 +397,7 @@ def test_an_existing_model_is_taken_as_it_is(models, model_file, tmp_path, docst
 @pytest.mark.parametrize("task", ["causal-lm", "masked-lm", "classification"])
 def test_own_models_fit_every_task(models, task):
     for model_type, model in models.items():
-        check_existing_model(model, "m", model_type, VOCAB_SIZE, task)
+        check_imported_model(model, "m", model_type, VOCAB_SIZE, task)
 
 
 def foreign_model(docstrings, **changes) -> bytes:
@@ -413,7 +413,7 @@ def foreign_model(docstrings, **changes) -> bytes:
 def test_models_that_do_not_fit_say_why(models, docstrings):
     def message(model, model_type="bpe", size=500, task="causal-lm"):
         with pytest.raises(TokenmillError) as error:
-            check_existing_model(model, "some.model", model_type, size, task)
+            check_imported_model(model, "some.model", model_type, size, task)
         return f"{error.value.message} {error.value.hint}"
 
     assert "no SentencePiece model" in message(b"")
@@ -422,7 +422,7 @@ def test_models_that_do_not_fit_say_why(models, docstrings):
     assert 'model_type = "bpe"' in message(models["bpe"], "unigram", VOCAB_SIZE)
     assert "id 0" in message(foreign_model(docstrings, pad_id=3, unk_id=0, bos_id=1, eos_id=2))
     assert "byte fallback" in message(foreign_model(docstrings, byte_fallback=False))
-    check_existing_model(foreign_model(docstrings), "some.model", "bpe", 500, "causal-lm")
+    check_imported_model(foreign_model(docstrings), "some.model", "bpe", 500, "causal-lm")
     assert "<mask>" in message(foreign_model(docstrings), task="masked-lm")
     with pytest.raises(TokenmillError, match="cannot be read"):
         read_model("/nowhere/some.model")

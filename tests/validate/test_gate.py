@@ -24,7 +24,7 @@ def command(*arguments) -> str:
 
 
 def documents_in(project, split: str) -> int:
-    return summarize_statistics(project.first_statistics, split)["documents"]
+    return summarize_statistics(project.first_statistics, split).documents
 
 
 @pytest.fixture

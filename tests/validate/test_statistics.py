@@ -23,28 +23,29 @@ def uri(first_project):
 
 def test_summary_is_what_a_count_of_the_input_says(uri, first_records):
     train, held_out = (summarize_statistics(uri, split) for split in SPLITS)
-    assert train["documents"] + held_out["documents"] == len(first_records)
-    assert 0.2 < held_out["documents"] / len(first_records) < 0.3
+    assert train.documents + held_out.documents == len(first_records)
+    assert 0.2 < held_out.documents / len(first_records) < 0.3
     sizes = {
         "byte_count": [len(r["text"].encode()) for r in first_records],
         "characters": [len(r["text"]) for r in first_records],
         "words": [len(r["text"].split()) for r in first_records],
     }
     for name, values in sizes.items():
-        mean = sum(s["documents"] * s[name]["mean"] for s in (train, held_out)) / len(values)
+        mean = sum(s.documents * getattr(s, name).mean for s in (train, held_out)) / len(values)
         assert mean == pytest.approx(sum(values) / len(values))
-        assert min(s[name]["min"] for s in (train, held_out)) == min(values)
-        assert max(s[name]["max"] for s in (train, held_out)) == max(values)
+        assert min(getattr(s, name).min for s in (train, held_out)) == min(values)
+        assert max(getattr(s, name).max for s in (train, held_out)) == max(values)
         deciles = statistics.quantiles(values, n=10)
         spread = max(values) - min(values)
         for key, value in (("p10", deciles[0]), ("p50", deciles[4]), ("p90", deciles[8])):
-            assert train[name][key] == pytest.approx(value, abs=0.06 * spread), (name, key)
+            found = getattr(getattr(train, name), key)
+            assert found == pytest.approx(value, abs=0.06 * spread), (name, key)
     sources = collections.Counter()
     for summary in (train, held_out):
-        sources.update(dict(summary["sources"]))
+        sources.update(dict(summary.sources))
     assert sources == collections.Counter(r["source"] for r in first_records)
-    assert train["distinct_sources"] == len(sources)
-    assert "languages" not in train
+    assert train.distinct_sources == len(sources)
+    assert train.languages is None
 
 
 def test_bytes_characters_and_words_differ_where_they_should():

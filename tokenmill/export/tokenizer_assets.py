@@ -10,16 +10,14 @@ import os
 
 import tensorflow as tf
 
-from tokenmill.contracts.names import TOKENIZER_MODEL_NAME
+from tokenmill.contracts.base import read_document, write_document
+from tokenmill.contracts.tokenizer import DESCRIPTION_NAME, TOKENIZER_MODEL_NAME, TokenizerAsset
 from tokenmill.errors import TokenmillError
-from tokenmill.files import read_json, write_json
 from tokenmill.text.vocabulary import CONTROL_TOKENS
-
-DESCRIPTION_NAME = "tokenizer.json"
 
 
 def write_tokenizer_assets(tokenizer_path: str, saved_model: str) -> None:
-    """Writes the model file, its SHA-256 and the control tokens' ids into `assets.extra`.
+    """Write the model file, its SHA-256 and the control tokens' ids into `assets.extra`.
 
     Args:
         tokenizer_path: The SentencePiece model.
@@ -32,11 +30,12 @@ def write_tokenizer_assets(tokenizer_path: str, saved_model: str) -> None:
     with tf.io.gfile.GFile(target, "rb") as source:
         digest = hashlib.sha256(source.read()).hexdigest()
     ids = {token: i for i, token in enumerate(CONTROL_TOKENS)}
-    write_json(os.path.join(extra, DESCRIPTION_NAME), {"sha256": digest, "control_ids": ids})
+    asset = TokenizerAsset(sha256=digest, control_ids=ids)
+    write_document(os.path.join(extra, DESCRIPTION_NAME), asset)
 
 
 def read_tokenizer_asset(saved_model: str) -> bytes:
-    """The SentencePiece model beside a SavedModel, if it is what was written.
+    """Read the SentencePiece model beside a SavedModel.
 
     Raises:
         TokenmillError: The file is another one than its SHA-256 says.
@@ -45,7 +44,7 @@ def read_tokenizer_asset(saved_model: str) -> bytes:
     path = os.path.join(extra, TOKENIZER_MODEL_NAME)
     with tf.io.gfile.GFile(path, "rb") as source:
         model = source.read()
-    description = read_json(os.path.join(extra, DESCRIPTION_NAME))
-    if hashlib.sha256(model).hexdigest() != description["sha256"]:
+    description = read_document(os.path.join(extra, DESCRIPTION_NAME), TokenizerAsset)
+    if hashlib.sha256(model).hexdigest() != description.sha256:
         raise TokenmillError(f"{path} is not the file that was pushed.", "Push the model again.")
     return model

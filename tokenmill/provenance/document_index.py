@@ -37,7 +37,7 @@ NEAREST = 3
 
 
 def write_index(uri: str, curated_uri: str, dropped_uri: str, quarantine_uri: str) -> int:
-    """Reads the ids of all documents once and writes the index; returns how many.
+    """Read the ids of all documents once and write the index; return how many.
 
     Args:
         uri: The ledger artifact.
@@ -94,28 +94,28 @@ def _line(status: dict[str, Any]) -> bytes:
 
 
 def write_shards(uri: str, shards: Iterable[Iterable[tuple[bytes, bytes]]]) -> int:
-    """Writes the index of (id, record line) pairs; only 8 bytes a document stay in memory twice."""
+    """Write the index of (id, record line) pairs; only 8 bytes a document stay in memory twice."""
     sizes: list[np.ndarray] = []
     hashes: list[np.ndarray] = []
     firsts = [0]
     with AtomicFile(os.path.join(uri, RECORDS_NAME)) as out:
         for shard in shards:
-            pieces, lengths, keys, held = [], [], [], 0
+            lines, lengths, keys, held = [], [], [], 0
             count = 0
             for doc_id, line in shard:
-                pieces.append(line)
+                lines.append(line)
                 lengths.append(len(line))
                 keys.append(stable_hash(doc_id))
                 held += len(line)
                 count += 1
                 if held > 1 << 20:
-                    out.write(b"".join(pieces))
-                    pieces, held = [], 0
+                    out.write(b"".join(lines))
+                    lines, held = [], 0
                 if len(lengths) == 1 << 16:
                     sizes.append(np.array(lengths, np.int64))
                     hashes.append(np.array(keys, np.uint64))
                     lengths, keys = [], []
-            out.write(b"".join(pieces))
+            out.write(b"".join(lines))
             sizes.append(np.array(lengths, np.int64))
             hashes.append(np.array(keys, np.uint64))
             firsts.append(firsts[-1] + count)
@@ -153,7 +153,7 @@ class DocumentIndex:
         return len(self._arrays["hashes"])
 
     def find(self, doc_id: str) -> list[dict[str, Any]]:
-        """The statuses of all documents of this id; several where the user's ids repeat."""
+        """Find the statuses of all documents of this id; several where the user's ids repeat."""
         wanted = np.uint64(stable_hash(doc_id.encode()))
         hashes = self._arrays["hashes"]
         first = int(np.searchsorted(hashes, wanted, side="left"))
@@ -164,7 +164,7 @@ class DocumentIndex:
         return [status for status in found if status["doc_id"] == doc_id]
 
     def nearest(self, doc_id: str) -> list[str]:
-        """Ids that look alike: the neighbors in each shard, most similar first."""
+        """Find ids that look alike among the neighbors in each shard, most similar first."""
         neighbors: set[str] = set()
         shards = self._arrays["shards"]
         with open_file(os.path.join(self._uri, RECORDS_NAME)) as records:

@@ -19,7 +19,7 @@ _CHUNK = 1 << 20
 
 
 def explain_document(index: DocumentIndex, rows_uri: str, doc_id: str) -> list[dict[str, Any]]:
-    """What became of a document, from the index and the rows' provenance.
+    """Find what became of a document, from the index and the rows' provenance.
 
     Args:
         index: Of the run's ledger.
@@ -50,7 +50,7 @@ def explain_document(index: DocumentIndex, rows_uri: str, doc_id: str) -> list[d
 
 
 def explain_row(index: DocumentIndex, rows_uri: str, split: str, row: int) -> list[dict[str, Any]]:
-    """The documents that a row holds, in order.
+    """List the documents that a row holds, in order.
 
     Raises:
         TokenmillError: There is no such split or row.
@@ -75,7 +75,7 @@ def _as_json(placement: Placement) -> dict[str, Any]:
 def times_trained(
     rows_uri: str, rows: Sequence[int], steps: int, global_batch_size: int, seed: int
 ) -> dict[int, int]:
-    """How often a training run read each of some rows: its order is a function of the seed.
+    """Count how often a training run read each of some rows: its order is a function of the seed.
 
     Args:
         rows_uri: The packed rows.

@@ -27,7 +27,7 @@ from tokenmill.contracts.packed_rows import PackedShard, read_packed_manifest
 from tokenmill.files import write_bytes
 from tokenmill.records.documents import split_directory
 from tokenmill.records.keys import stable_hash
-from tokenmill.rows.arrays import Pieces
+from tokenmill.rows.arrays import Parts
 from tokenmill.rows.packed_split import RandomAccessFile
 
 _HEADER = 4
@@ -36,17 +36,17 @@ _BLOCK = 2048
 
 
 class Placement(NamedTuple):
-    """Where a piece of a document lies.
+    """Where a part of a document lies.
 
     Attributes:
         doc_id: The document.
         row: Row number in the split, as PackedSplit.read takes it.
-        row_offset: Slot of the row where the piece begins, after its context (and after the CLS
-            that frames a piece in masked-lm and classification).
+        row_offset: Slot of the row where the part begins, after its context (and after the CLS
+            that frames a part in masked-lm and classification).
         document_token_start: First token of the document (from 0) that is asked for in this
-            piece: the target of slot `row_offset` in causal mode, its input otherwise.
-        length: Slots from `row_offset` on. In causal mode the last piece of a document asks for
-            its end too: the pieces cover tokens 0 to n, and n is the EOS.
+            part: the target of slot `row_offset` in causal mode, its input otherwise.
+        length: Slots from `row_offset` on. In causal mode the last part of a document asks for
+            its end too: the parts cover tokens 0 to n, and n is the EOS.
         context_length: Slots before `row_offset` that repeat the tokens before, without a loss.
     """
 
@@ -59,35 +59,35 @@ class Placement(NamedTuple):
 
 
 def write_provenance(
-    path: str, doc_ids: list[bytes], pieces: Pieces, rows: int, frame_slots: int
+    path: str, doc_ids: list[bytes], parts: Parts, rows: int, frame_slots: int
 ) -> str:
-    """Writes the columns of one shard; returns the file's SHA-256.
+    """Write the columns of one shard; return the file's SHA-256.
 
     Args:
         path: File to write.
-        doc_ids: Ids of the documents that `pieces.document` counts.
-        pieces: In the order of rows, `pieces.row` being the row of this shard.
+        doc_ids: Ids of the documents that `parts.document` counts.
+        parts: In the order of rows, `parts.row` being the row of this shard.
         rows: Rows of the shard.
-        frame_slots: Slots that a piece takes beside items and context.
+        frame_slots: Slots that a part takes beside items and context.
     """
     hashes = np.array([stable_hash(doc_id) for doc_id in doc_ids], np.uint64)
     order = np.argsort(hashes, kind="stable")
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
-    document = place[pieces.document]
-    # Slots: a piece begins where those before it in its row end.
-    sizes = pieces.length + pieces.context + frame_slots
+    document = place[parts.document]
+    # Slots: a part begins where those before it in its row end.
+    sizes = parts.length + parts.context + frame_slots
     ends = np.cumsum(sizes)
-    per_row = np.bincount(pieces.row, minlength=rows)
+    per_row = np.bincount(parts.row, minlength=rows)
     row_starts = np.concatenate(([0], np.cumsum(per_row)))
     begin = np.concatenate(([0], ends))[row_starts[:-1]]
-    offset = ends - sizes - begin[pieces.row] + pieces.context + frame_slots // 2
-    by_document = np.lexsort((pieces.start, document))
+    offset = ends - sizes - begin[parts.row] + parts.context + frame_slots // 2
+    by_document = np.lexsort((parts.start, document))
     by_row = np.empty(len(by_document), np.int64)
     by_row[by_document] = np.arange(len(by_document))
     ids = [doc_ids[i] for i in order.tolist()]
     id_starts = np.concatenate(([0], np.cumsum([len(i) for i in ids], dtype=np.int64)))
-    placements = (document, pieces.row, offset, pieces.start, pieces.length, pieces.context)
+    placements = (document, parts.row, offset, parts.start, parts.length, parts.context)
     first = np.concatenate(([0], np.cumsum(np.bincount(document, minlength=len(ids)))))
     header = [len(ids), len(by_document), rows, id_starts[-1]]
     columns = [
@@ -122,7 +122,7 @@ class _Columns:
             at += entries * np.dtype(dtype).itemsize
 
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
-        """Entries start .. stop - 1 of a column."""
+        """Read entries start .. stop - 1 of a column."""
         at, dtype = self._at[name]
         size = dtype.itemsize
         return np.frombuffer(self._file.read(at + start * size, (stop - start) * size), dtype)
@@ -135,7 +135,7 @@ class _Columns:
         return self.read("ids", start, stop).tobytes()
 
     def find(self, doc_id: bytes) -> list[int]:
-        """The documents with this id; more than one if the user's ids repeat."""
+        """Find the documents with this id; more than one if the user's ids repeat."""
         key = np.uint64(stable_hash(doc_id))
         low, high = 0, self.documents
         while high - low > _BLOCK:  # the first entry that is not below the key is in low .. high
@@ -153,7 +153,7 @@ class _Columns:
         return found
 
     def placements_at(self, numbers: list[int], first_row: int) -> list[Placement]:
-        """The placements of these numbers; rows are counted from `first_row`."""
+        """Return the placements of these numbers; rows are counted from `first_row`."""
         result = []
         for number in numbers:
             document, row, *rest = (
@@ -164,7 +164,7 @@ class _Columns:
 
 
 def find_document(uri: str, split: str, doc_id: bytes) -> list[Placement]:
-    """The pieces of a document in its own order; none if the split does not hold it.
+    """Find the parts of a document in its own order; none if the split does not hold it.
 
     Args:
         uri: A PackedRows artifact.
@@ -192,7 +192,7 @@ def find_document(uri: str, split: str, doc_id: bytes) -> list[Placement]:
 
 
 def documents_of_row(uri: str, split: str, row: int) -> list[Placement]:
-    """The pieces that a row holds, in the order of the row.
+    """List the parts that a row holds, in the order of the row.
 
     Raises:
         IndexError: There is no such row.

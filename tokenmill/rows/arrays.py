@@ -49,7 +49,7 @@ class Rows(NamedTuple):
     labels: np.ndarray | None = None
 
     def split(self) -> list[Row]:
-        """The rows one by one."""
+        """Return the rows one by one."""
         rows, segment, item = [], 0, 0
         for count in self.segment_counts.tolist():
             mine = slice(segment, segment + count)
@@ -68,7 +68,7 @@ class Rows(NamedTuple):
 
     @classmethod
     def join(cls, rows: Sequence[Row]) -> "Rows":
-        """What `split` took apart."""
+        """Put single rows into joint arrays; the reverse of `split`."""
 
         def column(i: int, optional: bool = False) -> Any:
             if optional and rows and rows[0][i] is None:
@@ -80,15 +80,15 @@ class Rows(NamedTuple):
         return cls(counts, column(0), column(1), *optional)
 
 
-class Pieces(NamedTuple):
-    """Where each piece went; int64 arrays, in the order of rows and of places in a row.
+class Parts(NamedTuple):
+    """Where each part went; int64 arrays, in the order of rows and of places in a row.
 
     Attributes:
-        document: Index of the piece's document.
-        start: First item of the document in this piece, context not counted.
+        document: Index of the part's document.
+        start: First item of the document in this part, context not counted.
         length: Items.
         context: Items before `start` that are repeated.
-        row: Row of the piece; from 0 up without a gap.
+        row: Row of the part; from 0 up without a gap.
     """
 
     document: np.ndarray
@@ -100,12 +100,12 @@ class Pieces(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """How pieces are laid into rows.
+    """How parts are laid into rows.
 
     Attributes:
         sequence_length: Slots of a row.
         framed: Tokens between CLS and SEP, instead of questions.
-        overlap: Items of context that are repeated before a piece, where there are so many.
+        overlap: Items of context that are repeated before a part, where there are so many.
         fixed_cuts: Cut where a row is full and nowhere else, as the served model cuts long text.
     """
 
@@ -116,16 +116,16 @@ class Layout:
 
     @property
     def frame_slots(self) -> int:
-        """Slots that a piece takes beside its items and its context."""
+        """Slots that a part takes beside its items and its context."""
         return 2 if self.framed else 0
 
     def room(self, start: int) -> int:
-        """Items that fit into an empty row if the piece begins at item `start`."""
+        """Return the items that fit into an empty row if the part begins at item `start`."""
         return self.sequence_length - self.frame_slots - min(self.overlap, start)
 
 
 def spans(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """starts[0], starts[0] + 1, .. for lengths[0] numbers, then the same from starts[1], .."""
+    """Count lengths[i] numbers up from each starts[i]; return them one run after the other."""
     ends = np.cumsum(lengths)
     numbers: np.ndarray = np.repeat(starts - (ends - lengths), lengths)
     numbers += np.arange(len(numbers))

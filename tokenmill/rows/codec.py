@@ -22,7 +22,7 @@ class Batch(NamedTuple):
     Attributes:
         inputs: int32 ids; 0 in padding.
         targets: int32 ids to predict; 0 in padding.
-        segment_ids: int32, 1, 2, .. by document piece; 0 in padding.
+        segment_ids: int32, 1, 2, .. by document part; 0 in padding.
         positions: int32, position within the segment.
         loss_weights: float32, 1 where a target counts, 0 in padding, context and frame.
 
@@ -37,12 +37,12 @@ class Batch(NamedTuple):
 
 
 def row_dtype(vocab_size: int) -> str:
-    """The stored integer type: 2 bytes as long as every id fits."""
+    """Return the stored integer type: 2 bytes as long as every id fits."""
     return "<u2" if vocab_size <= 65_536 else "<u4"
 
 
 def encode_rows(rows: Rows, row_format: RowFormat) -> list[bytes]:
-    """The rows as records, all in one buffer."""
+    """Encode rows as records, by way of one buffer for all."""
     counts, columns = rows.segment_counts, row_format.columns
     first_segment = np.cumsum(counts) - counts
     slots = np.add.reduceat(rows.segment_lengths, first_segment) if len(counts) else counts
@@ -61,7 +61,7 @@ def encode_rows(rows: Rows, row_format: RowFormat) -> list[bytes]:
 
 
 def decode_rows(records: Sequence[bytes], row_format: RowFormat) -> Rows:
-    """The rows of these records."""
+    """Decode the rows of these records."""
     values = np.frombuffer(b"".join(records), row_format.dtype).astype(np.int32)
     ends = (
         np.cumsum([len(r) for r in records], dtype=np.int64) // np.dtype(row_format.dtype).itemsize
@@ -81,7 +81,7 @@ def decode_rows(records: Sequence[bytes], row_format: RowFormat) -> Rows:
 
 
 def densify(rows: Rows | Sequence[Row], sequence_length: int) -> Batch:
-    """Rows as the arrays that the model takes.
+    """Lay rows out as the arrays that the model takes.
 
     In the framed modes the targets are the inputs, and the weight is 1 wherever a token could be
     hidden; masking.py draws which ones are. In classification it is 1 at the first slot of each

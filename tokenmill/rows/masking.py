@@ -26,7 +26,7 @@ class MaskSettings:
 
     Attributes:
         rate: Share of the tokens (or, with whole_word, of the words) that are targets.
-        whole_word: Hide all pieces of a word together (Devlin's later release; Cui et al. 2019).
+        whole_word: Hide all tokens of a word together (Devlin's later release; Cui et al. 2019).
     """
 
     rate: float
@@ -41,7 +41,7 @@ def mask_batch(
     settings: MaskSettings,
     flags: np.ndarray,
 ) -> Batch:
-    """Hides tokens of a framed batch.
+    """Hide tokens of a framed batch.
 
     Args:
         batch: As densify gives it: inputs == targets, weight 1 where a token may be hidden.
@@ -49,7 +49,7 @@ def mask_batch(
         epochs: How often each of these rows has been read before, int64 [rows].
         seed: Of the run.
         settings: Rate and unit.
-        flags: Of the vocabulary's pieces, uint8 [vocab_size].
+        flags: Of the vocabulary's tokens, uint8 [vocab_size].
 
     Returns:
         The batch with corrupted inputs and weight 1 at the places drawn only.

@@ -52,7 +52,7 @@ def plan_steps(
     max_steps: int | None = None,
     rows_available: int | None = None,
 ) -> StepPlan:
-    """Steps for so many epochs; batches run on from one epoch into the next, so all are full.
+    """Plan the steps of so many epochs; batches run on into the next epoch, so all are full.
 
     Args:
         rows: Rows of the training split.
@@ -117,7 +117,7 @@ class _Phase:
         return self.drawn + blocks * self.quotas + part
 
     def end(self, left: np.ndarray) -> int:
-        """The first sample after some source has given its last row, `left` rows being left."""
+        """Find the sample after which some source, of `left` rows each, has no row any more."""
         ends = []
         for s in np.flatnonzero(self.quotas):
             blocks, rank = divmod(int(left[s]) - 1, int(self.quotas[s]))
@@ -199,7 +199,7 @@ class Mixture:
         return cls(rows, manifest.source_weights, limit)
 
     def draws(self, samples: np.ndarray) -> Draws:
-        """Where the samples of these numbers come from.
+        """Find the source of each of these samples.
 
         Raises:
             IndexError: All sources have come to their limit before one of these samples.
@@ -217,12 +217,12 @@ class Mixture:
         return draws
 
     def rows_drawn(self, samples: int) -> dict[str, int]:
-        """Rows of each source among the first `samples`."""
+        """Count the rows of each source among the first `samples`."""
         phase = [p for p in self._phases if p.first <= samples][-1]
         return dict(zip(self.sources, phase.drawn_before(samples).tolist(), strict=True))
 
     def repetitions(self, samples: int) -> dict[str, float]:
-        """How often the rows of each source are read in the first `samples`: its own epochs."""
+        """Compute each source's own epochs: how often its rows are read in the first `samples`."""
         drawn = self.rows_drawn(samples)
         return {
             source: drawn[source] / rows if rows else 0.0
@@ -231,7 +231,7 @@ class Mixture:
 
 
 def _quotas(shares: np.ndarray) -> np.ndarray:
-    """Places of each source in a block: at least one each, largest remainders rounded up."""
+    """Divide a block's places among sources: at least one each, largest remainders rounded up."""
     exact = shares / shares.sum() * _BLOCK
     quotas = np.where(shares > 0, np.maximum(1, np.floor(exact)), 0).astype(np.int64)
     for i in np.argsort(-(exact - quotas), kind="stable")[: max(0, _BLOCK - quotas.sum())]:

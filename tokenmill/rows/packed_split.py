@@ -52,7 +52,7 @@ def write_shard(directory: str, name: str, rows: Rows, row_format: RowFormat) ->
 
 
 def sha256_of(path: str) -> str:
-    """SHA-256 of a file, read in blocks."""
+    """Compute the SHA-256 of a file, read in blocks."""
     digest = hashlib.sha256()
     with tf.io.gfile.GFile(path, "rb") as source:
         while block := source.read(1 << 22):
@@ -61,7 +61,7 @@ def sha256_of(path: str) -> str:
 
 
 def verify_split(uri: str, split: str) -> int:
-    """Compares every file of a split with its SHA-256 in the manifest; returns the bytes read.
+    """Compare every file of a split with its SHA-256 in the manifest; return the bytes read.
 
     Raises:
         TokenmillError: A file is missing or differs; its name is in the message.
@@ -107,7 +107,7 @@ class RandomAccessFile:
             raise TokenmillError(f"{path}: the file is missing.", _REPAIR_HINT) from None
 
     def read(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes from `offset`; fewer at the end of the file."""
+        """Read up to `size` bytes from `offset`; fewer at the end of the file."""
         if self._remote is None:
             return os.pread(self._descriptor, size, offset)
         with self._lock:
@@ -115,7 +115,7 @@ class RandomAccessFile:
             return self._remote.read(size)
 
     def close(self) -> None:
-        """Gives the file back."""
+        """Close the file."""
         if self._remote is None:
             os.close(self._descriptor)
         else:
@@ -139,11 +139,11 @@ class _Shard:
         self._offsets = np.frombuffer(data, "<i8").tolist()
 
     def record_bytes(self) -> np.ndarray:
-        """Bytes of each record's payload, int64 [rows]."""
+        """Return the bytes of each record's payload, int64 [rows]."""
         return np.diff(np.array(self._offsets, np.int64)) - FRAME_BYTES
 
     def record(self, row: int) -> bytes:
-        """The payload of a record, its checksums verified."""
+        """Read the payload of a record and verify its checksums."""
         start, end = self._offsets[row : row + 2]
         framed = self._file.read(start, end - start)
         try:
@@ -180,7 +180,7 @@ class PackedSplit:
         """Why the last read failed; tf.data passes on only the text of an error."""
 
     def read(self, row_numbers: np.ndarray, width: int | None = None) -> Batch:
-        """The rows of these numbers (0 to rows - 1), in this order.
+        """Read the rows of these numbers (0 to rows - 1), in this order.
 
         Args:
             row_numbers: int64 [rows].
@@ -189,9 +189,9 @@ class PackedSplit:
         return densify(self.read_rows(row_numbers), width or self.sequence_length)
 
     def row_lengths(self) -> np.ndarray:
-        """Filled slots of each row, int64 [rows]; of a split with one segment a row.
+        """Return the filled slots of each row, int64 [rows], of a split with one segment a row.
 
-        They are told from the indexes: no row is read.
+        They follow from the indexes: no row is read.
         """
         size = np.dtype(self._format.dtype).itemsize
         parts = [np.zeros(0, np.int64)]
@@ -200,7 +200,7 @@ class PackedSplit:
         return np.concatenate(parts) // size - 1 - self._format.columns
 
     def read_rows(self, row_numbers: np.ndarray) -> Rows:
-        """The rows of these numbers as they are stored, without padding."""
+        """Read the rows of these numbers as they are stored, without padding."""
         shards = np.searchsorted(self._first_row, row_numbers, side="right") - 1
         local = row_numbers - self._first_row[shards]
         try:
@@ -239,6 +239,6 @@ def write_array(path: str, array: np.ndarray) -> None:
 
 
 def read_array(path: str) -> np.ndarray:
-    """Reads a .npy file."""
+    """Read a .npy file."""
     with tf.io.gfile.GFile(path, "rb") as source:
         return np.load(source)

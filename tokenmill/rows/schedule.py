@@ -34,7 +34,7 @@ class RowOrder:
         self._steps_of = functools.lru_cache(maxsize=4)(self._compute)
 
     def rows_of_step(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Row numbers of a step, and how often each was read before; int64 [global_batch_size].
+        """Return a step's row numbers and earlier reads of each, int64 [global_batch_size].
 
         Raises:
             IndexError: All sources have come to their repetition limit.
@@ -48,12 +48,12 @@ class RowOrder:
         return numbers, epochs
 
     def width_of_step(self, step: int) -> int:
-        """Slots of each row of a step's batch."""
+        """Return the slots of each row of a step's batch."""
         del step
         return self._split.sequence_length
 
     def _compute(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """Row numbers and epochs of a block of steps, as far as there are rows."""
+        """Compute row numbers and epochs of a block of steps, as far as there are rows."""
         size, available = _STEPS_AT_ONCE * self._batch, self._mixture.rows_available
         end = (block + 1) * size
         samples = np.arange(block * size, end if available is None else min(end, available))
@@ -83,7 +83,7 @@ def _permute(indices: np.ndarray, seed: int, stream: int, rows: int) -> np.ndarr
 def _rows_of_sources(
     manifest: PackedManifest, sources: list[str]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each source, where its groups of rows begin, in its own count and in the split's."""
+    """Return where each source's groups of rows begin, in its own count and in the split's."""
     if sources == [""]:
         return [(np.array([0, manifest.rows]), np.array([0]))]
     groups: dict[str, list[tuple[int, int]]] = {source: [] for source in sources}
@@ -117,18 +117,18 @@ class BucketedOrder(RowOrder):
         self._pool_of = functools.lru_cache(maxsize=2)(self._compute_pool)
 
     def rows_of_step(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """As in `RowOrder`."""
+        """Return row numbers and earlier reads of a step, as in `RowOrder`."""
         first, end = self._pool(step)
         numbers, epochs = self._pool_of(first, end)
         return numbers[step - first], epochs[step - first]
 
     def width_of_step(self, step: int) -> int:
-        """Slots of each row of a step's batch: what its longest document needs."""
+        """Return the slots of each row of a step's batch: what its longest document needs."""
         numbers, _ = self.rows_of_step(step)
         return int(self._widths[numbers].max())
 
     def _pool(self, step: int) -> tuple[int, int]:
-        """The first step of a step's pool, and the one after its last."""
+        """Find the first step of a step's pool, and the one after its last."""
 
         def begin(epoch: int) -> int:
             return round(epoch * self._rows / self._batch)  # as plan_steps has it
@@ -145,7 +145,7 @@ class BucketedOrder(RowOrder):
         return first, end
 
     def _compute_pool(self, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        """Row numbers and epochs of the steps of a pool, each [steps, global_batch_size]."""
+        """Compute row numbers and epochs of a pool's steps, each [steps, global_batch_size]."""
         parts = [super(BucketedOrder, self).rows_of_step(step) for step in range(first, end)]
         numbers, epochs = (np.concatenate(part) for part in zip(*parts, strict=True))
         batches = np.argsort(self._widths[numbers], kind="stable").reshape(-1, self._batch)
@@ -155,6 +155,6 @@ class BucketedOrder(RowOrder):
 
 
 def row_order(split: PackedSplit, global_batch_size: int, seed: int) -> RowOrder:
-    """The order of a split's rows, as its task wants it; arguments are those of `RowOrder`."""
+    """Choose the order of a split's rows by its task; arguments are those of `RowOrder`."""
     kind = BucketedOrder if split.task == "classification" else RowOrder
     return kind(split, global_batch_size, seed)

@@ -1,4 +1,4 @@
-"""What the packer and the masks have to know of each piece of the vocabulary."""
+"""Flags of the vocabulary's tokens: where words, sentences, lines and paragraphs begin and end."""
 
 import numpy as np
 import sentencepiece
@@ -19,7 +19,7 @@ _PARAGRAPH, _LINE, _SENTENCE, _WORD = 4, 3, 2, 1
 
 
 def token_flags(model: bytes) -> np.ndarray:
-    """Flags of each piece of a SentencePiece model, uint8 [vocab_size].
+    """Return flags of each token of a SentencePiece model, uint8 [vocab_size].
 
     A word starts at a blank, and wherever a character that is no letter or digit stands: as in
     BERT, punctuation is a word of its own.
@@ -39,7 +39,7 @@ def token_flags(model: bytes) -> np.ndarray:
 
 
 def flags_of(text: str) -> int:
-    """Flags of a piece that stands for this text."""
+    """Return the flags of a token that stands for this text."""
     flags = 0
     if not text[0].isalnum():
         flags |= STARTS_WORD
@@ -57,11 +57,11 @@ def flags_of(text: str) -> int:
 
 
 def place_ranks(tokens: np.ndarray, flags: np.ndarray) -> np.ndarray:
-    """How good a place to cut is after each token, uint8, as long as `tokens`; 0 for none.
+    """Rank how good a place to cut is after each token, uint8, as long as `tokens`; 0 for none.
 
     Args:
         tokens: Ids, int32 [n].
-        flags: Of `token_flags`.
+        flags: What `token_flags` returned.
     """
     mine = flags[tokens]
     following = np.append(mine[1:], np.uint8(STARTS_WORD))
@@ -78,7 +78,7 @@ def place_ranks(tokens: np.ndarray, flags: np.ndarray) -> np.ndarray:
 
 
 def word_starts(tokens: np.ndarray, flags: np.ndarray) -> np.ndarray:
-    """Which tokens begin a word, bool, of the shape of `tokens`; words do not cross rows."""
+    """Mark the tokens that begin a word, bool of the shape of `tokens`; words end with rows."""
     mine = flags[tokens]
     starts = (mine & (STARTS_WORD | CONTROL)) > 0
     starts[..., 0] = True

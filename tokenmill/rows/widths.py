@@ -9,7 +9,7 @@ _FIRST_WIDTH = 32
 
 
 def widths(sequence_length: int) -> list[int]:
-    """Widths of the buckets, ascending; the last is sequence_length."""
+    """List the widths of the buckets, ascending; the last is sequence_length."""
     result = []
     width = _FIRST_WIDTH
     while width < sequence_length:
@@ -19,6 +19,6 @@ def widths(sequence_length: int) -> list[int]:
 
 
 def widths_of(row_lengths: np.ndarray, sequence_length: int) -> np.ndarray:
-    """The width of each row's bucket, int64 [rows]."""
+    """Return the width of each row's bucket, int64 [rows]."""
     bounds = np.array(widths(sequence_length), np.int64)
     return bounds[np.searchsorted(bounds, row_lengths)]

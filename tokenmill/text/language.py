@@ -19,7 +19,7 @@ def _detector() -> Any:
 
 
 def identify(texts: Sequence[str]) -> list[tuple[str, float]]:
-    """The likeliest language (ISO 639 code) of each text and its probability, 0 to 1.
+    """Identify the likeliest language (ISO 639 code) of each text and its probability, 0 to 1.
 
     A text without letters, which has no language, is ("", 0.0).
     """

@@ -14,7 +14,7 @@ _MARK = b"\xff"
 
 
 def load_tokenizer(path: str) -> tf_text.SentencepieceTokenizer:
-    """The tf.text tokenizer of a SentencePiece model file.
+    """Load the tf.text tokenizer of a SentencePiece model file.
 
     The op takes the model as bytes when the graph is built, so the model is part of the graph.
     It, not the sentencepiece library, is what counts tokens everywhere: for the unigram model
@@ -25,10 +25,10 @@ def load_tokenizer(path: str) -> tf_text.SentencepieceTokenizer:
 
 
 def tokenize(tokenizer: tf_text.SentencepieceTokenizer, text: tf.Tensor) -> tf.RaggedTensor:
-    """Token ids of texts; what Transform and the pushed model do, whatever the texts' length.
+    """Tokenize texts as Transform and the pushed model do, whatever the texts' length.
 
     A text is cut before each run of blanks, and each different word of the batch is tokenized
-    once: two to three times as fast for BPE. No piece of a trained vocabulary goes on over such a
+    once: two to three times as fast for BPE. No token of a trained vocabulary goes on over such a
     place, so the ids are those of the whole text, but for ties of the unigram model, which then
     do not depend on what stands before. A word (or run of blanks) above PART_BYTES is cut between
     two characters.
@@ -61,14 +61,14 @@ def tokenize(tokenizer: tf_text.SentencepieceTokenizer, text: tf.Tensor) -> tf.R
 
 
 def _words(text: tf.Tensor) -> tf.RaggedTensor:
-    """String [batch] -> ragged [batch, words]; each but the first begins with its blanks."""
+    """Cut string [batch] into ragged [batch, words]; each but the first begins with its blanks."""
     return tf.strings.split(tf.strings.regex_replace(text, " +", _MARK + b"\\0"), _MARK)
 
 
 def _tokenize_by_parts(
     tokenizer: tf_text.SentencepieceTokenizer, words: tf.Tensor
 ) -> tf.RaggedTensor:
-    """String [words], some of them long -> int32, ragged [words, tokens]."""
+    """Tokenize string [words], some of them long, to int32, ragged [words, tokens]."""
     is_long = tf.strings.length(words) > PART_BYTES
     long_words = tf.boolean_mask(words, is_long)
     lengths, count = tf.strings.length(long_words), tf.size(long_words)
@@ -114,7 +114,7 @@ def _tokenize_by_parts(
 
 
 def _whole_characters(window: tf.Tensor) -> tf.Tensor:
-    """The first PART_BYTES of a string scalar of one byte more, or less: to a character's end."""
+    """Cut a string scalar of PART_BYTES + 1 bytes to PART_BYTES or less, at a character's end."""
     values = tf.io.decode_raw(window, tf.uint8)[1:]
     starts = tf.where((values & 0xC0) != 0x80)[:, 0]  # 0b10xxxxxx goes on with a character
     cut = 1 + tf.reduce_max(tf.cast(tf.concat([[-1], starts], 0), tf.int32))

@@ -4,7 +4,7 @@ Control tokens come first, so that their ids are constants. Text never encodes t
 text that spells "<mask>" is split like any other text. After them come the user's symbols
 (tokenizer.user_symbols), then the 256 bytes of byte fallback, then what was learned.
 
-| id | piece | used by |
+| id | token | used by |
 | --- | --- | --- |
 | 0 | `<pad>` | free slots of a row |
 | 1 | `<unk>` | nothing: byte fallback knows every text; SentencePiece wants it |
@@ -26,10 +26,10 @@ CONTROL_TOKENS = (
     "<pad>", "<unk>", "<s>", "</s>", "<mask>", "<cls>", "<sep>",
     *(f"<reserved_{i}>" for i in range(RESERVED_TOKENS)),
 )  # fmt: skip
-"""The control tokens' pieces; their places are their ids."""
+"""Control tokens; the place of each is its id."""
 
 CONTROL_COUNT = len(CONTROL_TOKENS)
 """Ids from 0 to CONTROL_COUNT - 1 never come out of text; draw random tokens above them."""
 
-RESERVED_PIECES = CONTROL_COUNT + 256
-"""Pieces that are not learned, without the user's symbols: control tokens and bytes."""
+UNLEARNED_TOKENS = CONTROL_COUNT + 256
+"""Tokens that are not learned, without the user's symbols: control tokens and bytes."""
