@@ -195,7 +195,7 @@ def _listed_files(package: str, found: importlib.metadata.Distribution) -> list[
 
 
 def _is_wanted(file: PurePosixPath) -> bool:
-    """Whether a file is a module or documentation, and no test, licence or generated code."""
+    """Say whether a file is a module or documentation, and no test, license or generated code."""
     name = file.name.lower()
     if file.is_absolute() or ".." in file.parts:  # scripts, outside site-packages
         return False

@@ -1,4 +1,4 @@
-"""Writes docs/ledger.md and the JSON Schemas from the models of ledger.json and cost_report.json.
+"""Documents made from the models of ledger.json and cost_report.json: docs/ledger.md, schemas.
 
 Usage: python tools/ledger_docs.py [DIRECTORY]   (default: docs)
 """
@@ -25,7 +25,7 @@ SCHEMAS = {
 
 
 def documents() -> dict[str, str]:
-    """The files' texts by name."""
+    """Make the files' texts by name."""
     texts = {
         name: json.dumps(model.model_json_schema(by_alias=True), indent=2) + "\n"
         for name, model in SCHEMAS.items()
@@ -43,7 +43,7 @@ def _tables(schema: dict[str, Any]) -> str:
 
 
 def _rows(prefix: str, part: dict[str, Any], parts: dict[str, Any]) -> list[str]:
-    """A table of one part's keys, then a table for each part inside it."""
+    """List one part's keys as a table, then a table for each part inside it."""
     title = prefix.rstrip(".")
     lines = [f"### `{title}`", "", part.get("description", "").split("\n")[0], ""] if title else []
     lines += ["| key | meaning |", "| --- | --- |"]
@@ -75,7 +75,7 @@ def _reference(value: dict[str, Any]) -> str | None:
 
 
 def main() -> None:
-    """Writes the files."""
+    """Write the files."""
     directory = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs"
     for name, text in documents().items():
         (directory / name).write_text(text, encoding="utf-8")

@@ -17,7 +17,7 @@ from tokenmill.cost.utilization import utilization_range
 
 
 def forecast(run: PublishedRun) -> dict:
-    """Chip-hours by the median, and by the ends, of the other runs' utilization."""
+    """Forecast chip-hours by the median, and by the ends, of the other runs' utilization."""
     chip = find_chip(run.chip)
     found = utilization_range(chip, run.params_active, without=run.name)
     hours = [
@@ -41,7 +41,7 @@ def forecast(run: PublishedRun) -> dict:
 
 
 def quantile(values: list[float], share: float) -> float:
-    """Linear between order statistics."""
+    """Return a quantile, linear between order statistics."""
     ordered = sorted(values)
     place = share * (len(ordered) - 1)
     low = math.floor(place)

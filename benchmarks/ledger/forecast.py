@@ -1,4 +1,4 @@
-"""How far the measured forecast of training time is from what training takes.
+"""Distance of the measured forecast of training time from what training takes.
 
 Calibrates, forecasts and trains the demo's model, each time in a fresh process, on the packed rows
 of a run that exists. Training is shortened to STEPS steps; compiling and steps are compared. A

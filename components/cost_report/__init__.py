@@ -1,1 +1,1 @@
-"""Step 9, settle: the estimate against what the run really took."""
+"""Step 9, cost report: the estimate against what the run really took."""

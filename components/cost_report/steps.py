@@ -1,4 +1,4 @@
-"""What each step of the pipeline cost, and what it saved."""
+"""Cost of each step of the pipeline, and the training that it saved."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenmill.cost.pricing import SECONDS_PER_HOUR, compute_usd
 
 @dataclass(frozen=True, kw_only=True)
 class StepTime:
-    """How long a step took when it ran.
+    """Wall time of a step when it ran.
 
     Attributes:
         step: Node of the pipeline.

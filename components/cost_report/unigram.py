@@ -5,24 +5,24 @@ import math
 import numpy as np
 
 
-def unigram_nll(train_counts: np.ndarray, held_out_counts: np.ndarray) -> float:
-    """Negative log-likelihood in nats of the held-out tokens, by frequencies in training.
+def unigram_nll(train_counts: np.ndarray, eval_counts: np.ndarray) -> float:
+    """Sum the negative log-likelihood, nats, of the eval tokens by frequencies in training.
 
     Probabilities are add-one smoothed (Laplace), so that a token unseen in training costs a
     finite number of nats. Document ends count as tokens on both sides where they are targets.
 
     Args:
         train_counts: How often each id is a target in training, int [vocab_size].
-        held_out_counts: The same for the held-out split.
+        eval_counts: The same for the eval split.
     """
     probabilities = (train_counts + 1.0) / (train_counts.sum() + len(train_counts))
-    return -float(held_out_counts @ np.log(probabilities))
+    return -float(eval_counts @ np.log(probabilities))
 
 
 def unigram_baseline(
-    train_counts: np.ndarray, held_out_counts: np.ndarray, held_out_bytes: int, task: str
+    train_counts: np.ndarray, eval_counts: np.ndarray, eval_bytes: int, task: str
 ) -> dict[str, float]:
-    """What the unigram model reaches at a task, in the task's own measure.
+    """Measure what the unigram model reaches at a task, in the task's own measure.
 
     Every token of the text is as likely to be hidden as any other, so its perplexity on the hidden
     tokens is that on all, up to the chance of the draw.
@@ -30,24 +30,24 @@ def unigram_baseline(
     Args:
         train_counts: How often each id is a target (or could be one) in training; of a
             classifier, documents of each class.
-        held_out_counts: The same for the held-out split.
-        held_out_bytes: Bytes of the held-out text.
+        eval_counts: The same for the eval split.
+        eval_bytes: Bytes of the eval text.
         task: "causal-lm", "masked-lm" or "classification".
 
     Returns:
         `unigram_bits_per_byte`, or `unigram_perplexity` per hidden token; or what the classes'
         shares in training reach: `prior_log_loss` (nats a document) and `majority_accuracy`.
     """
-    nll = unigram_nll(train_counts, held_out_counts)
+    nll = unigram_nll(train_counts, eval_counts)
     if task == "classification":
-        documents = int(held_out_counts.sum())
-        hits = int(held_out_counts[np.argmax(train_counts)])
+        documents = int(eval_counts.sum())
+        hits = int(eval_counts[np.argmax(train_counts)])
         return {
             "prior_log_loss": nll / documents if documents else math.nan,
             "majority_accuracy": hits / documents if documents else math.nan,
         }
     if task == "masked-lm":
-        tokens = int(held_out_counts.sum())
+        tokens = int(eval_counts.sum())
         return {"unigram_perplexity": math.exp(nll / tokens) if tokens else math.nan}
     bits = nll / math.log(2)
-    return {"unigram_bits_per_byte": bits / held_out_bytes if held_out_bytes else math.nan}
+    return {"unigram_bits_per_byte": bits / eval_bytes if eval_bytes else math.nan}

@@ -15,7 +15,6 @@ from tokenmill.contracts.ledger import Chips, Ledger
 from tokenmill.contracts.packed_rows import PackedManifest
 from tokenmill.contracts.training import Phase
 from tokenmill.cost.devices import CPU_CHIP, USER_PRICE
-from tokenmill.cost.memory import RESERVED_SHARE
 from tokenmill.cost.pricing import SECONDS_PER_HOUR, usd
 from tokenmill.cost.utilization import utilization_range
 from tokenmill.errors import TokenmillError
@@ -247,7 +246,7 @@ class _Search:
                 if chips > settings.global_batch_size or (same and chips <= settings.chips):
                     continue
                 memory = memory_per_device(self._shape, settings, chips)
-                if memory.total > chip.memory_bytes * (1 - RESERVED_SHARE):
+                if not memory.fits(chip):
                     continue
                 alternative = Chips(
                     chip=chip.slug,

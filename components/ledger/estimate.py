@@ -22,7 +22,7 @@ from tokenmill.rows.mixture import Mixture, StepPlan, plan_steps
 
 @dataclass(frozen=True, kw_only=True)
 class RunEstimate:
-    """What a run takes.
+    """Steps, tokens, FLOPs, seconds and money of a run.
 
     Attributes:
         plan: Steps and rows.

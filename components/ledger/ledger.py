@@ -40,7 +40,7 @@ _BYTES_PER_GB = 1e9
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What was measured where training will run.
+    """Measurements of the machine that training will run on.
 
     Attributes:
         peak_flops_per_second_per_chip: From the settings, the catalog or a measurement.
@@ -164,7 +164,7 @@ def _packing(manifest: PackedManifest) -> Packing:
 
 
 def hardware_of(settings: LedgerSettings, machine: Machine, shape: ModelShape) -> Hardware:
-    """Say what computes, with the measured MFU where there is one, and the range of published ones.
+    """Describe the chips, with the measured MFU if there is one and the range of published ones.
 
     Args:
         settings: Chips, price, and an MFU if one was given or published.

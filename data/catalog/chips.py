@@ -30,7 +30,7 @@ _MAKER = re.compile(r"^((nvidia|amd|intel|google|cloud|tesla|geforce|instinct)-)
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """What somebody asks for one chip for one hour.
+    """Price of one chip for one hour, and who asks it.
 
     Attributes:
         usd_per_chip_hour: USD for one chip (never a board or a pod) for one hour.
@@ -91,7 +91,7 @@ class Chip:
     notes: str
 
     def peak_for(self, precision: str) -> float | None:
-        """The dense peak in a precision, FLOP/s: float32 has no use of 16-bit units.
+        """Return the dense peak in a precision, FLOP/s: float32 has no use of 16-bit units.
 
         Args:
             precision: `train.precision`.
@@ -107,16 +107,6 @@ class Chip:
     def price_usd_per_chip_hour(self) -> float | None:
         """Default price of one chip for one hour, USD; None where none was found."""
         return self.prices[0].usd_per_chip_hour if self.prices else None
-
-    @property
-    def price_provider(self) -> str:
-        """Who asks the default price, and where."""
-        return f"{self.prices[0].provider} {self.prices[0].region}".strip() if self.prices else ""
-
-    @property
-    def price_date(self) -> str:
-        """When the default price was asked: a year, month or day."""
-        return self.prices[0].date if self.prices else ""
 
 
 def _bfloat16(text: str) -> bool | None:

@@ -15,7 +15,7 @@ class Row:
         self.file, self.line, self.cells = file, line, cells
 
     def text(self, column: str) -> str:
-        """The cell, stripped; empty where it is unknown."""
+        """Return a cell, stripped; empty where it is unknown."""
         try:
             return (self.cells[column] or "").strip()
         except KeyError:
@@ -25,7 +25,7 @@ class Row:
             ) from None
 
     def number(self, column: str) -> float | None:
-        """A positive number; None where it is unknown."""
+        """Return a positive number; None where it is unknown."""
         text = self.text(column)
         if not text:
             return None
@@ -41,7 +41,7 @@ class Row:
         return value
 
     def needed(self, column: str) -> float:
-        """A positive number that must be there."""
+        """Return a positive number that must be there."""
         value = self.number(column)
         if value is None:
             raise ValueError(
@@ -51,13 +51,13 @@ class Row:
         return value
 
     def whole(self, column: str) -> int | None:
-        """A positive number without its fraction; None where it is unknown."""
+        """Return a positive number without its fraction; None where it is unknown."""
         value = self.number(column)
         return None if value is None else int(value)
 
 
 def read_rows(file: Path) -> Iterator[Row]:
-    """The rows of a CSV file with a heading, in its order."""
+    """Read the rows of a CSV file with a heading, in its order."""
     with file.open(encoding="utf-8", newline="") as stream:
         reader = csv.DictReader(stream)
         for cells in reader:
@@ -65,12 +65,12 @@ def read_rows(file: Path) -> Iterator[Row]:
 
 
 def times(value: float | None, factor: float) -> float | None:
-    """A product; None of an unknown number."""
+    """Multiply a number by a factor; None stays None."""
     return None if value is None else value * factor
 
 
 def slug_of(name: str) -> str:
-    """A short lower-case name with dashes, without what stands in brackets."""
+    """Make a short lower-case name with dashes, without what stands in brackets."""
     plain = re.sub(r"\(.*?\)", "", name).strip().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
 

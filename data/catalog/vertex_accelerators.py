@@ -1,4 +1,4 @@
-"""Which accelerators Vertex AI has, by its own names, and in which regions, as far as known.
+"""Accelerators of Vertex AI by its own names, and their regions as far as known.
 
 Standard library only. The facts of vertex_accelerators.csv have their source and date there; an
 accelerator without regions is one whose regions were not looked up.
@@ -17,7 +17,7 @@ ACCELERATORS_FILE = Path(__file__).with_name("vertex_accelerators.csv")
 
 @functools.cache
 def load_accelerators() -> dict[str, tuple[str, ...]]:
-    """Regions by AcceleratorType; empty where they are not known."""
+    """Read the regions by AcceleratorType; empty where they are not known."""
     return {
         row.text("accelerator"): tuple(row.text("regions").split())
         for row in read_rows(ACCELERATORS_FILE)
@@ -25,7 +25,7 @@ def load_accelerators() -> dict[str, tuple[str, ...]]:
 
 
 def complaint(accelerator: str, region: str | None) -> str | None:
-    """What is wrong with a pair of accelerator and region; None if nothing is known to be.
+    """Say what is wrong with a pair of accelerator and region; None if nothing is known to be.
 
     Args:
         accelerator: A name of Vertex AI's AcceleratorType.

@@ -1,1 +1,1 @@
-"""What the screen shows of a run and of a plan."""
+"""Tables and lines that the screen shows of a run and of a plan."""

@@ -1,4 +1,4 @@
-"""What a person sees while the pipeline runs: one line a step, a bar in the long ones."""
+"""The screen while the pipeline runs: one line a step, a bar in the long ones."""
 
 import time
 from typing import TextIO
@@ -25,15 +25,15 @@ class RunConsole:
         self._started = time.perf_counter()
 
     def say(self, text: str) -> None:
-        """One line, in rich's markup."""
+        """Print one line of rich's markup."""
         self.console.print(text)
 
     def note(self, message: str) -> None:
-        """A sentence that a person has to see, above a bar if there is one."""
+        """Print a sentence that a person has to see, above a bar if there is one."""
         self.console.print(f"[yellow]![/] {escape(message)}", soft_wrap=True)
 
     def step_started(self, name: str) -> None:
-        """Shows a spinner with the step's name until `step_finished`."""
+        """Show a spinner with the step's name until `step_finished`."""
         self.stop()
         self._started = time.perf_counter()
         if not self.console.is_terminal:
@@ -51,14 +51,14 @@ class RunConsole:
         self._progress.start()
 
     def step_progress(self, done: float, total: float, detail: str) -> None:
-        """Moves the running step's bar; the listener of tokenmill/progress.py."""
+        """Move the running step's bar; the listener of tokenmill/progress.py."""
         if self._progress is not None:
             self._progress.update(
                 self._progress.task_ids[0], completed=done, total=total, detail=escape(detail)
             )
 
     def step_finished(self, name: str, summary: str, cached: bool) -> None:
-        """The step's line: a tick, its name, its time, its counts."""
+        """Print the line of a finished step: a tick, its name, its time, its counts."""
         seconds = time.perf_counter() - self._started
         self.stop()
         took = "cached" if cached else f"{seconds:.1f} s"
@@ -68,25 +68,25 @@ class RunConsole:
         )
 
     def step_failed(self, name: str) -> None:
-        """The line of a step that failed."""
+        """Print the line of a step that failed."""
         seconds = time.perf_counter() - self._started
         self.stop()
         self.console.print(f"[red]✗[/] {name:<{_NAME_WIDTH}} [dim]{seconds:>6.1f} s[/]  failed")
 
     def stop(self) -> None:
-        """Takes the bar off the screen."""
+        """Take the bar off the screen."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
 
 
 def count(number: float) -> str:
-    """A count with thousands separators."""
+    """Format a count with thousands separators."""
     return f"{number:,.0f}"
 
 
 def megabytes(size_bytes: float) -> str:
-    """A size in decimal units: 1 MB = 10^6 bytes."""
+    """Format a size in decimal units: 1 MB = 10^6 bytes."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size_bytes >= factor:
             return f"{size_bytes / factor:,.1f} {unit}"
@@ -94,7 +94,7 @@ def megabytes(size_bytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person would say them."""
+    """Format seconds as a person would say them."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     if seconds < 3600:

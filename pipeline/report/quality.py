@@ -1,4 +1,4 @@
-"""How good a model is, in the measure of its task: a table, and a few words."""
+"""Quality of a model in the measure of its task: a table, and a few words."""
 
 from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""Each step's counts in a few words, read from its outputs in ML Metadata."""
+"""Summaries of each step's counts in a few words, read from its outputs in ML Metadata."""
 
 import os
 from collections.abc import Callable

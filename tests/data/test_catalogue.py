@@ -141,7 +141,8 @@ def test_chips_have_units():
     assert chip.memory_bytes == 24 * 2**30
     assert chip.memory_bytes_per_second == 936e9
     assert chip.price_usd_per_chip_hour == 0.22
-    assert (chip.price_provider, chip.price_date) == ("RunPod", "2026-03")
+    price = chip.prices[0]
+    assert (price.provider, price.region, price.date) == ("RunPod", "", "2026-03")
     assert chip.bfloat16_supported
     assert not find_chip("t4").bfloat16_supported
     assert find_chip("b200-sxm").memory_bytes == 180 * 2**30  # usable, not marketed

@@ -1,4 +1,4 @@
-"""What the models of all contracts are made of, and how they are read and written."""
+"""Base of the models of all contracts, with their one reader and writer."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class StepCost(Part):
 
 
 class PipelineCost(Part):
-    """All steps whose time is known."""
+    """Sums over the steps whose time is known."""
 
     seconds: float = key("Sum of wall times, seconds.", ge=0)
     chip_hours: float = key("Core-hours and chip-hours.", ge=0)
@@ -103,7 +103,7 @@ class EvaluationSummary(Part):
 
 
 class Quality(Part):
-    """What the training was worth, in the measures of its task."""
+    """Quality of the model before and after training, in the measures of its task."""
 
     eval_before: Losses = key("The trainer's losses before the first step.")
     eval_after: Losses = key("The same after the last step.")

@@ -1,4 +1,4 @@
-"""What TFMA's Evaluator leaves: metrics of each slice, and whether the model is blessed."""
+"""Files of TFMA's Evaluator: metrics of each slice, and whether the model is blessed."""
 
 import math
 from typing import Any

@@ -49,7 +49,7 @@ class EstimatedText(Part):
 
 
 class CuratedText(Part):
-    """What curation kept."""
+    """Documents that curation kept."""
 
     documents: int = key("Documents.", ge=0)
     bytes: int = key("Bytes after normalization.", ge=0)
@@ -58,7 +58,7 @@ class CuratedText(Part):
 
 
 class TrainingText(SourceCounts):
-    """What packing made of the training split, and what training gets from it."""
+    """Counts of the packed training split, and the effective tokens of training on it."""
 
     effective_tokens: float = key("Loss-bearing tokens, discounted for repetition.", ge=0)
 
@@ -183,7 +183,7 @@ class Chips(Part):
 
 
 class Hardware(Chips):
-    """What computes, and where its utilization comes from."""
+    """Chips of the run, and where their utilization comes from."""
 
     mfu_source: MfuSource = key("Where it comes from.")
     mfu_low: float = key("The worst of the published runs; else as mfu.", gt=0, le=1)
@@ -244,7 +244,7 @@ class Cost(Part):
 
 
 class CheckpointPlan(Part):
-    """How often to save."""
+    """Interval of checkpoints, and what saving and failures cost."""
 
     checkpoint_bytes: int = key("Weights and moments, bytes.", ge=0)
     write_seconds: float = key("Of one, seconds.", ge=0)
@@ -262,7 +262,7 @@ class CheckpointPlan(Part):
 
 
 class SavedByReason(Part):
-    """What dropping for one reason saved; training split."""
+    """Training that dropping for one reason saved; training split."""
 
     documents: int = key("Documents.", ge=0)
     bytes: int = key("Bytes.", ge=0)
@@ -304,7 +304,7 @@ class ExpectedLoss(Part):
 
 
 class Repetition(Part):
-    """What repeated text is worth."""
+    """Worth of repeated text."""
 
     epochs: float = key("Passes of the run.", ge=0)
     limit_epochs: float = key("Passes up to which repeated text is worth about as much.", gt=0)
@@ -314,7 +314,7 @@ class Repetition(Part):
 
 
 class GoalTokens(Part):
-    """Whether the tokens suit the goal."""
+    """Tokens that the goal asks for, against those of the run."""
 
     goal: str = key("cost.goal.")
     minimum_tokens: float = key("Least that makes sense.", ge=0)
@@ -325,7 +325,7 @@ class GoalTokens(Part):
 
 
 class Guidance(Part):
-    """What published fits say of a plan, each with its source."""
+    """Published fits applied to a plan, each with its source."""
 
     chinchilla: Chinchilla
     expected_loss: ExpectedLoss

@@ -1,4 +1,4 @@
-"""How often to save a run, what is lost to failures, and the disk it takes."""
+"""Interval of checkpoints, time lost to failures, and disk."""
 
 from __future__ import annotations
 

@@ -11,12 +11,12 @@ _SECONDS = 0.6
 
 
 def memory_bytes() -> int:
-    """Memory of this machine, bytes."""
+    """Return the memory of this machine, bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def measure_matmul_flops_per_second() -> float:
-    """float32 FLOP/s of TensorFlow's matrix product on this machine, all cores together.
+    """Measure float32 FLOP/s of TensorFlow's matrix product on this machine, all cores at once.
 
     The best of several short rounds: other load can only slow a round down.
     """

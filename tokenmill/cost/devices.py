@@ -1,4 +1,4 @@
-"""What the cost modules know of devices beside the catalog: this machine's CPU is one of them."""
+"""Facts of devices beside the catalog: this machine's CPU is one of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ASSUMED_CPU_MFU = 0.4
 
 
 def devices_of(chip: str, chips: int) -> int:
-    """Copies of the model in data parallelism.
+    """Return the number of copies of the model in data parallelism.
 
     Args:
         chip: Slug of the catalog.
@@ -28,7 +28,7 @@ def devices_of(chip: str, chips: int) -> int:
 
 
 def parallelism_of(chip: str) -> int:
-    """Parts of a device's batch that are computed side by side, at most.
+    """Return how many parts of a device's batch are computed side by side, at most.
 
     Args:
         chip: Slug of the catalog.

@@ -48,7 +48,7 @@ def check_recompute(recompute: str) -> None:
 
 
 def flops_per_token_6n(params: float) -> float:
-    """Training FLOPs per token by the rule 6·N.
+    """Return training FLOPs per token by the rule 6·N.
 
     N is what the caller says it is. Published totals (PaLM, Chinchilla, Llama) use all
     parameters; ``six_n`` gives both that and the N that counts products.
@@ -94,7 +94,7 @@ def six_n(shape: ModelShape) -> SixN:
 def flops_per_token_palm(
     *, params: float, n_layers: int, n_heads: int, head_dim: int, sequence_length: int
 ) -> float:
-    """Training FLOPs per token as PaLM counts them for MFU.
+    """Count training FLOPs per token as PaLM does for MFU.
 
     For models whose heads are not d_model / n_heads wide (PaLM itself), or of which only the
     parameter count is known; otherwise use ``flops_per_token``.
@@ -115,7 +115,7 @@ def flops_per_token_palm(
 
 
 def scores_and_values_flops(n_layers: int, sequence_length: int, attention_width: float) -> float:
-    """Forward FLOPs per token of q·k scores and of the weighted sum of values.
+    """Count forward FLOPs per token of q·k scores and of the weighted sum of values.
 
     Args:
         n_layers: L, layers.
@@ -156,7 +156,7 @@ class TokenFlops:
     recompute: Recompute
 
     def forward_by_part(self) -> dict[str, float]:
-        """Forward FLOPs per token under the name of each part."""
+        """Return forward FLOPs per token under the name of each part."""
         return {
             "attention_projections": self.attention_projections,
             "attention_scores_values": self.attention_scores_values,
@@ -237,7 +237,7 @@ def flops_per_token(
 
 
 def run_flops(flops_per_token: float, tokens: float) -> float:
-    """Training FLOPs of a whole run.
+    """Multiply FLOPs per token by the tokens of a whole run.
 
     Args:
         flops_per_token: Training FLOPs per token, by whichever count.
@@ -283,7 +283,7 @@ def model_flops_utilization(
 def throughput(
     *, mfu: float, flops_per_token: float, chips: int, peak_flops_per_second: float
 ) -> float:
-    """Tokens per second of all chips at a given MFU; the inverse of ``model_flops_utilization``.
+    """Return tokens/s of all chips at a given MFU; the inverse of ``model_flops_utilization``.
 
     Args:
         mfu: Model FLOPs utilization, a fraction (or HFU with hardware FLOPs per token).

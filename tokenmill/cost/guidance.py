@@ -1,4 +1,4 @@
-"""What published fits say of a plan; each line with its source."""
+"""Published fits applied to a plan; each line with its source."""
 
 from __future__ import annotations
 

@@ -46,12 +46,12 @@ class MemoryEstimate:
     Attributes:
         weights: Stored weights.
         compute_copy: 16-bit copy of the weights in mixed precision.
-        gradients: One gradient a weight; on a CPU one of each stream.
+        gradients: One gradient a weight; on a CPU one of each part computed side by side.
         optimizer: Both moments of AdamW.
         activations: What the forward pass keeps for the backward pass.
         recompute_workspace: One layer's activations, while the backward pass repeats them.
-        logits: Logits and their gradient in float32, of one chunk (of each stream), and the
-            gradient of all positions' last features.
+        logits: Logits and their gradient in float32, of one chunk (of each part computed side by
+            side), and the gradient of all positions' last features.
     """
 
     weights: int
@@ -63,7 +63,7 @@ class MemoryEstimate:
     logits: int
 
     def by_part(self) -> dict[str, int]:
-        """Bytes under the name of each part."""
+        """Return the bytes under the name of each part."""
         return {
             "weights": self.weights,
             "compute_copy": self.compute_copy,
@@ -111,7 +111,7 @@ class MemoryEstimate:
 
 
 def share_of_batch(global_batch_size: int, devices: int, accumulation_steps: int = 1) -> int:
-    """Sequences that one device holds at a time: its share of the batch, in equal parts.
+    """Return the sequences that a device holds at a time: its share of the batch, in equal parts.
 
     Args:
         global_batch_size: Sequences a step, over all devices.
@@ -125,7 +125,7 @@ def share_of_batch(global_batch_size: int, devices: int, accumulation_steps: int
 
 
 def logit_chunk_positions(positions: int) -> int:
-    """Positions whose logits are in memory at once: a sixteenth, or 512 if that is more.
+    """Return the positions whose logits are in memory at once: a sixteenth, or 512 if more.
 
     Args:
         positions: Of one device in one step.
@@ -158,7 +158,7 @@ def layer_activation_bytes(
     recompute: Recompute = "none",
     dropout: bool = True,
 ) -> int:
-    """Bytes that one layer's forward pass keeps for its backward pass.
+    """Count the bytes that one layer's forward pass keeps for its backward pass.
 
     For a 16-bit GPT layer (d_ff = 4·h, all heads, dropout) this is s·b·h·(34 + 5·a·s/h) of
     Korthikanti et al. 2022, eq. 1, and 34·s·b·h with selective recomputation (eq. 6 at t = 1),

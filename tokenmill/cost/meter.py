@@ -1,4 +1,4 @@
-"""The budget during training: watches the bill and projects where it will end.
+"""The budget during training: compares the bill's projected end with it.
 
 Plain arithmetic without a clock: the training loop tells the time.
 """
@@ -61,7 +61,7 @@ class BudgetMeter:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> BudgetMeter:
-        """A fresh meter from what `to_json` gave.
+        """Make a fresh meter from what `to_json` gave.
 
         Raises:
             ValueError: A value is out of range.
@@ -70,7 +70,7 @@ class BudgetMeter:
         return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
-        """The settings, without the state."""
+        """Return the settings, without the state."""
         names = ("price_usd_per_chip_hour", "chips", "max_usd", "max_hours", "on_overrun")
         values = asdict(self)
         return {name: values[name] for name in names}
@@ -87,7 +87,7 @@ class BudgetMeter:
         return min(limits, default=None)
 
     def projected_seconds(self, seconds_so_far: float, step: int, steps: int) -> float | None:
-        """The whole training's wall time at the steady rate so far, seconds; None if unknown."""
+        """Project the whole training's wall seconds at the steady rate so far; None if unknown."""
         if self._first is None:
             return None
         first_seconds, first_step = self._first
@@ -100,11 +100,11 @@ class BudgetMeter:
     def update(
         self, seconds_so_far: float, tokens_so_far: float, step: int, steps: int
     ) -> Decision | None:
-        """Tells the meter where training stands; it answers what to do.
+        """Compare where training stands with the budget, and say what to do.
 
         Args:
             seconds_so_far: Wall time of the training so far, all phases, earlier attempts too.
-            tokens_so_far: Slots trained so far, for the message.
+            tokens_so_far: Tokens trained so far, padding included, for the message.
             step: Steps done, from 1.
             steps: Steps in all.
 

@@ -37,7 +37,7 @@ def wall_seconds(
     mfu: float,
     goodput: float = 1.0,
 ) -> float:
-    """Seconds from start to end of a run.
+    """Estimate the seconds from start to end of a run.
 
     Args:
         total_flops: Model FLOPs of the run with MFU (or hardware FLOPs with HFU).
@@ -60,7 +60,7 @@ def wall_seconds(
 def chip_hours(
     *, total_flops: float, peak_flops_per_second: float, mfu: float, goodput: float = 1.0
 ) -> float:
-    """Chip-hours of a run: the hours that one chip would take.
+    """Estimate the chip-hours of a run: the hours that one chip would take.
 
     Args:
         total_flops: Model FLOPs of the run.
@@ -82,7 +82,7 @@ def chip_hours(
 
 
 def compute_usd(hours: float, price_usd_per_chip_hour: float) -> float:
-    """Bare compute bill.
+    """Compute the bare compute bill.
 
     Args:
         hours: Chip-hours.
@@ -99,7 +99,7 @@ def compute_usd(hours: float, price_usd_per_chip_hour: float) -> float:
 
 
 def usd_per_million_tokens(usd: float, tokens: float) -> float:
-    """Price of a million tokens.
+    """Compute the price of a million tokens.
 
     Args:
         usd: USD spent.
@@ -115,7 +115,7 @@ def usd_per_million_tokens(usd: float, tokens: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class CostEstimate:
-    """What a run takes.
+    """Time and money of a run.
 
     Attributes:
         total_flops: Model FLOPs.
@@ -214,7 +214,7 @@ def estimate_cost(
 
 
 def system_mtbf_seconds(chip_mtbf_seconds: float, chips: int) -> float:
-    """Mean time between failures of a run that any chip's failure stops.
+    """Return the mean time between failures of a run that any chip's failure stops.
 
     Args:
         chip_mtbf_seconds: Mean time between failures of one chip, with its share of the host.
@@ -229,7 +229,7 @@ def system_mtbf_seconds(chip_mtbf_seconds: float, chips: int) -> float:
 
 
 def young_interval_seconds(write_seconds: float, mtbf_seconds: float) -> float:
-    """Time to train between checkpoints, to first order.
+    """Return the time to train between checkpoints, to first order.
 
     Args:
         write_seconds: δ, seconds that training stands still for one checkpoint.
@@ -244,7 +244,7 @@ def young_interval_seconds(write_seconds: float, mtbf_seconds: float) -> float:
 
 
 def daly_interval_seconds(write_seconds: float, mtbf_seconds: float) -> float:
-    """Time to train between checkpoints, to higher order.
+    """Return the time to train between checkpoints, to higher order.
 
     Args:
         write_seconds: δ, seconds that training stands still for one checkpoint.
@@ -294,7 +294,7 @@ def expected_loss_seconds(
     mtbf_seconds: float,
     restart_seconds: float = 0.0,
 ) -> CheckpointLoss:
-    """Expected time lost to checkpoints and failures.
+    """Estimate the time lost to checkpoints and failures.
 
     Args:
         work_seconds: T, seconds of training proper.

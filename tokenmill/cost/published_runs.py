@@ -24,7 +24,7 @@ OUTLIER_MARK = "OUTLIER"
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRun:
-    """A training run that its makers, or somebody else, wrote about.
+    """A training run that somebody has published numbers of.
 
     Attributes:
         name: Name of the model.
@@ -119,7 +119,7 @@ class PublishedRun:
 
 
 def _run_shape(row: Row) -> PlannedShape | None:
-    """The shape that a row describes; None if it lacks a part."""
+    """Return the shape that a row describes; None if it lacks a part."""
     sizes = {
         "n_layers": row.whole("n_layer"),
         "d_model": row.whole("d_model"),

@@ -1,4 +1,4 @@
-"""How much data is worth: repetition, compute-optimal amounts, expected loss, goals.
+"""Worth of data: repetition, compute-optimal amounts, expected loss, goals.
 
 Fits of other people's runs. They guide; they promise nothing for other data, tokenizers or sizes.
 """
@@ -23,7 +23,7 @@ CHINCHILLA_TOKENS_PER_PARAM = 20.0
 def repetition_discounted_tokens(
     unique_tokens: float, epochs: float, r_star: float = R_STAR_REPETITIONS
 ) -> float:
-    """Tokens that are worth as much, all unique, as these are with repetition.
+    """Return how many unique tokens are worth as much as these are with repetition.
 
     Args:
         unique_tokens: U, unique tokens.
@@ -44,7 +44,7 @@ def repetition_discounted_tokens(
 
 
 def chinchilla_optimal_tokens(params: float) -> float:
-    """Tokens that use up training compute best for a model of this size.
+    """Return the tokens that use training compute best for a model of this size.
 
     Args:
         params: N, all parameters.
@@ -96,7 +96,7 @@ BESIROGLU_2024 = LossFit(
 
 
 def expected_loss(params: float, tokens: float, fit: LossFit = BESIROGLU_2024) -> float:
-    """Loss to expect of a decoder of this size after this many tokens.
+    """Estimate the loss of a decoder of this size after this many tokens.
 
     Holds for Chinchilla's data and its vocabulary of 32,000; a loss per token of another
     tokenizer cannot be compared with it.

@@ -37,7 +37,7 @@ MOST_CHIPS = 2**17
 def shard_memory(
     memory: MemoryEstimate, strategy: Strategy, chips: int, n_layers: int
 ) -> MemoryEstimate:
-    """Bytes on one chip when a strategy spreads what one chip would hold.
+    """Estimate the bytes on one chip when a strategy spreads what one chip would hold.
 
     Args:
         memory: What one chip holds in data parallelism.
@@ -77,14 +77,14 @@ def shard_memory(
 
 
 def copies(strategy: Strategy, chips: int) -> int:
-    """Copies of the model, each with its share of the batch, on a number of chips."""
+    """Return the number of copies of the model, each with its share of the batch, on some chips."""
     return max(1, chips // TENSOR_GROUP) if strategy.startswith("tensor") else chips
 
 
 def bytes_per_chip(
     memory_of: Callable[[int], MemoryEstimate], strategy: Strategy, chips: int, n_layers: int
 ) -> MemoryEstimate:
-    """Bytes on one of a number of chips.
+    """Estimate the bytes on one of a number of chips.
 
     Args:
         memory_of: From the number of copies of the model to what one copy takes on one chip, with
@@ -147,7 +147,7 @@ def strategy_fits(
 
 
 def _smallest(fits: Callable[[int], bool], unit: int, most: int, between: bool) -> int | None:
-    """The least multiple of a unit that fits, more never needing more memory; None if none does.
+    """Find the least multiple of a unit that fits, as more never need more; None if none does.
 
     Without `between` only the doubles of the unit count.
     """

@@ -1,4 +1,4 @@
-"""What share of the peak published runs reached: the default where no MFU is given.
+"""Share of the peak that published runs reached: the default where no MFU is given.
 
 Chip-hours of published runs hold everything: steps, checkpoints, restarts, repeated steps. What
 they imply is MFU times goodput (PaLM: 46.2 % in its steps, 31 % of the whole bill). A forecast
@@ -47,12 +47,12 @@ class UtilizationRange:
 
     @property
     def words(self) -> str:
-        """What the median is of, for a person."""
+        """Description of what the median is of."""
         return f"median of {len(self.runs)} published bills ({self.basis})"
 
 
 def usable_runs() -> tuple[PublishedRun, ...]:
-    """The published runs whose utilization may guide a forecast."""
+    """Return the published runs whose utilization may guide a forecast."""
     return tuple(
         run
         for run in load_published_runs()
@@ -61,7 +61,7 @@ def usable_runs() -> tuple[PublishedRun, ...]:
 
 
 def utilization_of(run: PublishedRun, basis: FlopsBasis = "exact") -> float:
-    """MFU times goodput of a usable run's whole bill, a fraction.
+    """Return MFU times goodput of a usable run's whole bill, a fraction.
 
     Args:
         run: A run of ``usable_runs``.
@@ -79,7 +79,7 @@ def utilization_of(run: PublishedRun, basis: FlopsBasis = "exact") -> float:
 def utilization_range(
     chip: Chip, params: float, basis: FlopsBasis = "exact", without: str | None = None
 ) -> UtilizationRange:
-    """The utilization to expect of a chip at a model size.
+    """Find the utilization to expect of a chip at a model size.
 
     Runs of the chip's family and of a size within a factor of 5 come first; if they are fewer
     than three, those of the family at any size, if two at least; then those on its vendor's chips,

@@ -16,6 +16,7 @@ from components.train.telemetry.metrics_log import MetricsLog
 from tokenmill import progress
 from tokenmill.contracts.training import Phase
 from tokenmill.contracts.training_options import RunOptions
+from tokenmill.cost.flops import model_flops_utilization
 from tokenmill.cost.scaling import repetition_discounted_tokens
 
 TENSORBOARD_NAME = "tensorboard"
@@ -107,7 +108,12 @@ class Telemetry:
         rates = {"tokens_per_second": rate, "input_wait_share": (waited - before[2]) / seconds}
         options = self._options
         if options.flops_per_token and options.peak_flops_per_second:
-            rates["mfu"] = rate * options.flops_per_token / options.peak_flops_per_second
+            rates["mfu"] = model_flops_utilization(
+                tokens_per_second=rate,
+                flops_per_token=options.flops_per_token,
+                chips=1,  # the peak is of all of them
+                peak_flops_per_second=options.peak_flops_per_second,
+            )
         return rates
 
     def _worth(self, record: TrainingRecord, loss: float) -> dict[str, float]:
