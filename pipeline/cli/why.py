@@ -10,7 +10,10 @@ from pipeline.cli.errors import user_errors_only
 from tokenmill.errors import TokenmillError
 
 if TYPE_CHECKING:
+    from tokenmill.contracts.document_status import DroppedDocument
     from tokenmill.metadata.run_history import RunNumbers
+    from tokenmill.provenance.explain import Explanation, RowDocument
+    from tokenmill.provenance.rows import Placement
 
 _DEFAULT_RUN = "runs/demo"
 _PLACEMENTS_SHOWN = 10
@@ -50,25 +53,30 @@ def why(doc_id: str | None, run_dir: str, row: int | None, split: str, as_json: 
                 f"{error} is gone: the artifact was removed.", "Run again."
             ) from None
         rows_uri = run.packed_rows.uri
-        found: dict[str, Any] = {"run": run.run_id}
+        found: list[Explanation] | list[RowDocument]
+        asked = {} if row is None else {"split": split, "row": row}
         if row is not None:
-            found.update(split=split, row=row)
-            found["documents"] = answers.explain_row(index, rows_uri, split, row)
+            found = in_row = answers.explain_row(index, rows_uri, split, row)
             numbers = [row] if split == "train" else []
         else:
-            found["documents"] = answers.explain_document(index, rows_uri, str(doc_id))
+            found = documents = answers.explain_document(index, rows_uri, str(doc_id))
             numbers = sorted(
-                {p["row"] for d in found["documents"] if d.get("split") == "train"
-                 for p in d.get("placements", [])}
+                {place.row for d in documents if getattr(d.status, "split", "") == "train"
+                 for place in d.placements or []}
             )  # fmt: skip
-        models = models_trained_on(metadata.store, run.packed_rows)
-        found["models"] = _models(models, rows_uri, numbers)
+        models = _models(models_trained_on(metadata.store, run.packed_rows), rows_uri, numbers)
         if as_json:
-            click.echo(json.dumps(found, ensure_ascii=False, indent=2))
+            shown = {"documents": [d.to_json() for d in found], "models": models}
+            click.echo(
+                json.dumps({"run": run.run_id, **asked, **shown}, ensure_ascii=False, indent=2)
+            )
         elif row is not None:
-            _print_row(found)
+            click.secho(f"row {row} of the {split} split", bold=True)
+            _print_row(in_row)
+            _print_models(models)
         else:
-            _print_documents(found)
+            _print_documents(documents)
+            _print_models(models)
 
 
 def _models(models: list[Any], rows_uri: str, rows: list[int]) -> list[dict[str, Any]]:
@@ -95,22 +103,23 @@ def _models(models: list[Any], rows_uri: str, rows: list[int]) -> list[dict[str,
     return found
 
 
-def _print_documents(found: dict[str, Any]) -> None:
-    for document in found["documents"]:
-        click.secho(document["doc_id"], bold=True)
-        if document["status"] == "quarantined":
-            click.echo(f"  quarantined: {document['reason']}: {document['detail']}")
-            click.echo(f"  file {document['file']}, record {document['record']}")
-        elif document["status"] == "dropped":
-            click.echo(f"  source {document['source']}, {document['split']} split, "
-                       f"{document['raw_bytes']:,} bytes")  # fmt: skip
+def _print_documents(found: list["Explanation"]) -> None:
+    for document, placements in found:
+        click.secho(document.doc_id, bold=True)
+        if document.status == "quarantined":
+            click.echo(f"  quarantined: {document.reason}: {document.detail}")
+            click.echo(f"  file {document.file}, record {document.record}")
+        elif document.status == "dropped":
+            click.echo(f"  source {document.source}, {document.split} split, "
+                       f"{document.raw_bytes:,} bytes")  # fmt: skip
             click.echo(f"  dropped by curation: {_reason(document)}")
-            if document["kept_copy"]:
-                click.echo(f"  the text that stays: {document['kept_copy']}")
-            click.echo(f"  its text begins: {' '.join(document['excerpt'].split())[:120]}")
+            if document.kept_copy:
+                click.echo(f"  the text that stays: {document.kept_copy}")
+            click.echo(f"  its text begins: {' '.join(document.excerpt.split())[:120]}")
         else:
-            _print_kept(document)
-    _print_models(found)
+            click.echo(f"  source {document.source}, {document.split} split, "
+                       f"{document.byte_count:,} bytes: kept")  # fmt: skip
+            _print_placements(placements or [])
 
 
 # What the value of a rule is, where the rule's name does not say it.
@@ -120,41 +129,36 @@ _VALUES = {
 }
 
 
-def _reason(document: dict[str, Any]) -> str:
+def _reason(document: "DroppedDocument") -> str:
     """Say the rule, its value and its limit in words."""
-    reason, value, limit = document["reason"], document["value"], document["threshold"]
-    if reason == "exact_duplicate":
+    if document.reason == "exact_duplicate":
         return "exact_duplicate: the same text, once normalized, is there already"
-    return f"{reason}: {_VALUES.get(reason, 'value')} {value:g}, limit {limit:g}"
+    measure = _VALUES.get(document.reason, "value")
+    return f"{document.reason}: {measure} {document.value:g}, limit {document.threshold:g}"
 
 
-def _print_kept(document: dict[str, Any]) -> None:
-    click.echo(f"  source {document['source']}, {document['split']} split, "
-               f"{document['byte_count']:,} bytes: kept")  # fmt: skip
-    placements = document["placements"]
+def _print_placements(placements: list["Placement"]) -> None:
     if not placements:
         click.echo("  in no row: it has no token or, to classify, no label that training knows; "
                    "the ledger's funnel counts such documents")  # fmt: skip
     for place in placements[:_PLACEMENTS_SHOWN]:
-        end = place["document_token_start"] + place["length"]
-        click.echo(f"  row {place['row']}, slots {place['row_offset']} to "
-                   f"{place['row_offset'] + place['length'] - 1}: its tokens "
-                   f"{place['document_token_start']} to {end - 1}")  # fmt: skip
+        end = place.document_token_start + place.length
+        click.echo(f"  row {place.row}, slots {place.row_offset} to "
+                   f"{place.row_offset + place.length - 1}: its tokens "
+                   f"{place.document_token_start} to {end - 1}")  # fmt: skip
     if len(placements) > _PLACEMENTS_SHOWN:
         click.echo(f"  and {len(placements) - _PLACEMENTS_SHOWN} more (--json has all)")
 
 
-def _print_row(found: dict[str, Any]) -> None:
-    click.secho(f"row {found['row']} of the {found['split']} split", bold=True)
-    for place in found["documents"]:
-        click.echo(f"  slots {place['row_offset']} to {place['row_offset'] + place['length'] - 1}: "
-                   f"{place['doc_id']} (source {place['source']}), from its token "
-                   f"{place['document_token_start']}")  # fmt: skip
-    _print_models(found)
+def _print_row(found: list["RowDocument"]) -> None:
+    for place, source in found:
+        click.echo(f"  slots {place.row_offset} to {place.row_offset + place.length - 1}: "
+                   f"{place.doc_id.decode()} (source {source}), from its token "
+                   f"{place.document_token_start}")  # fmt: skip
 
 
-def _print_models(found: dict[str, Any]) -> None:
-    for model in found["models"]:
+def _print_models(models: list[dict[str, Any]]) -> None:
+    for model in models:
         times = model["times_trained_by_row"].values()
         low, high = min(times), max(times)
         if not high:

@@ -20,7 +20,8 @@ def index(tmp_path_factory, packed_documents):
     ]
     dropped = [
         {"doc_id": "short", "status": "dropped", "reason": "too_short", "value": 3.0,
-         "threshold": 50.0, "kept_copy": ""}
+         "threshold": 50.0, "kept_copy": "", "source": "made", "split": "train", "raw_bytes": 9,
+         "excerpt": "Some text"}
     ]  # fmt: skip
     write_shards(
         uri,
@@ -36,28 +37,29 @@ def test_a_document_leads_to_its_rows_and_a_row_back(index, rows_uri, packed_doc
     for split, documents in packed_documents.items():
         for name, tokens in documents[::7]:
             (status,) = explain_document(index, rows_uri, name)
-            assert status["split"] == split
+            assert status.status.split == split
             # Every token and the end is asked for exactly once.
-            assert sum(p["length"] for p in status["placements"]) == tokens + 1
-            for place in status["placements"]:
-                row = explain_row(index, rows_uri, split, place["row"])
-                assert {"source": "made", **place} in row
+            assert sum(p.length for p in status.placements) == tokens + 1
+            for place in status.placements:
+                row = explain_row(index, rows_uri, split, place.row)
+                assert (place, "made") in row
 
 
 def test_the_slots_hold_the_document(index, rows_uri):
     (status,) = explain_document(index, rows_uri, "train-010")  # longer than a row
-    assert len(status["placements"]) > 1
+    assert len(status.placements) > 1
     split = PackedSplit(rows_uri, "train")
-    for place in status["placements"]:
-        batch = split.read(np.array([place["row"]]))
-        slots = slice(place["row_offset"], place["row_offset"] + place["length"])
+    for place in status.placements:
+        batch = split.read(np.array([place.row]))
+        slots = slice(place.row_offset, place.row_offset + place.length)
         assert (batch.loss_weights[0, slots] == 1).all()
         assert len(set(batch.segment_ids[0, slots].tolist())) == 1
 
 
 def test_a_dropped_document_keeps_its_reason(index, rows_uri):
-    (status,) = explain_document(index, rows_uri, "short")
-    assert (status["status"], status["reason"], status["value"]) == ("dropped", "too_short", 3.0)
+    ((status, placements),) = explain_document(index, rows_uri, "short")
+    assert placements is None
+    assert (status.status, status.reason, status.value) == ("dropped", "too_short", 3.0)
 
 
 def test_unknown_ids_rows_and_splits_are_said_to_be_so(index, rows_uri):

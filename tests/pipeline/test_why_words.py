@@ -1,14 +1,15 @@
 import pytest
 
-from pipeline.cli.why import _print_documents
+from pipeline.cli.why import _print_documents, _print_models
+from tokenmill.contracts.document_status import DroppedDocument
+from tokenmill.provenance.explain import Explanation
 
 
 def dropped(reason, value, threshold, copy=""):
-    return {
-        "doc_id": "a/1", "status": "dropped", "source": "a", "split": "train", "raw_bytes": 10,
-        "reason": reason, "value": value, "threshold": threshold, "kept_copy": copy,
-        "excerpt": "Some\n text.",
-    }  # fmt: skip
+    return DroppedDocument(
+        doc_id="a/1", status="dropped", source="a", split="train", raw_bytes=10,
+        reason=reason, value=value, threshold=threshold, kept_copy=copy, excerpt="Some\n text.",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ def dropped(reason, value, threshold, copy=""):
     ],
 )  # fmt: skip
 def test_a_dropped_document_says_what_the_value_is(document, words, capsys):
-    _print_documents({"documents": [document], "models": []})
+    _print_documents([Explanation(document)])
     printed = capsys.readouterr().out
     for word in words:
         assert word in printed
@@ -42,5 +43,5 @@ def model(**times):
     ],
 )
 def test_a_model_says_how_often_it_read_the_rows(times, words, capsys):
-    _print_documents({"documents": [], "models": [model(**times)]})
+    _print_models([model(**times)])
     assert words in capsys.readouterr().out

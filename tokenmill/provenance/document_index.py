@@ -1,4 +1,4 @@
-"""From a document's id to its status without a scan: an index over kept, rejected and bad records.
+"""From a document's id to its status without a scan: an index over kept, dropped and bad records.
 
 In the ledger artifact lie `document_status.jsonl` (one record a document, in shards' order, so by
 id within a shard) and, as little-endian arrays, `statuses-offsets` (int64 [n + 1], where each
@@ -21,18 +21,17 @@ from typing import Any
 import numpy as np
 
 from tokenmill.contracts.curation import list_dropped_shards, read_dropped_shard
+from tokenmill.contracts.document_status import DROPPED, KEPT, QUARANTINED, RECORDS_NAME
 from tokenmill.contracts.ingest import read_quarantine
 from tokenmill.files import AtomicFile, list_files, open_file, write_bytes
 from tokenmill.records.keys import stable_hash
 
-RECORDS_NAME = "document_status.jsonl"
 _ARRAYS = {
     "offsets": "<i8",
     "hashes": "<u8",
     "order": "<u4",
     "shards": "<i8",
 }
-KEPT, DROPPED, QUARANTINED = "kept", "dropped", "quarantined"
 NEAREST = 3
 
 
@@ -42,7 +41,7 @@ def write_index(uri: str, curated_uri: str, dropped_uri: str, quarantine_uri: st
     Args:
         uri: The ledger artifact.
         curated_uri: The curator's Examples.
-        dropped_uri: The rejected documents.
+        dropped_uri: The dropped documents.
         quarantine_uri: The records that could not be read.
     """
     return write_shards(uri, _shards(curated_uri, dropped_uri, quarantine_uri))
@@ -58,7 +57,7 @@ def _shards(
         for path in list_files(split_directory(curated_uri, split)):
             yield _kept(path, split)
     for path in list_dropped_shards(dropped_uri):
-        yield _rejected(path)
+        yield _dropped(path)
     yield _quarantined(quarantine_uri)
 
 
@@ -78,7 +77,7 @@ def _kept(path: str, split: str) -> Iterator[tuple[bytes, bytes]]:
             yield doc_id, _line(status)
 
 
-def _rejected(path: str) -> Iterator[tuple[bytes, bytes]]:
+def _dropped(path: str) -> Iterator[tuple[bytes, bytes]]:
     for record in read_dropped_shard(path):
         yield record.doc_id, _line({**record.to_json(), "status": DROPPED})
 

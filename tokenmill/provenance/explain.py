@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from tokenmill.contracts.document_status import (
+    KEPT,
+    DocumentStatus,
+    KeptDocument,
+    document_status,
+)
 from tokenmill.errors import TokenmillError
-from tokenmill.provenance.document_index import KEPT, DocumentIndex
+from tokenmill.provenance.document_index import DocumentIndex
 from tokenmill.provenance.rows import Placement, documents_of_row, find_document
 from tokenmill.records.documents import SPLITS
 from tokenmill.rows.packed_split import PackedSplit
@@ -18,7 +24,36 @@ from tokenmill.rows.schedule import row_order
 _CHUNK = 1 << 20
 
 
-def explain_document(index: DocumentIndex, rows_uri: str, doc_id: str) -> list[dict[str, Any]]:
+class Explanation(NamedTuple):
+    """What became of a document.
+
+    Attributes:
+        status: What its last step wrote of it.
+        placements: Where its parts are in the rows, if it was kept; None otherwise.
+    """
+
+    status: DocumentStatus
+    placements: list[Placement] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the status, and with it the placements of a kept document."""
+        if self.placements is None:
+            return self.status.to_json()
+        return {**self.status.to_json(), "placements": [p.to_json() for p in self.placements]}
+
+
+class RowDocument(NamedTuple):
+    """A document that a row holds: where, and its source (empty if it is in no index)."""
+
+    placement: Placement
+    source: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the placement with the source."""
+        return {**self.placement.to_json(), "source": self.source}
+
+
+def explain_document(index: DocumentIndex, rows_uri: str, doc_id: str) -> list[Explanation]:
     """Find what became of a document, from the index and the rows' provenance.
 
     Args:
@@ -27,13 +62,12 @@ def explain_document(index: DocumentIndex, rows_uri: str, doc_id: str) -> list[d
         doc_id: As in the input, or file:record of a record without an id.
 
     Returns:
-        A record for each document of this id: `status` (kept, rejected, quarantined), what that
-        step wrote of it and, if kept, its `placements` in rows.
+        What became of each document of this id.
 
     Raises:
         TokenmillError: No document has this id; the hint names the nearest.
     """
-    statuses = index.find(doc_id)
+    statuses = [document_status.validate_python(status) for status in index.find(doc_id)]
     if not statuses:
         near = index.nearest(doc_id)
         raise TokenmillError(
@@ -42,14 +76,15 @@ def explain_document(index: DocumentIndex, rows_uri: str, doc_id: str) -> list[d
             if near
             else "Ids are those of the input; records without one are named file:record.",
         )
-    for status in statuses:
-        if status["status"] == KEPT:
-            found = find_document(rows_uri, status["split"], doc_id.encode())
-            status["placements"] = [_as_json(placement) for placement in found]
-    return statuses
+    return [
+        Explanation(status, find_document(rows_uri, status.split, doc_id.encode()))
+        if isinstance(status, KeptDocument)
+        else Explanation(status)
+        for status in statuses
+    ]
 
 
-def explain_row(index: DocumentIndex, rows_uri: str, split: str, row: int) -> list[dict[str, Any]]:
+def explain_row(index: DocumentIndex, rows_uri: str, split: str, row: int) -> list[RowDocument]:
     """List the documents that a row holds, in order.
 
     Raises:
@@ -63,13 +98,10 @@ def explain_row(index: DocumentIndex, rows_uri: str, split: str, row: int) -> li
         raise TokenmillError(f"--row {row}: {error}.") from None
     found = []
     for placement in placements:
-        status = next((f for f in index.find(placement.doc_id.decode()) if f["status"] == KEPT), {})
-        found.append({**_as_json(placement), "source": status.get("source", "")})
+        statuses = index.find(placement.doc_id.decode())
+        source = next((s["source"] for s in statuses if s["status"] == KEPT), "")
+        found.append(RowDocument(placement, source))
     return found
-
-
-def _as_json(placement: Placement) -> dict[str, Any]:
-    return {**placement._asdict(), "doc_id": placement.doc_id.decode()}
 
 
 def times_trained(

@@ -19,7 +19,7 @@ with reads of single blocks; a row by its entry. Both read a few kilobytes whate
 
 import hashlib
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,6 +56,10 @@ class Placement(NamedTuple):
     document_token_start: int
     length: int
     context_length: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields, the id as text."""
+        return {**self._asdict(), "doc_id": self.doc_id.decode()}
 
 
 def write_provenance(

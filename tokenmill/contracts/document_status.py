@@ -1,0 +1,56 @@
+"""document_status.jsonl of the ledger: what became of each document, a line each."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from tokenmill.contracts.base import Number, Part, key
+
+RECORDS_NAME = "document_status.jsonl"
+KEPT, DROPPED, QUARANTINED = "kept", "dropped", "quarantined"
+
+
+class KeptDocument(Part):
+    """A document that curation kept."""
+
+    status: Literal["kept"]
+    doc_id: str = key("Id, as in the input.")
+    source: str = key("Where it came from.")
+    split: Literal["train", "eval"] = key("Its split.")
+    byte_count: int = key("Bytes of its text after normalization.", ge=0)
+
+
+class DroppedDocument(Part):
+    """A document that curation dropped (tokenmill/contracts/curation.py has the fields)."""
+
+    status: Literal["dropped"]
+    doc_id: str = key("Id, as in the input.")
+    source: str = key("Where it came from.")
+    split: Literal["train", "eval"] = key("The split that it was in.")
+    raw_bytes: int = key("Bytes of its text before normalization.", ge=0)
+    excerpt: str = key("The beginning of its text.")
+    reason: str = key("The drop reason.")
+    value: Number = key("What was measured.")
+    threshold: Number = key("What it was held against.")
+    kept_copy: str = key("Id of the copy that stays; empty if there is none.")
+
+
+class QuarantinedRecord(Part):
+    """A record that ingest could not use (tokenmill/contracts/ingest.py has the fields)."""
+
+    status: Literal["quarantined"]
+    doc_id: str = key("The file and where in it.")
+    file: str = key("The file as the user would name it.")
+    record: int = key("Line, row or record from 1; 0 for the file as a whole.", ge=0)
+    reason: str = key("Why.")
+    detail: str = key("What was found.")
+    size_bytes: int = key("Size where it is known, else 0.", ge=0)
+
+
+DocumentStatus = KeptDocument | DroppedDocument | QuarantinedRecord
+document_status: TypeAdapter[DocumentStatus] = TypeAdapter(
+    Annotated[DocumentStatus, Field(discriminator="status")]
+)
+"""Validates what the index holds of a document."""
