@@ -36,7 +36,7 @@ from components.validate.schema import pin_schema
 from pipeline.benchmark_texts import read_benchmarks
 from pipeline.config import Config, absolute_path
 from pipeline.runners.engine_check import registry_target
-from pipeline.step_settings import ledger_settings, training_job
+from pipeline.step_settings import ledger_job, training_job
 
 
 def create_components(config: Config, manifest_directory: str) -> list[BaseNode]:
@@ -103,9 +103,9 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
     )
 
     # 6 ledger: the machine's speed, effective tokens, FLOPs, time, money; the budget gate
-    settings = ledger_settings(config)
+    settings = ledger_job(config)
     measuring: list[BaseNode] = []
-    if settings.mfu is None:
+    if settings.given_mfu is None:
         measuring.append(
             Calibrator(
                 packer.outputs["packed_rows"], training_job(config), settings.chip, settings.chips

@@ -6,15 +6,21 @@ import pytest
 
 import components
 from components import artifacts
+from components.ledger.config import BudgetConfig, CostConfig, make_ledger_job
 from tokenmill.errors import TokenmillError
+from tokenmill.model.shape import ModelShape
 from tokenmill.run_parameters import (
     LEDGER_PARAMETERS,
     TRAINER_PARAMETERS,
     given_parameters,
-    with_ledger_parameters,
     with_training_parameters,
 )
+from tokenmill.training_plan import TrainingPlan
 
+SHAPE = ModelShape(
+    n_layers=1, d_model=8, n_heads=1, d_ff=8, vocab_size=9, sequence_length=8, positions="rope",
+    norm="rms", use_bias=False, mlp="gelu", tie_embeddings=True,
+)  # fmt: skip
 JOB = {"settings": {"seed": 1, "learning_rate": 0.1, "z_loss": 0.0}, "epochs": 1.0, "max_steps": 9}
 
 
@@ -38,23 +44,26 @@ def test_no_limit_and_all_steps():
     assert given == {"max_usd": None, "max_hours": 0.0, "max_steps": None}
 
 
-@pytest.mark.parametrize("chip", ["cpu-vcpu", "h100-sxm"])
+@pytest.mark.parametrize("chip", ["cpu-vcpu", "h100"])
 def test_a_price_is_the_users_and_that_of_the_other_cores_if_those_are_the_chips(chip):
-    settings = {
-        "chip": chip,
-        "price": {"usd_per_chip_hour": 2.0, "source": "a list"},
-        "budget": {"max_usd": 5.0, "max_hours": None, "max_epochs": 3.0},
-        "vcpu_price_usd_per_hour": 0.5,
-    }
-    same = with_ledger_parameters(settings, {"price_usd_per_chip_hour": 2.0}, "cpu-vcpu", "user")
-    assert same == settings
-    changed = with_ledger_parameters(
-        settings, {"price_usd_per_chip_hour": 3, "max_usd": -1}, "cpu-vcpu", "user"
+    job = make_ledger_job(
+        CostConfig(chip=chip, chips=2, mfu=0.4, price_usd_per_chip_hour=2.0),
+        BudgetConfig(max_usd=5.0, max_epochs=3.0),
+        TrainingPlan(),
+        SHAPE,
+        checkpoints_kept=2,
     )
-    assert changed["price"]["usd_per_chip_hour"] == 3.0
-    assert changed["price"]["source"] == "user"
-    assert changed["budget"] == {"max_usd": None, "max_hours": None, "max_epochs": 3.0}
-    assert changed["vcpu_price_usd_per_hour"] == (3.0 if chip == "cpu-vcpu" else 0.5)
+    own = job.vcpu_price_usd_per_hour
+
+    def told(**parameters):
+        return job.with_parameters(given_parameters(parameters, LEDGER_PARAMETERS))
+
+    assert told(price_usd_per_chip_hour=2.0) == job
+    changed = told(price_usd_per_chip_hour=3, max_usd=-1)
+    assert changed.price.usd_per_chip_hour == 3.0
+    assert changed.price.source == "cost.price_usd_per_chip_hour"
+    assert changed.budget == BudgetConfig(max_usd=None, max_hours=None, max_epochs=3.0)
+    assert changed.vcpu_price_usd_per_hour == (3.0 if chip == "cpu-vcpu" else own)
 
 
 @pytest.mark.parametrize(

@@ -82,38 +82,3 @@ def with_training_parameters(
     given = given_parameters(exec_properties, TRAINER_PARAMETERS)
     settings = {name: given.pop(name) for name in ("seed", "learning_rate") if name in given}
     return {**job, **given, "settings": {**job["settings"], **settings}}
-
-
-def with_ledger_parameters(
-    settings: Mapping[str, Any],
-    exec_properties: Mapping[str, Any],
-    cpu_chip: str,
-    price_source: str,
-) -> dict[str, Any]:
-    """The fields of LedgerSettings with the run's parameters in place.
-
-    Args:
-        settings: `dataclasses.asdict(LedgerSettings)`.
-        exec_properties: The executor's.
-        cpu_chip: The chip whose price is that of the other steps' cores, too.
-        price_source: The source that marks a price as the user's.
-
-    Raises:
-        TokenmillError: As `given_parameters`.
-    """
-    given = given_parameters(exec_properties, LEDGER_PARAMETERS)
-    changed = dict(settings)
-    limits = {name: given.pop(name) for name in ("max_usd", "max_hours") if name in given}
-    changed["budget"] = {**settings["budget"], **limits}
-    price = given.pop("price_usd_per_chip_hour", None)
-    if price is not None and price != settings["price"]["usd_per_chip_hour"]:
-        changed["price"] = {
-            **dict.fromkeys(settings["price"], ""),
-            "usd_per_chip_hour": price,
-            "provider": "the run's parameters",
-            "date": "",
-            "source": price_source,
-        }
-        if settings["chip"] == cpu_chip:
-            changed["vcpu_price_usd_per_hour"] = price
-    return {**changed, **given}

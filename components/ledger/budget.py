@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from components.ledger.config import LedgerJob
 from components.ledger.estimate import RunEstimate, RunEstimator
 from components.ledger.ledger import Machine, hardware_of
 from components.ledger.memory import memory_per_device
-from components.ledger.settings import LedgerSettings
 from data.catalog.chips import find_chip, load_chips
 from tokenmill.contracts.ledger import Chips, Ledger
 from tokenmill.contracts.packed_rows import PackedManifest
@@ -75,7 +75,7 @@ def _over(value: float, limit: float | None) -> bool:
 def check_budget(
     ledger: Ledger,
     packed: Mapping[str, PackedManifest],
-    settings: LedgerSettings,
+    settings: LedgerJob,
     machine: Machine,
 ) -> None:
     """Stop a run that is over its budget.
@@ -105,7 +105,7 @@ def check_budget(
 
 
 def ways_to_fit(
-    packed: Mapping[str, PackedManifest], settings: LedgerSettings, machine: Machine
+    packed: Mapping[str, PackedManifest], settings: LedgerJob, machine: Machine
 ) -> list[Way]:
     """Find changes of one kind each that bring the run within every limit.
 
@@ -143,7 +143,7 @@ class _Search:
     def __init__(
         self,
         packed: Mapping[str, PackedManifest],
-        settings: LedgerSettings,
+        settings: LedgerJob,
         machine: Machine,
     ):
         self._settings = settings
@@ -239,7 +239,7 @@ class _Search:
             if chip.slug == CPU_CHIP or peak is None or price is None or chip.memory_bytes is None:
                 continue
             same = chip.slug == settings.chip
-            mfu = self._hardware.mfu if same else settings.mfu
+            mfu = self._hardware.mfu if same else settings.given_mfu
             if mfu is None:
                 mfu = utilization_range(chip, self._shape.params_total).median
             for chips in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024):
@@ -273,7 +273,8 @@ class _Search:
         """Return the changed keys; numbers that the user gave for the old chip must go too."""
         settings = self._settings
         changes: dict[str, Any] = {"cost.chip": slug, "cost.chips": chips}
-        if settings.mfu is None and settings.published_mfu is None and settings.chip != CPU_CHIP:
+        measured = settings.given_mfu is None and settings.published_mfu is None
+        if measured and settings.chip != CPU_CHIP:
             changes["cost.mfu"] = "auto"  # it was "measured", which the new chip is not here for
         if settings.price.source == USER_PRICE:
             changes["cost.price_usd_per_chip_hour"] = price

@@ -1,8 +1,5 @@
 """TokenLedger: counts, estimates, and stops a run that is too dear."""
 
-import dataclasses
-import json
-
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import Channel, artifact_utils, component_spec
 
@@ -15,8 +12,8 @@ from components.artifacts import (
     Quarantine,
 )
 from components.ledger.budget import check_budget
+from components.ledger.config import LedgerJob
 from components.ledger.ledger import Machine, build_ledger
-from components.ledger.settings import LedgerSettings
 from tokenmill.contracts.calibration import read_calibration
 from tokenmill.contracts.curation import read_curation
 from tokenmill.contracts.ingest import read_ingest_counts
@@ -25,11 +22,11 @@ from tokenmill.contracts.ledger import write_ledger
 from tokenmill.contracts.packed_rows import read_packed_manifest
 from tokenmill.contracts.training_options import set_money
 from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second, memory_bytes
-from tokenmill.cost.devices import CPU_CHIP, USER_PRICE
+from tokenmill.cost.devices import CPU_CHIP
 from tokenmill.errors import TokenmillError
 from tokenmill.provenance.document_index import write_index
 from tokenmill.records.documents import SPLITS
-from tokenmill.run_parameters import LEDGER_PARAMETERS, with_ledger_parameters
+from tokenmill.run_parameters import LEDGER_PARAMETERS, given_parameters
 from tokenmill.timing import timed
 
 
@@ -37,7 +34,7 @@ class TokenLedgerSpec(component_spec.ComponentSpec):
     """The counts of ingest, curation and packing in; the ledger out."""
 
     PARAMETERS = {
-        "settings": component_spec.ExecutionParameter(type=str),
+        "config": component_spec.ExecutionParameter(type=str),
         "training_directory": component_spec.ExecutionParameter(type=str, optional=True),
         **{
             name: component_spec.ExecutionParameter(type=kind, optional=True)
@@ -69,10 +66,8 @@ class TokenLedgerExecutor(base_executor.BaseExecutor):
             key: artifact_utils.get_single_uri(value) for key, value in input_dict.items() if value
         }
         ledger_artifact = artifact_utils.get_single_instance(output_dict["ledger"])
-        settings = LedgerSettings.from_json(
-            with_ledger_parameters(
-                json.loads(exec_properties["settings"]), exec_properties, CPU_CHIP, USER_PRICE
-            )
+        settings = LedgerJob.from_json(exec_properties["config"]).with_parameters(
+            given_parameters(exec_properties, LEDGER_PARAMETERS)
         )
         packed = {split: read_packed_manifest(uris["packed_rows"], split) for split in SPLITS}
         machine = _machine(settings, uris.get("calibration"))
@@ -120,7 +115,7 @@ def headline(ledger: LedgerDocument) -> dict[str, float]:
     }
 
 
-def _machine(settings: LedgerSettings, calibration_uri: str | None) -> Machine:
+def _machine(settings: LedgerJob, calibration_uri: str | None) -> Machine:
     calibration = None
     if calibration_uri is not None:
         calibration = read_calibration(calibration_uri)
@@ -161,7 +156,7 @@ class TokenLedger(base_component.BaseComponent):
         curated_examples: Channel of the curator's `Examples`.
         rejected: Channel of `DroppedDocuments`.
         packed_rows: Channel of `PackedRows`.
-        settings: What is to be trained, on what, at what price.
+        job: What is to be trained, on what, at what price.
         calibration: Channel of `Calibration`; None where MFU is not measured.
     """
 
@@ -174,7 +169,7 @@ class TokenLedger(base_component.BaseComponent):
         curated_examples: Channel,
         rejected: Channel,
         packed_rows: Channel,
-        settings: LedgerSettings,
+        job: LedgerJob,
         calibration: Channel | None = None,
     ):
         inputs = {} if calibration is None else {"calibration": calibration}
@@ -183,7 +178,7 @@ class TokenLedger(base_component.BaseComponent):
             curated_examples=curated_examples,
             dropped=rejected,
             packed_rows=packed_rows,
-            settings=json.dumps(dataclasses.asdict(settings), sort_keys=True),
+            config=job.to_json(),
             ledger=Channel(type=Ledger),
             **inputs,
         )

@@ -1,14 +1,22 @@
 """The sections [cost] and [budget]: what the run is paid with, and its limits."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from data.catalog.chips import Chip, Price, find_chip
 from tokenmill.config_model import PositiveInt, Section
-from tokenmill.cost.checkpoint_interval import CHIP_MTBF_HOURS, RESTART_SECONDS
-from tokenmill.cost.devices import CPU_CHIP
+from tokenmill.cost.checkpoint_interval import CHECKPOINTS_KEPT, CHIP_MTBF_HOURS, RESTART_SECONDS
+from tokenmill.cost.devices import ASSUMED_CPU_MFU, CPU_CHIP, USER_PRICE, MfuSource, devices_of
+from tokenmill.cost.flops import Recompute
 from tokenmill.cost.pricing import HIDDEN_COST_HIGH, HIDDEN_COST_LOW
 from tokenmill.cost.scaling import Goal
+from tokenmill.cost.utilization import UtilizationRange, utilization_range
+from tokenmill.errors import TokenmillError
+from tokenmill.model.shape import ModelShape
+from tokenmill.timing import vcpus
+from tokenmill.training_plan import TrainingPlan
 
 
 class CostConfig(Section):
@@ -64,3 +72,157 @@ class BudgetConfig(Section):
     """Most passes over the rows."""
     on_overrun: Literal["warn", "stop"] = "warn"
     """During training, when the projected end is over max_usd or max_hours: say so, or stop."""
+
+
+class LedgerJob(CostConfig, TrainingPlan):
+    """What the ledger is told: money, machine and training plan, with facts of the catalog.
+
+    Keys and units are those of the sections; what "auto" stood for is a number here.
+    """
+
+    chips: PositiveInt
+    peak_flops_per_second_per_chip: float | None
+    """None for a CPU, whose matrix products are timed."""
+    given_mfu: float | None
+    """What the user gave; None if it is measured (the Calibrator) or of published runs."""
+    shape: ModelShape
+    price: Price
+    budget: BudgetConfig = BudgetConfig()
+    memory_bytes_per_chip: int | None = None
+    """None for a CPU, whose own memory counts."""
+    vcpu_price_usd_per_hour: float = 0.0
+    """Of one core, for the steps that run on CPUs."""
+    published_mfu: UtilizationRange | None = None
+    """What published runs on such chips reached at such a size."""
+    checkpoints_kept: PositiveInt = CHECKPOINTS_KEPT
+
+    @property
+    def devices(self) -> int:
+        """Copies of the model: the cores of a CPU share one."""
+        return devices_of(self.chip, self.chips)
+
+    @property
+    def recompute(self) -> Recompute:
+        """Which activations are computed again in the backward pass."""
+        return "full" if self.rematerialize else "none"
+
+    def expected_mfu(self, calibrated: float | None) -> tuple[float, MfuSource]:
+        """Return the MFU of the steps and where it comes from.
+
+        Args:
+            calibrated: As measured on this machine; None without a measurement.
+        """
+        if self.given_mfu is not None:
+            return self.given_mfu, "configured"
+        if calibrated is not None:
+            return min(calibrated, 1.0), "measured"
+        if self.published_mfu is not None:
+            return self.published_mfu.median, "published"
+        return ASSUMED_CPU_MFU, "assumed"
+
+    def with_parameters(self, given: Mapping[str, Any]) -> "LedgerJob":
+        """Return the job with the parameters of one run of a compiled pipeline in place.
+
+        Args:
+            given: What `given_parameters` returns.
+        """
+        changed = dict(given)
+        limits: dict[str, float | None] = {
+            name: changed.pop(name) for name in ("max_usd", "max_hours") if name in changed
+        }
+        changed["budget"] = self.budget.model_copy(update=limits)
+        price = changed.pop("price_usd_per_chip_hour", None)
+        if price is not None and price != self.price.usd_per_chip_hour:
+            changed["price"] = Price(
+                usd_per_chip_hour=price,
+                provider="the run's parameters",
+                date="",
+                source=USER_PRICE,
+            )
+            if self.chip == CPU_CHIP:
+                changed["vcpu_price_usd_per_hour"] = price
+        return self.model_copy(update=changed)
+
+
+def make_ledger_job(
+    cost: CostConfig,
+    budget: BudgetConfig,
+    plan: TrainingPlan,
+    shape: ModelShape,
+    checkpoints_kept: int,
+) -> LedgerJob:
+    """Fill the catalog's facts of the chip into the sections.
+
+    Raises:
+        TokenmillError: The chip is unknown, or has no price or number and none was given.
+    """
+    try:
+        chip = find_chip(cost.chip)
+    except ValueError as error:
+        raise TokenmillError(f"cost.chip: {error}") from None
+    chips = cost.chips
+    is_this_cpu = chip.slug == CPU_CHIP
+    if chips == "auto":
+        if not is_this_cpu:
+            raise TokenmillError(
+                f'cost.chips = "auto" counts this machine\'s cores; {chip.slug} needs a number.',
+                "Set cost.chips.",
+            )
+        chips = vcpus()
+    peak = cost.peak_flops_per_second_per_chip
+    if peak is None and not is_this_cpu:
+        peak = chip.peak_for(plan.precision)
+        if peak is None:
+            raise TokenmillError(
+                f"the catalog has no peak for {chip.slug}.",
+                "Set cost.peak_flops_per_second_per_chip.",
+            )
+    mfu = cost.mfu if isinstance(cost.mfu, float) else None
+    published = None
+    if cost.mfu == "auto" and not is_this_cpu:
+        published = utilization_range(chip, shape.params_total)
+    if mfu is None and published is None and plan.strategy == "multi_worker":
+        raise TokenmillError(
+            f'cost.mfu = "{cost.mfu}" times training in one process, which train.strategy = '
+            '"multi_worker" is not.',
+            "Give cost.mfu as a number: what an earlier run reached (tokenmill runs), or 0.4.",
+        )
+    price = _price(cost, chip)
+    vcpu_price = price.usd_per_chip_hour
+    if not is_this_cpu:
+        vcpu_price = find_chip(CPU_CHIP).price_usd_per_chip_hour or 0.0
+    resolved = {
+        "chip": chip.slug,
+        "chips": chips,
+        "peak_flops_per_second_per_chip": peak,
+        "given_mfu": mfu,
+    }
+    return LedgerJob(
+        **{
+            **cost.model_dump(),
+            **plan.model_dump(include=set(TrainingPlan.model_fields)),
+            **resolved,
+        },
+        shape=shape,
+        price=price,
+        budget=budget,
+        memory_bytes_per_chip=chip.memory_bytes,
+        vcpu_price_usd_per_hour=vcpu_price,
+        published_mfu=published,
+        checkpoints_kept=checkpoints_kept,
+    )
+
+
+def _price(cost: CostConfig, chip: Chip) -> Price:
+    if cost.price_usd_per_chip_hour is not None:
+        return Price(
+            usd_per_chip_hour=cost.price_usd_per_chip_hour,
+            provider="the configuration",
+            date=cost.price_date,
+            source=USER_PRICE,
+        )
+    if not chip.prices:
+        raise TokenmillError(
+            f"the catalog has no price for {chip.slug}.", "Set cost.price_usd_per_chip_hour."
+        )
+    return chip.prices[0]

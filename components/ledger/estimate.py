@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from components.ledger.settings import LedgerSettings
+from components.ledger.config import LedgerJob
 from tokenmill.contracts.calibration import Calibration
 from tokenmill.contracts.ledger import Chips
 from tokenmill.contracts.packed_rows import PackedManifest
@@ -65,11 +65,11 @@ class RunEstimator:
     def __init__(
         self,
         packed: Mapping[str, PackedManifest],
-        settings: LedgerSettings,
+        settings: LedgerJob,
         calibration: Calibration | None,
     ):
         self._settings, self._rows = settings, packed["train"]
-        self.shape = ModelShape(**settings.shape)
+        self.shape = settings.shape
         self._overhead_seconds = _overhead_seconds(
             calibration, packed["eval"].rows, settings.global_batch_size
         )

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from components.ledger.config import LedgerJob
 from components.ledger.estimate import RunEstimate, RunEstimator
 from components.ledger.funnel import build_funnel
 from components.ledger.memory import memory_per_device, run_memory
 from components.ledger.savings import curation_savings
-from components.ledger.settings import LedgerSettings
 from tokenmill.contracts.calibration import Calibration
 from tokenmill.contracts.ledger import (
     LEDGER_SCHEMA,
@@ -57,7 +57,7 @@ def build_ledger(
     ingest: Mapping[str, Any],
     curation: Mapping[str, Any],
     packed: Mapping[str, PackedManifest],
-    settings: LedgerSettings,
+    settings: LedgerJob,
     machine: Machine,
 ) -> Ledger:
     """Estimate a run. FLOPs are those of all slots, padding included: padding is computed too.
@@ -89,7 +89,7 @@ def build_ledger(
     params = shape.params_by_part()
     text_bytes = ingest["read"]["bytes"]
     row_bytes = sum(manifest.stored_bytes for manifest in packed.values())
-    checkpoint_bytes = memory.checkpoint_bytes * settings.hosting.checkpoints_kept
+    checkpoint_bytes = memory.checkpoint_bytes * settings.checkpoints_kept
     return Ledger(
         schema=LEDGER_SCHEMA,
         funnel=funnel,
@@ -163,7 +163,7 @@ def _packing(manifest: PackedManifest) -> Packing:
     return Packing(**{name: getattr(manifest, name) for name in Packing.model_fields})
 
 
-def hardware_of(settings: LedgerSettings, machine: Machine, shape: ModelShape) -> Hardware:
+def hardware_of(settings: LedgerJob, machine: Machine, shape: ModelShape) -> Hardware:
     """Describe the chips, with the measured MFU if there is one and the range of published ones.
 
     Args:
@@ -204,7 +204,7 @@ def _cost(
     low: CostEstimate,
     high: CostEstimate,
     stored_bytes: int,
-    settings: LedgerSettings,
+    settings: LedgerJob,
 ) -> Cost:
     """Join the run's cost with its range, and with storing and moving what it leaves.
 
@@ -215,7 +215,7 @@ def _cost(
         stored_bytes: Corpus, rows, checkpoints and model.
         settings: Rates of storage and network.
     """
-    hosting, gigabytes = settings.hosting, stored_bytes / _BYTES_PER_GB
+    gigabytes = stored_bytes / _BYTES_PER_GB
     return Cost(
         **asdict(cost),
         wall_hours=cost.wall_hours,
@@ -228,31 +228,30 @@ def _cost(
         hidden_usd_low=cost.hidden_usd_low,
         hidden_usd_high=cost.hidden_usd_high,
         stored_bytes=stored_bytes,
-        storage_usd=gigabytes * hosting.storage_usd_per_gb_month * hosting.storage_months,
-        network_usd=gigabytes * hosting.network_usd_per_gb,
+        storage_usd=gigabytes * settings.storage_usd_per_gb_month * settings.storage_months,
+        network_usd=gigabytes * settings.network_usd_per_gb,
     )
 
 
 def _checkpoints(
-    memory: MemoryEstimate, work_seconds: float, settings: LedgerSettings
+    memory: MemoryEstimate, work_seconds: float, settings: LedgerJob
 ) -> CheckpointPlan | None:
     """Plan when to save; None if failures come faster than checkpoints can be written."""
-    hosting = settings.hosting
     try:
         return plan_checkpoints(
             checkpoint_bytes=memory.checkpoint_bytes,
             work_seconds=work_seconds,
             chips=settings.chips,
-            write_bytes_per_second=hosting.checkpoint_bytes_per_second,
-            chip_mtbf_hours=hosting.chip_mtbf_hours,
-            restart_seconds=hosting.restart_seconds,
-            kept=hosting.checkpoints_kept,
+            write_bytes_per_second=settings.checkpoint_bytes_per_second,
+            chip_mtbf_hours=settings.chip_mtbf_hours,
+            restart_seconds=settings.restart_seconds,
+            kept=settings.checkpoints_kept,
         )
     except ValueError:
         return None
 
 
-def _flops(shape: ModelShape, run: RunEstimate, settings: LedgerSettings) -> Flops:
+def _flops(shape: ModelShape, run: RunEstimate, settings: LedgerJob) -> Flops:
     tokens = flops_per_token(shape, recompute=settings.recompute)
     rule = six_n(shape)
     return Flops(

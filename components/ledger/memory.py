@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from components.ledger.settings import LedgerSettings
+from components.ledger.config import LedgerJob
 from tokenmill.contracts.ledger import Memory
 from tokenmill.cost.devices import parallelism_of
 from tokenmill.cost.memory import (
@@ -15,7 +15,7 @@ from tokenmill.cost.sharding import strategy_fits
 from tokenmill.model.shape import ModelShape
 
 
-def memory_per_device(shape: ModelShape, settings: LedgerSettings, devices: int) -> MemoryEstimate:
+def memory_per_device(shape: ModelShape, settings: LedgerJob, devices: int) -> MemoryEstimate:
     """Estimate the memory of one device, which has its share of the batch and all of the model."""
     return estimate_memory(
         shape,
@@ -29,7 +29,7 @@ def memory_per_device(shape: ModelShape, settings: LedgerSettings, devices: int)
     )
 
 
-def run_memory(shape: ModelShape, settings: LedgerSettings, capacity_bytes: float | None) -> Memory:
+def run_memory(shape: ModelShape, settings: LedgerJob, capacity_bytes: float | None) -> Memory:
     """Estimate the memory that a run takes, and compare the ways to spread its model.
 
     Args:

@@ -11,7 +11,7 @@ from tfx.orchestration.data_types import RuntimeParameter
 from tfx.types import standard_component_specs
 
 from pipeline.config import Config
-from pipeline.step_settings import ledger_settings
+from pipeline.step_settings import ledger_job
 from tokenmill.run_parameters import (
     ALL_STEPS,
     LEDGER_PARAMETERS,
@@ -57,7 +57,7 @@ def _defaults(config: Config) -> dict[str, Any]:
     return {
         "max_usd": NO_LIMIT if budget.max_usd is None else budget.max_usd,
         "max_hours": NO_LIMIT if budget.max_hours is None else budget.max_hours,
-        "price_usd_per_chip_hour": ledger_settings(config).price.usd_per_chip_hour,
+        "price_usd_per_chip_hour": ledger_job(config).price.usd_per_chip_hour,
         "seed": config.run.seed,
         "learning_rate": train.learning_rate,
         "epochs": train.epochs,

@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 from made_manifest import packed_manifest
 
 from components.ledger.budget import _three_digits, check_budget, ways_to_fit
+from components.ledger.config import BudgetConfig, LedgerJob
 from components.ledger.ledger import Machine, build_ledger
-from components.ledger.settings import Budget, LedgerSettings
 from data.catalog.chips import Price
 from tokenmill.errors import TokenmillError
+from tokenmill.model.shape import ModelShape
 
 SHAPE = {
     "n_layers": 8,
@@ -25,8 +26,8 @@ SHAPE = {
     "tie_embeddings": True,
 }
 DOCUMENTS, TOKENS, LENGTH = 1000, 10_000_000, 512
-PLAN = LedgerSettings(
-    shape=SHAPE,
+PLAN = LedgerJob(
+    shape=ModelShape(**SHAPE),
     strategy="mirrored",
     precision="mixed_bfloat16",
     global_batch_size=64,
@@ -36,7 +37,7 @@ PLAN = LedgerSettings(
     chips=2,
     peak_flops_per_second_per_chip=312e12,
     memory_bytes_per_chip=80 * 2**30,
-    mfu=0.3,
+    given_mfu=0.3,
     goodput=0.9,
     price=Price(usd_per_chip_hour=4.0, provider="us-1", date="2026-01-01", source="a list"),
     vcpu_price_usd_per_hour=0.05,
@@ -95,7 +96,7 @@ def ledger_of(plan):
 
 
 def limited(**limits):
-    return dataclasses.replace(PLAN, budget=Budget(**limits))
+    return PLAN.model_copy(update={"budget": BudgetConfig(**limits)})
 
 
 COST = ledger_of(PLAN).cost
@@ -132,12 +133,12 @@ def test_a_budget_of_nothing_stops_all_but_a_free_run():
     with pytest.raises(TokenmillError, match=r"budget\.max_usd = \$0\.00"):
         check(limited(max_usd=0.0))
     free = dataclasses.replace(PLAN.price, usd_per_chip_hour=0.0)
-    check(dataclasses.replace(limited(max_usd=0.0), price=free))
+    check(limited(max_usd=0.0).model_copy(update={"price": free}))
 
 
 def apply(plan, changes):
     """A plan with the keys of `--set` changed, as the configuration would."""
-    shape, values = dict(plan.shape), {}
+    shape, values = {}, {}
     names = {"layers": "n_layers", "d_model": "d_model", "d_ff": "d_ff",
              "sequence_length": "sequence_length"}  # fmt: skip
     for key, value in changes.items():
@@ -146,7 +147,7 @@ def apply(plan, changes):
             shape[names[name]] = value
         elif section == "train":
             values[name] = value
-    return dataclasses.replace(plan, shape=shape, **values)
+    return plan.model_copy(update={"shape": dataclasses.replace(plan.shape, **shape), **values})
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9])
@@ -179,8 +180,8 @@ def test_another_chip_takes_the_users_own_numbers_with_it():
     (kind, *_) = ways_to_fit(PACKED, limited(max_usd=cost), MACHINE)
     assert set(kind.changes) == {"cost.chip", "cost.chips"}
     price = dataclasses.replace(PLAN.price, source="cost.price_usd_per_chip_hour")
-    plan = dataclasses.replace(
-        limited(max_usd=cost), price=price, peak_flops_per_second_per_chip=1e14
+    plan = limited(max_usd=cost).model_copy(
+        update={"price": price, "peak_flops_per_second_per_chip": 1e14}
     )
     (kind, *_) = ways_to_fit(PACKED, plan, MACHINE)
     assert {"cost.price_usd_per_chip_hour", "cost.peak_flops_per_second_per_chip"} < set(
@@ -205,7 +206,7 @@ def test_too_few_tokens_ask_for_more_epochs_as_far_as_repetition_helps():
 
 
 def test_a_limit_of_steps_is_part_of_the_advice():
-    plan = dataclasses.replace(limited(max_usd=COST.compute_usd * 0.2), max_steps=400)
+    plan = limited(max_usd=COST.compute_usd * 0.2).model_copy(update={"max_steps": 400})
     way = next(w for w in ways_to_fit(PACKED, plan, MACHINE) if w.kind == "fewer_steps")
     assert way.changes["train.max_steps"] == way.estimate.plan.steps < 400
 
@@ -225,7 +226,7 @@ def test_three_digits_never_round_up(number):
 
 
 def test_an_estimate_grows_with_tokens_and_price():
-    dear = dataclasses.replace(PLAN, price=dataclasses.replace(PLAN.price, usd_per_chip_hour=8.0))
-    longer = dataclasses.replace(PLAN, epochs=4.0)
+    dear = PLAN.model_copy(update={"price": dataclasses.replace(PLAN.price, usd_per_chip_hour=8.0)})
+    longer = PLAN.model_copy(update={"epochs": 4.0})
     assert ledger_of(dear).cost.compute_usd == pytest.approx(2 * COST.compute_usd)
     assert ledger_of(longer).cost.compute_usd == pytest.approx(2 * COST.compute_usd, rel=0.01)

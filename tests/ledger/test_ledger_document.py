@@ -5,8 +5,8 @@ import math
 import pytest
 from made_manifest import packed_manifest, packed_shard
 
+from components.ledger.config import LedgerJob
 from components.ledger.ledger import Machine, build_ledger
-from components.ledger.settings import Hosting, LedgerSettings
 from data.catalog.chips import Price, find_chip
 from tokenmill.contracts.calibration import Calibration
 from tokenmill.contracts.ledger import Ledger, read_ledger, write_ledger
@@ -32,8 +32,8 @@ SHAPE = {
     "mlp": "gelu",
     "tie_embeddings": True,
 }
-SETTINGS = LedgerSettings(
-    shape=SHAPE,
+SETTINGS = LedgerJob(
+    shape=ModelShape(**SHAPE),
     strategy="mirrored",
     precision="float32",
     global_batch_size=4,
@@ -43,7 +43,7 @@ SETTINGS = LedgerSettings(
     chips=2,
     peak_flops_per_second_per_chip=None,
     memory_bytes_per_chip=None,
-    mfu=0.4,
+    given_mfu=0.4,
     goodput=0.9,
     price=Price(usd_per_chip_hour=2.5, provider="us-1", date="2026-01-01", source="a price list"),
     vcpu_price_usd_per_hour=0.05,
@@ -99,7 +99,7 @@ def make_ledger(machine=None, dropped=None, **change):
                 for total in (*totals, ingest["splits"][split]["by_source"]["a"]):
                     total[unit] += gone
         curation["splits"][split] = {"by_source": {"a": account}}
-    settings = dataclasses.replace(SETTINGS, **change)
+    settings = SETTINGS.model_copy(update={**change})
     machine = machine or Machine(peak_flops_per_second_per_chip=PEAK)
     return build_ledger(ingest, curation, PACKED, settings, machine).to_json()
 
@@ -190,7 +190,7 @@ def test_packing_is_repeated_and_hardware_named():
 
 def test_published_runs_give_a_range_of_hours_and_money():
     published = utilization_range(find_chip("a100"), 1e9)
-    ledger = make_ledger(mfu=None, published_mfu=published)
+    ledger = make_ledger(given_mfu=None, published_mfu=published)
     hardware, cost = ledger["hardware"], ledger["cost"]
     assert hardware["mfu"] == published.median
     assert hardware["mfu_source"] == "published"
@@ -201,14 +201,14 @@ def test_published_runs_give_a_range_of_hours_and_money():
         ratio = cost[f"{name}_high"] / cost[f"{name}_low"]
         assert ratio == pytest.approx(published.high / published.low)
     Ledger.model_validate(ledger)
-    measured = make_ledger(mfu=None, published_mfu=published, machine=calibrated())
+    measured = make_ledger(given_mfu=None, published_mfu=published, machine=calibrated())
     assert measured["hardware"]["mfu_runs"] == []
     assert measured["cost"]["compute_usd_low"] == measured["cost"]["compute_usd_high"]
-    assert make_ledger(mfu=None)["hardware"]["mfu_source"] == "assumed"
+    assert make_ledger(given_mfu=None)["hardware"]["mfu_source"] == "assumed"
 
 
 def test_rematerialization_is_hardware_flops_not_model_flops():
-    plain, again = make_ledger(), make_ledger(recompute="full")
+    plain, again = make_ledger(), make_ledger(rematerialize=True)
     assert again["flops"]["total_exact"] == plain["flops"]["total_exact"]
     forward = again["flops"]["forward_per_token_by_part"]
     repeated = again["flops"]["per_token_forward"] - forward["output_projection"]
@@ -222,8 +222,7 @@ def test_rematerialization_is_hardware_flops_not_model_flops():
 
 
 def test_failures_faster_than_checkpoints_are_no_plan():
-    hosting = Hosting(chip_mtbf_hours=1e-9, checkpoint_bytes_per_second=1.0)
-    ledger = make_ledger(hosting=hosting)
+    ledger = make_ledger(chip_mtbf_hours=1e-9, checkpoint_bytes_per_second=1.0)
     assert ledger["checkpoints"] is None
     Ledger.model_validate(ledger)
 
@@ -272,7 +271,7 @@ def calibrated(**change):
 
 
 def test_a_measured_speed_forecasts_the_steps_and_the_phases_around_them():
-    ledger = make_ledger(mfu=None, goodput=1.0, machine=calibrated())
+    ledger = make_ledger(given_mfu=None, goodput=1.0, machine=calibrated())
     seconds = ledger["forecast"]["seconds_by_phase"]
     assert ledger["hardware"]["mfu_source"] == "measured"
     assert seconds["steps"] == pytest.approx(15 * 4 * 64 / 1000.0)  # slots / (slots / second)
@@ -287,7 +286,7 @@ def test_a_measured_speed_forecasts_the_steps_and_the_phases_around_them():
 
 
 def test_goodput_is_a_factor_of_its_own():
-    forecast = make_ledger(mfu=None, goodput=0.5, machine=calibrated())["forecast"]
+    forecast = make_ledger(given_mfu=None, goodput=0.5, machine=calibrated())["forecast"]
     busy = sum(v for k, v in forecast["seconds_by_phase"].items() if k != "lost")
     assert forecast["seconds_by_phase"]["lost"] == pytest.approx(busy)
     assert forecast["total_seconds"] == pytest.approx(2 * busy)
@@ -428,7 +427,7 @@ def mixed(epochs, rows=(15, 5), weights=(1.0, 1.0), limit=None, max_steps=None):
             for split, accounts in counted.items()
         }
     }
-    settings = dataclasses.replace(SETTINGS, epochs=epochs, max_steps=max_steps)
+    settings = SETTINGS.model_copy(update={"epochs": epochs, "max_steps": max_steps})
     machine = Machine(peak_flops_per_second_per_chip=PEAK)
     return build_ledger(ingest, curation, packed, settings, machine).to_json()
 

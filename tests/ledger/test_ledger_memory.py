@@ -3,8 +3,8 @@ import dataclasses
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.ledger.config import LedgerJob
 from components.ledger.memory import memory_per_device, run_memory
-from components.ledger.settings import LedgerSettings
 from data.catalog.chips import Price
 from tokenmill.cost.memory import RESERVED_SHARE
 from tokenmill.model.shape import ModelShape
@@ -20,14 +20,14 @@ GIB = 2**30
 
 def settings(devices=1, batch=64, **change):
     values = dict(
-        shape={}, strategy="mirrored", precision="mixed_bfloat16", global_batch_size=batch,
-        epochs=1.0, max_steps=None, chip="a100", chips=devices, mfu=0.4, goodput=1.0,
+        shape=LARGE, strategy="mirrored", precision="mixed_bfloat16", global_batch_size=batch,
+        epochs=1.0, max_steps=None, chip="a100", chips=devices, given_mfu=0.4, goodput=1.0,
         peak_flops_per_second_per_chip=None, memory_bytes_per_chip=None,
         price=Price(usd_per_chip_hour=1.0, provider="p", date="", source="s"),
         vcpu_price_usd_per_hour=0.0, hidden_cost_multiplier_low=2.0,
         hidden_cost_multiplier_high=5.0,
     )  # fmt: skip
-    return LedgerSettings(**{**values, **change})
+    return LedgerJob(**{**values, **change})
 
 
 def section(shape, devices, capacity, batch=64):
@@ -71,7 +71,7 @@ def test_more_devices_never_need_more_memory_each(batch, devices):
 
 def test_what_the_trainer_is_told_changes_the_memory():
     plain = memory_per_device(SMALL, settings(), 1)
-    again = memory_per_device(SMALL, settings(recompute="full"), 1)
+    again = memory_per_device(SMALL, settings(rematerialize=True), 1)
     assert again.activations < plain.activations / 10
     assert again.recompute_workspace > 0
     # Four parts of 16 rows, one after the other.

@@ -1,17 +1,16 @@
 """`tokenmill plan --preset` and the ledger of a run of that preset, on the same tokens."""
 
-import dataclasses
 import json
 
 import pytest
 from click.testing import CliRunner
 from made_manifest import packed_manifest
 
+from components.ledger.config import LedgerJob
 from components.ledger.ledger import Machine, build_ledger
-from components.ledger.settings import LedgerSettings
 from pipeline.cli import cli
 from pipeline.loader import load_config, preset_names
-from pipeline.step_settings import ledger_settings
+from pipeline.step_settings import ledger_job
 from tokenmill.cost.device_benchmark import memory_bytes
 from tokenmill.cost.devices import CPU_CHIP
 
@@ -22,7 +21,7 @@ STEPS = 40
 def both(preset, *overrides):
     """The plan and the ledger of one epoch of `STEPS` steps."""
     config = load_config(preset, overrides=["train.epochs=1", *overrides])
-    settings = ledger_settings(config)
+    settings = ledger_job(config)
     length, rows = config.model.sequence_length, STEPS * settings.global_batch_size
     account = {
         "documents": rows,
@@ -119,6 +118,5 @@ def test_the_chips_of_the_presets_have_a_published_range():
 @pytest.mark.parametrize("preset", preset_names())
 def test_the_settings_reach_the_ledger_step_as_they_are(preset):
     # The step gets them as a JSON string.
-    settings = ledger_settings(load_config(preset))
-    text = json.dumps(dataclasses.asdict(settings), sort_keys=True)
-    assert LedgerSettings.from_json(json.loads(text)) == settings
+    settings = ledger_job(load_config(preset))
+    assert LedgerJob.from_json(settings.to_json()) == settings
