@@ -79,13 +79,13 @@ class PackerExecutor(base_beam_executor.BaseBeamExecutor):
         manifests = [read_packed_manifest(packed.uri, split) for split in SPLITS]
         names = ["rows", "slots", "padding_slots", "tokens", "documents", "loss_tokens"]
         if job.classifies:
-            _check_held_out(manifests[1])
+            _check_eval_split(manifests[1])
             names += [*(f"dropped_{reason}" for reason in LABEL_REASONS), "truncated_tokens"]
         for name in names:
             packed.set_int_custom_property(name, sum(getattr(m, name) for m in manifests))
 
 
-def _check_held_out(manifest: PackedManifest) -> None:
+def _check_eval_split(manifest: PackedManifest) -> None:
     if not manifest.rows:
         raise TokenmillError(
             f"no held-out document has a label that training knows ({manifest.documents:,} "

@@ -75,7 +75,7 @@ class ApplyTransform(beam.PTransform):
 
 
 class _ApplyTransformFn(beam.DoFn):
-    """(input file, output file) -> tokens written."""
+    """Tokenizes an input file into an output file; yields the number of tokens written."""
 
     def __init__(
         self, transform_uri: str, model_path: str, regularization: SubwordRegularization | None

@@ -68,7 +68,7 @@ class TokenizerTrainerSpec(component_spec.ComponentSpec):
 
 
 class TokenizerTrainerExecutor(base_executor.BaseExecutor):
-    """Trains on a sample of the train split, or takes the existing model."""
+    """Trains on a sample of the train split, or imports a model."""
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
@@ -119,7 +119,7 @@ class _SampleCounter:
 
 
 def _import_model(path: str, sha256: str) -> bytes:
-    """Read an existing model, if it still is the file that the pipeline was made with.
+    """Read the model to import and check that it is the file that the pipeline was made with.
 
     Raises:
         TokenmillError: It is another one, or cannot be read.
@@ -157,7 +157,7 @@ class TokenizerTrainer(base_component.BaseComponent):
 
     Args:
         examples: Channel of curated `Examples`.
-        config: Model type, vocabulary size, sample; or the absolute path of an existing model.
+        config: Model type, vocabulary size, sample; or the absolute path of a model to import.
         model_sha256: SHA-256 of that file; empty if there is none.
     """
 
@@ -188,7 +188,7 @@ class TokenizingTransformSpec(standard_component_specs.TransformSpec):
 
 
 class TokenizingTransformExecutor(base_beam_executor.BaseBeamExecutor):
-    """Transform that is told the tokenizer's path (graph.py, apply_transform.py)."""
+    """Transform that takes the tokenizer from an input (graph.py, apply_transform.py)."""
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:

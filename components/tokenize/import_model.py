@@ -1,4 +1,4 @@
-"""An existing SentencePiece model (tokenizer.path): what it must be like to be taken."""
+"""Import of a SentencePiece model (tokenizer.path): what it must be like."""
 
 import hashlib
 import os
@@ -33,7 +33,7 @@ def read_model(path: str) -> tuple[bytes, str]:
 
 
 def resolve_model(config: TokenizerConfig, task: str) -> tuple[TokenizerConfig, str]:
-    """Check the section, and the existing model if it names one, before the run starts.
+    """Check the section, and the model to import if it names one, before the run starts.
 
     Args:
         config: The section [tokenizer].

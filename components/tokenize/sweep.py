@@ -1,7 +1,7 @@
 """Which vocabulary suits a text: trains several, and counts what each costs in training.
 
 A larger vocabulary makes fewer tokens of the same bytes, but each token costs more: the output
-projection, its memory, and embeddings of pieces that are hardly ever seen. The text is fixed, so
+projection, its memory, and embeddings of tokens that are hardly ever seen. The text is fixed, so
 vocabularies are compared for the same bytes, not the same tokens.
 
 FLOPs do not say how well a model learns. For that the recommendation takes the size that Tao et
@@ -44,7 +44,7 @@ MAX_UNUSED = 0.2
 """Ours: above it more than every fifth learned embedding row is not seen in the held-out text."""
 DEFAULT_SIZES = (4096, 8192, 16384, 32768, 65536)
 # Tao et al. 2024, derivative-based estimate, as their code has it: 33M parameters outside the
-# vocabulary go with 6,144 pieces x 512; fitted to models of 33M to 2.87B.
+# vocabulary go with 6,144 tokens x 512; fitted to models of 33M to 2.87B.
 _FITTED_PARAMS, _FITTED_VOCABULARY_PARAMS, _FITTED_EXPONENT = 33e6, 3_145_728, 0.8354
 FITTED_RANGE = (33e6, 2.87e9)
 _HELD_OUT = 0.1
@@ -60,7 +60,7 @@ class Candidate:
         vocab_size: Pieces in all.
         bytes_per_token: Held-out bytes over tokens (without begin and end tokens).
         tokens_per_word_by_source: Tokens over words (runs without white space).
-        unused_fraction: Share of the learned pieces that no held-out text has.
+        unused_fraction: Share of the learned tokens that no held-out text has.
         byte_token_fraction: Share of the tokens that are single bytes of byte fallback.
         unigram_bits_per_byte: Loss of the best model without context: each token's bits by its
             frequency in the sample (plus one), over the bytes.
@@ -259,7 +259,7 @@ def vocabulary_costs(
 def recommend(candidates: Sequence[Candidate], predicted: int) -> tuple[int, str]:
     """Choose a candidate; return its index and the reason.
 
-    Among those with at most MAX_UNUSED unused pieces the size nearest to the predicted one, by
+    Among those with at most MAX_UNUSED unused tokens the size nearest to the predicted one, by
     ratio, and of the two types at that size the one with less training FLOPs for the same bytes.
     If all leave more unused, the one that leaves the fewest.
     """

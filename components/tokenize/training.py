@@ -121,7 +121,7 @@ def train_sentencepiece(texts: Iterable[str], settings: TokenizerConfig) -> byte
     """Train a model with byte fallback that loses nothing: decode(encode(x)) == x.
 
     For code and prose: digits are single tokens; runs of blanks (indentation) can be one token;
-    nothing is added before or after the text, no Unicode form is changed. A piece never goes on
+    nothing is added before or after the text, no Unicode form is changed. A token never goes on
     over a blank after another character, so words are tokens with the blank before them.
 
     One thread, so that the sums of floating-point numbers always come in the same order.
@@ -134,7 +134,7 @@ def train_sentencepiece(texts: Iterable[str], settings: TokenizerConfig) -> byte
         The model file's content.
 
     Raises:
-        TokenmillError: The text holds too few different pieces for the vocabulary asked for
+        TokenmillError: The text holds too few different tokens for the vocabulary asked for
             (the message says how many there are), or too many characters, or there is no text.
     """
     check_user_symbols(settings.user_symbols)

@@ -73,7 +73,10 @@ def has_drift_comparators(schema: schema_pb2.Schema) -> bool:
 
 
 def compare(
-    schema: schema_pb2.Schema, train: Statistics, held_out: Statistics, previous: Statistics | None
+    schema: schema_pb2.Schema,
+    train: Statistics,
+    eval_statistics: Statistics,
+    previous: Statistics | None,
 ) -> tuple[list[Anomaly], list[anomalies_pb2.DriftSkewInfo]]:
     """Compare train with eval, and with the train split of an earlier run if there is one.
 
@@ -85,7 +88,7 @@ def compare(
     """
     found: list[Anomaly] = []
     measured: list[anomalies_pb2.DriftSkewInfo] = []
-    sides: list[tuple[str, str, Statistics]] = [("train against eval", "serving", held_out)]
+    sides: list[tuple[str, str, Statistics]] = [("train against eval", "serving", eval_statistics)]
     if previous is not None:
         if not has_drift_comparators(schema):
             schema = add_drift_comparators(schema, document_count(train), document_count(previous))

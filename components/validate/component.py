@@ -45,7 +45,7 @@ class DocumentStatisticsGenSpec(standard_component_specs.StatisticsGenSpec):
 
 
 class DocumentStatisticsGenExecutor(statistics_gen.Executor):
-    """Computes TFDV's statistics of each document's facts, in one pass over the documents.
+    """Computes TFDV's statistics of features derived from each document, in one pass.
 
     TFX's own `Do` takes statistics of the features as they lie in the Examples. Deriving others
     on the way to the same `tfdv.GenerateStatistics` needs no second copy of the corpus (a step

@@ -1,7 +1,7 @@
-"""What TFDV takes statistics of: a few facts of each document instead of its text.
+"""What TFDV takes statistics of: features derived from each document instead of its text.
 
 TFDV counts the distinct values of a string. Of whole documents that is a costly shuffle of the
-corpus which says nothing, so `text` and `doc_id` are told to TFDV as plain bytes: presence, number
+corpus which says nothing, so `text` and `doc_id` are given to TFDV as plain bytes: presence, number
 of values and size are all it computes. What matters is derived from the text in the same pass
 (characters, words, language) and marked with TFDV's own VALIDATION_DERIVED: the schema that
 SchemaGen infers then has these features for ExampleValidator, and Transform and Evaluator, which

@@ -1,4 +1,4 @@
-"""What ML Metadata remembers of a run's validation: statistics, schema, what the gate was told."""
+"""Past validations as ML Metadata has them: statistics, schema and settings of each gate."""
 
 import os
 from dataclasses import dataclass
@@ -122,7 +122,7 @@ def resolve_previous(setting: str, run_directory: str, manifest_directory: str) 
 
 
 class _History:
-    """The few queries; each step's artifacts hang on its executions by events."""
+    """Queries of ML Metadata; each step's artifacts hang on its executions by events."""
 
     def __init__(self, metadata: RunMetadata):
         self._metadata, self._store = metadata, metadata.store

@@ -94,7 +94,7 @@ def pin_schema(path: str, directory: str) -> str:
 
 
 def freeze_schema(
-    inferred: schema_pb2.Schema, train: Statistics, held_out: Statistics, open_sources: bool
+    inferred: schema_pb2.Schema, train: Statistics, eval_statistics: Statistics, open_sources: bool
 ) -> schema_pb2.Schema:
     """Turn an inferred schema into one that says what the next data must be like.
 
@@ -103,7 +103,7 @@ def freeze_schema(
     have thresholds above what chance explains at this size, and above what the train and the eval
     split differ by now.
     """
-    documents, held_out_documents = document_count(train), document_count(held_out)
+    documents, eval_documents = document_count(train), document_count(eval_statistics)
     schema = add_drift_comparators(inferred, documents, documents)
     features = {feature.name: feature for feature in schema.feature}
     for feature in schema.feature:
@@ -111,9 +111,9 @@ def freeze_schema(
         del feature.shape.dim[:]
         feature.shape.dim.add(size=1)
         if feature.name in CATEGORIES + LENGTHS:
-            by_chance = chance(feature.name, documents, held_out_documents)
+            by_chance = chance(feature.name, documents, eval_documents)
             set_threshold(feature.skew_comparator, feature.name, round_up(THRESHOLD + by_chance))
-    longest = max(features_of(s)["byte_count"].num_stats.max for s in (train, held_out))
+    longest = max(features_of(s)["byte_count"].num_stats.max for s in (train, eval_statistics))
     for name in _COUNTS:
         features[name].int_domain.min = 1
     features["byte_count"].int_domain.max = int(longest) * _LENGTH_FACTOR
@@ -123,7 +123,7 @@ def freeze_schema(
     if "language" in features:
         constraints = features["language"].distribution_constraints
         constraints.min_domain_mass = _LANGUAGE_MASS
-    _raise_thresholds(schema, train, held_out, None, _SKEW_FACTOR)
+    _raise_thresholds(schema, train, eval_statistics, None, _SKEW_FACTOR)
     return schema
 
 
@@ -158,14 +158,14 @@ def accept_statistics(
     if constraints.max_examples_count:
         most = max(document_count(split) for split in statistics.values())
         constraints.max_examples_count = max(constraints.max_examples_count, most)
-    train, held_out = statistics["train"], statistics["eval"]
+    train, eval_statistics = statistics["train"], statistics["eval"]
     if previous is not None and constraints.HasField("num_examples_drift_comparator"):
         comparator = constraints.num_examples_drift_comparator
         ratio = document_count(train) / max(document_count(previous), 1)
         comparator.min_fraction_threshold = min(comparator.min_fraction_threshold, ratio)
         if comparator.HasField("max_fraction_threshold") and comparator.max_fraction_threshold:
             comparator.max_fraction_threshold = max(comparator.max_fraction_threshold, ratio)
-    _raise_thresholds(accepted, train, held_out, previous, 1.0)
+    _raise_thresholds(accepted, train, eval_statistics, previous, 1.0)
     _check_documents(accepted, "the accepted schema")
     left = find_anomalies(accepted, statistics, previous)
     if left:
@@ -190,13 +190,13 @@ def find_anomalies(
 def _raise_thresholds(
     schema: schema_pb2.Schema,
     train: Statistics,
-    held_out: Statistics,
+    eval_statistics: Statistics,
     previous: Statistics | None,
     factor: float,
 ) -> None:
     """Raise comparators' thresholds, in place, to `factor` times what is measured now."""
     features = {feature.name: feature for feature in schema.feature}
-    for info in compare(schema, train, held_out, previous)[1]:
+    for info in compare(schema, train, eval_statistics, previous)[1]:
         feature = features[info.path.step[0]]
         for comparator, measurements in (
             ("drift_comparator", info.drift_measurements),
@@ -218,12 +218,12 @@ def header_of(text: str) -> str:
     return "".join(lines)
 
 
-def frozen_header(run_directory: str, train: Statistics, held_out: Statistics) -> str:
+def frozen_header(run_directory: str, train: Statistics, eval_statistics: Statistics) -> str:
     """Return comments that tell a reader of the file what it is."""
     return f"""\
 # The schema that documents must fit (tensorflow_metadata Schema, text format).
 # Frozen by `tokenmill schema freeze` from {run_directory}:
-# {document_count(train):,} train and {document_count(held_out):,} eval documents.
+# {document_count(train):,} train and {document_count(eval_statistics):,} eval documents.
 #
 # Use it:        tokenmill run --set validate.schema_path=THIS_FILE
 # Read it:       tokenmill schema show THIS_FILE

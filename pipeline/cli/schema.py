@@ -50,9 +50,13 @@ def freeze(run_dir: str, output: str, open_sources: bool, force: bool) -> None:
             )
         record = newest_inferred(run_dir)
         inferred, _ = read_schema(os.path.join(record.schema_uri, SCHEMA_NAME))
-        train, held_out = (read_statistics(record.statistics_uri, s) for s in ("train", "eval"))
-        frozen = freeze_schema(inferred, train, held_out, open_sources)
-        write_schema(output, frozen, frozen_header(os.path.abspath(run_dir), train, held_out))
+        train, eval_statistics = (
+            read_statistics(record.statistics_uri, s) for s in ("train", "eval")
+        )
+        frozen = freeze_schema(inferred, train, eval_statistics, open_sources)
+        write_schema(
+            output, frozen, frozen_header(os.path.abspath(run_dir), train, eval_statistics)
+        )
         _print_schema(frozen)
         if not open_sources and not any(f.name == "source" and f.domain for f in frozen.feature):
             click.echo("\nMore sources than TFDV takes for a list (100): any source may come.")
