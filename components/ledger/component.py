@@ -72,8 +72,8 @@ class TokenLedgerExecutor(base_executor.BaseExecutor):
         packed = {split: read_packed_manifest(uris["packed_rows"], split) for split in SPLITS}
         machine = _machine(settings, uris.get("calibration"))
         ledger = build_ledger(
-            read_ingest_counts(uris["quarantine"]).to_json(),
-            read_curation(uris["dropped"]).to_json(),
+            read_ingest_counts(uris["quarantine"]),
+            read_curation(uris["dropped"]),
             packed,
             settings,
             machine,

@@ -7,14 +7,15 @@ after curation, discounted for repetition (Muennighoff et al. 2023, see scaling.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tokenmill.contracts.base import Part
+from tokenmill.contracts.curation import Curation, KeptAmount, SourceCuration
+from tokenmill.contracts.ingest import Amount, IngestCounts
 from tokenmill.contracts.ledger import (
     CuratedText,
     EstimatedText,
     Funnel,
-    Quarantined,
     SourceFunnel,
     Stage,
     StageName,
@@ -36,8 +37,8 @@ class UnbalancedLedgerError(ArithmeticError):
 
 
 def build_funnel(
-    ingest: Mapping[str, Any],
-    curation: Mapping[str, Any],
+    ingest: IngestCounts,
+    curation: Curation,
     packed: Mapping[str, PackedManifest],
     epochs: float,
     epochs_by_source: Mapping[str, float] | None = None,
@@ -61,8 +62,8 @@ def build_funnel(
         UnbalancedLedgerError: Two steps disagree.
     """
     sources = sorted(
-        {s for split in ingest["splits"].values() for s in split["by_source"]}
-        | {s for split in curation["splits"].values() for s in split["by_source"]}
+        {s for split in ingest.splits.values() for s in split.by_source}
+        | {s for split in curation.splits.values() for s in split.by_source}
         | {s for manifest in packed.values() for s in manifest.by_source}
     )
     _check_sums(ingest, packed)
@@ -81,12 +82,12 @@ def build_funnel(
     else:
         total.train.effective_tokens = repetition_discounted_tokens(total.train.loss_tokens, epochs)
     total.stages = _stages(total, once)
-    quarantined = Quarantined(**ingest["quarantined"])
+    quarantined = ingest.quarantined
     raw, valid = total.stages[:2]
     raw.documents += quarantined.documents
     raw.bytes += quarantined.bytes
     valid.documents_lost = {
-        reason: numbers["documents"] for reason, numbers in quarantined.by_reason.items()
+        reason: amount.documents for reason, amount in quarantined.by_reason.items()
     }
     if total.bytes_per_token:
         raw.tokens += quarantined.bytes / total.bytes_per_token
@@ -99,49 +100,47 @@ def _bytes_per_token(size: int, tokens: int) -> float:
 
 def _source_funnel(
     source: str,
-    ingest: Mapping[str, Any],
-    curation: Mapping[str, Any],
+    ingest: IngestCounts,
+    curation: Curation,
     packed: Mapping[str, PackedManifest],
     overall_bytes_per_token: float,
     epochs: float,
 ) -> SourceFunnel:
     """Build the funnel of one source from its counts of both splits."""
     read = [
-        counts["by_source"][source]
-        for counts in ingest["splits"].values()
-        if source in counts["by_source"]
+        counts.by_source[source] for counts in ingest.splits.values() if source in counts.by_source
     ]
     curated = [
-        counts["by_source"][source]
-        for counts in curation["splits"].values()
-        if source in counts["by_source"]
+        counts.by_source[source]
+        for counts in curation.splits.values()
+        if source in counts.by_source
     ]
     train, evaluation = (_packed_counts(packed[split], source) for split in ("train", "eval"))
-    kept_bytes = sum(account["kept"]["bytes"] for account in curated)
+    kept_bytes = sum(account.kept.bytes for account in curated)
     tokens = train.tokens + evaluation.tokens
     ratio = kept_bytes / tokens if tokens else overall_bytes_per_token
 
-    def estimated(texts: Iterable[Mapping[str, int]]) -> EstimatedText:
+    def estimated(texts: Iterable[Amount]) -> EstimatedText:
         texts = list(texts)
-        size = sum(text["bytes"] for text in texts)
+        size = sum(text.bytes for text in texts)
         return EstimatedText(
-            documents=sum(text["documents"] for text in texts),
+            documents=sum(text.documents for text in texts),
             bytes=size,
             tokens_estimated=size / ratio if ratio else 0.0,
         )
 
-    reasons = dict.fromkeys(reason for account in curated for reason in account["dropped"])
+    reasons = dict.fromkeys(reason for account in curated for reason in account.dropped)
     funnel = SourceFunnel(
         stages=[],
         raw=estimated(read),
         dropped={
-            reason: estimated(a["dropped"][reason] for a in curated if reason in a["dropped"])
+            reason: estimated(a.dropped[reason] for a in curated if reason in a.dropped)
             for reason in reasons
         },
         curated=CuratedText(
-            documents=sum(account["kept"]["documents"] for account in curated),
+            documents=sum(account.kept.documents for account in curated),
             bytes=kept_bytes,
-            raw_bytes=sum(account["kept"]["raw_bytes"] for account in curated),
+            raw_bytes=sum(account.kept.raw_bytes for account in curated),
             tokens=tokens,
         ),
         bytes_per_token=ratio,
@@ -233,8 +232,8 @@ def _stages(funnel: SourceFunnel, once: float) -> list[Stage]:
 
 def _check_source(
     source: str,
-    ingest: Mapping[str, Any],
-    curation: Mapping[str, Any],
+    ingest: IngestCounts,
+    curation: Curation,
     packed: Mapping[str, PackedManifest],
 ) -> None:
     """Check that each step read of a source what the step before wrote, split by split.
@@ -242,26 +241,32 @@ def _check_source(
     Raises:
         UnbalancedLedgerError: A step read another number than was written.
     """
-    for split, counts in ingest["splits"].items():
-        read = counts["by_source"].get(source, {"documents": 0, "bytes": 0})
-        curated = curation["splits"][split]["by_source"].get(source)
-        if curated is None:
-            nothing = {"documents": 0, "bytes": 0}
-            curated = {"in": nothing, "kept": {**nothing, "raw_bytes": 0}, "dropped": {}}
-        where = f"{source}/{split}"
+    nothing = Amount(documents=0, bytes=0)
+    no_curation = SourceCuration(
+        arrived=nothing,
+        kept=KeptAmount(documents=0, bytes=0, raw_bytes=0),
+        removed_line_bytes=0,
+        dropped={},
+    )
+    for split, counts in ingest.splits.items():
+        read = counts.by_source.get(source, nothing)
+        curated = curation.splits[split].by_source.get(source, no_curation)
+        kept, where = curated.kept, f"{source}/{split}"
         _expect(
-            curated["in"] == read, f"{where}: ingest wrote {read}, curation read {curated['in']}"
+            curated.arrived == read,
+            f"{where}: ingest wrote {read}, curation read {curated.arrived}",
         )
-        for name, kept_as in (("documents", "documents"), ("bytes", "raw_bytes")):
-            gone = sum(numbers[name] for numbers in curated["dropped"].values())
+        for name, stayed in (("documents", kept.documents), ("bytes", kept.raw_bytes)):
+            arrived = getattr(read, name)
+            gone = sum(getattr(amount, name) for amount in curated.dropped.values())
             _expect(
-                read[name] == curated["kept"][kept_as] + gone,
-                f"{where}: {read[name]} {name} in, {curated['kept'][kept_as]} kept, {gone} dropped",
+                arrived == stayed + gone,
+                f"{where}: {arrived} {name} in, {stayed} kept, {gone} dropped",
             )
         mine = _packed_counts(packed[split], source)
-        arrived = {"documents": mine.documents, "bytes": mine.bytes}
-        sent = {name: curated["kept"][name] for name in ("documents", "bytes")}
-        _expect(arrived == sent, f"{where}: curation kept {sent}, packing read {arrived}")
+        sent = f"documents={kept.documents} bytes={kept.bytes}"
+        packed_text = f"documents={mine.documents} bytes={mine.bytes}"
+        _expect(sent == packed_text, f"{where}: curation kept {sent}, packing read {packed_text}")
         # In causal-lm the end of a document is a target too.
         ends = mine.documents - mine.dropped_empty
         causal = packed[split].task == "causal-lm"
@@ -273,22 +278,23 @@ def _check_source(
         )
 
 
-def _check_sums(ingest: Mapping[str, Any], packed: Mapping[str, PackedManifest]) -> None:
+def _check_sums(ingest: IngestCounts, packed: Mapping[str, PackedManifest]) -> None:
     """Check each total against the sum of its parts."""
-    counts: tuple[str, ...] = ("documents", "bytes")
-    bad = ingest["quarantined"]
-    totals = [("ingest", ingest["read"], ingest["splits"], counts)]
-    totals.append(("quarantine", bad, bad["by_reason"], counts))
-    for split, account in ingest["splits"].items():
-        totals.append((f"ingest/{split}", account, account["by_source"], counts))
+    amounts = ["documents", "bytes"]
+    bad = ingest.quarantined
+    totals: list[tuple[str, Part, Mapping[str, Part], list[str]]] = [
+        ("ingest", ingest.read, ingest.splits, amounts),
+        ("quarantine", bad, bad.by_reason, amounts),
+    ]
+    for split, counts in ingest.splits.items():
+        totals.append((f"ingest/{split}", counts, counts.by_source, amounts))
     for split, manifest in packed.items():
-        parts = {source: part.counted() for source, part in manifest.by_source.items()}
-        total = manifest.counted()
-        totals.append((f"packing/{split}", total, parts, tuple(total)))
+        names = list(manifest.counted())
+        totals.append((f"packing/{split}", manifest, manifest.by_source, names))
     for where, total, parts, names in totals:
         for name in names:
-            added = sum(part[name] for part in parts.values())
-            _expect(total[name] == added, f"{where}: {total[name]} {name}, its parts have {added}")
+            whole, added = getattr(total, name), sum(getattr(p, name) for p in parts.values())
+            _expect(whole == added, f"{where}: {whole} {name}, its parts have {added}")
     for split, manifest in packed.items():
         # Context is read again for its successors' sake and bears no loss.
         filled = manifest.slots - manifest.padding_slots - manifest.context_slots

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from components.ledger.config import LedgerJob
 from components.ledger.estimate import RunEstimate, RunEstimator
@@ -12,6 +11,8 @@ from components.ledger.funnel import build_funnel
 from components.ledger.memory import memory_per_device, run_memory
 from components.ledger.savings import curation_savings
 from tokenmill.contracts.calibration import Calibration
+from tokenmill.contracts.curation import Curation
+from tokenmill.contracts.ingest import IngestCounts
 from tokenmill.contracts.ledger import (
     LEDGER_SCHEMA,
     BudgetLimits,
@@ -54,8 +55,8 @@ class Machine:
 
 
 def build_ledger(
-    ingest: Mapping[str, Any],
-    curation: Mapping[str, Any],
+    ingest: IngestCounts,
+    curation: Curation,
     packed: Mapping[str, PackedManifest],
     settings: LedgerJob,
     machine: Machine,
@@ -87,7 +88,7 @@ def build_ledger(
         for mfu in (hardware.mfu_high, hardware.mfu_low)
     )
     params = shape.params_by_part()
-    text_bytes = ingest["read"]["bytes"]
+    text_bytes = ingest.read.bytes
     row_bytes = sum(manifest.stored_bytes for manifest in packed.values())
     checkpoint_bytes = memory.checkpoint_bytes * settings.checkpoints_kept
     return Ledger(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from components.ledger.estimate import RunEstimate
+from tokenmill.contracts.curation import Curation
 from tokenmill.contracts.ledger import Saved, SavedByReason
 from tokenmill.contracts.training import Phase
 from tokenmill.cost.pricing import SECONDS_PER_HOUR
@@ -13,7 +11,7 @@ from tokenmill.rows.mixture import plan_steps
 
 
 def curation_savings(
-    curation: Mapping[str, Any],
+    curation: Curation,
     bytes_per_token: float,
     run: RunEstimate,
     *,
@@ -42,15 +40,11 @@ def curation_savings(
     Returns:
         Tokens, chip-hours and USD avoided, in all and by reason (by share of the bytes).
     """
-    documents: dict[str, int] = {}
-    sizes: dict[str, int] = {}
-    accounts = curation["splits"]["train"]["by_source"].values()
-    for account in accounts:
-        for reason, numbers in account["dropped"].items():
-            documents[reason] = documents.get(reason, 0) + numbers["documents"]
-            sizes[reason] = sizes.get(reason, 0) + numbers["bytes"]
-    kept_raw_bytes = sum(account["kept"]["raw_bytes"] for account in accounts)
-    dropped_bytes = sum(sizes.values())
+    dropped = curation.dropped_by_reason(split="train")
+    dropped_bytes = sum(amount.bytes for amount in dropped.values())
+    kept_raw_bytes = sum(
+        account.kept.raw_bytes for account in curation.splits["train"].by_source.values()
+    )
     plan = run.plan
     share = dropped_bytes / kept_raw_bytes if kept_raw_bytes else 0.0
     if rows_available is not None:
@@ -65,17 +59,17 @@ def curation_savings(
     steps_saved = uncurated.steps - plan.steps
     hours = run.seconds_by_phase[Phase.STEPS] / plan.steps * steps_saved * chips / SECONDS_PER_HOUR
     by_reason = {}
-    for reason, size in sizes.items():
-        part = size / dropped_bytes if dropped_bytes else 0.0
+    for reason, amount in dropped.items():
+        part = amount.bytes / dropped_bytes if dropped_bytes else 0.0
         by_reason[reason] = SavedByReason(
-            documents=documents[reason],
-            bytes=size,
-            tokens_estimated=size / bytes_per_token if bytes_per_token else 0.0,
+            documents=amount.documents,
+            bytes=amount.bytes,
+            tokens_estimated=amount.bytes / bytes_per_token if bytes_per_token else 0.0,
             chip_hours=hours * part,
             usd=hours * part * price_usd_per_chip_hour,
         )
     return Saved(
-        documents=sum(documents.values()),
+        documents=sum(amount.documents for amount in dropped.values()),
         bytes=dropped_bytes,
         tokens_estimated=sum(saved.tokens_estimated for saved in by_reason.values()),
         planned_epochs=plan.epochs,

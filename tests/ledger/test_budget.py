@@ -1,6 +1,7 @@
 import dataclasses
 
 import pytest
+from complete_model import complete
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_manifest import packed_manifest
@@ -9,6 +10,8 @@ from components.ledger.budget import _three_digits, check_budget, ways_to_fit
 from components.ledger.config import BudgetConfig, LedgerJob
 from components.ledger.ledger import Machine, build_ledger
 from data.catalog.chips import Price
+from tokenmill.contracts.curation import Curation
+from tokenmill.contracts.ingest import IngestCounts
 from tokenmill.errors import TokenmillError
 from tokenmill.model.shape import ModelShape
 
@@ -92,7 +95,9 @@ def ledger_of(plan):
             for s in PACKED
         }
     }
-    return build_ledger(ingest, curation, PACKED, plan, MACHINE)
+    return build_ledger(
+        complete(IngestCounts, ingest), complete(Curation, curation), PACKED, plan, MACHINE
+    )
 
 
 def limited(**limits):

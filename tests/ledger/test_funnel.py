@@ -2,11 +2,14 @@ import copy
 import itertools
 
 import pytest
+from complete_model import complete
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_manifest import NOTHING
 
 from components.ledger.funnel import UnbalancedLedgerError, build_funnel
+from tokenmill.contracts.curation import Curation
+from tokenmill.contracts.ingest import IngestCounts
 from tokenmill.contracts.packed_rows import PackedManifest, SourceCounts
 from tokenmill.cost.scaling import repetition_discounted_tokens
 
@@ -108,6 +111,8 @@ def funnel_of(ingest, curation, packed, *epochs):
         by_source = {source: SourceCounts.model_construct(**counts) for source, counts in parts}
         values = {**NOTHING, **values, "by_source": by_source}
         manifests[split] = PackedManifest.model_construct(**values)
+    ingest = complete(IngestCounts, ingest, check=False)
+    curation = complete(Curation, curation, check=False)
     return build_funnel(ingest, curation, manifests, *epochs).to_json()
 
 

@@ -3,12 +3,15 @@ import json
 import math
 
 import pytest
+from complete_model import complete
 from made_manifest import packed_manifest, packed_shard
 
 from components.ledger.config import LedgerJob
 from components.ledger.ledger import Machine, build_ledger
 from data.catalog.chips import Price, find_chip
 from tokenmill.contracts.calibration import Calibration
+from tokenmill.contracts.curation import Curation
+from tokenmill.contracts.ingest import IngestCounts
 from tokenmill.contracts.ledger import Ledger, read_ledger, write_ledger
 from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second
 from tokenmill.cost.flops import flops_per_token, flops_per_token_6n
@@ -101,7 +104,9 @@ def make_ledger(machine=None, dropped=None, **change):
         curation["splits"][split] = {"by_source": {"a": account}}
     settings = SETTINGS.model_copy(update={**change})
     machine = machine or Machine(peak_flops_per_second_per_chip=PEAK)
-    return build_ledger(ingest, curation, PACKED, settings, machine).to_json()
+    return build_ledger(
+        complete(IngestCounts, ingest), complete(Curation, curation), PACKED, settings, machine
+    ).to_json()
 
 
 def test_the_plan_is_that_of_the_trainer():
@@ -429,7 +434,9 @@ def mixed(epochs, rows=(15, 5), weights=(1.0, 1.0), limit=None, max_steps=None):
     }
     settings = SETTINGS.model_copy(update={"epochs": epochs, "max_steps": max_steps})
     machine = Machine(peak_flops_per_second_per_chip=PEAK)
-    return build_ledger(ingest, curation, packed, settings, machine).to_json()
+    return build_ledger(
+        complete(IngestCounts, ingest), complete(Curation, curation), packed, settings, machine
+    ).to_json()
 
 
 def test_a_mixture_repeats_each_source_as_often_as_its_weight_says():

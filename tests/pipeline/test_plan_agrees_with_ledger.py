@@ -4,6 +4,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from complete_model import complete
 from made_manifest import packed_manifest
 
 from components.ledger.config import LedgerJob
@@ -11,6 +12,8 @@ from components.ledger.ledger import Machine, build_ledger
 from pipeline.cli import cli
 from pipeline.loader import load_config, preset_names
 from pipeline.step_settings import ledger_job
+from tokenmill.contracts.curation import Curation
+from tokenmill.contracts.ingest import IngestCounts
 from tokenmill.cost.device_benchmark import memory_bytes
 from tokenmill.cost.devices import CPU_CHIP
 
@@ -48,7 +51,9 @@ def both(preset, *overrides):
         memory_bytes_per_device=memory_bytes() if on_cpu else settings.memory_bytes_per_chip,
     )
     packed = {"train": manifest, "eval": manifest}
-    ledger = build_ledger(ingest, curation, packed, settings, machine).to_json()
+    ledger = build_ledger(
+        complete(IngestCounts, ingest), complete(Curation, curation), packed, settings, machine
+    ).to_json()
     arguments = ["plan", "--preset", preset, "--tokens", str(rows * length), "--json"]
     for override in overrides:
         arguments += ["--set", override]

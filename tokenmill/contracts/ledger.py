@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field
 
 from tokenmill.contracts.base import Number, Part, key, read_document, write_document
 from tokenmill.contracts.calibration import Calibration
+from tokenmill.contracts.ingest import Amount, Quarantined
 from tokenmill.contracts.packed_rows import SourceCounts
 from tokenmill.contracts.training import Phase
 from tokenmill.cost.devices import MfuSource
@@ -40,11 +41,9 @@ class Stage(Part):
     documents_lost: dict[str, int] = key("Documents that the stage before lost here, by reason.")
 
 
-class EstimatedText(Part):
+class EstimatedText(Amount):
     """Text that was not tokenized, both splits."""
 
-    documents: int = key("Documents.", ge=0)
-    bytes: int = key("Bytes before normalization.", ge=0)
     tokens_estimated: float = key("Tokens by the source's bytes per token.", ge=0)
 
 
@@ -73,14 +72,6 @@ class SourceFunnel(Part):
     bytes_per_token: float = key("Bytes of kept text a token.", ge=0)
     train: TrainingText = key("Packing of the training split.")
     eval: SourceCounts = key("Packing of the evaluation split.")
-
-
-class Quarantined(Part):
-    """Records that could not be read."""
-
-    documents: int = key("Records.", ge=0)
-    bytes: int = key("Bytes where known.", ge=0)
-    by_reason: dict[str, dict[str, int]] = key("The same by reason.")
 
 
 class Funnel(Part):
