@@ -13,14 +13,15 @@ from pydantic import Field, model_validator
 from components.curate.config import CurateConfig
 from components.evaluate.config import EvaluateConfig
 from components.ingest.config import CorpusConfig
-from components.ledger.config import BudgetConfig, CostConfig
+from components.ledger.config import BudgetConfig, CostConfig, LedgerJob, make_ledger_job
 from components.pack.config import PackConfig
 from components.push.config import PushConfig
 from components.tokenize.config import TokenizerConfig
+from components.train.config import ExecutionConfig, TrainConfig, TrainingJob
 from components.validate.config import ValidateConfig
-from tokenmill.config_model import Fraction, PositiveInt, Section
+from tokenmill.config_model import PositiveInt, Section
+from tokenmill.contracts.training_limits import LIMITS_NAME
 from tokenmill.model.shape import Head, ModelShape
-from tokenmill.training_plan import TrainingPlan
 
 HEADS: dict[str, Head] = {
     "causal-lm": "lm",
@@ -67,61 +68,6 @@ class ModelSection(Section):
     """How many classes the task classification has: labels of the training split."""
     base_model: str | None = None
     """Directory of a pushed model whose weights training starts from; None means random ones."""
-
-
-class TrainSection(TrainingPlan):
-    """Training."""
-
-    task: Literal["causal-lm", "masked-lm", "classification"] = "causal-lm"
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
-    """The peak, after warm-up."""
-    warmup_fraction: Fraction = 0.05
-    schedule: Literal["cosine", "linear", "wsd"] = "cosine"
-    """After the warm-up: a cosine or a line down, or stable and then a line down (wsd)."""
-    decay_fraction: Fraction = 0.1
-    """Share of the steps in which wsd decays."""
-    final_learning_rate_fraction: Fraction = 0.1
-    """Share of the peak at the last step."""
-    beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.95
-    """AdamW's decay of the second moment."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    """Of matrices, embeddings included; biases and norms are spared."""
-    z_loss: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the squared log-partition in the loss; PaLM's is 1e-4."""
-    clip_norm: Annotated[float, Field(gt=0)] = 1.0
-    """Gradients are scaled to at most this global norm."""
-    jit_compile: bool = True
-    """Compile the forward and backward pass with XLA."""
-    resume_from: str | None = None
-    """Checkpoints of another training to go on from (a directory that holds step-<n>)."""
-    on_spike: Literal["off", "warn", "rewind"] = "off"
-    """At a loss spike: nothing; say so; or go back to a checkpoint and leave out the rows since."""
-    spike_deviations: Annotated[float, Field(gt=0)] = 8.0
-    """How many standard deviations above the last 64 steps' losses is a spike."""
-    rewind_steps: PositiveInt = 100
-    """With on_spike = "rewind", every so many steps there is a checkpoint to go back to."""
-
-    # From here on: how it is carried out. A change of these does not train anew.
-    checkpoint_steps: PositiveInt | None = None
-    """Save every so many steps; None goes by the clock."""
-    checkpoint_seconds: Annotated[float, Field(gt=0)] | None = None
-    """Save every so many seconds; None takes the optimal interval for mtbf_hours (Daly 2006)."""
-    mtbf_hours: Annotated[float, Field(gt=0)] = 6.0
-    """Mean time between failures of the whole run: preemptions, crashes, maintenance."""
-    keep_checkpoints: PositiveInt = 2
-    """The newest so many stay."""
-    keep_checkpoint_every_steps: PositiveInt | None = None
-    """Those of every so many steps stay, too."""
-    keep_best_checkpoint: bool = True
-    """The one of the lowest held-out loss stays, too (with evaluate_steps)."""
-    evaluate_steps: PositiveInt | None = None
-    """Held-out loss every so many steps; None for before and after only."""
-    log_steps: PositiveInt = 10
-    """Scalars for TensorBoard and metrics.jsonl every so many steps."""
-    detail_steps: PositiveInt | None = 500
-    """Distributions and attention maps every so many steps."""
-    profile_steps: tuple[PositiveInt, PositiveInt] | None = None
-    """First and last step to profile for TensorBoard."""
 
 
 class StepResources(Section):
@@ -180,7 +126,8 @@ class Config(Section):
     tokenizer: TokenizerConfig = TokenizerConfig()
     pack: PackConfig = PackConfig()
     model: ModelSection = ModelSection()
-    train: TrainSection = TrainSection()
+    train: TrainConfig = TrainConfig()
+    execution: ExecutionConfig = ExecutionConfig()
     cost: CostConfig = CostConfig()
     budget: BudgetConfig = BudgetConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -262,6 +209,27 @@ class Config(Section):
     def training_directory(self) -> str:
         """Where checkpoints are, from run to run; absolute."""
         return absolute_path(os.path.join(self.output_dir, "training"))
+
+    @property
+    def limits_path(self) -> str:
+        """Where the Trainer reads price and budget; absolute."""
+        return os.path.join(self.training_directory, LIMITS_NAME)
+
+    def ledger_job(self) -> LedgerJob:
+        """Return what the ledger is given, with the catalog's facts of the chip."""
+        kept = self.execution.keep_checkpoints
+        return make_ledger_job(self.cost, self.budget, self.train, self.shape(), kept)
+
+    def training_job(self) -> TrainingJob:
+        """Return what the Trainer and the Calibrator are given."""
+        resume_from = self.train.resume_from and absolute_path(self.train.resume_from)
+        return TrainingJob(
+            shape=self.shape(),
+            train=self.train.model_copy(update={"resume_from": resume_from}),
+            seed=self.run.seed,
+            quantization=self.push.quantization,
+            base_model=self.model.base_model,
+        )
 
     @property
     def push_directory(self) -> str:

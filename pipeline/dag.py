@@ -36,7 +36,6 @@ from components.validate.schema import pin_schema
 from pipeline.benchmark_texts import read_benchmarks
 from pipeline.config import Config, absolute_path
 from pipeline.runners.engine_check import registry_target
-from pipeline.step_settings import ledger_job, training_job
 
 
 def create_components(config: Config, manifest_directory: str) -> list[BaseNode]:
@@ -103,12 +102,12 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
     )
 
     # 6 ledger: the machine's speed, effective tokens, FLOPs, time, money; the budget gate
-    settings = ledger_job(config)
+    settings = config.ledger_job()
     measuring: list[BaseNode] = []
     if settings.given_mfu is None:
         measuring.append(
             Calibrator(
-                packer.outputs["packed_rows"], training_job(config), settings.chip, settings.chips
+                packer.outputs["packed_rows"], config.training_job(), settings.chip, settings.chips
             )
         )
     ledger = TokenLedger(
@@ -117,16 +116,19 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
         curator.outputs["dropped"],
         packer.outputs["packed_rows"],
         settings,
+        config.limits_path,
         measuring[0].outputs["calibration"] if measuring else None,
     )
 
     # 7 train. The ledger only has to let it pass: were it an input, a new price would train anew.
+    # What a run's price and budget are is read from limits_path when training starts.
     trainer = Trainer(
         packer.outputs["packed_rows"],
         transform.outputs["transform_graph"],
         tokenizer.outputs["tokenizer"],
-        training_job(config),
+        config.training_job(),
         config.training_directory,
+        config.limits_path,
     )
     trainer.add_upstream_node(ledger)
 

@@ -10,6 +10,7 @@ import tomli
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
+from components.train.config import ExecutionConfig
 from pipeline.config import Config, StepResources
 from tokenmill.errors import TokenmillError
 
@@ -20,6 +21,7 @@ _PRESETS = Path(__file__).parent / "presets"
 _MOVED = {
     "push.weights": "push.quantization",
     "push.max_probe_seconds": "push.max_check_seconds",
+    **{f"train.{name}": f"execution.{name}" for name in ExecutionConfig.model_fields},
 }
 
 

@@ -1,6 +1,5 @@
 """Pushed SavedModels: find and call them, with TensorFlow and tensorflow-text, without TFX."""
 
-import json
 import os
 from typing import Any
 
@@ -84,7 +83,9 @@ def context_length(path: str) -> int:
     Raises:
         OSError: The description is missing.
     """
-    return _description(path)["model_shape"]["sequence_length"]
+    from tokenmill.contracts.served_model import read_served_model
+
+    return read_served_model(newest_version(path)).model_shape.sequence_length
 
 
 def limit_threads(path: str, threads: int | None) -> None:
@@ -96,18 +97,14 @@ def limit_threads(path: str, threads: int | None) -> None:
             for a model so small that its operations end before threads have agreed on their shares.
     """
     if threads is None:
+        from tokenmill.contracts.served_model import read_served_model
+
         try:
-            threads = int(_description(path)["parameters"] < _SMALL_PARAMETERS)
-        except (OSError, ValueError, KeyError):  # a model of another maker
+            threads = int(read_served_model(newest_version(path)).parameters < _SMALL_PARAMETERS)
+        except (OSError, ValueError, TokenmillError):  # a model of another maker
             threads = 0
     if threads:
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
-
-
-def _description(path: str) -> dict[str, Any]:
-    """Read model.json of a SavedModel."""
-    with open(os.path.join(newest_version(path), "assets.extra", "model.json"), "rb") as source:
-        return json.load(source)

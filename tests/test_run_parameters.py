@@ -7,13 +7,13 @@ import pytest
 import components
 from components import artifacts
 from components.ledger.config import BudgetConfig, CostConfig, make_ledger_job
+from components.train.config import TrainConfig, TrainingJob
 from tokenmill.errors import TokenmillError
 from tokenmill.model.shape import ModelShape
 from tokenmill.run_parameters import (
     LEDGER_PARAMETERS,
     TRAINER_PARAMETERS,
     given_parameters,
-    with_training_parameters,
 )
 from tokenmill.training_plan import TrainingPlan
 
@@ -21,22 +21,25 @@ SHAPE = ModelShape(
     n_layers=1, d_model=8, n_heads=1, d_ff=8, vocab_size=9, sequence_length=8, positions="rope",
     norm="rms", use_bias=False, mlp="gelu", tie_embeddings=True,
 )  # fmt: skip
-JOB = {"settings": {"seed": 1, "learning_rate": 0.1, "z_loss": 0.0}, "epochs": 1.0, "max_steps": 9}
+JOB = TrainingJob(shape=SHAPE, train=TrainConfig(learning_rate=0.1, max_steps=9), seed=1)
+
+
+def with_training_parameters(exec_properties):
+    return JOB.with_parameters(given_parameters(exec_properties, TRAINER_PARAMETERS))
 
 
 def test_without_parameters_nothing_changes():
-    assert with_training_parameters(JOB, {"job": "{}"}) == JOB
+    assert with_training_parameters({"job": "{}"}) == JOB
 
 
 def test_whole_doubles_come_back_as_integers():
-    changed = with_training_parameters(JOB, {"max_steps": 7.0, "seed": 3.0, "epochs": 2})
-    assert changed == {
-        "settings": {**JOB["settings"], "seed": 3},
-        "epochs": 2.0,
-        "max_steps": 7,
-    }
-    assert type(changed["max_steps"]) is type(changed["settings"]["seed"]) is int
-    assert type(changed["epochs"]) is float
+    changed = with_training_parameters({"max_steps": 7.0, "seed": 3.0, "epochs": 2})
+    expected = JOB.model_dump()
+    expected["seed"] = 3
+    expected["train"] |= {"epochs": 2.0, "max_steps": 7}
+    assert changed.model_dump() == expected
+    assert type(changed.train.max_steps) is type(changed.seed) is int
+    assert type(changed.train.epochs) is float
 
 
 def test_no_limit_and_all_steps():

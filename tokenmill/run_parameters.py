@@ -69,16 +69,3 @@ def given_parameters(
         if given.get(name, 0.0) < 0:
             given[name] = None
     return given
-
-
-def with_training_parameters(
-    job: Mapping[str, Any], exec_properties: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The fields of a TrainingJob with the run's parameters in place.
-
-    Raises:
-        TokenmillError: As `given_parameters`.
-    """
-    given = given_parameters(exec_properties, TRAINER_PARAMETERS)
-    settings = {name: given.pop(name) for name in ("seed", "learning_rate") if name in given}
-    return {**job, **given, "settings": {**job["settings"], **settings}}

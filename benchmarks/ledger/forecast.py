@@ -20,35 +20,33 @@ REPEATS, STEPS, SECONDS = 10, 20, 150.0
 def once(rows_uri: str, vocab_size: int, steps: int) -> dict[str, float]:
     from components.train.calibrate import FirstRows, calibrate
     from components.train.distributed.strategy import make_strategy
-    from components.train.loop import Trainer, TrainSettings
+    from components.train.loop import Trainer
     from pipeline.loader import load_config
-    from pipeline.step_settings import training_job
     from tokenmill.model.build import build_model
     from tokenmill.rows.mixture import plan_steps
     from tokenmill.rows.packed_split import PackedSplit
 
     config = load_config("demo", overrides=[f"tokenizer.vocab_size={vocab_size}"])
-    job = training_job(config)
+    job = config.training_job()
     measured = calibrate(job, rows_uri, on_cpu=True)
-    compiling = measured["compile_seconds"] - measured["step_seconds"]
-    forecast = compiling + steps * measured["step_seconds"]
-    settings = TrainSettings(**job.settings)
+    compiling = measured.compile_seconds - measured.step_seconds
+    forecast = compiling + steps * measured.step_seconds
     train = PackedSplit(rows_uri, "train")
-    held_out = FirstRows(rows_uri, "eval", job.global_batch_size)
-    plan = plan_steps(train.rows, job.global_batch_size, 1.0, steps)
-    strategy = make_strategy(job.strategy)
+    held_out = FirstRows(rows_uri, "eval", job.train.global_batch_size)
+    plan = plan_steps(train.rows, job.train.global_batch_size, 1.0, steps)
+    strategy = make_strategy(job.train.strategy)
     with strategy.scope():
-        model = build_model(config.shape(), settings.seed, job.precision, job.dropout)
-    trainer = Trainer(strategy, model, settings, plan, job.precision)
+        model = build_model(job.shape, job.seed, job.train.precision, job.train.dropout)
+    trainer = Trainer(strategy, model, job.train, plan, job.seed)
     seconds = trainer.fit(train, held_out).seconds
     actual = seconds["compile"] + seconds["steps"] + seconds["input"]
     steady = (seconds["steps"] + seconds["input"]) / (steps - 1)
     return {
-        "calibration_seconds": measured["total_seconds"],
+        "calibration_seconds": measured.total_seconds,
         "forecast_seconds": forecast,
         "actual_seconds": actual,
         "ratio": actual / forecast,
-        "step_ratio": steady / measured["step_seconds"],
+        "step_ratio": steady / measured.step_seconds,
         "compile_forecast": compiling,
         "compile_actual": seconds["compile"] - steady,
         "step_seconds": steady,

@@ -18,18 +18,24 @@ import numpy as np
 from components.pack.job import PackJob
 from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
 from components.pack.transforms import pack_shard, write_manifest
+from components.train.config import TrainConfig, TrainingJob
 from components.train.distributed.cpu_parallelism import divide_cores
-from components.train.run import TrainingJob, train
-from tokenmill.contracts.training_options import RunOptions
+from components.train.execution import Execution
+from components.train.run import train
+from tokenmill.contracts.training_limits import TrainingLimits
 from tokenmill.model.shape import ModelShape
 
 VOCAB, LENGTH = 4096, 256
 LOOP_PHASES = ("steps", "input", "checkpoint", "telemetry", "other")
 WAYS = {
     "plain": None,
-    "saved": RunOptions(usd_per_second=1e-5, peak_flops_per_second=1e11),
-    "often": RunOptions(checkpoint_steps=10, detail_steps=25, usd_per_second=1e-5),
+    "saved": Execution(),
+    "often": Execution(checkpoint_steps=10, detail_steps=25),
 }
+LIMITS = TrainingLimits(
+    usd_per_chip_hour=0.036, chips=1, peak_flops_per_second=1e11, max_usd=None, max_hours=None,
+    on_overrun="warn",
+)  # fmt: skip
 
 
 def write_rows(uri):
@@ -56,18 +62,15 @@ def main():
         n_layers=2, d_model=256, n_heads=4, d_ff=1024, vocab_size=VOCAB, sequence_length=LENGTH,
         positions="rope", norm="layer", use_bias=True, mlp="gelu", tie_embeddings=True,
     )  # fmt: skip
-    settings = {
-        "learning_rate": 1e-3, "warmup_fraction": 0.05, "weight_decay": 0.1, "clip_norm": 1.0,
-        "jit_compile": True, "seed": 1,
-    }  # fmt: skip
-    job = TrainingJob(shape.__dict__, settings, "default", "float32", 8, 100.0, steps)
+    config = TrainConfig(global_batch_size=8, epochs=100.0, max_steps=steps)
+    job = TrainingJob(shape=shape, train=config, seed=1)
     times = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as root:
         write_rows(root)
         for number in range(rounds):
-            for way, options in WAYS.items():
-                directory = None if options is None else f"{root}/{way}-{number}"
-                seconds = train(job, root, directory, options).record.seconds
+            for way, execution in WAYS.items():
+                directory = None if execution is None else f"{root}/{way}-{number}"
+                seconds = train(job, root, directory, execution, limits=LIMITS).record.seconds
                 times[way].append(sum(seconds.get(p, 0.0) for p in LOOP_PHASES) / (steps - 1))
     medians = {way: statistics.median(values) for way, values in times.items()}
     ratios = {

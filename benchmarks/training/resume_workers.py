@@ -5,8 +5,9 @@ import sys
 
 from resume_overhead import LENGTH, VOCAB, write_rows
 
+from components.train.config import TrainConfig, TrainingJob
 from components.train.distributed.cpu_parallelism import divide_cores
-from components.train.run import TrainingJob, describe, train
+from components.train.run import describe, train
 from tokenmill.model.shape import ModelShape
 
 
@@ -17,11 +18,8 @@ def main():
         n_layers=2, d_model=256, n_heads=4, d_ff=1024, vocab_size=VOCAB, sequence_length=LENGTH,
         positions="rope", norm="layer", use_bias=True, mlp="gelu", tie_embeddings=True,
     )  # fmt: skip
-    settings = {
-        "learning_rate": 1e-3, "warmup_fraction": 0.05, "weight_decay": 0.1, "clip_norm": 1.0,
-        "jit_compile": True, "seed": 1,
-    }  # fmt: skip
-    job = TrainingJob(shape.__dict__, settings, strategy, "float32", 16, 100.0, 30)
+    config = TrainConfig(strategy=strategy, epochs=100.0, max_steps=30)
+    job = TrainingJob(shape=shape, train=config, seed=1)
     if not os.path.exists(rows):
         os.makedirs(rows)
         write_rows(rows)

@@ -11,8 +11,9 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from components.train.config import TrainConfig
 from components.train.distributed.cpu_parallelism import divide_cores
-from components.train.optimizer import OptimizerSettings, make_optimizer
+from components.train.optimizer import make_optimizer
 from components.train.step import make_train_step
 from tokenmill.model.build import build_model
 from tokenmill.model.shape import ModelShape
@@ -51,9 +52,7 @@ def main() -> None:
     ids = [tf.constant(np.broadcast_to(x, size).astype(np.int32)) for x in ids]
     batch = Batch(*ids, tf.ones(size))
     model = build_model(shape, 1)
-    settings = OptimizerSettings(
-        learning_rate=1e-3, warmup_fraction=0.01, weight_decay=0.1, clip_norm=1.0
-    )
+    settings = TrainConfig(warmup_fraction=0.01)
     optimizer = make_optimizer(settings, 10_000)
     optimizer.build(model.trainable_variables)
 

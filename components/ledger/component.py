@@ -20,7 +20,7 @@ from tokenmill.contracts.ingest import read_ingest_counts
 from tokenmill.contracts.ledger import Ledger as LedgerDocument
 from tokenmill.contracts.ledger import write_ledger
 from tokenmill.contracts.packed_rows import read_packed_manifest
-from tokenmill.contracts.training_options import set_money
+from tokenmill.contracts.training_limits import write_limits
 from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second, memory_bytes
 from tokenmill.cost.devices import CPU_CHIP
 from tokenmill.errors import TokenmillError
@@ -35,7 +35,7 @@ class TokenLedgerSpec(component_spec.ComponentSpec):
 
     PARAMETERS = {
         "config": component_spec.ExecutionParameter(type=str),
-        "training_directory": component_spec.ExecutionParameter(type=str, optional=True),
+        "limits_path": component_spec.ExecutionParameter(type=str),
         **{
             name: component_spec.ExecutionParameter(type=kind, optional=True)
             for name, kind in LEDGER_PARAMETERS.items()
@@ -66,9 +66,8 @@ class TokenLedgerExecutor(base_executor.BaseExecutor):
             key: artifact_utils.get_single_uri(value) for key, value in input_dict.items() if value
         }
         ledger_artifact = artifact_utils.get_single_instance(output_dict["ledger"])
-        settings = LedgerJob.from_json(exec_properties["config"]).with_parameters(
-            given_parameters(exec_properties, LEDGER_PARAMETERS)
-        )
+        given = given_parameters(exec_properties, LEDGER_PARAMETERS)
+        settings = LedgerJob.from_json(exec_properties["config"]).with_parameters(given)
         packed = {split: read_packed_manifest(uris["packed_rows"], split) for split in SPLITS}
         machine = _machine(settings, uris.get("calibration"))
         ledger = build_ledger(
@@ -82,15 +81,8 @@ class TokenLedgerExecutor(base_executor.BaseExecutor):
         for name, value in headline(ledger).items():
             ledger_artifact.set_float_custom_property(name, float(value))
         check_budget(ledger, packed, settings, machine)
-        if exec_properties.get("training_directory"):
-            price, budget = settings.price.usd_per_chip_hour, settings.budget
-            set_money(
-                exec_properties["training_directory"],
-                price,
-                settings.chips,
-                budget.max_usd,
-                budget.max_hours,
-            )
+        if given:
+            write_limits(exec_properties["limits_path"], settings.training_limits)
         write_index(
             ledger_artifact.uri, uris["curated_examples"], uris["dropped"], uris["quarantine"]
         )
@@ -157,6 +149,8 @@ class TokenLedger(base_component.BaseComponent):
         rejected: Channel of `DroppedDocuments`.
         packed_rows: Channel of `PackedRows`.
         job: What is to be trained, on what, at what price.
+        limits_path: Where price and budget of a run with parameters of its own are left for the
+            Trainer.
         calibration: Channel of `Calibration`; None where MFU is not measured.
     """
 
@@ -170,6 +164,7 @@ class TokenLedger(base_component.BaseComponent):
         rejected: Channel,
         packed_rows: Channel,
         job: LedgerJob,
+        limits_path: str,
         calibration: Channel | None = None,
     ):
         inputs = {} if calibration is None else {"calibration": calibration}
@@ -179,6 +174,7 @@ class TokenLedger(base_component.BaseComponent):
             dropped=rejected,
             packed_rows=packed_rows,
             config=job.to_json(),
+            limits_path=limits_path,
             ledger=Channel(type=Ledger),
             **inputs,
         )

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from data.catalog.chips import Chip, Price, find_chip
 from tokenmill.config_model import PositiveInt, Section
+from tokenmill.contracts.training_limits import TrainingLimits
 from tokenmill.cost.checkpoint_interval import CHECKPOINTS_KEPT, CHIP_MTBF_HOURS, RESTART_SECONDS
 from tokenmill.cost.devices import ASSUMED_CPU_MFU, CPU_CHIP, USER_PRICE, MfuSource, devices_of
 from tokenmill.cost.flops import Recompute
@@ -105,6 +106,19 @@ class LedgerJob(CostConfig, TrainingPlan):
     def recompute(self) -> Recompute:
         """Which activations are computed again in the backward pass."""
         return "full" if self.rematerialize else "none"
+
+    @property
+    def training_limits(self) -> TrainingLimits:
+        """What the Trainer has to know of price and budget."""
+        peak = self.peak_flops_per_second_per_chip
+        return TrainingLimits(
+            usd_per_chip_hour=self.price.usd_per_chip_hour,
+            chips=self.chips,
+            peak_flops_per_second=None if peak is None else peak * self.chips,
+            max_usd=self.budget.max_usd,
+            max_hours=self.budget.max_hours,
+            on_overrun=self.budget.on_overrun,
+        )
 
     def expected_mfu(self, calibrated: float | None) -> tuple[float, MfuSource]:
         """Return the MFU of the steps and where it comes from.

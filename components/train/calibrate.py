@@ -6,9 +6,9 @@ small. The weights are thrown away.
 
 import time
 
+from components.train.config import TrainingJob
 from components.train.distributed.strategy import has_accelerator, make_strategy
-from components.train.loop import Trainer, TrainSettings
-from components.train.run import TrainingJob
+from components.train.loop import Trainer
 from tokenmill.contracts.calibration import Calibration
 from tokenmill.contracts.training import Phase
 from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second, memory_bytes
@@ -56,15 +56,15 @@ def calibrate(
             'cost.mfu = "measured" times training on this machine, which has no accelerator.',
             "Give cost.mfu as a number, or run where the chip is.",
         )
-    if job.strategy == "multi_worker":
+    if job.train.strategy == "multi_worker":
         raise TokenmillError(
             'cost.mfu = "measured" times training in one process, not with train.strategy = '
             '"multi_worker".',
             "Give cost.mfu as a number.",
         )
     started = time.perf_counter()
-    shape, settings = ModelShape(**job.shape), TrainSettings(**job.settings)
-    batch = job.global_batch_size
+    shape, config = job.shape, job.train
+    batch = config.global_batch_size
     train = PackedSplit(rows_uri, "train")
     eval_rows = FirstRows(rows_uri, "eval", _EVALUATION_BATCHES * batch)
     peak = measure_matmul_flops_per_second() if on_cpu else None
@@ -72,9 +72,9 @@ def calibrate(
     if train.task == "classification":  # each width may come once, to be compiled
         steps += len(widths(shape.sequence_length))
     measured = time.perf_counter()
-    strategy = make_strategy(job.strategy)
+    strategy = make_strategy(config.strategy)
     with strategy.scope():
-        model = build_model(shape, settings.seed, job.precision, job.dropout, job.rematerialize)
+        model = build_model(shape, job.seed, config.precision, config.dropout, config.rematerialize)
     available = Mixture.of(train.manifest).rows_available
     plan = plan_steps(train.rows, batch, 1000.0, steps + 1, available)
     if plan.steps < 2:
@@ -82,7 +82,7 @@ def calibrate(
             f"{train.rows} rows are too few for two steps of {batch}: nothing to measure.",
             "Lower train.global_batch_size, or give cost.mfu as a number.",
         )
-    trainer = Trainer(strategy, model, settings, plan, job.precision)
+    trainer = Trainer(strategy, model, config, plan, job.seed)
     built = time.perf_counter()
     record = trainer.fit(train, eval_rows)
     seconds, rate = record.seconds, record.tokens_per_second

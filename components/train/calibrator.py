@@ -3,14 +3,13 @@
 Beside the Trainer, since it runs the Trainer's own loop.
 """
 
-import dataclasses
 import json
 
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import Channel, artifact_utils, component_spec
 
 from components.artifacts import Calibration, PackedRows
-from components.train.run import TrainingJob
+from components.train.config import TrainingJob
 from components.train.subprocess_entry import OUT_OF_MEMORY_HINT, calibrate_in_subprocess
 from tokenmill.contracts.calibration import Calibration as CalibrationDocument
 from tokenmill.contracts.calibration import write_calibration
@@ -76,7 +75,7 @@ class Calibrator(base_component.BaseComponent):
 
     def __init__(self, packed_rows: Channel, job: TrainingJob, chip: str, chips: int):
         # How long training goes on does not change how fast it goes.
-        one_epoch = dataclasses.replace(job, epochs=1.0, max_steps=None)
+        one_epoch = job.with_parameters({"epochs": 1.0, "max_steps": None})
         spec = CalibratorSpec(
             packed_rows=packed_rows,
             job=one_epoch.to_json(),

@@ -1,6 +1,5 @@
 """Trainer: packed rows become a SavedModel."""
 
-import json
 import os
 
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
@@ -8,12 +7,12 @@ from tfx.types import Channel, artifact_utils, component_spec, standard_artifact
 from tfx.utils import path_utils
 
 from components.artifacts import PackedRows, Tokenizer
-from components.train.run import TrainingJob
+from components.train.config import TrainingJob
 from components.train.subprocess_entry import OUT_OF_MEMORY_HINT, train_in_subprocess
 from tokenmill.contracts.tokenizer import TOKENIZER_MODEL_NAME
 from tokenmill.contracts.training import Telemetry
 from tokenmill.run_in_subprocess import run_in_subprocess
-from tokenmill.run_parameters import TRAINER_PARAMETERS, with_training_parameters
+from tokenmill.run_parameters import TRAINER_PARAMETERS, given_parameters
 from tokenmill.timing import timed
 
 
@@ -23,6 +22,7 @@ class TrainerSpec(component_spec.ComponentSpec):
     PARAMETERS = {
         "job": component_spec.ExecutionParameter(type=str),
         "training_directory": component_spec.ExecutionParameter(type=str),
+        "limits_path": component_spec.ExecutionParameter(type=str),
         **{
             name: component_spec.ExecutionParameter(type=kind, optional=True)
             for name, kind in TRAINER_PARAMETERS.items()
@@ -51,19 +51,21 @@ class TrainerExecutor(base_executor.BaseExecutor):
         tokenizer = artifact_utils.get_single_instance(input_dict["tokenizer"])
         model = artifact_utils.get_single_instance(output_dict["model"])
         run = artifact_utils.get_single_instance(output_dict["model_run"])
-        job = json.loads(exec_properties["job"])
+        given = given_parameters(exec_properties, TRAINER_PARAMETERS)
+        job = TrainingJob.from_json(exec_properties["job"]).with_parameters(given)
         telemetry = Telemetry.model_validate(
             run_in_subprocess(
                 train_in_subprocess,
                 "the training process",
                 OUT_OF_MEMORY_HINT,
-                job=with_training_parameters(job, exec_properties),
+                job=job.model_dump(mode="json"),
                 rows_uri=rows.uri,
                 transform_graph_uri=graph.uri,
                 tokenizer_path=os.path.join(tokenizer.uri, TOKENIZER_MODEL_NAME),
                 model_directory=path_utils.serving_model_dir(model.uri),
                 run_directory=run.uri,
                 training_directory=exec_properties["training_directory"],
+                limits_path=exec_properties["limits_path"],
             )
         )
         for name in ("params_total", "steps", "trained_loss_tokens", "trained_slots"):
@@ -86,9 +88,9 @@ class Trainer(base_component.BaseComponent):
         transform_graph: Channel of `TransformGraph`.
         tokenizer: Channel of `Tokenizer`.
         job: Model shape and training settings.
-        training_directory: Where checkpoints and the options
-            (tokenmill/contracts/training_options.py) are:
-            the same from run to run, so that a killed one is continued.
+        training_directory: Where checkpoints and execution.json are: the same from run to run, so
+            that a killed one is continued.
+        limits_path: Where price and budget are read from (tokenmill/contracts/training_limits.py).
     """
 
     SPEC_CLASS = TrainerSpec
@@ -101,6 +103,7 @@ class Trainer(base_component.BaseComponent):
         tokenizer: Channel,
         job: TrainingJob,
         training_directory: str,
+        limits_path: str,
     ):
         spec = TrainerSpec(
             packed_rows=packed_rows,
@@ -108,6 +111,7 @@ class Trainer(base_component.BaseComponent):
             tokenizer=tokenizer,
             job=job.to_json(),
             training_directory=training_directory,
+            limits_path=limits_path,
             model=Channel(type=standard_artifacts.Model),
             model_run=Channel(type=standard_artifacts.ModelRun),
         )

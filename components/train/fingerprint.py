@@ -1,6 +1,6 @@
 """Which training a checkpoint belongs to, and what may differ when it is continued.
 
-A job's settings and the rows it reads, flat: `settings.learning_rate`, `shape.d_model`, `rows`.
+A job's settings and the rows it reads, flat: `train.learning_rate`, `shape.d_model`, `rows`.
 """
 
 import hashlib
@@ -15,16 +15,16 @@ from tokenmill.rows.packed_split import PackedSplit
 # the same losses to rounding. They do not tell one training from another.
 _HOW = frozenset(
     {
-        "strategy",
-        "resume_from",
-        "settings.jit_compile",
-        "settings.accumulation_steps",
-        "rematerialize",
-        "weights",  # how the SavedModel stores them: a finished training is only exported anew
+        "train.strategy",
+        "train.resume_from",
+        "train.jit_compile",
+        "train.accumulation_steps",
+        "train.rematerialize",
+        "quantization",  # how the SavedModel stores them: a finished training is only exported anew
     }
 )
 # These decide what a weight or a data position means: a checkpoint is of no use under another.
-_FIXED = ("shape.", "rows", "global_batch_size", "settings.seed", "task", "settings.task")
+_FIXED = ("shape.", "rows", "train.global_batch_size", "seed", "train.task")
 
 
 def flatten(job: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -46,8 +46,8 @@ def rows_fingerprint(split: PackedSplit) -> str:
 
 def directory_name(job: Mapping[str, Any]) -> str:
     """A name for the training that a flat job describes; the same for the same training."""
-    told = {name: value for name, value in job.items() if name not in _HOW}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    distinguishing = {name: value for name, value in job.items() if name not in _HOW}
+    return hashlib.sha256(json.dumps(distinguishing, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -57,7 +57,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tupl
     return {
         name: (before.get(name), now.get(name))
         for name in sorted({*before, *now})
-        if before.get(name) != now.get(name) and name != "resume_from"
+        if before.get(name) != now.get(name) and name != "train.resume_from"
     }
 
 

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from components.train.config import TrainConfig
 from components.train.data import (
     Share,
     distribute,
@@ -16,13 +16,13 @@ from components.train.data import (
     training_batches,
 )
 from components.train.distributed.strategy import Workers, check_batch_size, has_accelerator
-from components.train.optimizer import LearningRate, OptimizerSettings, make_optimizer
+from components.train.execution import Execution
+from components.train.optimizer import LearningRate, make_optimizer
 from components.train.session import Session
 from components.train.spikes import is_spike, remember
 from components.train.state import LossSums, TrainingRecord
 from components.train.step import StepResult, make_eval_step, make_train_step, nll_and_weight
 from tokenmill.contracts.training import Phase
-from tokenmill.contracts.training_options import RunOptions
 from tokenmill.errors import TokenmillError
 from tokenmill.model.backbone import Backbone
 from tokenmill.preemption import TrainingStoppedError
@@ -35,30 +35,6 @@ _MOST_REWINDS = 10
 _MOST_OVERFLOWS_IN_A_ROW = 100
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainSettings(OptimizerSettings):
-    """The [train] section's part of the loop; units as there.
-
-    Attributes:
-        jit_compile: Compile the forward and backward pass with XLA.
-        seed: Of weights and data order.
-        z_loss: Weight of the squared log-partition in the loss.
-        accumulation_steps: Micro-batches whose gradients are summed for one update.
-        on_spike: What to do at a loss spike: ``off``, ``warn``, or ``rewind`` to an earlier
-            checkpoint and leave out the rows since.
-        spike_deviations: How many standard deviations above the last steps' losses is a spike.
-        rewind_steps: With ``rewind``, every so many steps there is a checkpoint to go back to.
-    """
-
-    jit_compile: bool
-    seed: int
-    z_loss: float = 0.0
-    accumulation_steps: int = 1
-    on_spike: Literal["off", "warn", "rewind"] = "off"
-    spike_deviations: float = 8.0
-    rewind_steps: int = 100
-
-
 # Draws a model's attention: entropies by head, and an image, uint8 [height, width, 3].
 AttentionDrawer = Callable[[], tuple[dict[str, float], np.ndarray]]
 
@@ -69,9 +45,9 @@ class Trainer:
     Args:
         strategy: Where the replicas are.
         model: Built under the strategy's scope.
-        settings: Optimizer and seed.
+        config: The section [train].
         plan: Steps and batch size.
-        precision: The model's Keras dtype policy.
+        seed: Seed of data order and dropout.
 
     Raises:
         TokenmillError: The global batch does not divide over the replicas.
@@ -81,33 +57,34 @@ class Trainer:
         self,
         strategy: tf.distribute.Strategy,
         model: Backbone,
-        settings: TrainSettings,
+        config: TrainConfig,
         plan: StepPlan,
-        precision: str = "float32",
+        seed: int,
     ):
-        check_batch_size(strategy, plan.global_batch_size, settings.accumulation_steps)
-        self.strategy, self.model, self.settings, self.plan = strategy, model, settings, plan
+        check_batch_size(strategy, plan.global_batch_size, config.accumulation_steps)
+        self.strategy, self.model, self.config, self.plan = strategy, model, config, plan
+        self.seed = seed
         replicas = strategy.num_replicas_in_sync
         slots_per_replica = (
             plan.global_batch_size
             * model.shape_config.sequence_length
-            // (replicas * settings.accumulation_steps)
+            // (replicas * config.accumulation_steps)
         )
         with strategy.scope():
-            self.optimizer = make_optimizer(settings, plan.steps, precision, slots_per_replica)
+            self.optimizer = make_optimizer(config, plan.steps, slots_per_replica)
             self.optimizer.build(model.trainable_variables)
         self.train_step = make_train_step(
             strategy,
             model,
             self.optimizer,
-            clip_norm=settings.clip_norm,
-            jit_compile=settings.jit_compile,
-            seed=settings.seed,
-            z_loss=settings.z_loss,
-            accumulation_steps=settings.accumulation_steps,
+            clip_norm=config.clip_norm,
+            jit_compile=config.jit_compile,
+            seed=seed,
+            z_loss=config.z_loss,
+            accumulation_steps=config.accumulation_steps,
         )
-        self.eval_step = make_eval_step(strategy, model, settings.jit_compile)
-        self.learning_rate = LearningRate(settings, plan.steps)
+        self.eval_step = make_eval_step(strategy, model, config.jit_compile)
+        self.learning_rate = LearningRate(config, plan.steps)
 
     def variables(self) -> dict[str, Any]:
         """All that a checkpoint holds, by unique name: weights, then the optimizer."""
@@ -150,7 +127,7 @@ class Trainer:
         """
         if session is None:
             targets = train.manifest.loss_tokens
-            session = Session(Workers(self.strategy), {}, RunOptions(), None, targets)
+            session = Session(Workers(self.strategy), {}, Execution(), None, targets)
         return _Fit(self, train, eval_rows, session, draw_attention).run()
 
 
@@ -176,9 +153,9 @@ class _Fit:
         self._trainer, self._session = trainer, session
         self._train, self._eval_rows, self._draw_attention = train, eval_rows, draw_attention
         self._clock, self._telemetry = session.phase_timer, session.telemetry
-        self._plan, self._settings = trainer.plan, trainer.settings
+        self._plan, self._config = trainer.plan, trainer.config
         self._unread: list[_UnreadStep] = []
-        self._order = row_order(train, trainer.plan.global_batch_size, trainer.settings.seed)
+        self._order = row_order(train, trainer.plan.global_batch_size, trainer.seed)
         # Several workers have to come to the same decisions before they start the same step, and
         # a CPU does not run ahead: its next step would be timed as part of this one.
         self._lag = 1 if session.workers.count == 1 and has_accelerator() else 0
@@ -193,7 +170,7 @@ class _Fit:
         if self._record.eval_before is None:
             with clock.phase(Phase.EVALUATE_BEFORE):
                 self._record.eval_before = self._trainer.evaluate(self._eval_rows)
-        if self._settings.on_spike == "rewind" and self._record.step == 0:
+        if self._config.on_spike == "rewind" and self._record.step == 0:
             session.save_now(self._record)
         try:
             self._train_all()
@@ -247,7 +224,7 @@ class _Fit:
         """Batches from where the record is."""
         size, record = self._plan.global_batch_size, self._record
         first, last = record.step + record.data_offset, self._plan.steps + record.data_offset
-        seed = self._settings.seed
+        seed = self._trainer.seed
         return iter(
             distribute(
                 self._trainer.strategy,
@@ -276,7 +253,7 @@ class _Fit:
                 self._compiled.add(width)
 
     def _must_settle(self, step: int) -> bool:
-        every = self._session.options.evaluate_steps
+        every = self._session.execution.evaluate_steps
         return (
             self._session.is_due(step)
             or (every is not None and step % every == 0)
@@ -285,7 +262,7 @@ class _Fit:
         )
 
     def _is_rewind_point(self, step: int) -> bool:
-        return self._settings.on_spike == "rewind" and step % self._settings.rewind_steps == 0
+        return self._config.on_spike == "rewind" and step % self._config.rewind_steps == 0
 
     def _read_step(self) -> bool:
         """Books the oldest unread step; whether it made the training go back instead."""
@@ -296,8 +273,8 @@ class _Fit:
             self._refuse(loss, norm)
         # Agreed by all workers in this very step, so that they stop and save at the same one.
         self._asked_to_stop = self._asked_to_stop or float(result.stop) > 0
-        if self._settings.on_spike != "off":
-            spikes = is_spike(record.recent_losses, loss, self._settings.spike_deviations)
+        if self._config.on_spike != "off":
+            spikes = is_spike(record.recent_losses, loss, self._config.spike_deviations)
             if spikes and self._handle_spike(loss):
                 return True
             remember(record.recent_losses, loss)
@@ -337,7 +314,7 @@ class _Fit:
     def _refuse(self, loss: float, norm: float) -> None:
         """Says which rows of the step have no finite loss; the weights are those before it."""
         position, size = self._record.step + self._record.data_offset, self._plan.global_batch_size
-        seed = self._settings.seed
+        seed = self._trainer.seed
         rows, _ = self._order.rows_of_step(position)
         odd = rows
         if self._session.workers.count == 1:
@@ -356,12 +333,12 @@ class _Fit:
 
     def _handle_spike(self, loss: float) -> bool:
         """Tells of a spike and, if so set, goes back before it; whether it did."""
-        record, settings = self._record, self._settings
+        record, config = self._record, self._config
         spike = {"spike_step": record.step + 1, "loss": loss}
-        if settings.on_spike != "rewind":
+        if config.on_spike != "rewind":
             self._telemetry.event("spike", record.step + 1, self._clock.total, loss=loss)
             return False
-        every = settings.rewind_steps
+        every = config.rewind_steps
         target = max(0, (record.step - 1) // every * every)
         if len(record.rewinds) >= _MOST_REWINDS:
             raise TokenmillError(
@@ -386,7 +363,7 @@ class _Fit:
                 self._telemetry.attention(step, self._draw_attention)
 
     def _evaluate_if_due(self) -> None:
-        every, record = self._session.options.evaluate_steps, self._record
+        every, record = self._session.execution.evaluate_steps, self._record
         if every is None or record.step % every or record.step == self._plan.steps:
             return
         with self._clock.phase(Phase.EVALUATE):

@@ -5,14 +5,13 @@ tables, as in GPT-2 and BERT training; biases and norm scales have no reason to 
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-Schedule = Literal["cosine", "linear", "wsd"]
+from components.train.config import TrainConfig
 
 # Names of weights that decay leaves alone: biases of layers and heads, norms.
 _NOT_DECAYED = ["bias", "gamma", "beta", "scale"]
@@ -20,67 +19,38 @@ _NOT_DECAYED = ["bias", "gamma", "beta", "scale"]
 _INITIAL_LOSS_SCALE = 2.0**15
 
 
-@dataclass(frozen=True, kw_only=True)
-class OptimizerSettings:
-    """What the optimizer needs of the [train] section; units as there.
-
-    Attributes:
-        learning_rate: The peak, after warm-up.
-        warmup_fraction: Share of the steps in which the rate grows linearly.
-        weight_decay: Decay of matrices, multiplied by the learning rate.
-        clip_norm: The mean gradient is scaled to at most this global norm.
-        schedule: What follows the warm-up: ``cosine`` or ``linear`` decay, or ``wsd``: stable,
-            then a linear decay (Hu et al. 2024, "MiniCPM").
-        decay_fraction: Share of the steps in which ``wsd`` decays.
-        final_learning_rate_fraction: Share of the peak at the last step; 0.1 is that of Hoffmann
-            et al. 2022.
-        beta_2: Decay of the second moment; 0.95 as in GPT-3.
-    """
-
-    learning_rate: float
-    warmup_fraction: float
-    weight_decay: float
-    clip_norm: float
-    schedule: Schedule = "cosine"
-    decay_fraction: float = 0.1
-    final_learning_rate_fraction: float = 0.1
-    beta_2: float = 0.95
-
-
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up, then the settings' schedule down to the final rate.
+    """Linear warm-up, then the schedule of [train] down to the final rate.
 
     The first step has 1 / warmup of the peak: a rate of 0 would waste it.
 
     Args:
-        settings: Peak and form.
+        config: Peak and form.
         steps: Steps of the whole run.
     """
 
-    def __init__(self, settings: OptimizerSettings, steps: int):
-        self.settings, self.steps = settings, steps
-        self.warmup_steps = max(1, round(settings.warmup_fraction * steps))
+    def __init__(self, config: TrainConfig, steps: int):
+        self.config, self.steps = config, steps
+        self.warmup_steps = max(1, round(config.warmup_fraction * steps))
 
     def __call__(self, step: Any) -> Any:
         """The learning rate of a step (from 0), a float32 scalar."""
-        settings, step = self.settings, ops.cast(step, "float32")
+        config, step = self.config, ops.cast(step, "float32")
         first = 1.0 / self.warmup_steps
         warmup = first + (1.0 - first) * step / self.warmup_steps
         decay_steps = max(1, self.steps - self.warmup_steps)
-        if settings.schedule == "wsd":
-            decay_steps = min(decay_steps, max(1, round(settings.decay_fraction * self.steps)))
+        if config.schedule == "wsd":
+            decay_steps = min(decay_steps, max(1, round(config.decay_fraction * self.steps)))
         done = ops.clip((step - (self.steps - decay_steps)) / decay_steps, 0.0, 1.0)
-        if settings.schedule == "cosine":
-            left = 0.5 * (1.0 + ops.cos(done * math.pi))
-        else:
-            left = 1.0 - done
-        final = settings.final_learning_rate_fraction
+        cosine = config.schedule == "cosine"
+        left = 0.5 * (1.0 + ops.cos(done * math.pi)) if cosine else 1.0 - done
+        final = config.final_learning_rate_fraction
         after = final + (1.0 - final) * left
-        return settings.learning_rate * ops.where(step < self.warmup_steps, warmup, after)
+        return config.learning_rate * ops.where(step < self.warmup_steps, warmup, after)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {"settings": self.settings, "steps": self.steps}
+        return {"config": self.config, "steps": self.steps}
 
 
 class _AdamW(keras.optimizers.AdamW):
@@ -94,9 +64,8 @@ class _AdamW(keras.optimizers.AdamW):
 
 
 def make_optimizer(
-    settings: OptimizerSettings,
+    config: TrainConfig,
     steps: int,
-    precision: str = "float32",
     targets_per_replica: int = 1,
 ) -> keras.optimizers.Optimizer:
     """AdamW; for ``mixed_float16`` inside Keras' dynamic loss scaling.
@@ -108,19 +77,18 @@ def make_optimizer(
     saves the optimizer saves them.
 
     Args:
-        settings: Rates and decay.
+        config: Rates, decay and precision.
         steps: Steps of the whole run.
-        precision: A Keras dtype policy.
         targets_per_replica: Targets whose losses are summed on one replica; the first scale is
             that many times smaller than for a mean.
     """
     optimizer: keras.optimizers.Optimizer = _AdamW(
-        LearningRate(settings, steps),
-        weight_decay=settings.weight_decay,
-        beta_2=settings.beta_2,
+        LearningRate(config, steps),
+        weight_decay=config.weight_decay,
+        beta_2=config.beta_2,
     )
     optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
-    if precision == "mixed_float16":
+    if config.precision == "mixed_float16":
         # A power of two, so that scaling rounds nothing.
         scale = 2.0 ** max(0, round(math.log2(_INITIAL_LOSS_SCALE / targets_per_replica)))
         # Named, as Keras would number it within a process, and checkpoints name its variables.

@@ -1,59 +1,34 @@
 """One training run from packed rows to a SavedModel; what the Trainer component calls."""
 
 import contextlib
-import dataclasses
-import json
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import tensorflow as tf
 
-from components.train import fingerprint as identity
+from components.train import fingerprint
+from components.train.config import TrainingJob
 from components.train.distributed.rendezvous import announced
 from components.train.distributed.strategy import Workers, make_strategy
-from components.train.loop import Trainer, TrainSettings
+from components.train.execution import Execution, read_execution
+from components.train.loop import Trainer
 from components.train.session import Session
 from components.train.state import LossSums, TrainingRecord
 from components.train.telemetry.attention_maps import attention_drawer
 from tokenmill.contracts.packed_rows import PackedManifest
 from tokenmill.contracts.training import Losses, Phase, Telemetry, write_telemetry
-from tokenmill.contracts.training_options import RunOptions, read_options
+from tokenmill.contracts.training_limits import TrainingLimits, read_limits
 from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second
 from tokenmill.cost.flops import flops_per_token
-from tokenmill.export.quantization import Weights
 from tokenmill.export.saved_model import export_model
 from tokenmill.export.text_masking import TextMasking
 from tokenmill.model.backbone import Backbone
 from tokenmill.model.base_model import load_base_model
 from tokenmill.model.build import build_model
-from tokenmill.model.shape import ModelShape
 from tokenmill.preemption import stop_on_signals
 from tokenmill.rows.masking import MaskSettings
 from tokenmill.rows.mixture import Mixture, plan_steps
 from tokenmill.rows.packed_split import PackedSplit
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """All settings that decide what is trained; an execution property of the Trainer, as JSON."""
-
-    shape: dict[str, Any]
-    settings: dict[str, Any]
-    strategy: str
-    precision: str
-    global_batch_size: int
-    epochs: float
-    max_steps: int | None
-    weights: Weights = "float32"
-    dropout: float = 0.0
-    rematerialize: bool = False
-    base_model: str | None = None
-    resume_from: str | None = None
-
-    def to_json(self) -> str:
-        """The same settings give the same text."""
-        return json.dumps(asdict(self), sort_keys=True)
 
 
 @dataclass
@@ -70,9 +45,10 @@ def train(
     job: TrainingJob,
     rows_uri: str,
     training_directory: str | None = None,
-    options: RunOptions | None = None,
+    execution: Execution | None = None,
     tokenizer_path: str | None = None,
     start_seconds: float = 0.0,
+    limits: TrainingLimits | None = None,
 ) -> Training:
     """Trains, continuing where an earlier attempt at the same job got to.
 
@@ -80,46 +56,51 @@ def train(
         job: What to train.
         rows_uri: A PackedRows artifact.
         training_directory: Where checkpoints and telemetry go; None keeps nothing.
-        options: How to carry it out.
+        execution: How to carry it out.
         tokenizer_path: For the words beside the attention maps; without it there are none. A
             base model needs it.
         start_seconds: What this process took to start, booked as `start`.
+        limits: Price and budget; None for none.
 
     Raises:
         TrainingStoppedError: A signal came, or a worker was lost; the state is saved.
         TokenmillError: The loss is not finite, a checkpoint does not fit, the budget is spent.
     """
-    options = options or RunOptions()
-    shape, settings = ModelShape(**job.shape), TrainSettings(**job.settings)
-    strategy = make_strategy(job.strategy)  # first: multi_worker must come before any operation
+    config = job.train
+    strategy = make_strategy(config.strategy)  # first: multi_worker must come before any operation
     workers = Workers(strategy)
     rows, eval_rows = PackedSplit(rows_uri, "train"), PackedSplit(rows_uri, "eval")
     available = Mixture.of(rows.manifest).rows_available
-    plan = plan_steps(rows.rows, job.global_batch_size, job.epochs, job.max_steps, available)
-    whole = dataclasses.replace(job, settings=asdict(settings))  # with the defaults
-    told = identity.flatten(asdict(whole)) | {"rows": identity.rows_fingerprint(rows)}
+    plan = plan_steps(
+        rows.rows, config.global_batch_size, config.epochs, config.max_steps, available
+    )
+    settings = fingerprint.flatten(job.model_dump(mode="json")) | {
+        "rows": fingerprint.rows_fingerprint(rows)
+    }
     with stop_on_signals() as stop:
         session = Session(
             workers,
-            told,
-            _with_peak(options, shape, workers),
+            settings,
+            execution or Execution(),
             training_directory,
             rows.manifest.loss_tokens,
-            job.resume_from,
+            config.resume_from,
             stop,
             target_share(rows.manifest),
+            limits and _with_peak(limits, workers),
+            flops_per_token(job.shape).training,
         )
         session.phase_timer.seconds[Phase.START] = start_seconds
         try:
             with session.phase_timer.phase(Phase.BUILD):
                 with strategy.scope():
                     model = build_model(
-                        shape, settings.seed, job.precision, job.dropout, job.rematerialize
+                        job.shape, job.seed, config.precision, config.dropout, config.rematerialize
                     )
                     if job.base_model is not None:
                         assert tokenizer_path is not None, "a base model needs the tokenizer"
                         load_base_model(model, job.base_model, tokenizer_path)
-                trainer = Trainer(strategy, model, settings, plan, job.precision)
+                trainer = Trainer(strategy, model, config, plan, job.seed)
                 drawer = None
                 if tokenizer_path is not None and workers.is_chief:
                     drawer = attention_drawer(model, eval_rows, tokenizer_path)
@@ -140,16 +121,12 @@ def target_share(manifest: PackedManifest) -> float:
     return manifest.mask_rate
 
 
-def _with_peak(options: RunOptions, shape: ModelShape, workers: Workers) -> RunOptions:
-    """Options with what MFU needs, as far as it is known."""
-    peak = options.peak_flops_per_second
-    if peak is None and options.measure_peak and not tf.config.list_logical_devices("GPU"):
-        peak = measure_matmul_flops_per_second() * workers.count
-    return dataclasses.replace(
-        options,
-        flops_per_token=flops_per_token(shape).training,
-        peak_flops_per_second=peak,
-    )
+def _with_peak(limits: TrainingLimits, workers: Workers) -> TrainingLimits:
+    """Return the limits with the measured peak of this machine's cores, if none is known."""
+    if limits.peak_flops_per_second is not None or tf.config.list_logical_devices("GPU"):
+        return limits
+    peak = measure_matmul_flops_per_second() * workers.count
+    return limits.model_copy(update={"peak_flops_per_second": peak})
 
 
 def train_and_export(
@@ -160,6 +137,7 @@ def train_and_export(
     model_directory: str,
     run_directory: str,
     training_directory: str | None = None,
+    limits_path: str | None = None,
     start_seconds: float = 0.0,
 ) -> Telemetry:
     """Train, write the SavedModel and telemetry.json; return the telemetry.
@@ -173,16 +151,24 @@ def train_and_export(
         tokenizer_path: The SentencePiece model.
         model_directory: Where the SavedModel goes.
         run_directory: Where telemetry.json, metrics.jsonl and TensorBoard's files go.
-        training_directory: Where checkpoints go, and where the options are read from.
+        training_directory: Where checkpoints go, and where execution.json is read from.
+        limits_path: Where limits.json is read from.
         start_seconds: As for `train`.
     """
-    options = RunOptions() if training_directory is None else read_options(training_directory)
+    execution = None if training_directory is None else read_execution(training_directory)
+    limits = None if limits_path is None else read_limits(limits_path)
     announcing: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if job.strategy == "multi_worker" and training_directory is not None:
-        work = {"job": asdict(job), "rows_uri": rows_uri, "tokenizer_path": tokenizer_path}
+    if job.train.strategy == "multi_worker" and training_directory is not None:
+        work = {
+            "job": job.model_dump(mode="json"),
+            "rows_uri": rows_uri,
+            "tokenizer_path": tokenizer_path,
+        }
         announcing = announced(training_directory, work)
     with announcing:
-        training = train(job, rows_uri, training_directory, options, tokenizer_path, start_seconds)
+        training = train(
+            job, rows_uri, training_directory, execution, tokenizer_path, start_seconds, limits
+        )
     session = training.session
     with session.phase_timer.phase(Phase.EXPORT):
         export_model(
@@ -190,7 +176,7 @@ def train_and_export(
             transform_graph_uri,
             tokenizer_path,
             model_directory,
-            job.weights,
+            job.quantization,
             text_masking(training.eval_rows),
             training.eval_rows.manifest.label_names,
         )
@@ -225,7 +211,7 @@ def describe(training: Training, job: TrainingJob) -> Telemetry:
         params_total=training.model.count_params(),
         steps=record.plan.steps,
         epochs=record.plan.epochs,
-        global_batch_size=job.global_batch_size,
+        global_batch_size=job.train.global_batch_size,
         replicas=training.session.workers.replicas,
         trained_slots=record.trained_slots,
         trained_loss_tokens=record.trained_loss_tokens,

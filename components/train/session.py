@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from components.train import fingerprint as identity
+from components.train import fingerprint
 from components.train.checkpoint.manager import CheckpointSchedule, CheckpointWriter
 from components.train.checkpoint.store import Checkpoint, CheckpointDirectory, KeepPolicy
 from components.train.distributed.strategy import Workers
+from components.train.execution import Execution
 from components.train.state import TrainingRecord
 from components.train.telemetry.metrics_log import METRICS_NAME
 from components.train.telemetry.phase_timer import PhaseTimer
 from components.train.telemetry.writer import TENSORBOARD_NAME, Telemetry
 from tokenmill import progress
 from tokenmill.contracts.training import Phase
-from tokenmill.contracts.training_options import RunOptions
+from tokenmill.contracts.training_limits import TrainingLimits
 from tokenmill.cost.meter import BudgetMeter
 from tokenmill.errors import TokenmillError
 from tokenmill.files import copy_into
@@ -36,39 +37,56 @@ class Session:
     Args:
         workers: Who takes part; only the chief writes.
         job: The training's settings, flat (components/train/fingerprint.py).
-        options: How it is carried out.
+        execution: How it is carried out.
         training_directory: Holds a directory for each training; None saves and writes nothing.
         unique_targets: Targets of the training split.
         resume_from: A directory of checkpoints to start from if this training has none.
         stop: Filled by signals.
         target_share: Share of these targets that one pass over them asks for (masked-lm).
+        limits: Price and budget; None for none.
+        flops_per_token: FLOPs of training on a token, for MFU; None if not known.
     """
 
     def __init__(
         self,
         workers: Workers,
         job: Mapping[str, Any],
-        options: RunOptions,
+        execution: Execution,
         training_directory: str | None,
         unique_targets: int,
         resume_from: str | None = None,
         stop: StopRequest | None = None,
         target_share: float = 1.0,
+        limits: TrainingLimits | None = None,
+        flops_per_token: float | None = None,
     ):
-        self.workers, self.options, self.job = workers, options, dict(job)
+        self.workers, self.execution, self.job = workers, execution, dict(job)
         self.stop = stop if stop is not None else StopRequest()
         self.phase_timer = PhaseTimer({})
         self.directory: str | None = None
         self.checkpoints: CheckpointDirectory | None = None
         if training_directory is not None:
-            self.directory = os.path.join(training_directory, identity.directory_name(job))
+            self.directory = os.path.join(training_directory, fingerprint.directory_name(job))
             self.checkpoints = CheckpointDirectory(os.path.join(self.directory, CHECKPOINTS_NAME))
         writes = workers.is_chief and self.directory is not None
         self.telemetry = Telemetry(
-            self.directory if writes else None, options, unique_targets, target_share
+            self.directory if writes else None,
+            execution,
+            unique_targets,
+            target_share,
+            limits,
+            flops_per_token,
         )
         self._resume_from = resume_from
-        self._budget = BudgetMeter.from_json(options.budget) if options.budget else None
+        self._budget: BudgetMeter | None = None
+        if limits is not None:
+            self._budget = BudgetMeter(
+                price_usd_per_chip_hour=limits.usd_per_chip_hour,
+                chips=limits.chips,
+                max_usd=limits.max_usd,
+                max_hours=limits.max_hours,
+                on_overrun=limits.on_overrun,
+            )
         self._writer: CheckpointWriter | None = None
         self._schedule: CheckpointSchedule | None = None
         self._variables: Mapping[str, Any] = {}
@@ -91,28 +109,28 @@ class Session:
             record = self._restore(self.checkpoints, plan)
         if self.workers.is_chief:
             keep = KeepPolicy(
-                self.options.keep_checkpoints,
-                self.options.keep_checkpoint_every_steps,
-                self.options.keep_best_checkpoint,
+                self.execution.keep_checkpoints,
+                self.execution.keep_checkpoint_every_steps,
+                self.execution.keep_best_checkpoint,
             )
             self._writer = CheckpointWriter(self.checkpoints, keep, self._on_written)
             bytes_each = sum(
                 int(np.prod(v.shape)) * tf.as_dtype(v.dtype).size for v in variables.values()
             )
-            self._schedule = CheckpointSchedule(self.options, bytes_each)
+            self._schedule = CheckpointSchedule(self.execution, bytes_each)
         return record
 
     def _restore(self, own: CheckpointDirectory, plan: StepPlan) -> TrainingRecord:
         assert self.directory is not None
         source, step = own, -1
         if self.workers.is_chief:
-            if self.options.fresh and tf.io.gfile.exists(self.directory):
+            if self.execution.fresh and tf.io.gfile.exists(self.directory):
                 tf.io.gfile.rmtree(self.directory)
             tf.io.gfile.makedirs(self.directory)
             own.delete_unfinished()
             step = self._newest(own)
         step = self.workers.chiefs(step)  # the others look only when the chief has chosen
-        name = int(identity.directory_name(self.job)[:8], 16)
+        name = int(fingerprint.directory_name(self.job)[:8], 16)
         if self.workers.chiefs(name) != name:
             raise TokenmillError(
                 "this worker was given another job or other rows than the chief.",
@@ -130,8 +148,8 @@ class Session:
         changed: dict[str, tuple[Any, Any]] = {}
         if step >= 0:
             checkpoint = source.read(step)
-            changed = identity.changes(checkpoint.state["job"], self.job)
-            identity.check_changes(changed, source.path(step))
+            changed = fingerprint.changes(checkpoint.state["job"], self.job)
+            fingerprint.check_changes(changed, source.path(step))
             record = TrainingRecord.from_json(plan, checkpoint.state["record"])
             if record.step > plan.steps:
                 raise TokenmillError(
@@ -148,7 +166,7 @@ class Session:
         checkpoint, problems = source.newest()
         for problem in problems:
             instead = f"step {checkpoint.step:,}" if checkpoint else "the beginning"
-            _tell(f"corrupt checkpoint: {problem}; continuing from {instead} instead")
+            _report(f"corrupt checkpoint: {problem}; continuing from {instead} instead")
         return checkpoint.step if checkpoint is not None else -1
 
     def _assign(self, values: Mapping[str, np.ndarray], where: str) -> None:
@@ -189,14 +207,14 @@ class Session:
         self.phase_timer.seconds[Phase.LOST] = (
             self.phase_timer.seconds.get(Phase.LOST, 0.0) + lost["lost_seconds"]
         )
-        told = {name: list(pair) for name, pair in changed.items()}
-        record.resumes.append({"from_step": record.step, **lost, "changed": told})
+        changes = {name: list(pair) for name, pair in changed.items()}
+        record.resumes.append({"from_step": record.step, **lost, "changed": changes})
         self.telemetry.event(
             "resume",
             record.step,
             self.phase_timer.total,
             source=source.directory,
-            changed=told,
+            changed=changes,
             **lost,
         )
         self.telemetry.flush()
@@ -204,8 +222,8 @@ class Session:
         if lost["lost_steps"]:
             message += f"; {lost['lost_steps']:,} steps are done again"
         if changed:
-            message += f"; changed: {identity.describe(changed)}"
-        _tell(message)
+            message += f"; changed: {fingerprint.describe(changed)}"
+        _report(message)
 
     def wants_details(self, step: int, steps: int) -> bool:
         """Whether a step's distributions and attention maps are written; the same on all workers.
@@ -214,7 +232,7 @@ class Session:
             step: From 1.
             steps: Steps in all.
         """
-        every = self.options.detail_steps
+        every = self.execution.detail_steps
         return self.directory is not None and every is not None and step % every == 0
 
     def save_if_due(self, record: TrainingRecord, *, forced: bool = False) -> None:
@@ -263,9 +281,9 @@ class Session:
 
     def _protected(self, step: int) -> frozenset[int]:
         """Steps that a rewind may need."""
-        if self.job.get("settings.on_spike") != "rewind":
+        if self.job.get("train.on_spike") != "rewind":
             return frozenset()
-        every = self.job["settings.rewind_steps"]
+        every = self.job["train.rewind_steps"]
         newest = step // every * every
         return frozenset({newest, newest - every})
 
@@ -326,7 +344,7 @@ class Session:
                 "budget", record.step, self.phase_timer.total, decision=decision,
                 message=self._budget.message,
             )  # fmt: skip
-            _tell(self._budget.message)
+            _report(self._budget.message)
         if decision == "stop":
             self.stop.reason = TokenmillError(
                 f"{self._budget.message} The state is saved.",
@@ -352,6 +370,6 @@ class Session:
         copy_into(os.path.join(self.directory, TENSORBOARD_NAME), run_directory)
 
 
-def _tell(message: str) -> None:
+def _report(message: str) -> None:
     logging.warning(message)
     progress.say(message)

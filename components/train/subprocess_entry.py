@@ -7,8 +7,9 @@ TensorFlow's first operation, and other steps of the pipeline have run operation
 from typing import Any
 
 from components.train.calibrate import calibrate
+from components.train.config import TrainingJob
 from components.train.distributed.cpu_parallelism import divide_cores
-from components.train.run import TrainingJob, train_and_export
+from components.train.run import train_and_export
 
 OUT_OF_MEMORY_HINT = (
     "Run again: training continues from the last checkpoint. If nobody killed it, memory ran out: "
@@ -26,7 +27,8 @@ def calibrate_in_subprocess(job: dict[str, Any], **arguments: Any) -> dict[str, 
     return calibrate(_prepare(job), **arguments).to_json()
 
 
-def _prepare(job: dict[str, Any]) -> TrainingJob:
-    if job["strategy"] != "tpu":
+def _prepare(values: dict[str, Any]) -> TrainingJob:
+    job = TrainingJob.model_validate(values)
+    if job.train.strategy != "tpu":
         divide_cores()
-    return TrainingJob(**job)
+    return job

@@ -25,7 +25,7 @@ from tokenmill.model.typical_shape import (
 DEFAULT_CHIP = "a100-sxm4-80gb"
 # Numbers of these sections may be written as flags' are, such as 1.5K or 40%; more than these is a
 # slip of the keyboard.
-_SECTIONS = ("model", "tokenizer", "train", "cost")
+_SECTIONS = ("model", "tokenizer", "train", "execution", "cost")
 _LENGTH = "model.sequence_length"
 _MOST_OF_A_MODEL = 1e7
 _MOST = {
@@ -34,7 +34,7 @@ _MOST = {
     _LENGTH: 1e8,
     "tokenizer.vocab_size": 1e7,
     "train.global_batch_size": 1e9,
-    "train.keep_checkpoints": 1e6,
+    "execution.keep_checkpoints": 1e6,
     "cost.chips": 1e7,
     "cost.peak_flops_per_second_per_chip": 1e18,
     "cost.price_usd_per_chip_hour": 1e4,

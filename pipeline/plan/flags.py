@@ -71,7 +71,7 @@ _KEYS = {
     "--hidden-cost-low": "cost.hidden_cost_multiplier_low",
     "--hidden-cost-high": "cost.hidden_cost_multiplier_high",
     "--checkpoint-write-gb-per-second": "cost.checkpoint_bytes_per_second",
-    "--checkpoints-kept": "train.keep_checkpoints",
+    "--checkpoints-kept": "execution.keep_checkpoints",
 }
 _FACTORS = {"--peak-tflops": 1e12, "--checkpoint-write-gb-per-second": 1e9}
 _GOALS = {

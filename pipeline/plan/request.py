@@ -129,7 +129,7 @@ def _request(
         write_bytes_per_second=cost.checkpoint_bytes_per_second,
         chip_mtbf_hours=cost.chip_mtbf_hours,
         restart_seconds=cost.restart_seconds,
-        checkpoints_kept=train.keep_checkpoints,
+        checkpoints_kept=source.config.execution.keep_checkpoints,
         goal=cost.goal if source.states("cost.goal") else None,
     )
     if batch < hardware.devices:

@@ -4,6 +4,7 @@ Compiles and checks; submitting is pipeline/runners/vertex.py. Imports TFX.
 """
 
 import difflib
+import json
 import os
 import tempfile
 
@@ -13,13 +14,13 @@ from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
 from components.ingest.manifest import list_inputs, write_manifest
+from components.train.execution import Execution
 from pipeline.config import Config, StepResources
 from pipeline.dag import create_components
 from pipeline.runners.engine_check import Engine, check_engine
 from pipeline.runners.run_parameters import add_run_parameters
-from pipeline.step_settings import run_options
 from tokenmill.errors import TokenmillError
-from tokenmill.files import write_bytes
+from tokenmill.files import write_json
 
 _ResourceSpec = pipeline_spec_pb2.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec
 
@@ -28,7 +29,7 @@ def compile_pipeline(config: Config, engine: Engine, output: str) -> int:
     """Writes the spec (a PipelineJob as JSON) for one engine.
 
     The list of input files is made now and laid into the pipeline root, where the first step finds
-    it: the spec names the data that it runs on. So are the options of the training.
+    it: the spec names the data that it runs on. So is [execution].
 
     Returns:
         How many steps it has.
@@ -44,7 +45,7 @@ def compile_pipeline(config: Config, engine: Engine, output: str) -> int:
     steps = create_components(placed, manifest)
     _give_resources(steps, config.engine.resources)
     values = add_run_parameters(steps, placed, manifest)
-    run_options(placed, fresh=False).write(placed.training_directory)
+    Execution(**placed.execution.model_dump()).write(placed.training_directory)
     pipeline = tfx_pipeline.Pipeline(
         pipeline_name=config.run.name,
         pipeline_root=root,
@@ -59,8 +60,12 @@ def compile_pipeline(config: Config, engine: Engine, output: str) -> int:
         written = os.path.join(directory, "pipeline.json")
         runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(runner_config, output_filename=written)
         runner.run(pipeline, parameter_values=values)
-        with open(written, "rb") as source:
-            write_bytes(output, source.read())
+        with open(written, encoding="utf-8") as source:
+            spec = json.load(source)
+    # Never from the cache: it has to leave this run's price and budget for the Trainer.
+    tasks = spec["pipelineSpec"]["root"]["dag"]["tasks"]
+    tasks["TokenLedger"]["cachingOptions"] = {}
+    write_json(output, spec)
     return len(steps)
 
 

@@ -14,14 +14,15 @@ from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.local import local_dag_runner
 from tfx.orchestration.portable import launcher
 
+from components.train.execution import Execution
 from pipeline.config import Config
 from pipeline.dag import create_components
 from pipeline.loader import dump_config
 from pipeline.report.console import RunConsole
 from pipeline.report.step_summary import summarize_step
 from pipeline.runners.run_lock import run_lock
-from pipeline.step_settings import run_options
 from tokenmill import progress
+from tokenmill.contracts.training_limits import write_limits
 from tokenmill.metadata.output_directory import SQLITE_NAME, record_metadata_server
 from tokenmill.metadata.step_records import StepRecord, record_config, step_record
 from tokenmill.metadata.store import connection_config, open_store
@@ -102,7 +103,9 @@ def run_local(
     with run_lock(output_dir), _observed(started, finished, screen):
         remove_left_over(os.path.join(output_dir, "artifacts"))
         record_metadata_server(output_dir, config.run.metadata_url, config.run.name)
-        run_options(config, fresh=not use_cache).write(config.training_directory)
+        execution = Execution(**config.execution.model_dump(), fresh=not use_cache)
+        execution.write(config.training_directory)
+        write_limits(config.limits_path, config.ledger_job().training_limits)
         progress.set_listener(screen.step_progress, screen.note)
         try:
             local_dag_runner.LocalDagRunner().run(pipeline)

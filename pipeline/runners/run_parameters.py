@@ -11,7 +11,6 @@ from tfx.orchestration.data_types import RuntimeParameter
 from tfx.types import standard_component_specs
 
 from pipeline.config import Config
-from pipeline.step_settings import ledger_job
 from tokenmill.run_parameters import (
     ALL_STEPS,
     LEDGER_PARAMETERS,
@@ -42,9 +41,6 @@ def add_run_parameters(
         for name, kind in parameters.items():
             values[name] = kind(defaults[name])
             by_id[node].exec_properties[name] = RuntimeParameter(name, kind, values[name])
-    # Price and budget are no part of the Trainer's cache key: the ledger tells it by a file.
-    ledger = by_id["TokenLedger"].exec_properties
-    ledger["training_directory"] = config.training_directory
     ingest = by_id["CorpusExampleGen"].exec_properties
     ingest[standard_component_specs.INPUT_BASE_KEY] = RuntimeParameter(
         INPUT, str, manifest_directory
@@ -57,7 +53,7 @@ def _defaults(config: Config) -> dict[str, Any]:
     return {
         "max_usd": NO_LIMIT if budget.max_usd is None else budget.max_usd,
         "max_hours": NO_LIMIT if budget.max_hours is None else budget.max_hours,
-        "price_usd_per_chip_hour": ledger_job(config).price.usd_per_chip_hour,
+        "price_usd_per_chip_hour": config.ledger_job().price.usd_per_chip_hour,
         "seed": config.run.seed,
         "learning_rate": train.learning_rate,
         "epochs": train.epochs,

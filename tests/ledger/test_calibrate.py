@@ -1,7 +1,7 @@
 import pytest
 
 from components.train import calibrate as module
-from components.train.run import TrainingJob
+from components.train.config import TrainConfig, TrainingJob
 from tokenmill.cost.flops import flops_per_token
 from tokenmill.errors import TokenmillError
 from tokenmill.model.shape import ModelShape
@@ -11,12 +11,7 @@ SHAPE = {
     "sequence_length": 32, "positions": "rope", "norm": "layer", "use_bias": True, "mlp": "gelu",
     "tie_embeddings": True,
 }  # fmt: skip
-JOB = TrainingJob(
-    shape=SHAPE,
-    settings={"learning_rate": 1e-3, "warmup_fraction": 0.1, "weight_decay": 0.1,
-              "clip_norm": 1.0, "jit_compile": False, "seed": 3},
-    strategy="default", precision="float32", global_batch_size=8, epochs=1.0, max_steps=None,
-)  # fmt: skip
+JOB = TrainingJob(shape=SHAPE, train=TrainConfig(global_batch_size=8, jit_compile=False), seed=3)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import pytest
 
 from pipeline.loader import load_config
-from pipeline.step_settings import run_options
 from tokenmill.cost.meter import BudgetMeter
 
 
@@ -16,9 +15,7 @@ def test_the_meter_of_a_run_has_the_configured_limits(on_overrun):
             "budget.max_usd=400", f"budget.on_overrun={on_overrun}",
         ],
     )  # fmt: skip
-    budget = run_options(config, fresh=False).budget
-    assert budget is not None
-    meter = BudgetMeter.from_json(budget)
+    meter = BudgetMeter.of(config.ledger_job().training_limits)
     # 4 dollars a second; 100 steps at 2 s each come to 800.
     decisions = [
         meter.update(seconds_so_far=2.0 * i, tokens_so_far=i, step=i, steps=100)
@@ -30,7 +27,7 @@ def test_the_meter_of_a_run_has_the_configured_limits(on_overrun):
 
 def test_within_the_limits_nothing_is_said():
     config = load_config("demo", overrides=["cost.chip=h100", "cost.chips=1", "budget.max_usd=400"])
-    meter = BudgetMeter.from_json(run_options(config, fresh=False).budget)
+    meter = BudgetMeter.of(config.ledger_job().training_limits)
     assert not any(
         meter.update(seconds_so_far=2.0 * i, tokens_so_far=i, step=i, steps=100)
         for i in range(1, 100)

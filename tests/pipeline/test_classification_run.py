@@ -63,7 +63,7 @@ def labeled(workspace, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(labeled):
-    run = labeled.run("--set", "train.evaluate_steps=60")
+    run = labeled.run("--set", "execution.evaluate_steps=60")
     assert run.exit_code == 0, run.output
     return run
 
@@ -171,7 +171,7 @@ def test_the_commands_answer(run):
 @pytest.mark.slow  # runs of their own
 def test_a_threshold_keeps_it_back(labeled, run):
     again = labeled.run(
-        "--set", "train.evaluate_steps=60",
+        "--set", "execution.evaluate_steps=60",
         "--set", "evaluate.min_accuracy=1.0", "--set", "evaluate.max_accuracy_decrease=0.5",
     )  # fmt: skip
     assert again.exit_code == 1

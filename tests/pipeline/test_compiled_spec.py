@@ -149,10 +149,21 @@ def test_ledger_and_trainer_follow_the_parameters_of_the_run(executed, tmp_path)
     telemetry = json.loads((pathlib.Path(uri) / "telemetry.json").read_text())
     assert telemetry["steps"] == 2
     work = pathlib.Path(telemetry["training_directory"])
-    options = json.loads((executed.spec_path.parent / "training" / "options.json").read_text())
-    assert options["budget"]["price_usd_per_chip_hour"] == 7.5
-    assert options["budget"]["max_usd"] == 1000.0
+    limits = json.loads((executed.spec_path.parent / "training" / "limits.json").read_text())
+    assert limits["usd_per_chip_hour"] == 7.5
+    assert limits["max_usd"] == 1000.0
     assert work.is_relative_to(executed.spec_path.parent / "training")
+
+
+def test_no_ledger_from_the_cache_leaves_the_price_of_another_run(compiled):
+    tasks = json.loads(compiled.read_text())["pipelineSpec"]["root"]["dag"]["tasks"]
+    cached = {name for name, task in tasks.items() if task["cachingOptions"].get("enableCache")}
+    assert cached == {*tasks} - {"TokenLedger"}
+    limits = {
+        name: tasks[name]["inputs"]["parameters"]["limits_path"]["runtimeValue"]["constantValue"]
+        for name in ("TokenLedger", "Trainer")
+    }
+    assert limits["TokenLedger"] == limits["Trainer"]
 
 
 def test_what_may_change_per_run_is_a_parameter_with_the_configured_value(compiled):

@@ -51,7 +51,7 @@ def test_stopped_in_training_the_next_run_continues_there(first_run, workspace, 
     versions = {p.name for p in serving.iterdir()}
     changed = (
         *("--set", f"train.learning_rate={3e-3 if number == signal.SIGKILL else 2e-3}"),
-        *("--set", "train.checkpoint_steps=40"),
+        *("--set", "execution.checkpoint_steps=40"),
     )
     ended, said = _kill_at_a_checkpoint(workspace, number, *changed)
     assert ended == code, said
@@ -73,7 +73,9 @@ def test_stopped_in_training_the_next_run_continues_there(first_run, workspace, 
     for name in ("loss_curve", "eval_after", "trained_loss_tokens"):
         assert telemetry_of(undisturbed)[name] == telemetry_of(run)[name]
     # The way of carrying it out is no part of the cache's key.
-    cached = workspace.run(*changed, "--set", "train.log_steps=3", "--set", "train.mtbf_hours=1")
+    cached = workspace.run(
+        *changed, "--set", "execution.log_steps=3", "--set", "execution.mtbf_hours=1"
+    )
     assert " cached " in cached.step_lines()["Trainer"]
 
 

@@ -23,7 +23,7 @@ SETTINGS = (
     "--set", "train.epochs=100",
     "--set", "train.learning_rate=3e-3",
     "--set", "cost.mfu=0.4",
-    "--set", "train.evaluate_steps=100",
+    "--set", "execution.evaluate_steps=100",
 )  # fmt: skip
 
 

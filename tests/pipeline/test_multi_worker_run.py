@@ -9,7 +9,6 @@ import sys
 import pytest
 
 from pipeline.loader import load_config
-from pipeline.step_settings import ledger_job
 from tokenmill.errors import TokenmillError
 
 
@@ -27,9 +26,9 @@ def free_addresses(count: int) -> list[str]:
 def test_that_speed_cannot_be_measured_in_one_process_is_said_before_the_run():
     config = load_config(overrides=["train.strategy=multi_worker"])
     with pytest.raises(TokenmillError, match="times training in one process") as caught:
-        ledger_job(config)
+        config.ledger_job()
     assert "cost.mfu" in caught.value.hint
-    ledger_job(load_config(overrides=["train.strategy=multi_worker", "cost.mfu=0.3"]))
+    load_config(overrides=["train.strategy=multi_worker", "cost.mfu=0.3"]).ledger_job()
 
 
 @pytest.mark.slow

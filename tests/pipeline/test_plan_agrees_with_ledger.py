@@ -11,7 +11,6 @@ from components.ledger.config import LedgerJob
 from components.ledger.ledger import Machine, build_ledger
 from pipeline.cli import cli
 from pipeline.loader import load_config, preset_names
-from pipeline.step_settings import ledger_job
 from tokenmill.contracts.curation import Curation
 from tokenmill.contracts.ingest import IngestCounts
 from tokenmill.cost.device_benchmark import memory_bytes
@@ -24,7 +23,7 @@ STEPS = 40
 def both(preset, *overrides):
     """The plan and the ledger of one epoch of `STEPS` steps."""
     config = load_config(preset, overrides=["train.epochs=1", *overrides])
-    settings = ledger_job(config)
+    settings = config.ledger_job()
     length, rows = config.model.sequence_length, STEPS * settings.global_batch_size
     account = {
         "documents": rows,
@@ -69,7 +68,7 @@ CHANGES = {
     "another run": (
         "cost.chip=h100", "cost.chips=16", "train.precision=mixed_bfloat16",
         "train.rematerialize=true", "train.accumulation_steps=2", "train.dropout=0.1",
-        "train.keep_checkpoints=4", "cost.restart_seconds=120", "cost.chip_mtbf_hours=900",
+        "execution.keep_checkpoints=4", "cost.restart_seconds=120", "cost.chip_mtbf_hours=900",
         "cost.checkpoint_bytes_per_second=3e8",
     ),
 }  # fmt: skip
@@ -123,5 +122,5 @@ def test_the_chips_of_the_presets_have_a_published_range():
 @pytest.mark.parametrize("preset", preset_names())
 def test_the_settings_reach_the_ledger_step_as_they_are(preset):
     # The step gets them as a JSON string.
-    settings = ledger_job(load_config(preset))
+    settings = load_config(preset).ledger_job()
     assert LedgerJob.from_json(settings.to_json()) == settings

@@ -259,7 +259,7 @@ def test_warmup_requests_are_answered(exported, call):
 def test_small_weights_are_small_and_score_nearly_as_well(
     exported, call, tmp_path, weights, most_bytes, most_nats
 ):
-    exported.export(tmp_path / "small", weights=weights)
+    exported.export(tmp_path / "small", quantization=weights)
     model = tf.saved_model.load(str(tmp_path / "small"))
 
     def weight_bytes(directory):
@@ -272,4 +272,4 @@ def test_small_weights_are_small_and_score_nearly_as_well(
     assert 0 < difference.max() < most_nats
     assert call("generate", PROMPTS, model=model)["completion_tokens"].shape == (4,)
     described = json.loads((tmp_path / "small" / "assets.extra" / "model.json").read_text())
-    assert described["weights"] == weights
+    assert described["quantization"] == weights

@@ -27,6 +27,6 @@ def where_it_runs(job, start_seconds, ending):
     return {
         "pid": os.getpid(),
         "seconds": start_seconds,
-        "rows": job["max_steps"],
+        "rows": job["train"]["max_steps"],
         "threads": threads,
     }

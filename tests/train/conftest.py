@@ -114,24 +114,20 @@ class Launcher:
 
     def _write(self, directory, settings, options, rows_uri=None, **change):
         self._count += 1
-        job = {
-            "shape": SHAPE.__dict__,
-            "settings": {
-                "learning_rate": 1e-2,
-                "warmup_fraction": 0.1,
-                "weight_decay": 0.1,
-                "clip_norm": 1.0,
-                "jit_compile": False,
-                "seed": 7,
-                **(settings or {}),
-            },
-            "strategy": "default",
-            "precision": "float32",
+        train = {
+            "learning_rate": 1e-2,
+            "warmup_fraction": 0.1,
+            "jit_compile": False,
             "global_batch_size": 8,
             "epochs": 1000,
             "max_steps": 40,
+            **(settings or {}),
             **change,
         }
+        whole = {"shape": SHAPE.__dict__, "seed": 7}
+        names = ("shape", "seed", "quantization", "base_model")
+        job = {**whole, **{name: train.pop(name) for name in names if name in train}}
+        job["train"] = train
         path = self._root / f"{self._count:04d}.json"
         rows_uri = rows_uri or self._rows_uri
         told = {"job": job, "rows_uri": rows_uri, "training_directory": str(directory)}

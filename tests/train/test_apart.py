@@ -1,6 +1,5 @@
 """The chief in a process of its own and another worker: trained, exported, evaluated."""
 
-import dataclasses
 import functools
 import importlib
 import json
@@ -15,12 +14,12 @@ import time
 import numpy as np
 import pytest
 
+from components.train.config import TrainConfig, TrainingJob
 from components.train.distributed.cpu_parallelism import CPU_PARALLELISM
-from components.train.run import TrainingJob
+from components.train.execution import Execution
 from components.train.subprocess_entry import OUT_OF_MEMORY_HINT as HINT
 from components.train.subprocess_entry import train_in_subprocess
 from tokenmill import progress
-from tokenmill.contracts.training_options import RunOptions
 from tokenmill.errors import TokenmillError
 from tokenmill.preemption import TrainingStoppedError
 from tokenmill.run_in_subprocess import run_in_subprocess
@@ -62,21 +61,13 @@ class Training:
 
     def __init__(self, root, rows_uri, shape, assets, **job):
         self.root, self.directory = root, root / "training"
-        settings = {
-            "learning_rate": 1e-2,
-            "warmup_fraction": 0.1,
-            "weight_decay": 0.1,
-            "clip_norm": 1.0,
-            "jit_compile": True,
-            "seed": 7,
-        }
-        values = {"strategy": "default", "max_steps": 20, **job}
-        self.job = TrainingJob(
-            shape.__dict__, settings, precision="float32", global_batch_size=8, epochs=1000,
-            **values,
+        config = TrainConfig(
+            **{"learning_rate": 1e-2, "warmup_fraction": 0.1, "global_batch_size": 8,
+               "epochs": 1000, "max_steps": 20, **job}
         )  # fmt: skip
+        self.job = TrainingJob(shape=shape, train=config, seed=7)
         self.directory.mkdir()
-        options = RunOptions(log_steps=1, detail_steps=10, checkpoint_steps=5)
+        options = Execution(log_steps=1, detail_steps=10, checkpoint_steps=5)
         options.write(str(self.directory))
         self.arguments = {
             **assets,
@@ -88,7 +79,7 @@ class Training:
 
     def run(self):
         return run_in_subprocess(
-            train_in_subprocess, NAME, HINT, job=dataclasses.asdict(self.job), **self.arguments
+            train_in_subprocess, NAME, HINT, job=self.job.model_dump(mode="json"), **self.arguments
         )
 
     def score(self):
@@ -137,7 +128,7 @@ def where_it_runs(monkeypatch):
 
 
 def _run(function, job, **arguments):
-    job = dataclasses.asdict(job)
+    job = job.model_dump(mode="json")
     return run_in_subprocess(function, NAME, HINT, job=job, **arguments)
 
 
@@ -145,7 +136,7 @@ def test_a_function_runs_in_a_process_whose_cores_are_divided(job, where_it_runs
     result = _run(where_it_runs, job, ending="well")
     assert result["pid"] != os.getpid()
     assert 0.5 < result["seconds"] < 60
-    assert result["rows"] == job.max_steps
+    assert result["rows"] == job.train.max_steps
     assert result["threads"] == max(1, vcpus() // CPU_PARALLELISM)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from components.train.config import TrainConfig
 from components.train.optimizer import (
-    OptimizerSettings,
     clip_mean_gradients,
     make_optimizer,
     scale_loss,
@@ -225,10 +225,10 @@ def test_attention_probabilities_sum_to_one_within_the_document(kind):
 def train(shape, steps=80, precision="float32", jit_compile=True, **options):
     """Mean losses of each step on fresh batches."""
     model = build_model(shape, 1, precision, **options)
-    settings = OptimizerSettings(
-        learning_rate=1e-2, warmup_fraction=0.1, weight_decay=0.0, clip_norm=1.0
+    settings = TrainConfig(
+        learning_rate=1e-2, warmup_fraction=0.1, weight_decay=0.0, precision=precision
     )
-    optimizer = make_optimizer(settings, steps, precision, ROWS * LENGTH)
+    optimizer = make_optimizer(settings, steps, ROWS * LENGTH)
     optimizer.build(model.trainable_variables)
 
     @tf.function(jit_compile=jit_compile)

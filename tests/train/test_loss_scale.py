@@ -5,11 +5,12 @@ import pytest
 import tensorflow as tf
 
 from components.train.checkpoint.store import CheckpointDirectory
+from components.train.config import TrainConfig
 from components.train.distributed.strategy import Workers
-from components.train.loop import Trainer, TrainSettings
+from components.train.execution import Execution
+from components.train.loop import Trainer
 from components.train.session import Session
 from tokenmill import progress
-from tokenmill.contracts.training_options import RunOptions
 from tokenmill.errors import TokenmillError
 from tokenmill.model.build import build_model
 from tokenmill.rows.mixture import plan_steps
@@ -32,19 +33,14 @@ class OverflowSplit(PackedSplit):
 
 def fit(rows_uri, shape, directory, jit_compile, stop_after=None):
     """Trains 8 steps of different rows, each with a checkpoint; gives the record."""
-    settings = TrainSettings(
-        learning_rate=1e-2,
-        warmup_fraction=0.1,
-        weight_decay=0.1,
-        clip_norm=1.0,
-        jit_compile=jit_compile,
-        seed=SEED,
+    config = TrainConfig(
+        learning_rate=1e-2, warmup_fraction=0.1, jit_compile=jit_compile, precision=PRECISION
     )
     train, held_out = OverflowSplit(rows_uri, "train"), PackedSplit(rows_uri, "eval")
     strategy = tf.distribute.get_strategy()
     model = build_model(shape, SEED, PRECISION)
-    trainer = Trainer(strategy, model, settings, plan_steps(47, BATCH, 1, STEPS), PRECISION)
-    options = RunOptions(log_steps=1, detail_steps=None, checkpoint_steps=1, keep_checkpoints=99)
+    trainer = Trainer(strategy, model, config, plan_steps(47, BATCH, 1, STEPS), SEED)
+    options = Execution(log_steps=1, detail_steps=None, checkpoint_steps=1, keep_checkpoints=99)
     targets = train.manifest.loss_tokens
     session = Session(Workers(strategy), {}, options, str(directory), targets)
 

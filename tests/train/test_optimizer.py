@@ -8,9 +8,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.train.config import TrainConfig
 from components.train.optimizer import (
     LearningRate,
-    OptimizerSettings,
     clip_mean_gradients,
     make_optimizer,
     scale_loss,
@@ -28,7 +28,7 @@ def make_settings(**change):
         "weight_decay": DECAY,
         "clip_norm": 1.0,
     }
-    return OptimizerSettings(**{**fields, **change})
+    return TrainConfig(**{**fields, **change})
 
 
 def rates_of(steps, **change):
@@ -132,7 +132,7 @@ def test_clipping_looks_at_the_mean_gradient_of_the_global_batch():
 def scaled(initial_targets=32_768):
     weight = tf.Variable([[1.0, 2.0]], name="kernel")
     optimizer = make_optimizer(
-        make_settings(), 100, "mixed_float16", targets_per_replica=initial_targets
+        make_settings(precision="mixed_float16"), 100, targets_per_replica=initial_targets
     )
     optimizer.build([weight])
     return optimizer, weight

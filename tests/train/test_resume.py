@@ -207,7 +207,7 @@ def test_a_change_of_how_is_named_and_the_training_goes_on(launcher, undisturbed
     stop_halfway(launcher, tmp_path, poll)
     outcome = launcher.run(tmp_path, {"accumulation_steps": 2}, SAVE_OFTEN)
     assert outcome.exit_code == 0, outcome.said
-    assert "changed: settings.accumulation_steps from 1 to 2" in outcome.said
+    assert "changed: train.accumulation_steps from 1 to 2" in outcome.said
     assert outcome.result["loss_curve"] == [
         [step, pytest.approx(loss, rel=1e-5)] for step, loss in undisturbed["loss_curve"]
     ]
@@ -239,7 +239,7 @@ def test_a_finished_training_is_extended_by_more_steps(launcher, tmp_path):
 
 def test_other_stored_weights_train_nothing(launcher, tmp_path):
     first = launcher.run(tmp_path)
-    again = launcher.run(tmp_path, weights="int8")
+    again = launcher.run(tmp_path, quantization="int8")
     assert again.exit_code == 0, again.said
     assert "changed: weights from 'float32' to 'int8'" in again.said
     assert_same(again.result, first.result)
@@ -250,7 +250,7 @@ def test_other_stored_weights_train_nothing(launcher, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "job", "named"),
     [
-        ({"seed": 8}, {}, "settings.seed from 7 to 8"),
+        ({"seed": 8}, {}, "seed from 7 to 8"),
         ({}, {"global_batch_size": 4}, "global_batch_size from 8 to 4"),
         ({}, {"max_steps": 20}, "has trained 40 steps, the run has 20"),
     ],

@@ -3,8 +3,8 @@ import pytest
 
 from components.train.checkpoint.manager import CheckpointSchedule, CheckpointWriter
 from components.train.checkpoint.store import Checkpoint, CheckpointDirectory, KeepPolicy
+from components.train.execution import Execution, read_execution
 from tokenmill import progress
-from tokenmill.contracts.training_options import RunOptions, read_options
 from tokenmill.cost.pricing import daly_interval_seconds
 from tokenmill.errors import TokenmillError
 
@@ -31,7 +31,7 @@ def due_times(options, write_seconds, until):
 
 
 def test_the_interval_is_dalys_for_the_measured_write():
-    options = RunOptions(mtbf_hours=2.0)
+    options = Execution(mtbf_hours=2.0)
     interval = daly_interval_seconds(0.5, 7200.0)
     times = due_times(options, 0.5, 1000)
     assert np.diff([0, *times]).tolist() == [int(np.ceil(interval))] * len(times)
@@ -39,8 +39,8 @@ def test_the_interval_is_dalys_for_the_measured_write():
 
 
 def test_fixed_steps_and_seconds():
-    assert due_times(RunOptions(checkpoint_steps=30), 1.0, 100) == [30, 60, 90]
-    assert due_times(RunOptions(checkpoint_seconds=40.0), 1.0, 100) == [40, 80]
+    assert due_times(Execution(checkpoint_steps=30), 1.0, 100) == [30, 60, 90]
+    assert due_times(Execution(checkpoint_seconds=40.0), 1.0, 100) == [40, 80]
 
 
 def test_a_failed_save_is_told_and_training_goes_on_for_a_while(tmp_path):
@@ -65,8 +65,8 @@ def test_a_failed_save_is_told_and_training_goes_on_for_a_while(tmp_path):
         writer.close()
 
 
-def test_options_come_back_from_their_file(tmp_path):
-    options = RunOptions(checkpoint_steps=3, profile_steps=(2, 4), budget={"max_usd": 1.0})
+def test_the_execution_comes_back_from_their_file(tmp_path):
+    options = Execution(checkpoint_steps=3, profile_steps=(2, 4), fresh=True)
     options.write(str(tmp_path))
-    assert read_options(str(tmp_path)) == options
-    assert read_options(str(tmp_path / "nowhere")) == RunOptions()
+    assert read_execution(str(tmp_path)) == options
+    assert read_execution(str(tmp_path / "nowhere")) == Execution()

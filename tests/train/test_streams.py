@@ -8,20 +8,19 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.train.distributed import cpu_parallelism as streams
-from components.train.optimizer import OptimizerSettings, make_optimizer
+from components.train.config import TrainConfig
+from components.train.distributed import cpu_parallelism
+from components.train.optimizer import make_optimizer
 from components.train.step import make_eval_step, make_train_step
 from tokenmill.model.build import build_model, loss_sums
 from tokenmill.rows.packed_split import Batch
 
-OPTIMIZER = OptimizerSettings(
-    learning_rate=1e-2, warmup_fraction=0.1, weight_decay=0.1, clip_norm=1e-3
-)
+OPTIMIZER = TrainConfig(learning_rate=1e-2, warmup_fraction=0.1, weight_decay=0.1, clip_norm=1e-3)
 
 
 @pytest.fixture(autouse=True)
 def streams_of_short_rows(monkeypatch):
-    monkeypatch.setattr(streams, "_LEAST_SLOTS", 16)
+    monkeypatch.setattr(cpu_parallelism, "_LEAST_SLOTS", 16)
 
 
 def batch_of(rows, width, vocabulary=300):
@@ -38,7 +37,7 @@ def batch_of(rows, width, vocabulary=300):
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 2, 4]), st.integers(1, 4))
 def test_parts_make_up_the_batch_and_are_large_enough(rows, width, most, micro_batches):
     batch = batch_of(rows * micro_batches, width)
-    parts = streams.split(batch, most, micro_batches)
+    parts = cpu_parallelism.split(batch, most, micro_batches)
     assert len(parts) <= most
     for whole, pieces in zip(batch, zip(*parts, strict=True), strict=True):
         np.testing.assert_array_equal(np.concatenate(pieces), whole)
@@ -50,7 +49,7 @@ def test_parts_make_up_the_batch_and_are_large_enough(rows, width, most, micro_b
 
 def one_step(shape, most, monkeypatch, *, jit_compile=False, dropout=0.0, accumulation_steps=1):
     """A step's result, the weights behind it, and the loss sums of an evaluation."""
-    monkeypatch.setattr(streams, "CPU_PARALLELISM", most)
+    monkeypatch.setattr(cpu_parallelism, "CPU_PARALLELISM", most)
     strategy, batch = tf.distribute.get_strategy(), batch_of(16, 16)
     model = build_model(shape, 1, dropout=dropout)
     optimizer = make_optimizer(OPTIMIZER, 10)
@@ -116,6 +115,6 @@ def test_only_a_lone_replica_on_cores_is_divided(
     monkeypatch, replicas, workers, accelerator, expected
 ):
     found = types.SimpleNamespace(replicas_each=replicas // workers)
-    monkeypatch.setattr(streams, "Workers", lambda strategy: found)
-    monkeypatch.setattr(streams, "has_accelerator", lambda: accelerator)
-    assert streams.replica_parallelism(tf.distribute.get_strategy()) == expected
+    monkeypatch.setattr(cpu_parallelism, "Workers", lambda strategy: found)
+    monkeypatch.setattr(cpu_parallelism, "has_accelerator", lambda: accelerator)
+    assert cpu_parallelism.replica_parallelism(tf.distribute.get_strategy()) == expected

@@ -12,8 +12,10 @@ import tensorflow as tf
 from tensorflow.python.summary.summary_iterator import summary_iterator
 
 from components.train.checkpoint.store import CheckpointDirectory
+from components.train.config import TrainConfig
 from components.train.distributed.strategy import Workers
-from components.train.loop import Trainer, TrainSettings
+from components.train.execution import Execution
+from components.train.loop import Trainer
 from components.train.session import Session
 from components.train.telemetry.attention_maps import (
     attention_drawer,
@@ -21,7 +23,7 @@ from components.train.telemetry.attention_maps import (
     attention_image,
 )
 from tokenmill import progress
-from tokenmill.contracts.training_options import RunOptions
+from tokenmill.contracts.training_limits import TrainingLimits
 from tokenmill.errors import TokenmillError
 from tokenmill.model.decoder import Decoder
 from tokenmill.rows.mixture import plan_steps
@@ -29,6 +31,10 @@ from tokenmill.rows.packed_split import PackedSplit
 from tokenmill.rows.schedule import RowOrder
 
 BATCH, SEED = 8, 7
+LIMITS = TrainingLimits(
+    usd_per_chip_hour=1800.0, chips=1, peak_flops_per_second=None, max_usd=None, max_hours=None,
+    on_overrun="warn",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -44,29 +50,26 @@ def many_rows(tmp_path_factory, make_split):
 def fit(many_rows, small_shape, tmp_path):
     """A function that trains 36 steps with a session; gives trainer, record and directory."""
 
-    def run(split_class=PackedSplit, options=None, directory=tmp_path, draw=None, **change):
-        values = {
-            "learning_rate": 1e-2,
-            "warmup_fraction": 0.1,
-            "weight_decay": 0.1,
-            "clip_norm": 1.0,
-            "jit_compile": False,
-            "seed": SEED,
-            **change,
-        }
-        settings = TrainSettings(**values)
+    def run(
+        split_class=PackedSplit, options=None, directory=tmp_path, draw=None, limits=None, **change
+    ):
+        config = TrainConfig(
+            **{"learning_rate": 1e-2, "warmup_fraction": 0.1, "jit_compile": False, **change}
+        )
         train, held_out = split_class(many_rows, "train"), PackedSplit(many_rows, "eval")
         strategy = tf.distribute.get_strategy()
         trainer = Trainer(
-            strategy, Decoder(small_shape, SEED), settings, plan_steps(train.rows, BATCH, 1, 36)
+            strategy, Decoder(small_shape, SEED), config, plan_steps(train.rows, BATCH, 1, 36), SEED
         )
-        job = {f"settings.{name}": value for name, value in settings.__dict__.items()}
+        job = {f"train.{name}": value for name, value in config.model_dump().items()}
         session = Session(
             Workers(strategy),
             job,
-            RunOptions(**{"log_steps": 1, "detail_steps": None, **(options or {})}),
+            Execution(**{"log_steps": 1, "detail_steps": None, **(options or {})}),
             str(directory),
             train.manifest.loss_tokens,
+            limits=limits,
+            flops_per_token=1e4,
         )
         run.session = session
         try:
@@ -103,13 +106,8 @@ def tensorboard_of(directory):
 
 
 def test_scalars_are_the_same_in_tensorboard_and_jsonl(fit, tmp_path):
-    options = {
-        "peak_flops_per_second": 1e12,
-        "flops_per_token": 1e4,
-        "usd_per_second": 0.01,
-        "evaluate_steps": 12,
-    }
-    _, record = fit(options=options)
+    limits = LIMITS.model_copy(update={"usd_per_chip_hour": 36.0, "peak_flops_per_second": 1e12})
+    _, record = fit(options={"evaluate_steps": 12}, limits=limits)
     lines, (scalars, _) = lines_of(tmp_path), tensorboard_of(tmp_path)
     steps = [line for line in lines if "event" not in line]
     assert [line["step"] for line in steps] == list(range(1, 37))
@@ -197,7 +195,7 @@ def test_the_line_on_the_screen(fit):
     heard = []
     progress.set_listener(lambda *report: heard.append(report))
     try:
-        fit(options={"usd_per_second": 0.5})
+        fit(limits=LIMITS)
     finally:
         progress.set_listener(None)
     assert [(done, total) for done, total, _ in heard] == [(i, 36) for i in range(1, 37)]
@@ -264,7 +262,7 @@ def test_a_spike_rewinds_and_leaves_out_the_rows(fit, tmp_path):
     steps = [line["step"] for line in lines_of(tmp_path) if "event" not in line]
     assert steps == sorted(set(steps))
     # Stopped after the rewind and continued, it comes to the same weights.
-    stopper = RunOptions().__dict__ | {"log_steps": 1, "detail_steps": None}
+    stopper = {"log_steps": 1, "detail_steps": None}
 
     def stop_after(step):
         def listen(done, total, detail):
@@ -301,17 +299,11 @@ def test_a_spike_rewinds_and_leaves_out_the_rows(fit, tmp_path):
 
 
 def test_over_budget_it_saves_and_stops_and_more_money_continues(fit, tmp_path):
-    budget = {
-        "price_usd_per_chip_hour": 3600.0,
-        "chips": 1,
-        "max_usd": 1e-6,
-        "max_hours": None,
-        "on_overrun": "stop",
-    }
+    limits = LIMITS.model_copy(update={"max_usd": 1e-6, "on_overrun": "stop"})
     with pytest.raises(TokenmillError, match=r"budget.max_usd.*saved"):
-        fit(options={"budget": budget})
+        fit(limits=limits)
     assert list(tmp_path.glob("*/checkpoints/step-*/manifest.json"))
-    _, record = fit(options={"budget": {**budget, "max_usd": 1e6}})
+    _, record = fit(limits=limits.model_copy(update={"max_usd": 1e6}))
     assert record.step == 36
     assert record.resumes[0]["from_step"] >= 1
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.train.loop import Trainer, TrainSettings
+from components.train.config import TrainConfig
+from components.train.loop import Trainer
 from components.train.step import nll_and_weight
 from tokenmill import progress
 from tokenmill.errors import TokenmillError
@@ -28,14 +29,8 @@ SHAPE = ModelShape(
     mlp="gelu",
     tie_embeddings=True,
 )
-SETTINGS = TrainSettings(
-    learning_rate=1e-2,
-    warmup_fraction=0.1,
-    weight_decay=0.1,
-    clip_norm=1.0,
-    jit_compile=False,
-    seed=7,
-)
+CONFIG = TrainConfig(learning_rate=1e-2, warmup_fraction=0.1, jit_compile=False)
+SEED = 7
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +40,11 @@ def rows_uri(counting_rows):
 
 def fit(rows_uri, batch=8, max_steps=30, split_class=PackedSplit, **change):
     """Trains from scratch; returns the model and the record."""
-    settings = TrainSettings(**{**SETTINGS.__dict__, **change})
     train, held_out = split_class(rows_uri, "train"), PackedSplit(rows_uri, "eval")
     plan = plan_steps(train.rows, batch, 1000, max_steps)
-    model = Decoder(SHAPE, settings.seed)
-    trainer = Trainer(tf.distribute.get_strategy(), model, settings, plan)
+    model = Decoder(SHAPE, SEED)
+    config = CONFIG.model_copy(update=change)
+    trainer = Trainer(tf.distribute.get_strategy(), model, config, plan, SEED)
     return model, trainer.fit(train, held_out)
 
 
@@ -127,10 +122,10 @@ def test_waiting_for_data_is_booked_as_input(rows_uri, monkeypatch):
 
 
 def test_every_step_but_the_first_has_its_seconds_in_the_steady_rate(rows_uri):
-    settings, train = TrainSettings(**SETTINGS.__dict__), PackedSplit(rows_uri, "train")
+    train = PackedSplit(rows_uri, "train")
     plan = plan_steps(train.rows, 8, 1000, 4)
-    model = Decoder(SHAPE, settings.seed)
-    trainer = Trainer(tf.distribute.get_strategy(), model, settings, plan)
+    model = Decoder(SHAPE, SEED)
+    trainer = Trainer(tf.distribute.get_strategy(), model, CONFIG, plan, SEED)
     train_step = trainer.train_step
 
     def slow_step(*arguments):

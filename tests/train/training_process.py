@@ -18,13 +18,14 @@ def train_as_told(path):
     """Runs a job file; returns the exit code."""
     import tensorflow as tf
 
-    from components.train.distributed import cpu_parallelism as streams
-    from components.train.run import TrainingJob, describe, train
+    from components.train.config import TrainingJob
+    from components.train.distributed import cpu_parallelism
+    from components.train.execution import Execution
+    from components.train.run import describe, train
     from tokenmill import progress
-    from tokenmill.contracts.training_options import RunOptions
     from tokenmill.errors import TokenmillError
 
-    streams._LEAST_SLOTS = 16  # rows are short here; parts are to be computed side by side
+    cpu_parallelism._LEAST_SLOTS = 16  # rows are short here; parts are to be computed side by side
     with open(path, encoding="utf-8") as source:
         told = json.load(source)
     devices = told["options"].pop("cpu_devices", 1)
@@ -38,10 +39,10 @@ def train_as_told(path):
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
     progress.set_listener(None, lambda message: print("SAID", message, flush=True))
-    job = TrainingJob(**told["job"])
+    job = TrainingJob.model_validate(told["job"])
     try:
         training = train(
-            job, told["rows_uri"], told["training_directory"], RunOptions(**told["options"])
+            job, told["rows_uri"], told["training_directory"], Execution(**told["options"])
         )
     except TokenmillError as error:
         print("ERROR", error, flush=True)

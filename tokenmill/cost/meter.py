@@ -5,9 +5,10 @@ Plain arithmetic without a clock: the training loop tells the time.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
+from tokenmill.contracts.training_limits import TrainingLimits
 from tokenmill.cost.checks import check_positive
 from tokenmill.cost.pricing import SECONDS_PER_HOUR
 
@@ -60,20 +61,15 @@ class BudgetMeter:
             raise ValueError(f"budget.on_overrun = {self.on_overrun!r}: expected warn or stop.")
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> BudgetMeter:
-        """Make a fresh meter from what `to_json` gave.
-
-        Raises:
-            ValueError: A value is out of range.
-            TypeError: A key is unknown or missing.
-        """
-        return cls(**values)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the settings, without the state."""
-        names = ("price_usd_per_chip_hour", "chips", "max_usd", "max_hours", "on_overrun")
-        values = asdict(self)
-        return {name: values[name] for name in names}
+    def of(cls, limits: TrainingLimits) -> BudgetMeter:
+        """Return a fresh meter for a training's limits."""
+        return cls(
+            price_usd_per_chip_hour=limits.usd_per_chip_hour,
+            chips=limits.chips,
+            max_usd=limits.max_usd,
+            max_hours=limits.max_hours,
+            on_overrun=limits.on_overrun,
+        )
 
     @property
     def limit_seconds(self) -> float | None:

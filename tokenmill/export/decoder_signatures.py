@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from tokenmill.export.quantization import StoredWeights, Weights
+from tokenmill.contracts.served_model import Quantization
+from tokenmill.export.quantization import StoredWeights
 from tokenmill.export.sampler import Sampling, check_sampling, choose, require, uniforms
 from tokenmill.export.scoring import SCORES, score_rows
 from tokenmill.model.build import Decoder, Encoder
@@ -69,18 +70,18 @@ class ServedDecoder(tf.Module):
     Args:
         model: The trained decoder (an encoder: tokenmill/export/encoder_signatures.py).
         tokenize: string [batch] -> ragged int32 [batch, tokens].
-        weights: How the weights are stored.
+        quantization: How the weights are stored.
     """
 
-    def __init__(self, model: Decoder | Encoder, tokenize: Any, weights: Weights):
+    def __init__(self, model: Decoder | Encoder, tokenize: Any, quantization: Quantization):
         super().__init__()
         self.context_length = model.shape_config.sequence_length
         self.vocab_size = model.shape_config.vocab_size
         self._tokenize = tokenize
-        if weights == "float32":
+        if quantization == "float32":
             self.model = model  # its variables are saved as they are
         else:
-            self.stored_weights = StoredWeights(model, weights)
+            self.stored_weights = StoredWeights(model, quantization)
         self._decoder = lambda: model  # a function is not saved
 
     def _weights_in_use(self) -> Any:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tokenmill.contracts.served_model import Quantization
 from tokenmill.export.decoder_signatures import Rows, ServedDecoder, cut_into_rows
-from tokenmill.export.quantization import Weights
 from tokenmill.export.scoring import SCORES, score_rows
 from tokenmill.export.text_masking import TextMasking
 from tokenmill.model.build import Encoder
@@ -22,7 +22,7 @@ class ServedEncoder(ServedDecoder):
     Args:
         model: The trained encoder.
         tokenize: string [batch] -> ragged int32 [batch, tokens].
-        weights: How the weights are stored.
+        quantization: How the weights are stored.
         masking: What `evaluate` hides; a classifier needs none.
         label_names: The classes of a classifier, ascending.
     """
@@ -31,11 +31,11 @@ class ServedEncoder(ServedDecoder):
         self,
         model: Encoder,
         tokenize: Any,
-        weights: Weights,
+        quantization: Quantization,
         masking: TextMasking | None = None,
         label_names: Sequence[str] | None = None,
     ):
-        super().__init__(model, tokenize, weights)
+        super().__init__(model, tokenize, quantization)
         self._masking = masking
         self._labels = np.array([name.encode() for name in label_names or ()], object)
 

@@ -5,12 +5,11 @@ this saves disk, transfer and memory at rest, not time. The loss of quality is m
 assumed: the Evaluator scores the SavedModel that is pushed, with the weights it is pushed with.
 """
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 import tensorflow as tf
 
-Weights = Literal["float32", "float16", "bfloat16", "int8"]
-WEIGHTS = get_args(Weights)
+from tokenmill.contracts.served_model import Quantization
 
 
 class StoredWeights(tf.Module):
@@ -24,7 +23,7 @@ class StoredWeights(tf.Module):
         kind: float16, bfloat16 or int8.
     """
 
-    def __init__(self, layer: Any, kind: Weights):
+    def __init__(self, layer: Any, kind: Quantization):
         super().__init__()
         # A function, not a list: what a module holds in a list is saved with it.
         self._variables_of_layer = lambda: layer.variables

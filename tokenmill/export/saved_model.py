@@ -22,25 +22,21 @@ Every answer counts its tokens. docs/serving.md describes inputs, outputs and er
 import functools
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_transform as tft
 
+from tokenmill.contracts.served_model import Quantization, ServedModel, write_served_model
 from tokenmill.export.decoder_signatures import ServedDecoder
 from tokenmill.export.encoder_signatures import ServedEncoder
-from tokenmill.export.quantization import Weights
 from tokenmill.export.sampler import Sampling, require
 from tokenmill.export.text_masking import TextMasking
 from tokenmill.export.tokenizer_assets import write_tokenizer_assets
 from tokenmill.export.warmup_requests import write_warmup_requests
-from tokenmill.files import write_json
 from tokenmill.model.build import Decoder, Encoder
 from tokenmill.text.tokenization import load_tokenizer
 from tokenmill.text.vocabulary import PAD_ID
-
-DESCRIPTION_NAME = "model.json"
 
 # What a request may leave out. TensorFlow Serving fills it in from the SignatureDef.
 _SAMPLING_DEFAULTS = {
@@ -60,7 +56,7 @@ class ExportedModel(tf.Module):
         model: The trained decoder or encoder.
         transform_graph_uri: Transform's output; its graph turns raw text into ids.
         tokenizer_path: The SentencePiece model, for turning ids back into text.
-        weights: How the weights are stored.
+        quantization: How the weights are stored.
         masking: What a masked language model's `evaluate` hides.
         label_names: The classes of a classifier.
     """
@@ -70,7 +66,7 @@ class ExportedModel(tf.Module):
         model: Decoder | Encoder,
         transform_graph_uri: str,
         tokenizer_path: str,
-        weights: Weights,
+        quantization: Quantization,
         masking: TextMasking | None = None,
         label_names: Sequence[str] | None = None,
     ):
@@ -88,9 +84,9 @@ class ExportedModel(tf.Module):
             autograph=False,
         )
         self.served: ServedDecoder = (
-            ServedEncoder(model, self._tokenize, weights, masking, label_names)
+            ServedEncoder(model, self._tokenize, quantization, masking, label_names)
             if isinstance(model, Encoder)
-            else ServedDecoder(model, self._tokenize, weights)
+            else ServedDecoder(model, self._tokenize, quantization)
         )
 
     def _tokenize_text(self, text: tf.Tensor) -> tf.RaggedTensor:
@@ -261,7 +257,7 @@ def export_model(
     transform_graph_uri: str,
     tokenizer_path: str,
     directory: str,
-    weights: Weights = "float32",
+    quantization: Quantization = "float32",
     masking: TextMasking | None = None,
     label_names: Sequence[str] | None = None,
 ) -> None:
@@ -271,18 +267,19 @@ def export_model(
     are stored, a classifier's labels) and the warm-up requests that TensorFlow Serving replays.
     """
     exported = ExportedModel(
-        model, transform_graph_uri, tokenizer_path, weights, masking, label_names
+        model, transform_graph_uri, tokenizer_path, quantization, masking, label_names
     )
     signatures = exported.signatures()
     tf.saved_model.save(exported, directory, signatures=signatures)
     extra = os.path.join(directory, "assets.extra")
     tf.io.gfile.makedirs(extra)
     write_tokenizer_assets(tokenizer_path, directory)
-    description = {
-        "model_shape": asdict(model.shape_config),
-        "parameters": model.count_params(),
-        "weights": weights,
-        **({} if label_names is None else {"label_names": list(label_names)}),
-    }
-    write_json(os.path.join(extra, DESCRIPTION_NAME), description)
+    labels = {} if label_names is None else {"label_names": list(label_names)}
+    described = ServedModel(
+        model_shape=model.shape_config,
+        parameters=model.count_params(),
+        quantization=quantization,
+        **labels,
+    )
+    write_served_model(directory, described)
     write_warmup_requests(extra, exported.served.context_length, set(signatures))

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from components.train.checkpoint.store import Checkpoint, CheckpointDirectory, KeepPolicy
+from components.train.config import ExecutionConfig
 from tokenmill import progress
-from tokenmill.contracts.training_options import RunOptions
 from tokenmill.cost.pricing import daly_interval_seconds
 from tokenmill.errors import TokenmillError
 
@@ -21,34 +21,34 @@ class CheckpointSchedule:
     """Says when the next checkpoint is due.
 
     Args:
-        options: Fixed steps, fixed seconds, or the mean time between failures.
+        execution: Fixed steps, fixed seconds, or the mean time between failures.
         bytes_each: Size of a checkpoint.
         now: A clock in seconds.
     """
 
     def __init__(
-        self, options: RunOptions, bytes_each: int, now: Callable[[], float] = time.monotonic
+        self, execution: ExecutionConfig, bytes_each: int, now: Callable[[], float] = time.monotonic
     ):
-        self._options, self._now = options, now
+        self._execution, self._now = execution, now
         self.write_seconds = max(1e-3, bytes_each / _ASSUMED_BYTES_PER_SECOND)
         self._last = now()
 
     @property
     def interval_seconds(self) -> float | None:
         """Seconds between checkpoints; None if steps are counted instead."""
-        options = self._options
-        if options.checkpoint_steps is not None:
+        execution = self._execution
+        if execution.checkpoint_steps is not None:
             return None
-        if options.checkpoint_seconds is not None:
-            return options.checkpoint_seconds
-        mtbf_seconds = options.mtbf_hours * _SECONDS_PER_HOUR
+        if execution.checkpoint_seconds is not None:
+            return execution.checkpoint_seconds
+        mtbf_seconds = execution.mtbf_hours * _SECONDS_PER_HOUR
         return daly_interval_seconds(self.write_seconds, mtbf_seconds)
 
     def due(self, step: int) -> bool:
         """Whether to save after this many steps."""
         interval = self.interval_seconds
         if interval is None:
-            return step % (self._options.checkpoint_steps or 1) == 0
+            return step % (self._execution.checkpoint_steps or 1) == 0
         return self._now() - self._last >= interval
 
     def saved(self) -> None:

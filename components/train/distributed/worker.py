@@ -8,10 +8,11 @@ ends with the chief's exit code: 0, or 75 if it is to be started again.
 
 import sys
 
+from components.train.config import TrainingJob
 from components.train.distributed.cpu_parallelism import divide_cores
 from components.train.distributed.rendezvous import wait_for_work
-from components.train.run import TrainingJob, train
-from tokenmill.contracts.training_options import read_options
+from components.train.execution import read_execution
+from components.train.run import train
 from tokenmill.errors import TokenmillError
 
 
@@ -26,9 +27,9 @@ def work(training_directory: str, wait_seconds: float = 3600.0) -> None:
         TokenmillError: The chief did not come, or what the training raises.
     """
     told = wait_for_work(training_directory, wait_seconds)
-    options = read_options(training_directory)
-    job, tokenizer_path = TrainingJob(**told["job"]), told["tokenizer_path"]
-    train(job, told["rows_uri"], training_directory, options, tokenizer_path)
+    execution = read_execution(training_directory)
+    job, tokenizer_path = TrainingJob.model_validate(told["job"]), told["tokenizer_path"]
+    train(job, told["rows_uri"], training_directory, execution, tokenizer_path)
 
 
 def main() -> int:

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from components.train.execution import Execution
 from components.train.state import TrainingRecord
 from components.train.telemetry.metrics_log import MetricsLog
 from tokenmill import progress
 from tokenmill.contracts.training import Phase
-from tokenmill.contracts.training_options import RunOptions
+from tokenmill.contracts.training_limits import TrainingLimits
 from tokenmill.cost.flops import model_flops_utilization
 from tokenmill.cost.scaling import repetition_discounted_tokens
 
@@ -31,19 +32,24 @@ class Telemetry:
 
     Args:
         directory: The training directory; None writes nothing.
-        options: Intervals, price, peak.
+        execution: Intervals.
         unique_targets: Targets of the training split, for effective tokens.
         target_share: Share of them that one pass asks for.
+        limits: Price and peak; None if they are not known.
+        flops_per_token: FLOPs of training on a token; None if not known.
     """
 
     def __init__(
         self,
         directory: str | None,
-        options: RunOptions,
+        execution: Execution,
         unique_targets: int,
         target_share: float = 1.0,
+        limits: TrainingLimits | None = None,
+        flops_per_token: float | None = None,
     ):
-        self._options, self._unique_targets = options, unique_targets
+        self._execution, self._limits = execution, limits
+        self._flops_per_token, self._unique_targets = flops_per_token, unique_targets
         self._targets_a_pass = unique_targets * target_share
         self.log: MetricsLog | None = None
         self._directory = None
@@ -78,7 +84,7 @@ class Telemetry:
             learning_rate: Gives what it was applied with.
         """
         step, steps = record.step, record.plan.steps
-        if step % self._options.log_steps == 0 or step in (1, steps):
+        if step % self._execution.log_steps == 0 or step in (1, steps):
             scalars = self._rates(record) | self._worth(record, loss)
             self._detail = "".join(
                 f"  {template.format(scalars[name])}"
@@ -106,13 +112,13 @@ class Telemetry:
         seconds = steady - before[1]
         rate = (record.trained_slots - before[0]) / seconds
         rates = {"tokens_per_second": rate, "input_wait_share": (waited - before[2]) / seconds}
-        options = self._options
-        if options.flops_per_token and options.peak_flops_per_second:
+        peak = self._limits and self._limits.peak_flops_per_second
+        if self._flops_per_token and peak:
             rates["mfu"] = model_flops_utilization(
                 tokens_per_second=rate,
-                flops_per_token=options.flops_per_token,
+                flops_per_token=self._flops_per_token,
                 chips=1,  # the peak is of all of them
-                peak_flops_per_second=options.peak_flops_per_second,
+                peak_flops_per_second=peak,
             )
         return rates
 
@@ -124,8 +130,8 @@ class Telemetry:
                 self._unique_targets, record.trained_loss_tokens / self._targets_a_pass
             ),
         }
-        if self._options.usd_per_second is not None:
-            cost = sum(record.seconds.values()) * self._options.usd_per_second
+        if self._limits is not None:
+            cost = sum(record.seconds.values()) * self._limits.usd_per_second
             worth["cost_usd"] = cost
             fallen = record.loss_curve[0][1] - loss if record.loss_curve else 0.0
             if cost > 0:
@@ -172,9 +178,9 @@ class Telemetry:
 
     def profile(self, next_step: int) -> None:
         """Starts or ends the profile that was asked for; before each step, and after the last."""
-        if self._options.profile_steps is None or self._directory is None:
+        if self._execution.profile_steps is None or self._directory is None:
             return
-        first, last = self._options.profile_steps
+        first, last = self._execution.profile_steps
         if not self._profiling and first <= next_step <= last:
             tf.profiler.experimental.start(self._directory)
             self._profiling = True

@@ -1,0 +1,92 @@
+"""The sections [train] and [execution], and what the Trainer is given of a run's configuration."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from tokenmill.config_model import Fraction, PositiveInt, Section
+from tokenmill.contracts.served_model import Quantization
+from tokenmill.model.shape import ModelShape
+from tokenmill.training_plan import TrainingPlan
+
+
+class TrainConfig(TrainingPlan):
+    """The section [train]: what is trained. A change of it trains anew."""
+
+    task: Literal["causal-lm", "masked-lm", "classification"] = "causal-lm"
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    """The peak, after warm-up."""
+    warmup_fraction: Fraction = 0.05
+    schedule: Literal["cosine", "linear", "wsd"] = "cosine"
+    """After the warm-up: a cosine or a line down, or stable and then a line down (wsd)."""
+    decay_fraction: Fraction = 0.1
+    """Share of the steps in which wsd decays."""
+    final_learning_rate_fraction: Fraction = 0.1
+    """Share of the peak at the last step."""
+    beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """AdamW's decay of the second moment."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Of matrices, embeddings included; biases and norms are spared."""
+    z_loss: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the squared log-partition in the loss; PaLM's is 1e-4."""
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are scaled to at most this global norm."""
+    jit_compile: bool = True
+    """Compile the forward and backward pass with XLA."""
+    resume_from: str | None = None
+    """Checkpoints of another training to go on from (a directory that holds step-<n>)."""
+    on_spike: Literal["off", "warn", "rewind"] = "off"
+    """At a loss spike: nothing; say so; or go back to a checkpoint and leave out the rows since."""
+    spike_deviations: Annotated[float, Field(gt=0)] = 8.0
+    """How many standard deviations above the last 64 steps' losses is a spike."""
+    rewind_steps: PositiveInt = 100
+    """With on_spike = "rewind", every so many steps there is a checkpoint to go back to."""
+
+
+class ExecutionConfig(Section):
+    """The section [execution]: how training is carried out. A change of it does not train anew."""
+
+    checkpoint_steps: PositiveInt | None = None
+    """Save every so many steps; None goes by the clock."""
+    checkpoint_seconds: Annotated[float, Field(gt=0)] | None = None
+    """Save every so many seconds; None takes the optimal interval for mtbf_hours (Daly 2006)."""
+    mtbf_hours: Annotated[float, Field(gt=0)] = 6.0
+    """Mean time between failures of the whole run: preemptions, crashes, maintenance."""
+    keep_checkpoints: PositiveInt = 2
+    """How many of the newest stay."""
+    keep_checkpoint_every_steps: PositiveInt | None = None
+    """Checkpoints of every so many steps stay, too."""
+    keep_best_checkpoint: bool = True
+    """The checkpoint of the lowest eval loss stays, too (with evaluate_steps)."""
+    evaluate_steps: PositiveInt | None = None
+    """Eval loss every so many steps; None for before and after only."""
+    log_steps: PositiveInt = 10
+    """Scalars for TensorBoard and metrics.jsonl every so many steps."""
+    detail_steps: PositiveInt | None = 500
+    """Distributions and attention maps every so many steps."""
+    profile_steps: tuple[PositiveInt, PositiveInt] | None = None
+    """First and last step to profile for TensorBoard."""
+
+
+class TrainingJob(Section):
+    """All that decides what is trained; its JSON is an execution property of the Trainer."""
+
+    shape: ModelShape
+    train: TrainConfig
+    seed: int
+    """Seed of weights, data order and dropout."""
+    quantization: Quantization = "float32"
+    """How the SavedModel stores its weights."""
+    base_model: str | None = None
+    """Directory of a SavedModel to start from; None for random weights."""
+
+    def with_parameters(self, given: Mapping[str, Any]) -> "TrainingJob":
+        """Return the job with a run's own parameters: the seed, or keys of [train]."""
+        train = {name: value for name, value in given.items() if name != "seed"}
+        return self.model_copy(
+            update={
+                "seed": given.get("seed", self.seed),
+                "train": self.train.model_copy(update=train),
+            }
+        )

@@ -1,0 +1,33 @@
+"""model.json beside a SavedModel: what a server has to know of it before it loads it."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from tokenmill.contracts.base import Part, key, read_document, write_document
+from tokenmill.model.shape import ModelShape
+
+SERVED_MODEL_NAME = "model.json"
+
+Quantization = Literal["float32", "float16", "bfloat16", "int8"]
+"""How a SavedModel stores its weights."""
+
+
+class ServedModel(Part):
+    """model.json: what was exported."""
+
+    model_shape: ModelShape = key("Sizes and options of the model.")
+    parameters: int = key("Trainable parameters.", gt=0)
+    quantization: Quantization = key("How the weights are stored.")
+    label_names: list[str] | None = key("The classes of a classifier, in order.", default=None)
+
+
+def read_served_model(saved_model: str) -> ServedModel:
+    """Read model.json of a SavedModel's directory."""
+    return read_document(os.path.join(saved_model, "assets.extra", SERVED_MODEL_NAME), ServedModel)
+
+
+def write_served_model(saved_model: str, described: ServedModel) -> None:
+    """Write model.json into a SavedModel's directory."""
+    write_document(os.path.join(saved_model, "assets.extra", SERVED_MODEL_NAME), described)
