@@ -41,22 +41,22 @@ def rank_bytes(count: int = 100_000) -> float:
 def main() -> None:
     rank = rank_bytes()
     vcpu_usd = find_chip("cpu-vcpu").price_usd_per_chip_hour or 0.0
-    filed = (BANDS + 1) * ENTRY.itemsize
-    spool = DOCUMENT_BYTES + ID_BYTES + ROW.itemsize + filed
+    hashes = (BANDS + 1) * ENTRY.itemsize
+    staging = DOCUMENT_BYTES + ID_BYTES + ROW.itemsize + hashes
     in_range = BANDS * ENTRY.itemsize / BUCKETS * SORT_COPIES
     everywhere = DROPPED * DROPPED_BYTES
     last = PAIRS * PAIR_BYTES + IN_PAIRS * rank
-    print(f"a document: {spool:,.0f} bytes in the spool, of which {filed} filed hashes")
+    print(f"a document: {staging:,.0f} bytes staged, of which {hashes} of hashes")
     print(f"a rank tuple: {rank:,.0f} bytes\n")
     print(
-        "| documents | spool | through Beam | one range | every worker | last stage | CPU | cost |"
+        "| documents | staged | through Beam | one range | every worker | last stage | CPU | cost |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for exponent in range(6, 11):
         documents = 10.0**exponent
         hours = documents * CPU_SECONDS_PER_DOCUMENT / 3600
         moved = documents * (PAIRS * (16 + PAIR_BYTES) + DROPPED * DROPPED_BYTES)
-        cells = [documents * size / 1e9 for size in (spool, in_range, everywhere, last)]
+        cells = [documents * size / 1e9 for size in (staging, in_range, everywhere, last)]
         print(
             f"| 1e{exponent} | {cells[0]:,.1f} GB | {moved / 1e9:,.2f} GB | {cells[1]:,.3f} GB | "
             f"{cells[2]:,.3f} GB | {cells[3]:,.2f} GB | {hours:,.1f} h | "

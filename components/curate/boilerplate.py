@@ -1,6 +1,6 @@
 """Removes lines that stand in many documents: licences, navigation, parameter boilerplate.
 
-Two passes: the hashes of all lines are filed, once a document, and counted by ranges of the hash;
+Two passes: the hashes of all lines are written, once a document, and counted by ranges of the hash;
 those that are frequent are a side input (8 bytes each), and the lines that have them go. A document
 keeps its other lines.
 """
@@ -15,7 +15,7 @@ from components.curate.rules.lines import Removed, take_out
 from components.curate.text_columns import TextColumns
 from tokenmill.records.documents import DocumentFile, read_documents
 from tokenmill.records.keys import stable_hash
-from tokenmill.records.sorted_hashes import read_filed, write_filed
+from tokenmill.records.sorted_hashes import read_hash_range, write_sorted_hashes
 from tokenmill.text.normalize import normalize
 
 # Shorter lines ("Args:", "Returns:", "}") are structure, however frequent.
@@ -24,39 +24,43 @@ MIN_LINE_CHARACTERS = 40
 LINES_REMOVED = "boilerplate_lines"
 
 _TEXT = 2
-_FILED_LINES = 1 << 18  # in one file; 12 bytes each
+_FILE_LINES = 1 << 18  # in one file; 12 bytes each
 
 
-def file_lines(file: DocumentFile, directory: str) -> Iterator[str]:
-    """Files the hashes of the lines of each document of a file; yields the paths."""
+def write_line_hashes(file: DocumentFile, directory: str) -> Iterator[str]:
+    """Write the hashes of the lines of each document of a file; yield the paths written."""
     name = os.path.join(directory, f"{file.split}-{stable_hash(file.path.encode()):016x}")
     pending: list[np.ndarray] = []
     count = number = 0
     for batch in read_documents(file.path):
         pending.append(line_hashes(_texts(batch)))
         count += len(pending[-1])
-        if count >= _FILED_LINES:
-            yield _file(name, number, pending)
+        if count >= _FILE_LINES:
+            yield _write(name, number, pending)
             pending, count, number = [], 0, number + 1
     if pending:
-        yield _file(name, number, pending)
+        yield _write(name, number, pending)
 
 
-def frequent_lines(part: int, paths: list[str], parts: int, documents: int) -> np.ndarray:
-    """uint64, ascending: hashes in one range that were filed by more than so many documents."""
-    filed = [read_filed(path, part, parts) for path in paths]
-    hashes, counts = np.unique(np.concatenate([np.zeros(0, np.uint64), *filed]), return_counts=True)
+def frequent_lines(
+    hash_range: int, paths: list[str], hash_ranges: int, documents: int
+) -> np.ndarray:
+    """Return the hashes in one range that more than so many documents have, uint64, ascending."""
+    hashes_of_files = [read_hash_range(path, hash_range, hash_ranges) for path in paths]
+    hashes, counts = np.unique(
+        np.concatenate([np.zeros(0, np.uint64), *hashes_of_files]), return_counts=True
+    )
     return hashes[counts > documents]
 
 
-def _file(name: str, number: int, pending: list[np.ndarray]) -> str:
+def _write(name: str, number: int, pending: list[np.ndarray]) -> str:
     path = f"{name}-{number:05d}.lines"
-    write_filed(path, np.concatenate(pending))
+    write_sorted_hashes(path, np.concatenate(pending))
     return path
 
 
 def _columns(texts: Iterable[str]) -> tuple[TextColumns, np.ndarray]:
-    """The columns of texts and which of their lines are long enough (bool [lines])."""
+    """Return the columns of texts, and which of their lines are long enough (bool [lines])."""
     columns = TextColumns(list(texts))
     return columns, columns.lines.length >= MIN_LINE_CHARACTERS
 
@@ -66,7 +70,7 @@ def _texts(batch: pa.RecordBatch) -> list[str]:
 
 
 def line_hashes(texts: list[str]) -> np.ndarray:
-    """uint64: the hashes of the lines that are long enough, once for each document."""
+    """Return the hashes (uint64) of the lines that are long enough, once for each document."""
     columns, long_enough = _columns(texts)
     hashes = columns.hash_spans(columns.lines)[long_enough]
     document = columns.lines.document[long_enough]
@@ -78,7 +82,7 @@ def line_hashes(texts: list[str]) -> np.ndarray:
 
 
 def remove_frequent(batch: pa.RecordBatch, frequent: np.ndarray) -> tuple[pa.RecordBatch, Removed]:
-    """The batch with normalized texts, without the lines whose hash is in `frequent`.
+    """Return the batch with normalized texts, without the lines whose hash is in `frequent`.
 
     `byte_count` stays what it was: bytes as they came in.
     """

@@ -12,8 +12,9 @@ from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, write_report
 from components.curate.transforms import Curate
 from tokenmill.contracts.curation import Curation, read_curation
 from tokenmill.errors import TokenmillError
-from tokenmill.records.documents import SPLITS
-from tokenmill.records.staged_run import spooled_run
+from tokenmill.files import remove_temporary_files
+from tokenmill.records.documents import SPLITS, split_directory
+from tokenmill.records.staged_run import staged_run
 from tokenmill.timing import timed
 
 
@@ -49,9 +50,9 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
         for key in ("payload_format", "file_format"):
             curated.set_string_custom_property(key, examples.get_string_custom_property(key))
 
-        with spooled_run(self._get_tmp_dir()) as spool, self._make_beam_pipeline() as pipeline:
+        with staged_run(self._get_tmp_dir()) as staging, self._make_beam_pipeline() as pipeline:
             result = pipeline | Curate(
-                config, benchmarks, examples.uri, curated.uri, rejected.uri, spool, shards
+                config, benchmarks, examples.uri, curated.uri, rejected.uri, staging, shards
             )
             lists = [
                 beam.pvalue.AsSingleton(result[name] | f"List[{name}]" >> beam.combiners.ToList())
@@ -63,6 +64,8 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
                 | "WriteReport" >> beam.Map(write_report, *lists, rejected.uri)
             )
 
+        for split in SPLITS:  # TFX's readers take every file there for data
+            remove_temporary_files(split_directory(curated.uri, split))
         curation = read_curation(rejected.uri)
         _check(curation)
         total = curation.total

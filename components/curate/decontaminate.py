@@ -19,7 +19,7 @@ from components.curate.deduplicate import NO_COPY, DroppedGroup, dropped_mask
 from components.curate.first_pass import DROPPED_ROW
 from components.curate.near_duplicates import Shingles, shingle
 from tokenmill.records.documents import BATCH_BYTES, BATCH_DOCUMENTS
-from tokenmill.records.staging import Piece, Spool, read_rows, read_texts
+from tokenmill.records.staging import StagedPart, Staging, read_rows, read_texts
 
 CONTAMINATED = "contaminated"
 
@@ -27,13 +27,13 @@ _SHARED = "shared"
 
 
 class Decontaminate(beam.PTransform):
-    """Pieces -> [DroppedGroup] of one element: all that overlaps.
+    """Parts -> [DroppedGroup] of one element: all that overlaps.
 
     Args:
         gives_way: Which split loses documents for overlaps between train and held-out text.
         ngram_words: Length of a run of words.
         benchmarks: Texts that must not occur in train either.
-        pieces: All pieces, as a side input.
+        parts: All parts, as a side input.
         dropped: The copies that go, as a side input.
     """
 
@@ -42,30 +42,30 @@ class Decontaminate(beam.PTransform):
         gives_way: GivesWay,
         ngram_words: int,
         benchmarks: Sequence[str],
-        pieces: beam.pvalue.AsSideInput,
+        parts: beam.pvalue.AsSideInput,
         dropped: beam.pvalue.AsSideInput,
     ):
         super().__init__()
         self._gives_way, self._words = gives_way, ngram_words
         self._benchmarks = ngram_set(benchmarks, ngram_words)
-        self._pieces, self._dropped = pieces, dropped
+        self._parts, self._dropped = parts, dropped
 
-    def expand(self, pieces: beam.PCollection) -> beam.PCollection:
+    def expand(self, parts: beam.PCollection) -> beam.PCollection:
         """Compares one split with the n-grams of the other, and train with the benchmarks."""
-        # Each look at the pieces has its own shuffle (of their names): what is fused into the stage
+        # Each look at the parts has its own shuffle (of their names): what is fused into the stage
         # that others wait for would wait for itself.
-        words, sides = self._words, (self._pieces, self._dropped)
+        words, sides = self._words, (self._parts, self._dropped)
         nothing = np.zeros(0, np.uint64)
         in_train: Any = nothing
         if self._gives_way != "off":
             in_train = beam.pvalue.AsSingleton(
-                pieces
+                parts
                 | "SpreadHeldOut" >> beam.Reshuffle()
                 | "HeldOutNgrams" >> beam.FlatMap(held_out_ngrams, words, *sides)
                 | "HeldOut" >> beam.CombineGlobally(_union)
             )
         train = (
-            pieces
+            parts
             | "SpreadTrain" >> beam.Reshuffle()
             | "Train"
             >> beam.FlatMap(
@@ -76,7 +76,7 @@ class Decontaminate(beam.PTransform):
         if self._gives_way == "held-out":
             shared = train[_SHARED] | "Shared" >> beam.CombineGlobally(_union)
             gone.append(
-                pieces
+                parts
                 | "SpreadHeldOutAgain" >> beam.Reshuffle()
                 | "DropHeldOut"
                 >> beam.FlatMap(held_out_overlaps, words, *sides, beam.pvalue.AsSingleton(shared))
@@ -96,27 +96,27 @@ def overlaps(shingles: Shingles, forbidden: np.ndarray) -> np.ndarray:
 
 
 def held_out_ngrams(
-    piece: Piece, ngram_words: int, pieces: list[Piece], dropped: list[DroppedGroup]
+    part: StagedPart, ngram_words: int, parts: list[StagedPart], dropped: list[DroppedGroup]
 ) -> Iterator[np.ndarray]:
-    """The n-grams of a piece of the held-out split."""
-    if piece.split == "eval":
-        for _, shingles in _batches(piece, ngram_words, pieces, dropped):
+    """The n-grams of a part of the held-out split."""
+    if part.split == "eval":
+        for _, shingles in _batches(part, ngram_words, parts, dropped):
             yield np.unique(shingles.hashes)
 
 
 def train_overlaps(
-    piece: Piece,
+    part: StagedPart,
     ngram_words: int,
-    pieces: list[Piece],
+    parts: list[StagedPart],
     dropped: list[DroppedGroup],
     benchmarks: np.ndarray,
     held_out: np.ndarray,
     gives_way: GivesWay,
 ) -> Iterator[Any]:
-    """Yield what a piece of train loses and, tagged, the n-grams that it shares with held-out."""
-    if piece.split != "train" or not (len(benchmarks) or len(held_out)):
+    """Yield what a part of train loses and, tagged, the n-grams that it shares with held-out."""
+    if part.split != "train" or not (len(benchmarks) or len(held_out)):
         return
-    for references, shingles in _batches(piece, ngram_words, pieces, dropped):
+    for references, shingles in _batches(part, ngram_words, parts, dropped):
         hits = overlaps(shingles, benchmarks)
         if gives_way == "train":
             hits = np.where(hits > 0, hits, overlaps(shingles, held_out))
@@ -128,15 +128,15 @@ def train_overlaps(
 
 
 def held_out_overlaps(
-    piece: Piece,
+    part: StagedPart,
     ngram_words: int,
-    pieces: list[Piece],
+    parts: list[StagedPart],
     dropped: list[DroppedGroup],
     shared: np.ndarray,
 ) -> Iterator[DroppedGroup]:
-    """DroppedGroup of a piece of the held-out split."""
-    if piece.split == "eval" and len(shared):
-        for references, shingles in _batches(piece, ngram_words, pieces, dropped):
+    """DroppedGroup of a part of the held-out split."""
+    if part.split == "eval" and len(shared):
+        for references, shingles in _batches(part, ngram_words, parts, dropped):
             yield from _dropped(references, overlaps(shingles, shared))
 
 
@@ -153,17 +153,17 @@ def _dropped(references: np.ndarray, hits: np.ndarray) -> Iterator[DroppedGroup]
 
 
 def _batches(
-    piece: Piece, ngram_words: int, pieces: list[Piece], dropped: list[DroppedGroup]
+    part: StagedPart, ngram_words: int, parts: list[StagedPart], dropped: list[DroppedGroup]
 ) -> Iterator[tuple[np.ndarray, Shingles]]:
-    """(references, n-gram sets) of the documents of a piece that are left, in batches."""
-    spool = Spool(pieces)
-    first = int(spool.first[spool.pieces.index(piece)])
-    rows = read_rows(piece)
+    """(references, n-gram sets) of the documents of a part that are left, in batches."""
+    staging = Staging(parts)
+    first = int(staging.first[staging.parts.index(part)])
+    rows = read_rows(part)
     live = (rows["flag"] != DROPPED_ROW) & ~dropped_mask(dropped, first, len(rows))
     places = np.flatnonzero(live)
     texts: list[str] = []
     size = start = 0
-    for place, text in enumerate(read_texts(piece, rows[places])):
+    for place, text in enumerate(read_texts(part, rows[places])):
         texts.append(text.decode())
         size += len(text)
         if len(texts) == BATCH_DOCUMENTS or size >= BATCH_BYTES:

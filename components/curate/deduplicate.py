@@ -1,8 +1,8 @@
-"""Exact and near duplicates among spooled documents.
+"""Exact and near duplicates among staged documents.
 
-Documents are numbers (references into the spool); what has the same hash, of its content or of an
+Documents are numbers (references); what has the same hash, of its content or of an
 LSH band, is found by ranges of the hash. Near copies are verified on their n-gram sets, read back
-from the spool, and joined into clusters over any number of hops; of each cluster one copy stays.
+from disk, and joined into clusters over any number of hops; of each cluster one copy stays.
 
 What is held at once: the hashes of one range (12 bytes an entry), some thousand texts to verify,
 and in one worker all verified pairs (24 bytes each).
@@ -21,7 +21,7 @@ from components.curate.near_duplicates import (
     propose_pairs,
     shingle,
 )
-from tokenmill.records.staging import Piece, Spool
+from tokenmill.records.staging import StagedPart, Staging
 
 EXACT_DUPLICATE = "exact_duplicate"
 NEAR_DUPLICATE = "near_duplicate"
@@ -59,7 +59,7 @@ class Edges(NamedTuple):
 
 
 def join_dropped(lists: Iterable[list[DroppedGroup]]) -> list[DroppedGroup]:
-    """Return one group a reason, documents ascending: what a piece loses is then a slice."""
+    """Return one group a reason, documents ascending: what a part loses is then a slice."""
     by_reason: dict[tuple[str, float], list[DroppedGroup]] = {}
     for groups in lists:
         for group in groups:
@@ -100,22 +100,24 @@ def is_dropped(dropped: Iterable[DroppedGroup], references: np.ndarray) -> np.nd
     return gone
 
 
-def exact_copies(part: int, pieces: list[Piece], parts: int) -> Iterator[DroppedGroup]:
+def exact_copies(
+    hash_range: int, parts: list[StagedPart], hash_ranges: int
+) -> Iterator[DroppedGroup]:
     """The copies in one range of content keys that go: all but the first of each content.
 
     The first is a held-out one before a train one, then the one with the least id; copies that
     share their id go by what else they hold. No scheduling changes that.
     """
-    spool = Spool(pieces)
-    hashes, references = spool.filed(CONTENT, part, parts)
+    staging = Staging(parts)
+    hashes, references = staging.hashes_in_range(CONTENT, hash_range, hash_ranges)
     references = references[_shared(hashes)]
-    rows = spool.rows_of(references)
+    rows = staging.rows_of(references)
     keys = rows["key"]
     ranks = zip(
         keys[:, 0].tolist(),
         keys[:, 1].tolist(),
-        spool.splits_of(references).tolist(),
-        spool.ids_of(references, rows),
+        staging.splits_of(references).tolist(),
+        staging.ids_of(references, rows),
         rows["digest"].tolist(),
         rows["raw_bytes"].tolist(),
         references.tolist(),
@@ -140,39 +142,39 @@ def exact_copies(part: int, pieces: list[Piece], parts: int) -> Iterator[Dropped
 
 
 def propose(
-    part: int, pieces: list[Piece], dropped: list[DroppedGroup], parts: int
+    hash_range: int, parts: list[StagedPart], dropped: list[DroppedGroup], hash_ranges: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Candidate pairs from one range of band hashes: (verifying task, int64 [pairs, 2]).
 
     Pairs with the same leader meet in one task, where each text is then read once.
     """
-    spool = Spool(pieces)
-    hashes, references = spool.filed(BANDS, part, parts)
+    staging = Staging(parts)
+    hashes, references = staging.hashes_in_range(BANDS, hash_range, hash_ranges)
     live = ~is_dropped(dropped, references)
     hashes, references = hashes[live], references[live]
     shared = _shared(hashes)
     hashes, references = hashes[shared], references[shared]
     documents, index = np.unique(references, return_inverse=True)
-    digests = spool.rows_of(documents)["digest"]
+    digests = staging.rows_of(documents)["digest"]
     pairs, leaders = propose_pairs(hashes, digests[index], references)
-    tasks = leaders % parts
+    tasks = leaders % hash_ranges
     for task in np.unique(tasks).tolist():
         yield task, pairs[tasks == task]
 
 
 def verify(
-    item: tuple[int, Iterable[np.ndarray]], pieces: list[Piece], config: CurateConfig
+    item: tuple[int, Iterable[np.ndarray]], parts: list[StagedPart], config: CurateConfig
 ) -> Iterator[Edges]:
     """The pairs that are similar enough."""
-    spool = Spool(pieces)
+    staging = Staging(parts)
     pairs = np.unique(np.concatenate(list(item[1])), axis=0)
     documents, index = np.unique(pairs, return_inverse=True)
     index = index.reshape(-1, 2)
-    rows = spool.rows_of(documents)
+    rows = staging.rows_of(documents)
     for start, end in _chunks(rows["text_size"][index].sum(axis=1, dtype=np.int64)):
         some, within = np.unique(index[start:end], return_inverse=True)
         shingles = shingle(
-            spool.texts_of(documents[some], rows[some]), config.near_duplicate_ngram_words
+            staging.texts_of(documents[some], rows[some]), config.near_duplicate_ngram_words
         )
         similarities = jaccards(shingles, within.reshape(-1, 2))
         similar = similarities >= config.near_duplicate_min_jaccard
@@ -180,7 +182,9 @@ def verify(
             yield Edges(pairs[start:end][similar], similarities[similar])
 
 
-def cluster(edges: list[Edges], pieces: list[Piece], config: CurateConfig) -> list[DroppedGroup]:
+def cluster(
+    edges: list[Edges], parts: list[StagedPart], config: CurateConfig
+) -> list[DroppedGroup]:
     """Joins near duplicates over any number of hops; all but the best of a cluster go.
 
     The best is a held-out one before a train one, then the longest, then the one with the least
@@ -188,19 +192,19 @@ def cluster(edges: list[Edges], pieces: list[Piece], config: CurateConfig) -> li
     """
     if not edges:
         return []
-    spool = Spool(pieces)
+    staging = Staging(parts)
     pairs = np.concatenate([some.pairs for some in edges])
     similarities = np.concatenate([some.similarities for some in edges])
     documents, index, labels = components(pairs)
     greatest = np.zeros(len(documents))
     for side in (0, 1):
         np.maximum.at(greatest, index[:, side], similarities)
-    rows = spool.rows_of(documents)
+    rows = staging.rows_of(documents)
     ranks = zip(
         labels.tolist(),
-        spool.splits_of(documents).tolist(),
+        staging.splits_of(documents).tolist(),
         (-rows["text_size"].astype(np.int64)).tolist(),
-        spool.ids_of(documents, rows),
+        staging.ids_of(documents, rows),
         rows["key"].tolist(),
         rows["digest"].tolist(),
         range(len(documents)),

@@ -1,8 +1,8 @@
-"""The first pass over the documents: normalize, mask, judge; what is found goes to a spool.
+"""The first pass over the documents: normalize, mask and judge them, and stage them on disk.
 
-A document that passes is spooled as the record that will be written if it stays, one that does not
+A document that passes is staged as the record that will be written if it stays, one that does not
 as its record among the rejected. By the content of those that pass, and by their LSH bands, copies
-are found later; these hashes are filed with the spool.
+are found later; these hashes are written beside it.
 """
 
 import os
@@ -29,14 +29,14 @@ from tokenmill.records.documents import (
     encode_documents,
     read_documents,
 )
-from tokenmill.records.keys import stable_hash
-from tokenmill.records.staging import PieceWriter, SpoolWriter
-from tokenmill.text.normalize import content_key, normalize
+from tokenmill.records.keys import content_key, stable_hash
+from tokenmill.records.staging import PartWriter, StagingWriter
+from tokenmill.text.normalize import normalize
 
-# The flag of a spooled row whose payload is the record of a rejected document.
+# The flag of a staged row whose payload is the record of a rejected document.
 DROPPED_ROW = 1
 
-# Kinds of filed hashes.
+# Kinds of hashes that are staged.
 CONTENT = "content"
 BANDS = "bands"
 
@@ -48,17 +48,17 @@ def first_pass(
     shards: int,
     frequent: np.ndarray | None = None,
 ) -> Iterator[Any]:
-    """Spools the documents of a file; yields the pieces and, tagged, COUNTS, MASKED, REMOVED_LINES.
+    """Stage the documents of a file; yield the parts and, tagged, COUNTS, MASKED, REMOVED_LINES.
 
     Args:
         file: What to read.
         settings: What to do.
-        directory: The spool's.
+        directory: The staging directory.
         shards: Shards that will be written.
         frequent: uint64, ascending: hashes of the lines to remove; None removes none.
     """
     name = f"{file.split}-{stable_hash(file.path.encode()):016x}"
-    spool = SpoolWriter(os.path.join(directory, name), file.split, shards)
+    staging = StagingWriter(os.path.join(directory, name), file.split, shards)
     counts: dict[tuple[str, str, str], list[int]] = {}
     edits = Edits()
     try:
@@ -68,16 +68,16 @@ def first_pass(
                 batch, removed = remove_frequent(batch, frequent)
                 removed_bytes += edits.add(removed)
             for rejected in judge_batch(
-                batch, file.split, settings, spool.piece(), edits, removed_bytes
+                batch, file.split, settings, staging.part(), edits, removed_bytes
             ):
                 key = (rejected.split, rejected.source.decode(), rejected.reason)
                 total = counts.setdefault(key, [0, 0])
                 total[0] += 1
                 total[1] += rejected.raw_bytes
-            yield from spool.full()
-        yield from spool.rest()
+            yield from staging.full()
+        yield from staging.rest()
     except BaseException:
-        spool.discard()
+        staging.discard()
         raise
     for key, (documents, raw_bytes) in counts.items():
         yield beam.pvalue.TaggedOutput(COUNTS, (key, OutcomeCounts(documents, raw_bytes, 0, 0)))
@@ -107,17 +107,17 @@ def judge_batch(
     batch: pa.RecordBatch,
     split: str,
     settings: CurateConfig,
-    piece: PieceWriter,
+    part: PartWriter,
     edits: Edits,
     removed_bytes: np.ndarray,
 ) -> list[DroppedDocument]:
-    """Normalizes and judges a batch and spools it; returns the rejected ones.
+    """Normalize and judge a batch, and stage it; return the dropped documents.
 
     Args:
         batch: The documents.
         split: Their split.
         settings: What to do.
-        piece: Where they go.
+        part: Where they go.
         edits: Takes what is changed.
         removed_bytes: int64 [documents], bytes of lines that are gone already.
     """
@@ -145,8 +145,8 @@ def judge_batch(
     flags = np.zeros(len(texts), np.uint8)
     flags[list(rejected)] = DROPPED_ROW
     sizes[list(rejected)] = 0
-    first = piece.rows
-    piece.append(
+    first = part.rows
+    part.append(
         doc_ids,
         sources,
         [payloads[i] for i in range(len(texts))],
@@ -156,13 +156,13 @@ def judge_batch(
         keys,
         removed_bytes,
     )
-    piece.file_hashes(CONTENT, keys[passed, 0], first + passed)
+    part.add_hashes(CONTENT, keys[passed, 0], first + passed)
     if settings.near_duplicates == "drop":
         shingles = all_ngrams([texts[i] for i in passed], settings.near_duplicate_ngram_words)
         long_enough = np.diff(shingles.first) > 0  # others have nothing to compare
         bands = band_hashes(shingles, settings)[long_enough]
         rows = np.repeat(first + passed[long_enough], bands.shape[1])
-        piece.file_hashes(BANDS, bands.ravel(), rows)
+        part.add_hashes(BANDS, bands.ravel(), rows)
     return [rejected[i] for i in sorted(rejected)]
 
 

@@ -1,4 +1,4 @@
-"""The last pass: writes what stays and what goes, shard by shard, from the spool."""
+"""The last pass: what stays and what goes, written shard by shard from the staged parts."""
 
 import functools
 import os
@@ -12,34 +12,40 @@ from components.curate.first_pass import DROPPED_ROW
 from tokenmill.contracts.curation import DroppedDocument, write_dropped_shard
 from tokenmill.records.documents import decode_documents, split_directory
 from tokenmill.records.staged_shards import Record, sorted_shard, write_sorted_shard
-from tokenmill.records.staging import Piece, Spool, read_rows, read_sources
+from tokenmill.records.staging import StagedPart, Staging, read_rows, read_sources
 
 Count = tuple[tuple[str, str, str], OutcomeCounts]
 
 
 def write_kept(
-    item: tuple[str, int], pieces: list[Piece], dropped: list[DroppedGroup], uri: str, shards: int
+    item: tuple[str, int],
+    parts: list[StagedPart],
+    dropped: list[DroppedGroup],
+    uri: str,
+    shards: int,
 ) -> int:
     """Writes one shard of documents of one (split, shard); returns how many."""
     split, shard = item
-    spool = Spool(pieces)
+    staging = Staging(parts)
     name = f"documents-{shard:05d}-of-{shards:05d}.gz"
     path = os.path.join(split_directory(uri, split), name)
-    return write_sorted_shard(path, spool, split, shard, functools.partial(dropped_mask, dropped))
+    return write_sorted_shard(path, staging, split, shard, functools.partial(dropped_mask, dropped))
 
 
-def count(piece: Piece, pieces: list[Piece], dropped: list[DroppedGroup]) -> Iterator[Count]:
-    """What became of the documents of a piece that the first pass did not reject, by source."""
-    spool = Spool(pieces)
-    first = int(spool.first[spool.pieces.index(piece)])
-    rows = read_rows(piece)
-    sources = [source.decode() for source in read_sources(piece)]
+def count(
+    part: StagedPart, parts: list[StagedPart], dropped: list[DroppedGroup]
+) -> Iterator[Count]:
+    """What became of the documents of a part that the first pass did not reject, by source."""
+    staging = Staging(parts)
+    first = int(staging.first[staging.parts.index(part)])
+    rows = read_rows(part)
+    sources = [source.decode() for source in read_sources(part)]
     left = rows["flag"] != DROPPED_ROW
     for group in dropped:
         places = group.references[dropped_slice(group, first, len(rows))] - first
         left[places] = False
-        yield from _by_source(rows[places], sources, piece.split, group.reason)
-    yield from _by_source(rows[left], sources, piece.split, KEPT)
+        yield from _by_source(rows[places], sources, part.split, group.reason)
+    yield from _by_source(rows[left], sources, part.split, KEPT)
 
 
 def _by_source(rows: np.ndarray, sources: list[str], split: str, outcome: str) -> Iterator[Count]:
@@ -59,13 +65,13 @@ def _by_source(rows: np.ndarray, sources: list[str], split: str, outcome: str) -
 
 
 def write_rejected(
-    shard: int, pieces: list[Piece], dropped: list[DroppedGroup], dropped_uri: str, shards: int
+    shard: int, parts: list[StagedPart], dropped: list[DroppedGroup], dropped_uri: str, shards: int
 ) -> int:
     """Writes one shard of rejected documents of both splits, as JSON; returns how many."""
-    spool = Spool(pieces)
-    why = _Why(spool, dropped)
+    staging = Staging(parts)
+    why = _Why(staging, dropped)
 
-    def takes(first: int, piece: Piece, rows: np.ndarray) -> np.ndarray:
+    def takes(first: int, part: StagedPart, rows: np.ndarray) -> np.ndarray:
         gone = dropped_mask(dropped, first, len(rows))
         why.add(first + np.flatnonzero(gone & (rows["shard"] == shard)))
         return (rows["flag"] == DROPPED_ROW) | gone
@@ -74,7 +80,7 @@ def write_rejected(
 
     def lines() -> Iterator[bytes]:
         nonlocal written
-        for record in sorted_shard(spool, shard, takes):
+        for record in sorted_shard(staging, shard, takes):
             written += 1
             if record.row["flag"] == DROPPED_ROW:
                 yield record.payload
@@ -88,8 +94,8 @@ def write_rejected(
 class _Why:
     """Why documents were dropped: first `add` them all, then ask."""
 
-    def __init__(self, spool: Spool, dropped: list[DroppedGroup]):
-        self._spool, self._dropped = spool, dropped
+    def __init__(self, staging: Staging, dropped: list[DroppedGroup]):
+        self._staging, self._dropped = staging, dropped
         self._added = [np.zeros(0, np.int64)]
 
     def add(self, references: np.ndarray) -> None:
@@ -108,7 +114,7 @@ class _Why:
             ids = np.full(len(kept), b"", object)
             has_copy = kept != NO_COPY
             copies = kept[has_copy]
-            ids[has_copy] = self._spool.ids_of(copies, self._spool.rows_of(copies))
+            ids[has_copy] = self._staging.ids_of(copies, self._staging.rows_of(copies))
             values = group.values[places].tolist()
             for reference, value, kept_copy in zip(mine.tolist(), values, ids, strict=True):
                 reasons[reference] = (group.reason, value, group.threshold, kept_copy)
@@ -119,7 +125,7 @@ class _Why:
         batch = decode_documents([record.payload])
         doc_id, source, text = (batch.column(i)[0].as_py() for i in range(3))
         rejected = DroppedDocument(
-            record.piece.split,
+            record.part.split,
             doc_id,
             source,
             text.decode(),

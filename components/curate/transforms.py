@@ -6,8 +6,8 @@ Every document ends as kept or as rejected for exactly one reason, and is counte
 text that normalization takes away is counted in bytes.
 
 The elements of this pipeline are files to read, ranges of hashes to compare and shards to write:
-the texts lie in a spool (tokenmill/records/staging.py) between the first pass and the last, and no
-runner has to hold or to shuffle them.
+the texts are staged on disk (tokenmill/records/staging.py) between the first pass and the last, and
+no runner has to hold or to shuffle them.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.io.fileio import EmptyMatchTreatment, MatchFiles
 
-from components.curate.boilerplate import file_lines, frequent_lines
+from components.curate.boilerplate import frequent_lines, write_line_hashes
 from components.curate.config import CurateConfig
 from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, add_outcomes
 from components.curate.decontaminate import Decontaminate
@@ -46,9 +46,10 @@ class Curate(beam.PTransform):
         examples_uri: The documents, by split.
         curated_uri: Where the documents that stay go.
         dropped_uri: Where the rejected ones go.
-        spool_directory: Where what lies between the passes goes; all workers must see it. It is
+        staging_directory: Where what lies between the passes goes; all workers must see it. It is
             the caller's to remove.
-        shards: Files a split, and of dropped documents; parts in which copies are looked for.
+        shards: Files a split, and of dropped documents; also the ranges of hashes in which
+            copies are looked for.
     """
 
     def __init__(
@@ -58,14 +59,14 @@ class Curate(beam.PTransform):
         examples_uri: str,
         curated_uri: str,
         dropped_uri: str,
-        spool_directory: str,
+        staging_directory: str,
         shards: int,
     ):
         super().__init__()
         self._settings, self._benchmarks = settings, benchmarks
         self._examples, self._curated, self._rejected = examples_uri, curated_uri, dropped_uri
-        self._spool, self._shards = spool_directory, shards
-        self._parts = min(shards, BUCKETS)
+        self._staging, self._shards = staging_directory, shards
+        self._hash_ranges = min(shards, BUCKETS)
 
     def expand(self, pipeline: beam.Pipeline) -> dict[str, beam.PCollection]:
         """Judges file by file, then looks for copies and overlaps, then writes."""
@@ -78,41 +79,41 @@ class Curate(beam.PTransform):
             | "SpreadFiles" >> beam.Reshuffle()
             | "FirstPass"
             >> beam.FlatMap(
-                first_pass, settings, self._spool, shards, self._frequent_lines(pipeline, files)
-            ).with_outputs(COUNTS, MASKED, REMOVED_LINES, main="pieces")
+                first_pass, settings, self._staging, shards, self._frequent_lines(pipeline, files)
+            ).with_outputs(COUNTS, MASKED, REMOVED_LINES, main="parts")
         )
-        pieces = judged.pieces
-        all_pieces = beam.pvalue.AsSingleton(pieces | "Pieces" >> beam.combiners.ToList())
+        parts = judged.parts
+        all_parts = beam.pvalue.AsSingleton(parts | "Parts" >> beam.combiners.ToList())
         dropped = [pipeline | "NoneDropped" >> beam.Create([[]])]
         if settings.exact_duplicates == "drop":
             dropped.append(
                 self._ranges(pipeline, "Contents")
-                | "ExactCopies" >> beam.FlatMap(exact_copies, all_pieces, self._parts)
+                | "ExactCopies" >> beam.FlatMap(exact_copies, all_parts, self._hash_ranges)
                 | "AllExactCopies" >> beam.combiners.ToList()
             )
         if settings.near_duplicates == "drop":
             dropped.append(
                 self._ranges(pipeline, "Bands")
                 | "Propose"
-                >> beam.FlatMap(propose, all_pieces, _together(dropped, "Exact"), self._parts)
+                >> beam.FlatMap(propose, all_parts, _together(dropped, "Exact"), self._hash_ranges)
                 | "ByLeader" >> beam.GroupByKey()
-                | "Verify" >> beam.FlatMap(verify, all_pieces, settings)
+                | "Verify" >> beam.FlatMap(verify, all_parts, settings)
                 | "Edges" >> beam.combiners.ToList()
-                | "Cluster" >> beam.Map(cluster, all_pieces, settings)
+                | "Cluster" >> beam.Map(cluster, all_parts, settings)
             )
         if settings.decontaminate != "off" or self._benchmarks:
             dropped.append(
-                pieces
+                parts
                 | "Decontaminate"
                 >> Decontaminate(
                     settings.decontaminate,
                     settings.decontaminate_ngram_words,
                     self._benchmarks,
-                    all_pieces,
+                    all_parts,
                     _together(dropped, "Copies"),
                 )
             )
-        sides = (all_pieces, _together(dropped, "All"))
+        sides = (all_parts, _together(dropped, "All"))
         every_shard = [(split, shard) for split in SPLITS for shard in range(shards)]
         (
             pipeline
@@ -126,9 +127,7 @@ class Curate(beam.PTransform):
             | "SpreadRejected" >> beam.Reshuffle()
             | "WriteRejected" >> beam.Map(write_rejected, *sides, self._rejected, shards)
         )
-        passed = (
-            pieces | "SpreadPieces" >> beam.Reshuffle() | "Count" >> beam.FlatMap(count, *sides)
-        )
+        passed = parts | "SpreadParts" >> beam.Reshuffle() | "Count" >> beam.FlatMap(count, *sides)
         counts = (
             [judged[COUNTS], passed] | "Counts" >> beam.Flatten() | beam.CombinePerKey(add_outcomes)
         )
@@ -141,7 +140,7 @@ class Curate(beam.PTransform):
     def _ranges(self, pipeline: beam.Pipeline, label: str) -> beam.PCollection:
         return (
             pipeline
-            | f"{label}Ranges" >> beam.Create(range(self._parts))
+            | f"{label}Ranges" >> beam.Create(range(self._hash_ranges))
             | f"{label}Spread" >> beam.Reshuffle()
         )
 
@@ -150,14 +149,18 @@ class Curate(beam.PTransform):
         documents = self._settings.max_line_documents
         if documents == "off":
             return None
-        filed = files | "SpreadLines" >> beam.Reshuffle() | beam.FlatMap(file_lines, self._spool)
+        line_files = (
+            files
+            | "SpreadLines" >> beam.Reshuffle()
+            | beam.FlatMap(write_line_hashes, self._staging)
+        )
         return beam.pvalue.AsSingleton(
             self._ranges(pipeline, "Lines")
             | "FrequentLines"
             >> beam.Map(
                 frequent_lines,
-                beam.pvalue.AsSingleton(filed | "LineFiles" >> beam.combiners.ToList()),
-                self._parts,
+                beam.pvalue.AsSingleton(line_files | "LineFiles" >> beam.combiners.ToList()),
+                self._hash_ranges,
                 documents,
             )
             | "AllFrequent" >> beam.CombineGlobally(_union)

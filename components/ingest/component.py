@@ -21,8 +21,9 @@ from tokenmill.contracts.ingest import (
     write_quarantine,
 )
 from tokenmill.errors import TokenmillError
-from tokenmill.records.documents import SPLITS
-from tokenmill.records.staged_run import spooled_run
+from tokenmill.files import remove_temporary_files
+from tokenmill.records.documents import SPLITS, split_directory
+from tokenmill.records.staged_run import staged_run
 from tokenmill.timing import timed
 
 QUARANTINE_KEY = "quarantine"
@@ -70,8 +71,8 @@ class CorpusExampleGenExecutor(base_example_gen_executor.BaseExampleGenExecutor)
         for key, value in formats.items():
             examples.set_string_custom_property(key, value)
 
-        with spooled_run(self._get_tmp_dir()) as spool, self._make_beam_pipeline() as pipeline:
-            read = pipeline | Ingest(files, config, examples.uri, spool, config.shards)
+        with staged_run(self._get_tmp_dir()) as staging, self._make_beam_pipeline() as pipeline:
+            read = pipeline | Ingest(files, config, examples.uri, staging, config.shards)
             counts = (
                 read[COUNTS],
                 read[BAD_RECORDS] | "CountBad" >> beam.Map(count_bad),
@@ -89,6 +90,8 @@ class CorpusExampleGenExecutor(base_example_gen_executor.BaseExampleGenExecutor)
                 | "BadToList" >> beam.combiners.ToList()
                 | "WriteBad" >> beam.Map(functools.partial(write_quarantine, quarantine.uri))
             )
+        for split in SPLITS:  # TFX's readers take every file there for data
+            remove_temporary_files(split_directory(examples.uri, split))
         counted = read_ingest_counts(quarantine.uri)
         for name in ("documents", "bytes"):
             examples.set_int_custom_property(name, getattr(counted.read, name))

@@ -112,16 +112,16 @@ def _decompress(stored: BinaryIO, path: str) -> BinaryIO:
 
 def _unpacked(handle: BinaryIO) -> BinaryIO:
     """A seekable copy of an archive's content: Parquet is read from its end."""
-    spool = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115
+    unpacked = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115
     size = 0
     while block := handle.read(_BUFFER_BYTES):
         size += len(block)
         if size > _MAX_UNPACKED_PARQUET_BYTES:
-            spool.close()
+            unpacked.close()
             raise ValueError(
                 f"unpacks to more than {_MAX_UNPACKED_PARQUET_BYTES:,} bytes; Parquet compresses "
                 "its pages itself: give it without the archive"
             )
-        spool.write(block)
-    spool.seek(0)
-    return cast(BinaryIO, spool)
+        unpacked.write(block)
+    unpacked.seek(0)
+    return cast(BinaryIO, unpacked)

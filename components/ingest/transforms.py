@@ -1,6 +1,6 @@
 """Ingest as Beam transforms: files in, sorted shards of documents by split and bad records out.
 
-The texts go to a spool (tokenmill/records/staging.py) as they are read; no runner holds or
+The texts are staged on disk (tokenmill/records/staging.py) as they are read; no runner holds or
 shuffles them.
 """
 
@@ -24,16 +24,15 @@ from tokenmill.records.documents import (
     encode_documents,
     split_directory,
 )
-from tokenmill.records.keys import stable_hash
+from tokenmill.records.keys import content_key, stable_hash
 from tokenmill.records.staged_shards import write_sorted_shard
-from tokenmill.records.staging import Piece, Spool, SpoolWriter
-from tokenmill.text.normalize import content_key
+from tokenmill.records.staging import StagedPart, Staging, StagingWriter
 
 BAD_RECORDS = "bad_records"
 COUNTS = "counts"
 REPAIRED = "repaired"
 
-_PIECES = "pieces"
+_PARTS = "parts"
 
 # A work item is about this much to read: many small files share a batch, a large one stands alone.
 _GROUP_BYTES = 16 << 20
@@ -74,7 +73,7 @@ class Ingest(beam.PTransform):
         files: What to read.
         settings: How.
         uri: The Examples artifact.
-        spool_directory: Where texts lie until they are sorted; all workers must see it. It is the
+        staging_directory: Where texts lie until they are sorted; all workers must see it. It is the
             caller's to remove.
         shards: Files a split.
     """
@@ -84,13 +83,13 @@ class Ingest(beam.PTransform):
         files: Sequence[InputFile],
         settings: CorpusConfig,
         uri: str,
-        spool_directory: str,
+        staging_directory: str,
         shards: int,
     ):
         super().__init__()
         self._groups = list(enumerate(group_files(files)))
         self._settings = settings
-        self._uri, self._spool, self._shards = uri, spool_directory, shards
+        self._uri, self._staging, self._shards = uri, staging_directory, shards
 
     def expand(self, pipeline: beam.Pipeline) -> dict[str, beam.PCollection]:
         """Pipeline -> {COUNTS, BAD_RECORDS, REPAIRED}."""
@@ -99,31 +98,31 @@ class Ingest(beam.PTransform):
             | "Files" >> beam.Create(self._groups)
             | "Spread" >> beam.Reshuffle()
             | "Read"
-            >> beam.FlatMap(_read_group, self._settings, self._spool, self._shards).with_outputs(
-                COUNTS, BAD_RECORDS, REPAIRED, main=_PIECES
+            >> beam.FlatMap(_read_group, self._settings, self._staging, self._shards).with_outputs(
+                COUNTS, BAD_RECORDS, REPAIRED, main=_PARTS
             )
         )
-        pieces = beam.pvalue.AsSingleton(read[_PIECES] | "Pieces" >> beam.combiners.ToList())
+        parts = beam.pvalue.AsSingleton(read[_PARTS] | "Parts" >> beam.combiners.ToList())
         (
             pipeline
             | "Shards" >> beam.Create([(split, i) for split in SPLITS for i in range(self._shards)])
             | "SpreadShards" >> beam.Reshuffle()
-            | "Write" >> beam.Map(_write_shard, pieces, self._uri, self._shards)
+            | "Write" >> beam.Map(_write_shard, parts, self._uri, self._shards)
         )
         return {name: read[name] for name in (COUNTS, BAD_RECORDS, REPAIRED)}
 
 
 class _Split:
-    """The documents of one split of a group of files: spooled in batches, and counted."""
+    """The documents of one split of a group of files: staged in batches, and counted."""
 
     def __init__(self, split: str, path: str, shards: int):
-        self._spool = SpoolWriter(path, split, shards)
+        self._staging = StagingWriter(path, split, shards)
         self._pending: list[Document] = []
         self._bytes = 0
         self.counts: defaultdict[bytes, list[int]] = defaultdict(lambda: [0, 0])
 
-    def add(self, document: Document) -> Iterator[Piece]:
-        """Takes a document; yields the piece that it fills, if it does."""
+    def add(self, document: Document) -> Iterator[StagedPart]:
+        """Takes a document; yields the part that it fills, if it does."""
         self._pending.append(document)
         self._bytes += len(document.text)
         count = self.counts[document.source]
@@ -131,17 +130,17 @@ class _Split:
         count[1] += len(document.text)
         if len(self._pending) >= BATCH_DOCUMENTS or self._bytes >= BATCH_BYTES:
             self._flush()
-            yield from self._spool.full()
+            yield from self._staging.full()
 
-    def rest(self) -> Iterator[Piece]:
-        """The last piece, if there is one."""
+    def rest(self) -> Iterator[StagedPart]:
+        """The last part, if there is one."""
         if self._pending:
             self._flush()
-        yield from self._spool.rest()
+        yield from self._staging.rest()
 
     def discard(self) -> None:
         """After an error: removes what is not closed."""
-        self._spool.discard()
+        self._staging.discard()
 
     def _flush(self) -> None:
         documents, self._pending, self._bytes = self._pending, [], 0
@@ -152,13 +151,13 @@ class _Split:
         batch = document_batch(doc_ids, sources, texts, labels)
         payloads = [payload for _, payload in encode_documents(batch)]
         sizes = [len(text) for text in texts]
-        self._spool.piece().append(doc_ids, sources, payloads, sizes, sizes)
+        self._staging.part().append(doc_ids, sources, payloads, sizes, sizes)
 
 
 def _read_group(
     group: tuple[int, list[InputFile]], settings: CorpusConfig, directory: str, shards: int
 ) -> Iterator[Any]:
-    """Spools the documents of a group; yields the pieces and, tagged, all else."""
+    """Stage the documents of a group; yield the parts and, tagged, all else."""
     number, files = group
     splits = {s: _Split(s, os.path.join(directory, f"{s}-{number:06d}"), shards) for s in SPLITS}
     repaired: Counter[str] = Counter()
@@ -184,7 +183,7 @@ def _read_group(
         yield beam.pvalue.TaggedOutput(REPAIRED, kind)
 
 
-def _write_shard(item: tuple[str, int], pieces: list[Piece], uri: str, shards: int) -> int:
+def _write_shard(item: tuple[str, int], parts: list[StagedPart], uri: str, shards: int) -> int:
     split, shard = item
     path = os.path.join(split_directory(uri, split), f"documents-{shard:05d}-of-{shards:05d}.gz")
-    return write_sorted_shard(path, Spool(pieces), split, shard)
+    return write_sorted_shard(path, Staging(parts), split, shard)

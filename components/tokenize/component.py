@@ -47,7 +47,7 @@ from tokenmill.contracts.tokenizer import (
     TokenizerDescription,
 )
 from tokenmill.errors import TokenmillError
-from tokenmill.files import list_files, read_json, write_json
+from tokenmill.files import list_files, read_json, remove_temporary_files, write_json
 from tokenmill.records.documents import SPLITS, read_documents, split_directory
 from tokenmill.timing import timed
 
@@ -215,6 +215,7 @@ class TokenizingTransformExecutor(base_beam_executor.BaseBeamExecutor):
                 )
                 tokens | f"Count[{split}]" >> beam.Map(_write_count, counts[split])
         for split in SPLITS:
+            remove_temporary_files(split_directory(transformed.uri, split))
             transformed.set_int_custom_property(f"{split}_tokens", read_json(counts[split]))
         transformed.split_names = curated.split_names
         # Transform counts nothing itself; the packer checks that every document arrived.

@@ -94,7 +94,7 @@ def curate(tmp_path):
     def run(documents, settings, size=50, workers=1):
         home = tmp_path / f"run-{next(runs)}"
         home.mkdir()
-        uris = {name: str(home / name) for name in ("examples", "curated", "dropped", "spool")}
+        uris = {name: str(home / name) for name in ("examples", "curated", "dropped", "staging")}
         _write_examples(uris["examples"], documents, size)
         options = PipelineOptions(
             ["--direct_running_mode=in_memory", f"--direct_num_workers={workers}"]

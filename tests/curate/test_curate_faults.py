@@ -65,7 +65,7 @@ class Step:
         found = {str(p.relative_to(root)): p for p in root.rglob("*") if p.is_file()}
         return {name: p.read_bytes() for name, p in found.items() if name != "job.json"}
 
-    def spooled(self):
+    def staged(self):
         return self.files("tmp")
 
 
@@ -137,12 +137,12 @@ def step_of(name, home, corpus):
 def test_a_killed_worker_is_an_error_and_leaves_nothing(tmp_path, corpus, name):
     step = step_of(name, tmp_path / "killed", corpus)
     process = step.start(TWO)
-    wait_for(step.spooled, process)
+    wait_for(step.staged, process)
     wait_for(lambda: workers_of(process), process)[0].send_signal(signal.SIGKILL)
     said = process.communicate(timeout=90)[1]
     assert process.returncode == 1
     assert "TokenmillError: a Beam worker process ended before its work was done" in said
-    assert step.spooled() == {}
+    assert step.staged() == {}
     for path in step.home.rglob("*.gz"):  # what was renamed into its place is whole
         list(read_tfrecords(str(path)))
     again = step_of(name, tmp_path / "again", corpus)
@@ -153,17 +153,17 @@ def test_a_killed_worker_is_an_error_and_leaves_nothing(tmp_path, corpus, name):
 def test_after_a_killed_run_the_same_step_gives_the_same(tmp_path, corpus, name):
     step = step_of(name, tmp_path / "killed", corpus)
     process = step.start(ONE)
-    wait_for(step.spooled, process)
+    wait_for(step.staged, process)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    assert step.spooled()
+    assert step.staged()
     again = step_of(name, tmp_path / "again", corpus)
     assert step.run() == again.run()  # the same names: nothing is left of the killed run
-    assert step.spooled() == {}
+    assert step.staged() == {}
 
 
 @pytest.mark.parametrize("name", ["ingest", "curate"])
-def test_a_full_disk_is_an_error_that_leaves_no_spool(tmp_path, corpus, name):
+def test_a_full_disk_is_an_error_that_leaves_no_staging(tmp_path, corpus, name):
     small = tmp_path / "small"
     small.mkdir()
     mounted = subprocess.run(
@@ -175,12 +175,12 @@ def test_a_full_disk_is_an_error_that_leaves_no_spool(tmp_path, corpus, name):
         step = step_of(name, small / "home", corpus)
         process = step.start(ONE)
         said = process.communicate()[1]
-        spooled = step.spooled()
+        staged = step.staged()
     finally:
         subprocess.run(["umount", "-l", str(small)], check=True)
     assert process.returncode == 1
     assert "No space left on device" in said
-    assert spooled == {}
+    assert staged == {}
 
 
 @pytest.mark.parametrize("exact", ["drop", "keep"])

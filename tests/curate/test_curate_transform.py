@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from components.curate.config import CurateConfig
 from tokenmill.records.documents import SPLITS
-from tokenmill.text.normalize import content_key, normalize
+from tokenmill.records.keys import content_key
+from tokenmill.text.normalize import normalize
 
 few_pipelines = settings(
     max_examples=5,

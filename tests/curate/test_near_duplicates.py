@@ -28,8 +28,8 @@ from components.curate.near_duplicates import (
     propose_pairs,
     shingle,
 )
-from tokenmill.records.staging import PieceWriter
-from tokenmill.text.normalize import content_key
+from tokenmill.records.keys import content_key
+from tokenmill.records.staging import PartWriter
 
 SETTINGS = CurateConfig()
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "D", "d"]), max_size=14).map(" ".join)
@@ -177,21 +177,21 @@ def test_components_join_over_any_number_of_hops(edges):
         assert (found[a] == found[b]) == (b in naive[a])
 
 
-def spool_of(directory, documents):
-    """The pieces of (is_train, doc_id, text), and the reference of each id."""
-    pieces, order = [], []
+def staging_of(directory, documents):
+    """The parts of (is_train, doc_id, text), and the reference of each id."""
+    parts, order = [], []
     for split in ("eval", "train"):
         mine = [d for d in documents if d[0] == (split == "train")]
         if mine:
-            writer = PieceWriter(str(directory / split), split, shards=3)
+            writer = PartWriter(str(directory / split), split, shards=3)
             ids, texts = [d[1] for d in mine], [d[2].encode() for d in mine]
             sizes = [len(text) for text in texts]
             keys = np.array([np.frombuffer(content_key(text), np.uint64) for text in texts])
             writer.append(ids, [b"s"] * len(mine), texts, sizes, sizes, keys=keys)
-            writer.file_hashes(CONTENT, keys[:, 0], np.arange(len(mine)))
-            pieces.append(writer.close())
+            writer.add_hashes(CONTENT, keys[:, 0], np.arange(len(mine)))
+            parts.append(writer.close())
             order += ids
-    return pieces, {doc_id: i for i, doc_id in enumerate(order)}
+    return parts, {doc_id: i for i, doc_id in enumerate(order)}
 
 
 def test_the_best_of_a_cluster_stays_and_the_others_say_which(tmp_path):
@@ -202,18 +202,18 @@ def test_the_best_of_a_cluster_stays_and_the_others_say_which(tmp_path):
         (True, b"d", "d" * 5),
         (True, b"e", "e" * 6),  # longer
     ]
-    pieces, at = spool_of(tmp_path, documents)
+    parts, at = staging_of(tmp_path, documents)
     edges = [
         Edges(np.array([sorted((at[a], at[b]))]), np.array([s]))
         for a, b, s in [(b"a", b"z", 0.8), (b"z", b"b", 0.9), (b"d", b"e", 1.0)]
     ]
     expected = {(at[b"a"], 0.8, at[b"z"]), (at[b"b"], 0.9, at[b"z"]), (at[b"d"], 1.0, at[b"e"])}
     for order in itertools.permutations(edges):
-        (dropped,) = cluster(list(order), pieces, SETTINGS)
+        (dropped,) = cluster(list(order), parts, SETTINGS)
         columns = (dropped.references, dropped.values, dropped.kept)
         assert set(zip(*(c.tolist() for c in columns), strict=True)) == expected
         assert (dropped.reason, dropped.threshold) == ("near_duplicate", 0.8)
-    assert cluster([], pieces, SETTINGS) == []
+    assert cluster([], parts, SETTINGS) == []
 
 
 DROPPED = st.lists(
@@ -334,10 +334,10 @@ def test_thousands_with_the_same_signature_are_one_cluster_in_seconds(curate):
 )
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from([b"a", b"b"]), WORDS), min_size=1))
 def test_exact_copies_keep_the_first_of_each_content(tmp_path, documents):
-    pieces, _ = spool_of(tmp_path, documents)
+    parts, _ = staging_of(tmp_path, documents)
     ordered = sorted(documents, key=lambda d: d[0])
-    for parts in (1, 3):
-        dropped = [d for part in range(parts) for d in exact_copies(part, pieces, parts)]
+    for hash_ranges in (1, 3):
+        dropped = [d for i in range(hash_ranges) for d in exact_copies(i, parts, hash_ranges)]
         gone = {r for d in dropped for r in d.references.tolist()}
         kept = [d for i, d in enumerate(ordered) if i not in gone]
         contents = {" ".join(t.lower().split()) for *_, t in documents}

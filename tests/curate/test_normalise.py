@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenmill.text.normalize import content_key, normalize
+from tokenmill.records.keys import content_key
+from tokenmill.text.normalize import normalize
 
 # Text rich in what normalization is about.
 TRICKY = st.lists(

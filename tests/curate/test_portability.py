@@ -29,7 +29,7 @@ def curation_pipeline(options: PipelineOptions) -> beam.Pipeline:
     config = load_config(overrides=["curate.max_line_documents=10", 'curate.languages=["en"]'])
     pipeline = beam.Pipeline(options=options)
     bucket = "gs://some-bucket"
-    uris = [f"{bucket}/{name}" for name in ("examples", "curated", "dropped", "spool")]
+    uris = [f"{bucket}/{name}" for name in ("examples", "curated", "dropped", "staging")]
     benchmarks = read_benchmarks(config.curate.benchmark_files, config.corpus)
     pipeline | Curate(config.curate, benchmarks, *uris, shards=4)
     return pipeline

@@ -65,7 +65,7 @@ def corpus(directory):
 
 
 def run(home, source, beam_arguments):
-    """Ingest, then curation; returns path -> content of all that they wrote, without the spools."""
+    """Ingest, then curation; returns path -> content of what they wrote, without staging files."""
     artifacts = {}
     for name, kind in (
         ("examples", Examples),

@@ -7,7 +7,7 @@ def test_only_temporary_directories_of_steps_are_removed(tmp_path):
     root = tmp_path / "out [1]" / "artifacts"
     executions = ".system/executor_execution"
     gone = [
-        root / "Curator" / executions / "7/.temp/1/spool/a.ids",
+        root / "Curator" / executions / "7/.temp/1/staging/a.ids",
         root / "CorpusExampleGen" / executions / "12/.temp/x",
     ]
     stay = [

@@ -49,7 +49,7 @@ def document_batch(
     texts: Sequence[bytes],
     labels: Sequence[bytes] | None = None,
 ) -> pa.RecordBatch:
-    """Builds a batch of documents; `byte_count` is the length of each text in bytes.
+    """Build a batch of documents; `byte_count` is the length of each text in bytes.
 
     Args:
         doc_ids: Id of each.
@@ -70,7 +70,7 @@ def document_batch(
 
 
 def decode_documents(serialized: list[bytes]) -> pa.RecordBatch:
-    """Parses serialized tf.Examples (single-valued features) into flat Arrow columns."""
+    """Parse serialized tf.Examples (single-valued features) into flat Arrow columns."""
     batch = ExamplesToRecordBatchDecoder().DecodeBatch(serialized)
     columns = [
         batch.column(batch.schema.get_field_index(name)).flatten() for name in DOCUMENT_FEATURES
@@ -83,7 +83,7 @@ def decode_documents(serialized: list[bytes]) -> pa.RecordBatch:
 
 
 def encode_documents(batch: pa.RecordBatch) -> list[tuple[bytes, bytes]]:
-    """Serializes each document; returns (doc_id, tf.Example) pairs.
+    """Serialize each document; return (doc_id, tf.Example) pairs.
 
     The wire format is written here, features in sorted order, as protobuf's deterministic
     serialization does (a fifth of its time): the C++ batch encoder of tfx-bsl orders the features
@@ -112,7 +112,7 @@ def encode_documents(batch: pa.RecordBatch) -> list[tuple[bytes, bytes]]:
 
 @functools.lru_cache(maxsize=1 << 14)
 def _feature_head(name: bytes, kind: bytes, size: int) -> bytes:
-    """What comes before the value of an entry {1: name, 2: Feature{kind: list{1: value}}}."""
+    """Encode the head of an entry {1: name, 2: Feature{kind: list{1: value}}}, before its value."""
     value = b"\x0a" + _varint(size)
     values = kind + _varint(len(value) + size) + value
     feature = b"\x12" + _varint(len(values) + size) + values
@@ -132,7 +132,7 @@ def _varint(value: int) -> bytes:
 
 
 def split_directory(uri: str, split: str) -> str:
-    """The directory of a split inside an Examples artifact (TFX's own naming)."""
+    """Return the directory of a split inside an Examples artifact (TFX's own naming)."""
     return os.path.join(uri, f"Split-{split}")
 
 
@@ -144,7 +144,7 @@ class DocumentFile(NamedTuple):
 
 
 def read_documents(path: str) -> Iterator[pa.RecordBatch]:
-    """The documents of one TFRecord file, in batches of BATCH_DOCUMENTS or BATCH_BYTES."""
+    """Yield the documents of one TFRecord file, in batches of BATCH_DOCUMENTS or BATCH_BYTES."""
     batch: list[bytes] = []
     size = 0
     for record in read_tfrecords(path):
@@ -159,14 +159,14 @@ def read_documents(path: str) -> Iterator[pa.RecordBatch]:
 
 @beam.typehints.with_output_types(pa.RecordBatch)
 class ReadDocuments(beam.PTransform):
-    """Reads one split of an Examples artifact as batches of documents."""
+    """A Beam source: one split of an Examples artifact as batches of documents."""
 
     def __init__(self, uri: str, split: str):
         super().__init__()
         self._pattern = os.path.join(split_directory(uri, split), "*")
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """Pipeline -> PCollection of pa.RecordBatch (DOCUMENT_SCHEMA)."""
+        """Read the split as a PCollection of pa.RecordBatch (DOCUMENT_SCHEMA)."""
         return (
             pipeline
             | "Read" >> beam.io.ReadFromTFRecord(self._pattern)

@@ -8,33 +8,33 @@ import numpy as np
 
 from tokenmill.files import open_file, write_bytes
 
-# A hash that was filed, and the row (of its piece) that has it.
+# A hash, and the row (of its part) that has it.
 ENTRY = np.dtype([("hash", "<u8"), ("row", "<u4")])
 BUCKETS = 256
 
 
-def write_filed(path: str, hashes: np.ndarray) -> None:
-    """Files hashes (uint64) without rows, aside first."""
+def write_sorted_hashes(path: str, hashes: np.ndarray) -> None:
+    """Write hashes (uint64 [hashes]) to a file, sorted and without rows, atomically."""
     entries = np.zeros(len(hashes), ENTRY)
     entries["hash"] = hashes
-    write_bytes(path, filed(entries))
+    write_bytes(path, encode_sorted(entries))
 
 
-def read_filed(path: str, part: int, parts: int) -> np.ndarray:
-    """The hashes of one of `parts` ranges, uint64, ascending."""
-    return read_entries(path, part, parts)["hash"]
+def read_hash_range(path: str, hash_range: int, hash_ranges: int) -> np.ndarray:
+    """Read the hashes of one of `hash_ranges` ranges, uint64, ascending."""
+    return read_entries(path, hash_range, hash_ranges)["hash"]
 
 
-def filed(entries: np.ndarray) -> bytes:
-    """Where each bucket (by the first byte of the hash) begins, then all entries, sorted."""
+def encode_sorted(entries: np.ndarray) -> bytes:
+    """Encode where each bucket (first byte of the hash) begins, then all entries, sorted."""
     entries = entries[np.argsort(entries["hash"], kind="stable")]
     bounds = np.searchsorted(entries["hash"], np.arange(BUCKETS, dtype=np.uint64) << np.uint64(56))
     return np.append(bounds, len(entries)).astype("<u8").tobytes() + entries.tobytes()
 
 
-def read_entries(path: str, part: int, parts: int) -> np.ndarray:
-    """ENTRY [entries] of one of `parts` ranges, ascending by hash."""
-    low, high = (BUCKETS * i // parts for i in (part, part + 1))
+def read_entries(path: str, hash_range: int, hash_ranges: int) -> np.ndarray:
+    """Read the entries (ENTRY) of one of `hash_ranges` ranges, ascending by hash."""
+    low, high = (BUCKETS * i // hash_ranges for i in (hash_range, hash_range + 1))
     header = 8 * (BUCKETS + 1)
     with open_file(path) as file:
         bounds = np.frombuffer(file.read(header), "<u8")

@@ -1,26 +1,26 @@
-"""A Beam run with a spool: what is left of it goes, and a lost worker is told in plain words."""
+"""A Beam run with a staging directory, which is removed; a lost worker is a plain error."""
 
 import contextlib
 import os
 from collections.abc import Iterator
 
 from tokenmill.errors import TokenmillError
-from tokenmill.records.staging import remove_spool
+from tokenmill.records.staging import remove_staging
 
 # What DirectRunner says of a worker process that has gone.
 _LOST_WORKER = "Channel closed prematurely"
 
 
 @contextlib.contextmanager
-def spooled_run(directory: str) -> Iterator[str]:
-    """Gives the path of a spool under `directory`, for a run inside; removes it after the run.
+def staged_run(directory: str) -> Iterator[str]:
+    """Give the path of a staging directory under `directory`, and remove it after the run.
 
     Raises:
         TokenmillError: A worker process ended before its work was done.
     """
-    spool = os.path.join(directory, "spool")
+    staging = os.path.join(directory, "staging")
     try:
-        yield spool
+        yield staging
     except RuntimeError as error:
         if _LOST_WORKER not in str(error):
             raise
@@ -31,4 +31,4 @@ def spooled_run(directory: str) -> Iterator[str]:
             "(--direct_num_workers).",
         ) from error
     finally:
-        remove_spool(spool)
+        remove_staging(staging)

@@ -1,4 +1,4 @@
-"""Writes spooled documents as shards: sorted by id, one record in memory at a time.
+"""Shards written from staged documents: sorted by id, one record in memory at a time.
 
 What is held is a shard's ids and rows, not its texts.
 """
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tokenmill.files import open_file
-from tokenmill.records.staging import ROW, Piece, Spool, read_ids, read_rows
+from tokenmill.records.staging import ROW, StagedPart, Staging, read_ids, read_rows
 from tokenmill.records.tfrecord import write_tfrecords
 
 _OPEN_FILES = 128
@@ -22,33 +22,33 @@ class Record(NamedTuple):
     """A document that a shard takes."""
 
     reference: int
-    piece: Piece
+    part: StagedPart
     row: np.void
     payload: bytes
 
 
 def sorted_shard(
-    spool: Spool, shard: int, takes: Callable[[int, Piece, np.ndarray], np.ndarray]
+    staging: Staging, shard: int, takes: Callable[[int, StagedPart, np.ndarray], np.ndarray]
 ) -> Iterator[Record]:
-    """The records of a shard, one at a time, by id and then by a hash of the payload.
+    """Yield the records of a shard, one at a time, by id and then by a hash of the payload.
 
     Args:
-        spool: All pieces.
+        staging: All parts.
         shard: Which shard.
-        takes: (number of the piece's first document, piece, rows) -> bool [rows], what to take.
+        takes: (number of the part's first document, part, rows) -> bool [rows], what to take.
     """
-    tables, references, pieces, ids = [np.zeros(0, ROW)], [], [], []
-    for number, piece in enumerate(spool.pieces):
-        if shard not in piece.shards:
+    tables, references, parts, ids = [np.zeros(0, ROW)], [], [], []
+    for number, part in enumerate(staging.parts):
+        if shard not in part.shards:
             continue
-        first = int(spool.first[number])
-        rows = read_rows(piece)
-        places = np.flatnonzero((rows["shard"] == shard) & takes(first, piece, rows))
+        first = int(staging.first[number])
+        rows = read_rows(part)
+        places = np.flatnonzero((rows["shard"] == shard) & takes(first, part, rows))
         if len(places):
             tables.append(rows[places])
             references.append(first + places)
-            pieces.append(np.full(len(places), number))
-            ids.append(pa.array(read_ids(piece, rows[places]), pa.large_binary()))
+            parts.append(np.full(len(places), number))
+            ids.append(pa.array(read_ids(part, rows[places]), pa.large_binary()))
     if not ids:
         return
     rows = np.concatenate(tables)
@@ -60,46 +60,46 @@ def sorted_shard(
         }
     )
     order = pc.sort_indices(keys, [(name, "ascending") for name in keys.column_names]).to_numpy()
-    of_piece, all_references = np.concatenate(pieces), keys.column("reference").to_numpy()
+    of_part, all_references = np.concatenate(parts), keys.column("reference").to_numpy()
     del ids, keys
     with _Files() as files:
         for place in order.tolist():
-            piece, row = spool.pieces[of_piece[place]], rows[place]
-            file = files.open(f"{piece.path}.payloads")
+            part, row = staging.parts[of_part[place]], rows[place]
+            file = files.open(f"{part.path}.payloads")
             file.seek(int(row["start"]))
-            yield Record(int(all_references[place]), piece, row, file.read(int(row["size"])))
+            yield Record(int(all_references[place]), part, row, file.read(int(row["size"])))
 
 
 def write_sorted_shard(
     path: str,
-    spool: Spool,
+    staging: Staging,
     split: str,
     shard: int,
     goes: Callable[[int, int], np.ndarray] | None = None,
 ) -> int:
-    """Writes the documents of a split's shard, but for those dropped, as a gzipped TFRecord file.
+    """Write the documents of a split's shard, without those dropped, as a gzipped TFRecord file.
 
     Args:
         path: The file.
-        spool: All pieces.
+        staging: All parts.
         split: The split.
         shard: The shard.
-        goes: (number of a piece's first document, its rows) -> bool [rows], which of them are not
+        goes: (number of a part's first document, its rows) -> bool [rows], which of them are not
             written; None drops none.
 
     Returns:
-        How many were written.
+        The number of documents that were written.
     """
 
-    def takes(first: int, piece: Piece, rows: np.ndarray) -> np.ndarray:
-        live = (rows["flag"] == 0) & (piece.split == split)
+    def takes(first: int, part: StagedPart, rows: np.ndarray) -> np.ndarray:
+        live = (rows["flag"] == 0) & (part.split == split)
         return live if goes is None else live & ~goes(first, len(rows))
 
     count = 0
 
     def payloads() -> Iterator[bytes]:
         nonlocal count
-        for record in sorted_shard(spool, shard, takes):
+        for record in sorted_shard(staging, shard, takes):
             count += 1
             yield record.payload
 

@@ -1,12 +1,12 @@
-"""Spool files: documents set aside on disk between two passes; Beam shuffles no text.
+"""Staging: documents that lie on disk between two passes, so that Beam shuffles no text.
 
-A first pass writes what it made of the documents into pieces of up to PIECE_DOCUMENTS: payloads
+A first pass writes what it made of the documents into parts of up to PART_DOCUMENTS: payloads
 (the records to be), ids, and a table of fixed-size rows that tells where each lies. What travels
-through Beam are the names of pieces and numbers of rows. The last pass sorts the ids of a shard and
-copies its payloads, one at a time. Memory is bounded by a piece's rows and a shard's ids.
+through Beam are the names of parts and numbers of rows. The last pass sorts the ids of a shard and
+copies its payloads, one at a time. Memory is bounded by a part's rows and a shard's ids.
 
-Files are written aside and renamed, and named by their input: a pass that is tried again replaces
-them by the same bytes. All go through Beam's filesystems.
+Files are written atomically and named by their input: a pass that is tried again replaces them by
+the same bytes.
 """
 
 import itertools
@@ -19,15 +19,15 @@ from apache_beam.io.filesystems import FileSystems
 
 from tokenmill.files import AtomicFile, open_file
 from tokenmill.records.keys import stable_hash
-from tokenmill.records.sorted_hashes import ENTRY, filed, read_entries
+from tokenmill.records.sorted_hashes import ENTRY, encode_sorted, read_entries
 
-# Rows of a piece: some 70 bytes each in memory, and as much again for each hash that is filed.
-PIECE_DOCUMENTS = 1 << 15
+# Rows of a part: some 70 bytes each in memory, and as much again for each hash.
+PART_DOCUMENTS = 1 << 15
 
 # Of a table's rows, one in so many or less is read by itself.
 _SPARSE = 256
 
-# A document in a spool.
+# A staged document.
 #   start, size: its payload's place in the file of payloads
 #   text_size: bytes of the text, with which the payload ends; 0 if it holds no whole text
 #   raw_bytes: bytes of the text as it came in
@@ -56,8 +56,8 @@ ROW = np.dtype(
 )
 
 
-class Piece(NamedTuple):
-    """A closed piece of a spool.
+class StagedPart(NamedTuple):
+    """A part of the staged documents that is written.
 
     Attributes:
         path: What its files' names begin with.
@@ -72,8 +72,8 @@ class Piece(NamedTuple):
     shards: tuple[int, ...]
 
 
-class PieceWriter:
-    """Writes one piece, aside until `close`; `discard` takes away what was not closed."""
+class PartWriter:
+    """A part that is being written; `close` gives its files their names, `discard` removes them."""
 
     def __init__(self, path: str, split: str, shards: int):
         self._path, self._split, self._shards = path, split, shards
@@ -95,7 +95,7 @@ class PieceWriter:
         keys: np.ndarray | None = None,
         removed_bytes: np.ndarray | int = 0,
     ) -> None:
-        """Appends documents; `keys` is uint64 [documents, 2]."""
+        """Append documents; `keys` is uint64 [documents, 2]."""
         rows = np.zeros(len(doc_ids), ROW)
         rows["size"] = [len(payload) for payload in payloads]
         rows["start"] = self._payload_bytes + _starts(rows["size"])
@@ -116,24 +116,24 @@ class PieceWriter:
         self._rows.append(rows)
         self.rows += len(rows)
 
-    def file_hashes(self, kind: str, hashes: np.ndarray, rows: np.ndarray) -> None:
-        """Files hashes (uint64 [entries]) of rows (their numbers in this piece) under `kind`."""
+    def add_hashes(self, kind: str, hashes: np.ndarray, rows: np.ndarray) -> None:
+        """Add hashes (uint64 [entries]) of rows (their numbers in this part) to the file `kind`."""
         entries = np.zeros(len(hashes), ENTRY)
         entries["hash"], entries["row"] = hashes, rows
         self._entries.setdefault(kind, []).append(entries)
 
-    def close(self) -> Piece:
-        """Writes the rest, renames all files, and hands the piece over."""
+    def close(self) -> StagedPart:
+        """Write the rest, give all files their names, and return the part."""
         rows = np.concatenate([np.zeros(0, ROW), *self._rows])
         self._write("rows", rows.tobytes())
         names = [source.decode("utf-8", "surrogateescape") for source in self._sources]
         self._write("sources", json.dumps(names).encode())
         for kind, entries in self._entries.items():
-            self._write(kind, filed(np.concatenate(entries)))
+            self._write(kind, encode_sorted(np.concatenate(entries)))
         for file in self._files.values():
             file.commit()
         shards = tuple(np.unique(rows["shard"]).tolist())
-        return Piece(self._path, self._split, len(rows), shards)
+        return StagedPart(self._path, self._split, len(rows), shards)
 
     def discard(self) -> None:
         """Remove what was written so far."""
@@ -145,8 +145,8 @@ class PieceWriter:
         file.file.write(data)
 
 
-class SpoolWriter:
-    """Writes documents as pieces of up to PIECE_DOCUMENTS rows (and one batch).
+class StagingWriter:
+    """A writer of documents as parts of up to PART_DOCUMENTS rows (and one batch).
 
     Args:
         path: What the names of the files begin with.
@@ -157,91 +157,93 @@ class SpoolWriter:
     def __init__(self, path: str, split: str, shards: int):
         self._path, self._split, self._shards = path, split, shards
         self._number = 0
-        self._writer: PieceWriter | None = None
+        self._writer: PartWriter | None = None
 
-    def piece(self) -> PieceWriter:
-        """The piece that takes the next batch."""
+    def part(self) -> PartWriter:
+        """Return the part that takes the next batch."""
         if self._writer is None:
             path = f"{self._path}-{self._number:05d}"
-            self._writer = PieceWriter(path, self._split, self._shards)
+            self._writer = PartWriter(path, self._split, self._shards)
         return self._writer
 
-    def full(self) -> Iterator[Piece]:
-        """The piece, closed, if it has enough."""
-        if self._writer is not None and self._writer.rows >= PIECE_DOCUMENTS:
+    def full(self) -> Iterator[StagedPart]:
+        """Yield the part, closed, if it has enough documents."""
+        if self._writer is not None and self._writer.rows >= PART_DOCUMENTS:
             yield from self.rest()
 
-    def rest(self) -> Iterator[Piece]:
-        """The last piece, closed, if there is one."""
+    def rest(self) -> Iterator[StagedPart]:
+        """Yield the last part, closed, if there is one."""
         if self._writer is not None:
-            piece = self._writer.close()
+            part = self._writer.close()
             self._writer = None
             self._number += 1
-            yield piece
+            yield part
 
     def discard(self) -> None:
-        """After an error: removes what is not closed."""
+        """Remove what is not closed, after an error."""
         if self._writer is not None:
             self._writer.discard()
             self._writer = None
 
 
-class Spool:
-    """The pieces of a spool; a document is referred to by its number over all of them, int64.
+class Staging:
+    """All staged parts; a document is referred to by its number over all of them, int64.
 
     Args:
-        pieces: In any order; they are sorted by path, so that numbers do not depend on it.
+        parts: In any order; they are sorted by path, so that numbers do not depend on it.
     """
 
-    def __init__(self, pieces: Iterable[Piece]):
-        self.pieces = sorted(pieces)
-        self.first = _starts_and_end([piece.rows for piece in self.pieces])
+    def __init__(self, parts: Iterable[StagedPart]):
+        self.parts = sorted(parts)
+        self.first = _starts_and_end([part.rows for part in self.parts])
 
     @property
     def rows(self) -> int:
-        """Documents in all."""
+        """Number of documents."""
         return int(self.first[-1])
 
-    def by_piece(self, references: np.ndarray) -> Iterator[tuple[Piece, np.ndarray, np.ndarray]]:
-        """(piece, places in `references` of its documents, their rows: ROW [places])."""
+    def by_part(
+        self, references: np.ndarray
+    ) -> Iterator[tuple[StagedPart, np.ndarray, np.ndarray]]:
+        """Yield each part, the places in `references` of its documents, and their rows (ROW)."""
         for number, places in self._places(references):
-            piece = self.pieces[number]
-            yield piece, places, read_some_rows(piece, references[places] - self.first[number])
+            part = self.parts[number]
+            yield part, places, read_some_rows(part, references[places] - self.first[number])
 
     def rows_of(self, references: np.ndarray) -> np.ndarray:
-        """ROW [references]."""
+        """Read the rows of documents, ROW [references]."""
         rows = np.zeros(len(references), ROW)
-        for _, places, found in self.by_piece(references):
+        for _, places, found in self.by_part(references):
             rows[places] = found
         return rows
 
     def splits_of(self, references: np.ndarray) -> np.ndarray:
-        """Whether each is of the train split, bool [references]."""
-        is_train = np.array([piece.split == "train" for piece in self.pieces], bool)
+        """Tell which documents are of the train split, bool [references]."""
+        is_train = np.array([part.split == "train" for part in self.parts], bool)
         return is_train[np.searchsorted(self.first, references, side="right") - 1]
 
     def ids_of(self, references: np.ndarray, rows: np.ndarray) -> list[bytes]:
-        """The documents' ids; `rows` is what `rows_of` gave for them."""
+        """Read the documents' ids; `rows` is what `rows_of` gave for them."""
         ids = [b""] * len(references)
         for number, places in self._places(references):
-            found = read_ids(self.pieces[number], rows[places])
+            found = read_ids(self.parts[number], rows[places])
             for place, doc_id in zip(places.tolist(), found, strict=True):
                 ids[place] = doc_id
         return ids
 
     def texts_of(self, references: np.ndarray, rows: np.ndarray) -> list[str]:
-        """The documents' texts; `rows` is what `rows_of` gave for them."""
+        """Read the documents' texts; `rows` is what `rows_of` gave for them."""
         texts = [""] * len(references)
         for number, places in self._places(references):
-            found = read_texts(self.pieces[number], rows[places])
+            found = read_texts(self.parts[number], rows[places])
             for place, text in zip(places.tolist(), found, strict=True):
                 texts[place] = text.decode()
         return texts
 
     def _places(self, references: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """(number of a piece, places in `references` of its documents), by ascending reference.
+        """Yield (number of a part, places in `references` of its documents), in ascending order.
 
-        One sort for all pieces: a look at each piece for each question would be quadratic.
+        One sort for all parts: a look at each part for each question would be quadratic.
         """
         order = np.argsort(references, kind="stable")
         numbers = np.searchsorted(self.first, references[order], side="right") - 1
@@ -249,64 +251,66 @@ class Spool:
         for start, end in itertools.pairwise(bounds):
             yield int(numbers[start]), order[start:end]
 
-    def filed(self, kind: str, part: int, parts: int) -> tuple[np.ndarray, np.ndarray]:
-        """The hashes filed under `kind` in one of `parts` ranges: (uint64, int64 references).
+    def hashes_in_range(
+        self, kind: str, hash_range: int, hash_ranges: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Read the hashes of `kind` in one of `hash_ranges` ranges: (uint64, int64 references).
 
-        A range lies in the same place in each piece's file, so only that is read.
+        A range lies in the same place in each part's file, so only that is read.
         """
         found = [
             (entries["hash"], entries["row"] + first)
-            for piece, first in zip(self.pieces, self.first[:-1], strict=True)
-            if len(entries := read_entries(f"{piece.path}.{kind}", part, parts))
+            for part, first in zip(self.parts, self.first[:-1], strict=True)
+            if len(entries := read_entries(f"{part.path}.{kind}", hash_range, hash_ranges))
         ]
         hashes = np.concatenate([np.zeros(0, np.uint64), *(hashes for hashes, _ in found)])
         references = np.concatenate([np.zeros(0, np.int64), *(rows for _, rows in found)])
         return hashes, references.astype(np.int64)
 
 
-def read_rows(piece: Piece) -> np.ndarray:
-    """ROW [rows]."""
-    with open_file(f"{piece.path}.rows") as file:
+def read_rows(part: StagedPart) -> np.ndarray:
+    """Read all rows of a part, ROW [rows]."""
+    with open_file(f"{part.path}.rows") as file:
         return np.frombuffer(file.read(), ROW)
 
 
-def read_some_rows(piece: Piece, numbers: np.ndarray) -> np.ndarray:
-    """ROW [numbers]: rows by number, ascending; few of them are read one by one."""
-    if len(numbers) * _SPARSE >= piece.rows:
-        return read_rows(piece)[numbers]
-    with open_file(f"{piece.path}.rows") as file:
+def read_some_rows(part: StagedPart, numbers: np.ndarray) -> np.ndarray:
+    """Read rows by number (ascending), ROW [numbers]; few of them are read one by one."""
+    if len(numbers) * _SPARSE >= part.rows:
+        return read_rows(part)[numbers]
+    with open_file(f"{part.path}.rows") as file:
         starts = numbers * ROW.itemsize
         found = b"".join(_slices(file, starts, np.full(len(numbers), ROW.itemsize)))
     return np.frombuffer(found, ROW)
 
 
-def read_sources(piece: Piece) -> list[bytes]:
-    """What `source` of a row is a place in."""
-    with open_file(f"{piece.path}.sources") as file:
+def read_sources(part: StagedPart) -> list[bytes]:
+    """Read the sources of a part; `source` of a row is a place in this list."""
+    with open_file(f"{part.path}.sources") as file:
         return [name.encode("utf-8", "surrogateescape") for name in json.loads(file.read())]
 
 
-def read_ids(piece: Piece, rows: np.ndarray) -> list[bytes]:
-    """The ids of rows."""
-    with open_file(f"{piece.path}.ids") as file:
+def read_ids(part: StagedPart, rows: np.ndarray) -> list[bytes]:
+    """Read the ids of rows."""
+    with open_file(f"{part.path}.ids") as file:
         return list(_slices(file, rows["id_start"], rows["id_size"]))
 
 
-def read_payloads(piece: Piece, rows: np.ndarray) -> Iterator[bytes]:
-    """The payloads of rows, one at a time."""
-    with open_file(f"{piece.path}.payloads") as file:
+def read_payloads(part: StagedPart, rows: np.ndarray) -> Iterator[bytes]:
+    """Yield the payloads of rows, one at a time."""
+    with open_file(f"{part.path}.payloads") as file:
         yield from _slices(file, rows["start"], rows["size"])
 
 
-def read_texts(piece: Piece, rows: np.ndarray) -> Iterator[bytes]:
-    """The texts of rows, one at a time."""
+def read_texts(part: StagedPart, rows: np.ndarray) -> Iterator[bytes]:
+    """Yield the texts of rows, one at a time."""
     starts = rows["start"] + rows["size"] - rows["text_size"]
-    with open_file(f"{piece.path}.payloads") as file:
+    with open_file(f"{part.path}.payloads") as file:
         yield from _slices(file, starts, rows["text_size"])
 
 
-def remove_spool(directory: str) -> None:
-    """Removes the files of a spool, if there are any; an empty directory may stay."""
+def remove_staging(directory: str) -> None:
+    """Remove the files of a staging directory, if there are any; an empty directory may stay."""
     pattern = FileSystems.join(directory, "*")
     if FileSystems.match([pattern], [1])[0].metadata_list:
         FileSystems.delete([f"{directory}/"])

@@ -1,6 +1,5 @@
-"""Text normalization, and the key by which copies of a text are found."""
+"""Normalization of text."""
 
-import hashlib
 import re
 import unicodedata
 
@@ -19,7 +18,7 @@ _MANY_NEWLINES = re.compile(r"\n{3,}")
 
 
 def normalize(text: str) -> str:
-    r"""Unicode NFC, "\n" line ends, no control characters, no trailing blanks.
+    r"""Return text in NFC, with "\n" line ends, without control characters and trailing blanks.
 
     Indentation stays: it means something in code. Inside a line three and more blanks become
     two; three and more line feeds become two.
@@ -43,9 +42,3 @@ def normalize(text: str) -> str:
     if "\n\n\n" in text:
         text = _MANY_NEWLINES.sub("\n\n", text)
     return text.strip("\n")
-
-
-def content_key(text: bytes) -> bytes:
-    """A 16-byte key that is equal for texts that differ only in blanks and (ASCII) case."""
-    collapsed = b" ".join(text.split()).lower()
-    return hashlib.blake2b(collapsed, digest_size=16).digest()

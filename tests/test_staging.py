@@ -1,4 +1,4 @@
-"""The spool: what is set aside is found again, and shards depend on the documents alone."""
+"""Staging: what is staged is found again, and shards depend on the documents alone."""
 
 import os
 import pathlib
@@ -10,18 +10,18 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenmill.records import staged_shards as spooled_shards
-from tokenmill.records import staging as spool_module
+from tokenmill.records import staged_shards
+from tokenmill.records import staging as staging_module
 from tokenmill.records.keys import stable_hash
 from tokenmill.records.staged_shards import sorted_shard, write_sorted_shard
 from tokenmill.records.staging import (
-    PieceWriter,
-    Spool,
-    SpoolWriter,
+    PartWriter,
+    Staging,
+    StagingWriter,
     read_payloads,
     read_rows,
     read_sources,
-    remove_spool,
+    remove_staging,
 )
 from tokenmill.records.tfrecord import read_tfrecords
 
@@ -33,7 +33,7 @@ DOCUMENT = st.tuples(
     st.binary(max_size=5),
     st.text(max_size=6).map(str.encode),
 )
-PIECES = st.lists(
+PARTS = st.lists(
     st.tuples(st.sampled_from(["train", "eval"]), st.lists(DOCUMENT, min_size=1, max_size=8)),
     min_size=1,
     max_size=5,
@@ -48,63 +48,63 @@ def append(writer, documents, flags=0):
     writer.append(ids, sources, payloads, sizes, [2 * size for size in sizes], flags)
 
 
-def write_pieces(directory, pieces):
-    """Writes (split, documents) as pieces; returns them."""
+def write_parts(directory, parts):
+    """Writes (split, documents) as parts; returns them."""
     closed = []
-    for number, (split, documents) in enumerate(pieces):
-        writer = PieceWriter(f"{directory}/{number:03d}", split, SHARDS)
+    for number, (split, documents) in enumerate(parts):
+        writer = PartWriter(f"{directory}/{number:03d}", split, SHARDS)
         append(writer, documents)
         closed.append(writer.close())
     return closed
 
 
 @settings(deadline=None)
-@given(PIECES, st.randoms())
-def test_documents_are_found_by_reference(pieces, rng):
-    everything = [(split, *document) for split, documents in pieces for document in documents]
+@given(PARTS, st.randoms())
+def test_documents_are_found_by_reference(parts, rng):
+    everything = [(split, *document) for split, documents in parts for document in documents]
     with tempfile.TemporaryDirectory() as directory:
-        closed = write_pieces(directory, pieces)
+        closed = write_parts(directory, parts)
         rng.shuffle(closed)
-        spool = Spool(closed)
-        assert spool.rows == len(everything)
-        references = np.array([rng.randrange(spool.rows) for _ in range(12)], np.int64)
+        staging = Staging(closed)
+        assert staging.rows == len(everything)
+        references = np.array([rng.randrange(staging.rows) for _ in range(12)], np.int64)
         wanted = [everything[i] for i in references.tolist()]
-        rows = spool.rows_of(references)
-        assert spool.ids_of(references, rows) == [d[1] for d in wanted]
-        assert spool.texts_of(references, rows) == [d[4].decode() for d in wanted]
-        assert spool.splits_of(references).tolist() == [d[0] == "train" for d in wanted]
+        rows = staging.rows_of(references)
+        assert staging.ids_of(references, rows) == [d[1] for d in wanted]
+        assert staging.texts_of(references, rows) == [d[4].decode() for d in wanted]
+        assert staging.splits_of(references).tolist() == [d[0] == "train" for d in wanted]
         assert rows["text_size"].tolist() == [len(d[4]) for d in wanted]
         assert rows["raw_bytes"].tolist() == [2 * len(d[4]) for d in wanted]
         assert rows["shard"].tolist() == [stable_hash(d[1]) % SHARDS for d in wanted]
-        for piece, places, found in spool.by_piece(references):
-            assert list(read_payloads(piece, found)) == [
+        for part, places, found in staging.by_part(references):
+            assert list(read_payloads(part, found)) == [
                 wanted[i][3] + wanted[i][4] for i in places.tolist()
             ]
-            names = read_sources(piece)
+            names = read_sources(part)
             assert [names[i] for i in found["source"].tolist()] == [
                 wanted[i][2] for i in places.tolist()
             ]
 
 
 @settings(deadline=None)
-@given(PIECES, st.randoms())
-def test_shards_hold_each_live_document_once_sorted_and_in_any_pieces(pieces, rng):
+@given(PARTS, st.randoms())
+def test_shards_hold_each_live_document_once_sorted_and_in_any_parts(parts, rng):
     files = []
-    documents = [(split, d) for split, of_piece in pieces for d in of_piece]
+    documents = [(split, d) for split, of_part in parts for d in of_part]
     shuffled = rng.sample(documents, len(documents))
     regrouped = [
         (split, [d for s, d in shuffled if s == split])
         for split in ("train", "eval")
         if any(s == split for s, _ in shuffled)
     ]
-    for arrangement in (pieces, regrouped):
+    for arrangement in (parts, regrouped):
         with tempfile.TemporaryDirectory() as directory:
-            spool = Spool(write_pieces(f"{directory}/spool", arrangement))
+            staging = Staging(write_parts(f"{directory}/staging", arrangement))
             found = {}
             for split in ("train", "eval"):
                 for shard in range(SHARDS):
                     path = f"{directory}/{split}-{shard}.gz"
-                    count = write_sorted_shard(path, spool, split, shard)
+                    count = write_sorted_shard(path, staging, split, shard)
                     found[split, shard] = list(read_tfrecords(path))
                     assert count == len(found[split, shard])
             files.append(found)
@@ -125,33 +125,33 @@ def numbered(count, start=0):
 
 def test_dropped_and_flagged_documents_are_not_written(tmp_path):
     documents = numbered(60)
-    writer = PieceWriter(str(tmp_path / "a"), "train", SHARDS)
+    writer = PartWriter(str(tmp_path / "a"), "train", SHARDS)
     append(writer, documents[:30], flags=np.array([i % 5 == 0 for i in range(30)], np.uint8))
     append(writer, documents[30:])
-    spool = Spool([writer.close()])
+    staging = Staging([writer.close()])
     dropped = np.array([i % 7 == 0 for i in range(60)])
     written = []
     for shard in range(SHARDS):
         path = str(tmp_path / f"{shard}.gz")
-        write_sorted_shard(path, spool, "train", shard, lambda at, n: dropped[at : at + n])
+        write_sorted_shard(path, staging, "train", shard, lambda at, n: dropped[at : at + n])
         written += read_tfrecords(path)
     alive = [i for i in range(60) if i % 7 and not (i < 30 and i % 5 == 0)]
     assert sorted(written) == sorted(b"htext %d" % i for i in alive)
 
 
-def test_a_shard_reads_from_more_pieces_than_it_keeps_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(spooled_shards, "_OPEN_FILES", 2)
+def test_a_shard_reads_from_more_parts_than_it_keeps_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(staged_shards, "_OPEN_FILES", 2)
     documents = numbered(60)
     random.Random(1).shuffle(documents)
-    closed = write_pieces(tmp_path, [("train", documents[i::10]) for i in range(10)])
-    spool = Spool(closed)
+    closed = write_parts(tmp_path, [("train", documents[i::10]) for i in range(10)])
+    staging = Staging(closed)
     opened = len(os.listdir("/proc/self/fd"))
     records = []
     for shard in range(SHARDS):
-        for record in sorted_shard(spool, shard, lambda first, piece, rows: rows["flag"] == 0):
+        for record in sorted_shard(staging, shard, lambda first, part, rows: rows["flag"] == 0):
             assert len(os.listdir("/proc/self/fd")) <= opened + 2
             records.append(record.payload)
-            doc_id = spool.ids_of(np.array([record.reference]), record.row.reshape(1))[0]
+            doc_id = staging.ids_of(np.array([record.reference]), record.row.reshape(1))[0]
             assert record.payload == b"htext %d" % int(doc_id)
     assert len(records) == 60
     assert len(os.listdir("/proc/self/fd")) == opened
@@ -159,50 +159,50 @@ def test_a_shard_reads_from_more_pieces_than_it_keeps_open(tmp_path, monkeypatch
 
 def test_an_empty_shard_is_a_file_without_records(tmp_path):
     path = str(tmp_path / "empty.gz")
-    assert write_sorted_shard(path, Spool([]), "train", 0) == 0
+    assert write_sorted_shard(path, Staging([]), "train", 0) == 0
     assert list(read_tfrecords(path)) == []
 
 
-def test_a_spool_is_cut_into_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr(spool_module, "PIECE_DOCUMENTS", 20)
-    writer = SpoolWriter(str(tmp_path / "spool" / "file"), "eval", SHARDS)
-    pieces = []
+def test_a_staging_is_cut_into_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(staging_module, "PART_DOCUMENTS", 20)
+    writer = StagingWriter(str(tmp_path / "staging" / "file"), "eval", SHARDS)
+    parts = []
     for start in range(0, 57, 8):
-        append(writer.piece(), numbered(min(57, start + 8), start))
-        pieces += writer.full()
-    pieces += writer.rest()
+        append(writer.part(), numbered(min(57, start + 8), start))
+        parts += writer.full()
+    parts += writer.rest()
     assert list(writer.rest()) == []
-    assert [piece.rows for piece in pieces] == [24, 24, 9]
-    assert {piece.split for piece in pieces} == {"eval"}
-    spool = Spool(pieces[::-1])
+    assert [part.rows for part in parts] == [24, 24, 9]
+    assert {part.split for part in parts} == {"eval"}
+    staging = Staging(parts[::-1])
     every = np.arange(57)
-    assert spool.ids_of(every, spool.rows_of(every)) == [d[0] for d in numbered(57)]
+    assert staging.ids_of(every, staging.rows_of(every)) == [d[0] for d in numbered(57)]
 
 
 def test_a_few_rows_of_a_large_table_are_read_alone(tmp_path, monkeypatch):
-    writer = PieceWriter(str(tmp_path / "a"), "train", SHARDS)
+    writer = PartWriter(str(tmp_path / "a"), "train", SHARDS)
     append(writer, numbered(2000))
-    spool = Spool([writer.close()])
+    staging = Staging([writer.close()])
     some = np.array([1999, 3, 700, 3])
-    expected = read_rows(spool.pieces[0])[some]
-    monkeypatch.setattr(spool_module, "read_rows", None)  # a look at the whole table would fail
-    assert (spool.rows_of(some) == expected).all()
-    assert spool.ids_of(some, expected) == [b"%04d" % i for i in some.tolist()]
+    expected = read_rows(staging.parts[0])[some]
+    monkeypatch.setattr(staging_module, "read_rows", None)  # a look at the whole table would fail
+    assert (staging.rows_of(some) == expected).all()
+    assert staging.ids_of(some, expected) == [b"%04d" % i for i in some.tolist()]
 
 
-def test_hashes_of_many_pieces_are_found_by_range(tmp_path):
+def test_hashes_of_many_parts_are_found_by_range(tmp_path):
     hashes = np.random.default_rng(3).integers(0, 2**64, 90, dtype=np.uint64)
-    hashes[45:] = hashes[:45]  # each twice, in another piece
-    pieces = []
+    hashes[45:] = hashes[:45]  # each twice, in another part
+    parts = []
     for number in range(3):
-        writer = PieceWriter(str(tmp_path / str(number)), "train", SHARDS)
+        writer = PartWriter(str(tmp_path / str(number)), "train", SHARDS)
         append(writer, numbered(30 * number + 30, 30 * number))
-        writer.file_hashes("kind", hashes[30 * number :][:30], np.arange(30))
-        pieces.append(writer.close())
-    spool = Spool(pieces)
+        writer.add_hashes("kind", hashes[30 * number :][:30], np.arange(30))
+        parts.append(writer.close())
+    staging = Staging(parts)
     seen = []
-    for part in range(5):
-        found, references = spool.filed("kind", part, 5)
+    for hash_range in range(5):
+        found, references = staging.hashes_in_range("kind", hash_range, 5)
         assert (hashes[references] == found).all()
         assert all((found == value).sum() == 2 for value in found.tolist())
         seen += references.tolist()
@@ -217,44 +217,44 @@ def contents(directory: pathlib.Path):
 def test_a_pass_tried_again_replaces_its_files_by_the_same_bytes(tmp_path):
     found = []
     for _ in range(2):
-        write_pieces(tmp_path, [("train", numbered(50))])
+        write_parts(tmp_path, [("train", numbered(50))])
         found.append(contents(tmp_path))
     assert found[0] == found[1]
-    assert {name.split(".")[0] for name in found[0]} == {"000"}  # nothing is left aside
+    assert {name.split(".")[0] for name in found[0]} == {"000"}  # no temporary file is left
 
 
 def test_what_breaks_off_leaves_no_file_and_spoils_none(tmp_path):
-    (piece,) = write_pieces(tmp_path, [("train", numbered(50))])
+    (part,) = write_parts(tmp_path, [("train", numbered(50))])
     before = contents(tmp_path)
-    writer = SpoolWriter(str(tmp_path / "other"), "train", SHARDS)
-    append(writer.piece(), numbered(9))
+    writer = StagingWriter(str(tmp_path / "other"), "train", SHARDS)
+    append(writer.part(), numbered(9))
     assert len(contents(tmp_path)) > len(before)
     writer.discard()
     writer.discard()
     assert contents(tmp_path) == before
-    assert len(read_rows(piece)) == 50
+    assert len(read_rows(part)) == 50
 
 
-def test_removing_a_spool(tmp_path):
-    write_pieces(tmp_path / "spool", [("train", numbered(5))])
+def test_removing_a_staging(tmp_path):
+    write_parts(tmp_path / "staging", [("train", numbered(5))])
     (tmp_path / "other").write_bytes(b"")
-    assert len(contents(tmp_path / "spool")) == 4
-    remove_spool(str(tmp_path / "spool"))
+    assert len(contents(tmp_path / "staging")) == 4
+    remove_staging(str(tmp_path / "staging"))
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["other"]
-    remove_spool(str(tmp_path / "spool"))
+    remove_staging(str(tmp_path / "staging"))
 
 
 def test_writing_a_shard_does_not_hold_its_texts(tmp_path):
     """50 MB of text in one shard: Python holds a hundredth of it."""
-    writer = PieceWriter(str(tmp_path / "spool"), "train", 1)
+    writer = PartWriter(str(tmp_path / "staging"), "train", 1)
     rng = random.Random(0)
     for i in range(500):
         text = rng.randbytes(100_000)
         writer.append([b"%d" % i], [b"s"], [text], [len(text)], [len(text)])
-    spool = Spool([writer.close()])
+    staging = Staging([writer.close()])
     tracemalloc.start()
     try:
-        assert write_sorted_shard(str(tmp_path / "shard.gz"), spool, "train", 0) == 500
+        assert write_sorted_shard(str(tmp_path / "shard.gz"), staging, "train", 0) == 500
         assert tracemalloc.get_traced_memory()[1] < 5 << 20
     finally:
         tracemalloc.stop()

@@ -12,10 +12,10 @@ from tokenmill.files import write_bytes
 from tokenmill.records.sorted_hashes import (
     BUCKETS,
     ENTRY,
-    filed,
+    encode_sorted,
     read_entries,
-    read_filed,
-    write_filed,
+    read_hash_range,
+    write_sorted_hashes,
 )
 
 HASHES = st.lists(
@@ -25,18 +25,21 @@ HASHES = st.lists(
 
 
 @given(st.lists(HASHES, min_size=1, max_size=3), st.integers(1, BUCKETS))
-def test_ranges_are_disjoint_and_together_everything(files, parts):
+def test_ranges_are_disjoint_and_together_everything(files, hash_ranges):
     with tempfile.TemporaryDirectory() as directory:
         paths = [os.path.join(directory, str(i)) for i in range(len(files))]
         for path, hashes in zip(paths, files, strict=True):
-            write_filed(path, np.array(hashes, np.uint64))
-        part_of = {}
+            write_sorted_hashes(path, np.array(hashes, np.uint64))
+        range_of = {}
         for path, hashes in zip(paths, files, strict=True):
-            ranges = [read_filed(path, part, parts).tolist() for part in range(parts)]
+            ranges = [
+                read_hash_range(path, hash_range, hash_ranges).tolist()
+                for hash_range in range(hash_ranges)
+            ]
             assert [h for found in ranges for h in found] == sorted(hashes)
-            for part, found in enumerate(ranges):
+            for hash_range, found in enumerate(ranges):
                 for value in found:  # equal hashes meet, whichever file they are in
-                    assert part_of.setdefault(value, part) == part
+                    assert range_of.setdefault(value, hash_range) == hash_range
         assert sorted(os.listdir(directory)) == [str(i) for i in range(len(files))]
 
 
@@ -46,7 +49,7 @@ def test_rows_go_with_their_hashes(hashes):
     entries["hash"], entries["row"] = np.array(hashes, np.uint64), np.arange(len(hashes))
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "deep", "entries.gz")  # the name says nothing here
-        write_bytes(path, filed(entries))
+        write_bytes(path, encode_sorted(entries))
         found = read_entries(path, 0, 1)
     assert [hashes[row] for row in found["row"].tolist()] == found["hash"].tolist()
     assert sorted(found["row"].tolist()) == list(range(len(hashes)))
@@ -57,7 +60,7 @@ def test_filing_again_replaces_with_the_same_bytes(tmp_path):
     hashes = np.random.default_rng(0).integers(0, 2**64, 1000, dtype=np.uint64)
     contents = []
     for order in (hashes, hashes[::-1]):
-        write_filed(str(path), order)
+        write_sorted_hashes(str(path), order)
         contents.append(path.read_bytes())
     assert contents[0] == contents[1]
     assert os.listdir(tmp_path) == ["hashes"]
@@ -65,4 +68,4 @@ def test_filing_again_replaces_with_the_same_bytes(tmp_path):
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(OSError, match="absent"):
-        read_filed(str(tmp_path / "absent"), 0, 1)
+        read_hash_range(str(tmp_path / "absent"), 0, 1)
