@@ -58,7 +58,7 @@ def test_lines_are_counted_by_document_over_both_splits(curate):
     counts = Counter()
     for limit in (None, 3, 2):
         for partitions in (1, 3):
-            settings = curate.settings(max_line_documents=limit, partitions=partitions)
+            settings = curate.settings(max_line_documents=limit or "off", partitions=partitions)
             result = curate(documents, settings, size=2)
             kept = b"\n".join(k[3] for k in result.kept).decode()
             counts[limit, "licence"] += kept.count(LICENCE)
