@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from components.train import fingerprint
 from components.train.config import TrainingJob
-from components.train.distributed.rendezvous import announced
+from components.train.distributed.rendezvous import Rendezvous, hold_rendezvous
 from components.train.distributed.strategy import Workers, make_strategy
 from components.train.execution import Execution, read_execution
 from components.train.loop import Trainer
@@ -157,15 +157,11 @@ def train_and_export(
     """
     execution = None if training_directory is None else read_execution(training_directory)
     limits = None if limits_path is None else read_limits(limits_path)
-    announcing: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    holding: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if job.train.strategy == "multi_worker" and training_directory is not None:
-        work = {
-            "job": job.model_dump(mode="json"),
-            "rows_uri": rows_uri,
-            "tokenizer_path": tokenizer_path,
-        }
-        announcing = announced(training_directory, work)
-    with announcing:
+        rendezvous = Rendezvous(job=job, rows_uri=rows_uri, tokenizer_path=tokenizer_path)
+        holding = hold_rendezvous(training_directory, rendezvous)
+    with holding:
         training = train(
             job, rows_uri, training_directory, execution, tokenizer_path, start_seconds, limits
         )

@@ -65,4 +65,4 @@ def test_the_pipeline_is_the_chief_and_pushes_the_model_of_both(workspace, tmp_p
     assert losses[-1] < losses[0]
     (version,) = (home / "serving_model").iterdir()
     assert (version / "saved_model.pb").exists()
-    assert not (home / "training" / "work.json").exists()
+    assert not (home / "training" / "rendezvous.json").exists()

@@ -145,7 +145,7 @@ class Launcher:
         """A training from start to end."""
         return self.start(directory, settings, options, **job).wait()
 
-    def start_apart(self, directory, environment, settings=None, options=None, **job):
+    def start_process(self, directory, environment, settings=None, options=None, **job):
         """Starts a training in a process of its own, with more environment variables."""
         path = self._write(directory, settings, options, **job)
         with open(path.with_suffix(".out"), "w", encoding="utf-8") as out:

@@ -66,7 +66,7 @@ def fit(launcher, labeled_rows, small_shape):
     def start(directory, settings=None, options=OPTIONS, environment=None, **job):
         settings = {"learning_rate": 3e-2, **(settings or {})}
         if environment is not None:
-            return launcher.start_apart(directory, environment, settings, options, **told, **job)
+            return launcher.start_process(directory, environment, settings, options, **told, **job)
         return launcher.start(directory, settings, options, **{**told, **job})
 
     return start

@@ -79,7 +79,7 @@ def free_ports(count):
 def start_workers(launcher, directory, options=OPTIONS, **job):
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     return [
-        launcher.start_apart(
+        launcher.start_process(
             directory,
             {
                 "TF_CONFIG": json.dumps(

@@ -1,4 +1,4 @@
-"""How the other workers learn what the chief trains: work.json in the shared training directory.
+"""How the other workers learn what the chief trains: rendezvous.json in the training directory.
 
 A chief that was killed leaves its file behind, so that a file alone says nothing. The chief writes
 it anew every few seconds while it trains, and a worker believes only a file that it saw change or
@@ -11,34 +11,44 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import tensorflow as tf
 
+from components.train.config import TrainingJob
+from tokenmill.contracts.base import Part, key, read_document, write_document
 from tokenmill.errors import TokenmillError
-from tokenmill.files import read_json, write_json
 
-WORK_NAME = "work.json"
+RENDEZVOUS_NAME = "rendezvous.json"
 BEAT_SECONDS = 2.0  # an object store takes about one write a second of the same object
 
 
+class Rendezvous(Part):
+    """rendezvous.json: what the chief trains."""
+
+    job: TrainingJob = key("What to train.")
+    rows_uri: str = key("A PackedRows artifact.")
+    tokenizer_path: str = key("The SentencePiece model.")
+    attempt: str = key("Of the chief, another one each time it starts.", default="")
+    beat: int = key("How often the chief has written this file.", default=0)
+
+
 @contextlib.contextmanager
-def announced(
-    training_directory: str, work: Mapping[str, Any], beat_seconds: float = BEAT_SECONDS
+def hold_rendezvous(
+    training_directory: str, rendezvous: Rendezvous, beat_seconds: float = BEAT_SECONDS
 ) -> Iterator[None]:
-    """Keeps `work` announced while the body runs.
+    """Write `rendezvous` again and again while the body runs, and remove it at the end.
 
     Args:
         training_directory: On a file system that all workers share.
-        work: What is trained; JSON.
+        rendezvous: What is trained.
         beat_seconds: How often it is written anew.
     """
-    path = os.path.join(training_directory, WORK_NAME)
+    path = os.path.join(training_directory, RENDEZVOUS_NAME)
     attempt, ended = uuid.uuid4().hex, threading.Event()
 
     def beat(number: int) -> None:
-        write_json(path, {**work, "attempt": attempt, "beat": number})
+        write_document(path, rendezvous.model_copy(update={"attempt": attempt, "beat": number}))
 
     def keep_beating() -> None:
         number = 0
@@ -61,10 +71,10 @@ def announced(
             tf.io.gfile.remove(path)
 
 
-def wait_for_work(
+def wait_for_chief(
     training_directory: str, wait_seconds: float, poll_seconds: float = 1.0
-) -> dict[str, Any]:
-    """What a chief that is alive announces.
+) -> Rendezvous:
+    """Return what a chief that is alive has written.
 
     Args:
         training_directory: The chief's.
@@ -74,7 +84,7 @@ def wait_for_work(
     Raises:
         TokenmillError: No chief came.
     """
-    path = os.path.join(training_directory, WORK_NAME)
+    path = os.path.join(training_directory, RENDEZVOUS_NAME)
     deadline = time.monotonic() + wait_seconds
     before = _read(path)
     while True:
@@ -91,8 +101,8 @@ def wait_for_work(
             )
 
 
-def _read(path: str) -> dict[str, Any] | None:
+def _read(path: str) -> Rendezvous | None:
     try:
-        return read_json(path) if tf.io.gfile.exists(path) else None
+        return read_document(path, Rendezvous) if tf.io.gfile.exists(path) else None
     except tf.errors.NotFoundError:  # removed in between
         return None

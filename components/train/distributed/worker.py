@@ -8,16 +8,15 @@ ends with the chief's exit code: 0, or 75 if it is to be started again.
 
 import sys
 
-from components.train.config import TrainingJob
 from components.train.distributed.cpu_parallelism import divide_cores
-from components.train.distributed.rendezvous import wait_for_work
+from components.train.distributed.rendezvous import wait_for_chief
 from components.train.execution import read_execution
 from components.train.run import train
 from tokenmill.errors import TokenmillError
 
 
 def work(training_directory: str, wait_seconds: float = 3600.0) -> None:
-    """Waits for the chief's job and trains along.
+    """Wait for the chief's job and train along.
 
     Args:
         training_directory: The chief's, on a file system that all workers share.
@@ -26,14 +25,19 @@ def work(training_directory: str, wait_seconds: float = 3600.0) -> None:
     Raises:
         TokenmillError: The chief did not come, or what the training raises.
     """
-    told = wait_for_work(training_directory, wait_seconds)
+    rendezvous = wait_for_chief(training_directory, wait_seconds)
     execution = read_execution(training_directory)
-    job, tokenizer_path = TrainingJob.model_validate(told["job"]), told["tokenizer_path"]
-    train(job, told["rows_uri"], training_directory, execution, tokenizer_path)
+    train(
+        rendezvous.job,
+        rendezvous.rows_uri,
+        training_directory,
+        execution,
+        rendezvous.tokenizer_path,
+    )
 
 
 def main() -> int:
-    """The command; returns the exit code."""
+    """Run the command; return the exit code."""
     divide_cores()
     try:
         work(sys.argv[1])

@@ -1,4 +1,4 @@
-"""What test_apart.py has called in another process: a module that both can import."""
+"""What test_subprocess.py has called in another process: a module that both can import."""
 
 import os
 import signal

@@ -124,7 +124,7 @@ def where_it_runs(monkeypatch):
     monkeypatch.syspath_prepend(directory)
     paths = (directory, os.environ.get("PYTHONPATH"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))
-    return importlib.import_module("called_apart").where_it_runs
+    return importlib.import_module("called_in_subprocess").where_it_runs
 
 
 def _run(function, job, **arguments):

@@ -65,7 +65,7 @@ def one_step(shape, most, monkeypatch, *, jit_compile=False, dropout=0.0, accumu
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("accumulation_steps", [1, 2])
-def test_streams_give_the_sums_of_the_whole_batch(
+def test_parts_give_the_sums_of_the_whole_batch(
     small_shape, monkeypatch, jit_compile, accumulation_steps
 ):
     how = {"jit_compile": jit_compile, "accumulation_steps": accumulation_steps}
@@ -81,9 +81,7 @@ def test_streams_give_the_sums_of_the_whole_batch(
     assert evaluated_in_parts == pytest.approx(evaluated, rel=1e-5)
 
 
-def test_streams_are_computed_in_the_same_order_whatever_thread_ends_first(
-    small_shape, monkeypatch
-):
+def test_parts_are_computed_in_the_same_order_whatever_thread_ends_first(small_shape, monkeypatch):
     runs = [one_step(small_shape, 4, monkeypatch, dropout=0.3)[1] for _ in range(3)]
     for run in runs[1:]:
         for ours, theirs in zip(run, runs[0], strict=True):
