@@ -38,7 +38,7 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Writes kept and rejected documents; raises TokenmillError if a split ends empty."""
+        """Write kept and dropped documents; raise TokenmillError if a split ends empty."""
         self._log_startup(input_dict, output_dict, exec_properties)
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         curated = artifact_utils.get_single_instance(output_dict["curated_examples"])

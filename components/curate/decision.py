@@ -12,7 +12,7 @@ WRONG_LANGUAGE = "wrong_language"
 
 
 def judge_texts(texts: Sequence[str], config: CurateConfig) -> dict[int, tuple[str, float, float]]:
-    """(reason, value, threshold) of each normalized text that is dropped, by its place."""
+    """Return (reason, value, threshold) of each normalized text that is dropped, by its place."""
     found = {i: (EMPTY, 0.0, 1.0) for i, text in enumerate(texts) if not text}
     if config.languages:
         for i, (language, score) in enumerate(identify(texts)):

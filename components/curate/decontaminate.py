@@ -51,7 +51,7 @@ class Decontaminate(beam.PTransform):
         self._parts, self._dropped = parts, dropped
 
     def expand(self, parts: beam.PCollection) -> beam.PCollection:
-        """Compares one split with the n-grams of the other, and train with the benchmarks."""
+        """Compare one split with the n-grams of the other, and train with the benchmarks."""
         # Each look at the parts has its own shuffle (of their names): what is fused into the stage
         # that others wait for would wait for itself.
         words, sides = self._words, (self._parts, self._dropped)
@@ -85,12 +85,12 @@ class Decontaminate(beam.PTransform):
 
 
 def ngram_set(texts: Sequence[str], ngram_words: int) -> np.ndarray:
-    """uint64, ascending and distinct: all n-grams of the texts."""
+    """Return all n-grams of the texts, distinct, uint64, ascending."""
     return np.unique(shingle(texts, ngram_words).hashes) if texts else np.zeros(0, np.uint64)
 
 
 def overlaps(shingles: Shingles, forbidden: np.ndarray) -> np.ndarray:
-    """int64 [documents]: how many n-grams of each are in `forbidden` (ascending)."""
+    """Count the n-grams of each document that are in `forbidden` (ascending), int64 [documents]."""
     hits = np.concatenate(([0], np.cumsum(_is_in(shingles.hashes, forbidden), dtype=np.int64)))
     return np.diff(hits[shingles.first])
 
@@ -98,7 +98,7 @@ def overlaps(shingles: Shingles, forbidden: np.ndarray) -> np.ndarray:
 def held_out_ngrams(
     part: StagedPart, ngram_words: int, parts: list[StagedPart], dropped: list[DroppedGroup]
 ) -> Iterator[np.ndarray]:
-    """The n-grams of a part of the held-out split."""
+    """Yield the n-grams of a part, if it is of the held-out split."""
     if part.split == "eval":
         for _, shingles in _batches(part, ngram_words, parts, dropped):
             yield np.unique(shingles.hashes)
@@ -134,7 +134,7 @@ def held_out_overlaps(
     dropped: list[DroppedGroup],
     shared: np.ndarray,
 ) -> Iterator[DroppedGroup]:
-    """DroppedGroup of a part of the held-out split."""
+    """Yield what a part of the held-out split loses."""
     if part.split == "eval" and len(shared):
         for references, shingles in _batches(part, ngram_words, parts, dropped):
             yield from _dropped(references, overlaps(shingles, shared))
@@ -155,7 +155,7 @@ def _dropped(references: np.ndarray, hits: np.ndarray) -> Iterator[DroppedGroup]
 def _batches(
     part: StagedPart, ngram_words: int, parts: list[StagedPart], dropped: list[DroppedGroup]
 ) -> Iterator[tuple[np.ndarray, Shingles]]:
-    """(references, n-gram sets) of the documents of a part that are left, in batches."""
+    """Yield (references, n-gram sets) of the documents of a part that are left, in batches."""
     staging = Staging(parts)
     first = int(staging.first[staging.parts.index(part)])
     rows = read_rows(part)

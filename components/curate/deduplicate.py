@@ -77,13 +77,13 @@ def join_dropped(lists: Iterable[list[DroppedGroup]]) -> list[DroppedGroup]:
 
 
 def dropped_slice(group: DroppedGroup, first: int, count: int) -> slice:
-    """Where, in a group from `join_dropped`, the documents first .. first + count - 1 are."""
+    """Return the slice of a group from `join_dropped` for documents first .. first + count - 1."""
     start, end = np.searchsorted(group.references, [first, first + count]).tolist()
     return slice(start, end)
 
 
 def dropped_mask(dropped: Iterable[DroppedGroup], first: int, count: int) -> np.ndarray:
-    """Which of the documents first .. first + count - 1 go, bool [count]."""
+    """Tell which of the documents first .. first + count - 1 are dropped, bool [count]."""
     mask = np.zeros(count, bool)
     for group in dropped:
         mask[group.references[dropped_slice(group, first, count)] - first] = True
@@ -91,7 +91,7 @@ def dropped_mask(dropped: Iterable[DroppedGroup], first: int, count: int) -> np.
 
 
 def is_dropped(dropped: Iterable[DroppedGroup], references: np.ndarray) -> np.ndarray:
-    """Which documents go, bool [references]."""
+    """Tell which documents are dropped, bool [references]."""
     gone = np.zeros(len(references), bool)
     for group in dropped:
         if len(group.references):
@@ -103,7 +103,7 @@ def is_dropped(dropped: Iterable[DroppedGroup], references: np.ndarray) -> np.nd
 def exact_copies(
     hash_range: int, parts: list[StagedPart], hash_ranges: int
 ) -> Iterator[DroppedGroup]:
-    """The copies in one range of content keys that go: all but the first of each content.
+    """Yield the copies in one range of content keys that are dropped: all but the first of each.
 
     The first is a held-out one before a train one, then the one with the least id; copies that
     share their id go by what else they hold. No scheduling changes that.
@@ -144,7 +144,7 @@ def exact_copies(
 def propose(
     hash_range: int, parts: list[StagedPart], dropped: list[DroppedGroup], hash_ranges: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Candidate pairs from one range of band hashes: (verifying task, int64 [pairs, 2]).
+    """Yield candidate pairs from one range of band hashes: (verifying task, int64 [pairs, 2]).
 
     Pairs with the same leader meet in one task, where each text is then read once.
     """
@@ -165,7 +165,7 @@ def propose(
 def verify(
     item: tuple[int, Iterable[np.ndarray]], parts: list[StagedPart], config: CurateConfig
 ) -> Iterator[Edges]:
-    """The pairs that are similar enough."""
+    """Yield the pairs that are similar enough."""
     staging = Staging(parts)
     pairs = np.unique(np.concatenate(list(item[1])), axis=0)
     documents, index = np.unique(pairs, return_inverse=True)
@@ -185,7 +185,7 @@ def verify(
 def cluster(
     edges: list[Edges], parts: list[StagedPart], config: CurateConfig
 ) -> list[DroppedGroup]:
-    """Joins near duplicates over any number of hops; all but the best of a cluster go.
+    """Join near duplicates over any number of hops; drop all but the best of a cluster.
 
     The best is a held-out one before a train one, then the longest, then the one with the least
     id. The value recorded for one that goes is its greatest similarity to any other.
@@ -227,7 +227,7 @@ def cluster(
 
 
 def _shared(hashes: np.ndarray) -> np.ndarray:
-    """Whether, bool [entries]: whose hash another one has too."""
+    """Tell which hashes occur at least twice, bool [entries]."""
     order = np.argsort(hashes, kind="stable")
     ascending = hashes[order]
     same = ascending[1:] == ascending[:-1]
@@ -238,7 +238,7 @@ def _shared(hashes: np.ndarray) -> np.ndarray:
 
 
 def _chunks(sizes: np.ndarray) -> Iterator[tuple[int, int]]:
-    """[start, end) of runs of up to _VERIFY_PAIRS pairs and (or one pair) _VERIFY_BYTES."""
+    """Yield [start, end) of runs of up to _VERIFY_PAIRS pairs and (or one pair) _VERIFY_BYTES."""
     start, total = 0, 0
     for place, size in enumerate(sizes.tolist()):
         if place > start and (total + size > _VERIFY_BYTES or place - start == _VERIFY_PAIRS):

@@ -96,7 +96,7 @@ class Edits:
         self.line_bytes: Counter[str] = Counter()
 
     def add(self, removed: Removed) -> np.ndarray:
-        """Counts removed lines; returns their bytes, int64 [documents]."""
+        """Count removed lines; return their bytes, int64 [documents]."""
         for reason, (lines, size) in removed.by_reason.items():
             self.lines[reason] += lines
             self.line_bytes[reason] += size

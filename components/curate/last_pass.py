@@ -24,7 +24,7 @@ def write_kept(
     uri: str,
     shards: int,
 ) -> int:
-    """Writes one shard of documents of one (split, shard); returns how many."""
+    """Write the documents of one (split, shard) that stay; return how many."""
     split, shard = item
     staging = Staging(parts)
     name = f"documents-{shard:05d}-of-{shards:05d}.gz"
@@ -35,7 +35,7 @@ def write_kept(
 def count(
     part: StagedPart, parts: list[StagedPart], dropped: list[DroppedGroup]
 ) -> Iterator[Count]:
-    """What became of the documents of a part that the first pass did not reject, by source."""
+    """Count, by source, what became of the documents of a part that passed the first pass."""
     staging = Staging(parts)
     first = int(staging.first[staging.parts.index(part)])
     rows = read_rows(part)
@@ -67,7 +67,7 @@ def _by_source(rows: np.ndarray, sources: list[str], split: str, outcome: str) -
 def write_rejected(
     shard: int, parts: list[StagedPart], dropped: list[DroppedGroup], dropped_uri: str, shards: int
 ) -> int:
-    """Writes one shard of rejected documents of both splits, as JSON; returns how many."""
+    """Write one shard of the dropped documents of both splits, as JSON; return how many."""
     staging = Staging(parts)
     why = _Why(staging, dropped)
 
@@ -99,7 +99,7 @@ class _Why:
         self._added = [np.zeros(0, np.int64)]
 
     def add(self, references: np.ndarray) -> None:
-        """Dropped documents that will be asked for."""
+        """Remember dropped documents that will be asked for."""
         self._added.append(references)
 
     @functools.cached_property
@@ -121,7 +121,7 @@ class _Why:
         return reasons
 
     def record(self, record: Record) -> bytes:
-        """The record of one rejected document."""
+        """Return the record of one dropped document."""
         batch = decode_documents([record.payload])
         doc_id, source, text = (batch.column(i)[0].as_py() for i in range(3))
         rejected = DroppedDocument(

@@ -21,7 +21,7 @@ KINDS = tuple(_PATTERNS)
 
 
 def mask(text: str, kinds: Iterable[str]) -> tuple[str, dict[str, int]]:
-    """Replaces what looks like personal data.
+    """Replace what looks like personal data.
 
     Args:
         text: Any text.

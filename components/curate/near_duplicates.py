@@ -41,12 +41,12 @@ class Shingles:
     first: np.ndarray
 
     def of(self, document: int) -> np.ndarray:
-        """Those of one document."""
+        """Return the n-grams of one document."""
         return self.hashes[self.first[document] : self.first[document + 1]]
 
 
 def shingle(texts: Sequence[str], ngram_words: int) -> Shingles:
-    """The n-gram sets of texts, case ignored."""
+    """Return the n-gram sets of texts, case ignored."""
     grams = all_ngrams(texts, ngram_words)
     document = np.repeat(np.arange(len(texts)), np.diff(grams.first))
     order = np.lexsort((grams.hashes, document))
@@ -58,7 +58,7 @@ def shingle(texts: Sequence[str], ngram_words: int) -> Shingles:
 
 
 def all_ngrams(texts: Sequence[str], ngram_words: int) -> Shingles:
-    """The n-grams of texts as they stand, repeats included: all that MinHash needs."""
+    """Return the n-grams of texts as they stand, repeats included: all that MinHash needs."""
     columns = TextColumns([text.lower() for text in texts])
     hashes, first_word = ngrams(columns.word_hashes, columns.words, ngram_words)
     counts = np.bincount(columns.words.document[first_word], minlength=len(texts))
@@ -66,7 +66,7 @@ def all_ngrams(texts: Sequence[str], ngram_words: int) -> Shingles:
 
 
 def band_hashes(shingles: Shingles, config: CurateConfig) -> np.ndarray:
-    """uint64 [documents, bands]: documents that agree in a band are candidates.
+    """Return hashes, uint64 [documents, bands]; documents that agree in a band are candidates.
 
     The band's number is mixed in, so that bands never meet each other's hashes.
     """
@@ -87,7 +87,7 @@ def band_hashes(shingles: Shingles, config: CurateConfig) -> np.ndarray:
 def propose_pairs(
     hashes: np.ndarray, keys: np.ndarray, references: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of documents that share a band hash.
+    """Return pairs of documents that share a band hash.
 
     Within a group each document is paired with the first one and with its neighbor, not with
     all others: a band that n documents share (boilerplate) gives 2n pairs instead of n^2 / 2, and
@@ -120,7 +120,7 @@ def propose_pairs(
 
 
 def jaccards(shingles: Shingles, pairs: np.ndarray) -> np.ndarray:
-    """Similarity of sets: common over all; 0 if both are empty.
+    """Compute the similarity of sets: common over all; 0 if both are empty.
 
     Args:
         shingles: From `shingle`.
@@ -144,7 +144,7 @@ def jaccards(shingles: Shingles, pairs: np.ndarray) -> np.ndarray:
 
 
 def components(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Clusters over any number of hops.
+    """Find clusters over any number of hops.
 
     Args:
         pairs: int64 [pairs, 2], connected documents.

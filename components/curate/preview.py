@@ -76,7 +76,7 @@ class Preview:
 
 
 def sample(documents: Iterable[tuple[bytes, bytes, bytes]], size: int) -> list[SampledDocument]:
-    """The `size` documents (id, source, text) with the least hash: the same every time.
+    """Choose the `size` documents (id, source, text) with the least hash: the same every time.
 
     In the order of their hashes, so that the first few are a sample, too.
     """
@@ -92,7 +92,7 @@ def sample(documents: Iterable[tuple[bytes, bytes, bytes]], size: int) -> list[S
 
 
 def preview(documents: Sequence[SampledDocument], config: CurateConfig, examples: int) -> Preview:
-    """Judges documents as the Curator does before it looks for copies.
+    """Judge documents as the Curator does before it looks for copies.
 
     Args:
         documents: The sample.
@@ -141,12 +141,12 @@ def preview(documents: Sequence[SampledDocument], config: CurateConfig, examples
 
 
 def in_use(thresholds: dict[str, float]) -> list[Rule]:
-    """The rules with a threshold, in the order in which they are asked."""
+    """Return the rules with a threshold, in the order in which they judge."""
     return [rule for rule in RULES if rule.setting in thresholds]
 
 
 def tuning(result: Preview, rule: Rule, threshold: float) -> dict[str, Any]:
-    """One rule's values over the sample, and what its threshold and those beside it drop.
+    """Return a rule's values over the sample, and what its threshold and those beside it drop.
 
     Shares are of all documents of the sample, whatever other rules say.
     """
@@ -177,7 +177,7 @@ def _dropped_alone(result: Preview, rule: Rule, threshold: float) -> dict[str, f
 
 
 def neighbors(rule: Rule, threshold: float) -> tuple[float | None, float | None]:
-    """(looser, stricter): the next numbers of one significant digit on either side.
+    """Return (looser, stricter): the next numbers of one significant digit on either side.
 
     None where there is none: no count or share is below 0, no share above 1.
     """
@@ -204,7 +204,7 @@ def _rounded(value: float) -> float:
 
 
 def as_json(result: Preview, config: CurateConfig, reason: str | None) -> dict[str, Any]:
-    """All of a preview; with `reason`, the examples and the tuning of that reason only."""
+    """Return all of a preview; with `reason`, the examples and the tuning of that reason only."""
     return {
         "sample": {"documents": result.documents, "bytes": result.raw_bytes},
         "kept": {"documents": result.kept[0], "bytes": result.kept[1]},

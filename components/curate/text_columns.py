@@ -63,13 +63,13 @@ class Spans:
         return self.end - self.start
 
     def take(self, keep: np.ndarray) -> "Spans":
-        """The spans where `keep` (bool [spans]) holds."""
+        """Return the spans where `keep` (bool [spans]) holds."""
         document = self.document[keep]
         counts = np.bincount(document, minlength=len(self.first) - 1)
         return Spans(self.start[keep], self.end[keep], document, _offsets(counts))
 
     def sum(self, values: np.ndarray) -> np.ndarray:
-        """Sums of per-span values by document, float64 [documents]."""
+        """Sum per-span values by document, float64 [documents]."""
         return np.bincount(self.document, weights=values, minlength=len(self.first) - 1)
 
 
@@ -89,7 +89,7 @@ class TextColumns:
 
     @functools.cached_property
     def classes(self) -> np.ndarray:
-        """uint8 [characters]: the class bits of each."""
+        """Class bits of each character, uint8 [characters]."""
         return character_classes()[self.codes]
 
     @property
@@ -98,7 +98,7 @@ class TextColumns:
         return np.diff(self.first)
 
     def count(self, flags: np.ndarray) -> np.ndarray:
-        """How many flags (bool [characters]) are set in each document, int64 [documents]."""
+        """Count the flags (bool [characters]) that are set in each document, int64 [documents]."""
         counts = np.zeros(self.documents, np.int64)
         full = self.characters > 0  # reduceat gives an empty run its neighbor's value
         if full.any():
@@ -117,12 +117,12 @@ class TextColumns:
 
     @property
     def first_word_of_line(self) -> np.ndarray:
-        """int64 [lines], a place in `words`."""
+        """Place in `words` of the first word of each line, int64 [lines]."""
         return self._lines_and_words[1]
 
     @property
     def words_of_line(self) -> np.ndarray:
-        """How many, int64 [lines]."""
+        """Words of each line, int64 [lines]."""
         return self._lines_and_words[2]
 
     @functools.cached_property
@@ -140,7 +140,7 @@ class TextColumns:
 
     @functools.cached_property
     def word_hashes(self) -> np.ndarray:
-        """uint64 [words]."""
+        """Hash of each word, uint64 [words]."""
         return self.hash_spans(self.words)
 
     @functools.cached_property
@@ -149,7 +149,7 @@ class TextColumns:
         return self.words.sum(self.words.length)
 
     def runs(self, inside: np.ndarray) -> Spans:
-        """Maximal runs of `inside` (bool [characters]) that do not cross documents."""
+        """Find maximal runs of `inside` (bool [characters]) that do not cross documents."""
         begins = inside.copy()
         begins[1:] &= ~inside[:-1]
         ends = inside.copy()
@@ -172,13 +172,13 @@ class TextColumns:
         return prefix
 
     def hash_spans(self, spans: Spans) -> np.ndarray:
-        """uint64 [spans]: equal for spans of equal text, wherever they stand."""
+        """Hash spans, uint64 [spans]; those of equal text have equal hashes."""
         _, inverse = _powers(len(self.codes))
         return mix((self._prefix[spans.end] - self._prefix[spans.start]) * inverse[spans.start])
 
 
 def _powers(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """At least `count + 1` powers of the base and of its inverse, kept for the next batch."""
+    """Return at least `count + 1` powers of the base and of its inverse, kept for later batches."""
     return _powers_up_to(1 << max(16, count.bit_length()))
 
 
@@ -193,7 +193,7 @@ def _powers_up_to(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mix(values: np.ndarray) -> np.ndarray:
-    """Spreads the bits of uint64 values (the finaliser of SplitMix64, Steele et al. 2014)."""
+    """Spread the bits of uint64 values (the finaliser of SplitMix64, Steele et al. 2014)."""
     values = values.astype(np.uint64, copy=True)
     values ^= values >> np.uint64(30)
     values *= np.uint64(0xBF58476D1CE4E5B9)
@@ -204,7 +204,7 @@ def mix(values: np.ndarray) -> np.ndarray:
 
 
 def ngrams(hashes: np.ndarray, spans: Spans, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of all runs of n consecutive spans of a document.
+    """Hash all runs of n consecutive spans of a document.
 
     Args:
         hashes: uint64 [spans], of each span.

@@ -69,7 +69,7 @@ class Curate(beam.PTransform):
         self._hash_ranges = min(shards, BUCKETS)
 
     def expand(self, pipeline: beam.Pipeline) -> dict[str, beam.PCollection]:
-        """Judges file by file, then looks for copies and overlaps, then writes."""
+        """Judge file by file, then look for copies and overlaps, then write."""
         settings, shards = self._settings, self._shards
         files = [
             pipeline | f"Files[{split}]" >> _Files(split, self._examples) for split in SPLITS
@@ -145,7 +145,7 @@ class Curate(beam.PTransform):
         )
 
     def _frequent_lines(self, pipeline: beam.Pipeline, files: beam.PCollection) -> Any:
-        """The side input of the lines to remove; None if none are."""
+        """Return the side input of the lines to remove; None if none are."""
         documents = self._settings.max_line_documents
         if documents == "off":
             return None
@@ -175,7 +175,7 @@ class _Files(beam.PTransform):
         self._split, self._pattern = split, f"{split_directory(uri, split)}/*"
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """Matches when the pipeline runs."""
+        """Match the files when the pipeline runs."""
         return (
             pipeline
             | MatchFiles(self._pattern, EmptyMatchTreatment.ALLOW)
@@ -188,7 +188,7 @@ def _as_input(metadata: Any, split: str) -> DocumentFile:
 
 
 def _together(dropped: list[beam.PCollection], label: str) -> beam.pvalue.AsSingleton:
-    """The lists of DroppedGroup as one side input."""
+    """Return the lists of DroppedGroup as one side input."""
     flat = tuple(dropped) | f"{label}Lists" >> beam.Flatten()
     return beam.pvalue.AsSingleton(flat | f"{label}Dropped" >> beam.CombineGlobally(join_dropped))
 

@@ -53,7 +53,7 @@ class CorpusExampleGenExecutor(base_example_gen_executor.BaseExampleGenExecutor)
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Reads, splits, writes; raises TokenmillError if too much had to be quarantined.
+        """Read, split and write; raise TokenmillError if too much had to be quarantined.
 
         TFX's own `Do` shuffles by random keys before it writes, and the files would differ from
         run to run.

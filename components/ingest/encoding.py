@@ -52,7 +52,7 @@ _WIDE = (
 
 
 def repair(data: bytes, other_encodings: bool) -> tuple[bytes, tuple[str, ...]] | None:
-    """UTF-8 of `data`, and what had to be repaired; None if it cannot be decoded safely.
+    """Return UTF-8 of `data`, and what had to be repaired; None if it cannot be decoded safely.
 
     Args:
         data: One document's text.
@@ -74,7 +74,7 @@ def repair(data: bytes, other_encodings: bool) -> tuple[bytes, tuple[str, ...]] 
 
 
 def decode_cp1252(data: bytes) -> str | None:
-    """The text of Windows-1252 bytes; None if some are undefined or it does not look like text.
+    """Decode Windows-1252; None if bytes are undefined or it does not look like text.
 
     Other code pages are told by combinations that Western languages do not have; a text with few
     accented letters may show none, and a text of few letters may look like another code page.
@@ -97,12 +97,12 @@ def decode_cp1252(data: bytes) -> str | None:
 
 
 def _is_suspicious(data: bytes) -> bool:
-    """Whether ftfy should have a look: it takes 1 s for 1-4 MB."""
+    """Tell whether ftfy should have a look: it takes 1 s for 1-4 MB."""
     return _SUSPICIOUS.search(data) is not None or any(some in data for some in _SUSPICIOUS_TOO)
 
 
 def _without_mojibake(data: bytes) -> bytes:
-    """Undoes mojibake line by line: lines may have come by different ways."""
+    """Undo mojibake line by line: lines may have come by different ways."""
     import ftfy  # 0.1 s, and most corpora never need it
 
     lines = data.split(b"\n")
@@ -116,7 +116,7 @@ def _without_mojibake(data: bytes) -> bytes:
 
 
 def decode_error(data: bytes) -> str:
-    """Why bytes are not UTF-8, and where."""
+    """Say why bytes are not UTF-8, and where."""
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -125,12 +125,12 @@ def decode_error(data: bytes) -> str:
 
 
 def looks_binary(text: bytes) -> bool:
-    """Whether text that was decoded from UTF-16 holds control characters: it was none."""
+    """Tell whether text decoded from UTF-16 holds control characters: it was none."""
     return _CONTROL.search(text.decode("utf-8")) is not None
 
 
 def transcode_wide(handle: BinaryIO) -> tuple[BinaryIO, str | None]:
-    """UTF-16 and UTF-32, told by the byte order mark, as UTF-8; anything else as it is.
+    """Transcode UTF-16 and UTF-32, by their byte order mark, to UTF-8; leave all else as it is.
 
     Returns:
         What to read from, and "utf-16", "utf-32" or None.
@@ -153,11 +153,11 @@ class _Transcoder(io.RawIOBase):
         self._ended = False
 
     def readable(self) -> bool:
-        """It can be read."""
+        """Return True."""
         return True
 
     def readinto(self, buffer) -> int:
-        """Fills the buffer; 0 at the end."""
+        """Fill the buffer; return 0 at the end."""
         while not self._ready and not self._ended:
             block = self._handle.read(_BLOCK_BYTES)
             self._ended = not block

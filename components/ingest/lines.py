@@ -14,7 +14,7 @@ class TooLong(NamedTuple):
 
 
 def bounded_lines(handle, max_bytes: int) -> Iterator[bytes | TooLong]:
-    r"""Yields each line without its line feed; what is longer than `max_bytes` is skipped.
+    r"""Yield each line without its line feed; what is longer than `max_bytes` is skipped.
 
     Args:
         handle: Has `read1`: an error in mid-file (a truncated archive) then loses nothing that

@@ -56,7 +56,7 @@ class InputFile:
 
 
 def bare_suffix(path: str) -> str:
-    """The suffix that tells the format, in lower case, without that of the compression."""
+    """Return the suffix that tells the format, in lower case, without that of the compression."""
     lower = path.lower()
     for suffix in COMPRESSION_SUFFIXES:
         lower = lower.removesuffix(suffix)
@@ -64,14 +64,14 @@ def bare_suffix(path: str) -> str:
 
 
 def format_of(path: str) -> str:
-    """The format by the suffix; anything unknown is text."""
+    """Return the format by the suffix; anything unknown is text."""
     return _FORMAT_BY_SUFFIX.get(bare_suffix(path), "text")
 
 
 def list_inputs(
     inputs: Sequence[str], option: str = "--input", span: int | None = None
 ) -> list[InputFile]:
-    """Resolves files, directories (walked, known suffixes only), globs and spans.
+    """Resolve files, directories (walked, known suffixes only), globs and spans.
 
     A pattern with {SPAN} means the one whose number is `span`, or the newest (greatest) that is
     there for every such pattern; files are named as if the user had written the number.
@@ -110,7 +110,7 @@ def list_inputs(
 
 
 def _with_distinct_names(files: list[InputFile]) -> list[InputFile]:
-    """Names are part of document ids: files that share one get more of their paths.
+    """Give files that share a name more of their paths: names are part of document ids.
 
     That happens when several directories are named that hold files of the same name.
     """
@@ -129,7 +129,7 @@ def _absolute(pattern: str) -> str:
 
 
 def _glob_spans(pattern: str) -> list[FileMetadata]:
-    """What any span of the pattern matches: files, and those under directories."""
+    """Match any span of the pattern: files, and those under directories."""
     wild = pattern.replace(SPAN_SPEC, "*")
     return [*_glob(wild), *_glob(f"{wild.rstrip('/')}/**")]
 
@@ -158,7 +158,7 @@ def _match(pattern: str) -> list[InputFile]:
 
 
 def _literal(path: str) -> str:
-    """A pattern that matches just this path: Beam takes every path for a pattern."""
+    """Return a pattern that matches just this path: Beam takes every path for a pattern."""
     return _GLOB.sub(r"[\g<0>]", path)
 
 
@@ -167,7 +167,7 @@ def _glob(pattern: str) -> list[FileMetadata]:
 
 
 def write_manifest(files: Sequence[InputFile], directory: str) -> str:
-    """Writes the list once, in a directory named by its content; returns that directory."""
+    """Write the list once, in a directory named by its content; return that directory."""
     text = "".join(json.dumps(asdict(file), sort_keys=True) + "\n" for file in files)
     target = os.path.join(directory, hashlib.sha256(text.encode()).hexdigest()[:16])
     span = max((file.span for file in files if file.span is not None), default=0)
@@ -178,7 +178,7 @@ def write_manifest(files: Sequence[InputFile], directory: str) -> str:
 
 
 def read_manifest(directory: str) -> tuple[list[InputFile], int]:
-    """Reads the list in a directory that `write_manifest` made, and the number of its span."""
+    """Read the list in a directory that `write_manifest` made, and the number of its span."""
     pattern = os.path.join(_literal(directory), MANIFEST_PATTERN)
     (path,) = (m.path for m in _glob(pattern.replace(SPAN_SPEC, "*")))
     with open_file(path) as source:

@@ -45,7 +45,7 @@ _IN_MEMORY_BYTES = 64 << 20
 
 
 def read_file(file: InputFile, settings: CorpusConfig) -> Iterator[Document | BadRecord]:
-    """Yields the documents and bad records of one file, in order.
+    """Yield the documents and bad records of one file, in order.
 
     A file that breaks off (a truncated archive, a disk error) yields what came before, then a
     BadRecord with reason unreadable_file.
@@ -75,7 +75,7 @@ def read_file(file: InputFile, settings: CorpusConfig) -> Iterator[Document | Ba
 def _read_characters(
     handle: BinaryIO, file: InputFile, settings: CorpusConfig, read: Reader
 ) -> Iterator[Document | BadRecord]:
-    """Reads a format of characters, from UTF-16 or UTF-32 too."""
+    """Read a format of characters, from UTF-16 or UTF-32 too."""
     handle, encoding = transcode_wide(handle)
     if encoding is None:
         yield from read(handle, file, settings)
@@ -92,7 +92,7 @@ def _read_characters(
 
 
 def _decompress(stored: BinaryIO, path: str) -> BinaryIO:
-    """The content of an archive, by its suffix, a buffer at a time.
+    """Open the content of an archive, by its suffix, a buffer at a time.
 
     Not by Beam: its CompressedFile has no bounded readline, unpacks up to 16 MiB of archive at
     once, however much that gives, and takes a truncated archive for a whole one.
@@ -111,7 +111,7 @@ def _decompress(stored: BinaryIO, path: str) -> BinaryIO:
 
 
 def _unpacked(handle: BinaryIO) -> BinaryIO:
-    """A seekable copy of an archive's content: Parquet is read from its end."""
+    """Make a seekable copy of an archive's content: Parquet is read from its end."""
     unpacked = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115
     size = 0
     while block := handle.read(_BUFFER_BYTES):

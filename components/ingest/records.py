@@ -37,7 +37,7 @@ def make_document(
     repaired: tuple[str, ...] = (),
     label: bytes | None = None,
 ) -> Document | BadRecord:
-    """A document of `text`, its encoding repaired where that is safe, or what is wrong with it."""
+    """Make a document of `text`, its encoding repaired where safe, or say what is wrong with it."""
     if len(text) > settings.max_document_bytes:
         return too_large(file, record, len(text), settings)
     if not text.isascii():
@@ -56,18 +56,18 @@ def make_document(
 
 
 def too_large(file: InputFile, record: int, size: int, settings: CorpusConfig) -> BadRecord:
-    """A record that is longer than allowed."""
+    """Make the bad record of a text that is longer than allowed."""
     detail = f"{size:,} bytes, corpus.max_document_bytes is {settings.max_document_bytes:,}"
     return BadRecord(file.path, record, "too_large", detail, size)
 
 
 def missing_text(file: InputFile, record: int, size: int, detail: str) -> BadRecord:
-    """A record, or a file, without the text field."""
+    """Make the bad record of a record, or a file, without the text field."""
     return BadRecord(file.path, record, "missing_text", detail[:500], size)
 
 
 def to_bytes(value: object) -> bytes | None:
-    """An id, a source or a label as UTF-8; None if it is no text and no whole number, or empty.
+    """Return an id, source or label as UTF-8; None if it is no text and no whole number, or empty.
 
     Undecodable bytes and lone surrogates become question marks: they do not cost the document.
     """
@@ -83,17 +83,17 @@ def to_bytes(value: object) -> bytes | None:
 
 
 def source_or_none(value: object) -> bytes | None:
-    """As `to_bytes`, for sources: a number is none."""
+    """Return a source as `to_bytes` does; None for a number."""
     return to_bytes(value) if isinstance(value, str | bytes) else None
 
 
 def file_id(file: InputFile) -> bytes:
-    """The id of the file's only document, and with :record those of its documents."""
+    """Return the id of a file's only document; with :record it is that of one of several."""
     return file.name.encode("utf-8", "replace")
 
 
 def default_source(file: InputFile) -> bytes:
-    """The first directory below what the user named, or the file's name without its suffixes."""
+    """Return the first directory below what the user named, or the file's bare name."""
     head, slash, _ = file.name.partition("/")
     name = head if slash else os.path.basename(file.name).split(".")[0] or "input"
     return name.encode("utf-8", "replace")

@@ -11,7 +11,7 @@ SPAN_SPEC = "{SPAN}"  # TFX's own
 
 
 def span_tokens(pattern: str, paths: Iterable[str], option: str) -> dict[int, list[str]]:
-    """The spans among `paths`, and how their numbers are written (7, 007).
+    """Find the spans among `paths`, and how their numbers are written (7, 007).
 
     Args:
         pattern: A glob with {SPAN} in it.
@@ -44,7 +44,7 @@ def span_tokens(pattern: str, paths: Iterable[str], option: str) -> dict[int, li
 def choose_span(
     tokens: Mapping[str, Mapping[int, list[str]]], wanted: int | None, option: str
 ) -> int | None:
-    """The span to read: `wanted`, or the newest that every pattern has.
+    """Choose the span to read: `wanted`, or the newest that every pattern has.
 
     Args:
         tokens: By pattern, what `span_tokens` found.
@@ -81,5 +81,5 @@ def _shown(spans: Iterable[int]) -> str:
 
 
 def _regex(glob: str) -> str:
-    """Beam's own translation, without the flags and the anchor that it puts around."""
+    """Translate a pattern as Beam does, without the flags and the anchor that it puts around."""
     return FileSystem.translate_pattern(glob).removeprefix("(?ms)").removesuffix(r"\Z")

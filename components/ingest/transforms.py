@@ -40,7 +40,7 @@ _GROUP_FILES = 4096  # opening a file counts, however small
 
 
 def group_files(files: Iterable[InputFile]) -> Iterator[list[InputFile]]:
-    """Groups files, in order, into work items of about `_GROUP_BYTES`, or `_GROUP_FILES`."""
+    """Group files, in order, into work items of about `_GROUP_BYTES`, or `_GROUP_FILES`."""
     group: list[InputFile] = []
     size = 0
     for file in files:
@@ -55,7 +55,7 @@ def group_files(files: Iterable[InputFile]) -> Iterator[list[InputFile]]:
 
 
 def split_of(text: bytes, eval_fraction: float) -> str:
-    """Train or eval, by a hash of the text without blanks and case.
+    """Choose train or eval by a hash of the text without blanks and case.
 
     Copies of a document fall into the same split, wherever they come from and whatever they are
     called, so that no evaluation text is trained on under another name.
@@ -92,7 +92,7 @@ class Ingest(beam.PTransform):
         self._uri, self._staging, self._shards = uri, staging_directory, shards
 
     def expand(self, pipeline: beam.Pipeline) -> dict[str, beam.PCollection]:
-        """Pipeline -> {COUNTS, BAD_RECORDS, REPAIRED}."""
+        """Read the files and write the shards; return COUNTS, BAD_RECORDS and REPAIRED."""
         read = (
             pipeline
             | "Files" >> beam.Create(self._groups)
@@ -122,7 +122,7 @@ class _Split:
         self.counts: defaultdict[bytes, list[int]] = defaultdict(lambda: [0, 0])
 
     def add(self, document: Document) -> Iterator[StagedPart]:
-        """Takes a document; yields the part that it fills, if it does."""
+        """Take a document; yield the part that it fills, if it does."""
         self._pending.append(document)
         self._bytes += len(document.text)
         count = self.counts[document.source]
@@ -133,13 +133,13 @@ class _Split:
             yield from self._staging.full()
 
     def rest(self) -> Iterator[StagedPart]:
-        """The last part, if there is one."""
+        """Yield the last part, if there is one."""
         if self._pending:
             self._flush()
         yield from self._staging.rest()
 
     def discard(self) -> None:
-        """After an error: removes what is not closed."""
+        """Remove what is not closed, after an error."""
         self._staging.discard()
 
     def _flush(self) -> None:

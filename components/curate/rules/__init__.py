@@ -54,7 +54,7 @@ def thresholds_of(config: CurateConfig) -> dict[str, float]:
 
 
 def judge(columns: TextColumns, thresholds: Mapping[str, float]) -> Decisions:
-    """The first rule that drops each document.
+    """Find the first rule that drops each document.
 
     Args:
         columns: The normalized texts.

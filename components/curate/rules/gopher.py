@@ -56,7 +56,7 @@ def _has_letter(columns: TextColumns, spans: Spans) -> np.ndarray:
 
 
 def _stop_words(columns: TextColumns) -> np.ndarray:
-    """How many of the eight stop words occur, in lower or title case."""
+    """Count the different stop words (of eight) that occur, in lower or title case."""
     forms = [*_STOP_WORDS, *(w.title() for w in _STOP_WORDS)]
     needles = TextColumns(forms)
     needle_hashes = needles.hash_spans(needles.words)

@@ -67,7 +67,7 @@ def _words(columns: TextColumns) -> np.ndarray:
 def _occurrences(
     pattern: re.Pattern[str], hints: tuple[str, ...], columns: TextColumns
 ) -> np.ndarray:
-    """How often a line has the pattern, whatever the case.
+    """Count the occurrences of the pattern in each line, whatever the case.
 
     The pattern is slow and rarely there: texts are first searched for `hints` (in lower case), one
     of which is in whatever it matches.
@@ -109,7 +109,7 @@ LINE_RULES = (
 
 
 def remove_lines(texts: list[str], thresholds: Mapping[str, float]) -> Removed:
-    """Takes the lines out that the rules say.
+    """Remove the lines that the rules say.
 
     Args:
         texts: Normalized.
@@ -128,7 +128,7 @@ def remove_lines(texts: list[str], thresholds: Mapping[str, float]) -> Removed:
 
 
 def take_out(columns: TextColumns, reason: np.ndarray, names: Sequence[str]) -> Removed:
-    """Takes lines out.
+    """Remove lines.
 
     Args:
         columns: Of normalized texts.

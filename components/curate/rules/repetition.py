@@ -11,7 +11,7 @@ _SOURCE = "Rae et al. 2021, table A1"
 
 
 def _is_repeat(hashes: np.ndarray, document: np.ndarray) -> np.ndarray:
-    """Bool [spans]: whether an earlier span of the same document has the same hash."""
+    """Tell which spans repeat an earlier one of the same document, bool [spans]."""
     keys = hashes ^ mix(document.astype(np.uint64) + np.uint64(1))
     _, first = np.unique(keys, return_index=True)
     repeats = np.ones(len(keys), bool)
@@ -70,7 +70,7 @@ def duplicate_paragraph_characters(columns: TextColumns) -> np.ndarray:
 
 
 def repeated_ngrams(columns: TextColumns, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """All occurrences of the word n-grams that a document has at least twice.
+    """Find all occurrences of the word n-grams that a document has at least twice.
 
     An n-gram can repeat only where the (n-1)-gram before its last word does, so each n looks at
     what the one below left over, which soon is little.

@@ -66,34 +66,34 @@ class _Lines:
         return text
 
     def begin_row(self) -> None:
-        """Forgets the lines of the row before."""
+        """Forget the lines of the row before."""
         self._row = []
         self._size = 0
 
     def give_up_row(self) -> None:
-        """Puts back the lines of the current row, but for the first."""
+        """Put back the lines of the current row, but for the first."""
         self._again.extendleft(reversed(self._row[1:]))
 
     @property
     def first_line(self) -> int:
-        """The number of the line that the current row began in."""
+        """Number of the line that the current row began in."""
         return self._row[0][0]
 
     @property
     def first_size(self) -> int:
-        """The length of that line."""
+        """Length of that line."""
         return len(self._row[0][1])
 
     @property
     def row_size(self) -> int:
-        """The length of the current row."""
+        """Length of the current row."""
         return self._size
 
 
 def read_delimited(
     handle: BinaryIO, file: InputFile, settings: CorpusConfig
 ) -> Iterator[Document | BadRecord]:
-    """Yields a document for each row; rows that do not fit the header are bad records."""
+    """Yield a document for each row; rows that do not fit the header are bad records."""
     csv.field_size_limit(_MAX_FIELD)
     lines = _Lines(handle, settings.max_record_bytes)
     is_tsv = bare_suffix(file.path) == ".tsv"

@@ -26,7 +26,7 @@ from tokenmill.contracts.ingest import BadRecord
 def read_json_lines(
     handle: BinaryIO, file: InputFile, settings: CorpusConfig
 ) -> Iterator[Document | BadRecord]:
-    """Yields a document for each line that holds an object with the text field."""
+    """Yield a document for each line that holds an object with the text field."""
     loads: Callable[[Any], Any] = orjson.loads
     text_field, id_field = settings.text_field, settings.id_field
     source_field, max_bytes = settings.source_field, settings.max_document_bytes
@@ -61,7 +61,7 @@ def read_json_lines(
 def _carefully(
     line: bytes, number: int, file: InputFile, settings: CorpusConfig
 ) -> Document | BadRecord:
-    """One line by the standard library's parser, which takes all that JSON allows, and repaired."""
+    """Parse a line by the standard library, which takes all that JSON allows, and repair it."""
     repaired: tuple[str, ...] = ()
     size = len(line)
     if line.startswith(BOM):

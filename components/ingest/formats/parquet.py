@@ -27,7 +27,7 @@ _BUFFER_BYTES = 1 << 20  # read pages as they come, not whole row groups
 def read_parquet(
     handle: BinaryIO, file: InputFile, settings: CorpusConfig
 ) -> Iterator[Document | BadRecord]:
-    """Yields a document for each row; `handle` must be seekable."""
+    """Yield a document for each row; `handle` must be seekable."""
     table = pq.ParquetFile(handle, buffer_size=_BUFFER_BYTES)
     schema = table.schema_arrow
     wrong = _wrong_text_column(schema, settings.text_field)
@@ -75,7 +75,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _wrong_text_column(schema: pa.Schema, field: str) -> str:
-    """What is wrong with the text column, or nothing."""
+    """Say what is wrong with the text column, or nothing."""
     matches = schema.get_all_field_indices(field)
     if len(matches) == 1:
         kind = schema.field(matches[0]).type
@@ -86,7 +86,7 @@ def _wrong_text_column(schema: pa.Schema, field: str) -> str:
 
 
 def _values(batch: pa.RecordBatch, field: str | None) -> list:
-    """A column as bytes, whole numbers and None."""
+    """Return a column as bytes, whole numbers and None."""
     index = batch.schema.get_field_index(field) if field else -1
     if index < 0:  # absent, or ambiguous
         return [None] * batch.num_rows

@@ -14,7 +14,7 @@ from tokenmill.contracts.ingest import BadRecord
 def read_text(
     handle: BinaryIO, file: InputFile, settings: CorpusConfig
 ) -> Iterator[Document | BadRecord]:
-    """Yields the file, or its paragraphs, as `settings.text_unit` says."""
+    """Yield the file, or its paragraphs, as `settings.text_unit` says."""
     if settings.text_unit == "paragraph":
         yield from _read_paragraphs(handle, file, settings)
         return
@@ -29,7 +29,7 @@ def read_text(
 def _read_paragraphs(
     handle: BinaryIO, file: InputFile, settings: CorpusConfig
 ) -> Iterator[Document | BadRecord]:
-    """Yields runs of lines between blank lines, named by their first line."""
+    """Yield runs of lines between blank lines, named by their first line."""
     source, name, max_bytes = default_source(file), file_id(file), settings.max_document_bytes
     kept: list[bytes] = []
     start = size = 0  # size counts a line feed after every line

@@ -24,7 +24,7 @@ from tokenmill.records.tfrecord import scan_tfrecords
 def read_tfrecord(
     handle: BinaryIO, file: InputFile, settings: CorpusConfig
 ) -> Iterator[Document | BadRecord]:
-    """Yields a document for each tf.Example.
+    """Yield a document for each tf.Example.
 
     A record whose content fails its checksum is quarantined and the next one read; one whose
     length fails it ends the file, since nothing says where the next one begins.
@@ -64,7 +64,7 @@ def read_tfrecord(
 
 
 def _value(features, name: str | None) -> bytes | int | None:
-    """The only value of a feature; None if there is no such feature, or no or several values."""
+    """Return the only value of a feature; None if it is absent, or has no or several values."""
     if not name or name not in features:  # indexing would add it
         return None
     feature = features[name]
