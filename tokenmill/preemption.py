@@ -28,7 +28,7 @@ class TrainingStoppedError(TokenmillError):
 
 
 class StopRequest:
-    """Whether and why to stop after the next step."""
+    """A request to stop after the next step, with its reason."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -38,7 +38,7 @@ class StopRequest:
         return self.signal is not None or self.reason is not None
 
     def error(self, step: int, steps: int, saved: str) -> TokenmillError:
-        """What to raise once the state is saved.
+        """Return the error to raise once the state is saved.
 
         Args:
             step: Steps done.

@@ -35,7 +35,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Writes calibration.json."""
+        """Write calibration.json."""
         self._log_startup(input_dict, output_dict, exec_properties)
         rows = artifact_utils.get_single_instance(input_dict["packed_rows"])
         artifact = artifact_utils.get_single_instance(output_dict["calibration"])

@@ -60,7 +60,7 @@ def training_batches(
     first_step: int = 0,
     share: Share = ALL_ROWS,
 ) -> tf.data.Dataset:
-    """Batches of the steps first_step .. steps - 1.
+    """Return the batches of the steps first_step .. steps - 1.
 
     The split's own task (its manifest) decides what they are: next tokens, or tokens hidden anew
     in every epoch.
@@ -104,7 +104,7 @@ def training_batches(
 def evaluation_batches(
     split: PackedSplit, global_batch_size: int, share: Share = ALL_ROWS
 ) -> tf.data.Dataset:
-    """All rows once, in order; the last batch is filled up with rows of weight 0.
+    """Return all rows once, in order; the last batch is filled up with rows of weight 0.
 
     In classification the order is that of their widths.
 
@@ -147,7 +147,7 @@ def evaluation_batches(
 def distribute(
     strategy: tf.distribute.Strategy, batches_of: Callable[[Share], tf.data.Dataset]
 ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-    """The batches for a strategy; each worker's process reads its own part and no more.
+    """Return the batches for a strategy; each worker's process reads its own part and no more.
 
     Args:
         strategy: Where the replicas are.
@@ -195,7 +195,7 @@ def _rows_of_part(global_batch_size: int, parts: int) -> int:
 
 
 def _masker(split: PackedSplit) -> Callable[[Batch, np.ndarray, np.ndarray, int], Batch]:
-    """What hides tokens; nothing in causal mode."""
+    """Return the function that hides tokens of a batch; in causal mode it hides none."""
     if split.task != "masked-lm":
         return lambda batch, numbers, epochs, seed: batch
     settings = MaskSettings(split.manifest.mask_rate, split.manifest.whole_word)

@@ -28,7 +28,7 @@ _FIXED = ("shape.", "rows", "train.global_batch_size", "seed", "train.task")
 
 
 def flatten(job: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names."""
+    """Return nested settings under dotted names."""
     flat: dict[str, Any] = {}
     for name, value in job.items():
         if isinstance(value, Mapping):
@@ -39,19 +39,19 @@ def flatten(job: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def rows_fingerprint(split: PackedSplit) -> str:
-    """A hash of the rows' own checksums."""
+    """Return a hash of the rows' own checksums."""
     digests = [shard.sha256 for shard in split.manifest.shards]
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:32]
 
 
 def directory_name(job: Mapping[str, Any]) -> str:
-    """A name for the training that a flat job describes; the same for the same training."""
+    """Return a name for the training that a flat job describes; the same for the same training."""
     distinguishing = {name: value for name, value in job.items() if name not in _HOW}
     return hashlib.sha256(json.dumps(distinguishing, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Keys whose values differ, with both values."""
+    """Return the keys whose values differ, with both values."""
     # Through JSON, as the older side has been: tuples are lists there.
     before, now = (json.loads(json.dumps(dict(job))) for job in (before, now))
     return {
@@ -62,12 +62,12 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tupl
 
 
 def describe(changed: Mapping[str, tuple[Any, Any]]) -> str:
-    """Changes in words."""
+    """Return the changes in words."""
     return ", ".join(f"{name} from {a!r} to {b!r}" for name, (a, b) in changed.items())
 
 
 def check_changes(changed: Mapping[str, tuple[Any, Any]], where: str) -> None:
-    """Lets a training go on under changed settings, or says why not.
+    """Check that a training may go on under changed settings.
 
     Raises:
         TokenmillError: A changed key makes the checkpoint useless.

@@ -87,7 +87,7 @@ class Trainer:
         self.learning_rate = LearningRate(config, plan.steps)
 
     def variables(self) -> dict[str, Any]:
-        """All that a checkpoint holds, by unique name: weights, then the optimizer."""
+        """Return all that a checkpoint holds, by unique name: weights, then the optimizer."""
         named: dict[str, Any] = {}
         for prefix, owner in (("model", self.model), ("optimizer", self.optimizer)):
             for variable in owner.variables:
@@ -97,7 +97,7 @@ class Trainer:
         return named
 
     def evaluate(self, split: PackedSplit) -> LossSums:
-        """Loss sums over all rows of a split."""
+        """Return the loss sums over all rows of a split."""
         sums = np.zeros(3 if split.task == "classification" else 2)
         size = self.plan.global_batch_size
         batches = distribute(self.strategy, lambda share: evaluation_batches(split, size, share))
@@ -113,7 +113,7 @@ class Trainer:
         session: Session | None = None,
         draw_attention: AttentionDrawer | None = None,
     ) -> TrainingRecord:
-        """Evaluates, trains all steps that are left, evaluates again.
+        """Evaluate, train all steps that are left, and evaluate again.
 
         Args:
             train: Rows to train on.
@@ -221,7 +221,7 @@ class _Fit:
             self._stop_if_asked()
 
     def _batches(self) -> Iterator[Batch]:
-        """Batches from where the record is."""
+        """Return the batches of the steps that are left."""
         size, record = self._plan.global_batch_size, self._record
         first, last = record.step + record.data_offset, self._plan.steps + record.data_offset
         seed = self._trainer.seed
@@ -265,7 +265,7 @@ class _Fit:
         return self._config.on_spike == "rewind" and step % self._config.rewind_steps == 0
 
     def _read_step(self) -> bool:
-        """Books the oldest unread step; whether it made the training go back instead."""
+        """Add the oldest unread step to the record; return whether training went back instead."""
         (result, width, steady), record = self._unread.pop(0), self._record
         nll, weight, norm = float(result.nll), float(result.weight), float(result.norm)
         loss = nll / max(weight, 1.0)
@@ -312,7 +312,7 @@ class _Fit:
             )
 
     def _refuse(self, loss: float, norm: float) -> None:
-        """Says which rows of the step have no finite loss; the weights are those before it."""
+        """Raise an error that names the rows of the step without a finite loss."""
         position, size = self._record.step + self._record.data_offset, self._plan.global_batch_size
         seed = self._trainer.seed
         rows, _ = self._order.rows_of_step(position)
@@ -332,7 +332,7 @@ class _Fit:
         )
 
     def _handle_spike(self, loss: float) -> bool:
-        """Tells of a spike and, if so set, goes back before it; whether it did."""
+        """Report a spike and, if so set, go back before it; return whether it did."""
         record, config = self._record, self._config
         spike = {"spike_step": record.step + 1, "loss": loss}
         if config.on_spike != "rewind":

@@ -34,7 +34,7 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         self.warmup_steps = max(1, round(config.warmup_fraction * steps))
 
     def __call__(self, step: Any) -> Any:
-        """The learning rate of a step (from 0), a float32 scalar."""
+        """Return the learning rate of a step (from 0), a float32 scalar."""
         config, step = self.config, ops.cast(step, "float32")
         first = 1.0 / self.warmup_steps
         warmup = first + (1.0 - first) * step / self.warmup_steps
@@ -49,7 +49,7 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         return config.learning_rate * ops.where(step < self.warmup_steps, warmup, after)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {"config": self.config, "steps": self.steps}
 
 
@@ -99,7 +99,7 @@ def make_optimizer(
 
 
 def scale_loss(optimizer: keras.optimizers.Optimizer, loss: tf.Tensor) -> tf.Tensor:
-    """The loss to differentiate: multiplied by the loss scale, if the optimizer has one."""
+    """Return the loss to differentiate: multiplied by the loss scale, if the optimizer has one."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return optimizer.scale_loss(loss)
     return loss
@@ -111,7 +111,7 @@ def clip_mean_gradients(
     weight: tf.Tensor,
     clip_norm: float,
 ) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Gradients of the mean loss, clipped by their global norm.
+    """Return the gradients of the mean loss, clipped by their global norm.
 
     Args:
         optimizer: Knows the loss scale, which the gradients keep and the norm does not.

@@ -50,7 +50,7 @@ def train(
     start_seconds: float = 0.0,
     limits: TrainingLimits | None = None,
 ) -> Training:
-    """Trains, continuing where an earlier attempt at the same job got to.
+    """Train, continuing where an earlier attempt at the same job got to.
 
     Args:
         job: What to train.
@@ -184,7 +184,7 @@ def train_and_export(
 
 
 def text_masking(split: PackedSplit) -> TextMasking | None:
-    """What the exported model's evaluation hides, as the rows say; None in causal mode."""
+    """Return what the exported model's evaluation hides, as in the rows; None in causal mode."""
     if split.task != "masked-lm":
         return None
     settings = MaskSettings(split.manifest.mask_rate, split.manifest.whole_word)

@@ -93,7 +93,7 @@ class Session:
         self._saved_step: int | None = None
 
     def restore(self, variables: Mapping[str, Any], plan: StepPlan) -> TrainingRecord:
-        """Brings the weights to where the last attempt got to; an empty record if there was none.
+        """Load the last attempt's weights; return its record, or an empty one if there was none.
 
         Args:
             variables: Keras variables by unique name: all that a checkpoint holds.
@@ -190,7 +190,7 @@ class Session:
         is_own: bool,
         changed: dict[str, tuple[Any, Any]],
     ) -> None:
-        """Books what the last attempt did beyond its last checkpoint as lost."""
+        """Count what the last attempt did beyond its last checkpoint as lost."""
         for phase, seconds in record.seconds.items():
             self.phase_timer.seconds[phase] = self.phase_timer.seconds.get(phase, 0.0) + seconds
         saved_seconds = sum(record.seconds.values())
@@ -226,7 +226,7 @@ class Session:
         _report(message)
 
     def wants_details(self, step: int, steps: int) -> bool:
-        """Whether a step's distributions and attention maps are written; the same on all workers.
+        """Return whether a step's distributions and attention maps are due, alike on all workers.
 
         Args:
             step: From 1.
@@ -236,7 +236,7 @@ class Session:
         return self.directory is not None and every is not None and step % every == 0
 
     def save_if_due(self, record: TrainingRecord, *, forced: bool = False) -> None:
-        """Saves after a step, in the background, if it is time; the chief only.
+        """Save after a step, in the background, if it is time; only on the chief.
 
         Args:
             record: Totals after the step; all steps that have been started are in it.
@@ -253,13 +253,13 @@ class Session:
             self._submit(self._writer, record)
 
     def is_due(self, step: int) -> bool:
-        """Whether `save_if_due` would save after this step, on this worker."""
+        """Return whether `save_if_due` would save after this step, on this worker."""
         if self._writer is None or self._schedule is None:
             return False
         return self._schedule.due(step)
 
     def save_now(self, record: TrainingRecord) -> str:
-        """Saves and waits until it is done; returns where, empty on workers that do not save."""
+        """Save and wait until it is done; return where, empty on workers that do not save."""
         if self._writer is None or self.checkpoints is None:
             return ""
         with self.phase_timer.phase(Phase.CHECKPOINT):
@@ -280,7 +280,7 @@ class Session:
         return Checkpoint(record.step, variables, {"record": record.to_json(), "job": self.job})
 
     def _protected(self, step: int) -> frozenset[int]:
-        """Steps that a rewind may need."""
+        """Return the steps that a rewind may need."""
         if self.job.get("train.on_spike") != "rewind":
             return frozenset()
         every = self.job["train.rewind_steps"]
@@ -288,7 +288,7 @@ class Session:
         return frozenset({newest, newest - every})
 
     def rewind(self, record: TrainingRecord, step: int) -> TrainingRecord:
-        """Brings weights and totals back to a checkpoint; the seconds since are lost.
+        """Load weights and totals of an earlier checkpoint; the seconds since are lost.
 
         Args:
             record: Where the training is.
@@ -322,7 +322,7 @@ class Session:
         return back
 
     def save_diagnostic(self, record: TrainingRecord) -> str:
-        """Saves beside the checkpoints, where no run continues from; returns where."""
+        """Save beside the checkpoints, where no run continues from; return where."""
         if self.directory is None or not self.workers.is_chief:
             return ""
         directory = CheckpointDirectory(os.path.join(self.directory, DIAGNOSTIC_NAME))
@@ -330,7 +330,7 @@ class Session:
         return directory.path(record.step)
 
     def check_budget(self, record: TrainingRecord) -> None:
-        """Asks to stop if the run is over its budget; warns once if it will be."""
+        """Ask to stop if the run is over its budget; warn once if it will be."""
         if self._budget is None or not self.workers.is_chief:
             return
         decision = self._budget.update(
@@ -357,13 +357,13 @@ class Session:
         logging.info("checkpoint of step %d: %d bytes in %.2f s", step, size, seconds)
 
     def close(self) -> None:
-        """Waits for a save under way and closes the telemetry."""
+        """Wait for a save under way and close the telemetry."""
         if self._writer is not None:
             self._writer.close()
         self.telemetry.close()
 
     def publish(self, run_directory: str) -> None:
-        """Copies scalars and TensorBoard's files to where the run's results are."""
+        """Copy scalars and TensorBoard's files to where the run's results are."""
         if self.directory is None or not self.workers.is_chief:
             return
         copy_into(os.path.join(self.directory, METRICS_NAME), run_directory)

@@ -10,7 +10,7 @@ _LEAST_RISE = 0.02
 
 
 def is_spike(recent_losses: Sequence[float], loss: float, deviations: float) -> bool:
-    """Whether a loss stands out above the losses of the steps before.
+    """Return whether a loss stands out above the losses of the steps before.
 
     Args:
         recent_losses: Mean losses of the last steps, at most `WINDOW`, in nats.
@@ -25,6 +25,6 @@ def is_spike(recent_losses: Sequence[float], loss: float, deviations: float) -> 
 
 
 def remember(recent_losses: list[float], loss: float) -> None:
-    """Adds a loss to the window and drops what is too old."""
+    """Add a loss to the window and drop what is too old."""
     recent_losses.append(loss)
     del recent_losses[:-WINDOW]

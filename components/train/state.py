@@ -81,14 +81,14 @@ class TrainingRecord:
         return self.steady_slots / self.steady_seconds if self.steady_slots else None
 
     def to_json(self) -> dict[str, Any]:
-        """All but the plan, for a checkpoint."""
+        """Return all but the plan, for a checkpoint."""
         values = asdict(self)
         del values["plan"]
         return values
 
     @classmethod
     def from_json(cls, plan: StepPlan, values: dict[str, Any]) -> "TrainingRecord":
-        """What `to_json` gave, as it was."""
+        """Return the record that `to_json` was called on."""
         values = dict(values)
         for name in ("eval_before", "eval_after"):
             values[name] = None if values[name] is None else LossSums(*values[name])

@@ -35,13 +35,13 @@ class StepResult(NamedTuple):
 
 
 def nll_and_weight(model: Backbone, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-    """Summed negative log-likelihood in nats and summed weight of a batch, float32 scalars."""
+    """Return the summed negative log-likelihood (nats) and weight of a batch, float32 scalars."""
     sums = loss_sums(model, batch)
     return sums.nll, sums.weight
 
 
 def class_sums(model: Any, batch: Batch) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Summed nll in nats, summed weight and hits of a classifier's batch, float32 scalars."""
+    """Return summed nll (nats), weight and hits of a classifier's batch, float32 scalars."""
     hidden = model.hidden(batch.inputs, batch.segment_ids, batch.positions)
     logits = model.logits(hidden[:, 0])
     labels, weights = batch.targets[:, 0], batch.loss_weights[:, 0]
@@ -61,7 +61,7 @@ def make_train_step(
     z_loss: float = 0.0,
     accumulation_steps: int = 1,
 ) -> Callable[..., StepResult]:
-    """A function (batch, stop, with_gradients) -> StepResult that trains one step.
+    """Return a function (batch, stop, with_gradients) -> StepResult that trains one step.
 
     A step whose loss or gradient is not finite changes nothing, nor does any step after it: the
     loop reads results a step late. An overflow of float16 gradients is the loss-scaling
@@ -100,7 +100,7 @@ def make_train_step(
         return sums.nll, sums.weight, [tf.convert_to_tensor(g) for g in gradients]
 
     def accumulate(batch: Batch, first):
-        """Sums over a part's micro-batches, whose dropout is numbered from `first`."""
+        """Sum over a part's micro-batches, whose dropout is numbered from `first`."""
 
         def dropout_of(number):
             return dropout_seed(seed, optimizer.iterations, number)
@@ -195,7 +195,7 @@ def make_train_step(
 def make_eval_step(
     strategy: tf.distribute.Strategy, model: Backbone, jit_compile: bool
 ) -> Callable[[Any], tuple[tf.Tensor, ...]]:
-    """A function of a batch: summed nll in nats and targets of the global batch.
+    """Return a function of a batch: summed nll in nats and loss tokens of the global batch.
 
     Of a classifier, how many targets the likeliest class hits is the third.
     """

@@ -45,14 +45,14 @@ class CheckpointSchedule:
         return daly_interval_seconds(self.write_seconds, mtbf_seconds)
 
     def due(self, step: int) -> bool:
-        """Whether to save after this many steps."""
+        """Return whether to save after this many steps."""
         interval = self.interval_seconds
         if interval is None:
             return step % (self._execution.checkpoint_steps or 1) == 0
         return self._now() - self._last >= interval
 
     def saved(self) -> None:
-        """Tells that a checkpoint has just been taken."""
+        """Note that a checkpoint has just been taken."""
         self._last = self._now()
 
 
@@ -85,7 +85,7 @@ class CheckpointWriter:
         return self._pending is not None and not self._pending.done()
 
     def submit(self, checkpoint: Checkpoint, protected: frozenset[int] = frozenset()) -> None:
-        """Starts to write; waits first for the save before, if that has not ended.
+        """Start to write a checkpoint; wait first for an earlier one that is still being written.
 
         Args:
             checkpoint: Arrays that nobody changes any more.
@@ -98,7 +98,7 @@ class CheckpointWriter:
         self._pending = self._executor.submit(self._write, checkpoint, protected)
 
     def wait(self) -> bool:
-        """Waits for the save under way; whether the last one succeeded.
+        """Wait for the save under way; return whether the last one succeeded.
 
         Raises:
             TokenmillError: Three saves in a row have failed.
@@ -122,7 +122,7 @@ class CheckpointWriter:
         return False
 
     def close(self) -> None:
-        """Ends the thread; waits for a save under way."""
+        """Wait for a save under way and end the thread."""
         self._executor.shutdown(wait=True)
 
     def _write(self, checkpoint: Checkpoint, protected: frozenset[int]) -> None:

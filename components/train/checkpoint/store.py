@@ -83,7 +83,7 @@ class CheckpointDirectory:
         return sorted(int(name[1]) for name in names if name)
 
     def write(self, checkpoint: Checkpoint) -> int:
-        """Writes a checkpoint in place of one of the same step; returns its bytes."""
+        """Write a checkpoint in place of one of the same step; return its size in bytes."""
         directory = self.path(checkpoint.step)
         self.delete(checkpoint.step)
         tf.io.gfile.makedirs(directory)
@@ -105,7 +105,7 @@ class CheckpointDirectory:
         return sum(entry["bytes"] for entry in files.values())
 
     def read(self, step: int) -> Checkpoint:
-        """Reads and checks a checkpoint.
+        """Read a checkpoint and check its files.
 
         Raises:
             CorruptCheckpointError: A file is missing, of another size or of another checksum.
@@ -133,7 +133,7 @@ class CheckpointDirectory:
             raise CorruptCheckpointError(f"{directory}: {error}") from error
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest checkpoint that is sound, and what is wrong with each newer one."""
+        """Return the newest sound checkpoint, and what is wrong with each newer one."""
         problems: list[str] = []
         for step in reversed(self.steps()):
             try:
@@ -143,7 +143,7 @@ class CheckpointDirectory:
         return None, problems
 
     def delete(self, step: int) -> None:
-        """Deletes a checkpoint, whole or not; the manifest first."""
+        """Delete a checkpoint, whole or not, beginning with its manifest."""
         directory = self.path(step)
         if not tf.io.gfile.isdir(directory):
             return
@@ -153,7 +153,7 @@ class CheckpointDirectory:
         tf.io.gfile.rmtree(directory)
 
     def delete_unfinished(self) -> list[int]:
-        """Deletes what killed saves have left; returns their steps."""
+        """Delete what killed saves have left; return their steps."""
         unfinished = sorted(set(self._all_steps()) - set(self.steps()))
         for step in unfinished:
             self.delete(step)
@@ -162,7 +162,7 @@ class CheckpointDirectory:
     def prune(
         self, keep: "KeepPolicy", newest: int, protected: frozenset[int] = frozenset()
     ) -> list[int]:
-        """Deletes what the policy does not keep; returns the deleted steps.
+        """Delete the checkpoints that the policy does not keep; return their steps.
 
         Args:
             keep: What stays.
@@ -178,7 +178,7 @@ class CheckpointDirectory:
         return deleted
 
     def _eval_loss(self, step: int) -> float | None:
-        """The eval loss at this very step, if it was evaluated there and can be read."""
+        """Return the eval loss at this step; None if it was not evaluated or cannot be read."""
         try:
             state = read_json(os.path.join(self.path(step), STATE_NAME))
             evaluations = dict(map(tuple, state["record"]["evaluations"]))
@@ -189,7 +189,7 @@ class CheckpointDirectory:
 
 @dataclass(frozen=True)
 class KeepPolicy:
-    """Which checkpoints stay.
+    """A rule that says which checkpoints stay.
 
     Attributes:
         last: So many newest ones, at least one.
@@ -202,7 +202,7 @@ class KeepPolicy:
     best: bool = True
 
     def kept(self, steps: list[int], eval_loss: Any) -> frozenset[int]:
-        """Those of `steps` (ascending) that stay.
+        """Return those of `steps` (ascending) whose checkpoints stay.
 
         Args:
             steps: All there are.

@@ -11,7 +11,7 @@ _BUCKET_BYTES = 64 << 20
 
 
 def to_buckets(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Concatenates tensors of static shapes, in order, into vectors of about 64 MiB.
+    """Concatenate tensors of static shapes, in order, into vectors of about 64 MiB.
 
     A bucket has one dtype.
     """
@@ -21,7 +21,7 @@ def to_buckets(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
 
 def from_buckets(buckets: Sequence[tf.Tensor], like: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Takes the buckets apart again.
+    """Split the buckets into their tensors again.
 
     Args:
         buckets: As `to_buckets(like)` shapes them.

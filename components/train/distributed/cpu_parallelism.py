@@ -18,20 +18,20 @@ _LEAST_SLOTS = 512
 
 
 def replica_parallelism(strategy: tf.distribute.Strategy) -> int:
-    """How many parts a replica's batch may be computed in side by side."""
+    """Return the number of parts of a replica's batch that may be computed side by side."""
     # Several replicas in one process run side by side already.
     alone = Workers(strategy).replicas_each == 1
     return CPU_PARALLELISM if alone and not has_accelerator() else 1
 
 
 def divide_cores() -> None:
-    """Gives each stream its share of the cores; before TensorFlow's first operation."""
+    """Give each part of a batch its share of cores; call it before the first operation."""
     if not tf.config.list_physical_devices("GPU"):
         tf.config.threading.set_intra_op_parallelism_threads(max(1, vcpus() // CPU_PARALLELISM))
 
 
 def split(batch: Batch, most: int, micro_batches: int = 1) -> list[Batch]:
-    """Equal parts of a batch, in its order.
+    """Split a batch into equal parts, in its order.
 
     Args:
         batch: Arrays [rows, width], of static shape.

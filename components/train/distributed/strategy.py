@@ -9,7 +9,7 @@ from tokenmill.errors import TokenmillError
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:
-    """The tf.distribute strategy of the `train.strategy` key.
+    """Return the tf.distribute strategy that `train.strategy` names.
 
     Raises:
         TokenmillError: TF_CONFIG, which tells a worker of the others, is missing or wrong.
@@ -31,7 +31,7 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
 
 
 def has_accelerator() -> bool:
-    """Whether TensorFlow sees a device that is no CPU."""
+    """Return whether TensorFlow sees a device that is no CPU."""
     return len(tf.config.list_logical_devices()) > len(tf.config.list_logical_devices("CPU"))
 
 
@@ -75,7 +75,7 @@ class Workers:
         )
 
     def chiefs(self, value: int) -> int:
-        """The chief's value, on every worker; all have to call it, and wait for each other."""
+        """Return the chief's value on every worker; all have to call it and wait for others."""
         if self.count == 1:
             return value
         mine = float(value if self.is_chief else 0)
@@ -83,12 +83,12 @@ class Workers:
         return round(float(total) / self.replicas_each)
 
     def barrier(self) -> None:
-        """Returns when every worker has come here."""
+        """Return when every worker has called this."""
         self.chiefs(0)
 
 
 def check_batch_size(strategy: tf.distribute.Strategy, global_batch_size: int, parts: int) -> None:
-    """The global batch has to divide over replicas and micro-batches.
+    """Check that the global batch divides over replicas and micro-batches.
 
     Raises:
         TokenmillError: It does not.

@@ -18,7 +18,7 @@ _SHOWN_HEADS, _SHOWN_LAYERS = 8, 6
 
 
 def attention_entropies(probabilities: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """Mean entropy of each head's attention, in nats.
+    """Return the mean entropy of each head's attention, in nats.
 
     Args:
         probabilities: float [B, H, T, T]; the last axis sums to 1.
@@ -35,7 +35,7 @@ def attention_entropies(probabilities: np.ndarray, real: np.ndarray) -> np.ndarr
 def attention_image(
     maps: list[np.ndarray], tokens: list[str], layer_numbers: list[int]
 ) -> np.ndarray:
-    """Draws attention maps: a row of heads for each layer, queries downwards, keys to the right.
+    """Draw attention maps: a row of heads for each layer, queries downwards, keys to the right.
 
     Args:
         maps: For each shown layer float [H, n, n].
@@ -72,7 +72,7 @@ def attention_image(
 def attention_drawer(
     model: Backbone, eval_rows: PackedSplit, tokenizer_path: str
 ) -> Callable[[], tuple[dict[str, float], np.ndarray]]:
-    """A function that looks at the model's attention on the first eval rows as it is then.
+    """Return a function that draws the model's attention on the first eval rows when it is called.
 
     Args:
         model: Being trained.
@@ -106,7 +106,7 @@ def attention_drawer(
 
 
 def _words(ids: np.ndarray, tokenizer_path: str) -> list[str]:
-    """Pieces as they are shown: line ends and blanks made visible."""
+    """Return tokens as they are shown: line ends and blanks made visible."""
     tokenizer = load_tokenizer(tokenizer_path)
     pieces = [p.decode("utf-8", "replace") for p in tokenizer.id_to_string(ids).numpy()]
     return [p.replace("\n", "⏎").replace("\t", "⇥").replace("▁", "·") for p in pieces]

@@ -29,13 +29,13 @@ class MetricsLog:
         self._flushed = 0.0
 
     def append(self, line: dict[str, Any]) -> None:
-        """Adds a line; it reaches the file within a second of training."""
+        """Add a line; it reaches the file within a second of training."""
         self._waiting.append(json.dumps(line, sort_keys=True) + "\n")
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Brings all lines to the file."""
+        """Append the waiting lines to the file."""
         if self._waiting:
             with tf.io.gfile.GFile(self._path, "ab") as out:
                 out.write("".join(self._waiting).encode())
@@ -43,7 +43,7 @@ class MetricsLog:
         self._flushed = time.monotonic()
 
     def rewind(self, step: int) -> tuple[int, float]:
-        """Takes back the lines of later steps; events stay.
+        """Remove the lines of later steps; events stay.
 
         Args:
             step: The last step that still counts.
@@ -61,7 +61,7 @@ class MetricsLog:
 
 
 def read_metrics(path: str) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; the last one may be cut off by a kill and is then left out."""
+    """Return the lines of a metrics.jsonl without a last one that a kill has cut off."""
     if not tf.io.gfile.exists(path):
         return []
     with tf.io.gfile.GFile(path, "rb") as source:

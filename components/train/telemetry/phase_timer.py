@@ -24,7 +24,7 @@ class PhaseTimer:
 
     @contextlib.contextmanager
     def phase(self, phase: Phase) -> Iterator[None]:
-        """Books the body's time to a phase."""
+        """Add the body's time to a phase."""
         self.book()
         self._running.append(phase)
         try:
@@ -34,7 +34,7 @@ class PhaseTimer:
             self._running.pop()
 
     def book(self) -> None:
-        """Brings `seconds` up to now."""
+        """Add the seconds since the last call to the phase that runs."""
         now = time.perf_counter()
         phase = self._running[-1] if self._running else Phase.OTHER
         self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._since

@@ -75,7 +75,7 @@ class Telemetry:
         norm: float,
         learning_rate: Callable[[], float],
     ) -> None:
-        """Tells of a step that has just been booked in the record.
+        """Write the scalars of the record's last step.
 
         Args:
             record: Totals after the step.
@@ -104,7 +104,7 @@ class Telemetry:
                 tf.summary.scalar(name, value)
 
     def _rates(self, record: TrainingRecord) -> dict[str, float]:
-        """Tokens/s, MFU and input wait since the last time this was asked for."""
+        """Return tokens/s, MFU and the share of waiting for input since the last call."""
         waited, steady = record.seconds.get(Phase.INPUT, 0.0), record.steady_seconds
         before, self._since = self._since, (record.trained_slots, steady, waited)
         if before is None or steady <= before[1] or record.trained_slots <= before[0]:
@@ -123,7 +123,7 @@ class Telemetry:
         return rates
 
     def _worth(self, record: TrainingRecord, loss: float) -> dict[str, float]:
-        """Effective tokens, and money where there is a price."""
+        """Return effective tokens, and money where there is a price."""
         worth = {
             "trained_loss_tokens": float(record.trained_loss_tokens),
             "effective_tokens": repetition_discounted_tokens(
@@ -141,7 +141,7 @@ class Telemetry:
     def evaluation(
         self, step: int, seconds: float, loss: float, accuracy: float | None = None
     ) -> None:
-        """Tells of a eval loss, nats a target, and of a classifier's accuracy, 0 to 1."""
+        """Write an eval loss, nats a loss token, and a classifier's accuracy, 0 to 1."""
         scalars = {"eval_loss": loss}
         if accuracy is not None:
             scalars["eval_accuracy"] = accuracy
@@ -154,7 +154,7 @@ class Telemetry:
     def distributions(
         self, step: int, weights: Sequence[Any], gradients: Sequence[tf.Tensor]
     ) -> None:
-        """Histograms of gradients, and norms of weights and gradients, one a weight."""
+        """Write histograms of gradients, and norms of weights and gradients, one a weight."""
         with self.writer.as_default(step=step):
             for weight, gradient in zip(weights, gradients, strict=True):
                 values = np.asarray(gradient, np.float32).ravel()
@@ -164,7 +164,7 @@ class Telemetry:
                 tf.summary.scalar(f"weight_norms/{weight.path}", np.linalg.norm(weight.numpy()))
 
     def attention(self, step: int, draw: Callable[[], tuple[dict[str, float], np.ndarray]]) -> None:
-        """Entropy of each head as a scalar, and an image of the maps."""
+        """Write the entropy of each head as a scalar, and an image of the maps."""
         entropies, image = draw()
         with self.writer.as_default(step=step):
             for name, value in entropies.items():
@@ -172,12 +172,12 @@ class Telemetry:
             tf.summary.image("attention", image[None])
 
     def event(self, name: str, step: int, seconds: float, **details: Any) -> None:
-        """A line in metrics.jsonl that is no step: a resume, a rewind, a checkpoint."""
+        """Write a line of metrics.jsonl that is no step: a resume, a rewind, a checkpoint."""
         if self.log is not None:
             self.log.append({"event": name, "step": step, "seconds": seconds, **details})
 
     def profile(self, next_step: int) -> None:
-        """Starts or ends the profile that was asked for; before each step, and after the last."""
+        """Start or end the profile of `profile_steps`; called before each step, after the last."""
         if self._execution.profile_steps is None or self._directory is None:
             return
         first, last = self._execution.profile_steps
@@ -192,14 +192,14 @@ class Telemetry:
         self._profiling = False
 
     def flush(self) -> None:
-        """Brings everything to the files."""
+        """Write what is still in memory to the files."""
         if self.log is not None:
             self.log.flush()
         if self._writer is not None:
             self._writer.flush()
 
     def close(self) -> None:
-        """Ends a profile and closes the files."""
+        """End a profile and close the files."""
         if self._profiling:
             self._end_profile()
         self.flush()
