@@ -1,5 +1,6 @@
 """Pushed SavedModels: find and call them, with TensorFlow and tensorflow-text, without TFX."""
 
+import contextlib
 import os
 from typing import Any
 
@@ -27,6 +28,17 @@ def newest_version(path: str) -> str:
             "Run `tokenmill run` first, or name a SavedModel directory with --model.",
         )
     return os.path.join(path, max(versions, key=int))
+
+
+def list_versions(base: str) -> list[int]:
+    """Return the numbers of the complete versions in a base directory, ascending."""
+    found = []
+    with contextlib.suppress(OSError):
+        for name in os.listdir(base):
+            whole = os.path.exists(os.path.join(base, name, "saved_model.pb"))
+            if name.isascii() and name.isdigit() and whole:
+                found.append(int(name))
+    return sorted(set(found))
 
 
 def load(path: str) -> Any:

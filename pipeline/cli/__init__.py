@@ -1,4 +1,4 @@
-"""The command line. TFX and TensorFlow are imported only by the command that needs them."""
+"""The command line. A command imports TFX, TensorFlow and pydantic itself, if it needs them."""
 
 import datetime
 import sys
@@ -12,6 +12,7 @@ from pipeline.cli.compile import compile_command, manifests, submit
 from pipeline.cli.curate import curate
 from pipeline.cli.errors import fail
 from pipeline.cli.lineage import gc, lineage
+from pipeline.cli.options import config_options
 from pipeline.cli.plan import plan
 from pipeline.cli.register import register
 from pipeline.cli.schema import schema
@@ -19,8 +20,6 @@ from pipeline.cli.serve import add_serving_commands
 from pipeline.cli.tokenizer import tokenizer
 from pipeline.cli.why import runs, why
 from tokenmill.errors import TokenmillError
-
-_EXIT_FAILED = 1
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -33,24 +32,6 @@ def cli() -> None:
     tokenmill run --input my_texts/          your own text
     tokenmill generate "A layer that"        try the model that was pushed
     """  # noqa: D301  (click wants the backspace)
-
-
-def config_options(command):
-    """The options that choose a configuration."""
-    for option in (
-        click.option(
-            "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a key."
-        ),
-        click.option("--config", "config_path", metavar="FILE", help="A TOML configuration."),
-        click.option(
-            "--preset",
-            default="demo",
-            show_default=True,
-            help="demo, gpt2-small, bert-base or bert-large.",
-        ),
-    ):
-        command = option(command)
-    return command
 
 
 @cli.command()
@@ -112,9 +93,9 @@ cli.add_command(submit)
 cli.add_command(tokenizer)
 cli.add_command(why)
 cli.add_command(runs)
-add_serving_commands(cli, config_options)
+add_serving_commands(cli)
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     cli()

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import click
 
 from pipeline.cli.errors import user_errors_without_warnings
+from pipeline.cli.options import config_options
+from pipeline.runners import vertex
 
 
 @click.command("compile")
@@ -16,9 +18,7 @@ from pipeline.cli.errors import user_errors_without_warnings
     required=True,
     help="The engine that the spec is for.",
 )
-@click.option("--preset", default="demo", show_default=True, help="As for run.")
-@click.option("--config", "config_path", metavar="FILE", help="A TOML configuration.")
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="As for run.")
+@config_options
 @click.option("--output", required=True, metavar="FILE", help="Where to write the spec (JSON).")
 def compile_command(
     engine: str, preset: str, config_path: str | None, overrides: Sequence[str], output: str
@@ -40,7 +40,7 @@ def compile_command(
 @click.argument("spec")
 @click.option("--project", required=True, help="Google Cloud project.")
 @click.option("--region", required=True, help="Such as europe-west4.")
-@click.option("--service-account", help="Who the run acts as.")
+@click.option("--service-account", help="Account that the run acts as.")
 @click.option(
     "--parameter", "parameters", multiple=True, metavar="NAME=VALUE", help="A runtime parameter."
 )
@@ -61,8 +61,6 @@ def submit(
             raise click.UsageError(f"--parameter {parameter}: expected NAME=VALUE.")
         assignments[name] = value
     with user_errors_without_warnings():
-        from pipeline.runners import vertex
-
         request = vertex.submit(spec, project, region, service_account, assignments, dry_run)
     if dry_run:
         click.echo(json.dumps(request, indent=2, sort_keys=True))
@@ -77,9 +75,7 @@ def manifests() -> None:
 
 @manifests.command()
 @click.option("--engine", type=click.Choice(["vertex", "kubernetes", "trainjob"]), required=True)
-@click.option("--preset", default="demo", show_default=True, help="As for run.")
-@click.option("--config", "config_path", metavar="FILE", help="A TOML configuration.")
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="As for run.")
+@config_options
 @click.option("--output", required=True, metavar="DIR", help="Where to write the files.")
 def training(
     engine: str, preset: str, config_path: str | None, overrides: Sequence[str], output: str

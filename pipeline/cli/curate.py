@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pipeline.cli.errors import user_errors_only
+from pipeline.cli.options import config_options, json_option
 from tokenmill.errors import TokenmillError
 
 _WIDTH = 100  # of a pipe, which has none of its own
@@ -38,17 +39,13 @@ def rules(rule_set: str | None) -> None:
 @curate.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("--rules", "rule_set", metavar="SET", help="The rule set (curate.rules).")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a key."
-)
-@click.option("--config", "config_path", metavar="FILE", help="A TOML configuration.")
-@click.option("--preset", default="demo", show_default=True, help="A preset.")
+@config_options
 @click.option(
     "--sample", "size", type=click.IntRange(1), default=5000, show_default=True, metavar="N",
     help="Judge N documents, chosen by a hash: the same every time.",
 )  # fmt: skip
 @click.option("--reason", metavar="REASON", help="Only this reason, with more of its documents.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def preview(
     paths: Sequence[str],
     rule_set: str | None,

@@ -1,4 +1,4 @@
-"""`tokenmill lineage` and `tokenmill gc`: what a model was made of; what is not needed any more."""
+"""`tokenmill lineage` and `tokenmill gc`: origins of a model; removal of what no run needs."""
 
 import datetime
 import json
@@ -7,13 +7,15 @@ import os
 import click
 
 from pipeline.cli.errors import user_errors_without_warnings
+from pipeline.cli.options import json_option, metadata_url_option, run_option
+from pipeline.runners.run_lock import run_lock
 
 
 @click.command()
 @click.argument("model")
-@click.option("--run", "run_directory", metavar="DIR", help="Output directory of the runs.")
-@click.option("--metadata-url", metavar="URL", help="The server, as run.metadata_url.")
-@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
+@run_option
+@metadata_url_option
+@json_option
 def lineage(model: str, run_directory: str | None, metadata_url: str | None, as_json: bool) -> None:
     """Show what the pushed model MODEL was trained on: files, tokens, settings, cost."""
     with user_errors_without_warnings():
@@ -56,13 +58,12 @@ def lineage(model: str, run_directory: str | None, metadata_url: str | None, as_
     "--keep",
     type=click.IntRange(min=1),
     required=True,
-    help="How many of the newest runs keep their artifacts.",
+    help="Number of newest runs that keep their artifacts.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def gc(run_directory: str, keep: int, yes: bool) -> None:
     """Remove what neither the newest runs nor a served model need: artifacts, checkpoints."""
     with user_errors_without_warnings():
-        from pipeline.runners.run_lock import run_lock
         from tokenmill.metadata.garbage_collection import collect_garbage, find_garbage
         from tokenmill.metadata.output_directory import open_runs
 

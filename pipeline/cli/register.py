@@ -4,8 +4,10 @@ import json
 import os
 
 import click
+import tomli
 
 from pipeline.cli.errors import user_errors_without_warnings
+from pipeline.cli.options import metadata_url_option, run_option
 from tokenmill.errors import TokenmillError
 
 
@@ -18,8 +20,8 @@ from tokenmill.errors import TokenmillError
 @click.option("--image", required=True, help="TensorFlow Serving's image, to serve it.")
 @click.option("--project", required=True, help="Google Cloud project.")
 @click.option("--region", required=True, help="Such as europe-west4.")
-@click.option("--run", "run_directory", metavar="DIR", help="Output directory of the runs.")
-@click.option("--metadata-url", metavar="URL", help="The server, as run.metadata_url.")
+@run_option
+@metadata_url_option
 @click.option("--dry-run", is_flag=True, help="Show the request; send nothing.")
 def register(
     model: str,
@@ -42,8 +44,6 @@ def register(
             raise TokenmillError(
                 f"--artifact-uri {artifact_uri}: Vertex AI takes models from gs:// only."
             )
-        import tomli
-
         from components.push import registry
         from components.push.labels import run_labels
         from tokenmill.metadata.lineage import trace_model

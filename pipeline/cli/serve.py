@@ -1,45 +1,54 @@
 """`tokenmill generate|score|classify|serve|loadtest|drift|rollout|export`: use a pushed model."""
 
-import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 import click
 
 from pipeline.cli.errors import user_errors
+from pipeline.cli.options import combine, config_options
+from pipeline.runners.logs import send_output_to_log
+from serving.client import Client
+from serving.rollout import end_rollout, start_rollout, write_rollout
+from serving.saved_model import (
+    call,
+    context_length,
+    limit_threads,
+    list_versions,
+    load,
+    newest_version,
+)
+from serving.server.config import ServerConfig
 from tokenmill.errors import TokenmillError
 
 _DEFAULT_DIRECTORY = "runs/demo/serving_model"
 
 
-def add_serving_commands(cli: click.Group, config_options: Callable) -> None:
-    """Adds the commands; those that look for a run's model take the configuration's options."""
+def add_serving_commands(cli: click.Group) -> None:
+    """Add the commands; those that look for a run's model take the configuration's options."""
     for function, name in ((_generate, "generate"), (_score, "score"), (_classify, "classify")):
         cli.add_command(click.command(name)(config_options(function)))
     for command in (serve, loadtest, drift, rollout, export):
         cli.add_command(command)
 
 
-def _remote_options(function: Callable) -> Callable:
-    for option in (
-        click.option("--debug", is_flag=True, help="Show the stack trace of an error."),
-        click.option("--timeout", default=30.0, show_default=True, help="Seconds, with --server."),
-        click.option("--label", help="Version label, with --server."),
-        click.option("--name", default="default", help="The model's name, with --server."),
-        click.option(
-            "--server",
-            metavar="ADDRESS",
-            help="Ask a server: http://host:port for REST, host:port for gRPC.",
-        ),
-        click.option(
-            "--model", "model_path", metavar="DIR", help="A SavedModel, or its base directory."
-        ),
-    ):
-        function = option(function)
-    return function
+_remote_options = combine(
+    click.option(
+        "--model", "model_path", metavar="DIR", help="A SavedModel, or its base directory."
+    ),
+    click.option(
+        "--server",
+        metavar="ADDRESS",
+        help="Ask a server: http://host:port for REST, host:port for gRPC.",
+    ),
+    click.option("--name", default="default", help="The model's name, with --server."),
+    click.option("--label", help="Version label, with --server."),
+    click.option("--timeout", default=30.0, show_default=True, help="Seconds, with --server."),
+    click.option("--debug", is_flag=True, help="Show the stack trace of an error."),
+)
 
 
 @click.argument("prompt")
@@ -67,29 +76,29 @@ def _generate(
         "seed": seed,
         "truncate_prompt": True,
     }
-    answer, screen = _ask("generate", prompt, options, **where)
-    bold_prompt = click.style(prompt, bold=True) if screen.isatty() else prompt
-    click.echo(bold_prompt + answer["text"], file=screen)
+    answer, out = _ask("generate", prompt, options, **where)
+    bold_prompt = click.style(prompt, bold=True) if out.isatty() else prompt
+    click.echo(bold_prompt + answer["text"], file=out)
     tokens = f"[{answer['prompt_tokens']} + {answer['completion_tokens']} tokens]"
     if answer["truncated_tokens"]:
         tokens = f"{tokens[:-1]}; the prompt's first {answer['truncated_tokens']} left out]"
-    click.echo(click.style(tokens, dim=True) if screen.isatty() else tokens, file=screen)
+    click.echo(click.style(tokens, dim=True) if out.isatty() else tokens, file=out)
 
 
 @click.argument("text")
 @_remote_options
 def _score(text: str, **where: Any) -> None:
     """Log-likelihood and bits per byte of TEXT, as JSON."""
-    answer, screen = _ask("score", text, {}, **where)
-    click.echo(json.dumps(answer, sort_keys=True), file=screen)
+    answer, out = _ask("score", text, {}, **where)
+    click.echo(json.dumps(answer, sort_keys=True), file=out)
 
 
 @click.argument("text")
 @_remote_options
 def _classify(text: str, **where: Any) -> None:
     """The class of TEXT and the probability of each class, as JSON."""
-    answer, screen = _ask("classify", text, {}, **where)
-    click.echo(json.dumps(answer, sort_keys=True), file=screen)
+    answer, out = _ask("classify", text, {}, **where)
+    click.echo(json.dumps(answer, sort_keys=True), file=out)
 
 
 def _ask(
@@ -106,39 +115,35 @@ def _ask(
     timeout: float,
     debug: bool,
 ) -> tuple[dict[str, Any], TextIO]:
-    """The answer of a server, or of the model in this process; and where to print it."""
-    from pipeline.loader import load_config
-    from pipeline.runners.logs import send_output_to_log
-    from serving.saved_model import call, context_length, load, newest_version
-
+    """Ask a server, or the model in this process; return the answer and where to print it."""
     if server is not None:
-        from serving.client import Client
-
         if options:
             options["max_new_tokens"] = options["max_new_tokens"] or 64
         with user_errors(), Client(server, name, timeout, label=label) as client:
             return client.predict(signature, {"text": [text], **options})[0], sys.stdout
     with user_errors():
         if model_path is None:
+            from pipeline.loader import load_config
+
             config = load_config(preset, config_path, overrides)
             model_path = config.push.directory or os.path.join(config.output_dir, "serving_model")
         newest_version(model_path)  # before the slow import
         if debug:
-            screen: TextIO = sys.stdout
+            out: TextIO = sys.stdout
         else:
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-            screen = send_output_to_log(os.devnull)
+            out = send_output_to_log(os.devnull)
     try:
         if options and options["max_new_tokens"] is None:
             options["max_new_tokens"] = min(64, context_length(model_path) // 2)
-        return call(load(model_path), signature, text, **options), screen
+        return call(load(model_path), signature, text, **options), out
     except Exception as error:  # a damaged model fails in any way; standard error is closed by now
         if debug:
             raise
         lines = [line for line in str(error).strip().splitlines() if "node" not in line]
         asserted = [line for line in lines if line.startswith("assertion failed")]
         reason = (asserted or lines or [type(error).__name__])[0]
-        click.echo(f"error: cannot use the model in {model_path}: {reason}", file=screen)
+        click.echo(f"error: cannot use the model in {model_path}: {reason}", file=out)
         sys.exit(1)
 
 
@@ -170,30 +175,22 @@ def serve(model_dir: str, name: str, intra_op_threads: int | None, **options: An
     For laptops and tests; production is TensorFlow Serving (docs/serving.md).
     """
     with user_errors():
-        from serving.server.versions import list_versions
-
         if not list_versions(model_dir):
             raise TokenmillError(
                 f"no pushed model in {model_dir}.",
                 "Run `tokenmill run` first, or name the base directory of numbered versions.",
             )
-        import asyncio
-
-        from serving.saved_model import limit_threads
-        from serving.server.app import log_as_json
-        from serving.server.app import serve as run_server
-        from serving.server.config import ServerConfig
+        from serving.server.app import log_as_json, run_server
 
         log_as_json()
         limit_threads(model_dir, intra_op_threads)
-        settings = ServerConfig(model_dir, name, **options)
+        config = ServerConfig(model_dir, name, **options)
 
         def started(ports: Any) -> None:
-            click.echo(f"REST: http://{settings.host}:{ports.rest}/v1/models/{name}")
-            click.echo(f"gRPC: {settings.host}:{ports.grpc}")
+            click.echo(f"REST: http://{config.host}:{ports.rest}/v1/models/{name}")
+            click.echo(f"gRPC: {config.host}:{ports.grpc}")
 
-        with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(run_server(settings, started))
+        run_server(config, started)
 
 
 @click.command()
@@ -308,9 +305,6 @@ _NAME = click.option("--name", default="default", help="The model's name in mode
 def start(model_dir: str, name: str, canary: int | None, stable: int | None, weight: float) -> None:
     """Give the canary to a share of the users, by a hash of their key."""
     with user_errors():
-        from serving.rollout import start_rollout, write_rollout
-        from serving.server.versions import list_versions
-
         versions = list_versions(model_dir)
         newest = max(versions, default=0)
         begun = start_rollout(model_dir, versions, canary or newest, weight, stable)
@@ -320,8 +314,6 @@ def start(model_dir: str, name: str, canary: int | None, stable: int | None, wei
 
 def _end(model_dir: str, name: str, promote: bool, reason: str) -> None:
     with user_errors():
-        from serving.rollout import end_rollout, write_rollout
-
         ended = end_rollout(model_dir, promote, reason)
         write_rollout(model_dir, ended, name)
         click.echo(f"{ended.status.replace('_', ' ')}: stable {ended.stable}")

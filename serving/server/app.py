@@ -128,6 +128,12 @@ async def serve(
         _LOG.info("stopped")
 
 
+def run_server(config: ServerConfig, started: Callable[[Ports], None]) -> None:
+    """Serve in this process until SIGTERM or SIGINT."""
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve(config, started))
+
+
 def _no_model(service: Service) -> TokenmillError:
     failed = [f"{v}: {s.error}" for v, s in service.versions.status.items() if s.error]
     return TokenmillError(

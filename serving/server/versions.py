@@ -9,10 +9,11 @@ import asyncio
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from serving.rollout import Rollout, read_rollout
+from serving.saved_model import list_versions
 from serving.server.config import ServerConfig
 from serving.server.errors import Code, RequestError
 from serving.server.metrics import ServerMetrics
@@ -181,17 +182,6 @@ def _choose(
         label = "stable"
         model = served.models.get(labels[label], served.models[newest])
     return model, label
-
-
-def list_versions(base: str) -> list[int]:
-    """Return the numbers of the complete versions in a base directory, ascending."""
-    found = []
-    with suppress(OSError):
-        for name in os.listdir(base):
-            whole = os.path.exists(os.path.join(base, name, "saved_model.pb"))
-            if name.isascii() and name.isdigit() and whole:
-                found.append(int(name))
-    return sorted(set(found))
 
 
 def _directory_name(config: ServerConfig, version: int) -> str:

@@ -5,6 +5,10 @@ import sys
 import time
 
 import pytest
+from click.testing import CliRunner
+
+from pipeline.cli import cli
+from pipeline.loader import preset_names
 
 
 def tokenmill(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess:
@@ -91,3 +95,8 @@ def test_generate_with_a_damaged_model(tmp_path):
 @pytest.mark.parametrize("arguments", [["run", "stray"], ["generate"], ["fly"]])
 def test_usage_errors_exit_with_2(arguments):
     assert tokenmill(*arguments).returncode == 2
+
+
+def test_help_names_every_preset():
+    shown = CliRunner().invoke(cli, ["run", "--help"]).output
+    assert [name for name in preset_names() if name not in shown] == []
