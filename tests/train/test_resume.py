@@ -231,7 +231,7 @@ def test_a_finished_training_is_extended_by_more_steps(launcher, tmp_path):
         tmp_path / "second", options=SAVE_OFTEN, max_steps=50, resume_from=str(checkpoints)
     )
     assert longer.exit_code == 0, longer.said
-    assert "changed: max_steps from 40 to 50" in longer.said
+    assert "changed: train.max_steps from 40 to 50" in longer.said
     assert longer.result["loss_curve"][:40] == first.result["loss_curve"]
     assert longer.result["trained_loss_tokens"] > first.result["trained_loss_tokens"]
     assert longer.result["eval_before"] == first.result["eval_before"]
@@ -241,7 +241,7 @@ def test_other_stored_weights_train_nothing(launcher, tmp_path):
     first = launcher.run(tmp_path)
     again = launcher.run(tmp_path, quantization="int8")
     assert again.exit_code == 0, again.said
-    assert "changed: weights from 'float32' to 'int8'" in again.said
+    assert "changed: quantization from 'float32' to 'int8'" in again.said
     assert_same(again.result, first.result)
     assert again.result["seconds"]["steps"] == first.result["seconds"]["steps"]
     assert len(list(tmp_path.glob("*/checkpoints"))) == 1
