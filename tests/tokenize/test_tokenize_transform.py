@@ -255,7 +255,8 @@ def test_processes_draw_and_write_the_same_bytes(tmp_path, docstrings, models):
         texts = [text.encode() for text in docstrings[shard::4]]
         ids = [b"%d-%d" % (shard, i) for i in range(len(texts))]
         records = [r for _, r in encode_documents(document_batch(ids, [b"s"] * len(ids), texts))]
-        write_tfrecords(f"{split_directory(str(tmp_path / 'in'), 'train')}/{shard}", records, True)
+        path = f"{split_directory(str(tmp_path / 'in'), 'train')}/{shard}.gz"
+        write_tfrecords(path, records, gzip=True)
     written = []
     for name, options in (
         ("one", []),
