@@ -13,7 +13,7 @@ _PROBE = os.path.join(os.path.dirname(__file__), "model_check.py")
 
 
 def probe_model(path: str, max_seconds: float) -> dict[str, Any]:
-    """Runs model_check.py on a SavedModel; returns its timings.
+    """Run model_check.py on a SavedModel; return its timings.
 
     The process starts with `-I`: neither this project nor the current directory is on its path, so
     that the model proves that it needs TensorFlow and tensorflow-text only.

@@ -22,7 +22,7 @@ _COUNTS = "evaluated_"
 
 
 def label_text(text: str) -> str:
-    """A text as a label's value; one that has to be cut ends with the start of its SHA-256."""
+    """Return a text as a label's value; one that is cut ends with the start of its SHA-256."""
     allowed = re.sub(r"[^a-z0-9_-]", "-", text.lower())
     if len(allowed) <= _MAX_CHARACTERS:
         return allowed
@@ -31,19 +31,19 @@ def label_text(text: str) -> str:
 
 
 def label_key(text: str) -> str:
-    """A text as a label's key, which begins with a letter."""
+    """Return a text as a label's key, which begins with a letter."""
     key = label_text(text)
     return key if "a" <= key[:1] <= "z" else label_text(f"x{key}")
 
 
 def label_number(value: float, factor: float = 1.0) -> str | None:
-    """`value * factor`, rounded to a whole number; None if it is not finite."""
+    """Return `value * factor`, rounded to a whole number; None if it is not finite."""
     scaled = value * factor
     return str(round(scaled)) if math.isfinite(scaled) else None
 
 
 def run_labels(run_name: str, ledger: Ledger, report: CostReport) -> dict:
-    """What a model was made of and what it cost.
+    """Return what a model was made of and what it cost, as labels.
 
     Args:
         run_name: `run.name`.

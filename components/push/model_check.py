@@ -1,4 +1,4 @@
-"""Calls every signature of a SavedModel; run in a process of its own, before the model is pushed.
+"""Check of a SavedModel before it is pushed: calls every signature, in a process of its own.
 
 Imports TensorFlow and tensorflow-text only, as a server would, so it needs no name of this project.
 Prints one line of JSON: seconds to import, to load, and of each signature's first and second call.
@@ -22,7 +22,7 @@ _SAMPLES: dict[str, list] = {
 
 
 def main(path: str) -> None:
-    """Probes the SavedModel at `path`; raises what its signatures raise."""
+    """Call every signature of the SavedModel at `path` twice, and print the times."""
     started = time.perf_counter()
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  (registers the SentencePiece ops)
@@ -58,7 +58,7 @@ def main(path: str) -> None:
 
 
 def _reason(message):
-    """What is left of TensorFlow's message without node names and stack traces."""
+    """Return TensorFlow's message without node names and stack traces."""
     lines = [
         line.strip()
         for line in message.splitlines()

@@ -1,4 +1,4 @@
-"""How a version appears in the serving directory: at once, or with what makes it a model last."""
+"""Publication of a version in the serving directory: at once, or with its graph last."""
 
 import os
 
@@ -8,7 +8,7 @@ _GRAPH = "saved_model.pb"
 
 
 def publish(source: str, target: str) -> None:
-    """Moves a SavedModel to where servers look for versions.
+    """Move a SavedModel to where servers look for versions.
 
     A rename within a file system is atomic. An object store has none: a directory is renamed file
     by file, in the order of names, so that `saved_model.pb` would be there before the variables.

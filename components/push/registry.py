@@ -42,30 +42,30 @@ class RegistryTarget:
 
     @property
     def parent(self) -> str:
-        """The location's resource name."""
+        """Return the location's resource name."""
         return f"projects/{self.project}/locations/{self.region}"
 
     @property
     def resource(self) -> str:
-        """The model's resource name."""
+        """Return the model's resource name."""
         return f"{self.parent}/models/{self.model}"
 
 
 def model_id(run_name: str) -> str:
-    """A run's name as the id of a model: up to 63 of [a-z0-9_-], no digit or hyphen first."""
+    """Return a run's name as a model's id: up to 63 of [a-z0-9_-], no digit or hyphen first."""
     name = re.sub(r"[^a-z0-9_-]", "-", run_name.lower())
     return (name if name[:1].isalpha() or name[:1] == "_" else f"m-{name}")[:63].rstrip("-")
 
 
 def version_alias(version: str) -> str:
-    """The alias by which a pushed version is found again: aliases begin with a letter."""
+    """Return the alias by which a pushed version is found again: aliases begin with a letter."""
     return f"v{version}"
 
 
 def upload_request(
     settings: RegistryTarget, version: str, artifact_uri: str, labels: Mapping[str, str]
 ) -> "aiplatform_v1.UploadModelRequest":
-    """The request that makes the first version of a model.
+    """Make the request for the first version of a model.
 
     Args:
         settings: Where.
@@ -101,7 +101,7 @@ def upload_request(
 
 
 def model_service(region: str) -> "aiplatform_v1.ModelServiceClient":
-    """Google's client for a region; credentials come from the environment."""
+    """Make Google's client for a region; credentials come from the environment."""
     from google.cloud import aiplatform_v1
 
     return aiplatform_v1.ModelServiceClient(
@@ -116,7 +116,7 @@ def register(
     labels: Mapping[str, str],
     service: Any = None,
 ) -> str:
-    """Registers a version, unless an earlier attempt has done so.
+    """Register a version, unless an earlier attempt has done so.
 
     Args:
         settings: Where.
@@ -166,7 +166,7 @@ def _find(service: Any, name: str) -> Any:
 
 
 def lay_out(pushed: str) -> str:
-    """Copies a pushed version to where nothing else is: TensorFlow Serving wants its parent.
+    """Copy a pushed version to where nothing else is: TensorFlow Serving wants its parent.
 
     Vertex AI takes all that is under a model's artifact URI, which the serving directory's other
     versions must not be.

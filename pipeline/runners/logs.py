@@ -8,7 +8,7 @@ LOG_NAME = "tokenmill.log"
 
 
 def send_output_to_log(path: str) -> TextIO:
-    """Sends file descriptors 1 and 2 to the log; returns a stream to the real standard output.
+    """Send file descriptors 1 and 2 to the log; return a stream to the real standard output.
 
     TensorFlow, gRPC and XLA write to the descriptors from C++, so redirecting `sys.stderr` would
     not silence them. It is for the rest of the process: TensorFlow complains at exit, too.

@@ -10,7 +10,7 @@ from tokenmill.errors import TokenmillError
 
 @contextlib.contextmanager
 def run_lock(output_dir: str) -> Iterator[None]:
-    """Holds the directory's lock.
+    """Hold the directory's lock.
 
     Raises:
         TokenmillError: Another process holds it.

@@ -11,7 +11,7 @@ _PARSERS = {"STRING": str, "INT": int, "DOUBLE": float}
 
 
 def read_spec(path: str) -> dict[str, Any]:
-    """The compiled PipelineJob.
+    """Read the compiled PipelineJob.
 
     Raises:
         TokenmillError: The file is missing or is no compiled spec.
@@ -32,7 +32,7 @@ def read_spec(path: str) -> dict[str, Any]:
 
 
 def parse_parameters(job: Mapping[str, Any], assignments: Mapping[str, str]) -> dict[str, Any]:
-    """Values of the spec's runtime parameters, in their types.
+    """Parse values of the spec's runtime parameters, in their types.
 
     Raises:
         TokenmillError: The spec has no such parameter, or the value is not of its type.
@@ -63,7 +63,7 @@ def submit(
     assignments: Mapping[str, str],
     dry_run: bool,
 ) -> dict[str, Any]:
-    """Submits the spec; returns the request's job as a dictionary.
+    """Submit the spec; return the request's job as a dictionary.
 
     Args:
         path: The compiled spec.

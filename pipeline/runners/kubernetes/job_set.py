@@ -1,4 +1,4 @@
-"""What Kubernetes takes: a ConfigMap, and a JobSet or Kubeflow Trainer's runtime and TrainJob."""
+"""Objects for Kubernetes: a ConfigMap, and a JobSet or Kubeflow Trainer's runtime and TrainJob."""
 
 import json
 from typing import Any
@@ -18,18 +18,18 @@ _TRAINER_CONTAINER = "node"  # Trainer's own name for it
 
 
 def other_machines(config: Config) -> int:
-    """Machines besides the chief."""
+    """Return the number of machines besides the chief."""
     return config.engine.workers - 1 if config.train.strategy == "multi_worker" else 0
 
 
 def worker_command(config: Config) -> list[str]:
-    """What the other machines run."""
+    """Return the command of the other machines."""
     training = f"{config.output_dir}/training"
     return ["python", "-m", "components.train.distributed.worker", training]
 
 
 def config_map(config: Config) -> dict[str, Any]:
-    """The configuration, for the chief."""
+    """Make the ConfigMap with the chief's configuration."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -39,7 +39,7 @@ def config_map(config: Config) -> dict[str, Any]:
 
 
 def job_set(config: Config) -> dict[str, Any]:
-    """A JobSet (jobset.x-k8s.io/v1alpha2): all start again together after a preemption.
+    """Make a JobSet (jobset.x-k8s.io/v1alpha2): all start again together after a preemption.
 
     A pod that exits with 75, or that a disruption ends, fails its Job, and the JobSet makes all
     Jobs anew; any other failure fails the JobSet, since another try would end the same.
@@ -53,7 +53,7 @@ def job_set(config: Config) -> dict[str, Any]:
 
 
 def training_runtime(config: Config) -> dict[str, Any]:
-    """A TrainingRuntime (trainer.kubeflow.org/v1alpha1): the same JobSet, as Trainer's template.
+    """Make a TrainingRuntime (trainer.kubeflow.org/v1alpha1): the JobSet as Trainer's template.
 
     The chief is what Trainer calls the trainer's node: a TrainJob may give it another image,
     command or resources. Trainer names the JobSet after the TrainJob, as the addresses expect.
@@ -71,7 +71,7 @@ def training_runtime(config: Config) -> dict[str, Any]:
 
 
 def train_job(config: Config) -> dict[str, Any]:
-    """A TrainJob (trainer.kubeflow.org/v1alpha1) of that runtime."""
+    """Make a TrainJob (trainer.kubeflow.org/v1alpha1) of that runtime."""
     group = _TRAINER_API.partition("/")[0]
     return {
         "apiVersion": _TRAINER_API,

@@ -32,7 +32,7 @@ Engine = Literal["vertex", "kubernetes", "trainjob"]
 
 
 def write_manifests(config: Config, engine: Engine, directory: str) -> list[str]:
-    """Writes what the engine takes; returns the files' paths.
+    """Write what the engine takes; return the files' paths.
 
     Raises:
         TokenmillError: The configuration lacks what the engine needs.
@@ -82,7 +82,7 @@ def _check(config: Config, engine: Engine) -> None:
 
 
 def _missing_storage(config: Config, root: str) -> list[str]:
-    """What the pods lack to share a bucket, or a volume."""
+    """List what the pods lack to share a bucket, or a volume."""
     if root.startswith("gs://"):
         wrong = []
         if not config.engine.service_account:
@@ -104,7 +104,7 @@ def _missing_storage(config: Config, root: str) -> list[str]:
 
 
 def _placed(config: Config, engine: Engine) -> Config:
-    """The configuration as the chief reads it: everything on the shared storage."""
+    """Return the configuration as the chief reads it: everything on the shared storage."""
     root, push = str(config.engine.pipeline_root), config.push.directory
     if root.startswith("gs://"):  # mounted in every container
         # Not by the mount, where a directory's rename is many: docs/engines.md, object stores.
@@ -119,7 +119,7 @@ def _placed(config: Config, engine: Engine) -> Config:
 
 
 def custom_job(config: Config) -> dict[str, Any]:
-    """A Vertex AI CustomJob (v1); Vertex sets TF_CONFIG on each machine of a cluster."""
+    """Make a Vertex AI CustomJob (v1); Vertex sets TF_CONFIG on each machine of a cluster."""
     settings = config.engine
     machine: dict[str, Any] = {"machineType": settings.machine_type}
     wanted = settings.resources.get("Trainer")
