@@ -6,7 +6,7 @@ error messages are in pipeline/loader.py.
 """
 
 import os
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -21,16 +21,11 @@ from components.train.config import ExecutionConfig, TrainConfig, TrainingJob
 from components.validate.config import ValidateConfig
 from tokenmill.config_model import PositiveInt, Section
 from tokenmill.contracts.training_limits import LIMITS_NAME
-from tokenmill.model.shape import Head, ModelShape
-
-HEADS: dict[str, Head] = {
-    "causal-lm": "lm",
-    "masked-lm": "mlm",
-    "classification": "classifier",
-}
+from tokenmill.model.config import ModelConfig
+from tokenmill.model.shape import ModelShape
 
 
-class RunSection(Section):
+class RunConfig(Section):
     """The run as a whole."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = "demo"
@@ -44,32 +39,6 @@ class RunSection(Section):
     SQLite file in output_dir. The password is in TOKENMILL_METADATA_PASSWORD, never here."""
 
 
-class ModelSection(Section):
-    """The Transformer's shape."""
-
-    layers: PositiveInt = 4
-    d_model: PositiveInt = 256
-    heads: PositiveInt = 4
-    kv_heads: PositiveInt | None = None
-    """Key/value heads (grouped-query attention); None means as many as heads."""
-    d_ff: PositiveInt = 1024
-    sequence_length: Annotated[int, Field(ge=8, le=65_535)] = 256
-    """Tokens a row, in packing, training and serving."""
-    positions: Literal["rope", "learned"] = "rope"
-    norm: Literal["layer", "rms"] = "layer"
-    mlp: Literal["gelu", "swiglu"] = "gelu"
-    use_bias: bool = True
-    tie_embeddings: bool = True
-    norm_position: Literal["pre", "post"] = "pre"
-    """Norms before attention and MLP (GPT-2), or behind them and the embeddings (BERT)."""
-    type_vocab_size: Annotated[int, Field(ge=0)] = 0
-    """Rows of a token type embedding; BERT has 2, of which packed documents use the first."""
-    classes: Annotated[int, Field(ge=0)] = 0
-    """How many classes the task classification has: labels of the training split."""
-    base_model: str | None = None
-    """Directory of a pushed model whose weights training starts from; None means random ones."""
-
-
 class StepResources(Section):
     """The machine of a step on Kubeflow or Vertex AI; what is left out is the engine's default."""
 
@@ -81,7 +50,7 @@ class StepResources(Section):
     accelerator_count: PositiveInt = 1
 
 
-class EngineSection(Section):
+class EngineConfig(Section):
     """Kubeflow Pipelines or Vertex AI: what `tokenmill compile` writes into the spec."""
 
     pipeline_root: str | None = None
@@ -119,20 +88,20 @@ class EngineSection(Section):
 class Config(Section):
     """Everything that a run depends on, apart from the data itself."""
 
-    run: RunSection = RunSection()
+    run: RunConfig = RunConfig()
     corpus: CorpusConfig = CorpusConfig()
     validation: ValidateConfig = Field(default=ValidateConfig(), alias="validate")
     curate: CurateConfig = CurateConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     pack: PackConfig = PackConfig()
-    model: ModelSection = ModelSection()
+    model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     execution: ExecutionConfig = ExecutionConfig()
     cost: CostConfig = CostConfig()
     budget: BudgetConfig = BudgetConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     push: PushConfig = PushConfig()
-    engine: EngineSection = EngineSection()
+    engine: EngineConfig = EngineConfig()
 
     @model_validator(mode="after")
     def _check_across_sections(self) -> "Config":
@@ -183,27 +152,8 @@ class Config(Section):
                     )
 
     def shape(self) -> ModelShape:
-        """The model's shape as the ledger and the trainer take it."""
-        model = self.model
-        return ModelShape(
-            n_layers=model.layers,
-            d_model=model.d_model,
-            n_heads=model.heads,
-            n_kv_heads=model.kv_heads,
-            d_ff=model.d_ff,
-            vocab_size=self.tokenizer.vocab_size,
-            sequence_length=model.sequence_length,
-            positions=model.positions,
-            norm=model.norm,
-            use_bias=model.use_bias,
-            mlp=model.mlp,
-            tie_embeddings=model.tie_embeddings,
-            causal=self.train.task == "causal-lm",
-            norm_position=model.norm_position,
-            type_vocab_size=model.type_vocab_size,
-            head=HEADS[self.train.task],
-            classes=model.classes,
-        )
+        """Return the model's shape as the ledger and the Trainer take it."""
+        return self.model.shape(self.tokenizer.vocab_size, self.train.task)
 
     @property
     def training_directory(self) -> str:

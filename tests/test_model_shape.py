@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from tokenmill.model.shape import ModelShape
 
 GPT2_SMALL = {
-    "n_layers": 12,
+    "layers": 12,
     "d_model": 768,
-    "n_heads": 12,
+    "heads": 12,
     "d_ff": 3072,
     "vocab_size": 50257,
     "sequence_length": 1024,
@@ -21,9 +21,9 @@ GPT2_SMALL = {
     "tie_embeddings": True,
 }
 LLAMA_2_7B = {
-    "n_layers": 32,
+    "layers": 32,
     "d_model": 4096,
-    "n_heads": 32,
+    "heads": 32,
     "d_ff": 11008,
     "vocab_size": 32000,
     "sequence_length": 4096,
@@ -57,7 +57,7 @@ def test_llama_2_7b_is_exact():
 
 
 def test_swiglu_biases_and_grouped_queries():
-    shape = ModelShape(**{**LLAMA_2_7B, "use_bias": True, "n_kv_heads": 8})
+    shape = ModelShape(**{**LLAMA_2_7B, "use_bias": True, "kv_heads": 8})
     parts = shape.params_by_part()
     kv = 8 * 128
     assert parts["attention"] == 32 * (2 * 4096**2 + 2 * 4096 * kv + 2 * 4096 + 2 * kv)
@@ -75,22 +75,22 @@ def test_tying_saves_one_embedding_but_no_products():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"n_layers": 0}, "n_layers = 0"),
-        ({"n_layers": True}, "n_layers = True"),
+        ({"layers": 0}, "layers = 0"),
+        ({"layers": True}, "layers = True"),
         ({"d_ff": -1}, "d_ff = -1"),
         ({"vocab_size": 1.5}, "vocab_size = 1.5"),
-        ({"n_heads": 7}, "divisor of d_model = 768"),
-        ({"n_kv_heads": 5}, "divisor of n_heads = 12"),
-        ({"n_kv_heads": 0}, "n_kv_heads = 0"),
+        ({"heads": 7}, "divisor of d_model = 768"),
+        ({"kv_heads": 5}, "divisor of heads = 12"),
+        ({"kv_heads": 0}, "kv_heads = 0"),
         ({"positions": "alibi"}, "one of rope, learned"),
         ({"norm": "batch"}, "one of layer, rms"),
         ({"mlp": "relu"}, "one of gelu, swiglu"),
         ({"use_bias": "no"}, "use_bias = 'no'"),
-        ({"positions": "rope", "n_heads": 256}, "even d_model / n_heads"),
+        ({"positions": "rope", "heads": 256}, "even d_model / heads"),
     ],
 )
 def test_a_wrong_field_is_named(change, words):
-    with pytest.raises(ValueError, match="ModelShape") as caught:
+    with pytest.raises(ValueError, match="model") as caught:
         ModelShape(**{**GPT2_SMALL, **change})
     assert words in str(caught.value)
     assert "; c" in str(caught.value) or "; w" in str(caught.value)  # says what to do
@@ -108,10 +108,10 @@ def test_a_wrong_field_is_named(change, words):
 def test_parts_add_up_and_grow(layers, heads, groups, width, bias, mlp, tied):
     base = {
         **GPT2_SMALL,
-        "n_layers": layers,
+        "layers": layers,
         "d_model": heads * width,
-        "n_heads": heads,
-        "n_kv_heads": heads // groups,
+        "heads": heads,
+        "kv_heads": heads // groups,
         "use_bias": bias,
         "mlp": mlp,
         "tie_embeddings": tied,
@@ -121,7 +121,7 @@ def test_parts_add_up_and_grow(layers, heads, groups, width, bias, mlp, tied):
     assert shape.params_total == sum(parts.values())
     assert min(parts.values()) >= 0
     assert shape.head_dim == width
-    deeper = ModelShape(**{**base, "n_layers": layers + 1})
+    deeper = ModelShape(**{**base, "layers": layers + 1})
     assert deeper.params_non_embedding > shape.params_non_embedding
 
 

@@ -21,7 +21,7 @@ PROMPT_TOKENS = 16
 def main() -> None:
     sizes = [int(x) for x in sys.argv[1:]] or [32, 64, 128, 256]
     shape = ModelShape(
-        n_layers=4, d_model=256, n_heads=4, d_ff=1024, vocab_size=4096, sequence_length=512,
+        layers=4, d_model=256, heads=4, d_ff=1024, vocab_size=4096, sequence_length=512,
         positions="rope", norm="layer", use_bias=True, mlp="gelu", tie_embeddings=True,
     )  # fmt: skip
     decoder = Decoder(shape, 1)

@@ -59,7 +59,7 @@ def main():
     divide_cores()
     rounds, steps = (int(x) for x in (*sys.argv[1:], "3", "60")[:2])
     shape = ModelShape(
-        n_layers=2, d_model=256, n_heads=4, d_ff=1024, vocab_size=VOCAB, sequence_length=LENGTH,
+        layers=2, d_model=256, heads=4, d_ff=1024, vocab_size=VOCAB, sequence_length=LENGTH,
         positions="rope", norm="layer", use_bias=True, mlp="gelu", tie_embeddings=True,
     )  # fmt: skip
     config = TrainConfig(global_batch_size=8, epochs=100.0, max_steps=steps)

@@ -15,7 +15,7 @@ def main():
     rows, strategy = sys.argv[1:]
     divide_cores()
     shape = ModelShape(
-        n_layers=2, d_model=256, n_heads=4, d_ff=1024, vocab_size=VOCAB, sequence_length=LENGTH,
+        layers=2, d_model=256, heads=4, d_ff=1024, vocab_size=VOCAB, sequence_length=LENGTH,
         positions="rope", norm="layer", use_bias=True, mlp="gelu", tie_embeddings=True,
     )  # fmt: skip
     config = TrainConfig(strategy=strategy, epochs=100.0, max_steps=30)

@@ -33,9 +33,9 @@ def main() -> None:
     options = parser.parse_args()
     divide_cores()
     shape = ModelShape(
-        n_layers=options.layers,
+        layers=options.layers,
         d_model=options.width,
-        n_heads=options.width // 64,
+        heads=options.width // 64,
         d_ff=4 * options.width,
         vocab_size=options.vocab,
         sequence_length=options.length,

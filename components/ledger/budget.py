@@ -285,13 +285,13 @@ class _Search:
 
     def _smaller_models(self) -> Iterator[Way]:
         shape = self._shape
-        step = shape.n_heads * (2 if shape.positions == "rope" else 1)
+        step = shape.heads * (2 if shape.positions == "rope" else 1)
         for width in range(shape.d_model // step * step, 0, -step):
-            for layers in (shape.n_layers, *({(shape.n_layers + 1) // 2} - {shape.n_layers})):
+            for layers in (shape.layers, *({(shape.layers + 1) // 2} - {shape.layers})):
                 d_ff = max(1, round(shape.d_ff * width / shape.d_model))
-                if (width, layers) == (shape.d_model, shape.n_layers):
+                if (width, layers) == (shape.d_model, shape.layers):
                     continue
-                smaller = dataclasses.replace(shape, d_model=width, n_layers=layers, d_ff=d_ff)
+                smaller = dataclasses.replace(shape, d_model=width, layers=layers, d_ff=d_ff)
                 yield Way(
                     kind="smaller_model",
                     changes={

@@ -46,7 +46,7 @@ def run_memory(shape: ModelShape, settings: LedgerJob, capacity_bytes: float | N
     fits = strategy_fits(
         lambda devices: memory_per_device(shape, settings, devices),
         chips=settings.devices,
-        n_layers=shape.n_layers,
+        layers=shape.layers,
         memory_bytes=capacity_bytes,
     )
     copied = fits[0]  # data parallel

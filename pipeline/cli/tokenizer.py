@@ -149,7 +149,7 @@ def _print(result: Any, shape: Any) -> None:
         )  # fmt: skip
     console.print(
         f"{result.corpus_bytes:,} bytes of text, {result.held_out_bytes:,} held out to measure on; "
-        f"{shape.n_layers} layers, d_model {shape.d_model}, {shape.sequence_length} tokens a row."
+        f"{shape.layers} layers, d_model {shape.d_model}, {shape.sequence_length} tokens a row."
     )
     console.print(table)
     for model_type, size, reason in result.impossible:

@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from components.tokenize.config import TokenizerConfig
-from pipeline.config import HEADS, Config, ModelSection
+from pipeline.config import Config
 from pipeline.loader import build_config, read_values
 from pipeline.plan.flags import PlanFlags
 from pipeline.plan.units import FlagError, number
 from tokenmill.config_model import PositiveInt
 from tokenmill.cost.plan.planned_model import PlannedModel
 from tokenmill.errors import TokenmillError
+from tokenmill.model.config import HEADS, ModelConfig
 from tokenmill.model.typical_shape import (
     TYPICAL_SEQUENCE_LENGTH,
     TYPICAL_VOCAB_SIZE,
@@ -57,13 +58,12 @@ _STYLE_WORDS = {
 }
 _GATED = ("swiglu", "geglu", "reglu")
 # Keys of [model] that are no fields of a shape, or not by that name and value.
-_OTHERWISE = ("base_model", "style", "causal", "layers", "heads", "kv_heads", "head_dim")
-_OWN_KEYS = {*_OTHERWISE, "mlp", "positions"}
+_OWN_KEYS = {"base_model", "style", "causal", "head_dim", "mlp", "positions"}
 # Keys of [model] that mean something without a shape.
 _SAY_NO_SHAPE = {"style", "sequence_length"}
 
 
-class PlanModel(ModelSection):
+class PlanModel(ModelConfig):
     """[model] of a plan: the keys of a run, and what published models have beside them."""
 
     style: Literal["auto", "gpt", "llama"] | None = None
@@ -132,34 +132,16 @@ class PlanConfig(Config):
             raise ValueError(
                 "model.causal = false contradicts model.encoder_layers, an encoder beside a decoder"
             )
-        try:
-            return PlannedShape(
-                n_layers=model.layers,
-                n_heads=model.heads,
-                n_kv_heads=model.kv_heads,
-                head_width=model.head_dim,
-                vocab_size=vocab_size,
-                positions="learned" if model.positions == "learned" else "rope",
-                relative_positions=model.positions == "relative",
-                mlp="swiglu" if model.mlp in _GATED else "gelu",
-                causal=causal,
-                head=HEADS[self.train.task],
-                **model.model_dump(exclude=_OWN_KEYS),
-            )
-        except ValueError as error:
-            raise ValueError(_in_keys(str(error))) from None
-
-
-def _in_keys(message: str) -> str:
-    """Return a shape's complaint with the configuration's keys for its fields."""
-    for field, key in (
-        ("PlannedShape.", "model."),
-        ("ModelShape.", "model."),
-        ("n_kv_heads", "kv_heads"),
-        ("n_heads", "heads"),
-    ):
-        message = message.replace(field, key)
-    return message
+        return PlannedShape(
+            head_width=model.head_dim,
+            vocab_size=vocab_size,
+            positions="learned" if model.positions == "learned" else "rope",
+            relative_positions=model.positions == "relative",
+            mlp="swiglu" if model.mlp in _GATED else "gelu",
+            causal=causal,
+            head=HEADS[self.train.task],
+            **model.model_dump(exclude=_OWN_KEYS),
+        )
 
 
 def _filled(model: PlanModel, causal: bool, notes: list[str]) -> PlanModel:
@@ -312,7 +294,7 @@ def _model_of_params(
     shape = model.shape
     notes.append(
         f"only --params is known: hours by 6N; exact FLOPs and memory for a typical decoder of "
-        f"{shape.n_layers} layers, d_model {shape.d_model:,}, sequence length "
+        f"{shape.layers} layers, d_model {shape.d_model:,}, sequence length "
         f"{shape.sequence_length:,}"
     )
     return model

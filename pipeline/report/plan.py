@@ -125,7 +125,7 @@ def _model(plan: Plan) -> Table:
     like = "like " if model.shape_assumed else ""
     table.add_row(
         "shape",
-        f"{like}{shape.n_layers} layers, d_model {shape.d_model:,}, {shape.n_heads} heads, "
+        f"{like}{shape.layers} layers, d_model {shape.d_model:,}, {shape.heads} heads, "
         f"d_ff {shape.d_ff:,}, vocabulary {shape.vocab_size:,}, length {shape.sequence_length:,}",
     )
     if not model.shape_assumed:

@@ -132,8 +132,8 @@ def _print_config(screen: RunConsole, config: Config, run_directory: str) -> Non
     shape, train = config.shape(), config.train
     params = shape.params_total
     screen.say(
-        f"[bold]tokenmill[/] {config.run.name}: {shape.n_layers} layers, d_model {shape.d_model}, "
-        f"{shape.n_heads} heads, vocabulary {count(shape.vocab_size)}, sequence length "
+        f"[bold]tokenmill[/] {config.run.name}: {shape.layers} layers, d_model {shape.d_model}, "
+        f"{shape.heads} heads, vocabulary {count(shape.vocab_size)}, sequence length "
         f"{count(shape.sequence_length)}: {count(params)} parameters"
     )
     screen.say(

@@ -16,9 +16,9 @@ from tokenmill.errors import TokenmillError
 from tokenmill.model.shape import ModelShape
 
 SHAPE = {
-    "n_layers": 8,
+    "layers": 8,
     "d_model": 512,
-    "n_heads": 8,
+    "heads": 8,
     "d_ff": 2048,
     "vocab_size": 8192,
     "sequence_length": 512,
@@ -144,7 +144,7 @@ def test_a_budget_of_nothing_stops_all_but_a_free_run():
 def apply(plan, changes):
     """A plan with the keys of `--set` changed, as the configuration would."""
     shape, values = {}, {}
-    names = {"layers": "n_layers", "d_model": "d_model", "d_ff": "d_ff",
+    names = {"layers": "layers", "d_model": "d_model", "d_ff": "d_ff",
              "sequence_length": "sequence_length"}  # fmt: skip
     for key, value in changes.items():
         section, _, name = key.partition(".")

@@ -7,7 +7,7 @@ from tokenmill.errors import TokenmillError
 from tokenmill.model.shape import ModelShape
 
 SHAPE = {
-    "n_layers": 1, "d_model": 32, "n_heads": 2, "d_ff": 64, "vocab_size": 300,
+    "layers": 1, "d_model": 32, "heads": 2, "d_ff": 64, "vocab_size": 300,
     "sequence_length": 32, "positions": "rope", "norm": "layer", "use_bias": True, "mlp": "gelu",
     "tie_embeddings": True,
 }  # fmt: skip
@@ -42,6 +42,6 @@ def test_without_an_accelerator_none_can_be_measured(rows_uri):
 
 
 def test_a_large_model_takes_few_steps_and_a_small_one_many():
-    large = ModelShape(**{**SHAPE, "n_layers": 24, "d_model": 2048, "d_ff": 8192})
+    large = ModelShape(**{**SHAPE, "layers": 24, "d_model": 2048, "d_ff": 8192})
     assert module._steps(large, 64, 1e11) == module._MIN_STEPS
     assert module._steps(ModelShape(**SHAPE), 8, 1e11) == module._MAX_STEPS

@@ -21,9 +21,9 @@ RUNS = {run.name: run for run in load_published_runs()}
 
 def gpt(**change):
     fields = {
-        "n_layers": 12,
+        "layers": 12,
         "d_model": 768,
-        "n_heads": 12,
+        "heads": 12,
         "d_ff": 3072,
         "vocab_size": 50257,
         "sequence_length": 1024,
@@ -98,19 +98,19 @@ def test_6n_is_the_exact_count_without_scores_norms_and_biases():
 
 
 def test_kv_groups_save_projections_but_no_scores():
-    many, few = flops_per_token(gpt()), flops_per_token(gpt(n_kv_heads=1))
+    many, few = flops_per_token(gpt()), flops_per_token(gpt(kv_heads=1))
     assert few.attention_projections < many.attention_projections
     assert few.attention_scores_values == many.attention_scores_values
 
 
 def test_palm_mfu_is_46_2_percent():
     # 238.3K tokens/s of 6144 chips: PaLM, sec. 4.1 and appendix B (not in the CSV). Its heads are
-    # 256 wide, not d_model / n_heads = 384, so the shape's own count would be too high.
+    # 256 wide, not d_model / heads = 384, so the shape's own count would be too high.
     run = RUNS["PaLM 540B"]
     per_token = flops_per_token_palm(
         params=run.params_total,
-        n_layers=run.n_layers,
-        n_heads=run.n_heads,
+        layers=run.layers,
+        heads=run.heads,
         head_dim=256,
         sequence_length=run.sequence_length,
     )
@@ -131,9 +131,9 @@ def test_megatron_turing_iteration_time_gives_126_tflops():
     # Its count has full recomputation of layers, none of logits (Narayanan et al. 2021, eq. 3).
     run = RUNS["MT-NLG 530B"]
     shape = gpt(
-        n_layers=run.n_layers,
+        layers=run.layers,
         d_model=run.d_model,
-        n_heads=run.n_heads,
+        heads=run.heads,
         d_ff=run.d_ff,
         vocab_size=run.vocab_size,
         sequence_length=run.sequence_length,
@@ -152,10 +152,10 @@ def test_megatron_turing_iteration_time_gives_126_tflops():
 def test_olmo_2_throughput_gives_its_published_mfu(name, tokens_per_second, kv_heads, mfu):
     run = RUNS[name]
     shape = ModelShape(
-        n_layers=run.n_layers,
+        layers=run.layers,
         d_model=run.d_model,
-        n_heads=run.n_heads,
-        n_kv_heads=kv_heads,
+        heads=run.heads,
+        kv_heads=kv_heads,
         d_ff=run.d_ff,
         vocab_size=run.vocab_size,
         sequence_length=run.sequence_length,
@@ -207,7 +207,7 @@ def test_run_flops_grow_with_params_and_tokens(params, tokens, more):
 )
 def test_exact_count_is_linear_in_layers(layers, length, recompute):
     def layer_flops(n):
-        count = flops_per_token(gpt(n_layers=n, sequence_length=length), recompute=recompute)
+        count = flops_per_token(gpt(layers=n, sequence_length=length), recompute=recompute)
         return count.training_hardware - 3 * count.output_projection
 
     assert layer_flops(2 * layers) == pytest.approx(2 * layer_flops(layers))

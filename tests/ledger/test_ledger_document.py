@@ -23,9 +23,9 @@ from tokenmill.errors import TokenmillError
 from tokenmill.model.shape import ModelShape
 
 SHAPE = {
-    "n_layers": 2,
+    "layers": 2,
     "d_model": 32,
-    "n_heads": 4,
+    "heads": 4,
     "d_ff": 64,
     "vocab_size": 300,
     "sequence_length": 64,

@@ -11,10 +11,10 @@ from tokenmill.model.shape import ModelShape
 
 # 7e9 parameters.
 LARGE = ModelShape(
-    n_layers=32, d_model=4096, n_heads=32, d_ff=16384, vocab_size=32000, sequence_length=2048,
+    layers=32, d_model=4096, heads=32, d_ff=16384, vocab_size=32000, sequence_length=2048,
     positions="rope", norm="rms", use_bias=False, mlp="gelu", tie_embeddings=False,
 )  # fmt: skip
-SMALL = dataclasses.replace(LARGE, n_layers=12, d_model=768, n_heads=12, d_ff=3072)
+SMALL = dataclasses.replace(LARGE, layers=12, d_model=768, heads=12, d_ff=3072)
 GIB = 2**30
 
 

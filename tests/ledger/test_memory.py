@@ -11,9 +11,9 @@ from tokenmill.model.shape import ModelShape
 
 def shape(**change):
     fields = {
-        "n_layers": 4,
+        "layers": 4,
         "d_model": 512,
-        "n_heads": 8,
+        "heads": 8,
         "d_ff": 2048,
         "vocab_size": 32000,
         "sequence_length": 256,
@@ -34,7 +34,7 @@ def shape(**change):
 )
 def test_layer_follows_korthikanti(batch, length, heads, head_dim):
     h = heads * head_dim
-    model = shape(d_model=h, n_heads=heads, d_ff=4 * h, sequence_length=length)
+    model = shape(d_model=h, heads=heads, d_ff=4 * h, sequence_length=length)
     sbh = length * batch * h
 
     def layer(recompute):
@@ -49,7 +49,7 @@ def test_layer_follows_korthikanti(batch, length, heads, head_dim):
 
 def test_gpt3_example_of_korthikanti():
     # Section 5: for GPT-3, 5·a·s/h = 80, so the scores outweigh the other 34.
-    model = shape(d_model=12288, n_heads=96, d_ff=4 * 12288, sequence_length=2048)
+    model = shape(d_model=12288, heads=96, d_ff=4 * 12288, sequence_length=2048)
     kept = layer_activation_bytes(model, batch=1, precision="mixed_float16")
     assert kept / (2048 * 12288) == 34 + 80
 
@@ -84,7 +84,7 @@ def test_parts_add_up():
 def test_recomputation_saves(precision, mlp, dropout):
     def total(recompute):
         return estimate_memory(
-            shape(mlp=mlp, n_kv_heads=2),
+            shape(mlp=mlp, kv_heads=2),
             batch_per_device=8,
             precision=precision,
             recompute=recompute,
@@ -107,7 +107,7 @@ def test_fits():
     small = estimate_memory(shape(), batch_per_device=8, precision="float32")
     assert small.fits(find_chip("rtx-3090"))
     large = estimate_memory(
-        shape(n_layers=32, d_model=4096, n_heads=32, d_ff=16384),
+        shape(layers=32, d_model=4096, heads=32, d_ff=16384),
         batch_per_device=1,
         precision="mixed_bfloat16",
     )

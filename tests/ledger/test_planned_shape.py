@@ -8,9 +8,9 @@ from tokenmill.model.shape import ModelShape
 from tokenmill.model.typical_shape import PlannedShape, params_active, typical_shape
 
 FIELDS = {
-    "n_layers": 4,
+    "layers": 4,
     "d_model": 512,
-    "n_heads": 8,
+    "heads": 8,
     "d_ff": 2048,
     "vocab_size": 32000,
     "sequence_length": 256,
@@ -42,10 +42,10 @@ def test_without_extras_it_is_a_model_shape(
 ):
     fields = {
         **FIELDS,
-        "n_layers": layers,
+        "layers": layers,
         "d_model": heads * head,
-        "n_heads": heads,
-        "n_kv_heads": kv,
+        "heads": heads,
+        "kv_heads": kv,
         "mlp": mlp,
         "norm": norm,
         "use_bias": bias,
@@ -65,25 +65,25 @@ def test_wide_heads_change_attention_only():
     assert wide.params_by_part()["attention"] == 2 * usual.params_by_part()["attention"]
     assert wide.params_by_part()["mlp"] == usual.params_by_part()["mlp"]
     palm = flops_per_token_palm(
-        params=wide.params_in_products, n_layers=4, n_heads=8, head_dim=128, sequence_length=256
+        params=wide.params_in_products, layers=4, heads=8, head_dim=128, sequence_length=256
     )
     norms = 6 * wide.params_by_part()["norms"]
     assert flops_per_token(wide).training == palm - norms
 
 
 def test_heads_of_any_width_need_not_divide_d_model():
-    assert planned(n_heads=6, n_kv_heads=2, head_width=100).kv_dim == 200
-    with pytest.raises(ValueError, match="n_heads"):
-        planned(n_heads=6)
+    assert planned(heads=6, kv_heads=2, head_width=100).kv_dim == 200
+    with pytest.raises(ValueError, match="heads"):
+        planned(heads=6)
 
 
 def test_mixtral_8x7b():
     # Jiang et al. 2024 ("Mixtral of Experts"): 46.7e9 parameters, 12.9e9 active.
     shape = planned(
-        n_layers=32,
+        layers=32,
         d_model=4096,
-        n_heads=32,
-        n_kv_heads=8,
+        heads=32,
+        kv_heads=8,
         d_ff=14336,
         vocab_size=32000,
         tie_embeddings=False,
@@ -101,16 +101,16 @@ def test_mixtral_8x7b():
     ("change", "params"),
     [
         # Raffel et al. 2020 ("T5"): base 220e6, large 770e6, 3B 2.8e9, 11B 11e9 (11.3e9).
-        ({"n_layers": 12, "d_model": 768, "n_heads": 12, "d_ff": 3072}, 222.9e6),
-        ({"n_layers": 24, "d_model": 1024, "n_heads": 16, "d_ff": 4096}, 737.7e6),
-        ({"n_layers": 24, "d_model": 1024, "n_heads": 32, "d_ff": 16384}, 2.85e9),
-        ({"n_layers": 24, "d_model": 1024, "n_heads": 128, "d_ff": 65536}, 11.3e9),
+        ({"layers": 12, "d_model": 768, "heads": 12, "d_ff": 3072}, 222.9e6),
+        ({"layers": 24, "d_model": 1024, "heads": 16, "d_ff": 4096}, 737.7e6),
+        ({"layers": 24, "d_model": 1024, "heads": 32, "d_ff": 16384}, 2.85e9),
+        ({"layers": 24, "d_model": 1024, "heads": 128, "d_ff": 65536}, 11.3e9),
     ],
 )
 def test_t5(change, params):
-    head = 64 if change["d_model"] == 768 or change["n_heads"] == 16 else 128
+    head = 64 if change["d_model"] == 768 or change["heads"] == 16 else 128
     shape = planned(
-        **change, head_width=head, mlp="gelu", vocab_size=32128, encoder_layers=change["n_layers"]
+        **change, head_width=head, mlp="gelu", vocab_size=32128, encoder_layers=change["layers"]
     )
     assert shape.params_total == pytest.approx(params, rel=0.01)
     # A token passes one of the two stacks: 6·N counts nearly twice.
@@ -137,7 +137,7 @@ def test_relative_positions_add_a_matrix_a_layer():
         ({"head_width": 0}, "head_width = 0"),
         ({"encoder_layers": -1}, "encoder_layers = -1"),
         ({"encoder_token_share": 0.0}, "encoder_token_share = 0.0"),
-        ({"n_kv_heads": 3, "head_width": 64}, "n_kv_heads = 3"),
+        ({"kv_heads": 3, "head_width": 64}, "kv_heads = 3"),
     ],
 )
 def test_a_wrong_field_is_named(change, words):
@@ -155,7 +155,7 @@ def test_a_typical_shape_has_about_the_parameters(params):
 )
 def test_a_typical_shape_is_gpt_3s(params, layers, width):
     shape = typical_shape(params)
-    assert (shape.n_layers, shape.d_model) == (layers, width)
+    assert (shape.layers, shape.d_model) == (layers, width)
 
 
 @given(
@@ -171,9 +171,9 @@ def test_6n_is_close_to_the_exact_count_in_its_domain(layers, width, length, voc
     Then scores add at most T/(6·d) = a third to the products, and look-ups take a fifth off.
     """
     shape = planned(
-        n_layers=layers,
+        layers=layers,
         d_model=width,
-        n_heads=width // 128,
+        heads=width // 128,
         d_ff=4 * width,
         mlp="gelu",
         vocab_size=vocab,

@@ -168,7 +168,7 @@ def test_observed_throughput_gives_mfu_and_hfu_and_its_own_hours():
 def test_a_bare_count_of_parameters_has_an_approximate_exact_count():
     model = PlannedModel.of_params(6.7e9)
     shape = model.shape
-    attention = 12 * shape.n_layers * shape.d_model * shape.sequence_length
+    attention = 12 * shape.layers * shape.d_model * shape.sequence_length
     assert model.flops_per_token_exact == pytest.approx(6 * 6.7e9 + attention)
     assert model.memory(1, "float32", "none", False).weights == pytest.approx(4 * 6.7e9, rel=1e-6)
     sparse = PlannedModel.of_params(671e9, 37e9)
@@ -305,10 +305,10 @@ def test_repetition_is_discounted_and_flagged():
 
 def test_encoder_decoder_plans():
     shape = PlannedShape(
-        n_layers=12,
+        layers=12,
         encoder_layers=12,
         d_model=768,
-        n_heads=12,
+        heads=12,
         d_ff=3072,
         vocab_size=32128,
         sequence_length=512,

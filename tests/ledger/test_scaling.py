@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokenmill.cost.guidance import token_guidance
 from tokenmill.cost.scaling import (
     BESIROGLU_2024,
     HOFFMANN_2022,
@@ -10,7 +11,6 @@ from tokenmill.cost.scaling import (
     expected_loss,
     optimal_params_and_tokens,
     repetition_discounted_tokens,
-    token_guidance,
 )
 
 

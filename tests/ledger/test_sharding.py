@@ -47,7 +47,7 @@ def test_zero_stages_of_the_paper():
 )
 def test_more_chips_never_need_more_memory(strategy, power, params):
     one = memory(params)
-    layers = typical_shape(params).n_layers
+    layers = typical_shape(params).layers
     few = shard_memory(one, strategy, 2**power, layers).total
     many = shard_memory(one, strategy, 2 ** (power + 1), layers).total
     # Stage 3 on two chips may hold more than one chip alone: two gathered layers.
@@ -62,7 +62,7 @@ def test_smallest_count_fits_and_one_less_does_not():
     fits = {
         fit.strategy: fit
         for fit in strategy_fits(
-            lambda copies: one, chips=8, n_layers=80, memory_bytes=chip.memory_bytes
+            lambda copies: one, chips=8, layers=80, memory_bytes=chip.memory_bytes
         )
     }
     assert fits["data"].smallest_chips is None
@@ -73,7 +73,7 @@ def test_smallest_count_fits_and_one_less_does_not():
 
 
 def test_unknown_memory_is_no_verdict():
-    for fit in strategy_fits(lambda copies: memory(1e8), chips=2, n_layers=12, memory_bytes=None):
+    for fit in strategy_fits(lambda copies: memory(1e8), chips=2, layers=12, memory_bytes=None):
         assert fit.fits is None
         assert fit.smallest_chips is None
 
@@ -90,7 +90,7 @@ def test_more_chips_share_a_fixed_batch():
         return estimate_memory(shape, batch_per_device=-(-256 // copies), precision="float32")
 
     room = of(16).total / 0.9
-    fits = {f.strategy: f for f in strategy_fits(of, chips=1, n_layers=12, memory_bytes=room)}
+    fits = {f.strategy: f for f in strategy_fits(of, chips=1, layers=12, memory_bytes=room)}
     assert fits["data"].smallest_chips == 16  # 17 rows a chip are too many
     # Eight chips that split each layer are one copy of the model, with all of the batch.
     assert fits["tensor-zero3"].smallest_chips % 8 == 0

@@ -27,9 +27,9 @@ def batch(pack_documents, random_documents):
 def losses():
     """Batch -> logits [B, T, V], weighted losses [B, T]; all weights of the model matter."""
     shape = ModelShape(
-        n_layers=2,
+        layers=2,
         d_model=16,
-        n_heads=2,
+        heads=2,
         d_ff=32,
         vocab_size=VOCAB,
         sequence_length=LENGTH,

@@ -54,7 +54,7 @@ def test_overrides_later_wins_and_bare_words_are_strings():
         ("train.epochs=many", ["train.epochs = 'many'", "number"]),
         ("train.epochs=-1", ["train.epochs = -1", "greater than 0"]),
         ("train.task=causal_lm", ["train.task", "causal-lm, masked-lm", "did you mean causal-lm?"]),
-        ("model.heads=3", ["n_heads = 3", "256"]),
+        ("model.heads=3", ["heads = 3", "256"]),
         ("curate.min_words=-5", ["curate.min_words = -5", "greater than or equal to 0"]),
         ("curate.min_words=of", ["curate.min_words = 'of'", "off"]),
         ("run.name=No Spaces", ["run.name", "pattern"]),

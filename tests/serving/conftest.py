@@ -60,7 +60,7 @@ def exported(tmp_path_factory) -> Exported:
     graph = str(root / "transform_graph")
     _write_transform_graph(graph, str(tokenizer), str(root / "temporary"))
     shape = ModelShape(
-        n_layers=2, d_model=32, n_heads=4, n_kv_heads=2, d_ff=64, vocab_size=340,
+        layers=2, d_model=32, heads=4, kv_heads=2, d_ff=64, vocab_size=340,
         sequence_length=CONTEXT_LENGTH, positions="rope", norm="layer", use_bias=True, mlp="gelu",
         tie_embeddings=True,
     )  # fmt: skip

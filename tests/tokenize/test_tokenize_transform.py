@@ -164,7 +164,7 @@ def test_training_and_the_pushed_model_see_the_same_tokens(
     documents = [found["train"][b"train-%d" % i] for i in range(1000)]  # none is lost
     assert [d.byte_count for d in documents] == [len(text) for text in texts]
     shape = ModelShape(
-        n_layers=1, d_model=8, n_heads=1, d_ff=8, vocab_size=VOCAB_SIZE, sequence_length=32,
+        layers=1, d_model=8, heads=1, d_ff=8, vocab_size=VOCAB_SIZE, sequence_length=32,
         positions="rope", norm="layer", use_bias=True, mlp="gelu", tie_embeddings=True,
     )  # fmt: skip
     decoder = Decoder(shape, seed=1)

@@ -17,7 +17,7 @@ from tokenmill.export.tokenizer_assets import read_tokenizer_asset, write_tokeni
 from tokenmill.model.shape import ModelShape
 
 SHAPE = ModelShape(
-    n_layers=2, d_model=64, n_heads=2, d_ff=256, vocab_size=1, sequence_length=64,
+    layers=2, d_model=64, heads=2, d_ff=256, vocab_size=1, sequence_length=64,
     positions="rope", norm="layer", use_bias=True, mlp="gelu", tie_embeddings=True,
 )  # fmt: skip
 
@@ -79,14 +79,14 @@ def test_the_used_one_nearest_to_the_predicted_size_is_recommended(result):
 def test_the_predicted_size_is_that_of_the_paper_and_grows_slower_than_the_model():
     """Tao et al. 2024: 43K for 3B parameters of d_model 3,200 (their table, with 2.87B others)."""
     large = dataclasses.replace(
-        SHAPE, n_layers=36, d_model=3200, n_heads=32, d_ff=8512, mlp="swiglu", use_bias=False,
+        SHAPE, layers=36, d_model=3200, heads=32, d_ff=8512, mlp="swiglu", use_bias=False,
         norm="rms",
     )  # fmt: skip
     parts = large.params_by_part()
     others = large.params_total - parts["token_embedding"]
     exact = 3_145_728 * (others / 33e6) ** 0.8354 / 3200
     assert predicted_vocab_size(large) == round(exact)
-    deeper = dataclasses.replace(large, n_layers=72)
+    deeper = dataclasses.replace(large, layers=72)
     assert 1 < predicted_vocab_size(deeper) / predicted_vocab_size(large) < 2
 
 

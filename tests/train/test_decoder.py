@@ -19,9 +19,9 @@ VOCAB, LENGTH = 300, 16
 
 def make_shape(**change):
     options = {
-        "n_layers": 2,
+        "layers": 2,
         "d_model": 16,
-        "n_heads": 4,
+        "heads": 4,
         "d_ff": 24,
         "vocab_size": VOCAB,
         "sequence_length": LENGTH,
@@ -40,11 +40,11 @@ SHAPES = {
         positions="learned",
         mlp="swiglu",
         norm="rms",
-        n_kv_heads=2,
+        kv_heads=2,
         use_bias=False,
         tie_embeddings=False,
     ),
-    "rope-swiglu-rms-mqa-bias": make_shape(mlp="swiglu", norm="rms", n_kv_heads=1),
+    "rope-swiglu-rms-mqa-bias": make_shape(mlp="swiglu", norm="rms", kv_heads=1),
 }
 
 
@@ -92,8 +92,8 @@ def test_the_model_has_as_many_parameters_as_the_ledger_counts(kv_heads):
             mlp=mlp,
             use_bias=use_bias,
             tie_embeddings=tie,
-            n_kv_heads=kv_heads,
-            n_layers=1,
+            kv_heads=kv_heads,
+            layers=1,
         )
         decoder = Decoder(shape, seed=0)
         trainable = sum(math.prod(w.shape) for w in decoder.trainable_variables)
@@ -178,7 +178,7 @@ def test_padding_gives_finite_logits(model):
 
 @pytest.mark.parametrize("positions", ["rope", "learned"])
 def test_word_order_matters(positions):
-    model = random_model(make_shape(n_layers=1, positions=positions))
+    model = random_model(make_shape(layers=1, positions=positions))
     batch = packed_batch(10)
     swapped = batch.inputs.copy()
     swapped[0, [2, 3]] = swapped[0, [3, 2]]
@@ -219,17 +219,17 @@ def turn(vector, position):
 
 
 def attend(x, layer, shape, segments, positions):
-    width, group = shape.head_dim, shape.n_heads // shape.kv_heads
+    width, group = shape.head_dim, shape.heads // shape.key_value_heads
     steps = len(x)
     qkv = dense(x, layer.qkv).reshape(steps, -1, width)
-    q, k, v = np.split(qkv, [shape.n_heads, shape.n_heads + shape.kv_heads], axis=1)
+    q, k, v = np.split(qkv, [shape.heads, shape.heads + shape.key_value_heads], axis=1)
     if shape.positions == "rope":
         q = np.array([[turn(h, positions[t]) for h in q[t]] for t in range(steps)])
         k = np.array([[turn(h, positions[t]) for h in k[t]] for t in range(steps)])
-    mixed = np.zeros((steps, shape.n_heads, width))
+    mixed = np.zeros((steps, shape.heads, width))
     for t in range(steps):
         seen = [s for s in range(t + 1) if segments[s] == segments[t]]
-        for head in range(shape.n_heads):
+        for head in range(shape.heads):
             scores = np.array([q[t, head] @ k[s, head // group] for s in seen]) / math.sqrt(width)
             weights = np.exp(scores - scores.max())
             weights /= weights.sum()

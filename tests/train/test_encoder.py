@@ -26,9 +26,9 @@ VOCAB, LENGTH, ROWS, MASK_ID = 60, 16, 8, 4
 
 def make_shape(**change):
     options = {
-        "n_layers": 2,
+        "layers": 2,
         "d_model": 32,
-        "n_heads": 4,
+        "heads": 4,
         "d_ff": 48,
         "vocab_size": VOCAB,
         "sequence_length": LENGTH,
@@ -211,12 +211,12 @@ def test_attention_probabilities_sum_to_one_within_the_document(kind):
     shape = SHAPES[kind]
     model, batch = build_model(shape, 1), batch_for(shape)
     layers = model.attention_probabilities(batch.inputs, batch.segment_ids, batch.positions)
-    assert len(layers) == shape.n_layers
+    assert len(layers) == shape.layers
     allowed = batch.segment_ids[:, :, None] == batch.segment_ids[:, None, :]
     if shape.causal:
         allowed &= np.tril(np.ones((LENGTH, LENGTH), bool))
     for layer in layers:
-        assert layer.shape == (ROWS, shape.n_heads, LENGTH, LENGTH)
+        assert layer.shape == (ROWS, shape.heads, LENGTH, LENGTH)
         np.testing.assert_allclose(np.sum(layer, -1), 1.0, atol=1e-5)
         assert (layer.numpy() * ~allowed[:, None]).max() == 0.0
         assert (layer.numpy()[np.broadcast_to(allowed[:, None], layer.shape)] > 0).all()
@@ -341,7 +341,7 @@ def test_a_classifier_takes_the_trunk_and_keeps_its_own_head(saved):
     ("change", "words"),
     [
         ({"d_ff": 64}, r"layer0/mlp/up/kernel has the shape \[32, 48\] there and \[32, 64\] here"),
-        ({"n_layers": 3}, "no weight for encoder/layer2"),
+        ({"layers": 3}, "no weight for encoder/layer2"),
     ],
 )
 def test_another_shape_is_refused_and_changes_nothing(saved, change, words):

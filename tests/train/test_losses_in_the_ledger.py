@@ -21,7 +21,7 @@ D, V = 8, 301
 
 def shape(**change):
     values = dict(
-        n_layers=1, d_model=D, n_heads=2, d_ff=16, vocab_size=V, sequence_length=64,
+        layers=1, d_model=D, heads=2, d_ff=16, vocab_size=V, sequence_length=64,
         positions="learned", norm="layer", use_bias=True, mlp="gelu", tie_embeddings=True,
     )  # fmt: skip
     return ModelShape(**{**values, **change})

@@ -15,9 +15,9 @@ from tokenmill.model.shape import ModelShape
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "transformers.npz")
 LENGTH = 12
 COMMON = {
-    "n_layers": 2,
+    "layers": 2,
     "d_model": 32,
-    "n_heads": 4,
+    "heads": 4,
     "d_ff": 64,
     "vocab_size": 96,
     "sequence_length": LENGTH,
@@ -34,7 +34,7 @@ SHAPES = {
     "gpt2": ModelShape(**COMMON, **GPT),
     "llama": ModelShape(
         **COMMON,
-        n_kv_heads=2,
+        kv_heads=2,
         positions="rope",
         norm="rms",
         use_bias=False,

@@ -74,9 +74,9 @@ def test_every_rate_is_above_zero_and_at_most_the_peak(steps, schedule, warmup, 
 
 def test_decay_spares_biases_and_norms():
     shape = ModelShape(
-        n_layers=1,
+        layers=1,
         d_model=16,
-        n_heads=2,
+        heads=2,
         d_ff=32,
         vocab_size=300,
         sequence_length=16,

@@ -17,9 +17,9 @@ from tokenmill.rows.packed_split import PackedSplit
 
 VOCAB, LENGTH = 300, 16
 SHAPE = ModelShape(
-    n_layers=1,
+    layers=1,
     d_model=16,
-    n_heads=2,
+    heads=2,
     d_ff=32,
     vocab_size=VOCAB,
     sequence_length=LENGTH,

@@ -92,33 +92,33 @@ def six_n(shape: ModelShape) -> SixN:
 
 
 def flops_per_token_palm(
-    *, params: float, n_layers: int, n_heads: int, head_dim: int, sequence_length: int
+    *, params: float, layers: int, heads: int, head_dim: int, sequence_length: int
 ) -> float:
     """Count training FLOPs per token as PaLM does for MFU.
 
-    For models whose heads are not d_model / n_heads wide (PaLM itself), or of which only the
+    For models whose heads are not d_model / heads wide (PaLM itself), or of which only the
     parameter count is known; otherwise use ``flops_per_token``.
 
     Args:
         params: N, parameters that take part in products (PaLM uses all of them).
-        n_layers: L, layers.
-        n_heads: H, query heads.
+        layers: L, layers.
+        heads: H, query heads.
         head_dim: Q, features per head.
         sequence_length: T, tokens.
 
     Returns:
         FLOPs per token: 6·N + 12·L·H·Q·T (PaLM, appendix B); the causal half is not taken.
     """
-    width = n_heads * head_dim
-    scores = scores_and_values_flops(n_layers, sequence_length, width)
+    width = heads * head_dim
+    scores = scores_and_values_flops(layers, sequence_length, width)
     return flops_per_token_6n(params) + (1 + BACKWARD_PER_FORWARD) * scores
 
 
-def scores_and_values_flops(n_layers: int, sequence_length: int, attention_width: float) -> float:
+def scores_and_values_flops(layers: int, sequence_length: int, attention_width: float) -> float:
     """Count forward FLOPs per token of q·k scores and of the weighted sum of values.
 
     Args:
-        n_layers: L, layers.
+        layers: L, layers.
         sequence_length: T, tokens attended to.
         attention_width: Query heads times head width (d_model in most models).
 
@@ -126,11 +126,11 @@ def scores_and_values_flops(n_layers: int, sequence_length: int, attention_width
         FLOPs per token: two products of 2·T·width in each layer, 4·L·T·width in all. Forward and
         backward together that is the 12·L·T·d of PaLM, appendix B.
     """
-    check_positive("n_layers", n_layers, "layers")
+    check_positive("layers", layers, "layers")
     check_positive("sequence_length", sequence_length, "tokens")
     check_positive("attention_width", attention_width, "features")
     products = 2
-    return float(FLOPS_PER_MULTIPLY_ADD * products * n_layers * sequence_length * attention_width)
+    return float(FLOPS_PER_MULTIPLY_ADD * products * layers * sequence_length * attention_width)
 
 
 @dataclass(frozen=True, kw_only=True)

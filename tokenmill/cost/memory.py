@@ -165,7 +165,7 @@ def layer_activation_bytes(
     2·s·b·h with full recomputation (sec. 5). Other shapes follow the same list of tensors.
 
     Args:
-        shape: The model: s = sequence_length, h = d_model, a = n_heads.
+        shape: The model: s = sequence_length, h = d_model, a = heads.
         batch: b, sequences on this chip in one step.
         precision: Of the computation.
         recompute: ``selective`` keeps no attention scores, ``full`` only the layer's input.
@@ -192,7 +192,7 @@ def layer_activation_bytes(
     if recompute == "none":
         # Softmax output; with dropout its mask and its result besides.
         per_score = 2 * size + _MASK_BYTES if dropout else size
-        kept += positions * shape.n_heads * shape.sequence_length * per_score
+        kept += positions * shape.heads * shape.sequence_length * per_score
     return kept
 
 
@@ -239,7 +239,7 @@ def estimate_memory(
         compute_copy=params * _COPY_BYTES[precision],
         gradients=weights * parallelism,
         optimizer=ADAMW_MOMENTS * weights,
-        activations=shape.n_layers * kept + positions * shape.d_model * outside,
+        activations=shape.layers * kept + positions * shape.d_model * outside,
         recompute_workspace=layer("none") - kept,
         logits=parallelism
         * logit_chunk_positions(-(-positions // parallelism))

@@ -30,9 +30,9 @@ class PublishedRun:
         name: Name of the model.
         params_total: Parameters.
         params_active: Parameters that each token passes (fewer in a mixture of experts).
-        n_layers: Layers.
+        layers: Layers.
         d_model: Width.
-        n_heads: Query heads.
+        heads: Query heads.
         d_ff: Inner width of the MLP.
         vocab_size: Rows of the embedding, or entries of the tokenizer: see the notes.
         sequence_length: Tokens in a sequence.
@@ -58,9 +58,9 @@ class PublishedRun:
     name: str
     params_total: int
     params_active: int
-    n_layers: int | None
+    layers: int | None
     d_model: int | None
-    n_heads: int | None
+    heads: int | None
     d_ff: int | None
     vocab_size: int | None
     sequence_length: int | None
@@ -121,9 +121,9 @@ class PublishedRun:
 def _run_shape(row: Row) -> PlannedShape | None:
     """Return the shape that a row describes; None if it lacks a part."""
     sizes = {
-        "n_layers": row.whole("n_layer"),
+        "layers": row.whole("n_layer"),
         "d_model": row.whole("d_model"),
-        "n_heads": row.whole("n_head"),
+        "heads": row.whole("n_head"),
         "d_ff": row.whole("d_ff"),
         "vocab_size": row.whole("vocab"),
         "sequence_length": row.whole("seq_len"),
@@ -133,7 +133,7 @@ def _run_shape(row: Row) -> PlannedShape | None:
         return None
     fields: dict[str, Any] = dict(
         sizes,
-        n_kv_heads=row.whole("kv_heads"),
+        kv_heads=row.whole("kv_heads"),
         head_width=row.whole("head_dim"),
         encoder_layers=row.whole("encoder_layers") or 0,
         experts=row.whole("experts") or 1,
@@ -162,9 +162,9 @@ def load_published_runs() -> tuple[PublishedRun, ...]:
             name=row.text("run"),
             params_total=int(row.needed("params_total")),
             params_active=int(row.needed("params_active")),
-            n_layers=row.whole("n_layer"),
+            layers=row.whole("n_layer"),
             d_model=row.whole("d_model"),
-            n_heads=row.whole("n_head"),
+            heads=row.whole("n_head"),
             d_ff=row.whole("d_ff"),
             vocab_size=row.whole("vocab"),
             sequence_length=row.whole("seq_len"),

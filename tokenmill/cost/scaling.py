@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from tokenmill.contracts.ledger import GoalTokens
 from tokenmill.cost.checks import check_positive
 from tokenmill.cost.flops import TRAINING_FLOPS_PER_PARAM
 
@@ -138,63 +137,3 @@ def optimal_params_and_tokens(
 
 
 Goal = Literal["fine_tune", "domain_adaptive", "from_scratch"]
-
-# Orders of magnitude by common experience, not thresholds that anyone has measured.
-FINE_TUNE_TOKENS = 1e6
-DOMAIN_ADAPTIVE_TOKENS = 1e9
-# "1e12 and more at 1e10 parameters": recent releases train well past the compute-optimal 20.
-FROM_SCRATCH_USUAL_TOKENS_PER_PARAM = 100.0
-
-_GOAL_SOURCE = (
-    "orders of magnitude: fine-tuning 1e6, domain-adaptive 1e9 (Gururangan et al. 2020), from "
-    "scratch 20 to 100 tokens a parameter, 1e12 at 1e10 (Hoffmann et al. 2022; Touvron et al. 2023)"
-)
-_GOAL_NAMES: dict[Goal, str] = {
-    "fine_tune": "fine-tuning",
-    "domain_adaptive": "domain-adaptive pretraining",
-    "from_scratch": "training from scratch",
-}
-
-
-def token_guidance(goal: Goal, tokens: float, params: float) -> GoalTokens:
-    """Judge an amount of effective tokens by the user's goal.
-
-    Args:
-        goal: ``fine_tune`` (a classifier on BERT-base: millions of tokens), ``domain_adaptive``
-            (1e9 and more) or ``from_scratch`` (at least 20·N, usually 100·N: 1e12 at N = 1e10).
-        tokens: Effective tokens at hand.
-        params: N, all parameters.
-
-    Returns:
-        The judgement.
-
-    Raises:
-        ValueError: If the goal is unknown or a number is out of range.
-    """
-    check_positive("tokens", tokens, "tokens", zero_ok=True)
-    check_positive("params", params, "parameters")
-    if goal not in _GOAL_NAMES:
-        raise ValueError(
-            f"goal = {goal!r}: expected one of {', '.join(_GOAL_NAMES)}; choose one of them."
-        )
-    if goal == "from_scratch":
-        minimum = chinchilla_optimal_tokens(params)
-        usual = FROM_SCRATCH_USUAL_TOKENS_PER_PARAM * params
-    else:
-        minimum = usual = FINE_TUNE_TOKENS if goal == "fine_tune" else DOMAIN_ADAPTIVE_TOKENS
-    verdict: Literal["below_minimum", "enough", "usual"] = "below_minimum"
-    words = "is too little: collect more, or set a smaller goal or model"
-    if tokens >= usual:
-        verdict, words = "usual", "is a usual amount"
-    elif tokens >= minimum:
-        verdict, words = "enough", "is enough, though such models usually see more"
-    need = f"{minimum:.3g}" if minimum == usual else f"{minimum:.3g}, usually {usual:.3g}"
-    return GoalTokens(
-        goal=goal,
-        minimum_tokens=minimum,
-        usual_tokens=usual,
-        verdict=verdict,
-        message=f"{tokens:.3g} effective tokens for {_GOAL_NAMES[goal]} of {params:.3g} "
-        f"parameters {words} (at least {need}).",
-        source=_GOAL_SOURCE,
-    )

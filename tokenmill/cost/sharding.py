@@ -35,7 +35,7 @@ MOST_CHIPS = 2**17
 
 
 def shard_memory(
-    memory: MemoryEstimate, strategy: Strategy, chips: int, n_layers: int
+    memory: MemoryEstimate, strategy: Strategy, chips: int, layers: int
 ) -> MemoryEstimate:
     """Estimate the bytes on one chip when a strategy spreads what one chip would hold.
 
@@ -44,7 +44,7 @@ def shard_memory(
         strategy: How to spread it.
         chips: Chips to spread it over. Tensor parallelism uses at most 8 of them; those 8 then
             share one chip's sequences.
-        n_layers: Layers of the model.
+        layers: Layers of the model.
 
     Returns:
         Bytes by part.
@@ -67,7 +67,7 @@ def shard_memory(
     if stage >= 3 and over > 1:
         # The gathered layers are in the type that computes.
         computed = memory.compute_copy or memory.weights
-        gathered = computed * min(1.0, GATHERED_LAYERS / n_layers)
+        gathered = computed * min(1.0, GATHERED_LAYERS / layers)
         memory = replace(
             memory,
             weights=-(-memory.weights // over),
@@ -82,7 +82,7 @@ def copies(strategy: Strategy, chips: int) -> int:
 
 
 def bytes_per_chip(
-    memory_of: Callable[[int], MemoryEstimate], strategy: Strategy, chips: int, n_layers: int
+    memory_of: Callable[[int], MemoryEstimate], strategy: Strategy, chips: int, layers: int
 ) -> MemoryEstimate:
     """Estimate the bytes on one of a number of chips.
 
@@ -91,16 +91,16 @@ def bytes_per_chip(
             its share of the batch.
         strategy: How a copy is spread.
         chips: Chips.
-        n_layers: Layers of the model.
+        layers: Layers of the model.
     """
-    return shard_memory(memory_of(copies(strategy, chips)), strategy, chips, n_layers)
+    return shard_memory(memory_of(copies(strategy, chips)), strategy, chips, layers)
 
 
 def strategy_fits(
     memory_of: Callable[[int], MemoryEstimate],
     *,
     chips: int,
-    n_layers: int,
+    layers: int,
     memory_bytes: float | None,
     reserved_share: float = RESERVED_SHARE,
 ) -> list[StrategyFit]:
@@ -109,7 +109,7 @@ def strategy_fits(
     Args:
         memory_of: From the number of copies of the model to what one copy takes on one chip.
         chips: The chips at hand.
-        n_layers: Layers of the model.
+        layers: Layers of the model.
         memory_bytes: Memory of one chip; None if unknown.
         reserved_share: Share of it that tensors cannot have.
 
@@ -118,7 +118,7 @@ def strategy_fits(
     """
 
     def size(strategy: Strategy, count: int) -> int:
-        return bytes_per_chip(memory_of, strategy, count, n_layers).total
+        return bytes_per_chip(memory_of, strategy, count, layers).total
 
     room = None if memory_bytes is None else memory_bytes * (1 - reserved_share)
     fits = []

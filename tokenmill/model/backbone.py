@@ -50,7 +50,7 @@ class Backbone(keras.layers.Layer):
             if shape.type_vocab_size
             else None
         )
-        self.blocks = [Block(build, f"layer{i}") for i in range(shape.n_layers)]
+        self.blocks = [Block(build, f"layer{i}") for i in range(shape.layers)]
         post = shape.norm_position == "post"
         self.embedding_norm = build.norm("embedding_norm") if post else None
         self.final_norm = None if post else build.norm("final_norm")

@@ -109,7 +109,7 @@ class Builder:
     ) -> keras.layers.Dense:
         """A linear layer; `residual` if it adds into the residual stream."""
         scaled = residual and self.shape.causal
-        stddev = _INIT_STDDEV / (2 * self.shape.n_layers) ** 0.5 if scaled else _INIT_STDDEV
+        stddev = _INIT_STDDEV / (2 * self.shape.layers) ** 0.5 if scaled else _INIT_STDDEV
         return keras.layers.Dense(
             units,
             use_bias=self.shape.use_bias if use_bias is None else use_bias,
@@ -142,7 +142,11 @@ class Attention(keras.layers.Layer):
     def __init__(self, build: Builder, name: str):
         super().__init__(dtype=build.dtype, name=name)
         shape = build.shape
-        self._heads, self._kv_heads, self._width = shape.n_heads, shape.kv_heads, shape.head_dim
+        self._heads, self._kv_heads, self._width = (
+            shape.heads,
+            shape.key_value_heads,
+            shape.head_dim,
+        )
         self._rope, self._causal = shape.positions == "rope", shape.causal
         # Query heads, then key heads, then value heads, in one product.
         self.qkv = build.dense((self._heads + 2 * self._kv_heads) * self._width, "qkv")

@@ -15,7 +15,7 @@ Mlp = Literal["gelu", "swiglu"]
 NormPosition = Literal["pre", "post"]
 Head = Literal["lm", "mlm", "classifier"]
 
-_SIZES = ("n_layers", "d_model", "n_heads", "d_ff", "vocab_size", "sequence_length")
+_SIZES = ("layers", "d_model", "heads", "d_ff", "vocab_size", "sequence_length")
 _CHOICES = {
     "positions": get_args(Positions),
     "norm": get_args(Norm),
@@ -31,10 +31,10 @@ class ModelShape:
     """A Transformer with one stack of layers (a decoder, or an encoder if not causal).
 
     Attributes:
-        n_layers: Number of Transformer layers.
+        layers: Number of Transformer layers.
         d_model: Width of the residual stream.
-        n_heads: Number of query heads; each is ``d_model // n_heads`` wide.
-        n_kv_heads: Number of key and value heads; None means ``n_heads``. Fewer is grouped-query
+        heads: Number of query heads; each is ``d_model // heads`` wide.
+        kv_heads: Number of key and value heads; None means ``heads``. Fewer is grouped-query
             attention (Ainslie et al. 2023), 1 is multi-query attention (Shazeer 2019).
         d_ff: Inner width of the MLP.
         vocab_size: Rows of the token embedding.
@@ -53,9 +53,9 @@ class ModelShape:
         classes: Classes of a classifier.
     """
 
-    n_layers: int
+    layers: int
     d_model: int
-    n_heads: int
+    heads: int
     d_ff: int
     vocab_size: int
     sequence_length: int
@@ -64,7 +64,7 @@ class ModelShape:
     use_bias: bool
     mlp: Mlp
     tie_embeddings: bool
-    n_kv_heads: int | None = None
+    kv_heads: int | None = None
     causal: bool = True
     norm_position: NormPosition = "pre"
     type_vocab_size: int = 0
@@ -72,73 +72,73 @@ class ModelShape:
     classes: int = 0
 
     def __post_init__(self) -> None:
-        sizes = _SIZES if self.n_kv_heads is None else (*_SIZES, "n_kv_heads")
+        sizes = _SIZES if self.kv_heads is None else (*_SIZES, "kv_heads")
         for field in sizes:
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(
-                    f"ModelShape.{field} = {value!r}: expected a whole number of at least 1; "
+                    f"model.{field} = {value!r}: expected a whole number of at least 1; "
                     "correct it in the model section of the configuration."
                 )
         for field, allowed in _CHOICES.items():
             value = getattr(self, field)
             if value not in allowed:
                 raise ValueError(
-                    f"ModelShape.{field} = {value!r}: expected one of {', '.join(allowed)}; "
+                    f"model.{field} = {value!r}: expected one of {', '.join(allowed)}; "
                     "choose one of them."
                 )
         for field in _FLAGS:
             value = getattr(self, field)
             if not isinstance(value, bool):
                 raise ValueError(
-                    f"ModelShape.{field} = {value!r}: expected true or false; write one of them."
+                    f"model.{field} = {value!r}: expected true or false; write one of them."
                 )
         for field, needed in (("type_vocab_size", 0), ("classes", 2 * (self.head == "classifier"))):
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < needed:
                 raise ValueError(
-                    f"ModelShape.{field} = {value!r}: expected a whole number of at least "
+                    f"model.{field} = {value!r}: expected a whole number of at least "
                     f"{needed}; correct it in the model section of the configuration."
                 )
         if self.causal and self.head != "lm":
             raise ValueError(
-                f"ModelShape.head = {self.head!r}: expected 'lm' for a causal model; "
+                f"model.head = {self.head!r}: expected 'lm' for a causal model; "
                 "choose it, or causal = false."
             )
         self._check_heads()
 
     def _check_heads(self) -> None:
-        if self.d_model % self.n_heads:
+        if self.d_model % self.heads:
             raise ValueError(
-                f"ModelShape.n_heads = {self.n_heads}: expected a divisor of d_model = "
-                f"{self.d_model}; change n_heads or d_model so that every head is equally wide."
+                f"model.heads = {self.heads}: expected a divisor of d_model = "
+                f"{self.d_model}; change heads or d_model so that every head is equally wide."
             )
-        if self.n_heads % self.kv_heads:
+        if self.heads % self.key_value_heads:
             raise ValueError(
-                f"ModelShape.n_kv_heads = {self.kv_heads}: expected a divisor of n_heads = "
-                f"{self.n_heads}; choose one, so that every key head serves as many query heads."
+                f"model.kv_heads = {self.key_value_heads}: expected a divisor of heads = "
+                f"{self.heads}; choose one, so that every key head serves as many query heads."
             )
         if self.positions == "rope" and self.head_dim % 2:
             raise ValueError(
-                f"ModelShape.n_heads = {self.n_heads}: expected an even d_model / n_heads for "
-                f"rope, which turns pairs of features, but it is {self.head_dim}; change n_heads "
+                f"model.heads = {self.heads}: expected an even d_model / heads for "
+                f"rope, which turns pairs of features, but it is {self.head_dim}; change heads "
                 "or use positions = 'learned'."
             )
 
     @property
     def head_dim(self) -> int:
         """Width of one attention head, in features."""
-        return self.d_model // self.n_heads
+        return self.d_model // self.heads
 
     @property
-    def kv_heads(self) -> int:
+    def key_value_heads(self) -> int:
         """Number of key and value heads, with the default filled in."""
-        return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
+        return self.heads if self.kv_heads is None else self.kv_heads
 
     @property
     def kv_dim(self) -> int:
         """Width of all key (or all value) heads together, in features."""
-        return self.kv_heads * self.head_dim
+        return self.key_value_heads * self.head_dim
 
     @property
     def mlp_inner_matrices(self) -> int:
@@ -178,9 +178,9 @@ class ModelShape:
             "token_embedding": embedding,
             "position_embedding": self.sequence_length * d if self.positions == "learned" else 0,
             "type_embedding": types,
-            "attention": self.n_layers * attention,
-            "mlp": self.n_layers * mlp,
-            "norms": (2 * self.n_layers + 1) * norm,
+            "attention": self.layers * attention,
+            "mlp": self.layers * mlp,
+            "norms": (2 * self.layers + 1) * norm,
             "head": head[self.head],
             "output_projection": embedding if projected else 0,
         }
@@ -188,7 +188,7 @@ class ModelShape:
     @property
     def attention_width(self) -> int:
         """Width of all query heads together, in features."""
-        return self.n_heads * self.head_dim
+        return self.heads * self.head_dim
 
     @property
     def active_d_ff(self) -> int:
@@ -198,17 +198,17 @@ class ModelShape:
     @property
     def attention_products(self) -> float:
         """Multiply-adds per token of the q, k, v and o projections of all layers."""
-        return self.n_layers * 2 * self.d_model * (self.attention_width + self.kv_dim)
+        return self.layers * 2 * self.d_model * (self.attention_width + self.kv_dim)
 
     @property
     def score_features(self) -> float:
         """Query features that meet each attended token, over all layers: L·H·Q."""
-        return self.n_layers * self.attention_width
+        return self.layers * self.attention_width
 
     @property
     def mlp_products(self) -> float:
         """Multiply-adds per token of the MLPs of all layers."""
-        return self.n_layers * (self.mlp_inner_matrices + 1) * self.d_model * self.d_ff
+        return self.layers * (self.mlp_inner_matrices + 1) * self.d_model * self.d_ff
 
     @property
     def logit_width(self) -> int:

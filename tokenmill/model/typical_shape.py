@@ -20,10 +20,10 @@ class PlannedShape(ModelShape):
     """A Transformer's shape with what published models have beyond ``ModelShape``.
 
     Attributes:
-        head_width: Features of a head; None means ``d_model // n_heads``.
+        head_width: Features of a head; None means ``d_model // heads``.
         experts: MLPs in each layer, of ``d_ff`` each (Shazeer et al. 2017); 1 is a dense model.
         experts_per_token: MLPs that one token passes.
-        encoder_layers: Encoder layers beside the ``n_layers`` of the decoder, whose layers then
+        encoder_layers: Encoder layers beside the ``layers`` of the decoder, whose layers then
             attend to the encoder too (Vaswani et al. 2017); 0 is a single stack.
         encoder_token_share: Share of the counted tokens that the encoder reads; the decoder
             reads the rest.
@@ -49,12 +49,12 @@ class PlannedShape(ModelShape):
             value = getattr(self, field)
             if value is not None and (not isinstance(value, int) or value < least):
                 raise ValueError(
-                    f"PlannedShape.{field} = {value!r}: expected a whole number of at least "
+                    f"model.{field} = {value!r}: expected a whole number of at least "
                     f"{least}; correct it."
                 )
         if self.experts_per_token > self.experts:
             raise ValueError(
-                f"PlannedShape.experts_per_token = {self.experts_per_token}: expected at most "
+                f"model.experts_per_token = {self.experts_per_token}: expected at most "
                 f"experts = {self.experts}; a token cannot pass more experts than there are."
             )
         check_fraction("encoder_token_share", self.encoder_token_share)
@@ -62,16 +62,16 @@ class PlannedShape(ModelShape):
     def _check_heads(self) -> None:
         if self.head_width is None:
             super()._check_heads()
-        elif self.n_heads % self.kv_heads:
+        elif self.heads % self.key_value_heads:
             raise ValueError(
-                f"ModelShape.n_kv_heads = {self.kv_heads}: expected a divisor of n_heads = "
-                f"{self.n_heads}; choose one, so that every key head serves as many query heads."
+                f"model.kv_heads = {self.key_value_heads}: expected a divisor of heads = "
+                f"{self.heads}; choose one, so that every key head serves as many query heads."
             )
 
     @property
     def head_dim(self) -> int:
         """Width of one attention head, in features."""
-        return self.d_model // self.n_heads if self.head_width is None else self.head_width
+        return self.d_model // self.heads if self.head_width is None else self.head_width
 
     @property
     def active_d_ff(self) -> int:
@@ -97,8 +97,8 @@ class PlannedShape(ModelShape):
         if self.use_bias:
             attention += width + d + 2 * kv
             mlp += inner * self.d_ff + d
-        layers = self.n_layers + self.encoder_layers
-        attentions = layers + (self.n_layers if self.encoder_layers else 0)
+        layers = self.layers + self.encoder_layers
+        attentions = layers + (self.layers if self.encoder_layers else 0)
         relative = layers * d * width if self.relative_positions else 0
         norm = 2 * d if self.norm == "layer" else d
         norms = layers + attentions + (2 if self.encoder_layers else 1)
@@ -114,7 +114,7 @@ class PlannedShape(ModelShape):
         """Parameters that a token passes: all but the experts it is not sent to."""
         d, inner = self.d_model, self.mlp_inner_matrices
         mlp = (inner + 1) * d * self.d_ff + (inner * self.d_ff + d if self.use_bias else 0)
-        idle = (self.n_layers + self.encoder_layers) * (self.experts - self.experts_per_token)
+        idle = (self.layers + self.encoder_layers) * (self.experts - self.experts_per_token)
         return self.params_total - idle * mlp
 
     @property
@@ -123,18 +123,18 @@ class PlannedShape(ModelShape):
         encoder, decoder = self._shares
         d, width, kv = self.d_model, self.attention_width, self.kv_dim
         own = 2 * d * (width + kv)
-        products = own * (encoder * self.encoder_layers + decoder * self.n_layers)
+        products = own * (encoder * self.encoder_layers + decoder * self.layers)
         if self.encoder_layers:  # cross-attention: q and o of decoder tokens, k and v of encoder's
-            products += self.n_layers * 2 * d * (decoder * width + encoder * kv)
+            products += self.layers * 2 * d * (decoder * width + encoder * kv)
         if self.relative_positions:
-            products += self.n_layers * d * width
+            products += self.layers * d * width
         return products
 
     @property
     def score_features(self) -> float:
         """Query features that meet each attended token, averaged over the two stacks."""
         encoder, decoder = self._shares
-        attentions = 2 * self.n_layers if self.encoder_layers else self.n_layers
+        attentions = 2 * self.layers if self.encoder_layers else self.layers
         return self.attention_width * (encoder * self.encoder_layers + decoder * attentions)
 
     @property
@@ -142,7 +142,7 @@ class PlannedShape(ModelShape):
         """Multiply-adds per token of the MLPs that it passes, and of the router."""
         encoder, decoder = self._shares
         mlp = (self.mlp_inner_matrices + 1) * self.d_model * self.active_d_ff + self._router
-        return mlp * (encoder * self.encoder_layers + decoder * self.n_layers)
+        return mlp * (encoder * self.encoder_layers + decoder * self.layers)
 
     @property
     def logit_products(self) -> float:
@@ -208,9 +208,9 @@ def typical_shape(
     head = 128 if params >= 1e9 else 64
     heads = max(1, round(width / head))
     return PlannedShape(
-        n_layers=layers,
+        layers=layers,
         d_model=heads * head,
-        n_heads=heads,
+        heads=heads,
         d_ff=4 * heads * head,
         vocab_size=vocab_size,
         sequence_length=sequence_length,

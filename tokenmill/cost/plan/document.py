@@ -54,10 +54,10 @@ def model_document(plan: Plan) -> dict[str, Any]:
         "flops_per_token_exact": model.flops_per_token_exact,
         "exact_is_approximate": model.shape_assumed,
         "shape": {
-            "layers": shape.n_layers,
+            "layers": shape.layers,
             "d_model": shape.d_model,
-            "heads": shape.n_heads,
-            "kv_heads": shape.kv_heads,
+            "heads": shape.heads,
+            "kv_heads": shape.key_value_heads,
             "head_dim": shape.head_dim,
             "d_ff": shape.d_ff,
             "vocab": shape.vocab_size,
@@ -202,8 +202,8 @@ def affordable_document(line: Affordable) -> dict[str, Any]:
         **asdict(line),
         "tokens_per_param": line.tokens_per_param,
         "typical_shape": {
-            "layers": shape.n_layers,
+            "layers": shape.layers,
             "d_model": shape.d_model,
-            "heads": shape.n_heads,
+            "heads": shape.heads,
         },
     }

@@ -67,8 +67,8 @@ class PlannedModel:
             return flops_per_token(self.shape).training
         return flops_per_token_palm(
             params=self.params_active,
-            n_layers=self.shape.n_layers,
-            n_heads=self.shape.n_heads,
+            layers=self.shape.layers,
+            heads=self.shape.heads,
             head_dim=self.shape.head_dim,
             sequence_length=self.shape.sequence_length,
         )

@@ -201,7 +201,7 @@ def make_plan(request: PlanRequest) -> Plan:
         )
 
     central = cost(mfu)
-    layers = request.model.shape.n_layers
+    layers = request.model.shape.layers
     memory = bytes_per_chip(request.memory_of_copy, request.strategy, hardware.devices, layers)
     checkpoints = _checkpoints(request, request.memory_of_copy(1), central)
     storage, network = _by_rate(request, central, checkpoints)
@@ -218,7 +218,7 @@ def make_plan(request: PlanRequest) -> Plan:
         fits=strategy_fits(
             request.memory_of_copy,
             chips=hardware.devices,
-            n_layers=layers,
+            layers=layers,
             memory_bytes=hardware.memory_bytes,
         ),
         checkpoints=checkpoints,
