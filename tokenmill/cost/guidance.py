@@ -112,7 +112,7 @@ def token_guidance(goal: Goal, tokens: float, params: float) -> GoalTokens:
         usual = FROM_SCRATCH_USUAL_TOKENS_PER_PARAM * params
     else:
         minimum = usual = FINE_TUNE_TOKENS if goal == "fine_tune" else DOMAIN_ADAPTIVE_TOKENS
-    verdict: Literal[below_minimum, enough, usual] = "below_minimum"
+    verdict: Literal["below_minimum", "enough", "usual"] = "below_minimum"
     words = "is too little: collect more, or set a smaller goal or model"
     if tokens >= usual:
         verdict, words = "usual", "is a usual amount"
