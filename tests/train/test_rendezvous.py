@@ -18,7 +18,7 @@ from tokenmill.model.shape import ModelShape
 
 POLL_SECONDS = 0.02
 SHAPE = ModelShape(
-    n_layers=1, d_model=8, n_heads=1, d_ff=8, vocab_size=9, sequence_length=8, positions="rope",
+    layers=1, d_model=8, heads=1, d_ff=8, vocab_size=9, sequence_length=8, positions="rope",
     norm="rms", use_bias=False, mlp="gelu", tie_embeddings=True,
 )  # fmt: skip
 
