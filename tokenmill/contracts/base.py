@@ -13,13 +13,17 @@ Number = int | float
 
 
 class Part(BaseModel):
-    """A part of a document: unknown keys are errors."""
+    """A part of a document: unknown keys and numbers that are not finite are errors."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return the document's keys and values; a key that was never given is absent."""
         return self.model_dump(by_alias=True, exclude_unset=True)
+
+
+class Document(Part):
+    """A file of its own, or a line of one: docs/ has its schema (tools/contract_docs.py)."""
 
 
 def key(meaning: str, **options: Any) -> Any:
@@ -27,19 +31,20 @@ def key(meaning: str, **options: Any) -> Any:
     return Field(description=meaning, **options)
 
 
-Document = TypeVar("Document", bound=Part)
+AnyDocument = TypeVar("AnyDocument", bound=Document)
 
 
-def read_document(path: str, model: type[Document]) -> Document:
+def read_document(path: str, model: type[AnyDocument]) -> AnyDocument:
     """Read a JSON file as a model.
 
     Raises:
-        TokenmillError: The file lacks a key, or has one that the model does not know.
+        TokenmillError: The file lacks a key, has one that the model does not know, or has a value
+            that the model refuses, such as NaN.
     """
     return check_document(path, read_json(path), model)
 
 
-def check_document(path: str, values: Any, model: type[Document]) -> Document:
+def check_document(path: str, values: Any, model: type[AnyDocument]) -> AnyDocument:
     """Return what was read from a file as a model; errors are those of `read_document`."""
     try:
         return model.model_validate(values)
@@ -52,6 +57,6 @@ def check_document(path: str, values: Any, model: type[Document]) -> Document:
         ) from error
 
 
-def write_document(path: str, document: Part) -> None:
+def write_document(path: str, document: Document) -> None:
     """Write a model as sorted, indented JSON."""
     write_json(path, document.to_json())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from tokenmill.contracts.base import Part, key, read_document, write_document
+from tokenmill.contracts.base import Document, key, read_document, write_document
 
 CALIBRATION_NAME = "calibration.json"
 
 
-class Calibration(Part):
+class Calibration(Document):
     """calibration.json: what a short run of the true training loop measured."""
 
     tokens_per_second: float = key("Slots a second at the steady rate, all devices.", gt=0)

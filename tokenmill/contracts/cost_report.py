@@ -6,7 +6,7 @@ import os
 
 from pydantic import ConfigDict, Field
 
-from tokenmill.contracts.base import Number, Part, key, read_document, write_document
+from tokenmill.contracts.base import Document, Number, Part, key, read_document, write_document
 from tokenmill.contracts.training import Losses
 
 COST_REPORT_NAME = "cost_report.json"
@@ -122,7 +122,7 @@ class Quality(Part):
     )
 
 
-class CostReport(Part):
+class CostReport(Document):
     """cost_report.json: the estimate against what happened."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), title="cost_report.json")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ConfigDict, Field
 
-from tokenmill.contracts.base import Part, key, read_document, write_document
+from tokenmill.contracts.base import Document, Part, key, read_document, write_document
 from tokenmill.contracts.ingest import Amount
 from tokenmill.files import list_files
 from tokenmill.records.tfrecord import read_tfrecords, write_tfrecords
@@ -53,7 +53,7 @@ class RemovedLines(Part):
     bytes: int = key("Their bytes.", ge=0)
 
 
-class Curation(Part):
+class Curation(Document):
     """curation.json: what was kept, dropped, masked and removed."""
 
     total: SourceCuration

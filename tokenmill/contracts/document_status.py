@@ -6,26 +6,26 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from tokenmill.contracts.base import Number, Part, key
+from tokenmill.contracts.base import Document, Number, key
 
 RECORDS_NAME = "document_status.jsonl"
 KEPT, DROPPED, QUARANTINED = "kept", "dropped", "quarantined"
 
 
-class KeptDocument(Part):
+class KeptDocument(Document):
     """A document that curation kept."""
 
-    status: Literal["kept"]
+    status: Literal["kept"] = key("What became of it.")
     doc_id: str = key("Id, as in the input.")
     source: str = key("Where it came from.")
     split: Literal["train", "eval"] = key("Its split.")
     byte_count: int = key("Bytes of its text after normalization.", ge=0)
 
 
-class DroppedDocument(Part):
+class DroppedDocument(Document):
     """A document that curation dropped (tokenmill/contracts/curation.py has the fields)."""
 
-    status: Literal["dropped"]
+    status: Literal["dropped"] = key("What became of it.")
     doc_id: str = key("Id, as in the input.")
     source: str = key("Where it came from.")
     split: Literal["train", "eval"] = key("The split that it was in.")
@@ -37,10 +37,10 @@ class DroppedDocument(Part):
     kept_copy: str = key("Id of the copy that stays; empty if there is none.")
 
 
-class QuarantinedRecord(Part):
+class QuarantinedRecord(Document):
     """A record that ingest could not use (tokenmill/contracts/ingest.py has the fields)."""
 
-    status: Literal["quarantined"]
+    status: Literal["quarantined"] = key("What became of it.")
     doc_id: str = key("The file and where in it.")
     file: str = key("The file as the user would name it.")
     record: int = key("Line, row or record from 1; 0 for the file as a whole.", ge=0)

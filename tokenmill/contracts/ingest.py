@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
-from tokenmill.contracts.base import Part, key, read_document, write_document
+from tokenmill.contracts.base import Document, Part, key, read_document, write_document
 from tokenmill.files import open_file, write_text
 
 INGEST_COUNTS_NAME = "counts.json"
@@ -38,7 +38,7 @@ class IngestedSplit(Amount):
     by_source: dict[str, Amount] = key("The same by source.")
 
 
-class IngestCounts(Part):
+class IngestCounts(Document):
     """counts.json: what was read, quarantined and repaired."""
 
     read: Amount = key("Documents that were read.")

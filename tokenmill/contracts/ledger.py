@@ -1,6 +1,6 @@
 """ledger.json, the estimate before training: every key with its unit and meaning.
 
-docs/ledger.md and docs/ledger.schema.json are made from it (tools/ledger_docs.py).
+docs/ledger.md and docs/ledger.schema.json are made from it (tools/contract_docs.py).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from tokenmill.contracts.base import Number, Part, key, read_document, write_document
+from tokenmill.contracts.base import Document, Number, Part, key, read_document, write_document
 from tokenmill.contracts.calibration import Calibration
 from tokenmill.contracts.ingest import Amount, Quarantined
 from tokenmill.contracts.packed_rows import SourceCounts
@@ -333,7 +333,7 @@ class BudgetLimits(Part):
     max_epochs: float | None = key("Passes.")
 
 
-class Ledger(Part):
+class Ledger(Document):
     """ledger.json: the estimate before training."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), title="ledger.json")

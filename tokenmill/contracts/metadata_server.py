@@ -6,12 +6,12 @@ other directories, too. Commands that look at the runs of the directory read it.
 
 import os
 
-from tokenmill.contracts.base import Part, key, read_document, write_document
+from tokenmill.contracts.base import Document, key, read_document, write_document
 
 METADATA_SERVER_NAME = "metadata_server.json"
 
 
-class MetadataServer(Part):
+class MetadataServer(Document):
     """A server of ML Metadata, and which of its pipelines belong to an output directory."""
 
     url: str = key("Address of the server; it holds no password.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Literal
 
-from tokenmill.contracts.base import Part, check_document, key, write_document
+from tokenmill.contracts.base import Document, Part, check_document, key, write_document
 from tokenmill.errors import TokenmillError
 from tokenmill.files import read_json
 
@@ -102,7 +102,7 @@ class PackedShard(ShardFiles):
     )
 
 
-class PackedManifest(PackedCounts):
+class PackedManifest(Document, PackedCounts):
     """manifest.json of a packed split: counts, settings and the files with their SHA-256."""
 
     format: str = key("Name and version of the format of rows.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Literal
 
-from tokenmill.contracts.base import Part, key, read_document, write_document
+from tokenmill.contracts.base import Document, key, read_document, write_document
 from tokenmill.model.shape import ModelShape
 
 SERVED_MODEL_NAME = "model.json"
@@ -14,7 +14,7 @@ Quantization = Literal["float32", "float16", "bfloat16", "int8"]
 """How a SavedModel stores its weights."""
 
 
-class ServedModel(Part):
+class ServedModel(Document):
     """model.json: what was exported."""
 
     model_shape: ModelShape = key("Sizes and options of the model.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tokenmill.contracts.base import Part, key
+from tokenmill.contracts.base import Document, Part, key
 
 TOKENIZER_MODEL_NAME = "tokenizer.model"
 """The SentencePiece model."""
@@ -19,7 +19,7 @@ class Sample(Part):
     bytes: int = key("Bytes of their text, UTF-8.", ge=0)
 
 
-class TokenizerDescription(Part):
+class TokenizerDescription(Document):
     """How a vocabulary was made: the keys of [tokenizer] that decide on it, and what came out."""
 
     model_type: Literal["bpe", "unigram"] = key("tokenizer.model_type.")
@@ -33,7 +33,7 @@ class TokenizerDescription(Part):
     sha256: str = key("Of the model file, hexadecimal.")
 
 
-class TokenizerAsset(Part):
+class TokenizerAsset(Document):
     """What a client without TensorFlow has to know of the tokenizer beside a SavedModel."""
 
     sha256: str = key("Of the model file, hexadecimal.")

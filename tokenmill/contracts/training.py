@@ -6,7 +6,7 @@ import os
 from enum import Enum
 from typing import Any
 
-from tokenmill.contracts.base import Part, key, read_document, write_document
+from tokenmill.contracts.base import Document, Part, key, read_document, write_document
 
 TELEMETRY_NAME = "telemetry.json"
 
@@ -65,7 +65,7 @@ class Rewind(Part):
     skipped_steps: int = key("Steps whose rows were left out.", gt=0)
 
 
-class Telemetry(Part):
+class Telemetry(Document):
     """telemetry.json: the totals of a training over all its attempts."""
 
     params_total: int = key("Trainable parameters.", gt=0)

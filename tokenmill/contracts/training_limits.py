@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tokenmill.contracts.base import Part, key, read_document, write_document
+from tokenmill.contracts.base import Document, key, read_document, write_document
 from tokenmill.cost.pricing import SECONDS_PER_HOUR
 
 LIMITS_NAME = "limits.json"
 
 
-class TrainingLimits(Part):
+class TrainingLimits(Document):
     """limits.json: price and budget of a training."""
 
     usd_per_chip_hour: float = key("USD for one chip for one hour.", ge=0)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenmill.contracts.base import Part, key
+from tokenmill.contracts.base import Document, Part, key
 
 DECISION_NAME = "decision.json"
 
 
-class GateDecision(Part):
+class GateDecision(Document):
     """decision.json: why the gate let a run go on. A run that it stops leaves none."""
 
     anomalies: list[str] = key("What was found; empty, as the gate stops a run otherwise.")

@@ -16,14 +16,14 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from components.train.config import TrainingJob
-from tokenmill.contracts.base import Part, key, read_document, write_document
+from tokenmill.contracts.base import Document, key, read_document, write_document
 from tokenmill.errors import TokenmillError
 
 RENDEZVOUS_NAME = "rendezvous.json"
 BEAT_SECONDS = 2.0  # an object store takes about one write a second of the same object
 
 
-class Rendezvous(Part):
+class Rendezvous(Document):
     """rendezvous.json: what the chief trains."""
 
     job: TrainingJob = key("What to train.")

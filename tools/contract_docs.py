@@ -1,11 +1,13 @@
-"""Documents made from the models of ledger.json and cost_report.json: docs/ledger.md, schemas.
+"""Documents made from the models of tokenmill/contracts: docs/ledger.md, docs/*.schema.json.
 
-Usage: python tools/ledger_docs.py [DIRECTORY]   (default: docs)
+Usage: python tools/contract_docs.py [DIRECTORY]   (default: docs)
 """
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from pydantic.json_schema import models_json_schema  # noqa: E402
+
+from components.train.distributed.rendezvous import Rendezvous  # noqa: E402
+from tokenmill import contracts  # noqa: E402
+from tokenmill.contracts.base import Document  # noqa: E402
 from tokenmill.contracts.cost_report import CostReport  # noqa: E402
 from tokenmill.contracts.ledger import Ledger  # noqa: E402
 
 # What stands above it in docs/ledger.md is written by hand.
-MARKER = "<!-- from here on written by tools/ledger_docs.py -->"
+MARKER = "<!-- from here on written by tools/contract_docs.py -->"
 SCHEMAS = {
     "ledger.schema.json": Ledger,
     "cost_report.schema.json": CostReport,
@@ -26,14 +33,25 @@ SCHEMAS = {
 
 def documents() -> dict[str, str]:
     """Make the files' texts by name."""
-    texts = {
-        name: json.dumps(model.model_json_schema(by_alias=True), indent=2) + "\n"
-        for name, model in SCHEMAS.items()
-    }
+    schemas = {name: model.model_json_schema(by_alias=True) for name, model in SCHEMAS.items()}
+    others = [(model, "validation") for model in contract_models() if model not in SCHEMAS.values()]
+    # One file for all: a document's schema is #/$defs/ with its model's name.
+    _, schemas["contracts.schema.json"] = models_json_schema(others, by_alias=True)
+    texts = {name: json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}
     _seen.clear()
     head = (ROOT / "docs" / "ledger.md").read_text("utf-8").partition(MARKER)[0]
     tables = [_tables(model.model_json_schema(by_alias=True)) for model in SCHEMAS.values()]
     return {**texts, "ledger.md": f"{head}{MARKER}\n\n" + "\n".join(tables)}
+
+
+def contract_models() -> list[type[Document]]:
+    """Find the models of all documents, by their names."""
+    found: set[type[Document]] = {Rendezvous}  # beside the code that alone reads and writes it
+    for module in pkgutil.iter_modules(contracts.__path__, f"{contracts.__name__}."):
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, type) and issubclass(value, Document) and value is not Document:
+                found.add(value)
+    return sorted(found, key=lambda model: model.__name__)
 
 
 def _tables(schema: dict[str, Any]) -> str:
