@@ -97,13 +97,22 @@ class Trainer:
         return named
 
     def evaluate(self, split: PackedSplit) -> LossSums:
-        """Return the loss sums over all rows of a split."""
+        """Return the loss sums over all rows of a split.
+
+        Raises:
+            TokenmillError: They are not finite.
+        """
         sums = np.zeros(3 if split.task == "classification" else 2)
         size = self.plan.global_batch_size
         batches = distribute(self.strategy, lambda share: evaluation_batches(split, size, share))
         with reading(split):
             for batch in batches:
                 sums += [float(value) for value in self.eval_step(batch)]
+        if not np.all(np.isfinite(sums)):
+            raise TokenmillError(
+                f"training diverged: the summed loss of the evaluation rows is {sums[0]}.",
+                "Lower train.learning_rate or raise train.warmup_fraction.",
+            )
         return LossSums(*sums.tolist())
 
     def fit(

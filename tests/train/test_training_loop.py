@@ -169,3 +169,8 @@ def test_compiled_training_follows_the_same_losses(trained, rows_uri):
 def test_a_run_that_diverges_stops_with_advice(rows_uri):
     with pytest.raises(TokenmillError, match=r"diverged.*step \d+ of 30.*learning_rate"):
         fit(rows_uri, learning_rate=1e30)
+
+
+def test_a_last_step_that_diverges_stops_too(rows_uri):
+    with pytest.raises(TokenmillError, match=r"diverged.*evaluation rows.*learning_rate"):
+        fit(rows_uri, learning_rate=1e30, max_steps=1)
