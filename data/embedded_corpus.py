@@ -75,7 +75,7 @@ Progress = Callable[[int, int], None]
 
 
 class EmbeddedCorpusError(Exception):
-    """The corpus cannot be built from this environment: what is wrong, and what to do about it."""
+    """Failure to build the corpus from this environment: what is wrong, and what to do about it."""
 
     def __init__(self, message: str, hint: str = ""):
         super().__init__(f"{message} {hint}".strip())

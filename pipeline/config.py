@@ -1,4 +1,4 @@
-"""The one configuration: what every key means, its type and its default.
+"""The one configuration: meaning, type and default of every key.
 
 A preset (pipeline/presets/*.toml) or a user's TOML file, with `--set section.key=value` on top,
 becomes one frozen `Config`. A step's section is in its folder (components/*/config.py); loading and
@@ -129,7 +129,7 @@ class Config(Section):
         return self
 
     def _check_thresholds(self) -> None:
-        """Raises for a threshold on what the task does not measure."""
+        """Raise for a threshold on what the task does not measure."""
         task, evaluate = self.train.task, self.evaluate
         classifies = task == "classification"
         of_tokens = ("max_perplexity", "min_token_accuracy") if classifies else ()
@@ -157,21 +157,21 @@ class Config(Section):
 
     @property
     def training_directory(self) -> str:
-        """Where checkpoints are, from run to run; absolute."""
+        """Directory of the checkpoints, from run to run; absolute."""
         return absolute_path(os.path.join(self.output_dir, "training"))
 
     @property
     def limits_path(self) -> str:
-        """Where the Trainer reads price and budget; absolute."""
+        """File from which the Trainer reads price and budget; absolute."""
         return os.path.join(self.training_directory, LIMITS_NAME)
 
     def ledger_job(self) -> LedgerJob:
-        """Return what the ledger is given, with the catalog's facts of the chip."""
+        """Return the ledger's configuration, with the catalog's facts of the chip."""
         kept = self.execution.keep_checkpoints
         return make_ledger_job(self.cost, self.budget, self.train, self.shape(), kept)
 
     def training_job(self) -> TrainingJob:
-        """Return what the Trainer and the Calibrator are given."""
+        """Return the configuration of the Trainer and the Calibrator."""
         resume_from = self.train.resume_from and absolute_path(self.train.resume_from)
         return TrainingJob(
             shape=self.shape(),
@@ -183,7 +183,7 @@ class Config(Section):
 
     @property
     def push_directory(self) -> str:
-        """Where versions are pushed to."""
+        """Directory that versions are pushed to."""
         return self.push.directory or os.path.join(self.output_dir, "serving_model")
 
     @property

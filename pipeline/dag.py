@@ -1,7 +1,7 @@
 """The pipeline: which steps run, in the order in which the data flows.
 
 Only this file wires components together; where they run is a matter of the runner
-(pipeline/runners/local.py), what they are told of the configuration (pipeline/config.py).
+(pipeline/runners/local.py), their configuration is in pipeline/config.py.
 """
 
 import os
@@ -39,7 +39,7 @@ from pipeline.runners.engine_check import registry_target
 
 
 def create_components(config: Config, manifest_directory: str) -> list[BaseNode]:
-    """The steps of a run.
+    """Create the steps of a run.
 
     Args:
         config: The resolved configuration.
@@ -191,7 +191,7 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
 
 
 def last_blessed_model() -> Resolver:
-    """Finds the newest model of this pipeline that an Evaluator blessed; the first has none."""
+    """Find the newest model of this pipeline that an Evaluator blessed; the first has none."""
     return Resolver(
         strategy_class=LatestBlessedModelStrategy,
         model=Channel(type=standard_artifacts.Model),

@@ -1,8 +1,8 @@
 """One way to run a function in a process of its own.
 
-The new process gets what to do on standard input, which stays open: its end is the end of this
-process, and of the new one. It tells what happens on another pipe, a JSON object a line, so that no
-library's output comes between. Its death is a sentence, not the death of the pipeline.
+The new process reads its job from standard input, which stays open: when it closes, the parent has
+ended, and the new process ends too. It reports what happens on another pipe, a JSON object a line,
+so that no library's output comes between. If it dies, the pipeline gets an error, and lives on.
 """
 
 import contextlib
@@ -55,12 +55,12 @@ def run_in_subprocess(
     ended: dict[str, Any] = {}
     with _passing_on_signals(process), process.stdin, open(reader, encoding="utf-8") as lines:
         with contextlib.suppress(BrokenPipeError):
-            told = {
+            job = {
                 "function": [function.__module__, function.__name__],
                 "started_at": time.monotonic(),  # one clock for all processes
                 "arguments": arguments,
             }
-            process.stdin.write(json.dumps(told) + "\n")
+            process.stdin.write(json.dumps(job) + "\n")
             process.stdin.flush()
         for line in lines:
             event = json.loads(line)
@@ -113,33 +113,33 @@ def _end_with_parent() -> None:
 
 
 def main() -> None:
-    """The new process: does as told on standard input."""
-    told = json.loads(sys.stdin.readline())
+    """Do the job on standard input, in the new process; report on the pipe of argv[1]."""
+    job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     set_up_library_logging()
-    module, name = told["function"]
+    module, name = job["function"]
     function = getattr(importlib.import_module(module), name)
     with open(int(sys.argv[1]), "w", encoding="utf-8") as out:
 
-        def tell(**event: Any) -> None:
+        def send(**event: Any) -> None:
             out.write(json.dumps(event) + "\n")
             out.flush()
 
         progress.set_listener(
-            lambda *report: tell(report=report), lambda message: tell(say=message)
+            lambda *report: send(report=report), lambda message: send(say=message)
         )
-        start_seconds = time.monotonic() - told["started_at"]
+        start_seconds = time.monotonic() - job["started_at"]
         try:
-            result = function(start_seconds=start_seconds, **told["arguments"])
+            result = function(start_seconds=start_seconds, **job["arguments"])
         except TrainingStoppedError as error:
-            tell(message=error.message, hint=error.hint, exit_code=error.exit_code)
+            send(message=error.message, hint=error.hint, exit_code=error.exit_code)
         except TokenmillError as error:
-            tell(message=error.message, hint=error.hint)
+            send(message=error.message, hint=error.hint)
         except Exception as error:
             logging.exception("%s failed", name)
-            tell(message=f"{type(error).__name__}: {error}", hint="The log has the stack trace.")
+            send(message=f"{type(error).__name__}: {error}", hint="The log has the stack trace.")
         else:
-            tell(result=result)
+            send(result=result)
 
 
 if __name__ == "__main__":

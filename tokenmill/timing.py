@@ -1,7 +1,7 @@
-"""How long each step took, written on what it made.
+"""Wall time of each step, recorded as custom properties of its outputs.
 
-A step that settles the bill later reads the time from its inputs' custom properties, on every
-runner: Kubeflow's containers cannot ask ML Metadata for an execution.
+The cost report reads the time from its inputs' custom properties, on every runner: Kubeflow's
+containers cannot ask ML Metadata for an execution.
 """
 
 import functools
@@ -16,12 +16,12 @@ STEP_RUN = "step_run"
 
 
 def vcpus() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def timed(do: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorates an executor's `Do`: its outputs get the step's seconds, cores and run.
+    """Decorate an executor's `Do`: its outputs get the step's seconds, cores and run.
 
     Custom properties: `step_seconds` (wall time of `Do`), `step_vcpus` (cores it might use) and
     `step_run` (TFX's run id; empty where the runner does not tell it to its executors).

@@ -10,7 +10,7 @@ import time
 import tensorflow as tf
 
 from tokenmill.export.decoder_signatures import ServedDecoder
-from tokenmill.export.sampler import Sampling
+from tokenmill.export.sampler import SamplerConfig
 from tokenmill.model.decoder import Decoder
 from tokenmill.model.generation import prefill
 from tokenmill.model.shape import ModelShape
@@ -30,7 +30,7 @@ def main() -> None:
 
     @tf.function
     def cached(new):
-        greedy = Sampling(
+        greedy = SamplerConfig(
             tf.zeros([1]), tf.zeros([1], tf.int32), tf.ones([1]), tf.zeros([1], tf.int32)
         )
         ids = tf.RaggedTensor.from_tensor(prompt)

@@ -32,9 +32,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as base:
 
         def push(version: int) -> None:
-            aside = os.path.join(base, ".pushing")
-            shutil.copytree(model, aside)
-            os.rename(aside, os.path.join(base, str(version)))
+            temporary = os.path.join(base, ".pushing")
+            shutil.copytree(model, temporary)
+            os.rename(temporary, os.path.join(base, str(version)))
 
         push(1)
         server = subprocess.Popen(

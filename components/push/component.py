@@ -34,21 +34,21 @@ from tokenmill.errors import TokenmillError
 from tokenmill.timing import timed
 
 # Not a number, so that TensorFlow Serving does not take it for a version.
-_ASIDE = ".pushing"
+_TEMPORARY_NAME = ".pushing"
 _CONFIG_KEY = "push"
 # Only these decide on the push: another registry pushes no new version.
 _DECIDES = {"infra_validator", "max_check_seconds"}
 
 
 class AtomicPusherExecutor(pusher_executor.Executor):
-    """Copies aside, tries the copy, then publishes it (components/push/publish.py).
+    """Executor that copies the model to a temporary path, tries the copy and publishes it.
 
     A server that polls the directory never loads half a model, or one that cannot be called.
     """
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Pushes if the model is blessed and every signature answers.
+        """Push if the model is blessed and every signature answers.
 
         Raises:
             TokenmillError: The model cannot be loaded or called; nothing is pushed.
@@ -57,10 +57,10 @@ class AtomicPusherExecutor(pusher_executor.Executor):
         key = standard_component_specs.PUSH_DESTINATION_KEY
         proto_utils.json_to_proto(exec_properties[key], destination)
         base = destination.filesystem.base_directory
-        aside = os.path.join(base, _ASIDE)
-        if fileio.exists(aside):  # left by a push that was killed
-            fileio.rmtree(aside)
-        destination.filesystem.base_directory = aside
+        temporary = os.path.join(base, _TEMPORARY_NAME)
+        if fileio.exists(temporary):  # left by a push that was killed
+            fileio.rmtree(temporary)
+        destination.filesystem.base_directory = temporary
         super().Do(
             input_dict,
             output_dict,
@@ -80,14 +80,14 @@ class AtomicPusherExecutor(pusher_executor.Executor):
         config = PushConfig.from_json(json.loads(exec_properties["custom_config"])[_CONFIG_KEY])
         if config.infra_validator != "off":
             try:
-                found = probe_model(os.path.join(aside, version), config.max_check_seconds)
+                found = probe_model(os.path.join(temporary, version), config.max_check_seconds)
             except TokenmillError:
                 pushed.set_int_custom_property("pushed", 0)
-                fileio.rmtree(aside)
+                fileio.rmtree(temporary)
                 raise
             pushed.set_string_custom_property("model_check", json.dumps(found, sort_keys=True))
-        publish(os.path.join(aside, version), target)
-        fileio.rmtree(aside)
+        publish(os.path.join(temporary, version), target)
+        fileio.rmtree(temporary)
         pushed.set_string_custom_property("pushed_destination", target)
 
 
@@ -129,7 +129,7 @@ class AtomicPusher(pusher_component.Pusher):
 
 
 class VertexRegistrarSpec(component_spec.ComponentSpec):
-    """What was pushed, and its accounts, in; the registry's name for it out."""
+    """The pushed model, its ledger and cost report in; the registry's name for it out."""
 
     PARAMETERS = {
         "run_name": component_spec.ExecutionParameter(type=str),
@@ -144,11 +144,11 @@ class VertexRegistrarSpec(component_spec.ComponentSpec):
 
 
 class VertexRegistrarExecutor(base_executor.BaseExecutor):
-    """Uploads the pushed version with the run's numbers as labels."""
+    """Executor that uploads the pushed version with the run's numbers as labels."""
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Registers the model if it was pushed.
+        """Register the model if it was pushed.
 
         Raises:
             TokenmillError: There are no credentials, or Vertex AI refuses.
@@ -177,7 +177,7 @@ class VertexRegistrarExecutor(base_executor.BaseExecutor):
 
 
 class VertexRegistrar(base_component.BaseComponent):
-    """Makes a pushed model a version in Vertex AI's model registry.
+    """Component that makes a pushed model a version in Vertex AI's model registry.
 
     Outputs:
         registered_model: `RegisteredModel`; its custom properties are the resource's name and the

@@ -9,7 +9,7 @@ SERVING_TAG = "2.16.1"
 
 
 def make_infra_validator(model: Channel) -> InfraValidator:
-    """Loads the model in `tensorflow/serving` on this machine's Docker; no requests are sent.
+    """Load the model in `tensorflow/serving` on this machine's Docker; no requests are sent.
 
     Requests are those of model_check.py: InfraValidator's own come from Examples, but the
     signatures take text.

@@ -18,7 +18,7 @@ from tokenmill.files import copy_into
 if TYPE_CHECKING:
     from google.cloud import aiplatform_v1
 
-_ASIDE = ".registry"  # not a number: no version to a server that watches the directory
+_COPIES_NAME = ".registry"  # not a number: no version to a server that watches the directory
 _PORT = 8080
 _NAME = "model"
 _UPLOAD_SECONDS = 1800.0
@@ -179,7 +179,7 @@ def lay_out(pushed: str) -> str:
     """
     pushed = pushed.rstrip("/")
     base, version = os.path.split(pushed)
-    home = os.path.join(base, _ASIDE, version)
+    home = os.path.join(base, _COPIES_NAME, version)
     if tf.io.gfile.exists(home):  # left by an attempt that was killed
         tf.io.gfile.rmtree(home)
     copy_into(pushed, home)

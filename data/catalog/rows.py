@@ -1,4 +1,4 @@
-"""Rows of the CSV files beside this module, with complaints that say where."""
+"""Rows of the CSV files beside this module, with errors that say where."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class Row:
-    """One row of a CSV file, whose complaints say where it stands."""
+    """One row of a CSV file, whose errors say where it stands."""
 
     def __init__(self, file: Path, line: int, cells: dict[str, str]):
         self.file, self.line, self.cells = file, line, cells

@@ -1,4 +1,4 @@
-"""How a command that has no screen of its own shows a user's error: one or two lines, exit 1."""
+"""Users' errors of commands without a screen of their own: one or two lines, exit code 1."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ _EXIT_FAILED = 1
 
 
 def fail(error: TokenmillError) -> NoReturn:
-    """Shows the error and ends the process."""
+    """Show the error and end the process."""
     click.echo(f"{click.style('error:', fg='red')} {error.message}", err=True)
     if error.hint:
         click.echo(error.hint.strip("\n"), err=True)
@@ -24,7 +24,7 @@ def fail(error: TokenmillError) -> NoReturn:
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Shows a TokenmillError and ends the process; standard error stays as it is."""
+    """Show a TokenmillError and end the process; standard error stays as it is."""
     # TensorFlow complains at level 2 that it finds no GPU library; nothing here computes with it.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported
     try:
@@ -35,7 +35,7 @@ def user_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def user_errors_without_warnings() -> Iterator[None]:
-    """`user_errors`, and no warning of the libraries about themselves."""
+    """Do as `user_errors`, and show no Python warnings of libraries."""
     with user_errors(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -43,7 +43,7 @@ def user_errors_without_warnings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def user_errors_only() -> Iterator[None]:
-    """`user_errors`, and nothing else on standard error: libraries warn from C++, too."""
+    """Do as `user_errors`, and silence standard error otherwise: libraries warn from C++, too."""
     restore = _quiet_stderr()
     try:
         with user_errors():
@@ -57,7 +57,7 @@ def user_errors_only() -> Iterator[None]:
 
 
 def _quiet_stderr() -> Callable[[], None]:
-    """Silences standard error; returns what ends the silence."""
+    """Silence standard error; return the function that ends the silence."""
     sys.stderr.flush()
     saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)

@@ -88,7 +88,7 @@ def _generate(
 @click.argument("text")
 @_remote_options
 def _score(text: str, **where: Any) -> None:
-    """Log-likelihood and bits per byte of TEXT, as JSON."""
+    """Print log-likelihood and bits per byte of TEXT, as JSON."""
     answer, out = _ask("score", text, {}, **where)
     click.echo(json.dumps(answer, sort_keys=True), file=out)
 
@@ -96,7 +96,7 @@ def _score(text: str, **where: Any) -> None:
 @click.argument("text")
 @_remote_options
 def _classify(text: str, **where: Any) -> None:
-    """The class of TEXT and the probability of each class, as JSON."""
+    """Print the class of TEXT and the probability of each class, as JSON."""
     answer, out = _ask("classify", text, {}, **where)
     click.echo(json.dumps(answer, sort_keys=True), file=out)
 
@@ -223,7 +223,7 @@ def loadtest(
     output: str | None,
     **objectives: float | None,
 ) -> None:
-    """Open-loop load on a REST server at URL; exit code 1 if an objective is missed."""
+    """Put open-loop load on a REST server at URL; exit code 1 if an objective is missed."""
     with user_errors():
         from serving.loadtest import (
             DEFAULT_TEXT,

@@ -1,4 +1,4 @@
-"""What Kubeflow or Vertex AI would refuse, said before anything is written; imports no TFX."""
+"""Checks of what Kubeflow or Vertex AI would refuse, before anything is written; no TFX."""
 
 import re
 from typing import Literal
@@ -14,7 +14,7 @@ _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 
 
 def check_engine(config: Config, engine: Engine) -> None:
-    """One message for everything that would fail on the engine, before anything is written.
+    """Raise one error for everything that would fail on the engine, before anything is written.
 
     Raises:
         TokenmillError: Something is missing or wrong.
@@ -59,7 +59,7 @@ def check_engine(config: Config, engine: Engine) -> None:
 
 
 def _read_by_containers(config: Config) -> list[tuple[str, str | None]]:
-    """(key, path) of all that is read while the pipeline runs, not while it is compiled."""
+    """List (key, path) of all that is read while the pipeline runs, not while it is compiled."""
     return [
         *(("corpus.input", path) for path in config.corpus.input),
         ("tokenizer.path", config.tokenizer.path),
@@ -70,7 +70,7 @@ def _read_by_containers(config: Config) -> list[tuple[str, str | None]]:
 
 
 def registry_problems(config: Config, push_directory: str) -> list[str]:
-    """What Vertex AI's model registry needs and the configuration has not.
+    """List what Vertex AI's model registry needs and the configuration lacks.
 
     Args:
         config: With push.registry = "vertex".
@@ -110,7 +110,7 @@ def registry_target(config: Config) -> RegistryTarget:
 
 
 def unlisted_accelerators(config: Config) -> list[str]:
-    """What the catalog says against the accelerators of the steps; Vertex AI."""
+    """List the steps' accelerators that Vertex AI does not have, as far as the catalog knows."""
     if config.engine.allow_unlisted:
         return []
     found = []

@@ -1,6 +1,6 @@
 """The same pipeline as a Kubeflow Pipelines v2 spec, for Kubeflow or Vertex AI.
 
-Compiles and checks; submitting is pipeline/runners/vertex.py. Imports TFX.
+Compiling is here, submitting in pipeline/runners/vertex.py. Imports TFX.
 """
 
 import difflib
@@ -26,13 +26,13 @@ _ResourceSpec = pipeline_spec_pb2.PipelineDeploymentConfig.PipelineContainerSpec
 
 
 def compile_pipeline(config: Config, engine: Engine, output: str) -> int:
-    """Writes the spec (a PipelineJob as JSON) for one engine.
+    """Write the spec (a PipelineJob as JSON) for one engine.
 
     The list of input files is made now and laid into the pipeline root, where the first step finds
     it: the spec names the data that it runs on. So is [execution].
 
     Returns:
-        How many steps it has.
+        The number of its steps.
 
     Raises:
         TokenmillError: The configuration lacks what the engine needs, or names a step that
@@ -70,7 +70,7 @@ def compile_pipeline(config: Config, engine: Engine, output: str) -> int:
 
 
 def placed_on(config: Config, root: str) -> Config:
-    """The configuration with every path on storage that all containers see."""
+    """Return the configuration with every path on storage that all containers see."""
     push = config.push.directory or f"{root}/serving_model"
     return config.model_copy(
         update={

@@ -1,4 +1,4 @@
-"""One run from the command line: prepares the run directory, runs, reports, explains failures."""
+"""One run from the command line: its directory, its steps, its report, and how failures look."""
 
 import datetime
 import errno
@@ -25,7 +25,7 @@ EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
 
 def launch(config: Config, started: datetime.datetime, use_cache: bool, debug: bool) -> int:
-    """Runs the pipeline with a screen; returns the exit code.
+    """Run the pipeline and show its progress; return the exit code.
 
     Raises:
         TokenmillError: Something is wrong before the first step starts.
@@ -148,7 +148,7 @@ def _print_config(screen: RunConsole, config: Config, run_directory: str) -> Non
 
 
 def _prepare_inputs(config: Config, screen: RunConsole) -> str:
-    """The manifest's directory; builds the embedded corpus first if that is the input."""
+    """Write the manifest, return its directory; the embedded corpus is built if it is the input."""
     inputs = config.corpus.input
     if not inputs:
         screen.step_started("embedded corpus")

@@ -1,6 +1,6 @@
-"""Runs the pipeline on this machine with TFX's LocalDagRunner.
+"""Runs on this machine, with TFX's LocalDagRunner.
 
-Imports TFX; pipeline/cli.py imports this module only when a run starts.
+Imports TFX; pipeline/runners/launch.py imports this module only when a run starts.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ class RunOutcome:
 
     Attributes:
         run_id: TFX's id of the run in ML Metadata.
-        steps: What each step left, by node id, in the order of the run.
+        steps: Record of each step, by node id, in the order of the run.
     """
 
     run_id: str = ""
@@ -58,7 +58,7 @@ class StepFailedError(Exception):
 
 
 def metadata_location(config: Config) -> str:
-    """Where ML Metadata is: the server, or a SQLite file in the output directory."""
+    """Return where ML Metadata is: the server, or a SQLite file in the output directory."""
     if config.run.metadata_url is not None:
         return config.run.metadata_url
     return os.path.abspath(os.path.join(config.output_dir, SQLITE_NAME))
@@ -67,7 +67,7 @@ def metadata_location(config: Config) -> str:
 def run_local(
     config: Config, manifest_directory: str, screen: RunConsole, use_cache: bool = True
 ) -> RunOutcome:
-    """Runs all steps; unchanged ones are taken from the cache.
+    """Run all steps; unchanged ones are taken from the cache.
 
     Raises:
         StepFailedError: A step failed; nothing after it ran.
@@ -116,7 +116,7 @@ def run_local(
 
 
 def remove_left_over(pipeline_root: str) -> None:
-    """Removes the steps' temporary directories, which a run that was killed leaves behind.
+    """Remove the steps' temporary directories, which a run that was killed leaves behind.
 
     Nobody else uses them: the output directory's lock is held.
     """
@@ -129,7 +129,7 @@ def remove_left_over(pipeline_root: str) -> None:
 def _observed(
     started: Callable[[str, str], None], finished: Callable[[str], None], screen: RunConsole
 ) -> Iterator[None]:
-    """Calls back before and after each step.
+    """Call back before and after each step.
 
     LocalDagRunner has no hook; it looks its launcher up in the launcher module at every step.
     """

@@ -24,7 +24,7 @@ INPUT = "input"
 def add_run_parameters(
     steps: list[BaseNode], config: Config, manifest_directory: str
 ) -> dict[str, Any]:
-    """Declares the parameters on the steps that take them.
+    """Declare the parameters on the steps that take them.
 
     Args:
         steps: All steps of the pipeline.

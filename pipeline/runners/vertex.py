@@ -1,4 +1,4 @@
-"""Submits a compiled spec to Vertex AI Pipelines, or shows what would be submitted."""
+"""Submission of a compiled spec to Vertex AI Pipelines, and its dry run."""
 
 import difflib
 import json

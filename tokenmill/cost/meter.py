@@ -1,6 +1,6 @@
-"""The budget during training: compares the bill's projected end with it.
+"""The budget during training, and the bill that is projected for its end.
 
-Plain arithmetic without a clock: the training loop tells the time.
+Plain arithmetic without a clock: the training loop passes the time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TOLERANCE = 0.02
 
 @dataclass(kw_only=True)
 class BudgetMeter:
-    """Compares the projected end of training with the budget.
+    """Comparison of the projected end of training with the budget.
 
     The first update after the first step is the start of the steady rate, so that compilation is
     paid for but not projected. Before a rate over `MIN_STEPS` steps is known only what has already
@@ -73,7 +73,7 @@ class BudgetMeter:
 
     @property
     def limit_seconds(self) -> float | None:
-        """The wall time that the tighter of the two limits allows, seconds; None without one."""
+        """Wall time that the tighter of the two limits allows, seconds; None without one."""
         limits = []
         if self.max_hours is not None:
             limits.append(self.max_hours * SECONDS_PER_HOUR)

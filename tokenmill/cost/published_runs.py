@@ -84,7 +84,7 @@ class PublishedRun:
 
     @property
     def is_outlier(self) -> bool:
-        """Whether the notes warn that the numbers contradict each other."""
+        """Return whether the notes warn that the numbers contradict each other."""
         return self.notes.startswith(OUTLIER_MARK)
 
     @property

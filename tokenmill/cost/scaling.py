@@ -103,7 +103,7 @@ def expected_loss(params: float, tokens: float, fit: LossFit = BESIROGLU_2024) -
     Args:
         params: N, all parameters.
         tokens: D, unique tokens (put repetition-discounted tokens here where epochs exceed one).
-        fit: Which constants; the corrected fit unless told otherwise.
+        fit: Which constants; the corrected fit by default.
 
     Returns:
         Nats per token.

@@ -47,7 +47,7 @@ class UtilizationRange:
 
     @property
     def words(self) -> str:
-        """Description of what the median is of."""
+        """Description of the runs that the median is of."""
         return f"median of {len(self.runs)} published bills ({self.basis})"
 
 

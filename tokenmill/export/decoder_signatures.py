@@ -1,4 +1,4 @@
-"""What a SavedModel does: raw text or token ids in; scores, continuations or embeddings out."""
+"""Computations of a decoder's signatures: text or token ids in; scores, texts or vectors out."""
 
 import contextlib
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tokenmill.contracts.served_model import Quantization
 from tokenmill.export.quantization import StoredWeights
-from tokenmill.export.sampler import Sampling, check_sampling, choose, require, uniforms
+from tokenmill.export.sampler import SamplerConfig, check_sampling, choose, require, uniforms
 from tokenmill.export.scoring import SCORES, score_rows
 from tokenmill.model.build import Decoder, Encoder
 from tokenmill.model.generation import decode_step, prefill, widen
@@ -37,7 +37,7 @@ class Rows(NamedTuple):
 def cut_into_rows(
     inputs: tf.RaggedTensor, targets: tf.RaggedTensor, used: tf.RaggedTensor, longest_row: int
 ) -> Rows:
-    """Cuts texts into rows of equal width, at least one a text, where packing cuts held-out ones.
+    """Cut texts into rows of equal width, at least one a text, as packing cuts the eval split.
 
     Args:
         inputs: int32 [batch, tokens].
@@ -90,13 +90,13 @@ class ServedDecoder(tf.Module):
         return contextlib.nullcontext()
 
     def token_ids(self, text: tf.Tensor) -> tf.RaggedTensor:
-        """String [batch] -> int32 ragged [batch, tokens]; fails on what is no UTF-8."""
+        """Tokenize: string [batch] -> int32 ragged [batch, tokens]; fails on what is no UTF-8."""
         valid = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace") == text
         with tf.control_dependencies([require(valid, "text is not valid UTF-8")]):
             return self._tokenize(tf.identity(text))
 
     def score(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
-        """Log-likelihood of each text and its end, given its begin.
+        """Compute the log-likelihood of each text and its end, given its begin.
 
         Returns a dict: log_likelihood and nll_sum (float32, nats), correct_count (float32,
         targets guessed right), token_count (int32, targets: the tokens and the end); all [batch].
@@ -114,7 +114,7 @@ class ServedDecoder(tf.Module):
         }
 
     def evaluate(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
-        """What `score` gives, and for each text every sum of tokenmill/export/scoring.py."""
+        """Score texts as `score` does, with every sum of tokenmill/export/scoring.py for each."""
         batch = ids.nrows(out_type=tf.int32)
         rows = self._rows(ids)
         with self._weights_in_use():
@@ -130,13 +130,16 @@ class ServedDecoder(tf.Module):
         }
 
     def logits(self, token_ids: tf.Tensor) -> tf.Tensor:
-        """int32 [batch, width] of begin and tokens -> float32 [batch, width, vocabulary]."""
+        """Compute the logits after each token.
+
+        int32 [batch, width] of begin and tokens -> float32 [batch, width, vocabulary].
+        """
         with self._weights_in_use():
             hidden = self._hidden(token_ids, tf.cast(token_ids != PAD_ID, tf.float32))
             return self._decoder().logits(hidden)
 
     def embed(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
-        """The mean of the last layer's output over each text's tokens and what frames them.
+        """Average the last layer's output over each text's tokens, control tokens included.
 
         Returns a dict: embedding (float32 [batch, d_model]), token_count (int32 [batch]).
         """
@@ -158,7 +161,7 @@ class ServedDecoder(tf.Module):
         return cut_into_rows(inputs, targets, tf.ones_like(inputs, tf.float32), self.context_length)
 
     def _map_rows(self, rows: Rows, compute: Any, dtypes: tuple) -> list[tf.Tensor]:
-        """Applies `compute` to a few rows at a time; what it gives for a row is put together."""
+        """Apply `compute` to a few rows at a time; return its results concatenated."""
         count, width = tf.shape(rows.inputs)[0], tf.shape(rows.inputs)[1]
         together = tf.clip_by_value(count, 1, _ROWS_AT_ONCE)
         # At least one group: what is stacked of none has no shape.
@@ -176,7 +179,7 @@ class ServedDecoder(tf.Module):
         return [tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], 0))[:count] for x in results]
 
     def _hidden(self, inputs: tf.Tensor, used: tf.Tensor) -> tf.Tensor:
-        """int32, float32 [rows, width] -> [rows, width, d_model]."""
+        """Run the model up to its head: int32, float32 [rows, width] -> [rows, width, d_model]."""
         return prefill(self._decoder(), inputs)[0]
 
     def _score_rows(self, inputs, targets, used):
@@ -201,10 +204,10 @@ class ServedDecoder(tf.Module):
         self,
         ids: tf.RaggedTensor,
         max_new_tokens: tf.Tensor,
-        sampling: Sampling,
+        sampling: SamplerConfig,
         truncate_prompt: tf.Tensor,
     ) -> dict[str, Any]:
-        """Continues each text until its end or for `max_new_tokens` tokens, with cached keys.
+        """Continue each text until its end or for `max_new_tokens` tokens, with cached keys.
 
         Args:
             ids: The prompts, ragged int32 [batch, tokens].
@@ -252,8 +255,11 @@ class ServedDecoder(tf.Module):
         }
 
 
-def _continue(model, prompt, starts, limits, sampling: Sampling, context_length: int):
-    """int32 [batch, width], [batch], [batch] -> tokens [batch, new], counts, stopped [batch]."""
+def _continue(model, prompt, starts, limits, sampling: SamplerConfig, context_length: int):
+    """Generate tokens until each text's end or limit.
+
+    int32 [batch, width], [batch], [batch] -> tokens [batch, new], counts, stopped [batch].
+    """
     batch = tf.shape(prompt)[0]
     steps = tf.reduce_max(tf.concat([limits, [1]], 0))
     slots = tf.reduce_max(tf.concat([starts + limits, [1]], 0))
@@ -264,7 +270,7 @@ def _continue(model, prompt, starts, limits, sampling: Sampling, context_length:
     tokens = tf.zeros([steps, batch], tf.int32)
 
     def take(step, tokens, counts, stopped, logits):
-        """Chooses a token for each text that goes on; returns what it was."""
+        """Choose a token for each text that goes on; return the new state and the tokens."""
         token = choose(logits, sampling, uniform[:, step])
         active = (counts < limits) & ~stopped
         stopped |= active & (token == EOS_ID)

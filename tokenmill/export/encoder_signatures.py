@@ -1,4 +1,4 @@
-"""What the SavedModel of an encoder does: vectors, classes, and the loss at hidden tokens."""
+"""Computations of an encoder's signatures: vectors, classes, and the loss at hidden tokens."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -40,7 +40,7 @@ class ServedEncoder(ServedDecoder):
         self._labels = np.array([name.encode() for name in label_names or ()], object)
 
     def evaluate(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
-        """Hides tokens of each text by the fixed draw and scores the model at them.
+        """Hide tokens of each text by the fixed draw and score the model at them.
 
         Returns a dict: every sum of tokenmill/export/scoring.py over a text's hidden tokens, and
         token_count, how many these are (int32 [batch]); a short text may have none.
@@ -58,11 +58,14 @@ class ServedEncoder(ServedDecoder):
         return {**by_text, "token_count": tf.cast(tf.reduce_sum(weights, axis=1), tf.int32)}
 
     def logits(self, token_ids: tf.Tensor) -> tf.Tensor:
-        """int32 [batch, width] of `CLS tokens SEP` -> float32 [batch, width, vocabulary]."""
+        """Compute the logits at each token.
+
+        int32 [batch, width] of `CLS tokens SEP` -> float32 [batch, width, vocabulary].
+        """
         return super().logits(token_ids)
 
     def classify(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
-        """The class of each text, of which as many tokens as the context holds are read.
+        """Classify each text, of which as many tokens as the context holds are read.
 
         Returns a dict: label (string [batch]); probabilities (float32 [batch, classes]) and labels,
         their names in the same order (string [batch, classes]); token_count and truncated_tokens
@@ -79,7 +82,7 @@ class ServedEncoder(ServedDecoder):
         }
 
     def evaluate_classes(self, ids: tf.RaggedTensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Scores the class of each text against its label.
+        """Score the class of each text against its label.
 
         A text without a token, or with a label that is none of the classes (or none at all), counts
         nowhere, as the Packer leaves such documents out.
@@ -110,7 +113,10 @@ class ServedEncoder(ServedDecoder):
         }
 
     def _class_logits(self, ids: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """float32 [batch, classes]; int32 [batch] twice: tokens read, and cut off."""
+        """Compute logits of classes, and count the tokens that are read and cut off.
+
+        Returns float32 [batch, classes] and twice int32 [batch].
+        """
         counts = tf.cast(ids.row_lengths(), tf.int32)
         read = tf.minimum(counts, self.context_length - _FRAME)
         rows = self._rows(ids[:, : self.context_length - _FRAME])
@@ -119,7 +125,7 @@ class ServedEncoder(ServedDecoder):
         return logits, read, counts - read
 
     def _rows(self, ids: tf.RaggedTensor) -> Rows:
-        """Rows whose `used` is 1 at tokens and frame."""
+        """Cut texts into rows whose `used` is 1 at their tokens, CLS and SEP."""
         rows = self._framed(
             ids, ids, ids.with_flat_values(tf.ones_like(ids.flat_values, tf.float32))
         )
@@ -128,7 +134,7 @@ class ServedEncoder(ServedDecoder):
     def _framed(
         self, inputs: tf.RaggedTensor, targets: tf.RaggedTensor, weights: tf.RaggedTensor
     ) -> Rows:
-        """Cuts texts as packing cuts held-out ones, each row with a frame of its own.
+        """Cut texts as packing cuts the eval split, each row with a CLS and SEP of its own.
 
         Args:
             inputs: int32 [batch, tokens], what the model sees.
@@ -148,7 +154,10 @@ class ServedEncoder(ServedDecoder):
         return Rows(tokens, tf.pad(wanted, frame), tf.pad(used, frame), texts)
 
     def _hidden(self, inputs: tf.Tensor, used: tf.Tensor) -> tf.Tensor:
-        """int32 [rows, width] -> [rows, width, d_model]; what is seen is all that is no padding."""
+        """Run the encoder up to its head; padding is not attended to.
+
+        int32 [rows, width] -> [rows, width, d_model].
+        """
         del used
         positions = tf.broadcast_to(tf.range(tf.shape(inputs)[1])[None], tf.shape(inputs))
         segment_ids = tf.cast(inputs != PAD_ID, tf.int32)

@@ -43,7 +43,7 @@ class StoredWeights(tf.Module):
             self.scales.append(tf.Variable(scale, trainable=False))
 
     def mapping(self) -> list[tuple[Any, tf.Tensor]]:
-        """(Keras variable, float32 tensor) pairs, for `keras.StatelessScope`."""
+        """Return pairs of Keras variable and float32 tensor, for `keras.StatelessScope`."""
         widened = [
             tf.cast(value, tf.float32) * scale
             for value, scale in zip(self.stored, self.scales, strict=True)

@@ -1,4 +1,4 @@
-"""How the next token is chosen, for each row of a batch by its own settings and seed."""
+"""The choice of the next token, for each row of a batch by its own settings and seed."""
 
 from typing import NamedTuple
 
@@ -7,8 +7,8 @@ import tensorflow as tf
 from tokenmill.text.vocabulary import BOS_ID, PAD_ID, UNK_ID
 
 
-class Sampling(NamedTuple):
-    """Settings of a batch; each of shape [batch].
+class SamplerConfig(NamedTuple):
+    """Settings of the sampler for a batch; each of shape [batch].
 
     Attributes:
         temperature: float32; 0 takes the likeliest token.
@@ -24,8 +24,8 @@ class Sampling(NamedTuple):
     seed: tf.Tensor
 
 
-def check_sampling(sampling: Sampling) -> list[tf.Operation]:
-    """Assertions that fail with INVALID_ARGUMENT and say which setting is wrong."""
+def check_sampling(sampling: SamplerConfig) -> list[tf.Operation]:
+    """Make assertions that fail with INVALID_ARGUMENT and say which setting is wrong."""
     temperature = sampling.temperature
     return [
         require(
@@ -40,12 +40,12 @@ def check_sampling(sampling: Sampling) -> list[tf.Operation]:
 
 
 def require(conditions: tf.Tensor, message: str) -> tf.Operation:
-    """Fails with `message` unless all conditions hold."""
+    """Make an operation that fails with `message` unless all conditions hold."""
     return tf.debugging.Assert(tf.reduce_all(conditions), [message])
 
 
 def uniforms(seed: tf.Tensor, steps: int) -> tf.Tensor:
-    """float32 [batch, steps] in [0, 1): row i depends on seed i only.
+    """Draw float32 [batch, steps] in [0, 1); row i depends on seed i only.
 
     `steps` is fixed for a model, so that a request's numbers do not depend on its neighbors.
     """
@@ -56,8 +56,8 @@ def uniforms(seed: tf.Tensor, steps: int) -> tf.Tensor:
     )
 
 
-def choose(logits: tf.Tensor, sampling: Sampling, uniform: tf.Tensor) -> tf.Tensor:
-    """float32 [batch, V] and [batch] in [0, 1) -> int32 [batch].
+def choose(logits: tf.Tensor, sampling: SamplerConfig, uniform: tf.Tensor) -> tf.Tensor:
+    """Choose a token for each row: float32 [batch, V] and [batch] in [0, 1) -> int32 [batch].
 
     Inverse transform sampling in the vocabulary's order. Padding, unknown and begin are never
     chosen: they are no text.
@@ -84,8 +84,8 @@ def choose(logits: tf.Tensor, sampling: Sampling, uniform: tf.Tensor) -> tf.Tens
     return tf.cond(tf.reduce_any(samples), sample, lambda: likeliest)
 
 
-def _least_kept(scaled: tf.Tensor, sampling: Sampling) -> tf.Tensor:
-    """The least logit of a row that top_k and top_p let through: float32 [batch]."""
+def _least_kept(scaled: tf.Tensor, sampling: SamplerConfig) -> tf.Tensor:
+    """Return the least logit of each row that top_k and top_p let through, float32 [batch]."""
     vocabulary = tf.shape(scaled)[1]
     ordered = tf.sort(scaled, direction="DESCENDING")
     k = tf.where(sampling.top_k > 0, tf.minimum(sampling.top_k, vocabulary), vocabulary)

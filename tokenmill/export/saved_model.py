@@ -1,6 +1,6 @@
-"""The SavedModel that is pushed: its signatures, and how it is written.
+"""The SavedModel that is pushed: its signatures and its files.
 
-Every signature takes and gives batches. Those on raw text hold the tokenizer; their `*_ids` twins
+Every signature takes and returns batches. Those on raw text hold the tokenizer; their `*_ids` twins
 take token ids (int32 [batch, width], filled up with 0 at the right).
 
     score (also serving_default), score_ids: the log-likelihood of a text.
@@ -8,7 +8,7 @@ take token ids (int32 [batch, width], filled up with 0 at the right).
     embed, embed_ids: a vector.
     classify, classify_ids: a class, of a classifier.
     logits_ids: the model itself, begin (2) and tokens -> logits; TF Lite is made of it.
-    evaluate: `examples` (serialized tf.Examples with a `text` feature) -> what score gives, and
+    evaluate: `examples` (serialized tf.Examples with a `text` feature) -> what score returns, and
         the sums that the Evaluator's other metrics take.
 
 A masked language model has no likelihood of a text and continues none: no score, no generate. Its
@@ -30,7 +30,7 @@ import tensorflow_transform as tft
 from tokenmill.contracts.served_model import Quantization, ServedModel, write_served_model
 from tokenmill.export.decoder_signatures import ServedDecoder
 from tokenmill.export.encoder_signatures import ServedEncoder
-from tokenmill.export.sampler import Sampling, require
+from tokenmill.export.sampler import SamplerConfig, require
 from tokenmill.export.text_masking import TextMasking
 from tokenmill.export.tokenizer_assets import write_tokenizer_assets
 from tokenmill.export.warmup_requests import write_warmup_requests
@@ -90,7 +90,7 @@ class ExportedModel(tf.Module):
         )
 
     def _tokenize_text(self, text: tf.Tensor) -> tf.RaggedTensor:
-        """String [batch] -> int32 ragged [batch, tokens], by Transform's graph."""
+        """Tokenize by Transform's graph: string [batch] -> int32 ragged [batch, tokens]."""
         ((specs,), _) = self.transform.transform_fn.structured_input_signature
         rows = tf.shape(text)[0]
         # Of the columns of a document the graph reads the text only.
@@ -109,7 +109,7 @@ class ExportedModel(tf.Module):
         }
 
     def signatures(self) -> dict[str, Any]:
-        """The functions to save, by name."""
+        """Make the functions to save, by name."""
         served = self.served
         text_spec = tf.TensorSpec([None], tf.string, name="text")
         ids_spec = tf.TensorSpec([None, None], tf.int32, name="token_ids")
@@ -239,7 +239,7 @@ class ExportedModel(tf.Module):
 
 
 def _generate(served: ServedDecoder, ids: tf.RaggedTensor, options: tuple) -> dict[str, Any]:
-    """Options may be given for each text, or once for all."""
+    """Continue texts; each option has one value for each text, or one for all."""
     batch = ids.nrows(out_type=tf.int32)
     checks = []
     for name, option in zip(_SAMPLING_DEFAULTS, options, strict=True):
@@ -249,7 +249,7 @@ def _generate(served: ServedDecoder, ids: tf.RaggedTensor, options: tuple) -> di
         new, temperature, top_k, top_p, seed, truncate = (
             tf.broadcast_to(x, [batch]) for x in options
         )
-    return served.generate(ids, new, Sampling(temperature, top_k, top_p, seed), truncate)
+    return served.generate(ids, new, SamplerConfig(temperature, top_k, top_p, seed), truncate)
 
 
 def export_model(
@@ -261,7 +261,7 @@ def export_model(
     masking: TextMasking | None = None,
     label_names: Sequence[str] | None = None,
 ) -> None:
-    """Writes the SavedModel; a masked language model needs `masking`, a classifier `label_names`.
+    """Write the SavedModel; a masked language model needs `masking`, a classifier `label_names`.
 
     `assets.extra` gets the SentencePiece model, model.json (the model's shape, how the weights
     are stored, a classifier's labels) and the warm-up requests that TensorFlow Serving replays.

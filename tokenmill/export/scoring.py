@@ -1,4 +1,4 @@
-"""What is counted of the logits of scored rows; TensorFlow ops, so that it can be served."""
+"""Sums of loss, hits and calibration over scored rows; TensorFlow ops, so they can be served."""
 
 import tensorflow as tf
 
@@ -15,7 +15,7 @@ SCORES = (
 
 
 def score_rows(logits: tf.Tensor, targets: tf.Tensor, used: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Sums over the targets of each row.
+    """Sum loss, hits and calibration over the targets of each row.
 
     Args:
         logits: float32 [rows, length, vocabulary].

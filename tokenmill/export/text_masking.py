@@ -1,4 +1,4 @@
-"""Hides tokens of a text inside the served graph, so that a masked language model can be scored.
+"""Masking of tokens inside the served graph, so that a masked language model can be scored.
 
 What is hidden is a pure function of the text's tokens: each token, or word, is drawn by a hash of
 the whole text and its place in it. The same text is hidden in the same way wherever and whenever
@@ -18,11 +18,11 @@ _RESOLUTION = 2**24  # float32 holds every integer up to it
 
 
 class TextMasking(tf.Module):
-    """The fixed draw of a vocabulary.
+    """The fixed choice of a text's hidden tokens, for one vocabulary.
 
     Args:
         settings: Share and unit of what is hidden.
-        flags: Of the vocabulary's pieces (tokenmill/rows/token_flags.py), uint8 [vocab_size].
+        flags: Of the vocabulary's tokens (tokenmill/rows/token_flags.py), uint8 [vocab_size].
     """
 
     def __init__(self, settings: MaskSettings, flags: np.ndarray):
@@ -33,7 +33,7 @@ class TextMasking(tf.Module):
         self._ends = (flags & ENDS_WORD) > 0
 
     def hide(self, ids: tf.RaggedTensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
-        """Int32 ragged [batch, tokens] -> what the model sees, and float32 1 at the targets."""
+        """Hide tokens: int32 ragged [batch, tokens] -> the model's input, float32 1 at targets."""
         text = self._fingerprints(ids)
         place = tf.ragged.range(ids.row_lengths()).flat_values
         unit = self._words(ids) if self._settings.whole_word else place
@@ -48,14 +48,14 @@ class TextMasking(tf.Module):
         return ids.with_flat_values(hidden), ids.with_flat_values(tf.cast(drawn, tf.float32))
 
     def _fingerprints(self, ids: tf.RaggedTensor) -> tf.Tensor:
-        """A text's hash at each of its tokens, string [tokens of all]."""
+        """Return at each token the hash of its text, string [tokens of all texts]."""
         words = ids.with_flat_values(tf.strings.as_string(ids.flat_values))
         joined = tf.strings.reduce_join(words, axis=1, separator=" ")
         hashed = tf.strings.as_string(tf.strings.to_hash_bucket_fast(joined, 2**62))
         return tf.gather(hashed, ids.value_rowids())
 
     def _words(self, ids: tf.RaggedTensor) -> tf.Tensor:
-        """The number of each token's word, from 0 in all texts on, int64 [tokens of all]."""
+        """Number each token's word, from 0 in every text; int64 [tokens of all texts]."""
         tokens = ids.flat_values
         ends_before = tf.concat([[True], tf.gather(self._ends, tokens)], 0)[:-1]
         rows = ids.value_rowids()
@@ -67,7 +67,7 @@ class TextMasking(tf.Module):
 
 
 def _uniform(text: tf.Tensor, use: str, number: tf.Tensor) -> tf.Tensor:
-    """Float32 in [0, 1) for each number; another one for each text and use."""
+    """Draw a float32 in [0, 1) for each number; another one for each text and use."""
     keys = tf.strings.join([text, tf.strings.as_string(number)], separator=f" {use} ")
     # FarmHash64, which TensorFlow promises never to change.
     return tf.cast(tf.strings.to_hash_bucket_fast(keys, _RESOLUTION), tf.float32) / _RESOLUTION

@@ -18,7 +18,7 @@ _TEXT = "A few words to begin with. "
 
 
 def write_warmup_requests(directory: str, context_length: int, signatures: set[str]) -> None:
-    """Writes one record for each signature and size that users ask for."""
+    """Write one record for each signature and size that users ask for."""
     records = (
         prediction_log_pb2.PredictionLog(
             predict_log=prediction_log_pb2.PredictLog(
@@ -34,7 +34,7 @@ def write_warmup_requests(directory: str, context_length: int, signatures: set[s
 def predict_request(
     model: str, signature: str, inputs: dict[str, Any]
 ) -> predict_pb2.PredictRequest:
-    """A PredictRequest; `inputs` are what `tf.constant` takes."""
+    """Make a PredictRequest; `inputs` are what `tf.constant` takes."""
     request = predict_pb2.PredictRequest()
     request.model_spec.name = model
     request.model_spec.signature_name = signature

@@ -1,4 +1,4 @@
-"""Where ML Metadata is: a SQLite file, or a MySQL or PostgreSQL server for several users at once.
+"""Connection to ML Metadata: a SQLite file, or a MySQL or PostgreSQL server for several users.
 
 A server's password is in the environment, never in a configuration: that is recorded with the run.
 """
@@ -20,7 +20,7 @@ _FORM = "mysql://user@host:port/database or postgresql://user@host:port/database
 
 
 def connection_config(location: str) -> metadata_store_pb2.ConnectionConfig:
-    """How to connect.
+    """Return how to connect to ML Metadata.
 
     Args:
         location: The path of a SQLite file, or a server's URL.
@@ -63,7 +63,7 @@ def connection_config(location: str) -> metadata_store_pb2.ConnectionConfig:
 
 
 def open_store(location: str) -> mlmd.MetadataStore:
-    """The metadata store in a SQLite file or on a server.
+    """Open the metadata store in a SQLite file or on a server.
 
     Raises:
         TokenmillError: The server does not answer, or refuses.
@@ -82,7 +82,7 @@ def open_store(location: str) -> mlmd.MetadataStore:
 
 
 class _Redacted(logging.Filter):
-    """Takes a secret out of log records: TFX logs the connection that it uses."""
+    """Log filter that takes a secret out of records: TFX logs the connection that it uses."""
 
     def __init__(self, secret: str):
         super().__init__()
@@ -91,7 +91,7 @@ class _Redacted(logging.Filter):
                       text_encoding.CEscape(secret.encode(), as_utf8=False)}  # fmt: skip
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Lets every record pass, without the secret."""
+        """Let every record pass, without the secret."""
         text = record.getMessage()
         if any(form in text for form in self.forms):
             for form in sorted(self.forms, key=len, reverse=True):

@@ -56,12 +56,12 @@ class Backbone(keras.layers.Layer):
         self.final_norm = None if post else build.norm("final_norm")
 
     def parts(self) -> list[keras.layers.Layer]:
-        """All layers with inputs [N, D] that exist."""
+        """Return all layers with inputs [N, D] that this shape has."""
         layers = [*self.blocks, self.embedding_norm, self.final_norm]
         return [layer for layer in layers if layer is not None]
 
     def build(self, input_shape):
-        """Creates all weights now, so that a checkpoint or an optimizer finds them."""
+        """Create all weights now, so that a checkpoint or an optimizer finds them."""
         for table in (self.token_embedding, self.position_embedding, self.type_embedding):
             if table is not None:
                 table.build((None, None))
@@ -70,7 +70,7 @@ class Backbone(keras.layers.Layer):
         self.built = True
 
     def embed(self, inputs_BT, positions_BT, dropout):
-        """int32 [B, T] twice -> [N, D]: the input of the first layer."""
+        """Return the input of the first layer: int32 [B, T] twice -> [N, D]."""
         x_BTD = self.token_embedding(inputs_BT)
         if self.position_embedding is not None:
             x_BTD = x_BTD + self.position_embedding(positions_BT)
@@ -82,7 +82,7 @@ class Backbone(keras.layers.Layer):
         return dropout.drop(x_ND, dropout.next_seed())
 
     def encode(self, inputs_BT, segment_ids_BT, positions_BT, dropout_seed=None):
-        """int32 [B, T] three times -> [N, D], after the last norm."""
+        """Return the output of the last norm: int32 [B, T] three times -> [N, D]."""
         dropout = Dropout(self.dropout_rate, dropout_seed)
         x_ND = self.embed(inputs_BT, positions_BT, dropout)
         mask = segment_mask(segment_ids_BT, self.shape_config.causal)
@@ -96,12 +96,15 @@ class Backbone(keras.layers.Layer):
         return x_ND if self.final_norm is None else self.final_norm(x_ND)
 
     def hidden(self, inputs_BT, segment_ids_BT, positions_BT):
-        """int32 [B, T] three times -> [B, T, D], before the head."""
+        """Return the vectors that the head reads: int32 [B, T] three times -> [B, T, D]."""
         x_ND = self.encode(inputs_BT, segment_ids_BT, positions_BT)
         return ops.reshape(x_ND, (*ops.shape(inputs_BT), self.shape_config.d_model))
 
     def attention_probabilities(self, inputs_BT, segment_ids_BT, positions_BT):
-        """int32 [B, T] three times -> for each layer float32 [B, H, T, T], rows summing to 1."""
+        """Return each layer's attention probabilities, whose rows sum to 1.
+
+        int32 [B, T] three times -> a list of float32 [B, H, T, T].
+        """
         no_dropout = Dropout(0.0, None)
         x_ND = self.embed(inputs_BT, positions_BT, no_dropout)
         mask = segment_mask(segment_ids_BT, self.shape_config.causal)

@@ -22,7 +22,7 @@ _KEY = "served/model/{}/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def checkpoint_key(path: str) -> str:
-    """The key in a SavedModel's checkpoint of the variable with this Keras path.
+    """Return the key in a SavedModel's checkpoint of the variable with this Keras path.
 
     Example: decoder/layer0/mlp/up/kernel -> served/model/blocks/0/mlp/up/_kernel/..
     """
@@ -33,7 +33,7 @@ def checkpoint_key(path: str) -> str:
 
 
 def load_base_model(model: Backbone, directory: str, tokenizer_path: str) -> list[str]:
-    """Assigns the weights of a saved model; a head that it lacks keeps its random start.
+    """Assign the weights of a saved model; a head that it lacks keeps its random start.
 
     Args:
         model: Built; its other weights are overwritten.

@@ -19,7 +19,7 @@ def build_model(
     dropout: float = 0.0,
     rematerialize: bool = False,
 ) -> Decoder | Encoder:
-    """A decoder if the shape is causal, else an encoder with the shape's head.
+    """Build a decoder if the shape is causal, else an encoder with the shape's head.
 
     Args:
         shape: Sizes and options.

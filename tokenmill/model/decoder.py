@@ -38,23 +38,23 @@ class Decoder(Backbone):
             self.build(None)
 
     def build(self, input_shape):
-        """Creates all weights."""
+        """Create all weights."""
         super().build(input_shape)
         if self.output_layer is not None:
             self.output_layer.build((None, self.shape_config.d_model))
 
     def head(self, x_ND):
-        """[N, D] -> the features [N, D], matrix [V, D] and no bias that make the logits."""
+        """Return what makes the logits: [N, D] -> features [N, D], matrix [V, D], no bias."""
         if self.output_layer is not None:
             return x_ND, ops.transpose(self.output_layer.kernel), None
         return x_ND, ops.convert_to_tensor(self.token_embedding.embeddings), None
 
     def logits(self, hidden):
-        """[..., D] -> float32 [..., V]."""
+        """Compute the logits of hidden vectors: [..., D] -> float32 [..., V]."""
         features, table_VD, _ = self.head(hidden)
         table_VD = ops.cast(table_VD, features.dtype)
         return ops.cast(ops.matmul(features, ops.transpose(table_VD)), "float32")
 
     def call(self, inputs_BT, segment_ids_BT, positions_BT):
-        """int32 [B, T] three times -> float32 logits [B, T, V]."""
+        """Compute the logits of rows: int32 [B, T] three times -> float32 [B, T, V]."""
         return self.logits(self.hidden(inputs_BT, segment_ids_BT, positions_BT))

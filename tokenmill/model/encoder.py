@@ -12,7 +12,7 @@ from tokenmill.model.shape import ModelShape
 class Encoder(Backbone):
     """Token ids, segments and positions in; logits over the vocabulary or over classes out.
 
-    The head of masked language modelling is BERT's: a dense layer with GELU, a norm, the token
+    The head of masked language modeling is BERT's: a dense layer with GELU, a norm, the token
     embedding as the output matrix, an output bias. The classifier's is BERT's pooler (a dense
     layer with tanh) and a dense layer; it is computed for every token, and the targets say that
     the first of each document counts.
@@ -51,7 +51,7 @@ class Encoder(Backbone):
             self.build(None)
 
     def build(self, input_shape):
-        """Creates all weights."""
+        """Create all weights."""
         super().build(input_shape)
         for layer in (
             self.head_dense,
@@ -71,7 +71,10 @@ class Encoder(Backbone):
         )
 
     def head(self, x_ND):
-        """[N, D] -> features [N, D], output matrix [V or C, D], output bias or None."""
+        """Return what makes the logits.
+
+        [N, D] -> features [N, D], output matrix [V or C, D], output bias or None.
+        """
         if self.pooler is not None and self.classifier is not None:
             features = ops.tanh(self.pooler(x_ND))
             return features, ops.transpose(self.classifier.kernel), self.classifier.bias
@@ -82,7 +85,7 @@ class Encoder(Backbone):
         return x_ND, ops.convert_to_tensor(self.token_embedding.embeddings), self.output_bias
 
     def logits(self, hidden):
-        """[..., D] -> float32 [..., V or C]."""
+        """Compute the logits of hidden vectors: [..., D] -> float32 [..., V or C]."""
         x_ND = ops.reshape(hidden, (-1, self.shape_config.d_model))
         features, table, bias = self.head(x_ND)
         logits = ops.matmul(features, ops.transpose(ops.cast(table, features.dtype)))
@@ -92,5 +95,5 @@ class Encoder(Backbone):
         return ops.reshape(logits, (*ops.shape(hidden)[:-1], table.shape[0]))
 
     def call(self, inputs_BT, segment_ids_BT, positions_BT):
-        """int32 [B, T] three times -> float32 logits [B, T, V or C]."""
+        """Compute the logits of rows: int32 [B, T] three times -> float32 [B, T, V or C]."""
         return self.logits(self.hidden(inputs_BT, segment_ids_BT, positions_BT))

@@ -22,7 +22,7 @@ class LayerCache(NamedTuple):
 
 
 def prefill(decoder: Decoder, tokens_BT: Any) -> tuple[Any, list[LayerCache]]:
-    """Reads texts that begin at the left: int32 [B, T] -> hidden [B, T, D] and caches, S = T.
+    """Read texts that begin at the left: int32 [B, T] -> hidden [B, T, D] and caches, S = T.
 
     What stands right of a text's end does not influence it, as no token looks ahead.
     """
@@ -33,7 +33,7 @@ def prefill(decoder: Decoder, tokens_BT: Any) -> tuple[Any, list[LayerCache]]:
 
 
 def widen(caches: list[LayerCache], slots: Any) -> list[LayerCache]:
-    """Adds empty slots at the right, up to `slots` of them (a scalar of int32)."""
+    """Add empty slots at the right, until each cache has `slots` of them (an int32 scalar)."""
 
     def pad(x_BGSK):
         return tf.pad(x_BGSK, [[0, 0], [0, 0], [0, slots - tf.shape(x_BGSK)[2]], [0, 0]])
@@ -44,7 +44,7 @@ def widen(caches: list[LayerCache], slots: Any) -> list[LayerCache]:
 def decode_step(
     decoder: Decoder, tokens_B: Any, positions_B: Any, caches: list[LayerCache]
 ) -> tuple[Any, list[LayerCache]]:
-    """One token for each text, at its own position: int32 [B] twice -> hidden [B, D], caches.
+    """Run one token of each text, at its own position: int32 [B] twice -> hidden [B, D], caches.
 
     Slot s of the cache is position s. A token attends to its own slot and those left of it.
     """
@@ -82,7 +82,7 @@ def _write(cache, positions_B, k_BG1K, v_BG1K):
 
 
 def _attend(q_BHTK, cache, mask_BTS):
-    """Grouped queries against the cache, without repeating it: -> [B, H, T, K]."""
+    """Attend with grouped queries to the cache, without repeating it: -> [B, H, T, K]."""
     groups, width = cache.keys.shape[1], q_BHTK.shape[-1]
     rows, heads, length = tf.shape(q_BHTK)[0], q_BHTK.shape[1], tf.shape(q_BHTK)[2]
     # The query heads of a group lie beside each other; they become more rows of one product.

@@ -1,4 +1,4 @@
-"""What decoder and encoder are built of.
+"""Layers of decoder and encoder: attention, MLP, norms, embeddings, dropout.
 
 Shape suffixes: B rows, T tokens of a row, N = B * T, D model width, H query heads, G key/value
 heads, K width of a head, F inner width of the MLP.
@@ -25,7 +25,7 @@ _MASKED_SCORE = -1e9
 
 
 def rotate_by_position(x_BTHK: Any, positions_BT: Any) -> Any:
-    """Rotary position embedding (Su et al. 2021), halves paired as in GPT-NeoX."""
+    """Apply rotary position embedding (Su et al. 2021), halves paired as in GPT-NeoX."""
     half = x_BTHK.shape[-1] // 2
     frequencies = ops.exp(-ops.log(_ROPE_BASE) * ops.arange(half, dtype="float32") / float(half))
     angles = ops.cast(positions_BT, "float32")[:, :, None, None] * frequencies
@@ -35,7 +35,9 @@ def rotate_by_position(x_BTHK: Any, positions_BT: Any) -> Any:
 
 
 def segment_mask(segment_ids_BT: Any, causal: bool) -> Any:
-    """[B, 1, T, T] of bool: query t may attend to key s in the same document, if causal s <= t.
+    """Return the mask of attention within documents, bool [B, 1, T, T].
+
+    Query t may attend to key s of the same document; if causal, only where s <= t.
 
     Padding (segment 0) forms a segment of its own, so that no softmax is over nothing.
     """
@@ -47,14 +49,14 @@ def segment_mask(segment_ids_BT: Any, causal: bool) -> Any:
 
 
 def attend(q_BHTK: Any, k_BHSK: Any, v_BHSK: Any, mask_B1TS: Any, drop: Any = None) -> Any:
-    """Softmax attention, [B, H, T, K]; `drop` is applied to the probabilities."""
+    """Compute softmax attention, [B, H, T, K]; `drop` is applied to the probabilities."""
     weights = attention_weights(q_BHTK, k_BHSK, mask_B1TS)
     weights = ops.cast(weights, v_BHSK.dtype)
     return tf.matmul(weights if drop is None else drop(weights), v_BHSK)
 
 
 def attention_weights(q_BHTK: Any, k_BHSK: Any, mask_B1TS: Any) -> Any:
-    """Attention probabilities, float32 [B, H, T, S]."""
+    """Compute attention probabilities, float32 [B, H, T, S]."""
     scores = tf.matmul(q_BHTK, k_BHSK, transpose_b=True)
     scores = ops.cast(scores, "float32") / q_BHTK.shape[-1] ** 0.5
     return ops.softmax(ops.where(mask_B1TS, scores, _MASKED_SCORE), axis=-1)
@@ -73,18 +75,18 @@ class Dropout:
 
     @property
     def active(self) -> bool:
-        """Whether anything is dropped."""
+        """Return whether anything is dropped."""
         return self._seed is not None and self._rate > 0
 
     def next_seed(self) -> Any:
-        """A seed for one place, int32 [2]; places are numbered in the order of the calls."""
+        """Return a seed for one place, int32 [2]; places are numbered in the order of the calls."""
         self._places += 1
         if not self.active:
             return None
         return tf.random.experimental.stateless_fold_in(self._seed, self._places)
 
     def drop(self, x: Any, seed: Any) -> Any:
-        """`x` with the mask of a place's seed."""
+        """Drop features of `x` by the mask of a place's seed; None drops nothing."""
         if seed is None:
             return x
         noise = tf.random.stateless_uniform(tf.shape(x), seed, alg="philox")
@@ -93,13 +95,13 @@ class Dropout:
 
 
 class Builder:
-    """Makes layers with the shape's options and a seed for each, in a fixed order."""
+    """Maker of layers with the shape's options and a seed for each, in a fixed order."""
 
     def __init__(self, shape: ModelShape, dtype: Any, seed: int):
         self.shape, self.dtype, self._seed, self._count = shape, dtype, seed, 0
 
     def initializer(self, stddev: float = _INIT_STDDEV) -> keras.initializers.Initializer:
-        """A normal initializer with the next seed."""
+        """Return a normal initializer with the next seed."""
         self._count += 1
         seed = self._seed * 10_007 + self._count
         return keras.initializers.RandomNormal(stddev=stddev, seed=seed)
@@ -107,7 +109,7 @@ class Builder:
     def dense(
         self, units: int, name: str, residual: bool = False, use_bias: bool | None = None
     ) -> keras.layers.Dense:
-        """A linear layer; `residual` if it adds into the residual stream."""
+        """Make a linear layer; `residual` if it adds into the residual stream."""
         scaled = residual and self.shape.causal
         stddev = _INIT_STDDEV / (2 * self.shape.layers) ** 0.5 if scaled else _INIT_STDDEV
         return keras.layers.Dense(
@@ -119,14 +121,14 @@ class Builder:
         )
 
     def norm(self, name: str) -> keras.layers.Layer:
-        """The shape's norm, with the epsilon of GPT-2, of BERT, or of Llama 1."""
+        """Make the shape's norm, with the epsilon of GPT-2, of BERT, or of Llama 1."""
         if self.shape.norm == "rms":
             return keras.layers.RMSNormalization(epsilon=1e-6, dtype=self.dtype, name=name)
         epsilon = 1e-5 if self.shape.causal else 1e-12
         return keras.layers.LayerNormalization(epsilon=epsilon, dtype=self.dtype, name=name)
 
     def embedding(self, rows: int, name: str) -> keras.layers.Embedding:
-        """A table of `rows` vectors of the model's width."""
+        """Make a table of `rows` vectors of the model's width."""
         return keras.layers.Embedding(
             rows,
             self.shape.d_model,
@@ -153,13 +155,16 @@ class Attention(keras.layers.Layer):
         self.output_projection = build.dense(shape.d_model, "output_projection", residual=True)
 
     def build(self, input_shape):
-        """Builds the projections for inputs [N, D]."""
+        """Build the projections for inputs [N, D]."""
         self.qkv.build(input_shape)
         self.output_projection.build((None, self._heads * self._width))
         self.built = True
 
     def heads(self, x_ND, positions_BT):
-        """[N, D] -> q [B, H, T, K] and k, v [B, G, T, K], turned by position if rope."""
+        """Project to heads: [N, D] -> q [B, H, T, K], k and v [B, G, T, K].
+
+        With rope, q and k are rotated by position.
+        """
         length = positions_BT.shape[1]
         rows = tf.shape(positions_BT)[0] if length is None else -1
         steps = tf.shape(positions_BT)[1] if length is None else length
@@ -171,17 +176,17 @@ class Attention(keras.layers.Layer):
         return tuple(ops.transpose(x, (0, 2, 1, 3)) for x in (q, k, v))
 
     def for_each_query_head(self, x_BGTK):
-        """[B, G, T, K] -> [B, H, T, K]: a key head serves H / G query heads."""
+        """Repeat each key head for its H / G query heads: [B, G, T, K] -> [B, H, T, K]."""
         repeats = self._heads // self._kv_heads
         return x_BGTK if repeats == 1 else ops.repeat(x_BGTK, repeats, axis=1)
 
     def project(self, mixed_BHTK):
-        """[B, H, T, K] -> [N, D]."""
+        """Project the heads' outputs to the model's width: [B, H, T, K] -> [N, D]."""
         mixed = ops.transpose(mixed_BHTK, (0, 2, 1, 3))
         return self.output_projection(ops.reshape(mixed, (-1, self._heads * self._width)))
 
     def call(self, x_ND, mask_B1TT, positions_BT, dropout=None, seed=None):
-        """[N, D] -> [N, D]."""
+        """Attend within segments: [N, D] -> [N, D]."""
         q, k, v = self.heads(x_ND, positions_BT)
         k, v = self.for_each_query_head(k), self.for_each_query_head(v)
         drop = None if seed is None else lambda weights: dropout.drop(weights, seed)
@@ -200,7 +205,7 @@ class Attention(keras.layers.Layer):
         return self.project(ops.concatenate(mixed, axis=2))
 
     def probabilities(self, x_ND, mask_B1TT, positions_BT):
-        """[N, D] -> attention probabilities, float32 [B, H, T, T]."""
+        """Compute attention probabilities: [N, D] -> float32 [B, H, T, T]."""
         q, k, _ = self.heads(x_ND, positions_BT)
         return attention_weights(q, self.for_each_query_head(k), mask_B1TT)
 
@@ -217,7 +222,7 @@ class Mlp(keras.layers.Layer):
         self.down = build.dense(shape.d_model, "down", residual=True)
 
     def build(self, input_shape):
-        """Builds the projections for inputs [N, D]."""
+        """Build the projections for inputs [N, D]."""
         for layer in (self.gate, self.up):
             if layer is not None:
                 layer.build(input_shape)
@@ -225,7 +230,7 @@ class Mlp(keras.layers.Layer):
         self.built = True
 
     def call(self, x_ND):
-        """[N, D] -> [N, D]."""
+        """Apply the MLP to each token: [N, D] -> [N, D]."""
         if self.gate is None:
             return self.down(ops.gelu(self.up(x_ND), approximate=True))
         return self.down(ops.silu(self.gate(x_ND)) * self.up(x_ND))
@@ -243,13 +248,16 @@ class Block(keras.layers.Layer):
         self.mlp = Mlp(build, "mlp")
 
     def build(self, input_shape):
-        """Builds all parts for inputs [N, D]."""
+        """Build all parts for inputs [N, D]."""
         for layer in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
             layer.build(input_shape)
         self.built = True
 
     def call(self, x_ND, mask_B1TT, positions_BT, dropout=None, seeds=(None, None, None)):
-        """[N, D] -> [N, D]; seeds for the dropout of probabilities, attention and MLP."""
+        """Apply attention and MLP: [N, D] -> [N, D].
+
+        `seeds` are of the dropout of probabilities, after attention and after the MLP.
+        """
 
         def drop(x, seed):
             return x if seed is None else dropout.drop(x, seed)
@@ -263,6 +271,6 @@ class Block(keras.layers.Layer):
         return x_ND + drop(self.mlp(self.mlp_norm(x_ND)), seeds[2])
 
     def probabilities(self, x_ND, mask_B1TT, positions_BT):
-        """Attention probabilities of this layer for its input, float32 [B, H, T, T]."""
+        """Compute this layer's attention probabilities for its input, float32 [B, H, T, T]."""
         inner = x_ND if self._post else self.attention_norm(x_ND)
         return self.attention.probabilities(inner, mask_B1TT, positions_BT)

@@ -39,7 +39,7 @@ def cross_entropy_sums(
     weights_N: tf.Tensor,
     z_loss: float = 0.0,
 ) -> LossSums:
-    """Softmax cross-entropy of the logits features @ table.T + bias, summed.
+    """Sum the softmax cross-entropy of the logits features @ table.T + bias.
 
     Args:
         features_ND: Of the compute dtype, [N, D].
@@ -115,9 +115,9 @@ def cross_entropy_sums(
 def _negative_log_likelihood(
     probabilities_NV: tf.Tensor, targets_N: tf.Tensor, logits_NV: Callable[[], tf.Tensor]
 ) -> tf.Tensor:
-    """-log(probability of the target), float32 [N].
+    """Compute -log(probability of the target), float32 [N].
 
-    From the logits, which are computed again, only if a probability has no logarithm in float32
+    The logits are computed again only if a probability has no logarithm in float32
     or is not finite.
     """
     of_target = tf.gather(probabilities_NV, targets_N, batch_dims=1)
@@ -134,7 +134,7 @@ def _negative_log_likelihood(
 
 
 def dropout_seed(seed: int, step: Any, replica: Any = 0) -> tf.Tensor:
-    """The seed of one step's dropout on one replica, int32 [2].
+    """Return the seed of one step's dropout on one replica, int32 [2].
 
     A replica has masks of its own, so with dropout the losses depend on the number of replicas.
 
@@ -148,7 +148,7 @@ def dropout_seed(seed: int, step: Any, replica: Any = 0) -> tf.Tensor:
 
 
 def loss_sums(model: Any, batch: Any, dropout_seed: Any = None, z_loss: float = 0.0) -> LossSums:
-    """The loss of a batch; the same for every task, as the batch says which targets count.
+    """Sum the loss of a batch; the same for every task, as the batch says which targets count.
 
     Args:
         model: A decoder or encoder.
