@@ -132,10 +132,10 @@ def curate(examples_uri: str, work: str, workers: int, properties: dict) -> None
     examples = artifact(standard_artifacts.Examples, examples_uri)
     examples.split_names = json.dumps(["train", "eval"])
     curated = artifact(standard_artifacts.Examples, f"{work}/curated")
-    rejected = artifact(DroppedDocuments, f"{work}/rejected")
+    dropped = artifact(DroppedDocuments, f"{work}/dropped")
     executor(CuratorExecutor, work, workers).Do(
         {"examples": [examples]},
-        {"curated_examples": [curated], "dropped": [rejected]},
+        {"curated_examples": [curated], "dropped": [dropped]},
         properties,
     )
 

@@ -16,7 +16,7 @@ import tempfile
 import numpy as np
 
 from components.pack.job import PackJob
-from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
+from components.pack.tokenized import TokenizedDocuments
 from components.pack.transforms import pack_shard, write_manifest
 from components.train.config import TrainConfig, TrainingJob
 from components.train.distributed.cpu_parallelism import divide_cores
@@ -44,14 +44,17 @@ def write_rows(uri):
         np.random.default_rng(0),
     )
     for split, count in (("train", 600), ("eval", 16)):
-        documents = [
-            TokenizedDocument(b"%05d" % i, b"s", 900, rng.integers(20, VOCAB, 250).astype(np.int32))
-            for i in range(count)
-        ]
+        documents = TokenizedDocuments(
+            [b"%05d" % i for i in range(count)],
+            [b"s"] * count,
+            np.full(count, 900),
+            np.full(count, 250),
+            rng.integers(20, VOCAB, 250 * count).astype(np.int32),
+            [b""] * count,
+        )
         flags = np.zeros(VOCAB, np.uint8)
-        shard = (0, [TokenizedDocuments.of(documents)])
         directory = f"{uri}/Split-{split}"
-        manifest = [pack_shard(shard, directory, settings, flags)]
+        manifest = [pack_shard((0, [documents]), directory, settings, flags)]
         write_manifest(manifest, directory, settings, flags)
 
 

@@ -19,7 +19,7 @@ from tokenmill.timing import timed
 
 
 class CuratorSpec(component_spec.ComponentSpec):
-    """Examples in; curated examples and the rejected documents out."""
+    """Examples in; curated examples and the dropped documents out."""
 
     PARAMETERS = {
         "config": component_spec.ExecutionParameter(type=str),
@@ -42,7 +42,7 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
         self._log_startup(input_dict, output_dict, exec_properties)
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         curated = artifact_utils.get_single_instance(output_dict["curated_examples"])
-        rejected = artifact_utils.get_single_instance(output_dict["dropped"])
+        dropped = artifact_utils.get_single_instance(output_dict["dropped"])
         config = CurateConfig.from_json(exec_properties["config"])
         benchmarks = tuple(json.loads(exec_properties["benchmarks"]))
         shards = exec_properties["shards"]
@@ -52,7 +52,7 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
 
         with staged_run(self._get_tmp_dir()) as staging, self._make_beam_pipeline() as pipeline:
             result = pipeline | Curate(
-                config, benchmarks, examples.uri, curated.uri, rejected.uri, staging, shards
+                config, benchmarks, examples.uri, curated.uri, dropped.uri, staging, shards
             )
             lists = [
                 beam.pvalue.AsSingleton(result[name] | f"List[{name}]" >> beam.combiners.ToList())
@@ -61,18 +61,18 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
             (
                 result[COUNTS]
                 | "CountsToList" >> beam.combiners.ToList()
-                | "WriteReport" >> beam.Map(write_report, *lists, rejected.uri)
+                | "WriteReport" >> beam.Map(write_report, *lists, dropped.uri)
             )
 
         for split in SPLITS:  # TFX's readers take every file there for data
             remove_temporary_files(split_directory(curated.uri, split))
-        curation = read_curation(rejected.uri)
+        curation = read_curation(dropped.uri)
         _check(curation)
         total = curation.total
         for name in ("documents", "bytes"):
             curated.set_int_custom_property(name, getattr(total.kept, name))
-            dropped = sum(getattr(amount, name) for amount in total.dropped.values())
-            rejected.set_int_custom_property(name, dropped)
+            lost = sum(getattr(amount, name) for amount in total.dropped.values())
+            dropped.set_int_custom_property(name, lost)
 
 
 def _check(curation: Curation) -> None:
@@ -93,7 +93,7 @@ class Curator(base_beam_component.BaseBeamComponent):
 
     Outputs:
         curated_examples: `Examples` with the features of the input, normalized text.
-        rejected: `DroppedDocuments`, one record a document with reason, value and threshold.
+        dropped: `DroppedDocuments`, one record a document with reason, value and threshold.
 
     Args:
         examples: Channel of `Examples`.

@@ -1,7 +1,7 @@
 """The first pass over the documents: normalize, mask and judge them, and stage them on disk.
 
 A document that passes is staged as the record that will be written if it stays, one that does not
-as its record among the rejected. By the content of those that pass, and by their LSH bands, copies
+as its record among the dropped. By the content of those that pass, and by their LSH bands, copies
 are found later; these hashes are written beside it.
 """
 
@@ -33,7 +33,7 @@ from tokenmill.records.keys import content_key, stable_hash
 from tokenmill.records.staging import PartWriter, StagingWriter
 from tokenmill.text.normalize import normalize
 
-# The flag of a staged row whose payload is the record of a rejected document.
+# The flag of a staged row whose payload is the record of a dropped document.
 DROPPED_ROW = 1
 
 # Kinds of hashes that are staged.
@@ -67,13 +67,13 @@ def first_pass(
             if frequent is not None:
                 batch, removed = remove_frequent(batch, frequent)
                 removed_bytes += edits.add(removed)
-            for rejected in judge_batch(
+            for record in judge_batch(
                 batch, file.split, settings, staging.part(), edits, removed_bytes
             ):
-                key = (rejected.split, rejected.source.decode(), rejected.reason)
+                key = (record.split, record.source.decode(), record.reason)
                 total = counts.setdefault(key, [0, 0])
                 total[0] += 1
-                total[1] += rejected.raw_bytes
+                total[1] += record.raw_bytes
             yield from staging.full()
         yield from staging.rest()
     except BaseException:
@@ -128,7 +128,7 @@ def judge_batch(
     removed = remove_lines(texts, thresholds_of(settings))
     texts, removed_bytes = removed.texts, removed_bytes + edits.add(removed)
     decisions = judge_texts(texts, settings)
-    rejected = {
+    dropped = {
         i: DroppedDocument(split, doc_ids[i], sources[i], texts[i], raw_bytes[i], *decision, b"")
         for i, decision in decisions.items()
     }
@@ -136,15 +136,15 @@ def judge_batch(
     encoded = [text.encode() for text in texts]
     columns = (doc_ids, sources, encoded, labels)
     kept = document_batch(*([column[i] for i in passed] for column in columns))
-    payloads = {i: record.shortened().to_line() for i, record in rejected.items()}
+    payloads = {i: record.shortened().to_line() for i, record in dropped.items()}
     payloads.update(zip(passed.tolist(), (p for _, p in encode_documents(kept)), strict=True))
     keys = np.zeros((len(texts), 2), np.uint64)
     content = b"".join(content_key(encoded[i]) for i in passed)
     keys[passed] = np.frombuffer(content, np.uint64).reshape(-1, 2)
     sizes = np.array([len(text) for text in encoded], np.uint32)
     flags = np.zeros(len(texts), np.uint8)
-    flags[list(rejected)] = DROPPED_ROW
-    sizes[list(rejected)] = 0
+    flags[list(dropped)] = DROPPED_ROW
+    sizes[list(dropped)] = 0
     first = part.rows
     part.append(
         doc_ids,
@@ -163,7 +163,7 @@ def judge_batch(
         bands = band_hashes(shingles, settings)[long_enough]
         rows = np.repeat(first + passed[long_enough], bands.shape[1])
         part.add_hashes(BANDS, bands.ravel(), rows)
-    return [rejected[i] for i in sorted(rejected)]
+    return [dropped[i] for i in sorted(dropped)]
 
 
 def _mask_all(texts: list[str], kinds: Iterable[str], masked: Counter[str]) -> list[str]:

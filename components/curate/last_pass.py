@@ -64,7 +64,7 @@ def _by_source(rows: np.ndarray, sources: list[str], split: str, outcome: str) -
         )
 
 
-def write_rejected(
+def write_dropped(
     shard: int, parts: list[StagedPart], dropped: list[DroppedGroup], dropped_uri: str, shards: int
 ) -> int:
     """Write one shard of the dropped documents of both splits, as JSON; return how many."""
@@ -124,7 +124,7 @@ class _Why:
         """Return the record of one dropped document."""
         batch = decode_documents([record.payload])
         doc_id, source, text = (batch.column(i)[0].as_py() for i in range(3))
-        rejected = DroppedDocument(
+        dropped = DroppedDocument(
             record.part.split,
             doc_id,
             source,
@@ -132,4 +132,4 @@ class _Why:
             int(record.row["raw_bytes"]),
             *self._reasons[record.reference],
         )
-        return rejected.shortened().to_line()
+        return dropped.shortened().to_line()

@@ -2,7 +2,7 @@
 
     normalize, mask -> lines -> language, rules -> exact copies -> near copies -> decontaminate
 
-Every document ends as kept or as rejected for exactly one reason, and is counted as such; the
+Every document ends as kept or as dropped for exactly one reason, and is counted as such; the
 text that normalization takes away is counted in bytes.
 
 The elements of this pipeline are files to read, ranges of hashes to compare and shards to write:
@@ -29,13 +29,13 @@ from components.curate.deduplicate import (
     verify,
 )
 from components.curate.first_pass import first_pass
-from components.curate.last_pass import count, write_kept, write_rejected
+from components.curate.last_pass import count, write_dropped, write_kept
 from tokenmill.records.documents import SPLITS, DocumentFile, split_directory
 from tokenmill.records.sorted_hashes import BUCKETS
 
 
 class Curate(beam.PTransform):
-    """Examples artifact -> curated examples and rejected documents, both written; counts.
+    """Examples artifact -> curated examples and dropped documents, both written; counts.
 
     Outputs (a dict): COUNTS (((split, source, outcome), OutcomeCounts)), MASKED ((kind, how many)),
     REMOVED_LINES ((reason, (lines, bytes))); each key once.
@@ -45,7 +45,7 @@ class Curate(beam.PTransform):
         benchmarks: Texts that must not occur in train.
         examples_uri: The documents, by split.
         curated_uri: Where the documents that stay go.
-        dropped_uri: Where the rejected ones go.
+        dropped_uri: Where the dropped ones go.
         staging_directory: Where what lies between the passes goes; all workers must see it. It is
             the caller's to remove.
         shards: Files a split, and of dropped documents; also the ranges of hashes in which
@@ -64,7 +64,7 @@ class Curate(beam.PTransform):
     ):
         super().__init__()
         self._settings, self._benchmarks = settings, benchmarks
-        self._examples, self._curated, self._rejected = examples_uri, curated_uri, dropped_uri
+        self._examples, self._curated, self._dropped = examples_uri, curated_uri, dropped_uri
         self._staging, self._shards = staging_directory, shards
         self._hash_ranges = min(shards, BUCKETS)
 
@@ -123,9 +123,9 @@ class Curate(beam.PTransform):
         )
         (
             pipeline
-            | "RejectedShards" >> beam.Create(range(shards))
-            | "SpreadRejected" >> beam.Reshuffle()
-            | "WriteRejected" >> beam.Map(write_rejected, *sides, self._rejected, shards)
+            | "DroppedShards" >> beam.Create(range(shards))
+            | "SpreadDropped" >> beam.Reshuffle()
+            | "WriteDropped" >> beam.Map(write_dropped, *sides, self._dropped, shards)
         )
         passed = parts | "SpreadParts" >> beam.Reshuffle() | "Count" >> beam.FlatMap(count, *sides)
         counts = (

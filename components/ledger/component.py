@@ -146,7 +146,7 @@ class TokenLedger(base_component.BaseComponent):
     Args:
         quarantine: Channel of `Quarantine`.
         curated_examples: Channel of the curator's `Examples`.
-        rejected: Channel of `DroppedDocuments`.
+        dropped: Channel of `DroppedDocuments`.
         packed_rows: Channel of `PackedRows`.
         job: What is to be trained, on what, at what price.
         limits_path: Where price and budget of a run with parameters of its own are left for the
@@ -161,7 +161,7 @@ class TokenLedger(base_component.BaseComponent):
         self,
         quarantine: Channel,
         curated_examples: Channel,
-        rejected: Channel,
+        dropped: Channel,
         packed_rows: Channel,
         job: LedgerJob,
         limits_path: str,
@@ -171,7 +171,7 @@ class TokenLedger(base_component.BaseComponent):
         spec = TokenLedgerSpec(
             quarantine=quarantine,
             curated_examples=curated_examples,
-            dropped=rejected,
+            dropped=dropped,
             packed_rows=packed_rows,
             config=job.to_json(),
             limits_path=limits_path,

@@ -28,7 +28,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tokenmill.rows.arrays import Layout, Parts, Row, Rows, spans
+from tokenmill.rows.arrays import Layout, Parts, Rows, spans
 from tokenmill.text.vocabulary import BOS_ID, CLS_ID, EOS_ID, SEP_ID
 
 # No part is cut off that is shorter than this to fill a gap: a question needs some context.
@@ -221,11 +221,3 @@ def build_rows(parts: Parts, tokens: np.ndarray, token_counts: np.ndarray, layou
     inputs[ends - slots], inputs[ends - 1] = begin, end
     inputs[spans(ends - slots + 1, lengths)] = framed[spans(starts + 1, lengths)]
     return Rows(counts, slots, inputs, None, context)
-
-
-def pack(documents: Sequence[np.ndarray], sequence_length: int) -> list[Row]:
-    """Pack documents (1-D integer arrays of token ids) in causal mode, without context."""
-    layout = Layout(sequence_length)
-    counts = np.array([len(d) for d in documents], np.int64)
-    tokens = np.concatenate([np.zeros(0, np.int32), *documents]).astype(np.int32)
-    return build_rows(pack_parts(counts + 1, layout), tokens, counts, layout).split()

@@ -11,16 +11,6 @@ from tokenmill.records.documents import BATCH_DOCUMENTS
 from tokenmill.rows.arrays import spans
 
 
-class TokenizedDocument(NamedTuple):
-    """A document as Transform leaves it; `token_ids` is int32."""
-
-    doc_id: bytes
-    source: bytes
-    byte_count: int
-    token_ids: np.ndarray
-    label: bytes = b""
-
-
 class TokenizedDocuments(NamedTuple):
     """Many documents in columns, which pass through Beam in a tenth of the time.
 
@@ -39,20 +29,6 @@ class TokenizedDocuments(NamedTuple):
     token_counts: np.ndarray
     tokens: np.ndarray
     labels: list[bytes]
-
-    @classmethod
-    def of(cls, documents: Sequence[TokenizedDocument]) -> "TokenizedDocuments":
-        """Put documents into columns."""
-        return cls(
-            [d.doc_id for d in documents],
-            [d.source for d in documents],
-            np.array([d.byte_count for d in documents], np.int64),
-            np.array([len(d.token_ids) for d in documents], np.int64),
-            np.concatenate([np.zeros(0, np.int32), *(d.token_ids for d in documents)]).astype(
-                np.int32
-            ),
-            [d.label for d in documents],
-        )
 
     @classmethod
     def join(cls, parts: Sequence["TokenizedDocuments"]) -> "TokenizedDocuments":
@@ -108,11 +84,6 @@ def _columns(arrays: Sequence[np.ndarray]) -> TokenizedDocuments:
     return TokenizedDocuments(
         doc_ids.tolist(), sources.tolist(), byte_counts, token_counts, tokens, labels.tolist()
     )
-
-
-def decode_tokenized(serialized: list[bytes]) -> TokenizedDocuments:
-    """Parse serialized, transformed tf.Examples."""
-    return _columns([column.numpy() for column in _parse(tf.constant(serialized, tf.string))])
 
 
 def read_tokenized(path: str) -> Iterator[TokenizedDocuments]:

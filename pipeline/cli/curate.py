@@ -155,7 +155,7 @@ class _Reading:
 
 
 def _newest_dropped(run_dir: str) -> tuple[str, str]:
-    """(URI of the rejected documents, run) of the newest run whose Curator finished."""
+    """(URI of the dropped documents, run) of the newest run whose Curator finished."""
     from tokenmill.metadata.output_directory import open_runs
     from tokenmill.metadata.run_history import step_records
 

@@ -248,10 +248,10 @@ def test_exact_copies_that_are_to_stay_go_as_near_ones(curate):
     assert result.reasons() == {b"0": "near_duplicate", b"2": "near_duplicate"}
 
 
-# ---- what a rejected document says, what a kept one looks like
+# ---- what a dropped document says, what a kept one looks like
 
 
-def test_rejected_documents_say_why(curate):
+def test_dropped_documents_say_why(curate):
     documents = [
         ("train", b"short", b"web", b"ab"),
         ("train", b"lines", b"web", b"same line\nsame line\nsame line\r\n" + b"long " * 100),

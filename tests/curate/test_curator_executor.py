@@ -66,10 +66,10 @@ def write_examples(uri, splits, files=1):
 
 
 def curate(home, splits, files=1, shards=2, settings=CONFIG):
-    """Runs the executor; returns the artifacts (curated, rejected)."""
+    """Runs the executor; returns the artifacts (curated, dropped)."""
     examples = write_examples(str(home / "examples"), splits, files)
-    curated, rejected = Examples(), DroppedDocuments()
-    curated.uri, rejected.uri = str(home / "curated"), str(home / "dropped")
+    curated, dropped = Examples(), DroppedDocuments()
+    curated.uri, dropped.uri = str(home / "curated"), str(home / "dropped")
     context = CuratorExecutor.Context(
         beam_pipeline_args=["--direct_running_mode=in_memory", "--sdk_container_image=none"],
         tmp_dir=str(home / "tmp"),
@@ -77,10 +77,10 @@ def curate(home, splits, files=1, shards=2, settings=CONFIG):
     )
     CuratorExecutor(context).Do(
         {"examples": [examples]},
-        {"curated_examples": [curated], "dropped": [rejected]},
+        {"curated_examples": [curated], "dropped": [dropped]},
         {"config": settings.to_json(), "benchmarks": "[]", "shards": shards},
     )
-    return curated, rejected
+    return curated, dropped
 
 
 def records_in(directory, prefix):
@@ -120,11 +120,11 @@ def test_labels_stay_with_their_documents(tmp_path):
 
 def test_artifacts_agree_with_the_report(tmp_path):
     splits = {"train": documents("train", 300), "eval": documents("eval", 20)}
-    curated, rejected = curate(tmp_path, splits)
-    with open(os.path.join(rejected.uri, CURATION_NAME), encoding="utf-8") as source:
+    curated, dropped = curate(tmp_path, splits)
+    with open(os.path.join(dropped.uri, CURATION_NAME), encoding="utf-8") as source:
         report = json.load(source)
 
-    rejects = list(read_dropped(rejected.uri))
+    rejects = list(read_dropped(dropped.uri))
     for split, count in (("train", 300), ("eval", 20)):
         batch = decode_documents(records_in(split_directory(curated.uri, split), "documents-"))
         ids = [doc_id.decode() for doc_id in batch.column(0).to_pylist()]
@@ -147,7 +147,7 @@ def test_artifacts_agree_with_the_report(tmp_path):
     }
     assert report["masked"] == {"email": 960}
     assert len(rejects) == 640
-    curation = read_curation(rejected.uri)
+    curation = read_curation(dropped.uri)
     numbers = curation.dropped_by_reason()
     assert {reason: amount.documents for reason, amount in numbers.items()} == {
         "exact_duplicate": 320,
@@ -162,7 +162,7 @@ def test_artifacts_agree_with_the_report(tmp_path):
     assert all(r.kept_copy == r.doc_id[:-1] + b"a" for r in rejects if r.kept_copy)
     assert curated.get_int_custom_property("documents") == 640
     assert curated.get_int_custom_property("bytes") == report["total"]["kept"]["bytes"]
-    assert rejected.get_int_custom_property("documents") == 640
+    assert dropped.get_int_custom_property("documents") == 640
     assert json.loads(curated.split_names) == ["train", "eval"]
     assert curated.get_string_custom_property("file_format") == "tfrecords_gzip"
 
@@ -218,13 +218,13 @@ def test_one_text_many_thousand_times_takes_seconds(tmp_path, exact, count):
     splits["train"].append(("z", "web", "One more document that is not like any of the others."))
     started = time.perf_counter()
     settings = CONFIG.model_copy(update={"exact_duplicates": exact})
-    _, rejected = curate(tmp_path, splits, settings=settings)
+    _, dropped = curate(tmp_path, splits, settings=settings)
     assert time.perf_counter() - started < 60
     reason = "exact_duplicate" if exact == "drop" else "near_duplicate"
-    assert read_curation(rejected.uri).dropped_by_reason() == {
+    assert read_curation(dropped.uri).dropped_by_reason() == {
         reason: Amount(documents=count - 1, bytes=(count - 1) * len(text))
     }
-    copies = {record.kept_copy for record in read_dropped(rejected.uri)}
+    copies = {record.kept_copy for record in read_dropped(dropped.uri)}
     assert copies == {b"00000"}
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from made_documents import TokenizedDocument, in_columns
 
 from components.pack.job import PackJob
-from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
 from components.pack.transforms import pack_shard, write_manifest
 from tokenmill.records.documents import split_directory
 from tokenmill.rows.token_flags import CONTROL
@@ -36,6 +36,6 @@ def rows_uri(tmp_path_factory, packed_documents):
             for name, n in documents
         ]
         directory = split_directory(uri, split)
-        entry = pack_shard((0, [TokenizedDocuments.of(made)]), directory, settings, flags)
+        entry = pack_shard((0, [in_columns(made)]), directory, settings, flags)
         write_manifest([entry], directory, settings, flags)
     return uri

@@ -4,9 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
+from made_documents import TokenizedDocument, in_columns
 
 from components.pack.job import PackJob
-from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
 from components.pack.transforms import pack_shard, write_manifest
 from components.tokenize.config import TokenizerConfig
 from components.tokenize.training import train_sentencepiece
@@ -54,7 +54,7 @@ def pack_documents(tmp_path_factory):
 
         entries = []
         for shard, mine in itertools.groupby(sorted(documents, key=shard_of), shard_of):
-            columns = TokenizedDocuments.of(
+            columns = in_columns(
                 [TokenizedDocument(i, s, 2 * len(t), np.array(t, np.int32)) for i, s, t in mine]
             )
             entries.append(pack_shard((shard, [columns]), directory, settings, flags))

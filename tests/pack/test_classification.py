@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_documents import TokenizedDocument, in_columns
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from components.pack.classification import FindLabels, check_labels
 from components.pack.job import PackJob
-from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
 from components.pack.transforms import pack_shard, write_manifest
 from tokenmill.contracts.packed_rows import RowFormat
 from tokenmill.errors import TokenmillError
@@ -63,7 +63,7 @@ def pack(directory, documents, length=32, shards=2, **options):
     for shard in range(shards):
         mine = [d for d in documents if stable_hash(d.doc_id) % shards == shard]
         if mine:
-            columns = TokenizedDocuments.of(mine)
+            columns = in_columns(mine)
             entries.append(pack_shard((shard, [columns]), target, settings, FLAGS, NAMES))
     manifest = write_manifest(entries, target, settings, FLAGS, NAMES)
     return PackedSplit(str(directory), "train"), manifest
@@ -132,7 +132,7 @@ def test_a_lost_document_stops_the_run(tmp_path):
         sequence_length=32, vocab_size=VOCAB, shards=1, task="classification", classes=2
     )
     target = str(tmp_path / "Split-train")
-    columns = TokenizedDocuments.of(documents)
+    columns = in_columns(documents)
     entry = pack_shard((0, [columns]), target, packing, FLAGS, NAMES)
     entry.counts.by_source["web"].dropped_no_label = 1
     with pytest.raises(ArithmeticError, match="1 documents have a label, but 2 were packed"):

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
+from made_documents import decode_tokenized
 from made_manifest import packed_shard
 from tfx.types import Channel, standard_artifacts
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
@@ -18,7 +19,7 @@ from components.pack import tokenized as tokenized
 from components.pack.component import Packer, PackerExecutor
 from components.pack.counts import ShardCounts
 from components.pack.job import SHARD_TOKENS, PackJob, shards_for
-from components.pack.tokenized import decode_tokenized, read_tokenized
+from components.pack.tokenized import read_tokenized
 from components.pack.transforms import PackSplit, ShardOutcome, write_manifest
 from tokenmill.contracts.packed_rows import PackedShard, RowFormat, SourceCounts
 from tokenmill.errors import TokenmillError

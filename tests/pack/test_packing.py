@@ -4,8 +4,9 @@ from collections import Counter
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_documents import pack
 
-from components.pack.packing import best_fit, build_rows, pack, pack_parts
+from components.pack.packing import best_fit, build_rows, pack_parts
 from tokenmill.rows.arrays import Layout
 from tokenmill.rows.codec import densify
 

@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_documents import pack
 from made_manifest import packed_manifest, packed_shard
 
-from components.pack.packing import pack
 from tokenmill.contracts.packed_rows import RowFormat, write_packed_manifest
 from tokenmill.errors import TokenmillError
 from tokenmill.rows.arrays import Row, Rows

@@ -11,10 +11,10 @@ import pytest
 import sentencepiece
 import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
+from made_documents import TokenizedDocument, decode_tokenized
 from tfx.types import artifact_utils, standard_artifacts
 
 from components.artifacts import Examples, Tokenizer
-from components.pack.tokenized import TokenizedDocument, decode_tokenized
 from components.tokenize.apply_transform import ApplyTransform
 from components.tokenize.component import TokenizingTransform
 from components.tokenize.config import TokenizerConfig

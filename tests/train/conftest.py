@@ -10,9 +10,9 @@ import time
 
 import numpy as np
 import pytest
+from made_documents import TokenizedDocument, in_columns
 
 from components.pack.job import PackJob
-from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
 from components.pack.transforms import pack_shard, write_manifest
 from tokenmill.model.shape import ModelShape
 
@@ -48,7 +48,7 @@ def write_split(uri, split, documents, seed):
         PackJob(sequence_length=LENGTH, vocab_size=VOCAB, shards=1),
         os.path.join(uri, f"Split-{split}"),
     )
-    shard, flags = (0, [TokenizedDocuments.of(counting)]), np.zeros(VOCAB, np.uint8)
+    shard, flags = (0, [in_columns(counting)]), np.zeros(VOCAB, np.uint8)
     write_manifest([pack_shard(shard, directory, settings, flags)], directory, settings, flags)
 
 

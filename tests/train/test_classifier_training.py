@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_documents import TokenizedDocument, in_columns
 from made_manifest import packed_manifest
 
 from components.pack.job import PackJob
-from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
 from components.pack.transforms import pack_shard, write_manifest
 from components.train.data import Share, evaluation_batches, training_batches
 from tokenmill.provenance.explain import times_trained
@@ -43,7 +43,7 @@ def write_labeled(uri, split, documents, seed):
         sequence_length=LENGTH, vocab_size=VOCAB, shards=1, task="classification", classes=2
     )
     directory, flags = os.path.join(uri, f"Split-{split}"), np.zeros(VOCAB, np.uint8)
-    entry = pack_shard((0, [TokenizedDocuments.of(made)]), directory, packing, flags, NAMES)
+    entry = pack_shard((0, [in_columns(made)]), directory, packing, flags, NAMES)
     write_manifest([entry], directory, packing, flags, NAMES)
 
 

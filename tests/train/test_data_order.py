@@ -6,10 +6,10 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_documents import TokenizedDocument, in_columns
 from made_manifest import packed_manifest
 
 from components.pack.job import PackJob
-from components.pack.tokenized import TokenizedDocument, TokenizedDocuments
 from components.pack.transforms import pack_shard, write_manifest
 from components.train.data import (
     Share,
@@ -41,7 +41,7 @@ def write_split(uri, sources, **options):
     ]
     parts = [documents[: len(documents) * 3 // 5], documents[len(documents) * 3 // 5 :]]
     shards = [
-        pack_shard((i, [TokenizedDocuments.of(part)]), directory, pack_settings, FLAGS)
+        pack_shard((i, [in_columns(part)]), directory, pack_settings, FLAGS)
         for i, part in enumerate(parts)
     ]
     write_manifest(shards, directory, pack_settings, FLAGS)

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_documents import pack
 
-from components.pack.packing import pack
 from tokenmill.model.decoder import Decoder
 from tokenmill.model.shape import ModelShape
 from tokenmill.rows.packed_split import Batch, densify

@@ -296,12 +296,6 @@ def read_ids(part: StagedPart, rows: np.ndarray) -> list[bytes]:
         return list(_slices(file, rows["id_start"], rows["id_size"]))
 
 
-def read_payloads(part: StagedPart, rows: np.ndarray) -> Iterator[bytes]:
-    """Yield the payloads of rows, one at a time."""
-    with open_file(f"{part.path}.payloads") as file:
-        yield from _slices(file, rows["start"], rows["size"])
-
-
 def read_texts(part: StagedPart, rows: np.ndarray) -> Iterator[bytes]:
     """Yield the texts of rows, one at a time."""
     starts = rows["start"] + rows["size"] - rows["text_size"]

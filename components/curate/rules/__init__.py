@@ -1,6 +1,6 @@
 """Quality rules, one file a family; each measures all documents of a batch at once.
 
-A rule drops a document whose value is beyond its threshold, and the rejected document records the
+A rule drops a document whose value is beyond its threshold, and the dropped document records the
 rule's reason, the value and the threshold. Thresholds come in named sets for kinds of text; the
 numbers that the papers give are the sets `web` and `c4`. Rules for single lines (lines.py) remove a
 line instead, before the documents are judged.
