@@ -18,9 +18,9 @@ from tokenmill.records.documents import (
     decode_documents,
     document_batch,
     encode_documents,
-    split_directory,
 )
 from tokenmill.records.keys import stable_hash
+from tokenmill.records.splits import split_directory
 from tokenmill.records.tfrecord import write_tfrecords
 
 ROWS = st.lists(

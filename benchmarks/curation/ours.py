@@ -28,7 +28,8 @@ from components.ingest.component import CorpusExampleGenExecutor
 from components.ingest.manifest import list_inputs, write_manifest
 from pipeline.dag import create_components
 from pipeline.loader import load_config
-from tokenmill.records.documents import decode_documents, split_directory
+from tokenmill.records.documents import decode_documents
+from tokenmill.records.splits import split_directory
 
 FILTERS_ONLY = (
     "curate.exact_duplicates=keep",

@@ -25,7 +25,8 @@ from components.tokenize.apply_transform import ApplyTransform
 from components.tokenize.graph import graph_token_ids
 from components.train.data import training_batches
 from tokenmill.provenance.rows import find_document
-from tokenmill.records.documents import decode_documents, split_directory
+from tokenmill.records.documents import decode_documents
+from tokenmill.records.splits import split_directory
 from tokenmill.rows.packed_split import PackedSplit
 from tokenmill.rows.token_flags import token_flags
 from tokenmill.text.tokenization import load_tokenizer

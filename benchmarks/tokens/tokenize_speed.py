@@ -33,7 +33,8 @@ from components.tokenize.component import TokenizingTransformExecutor
 from components.tokenize.config import TokenizerConfig
 from components.tokenize.training import train_sentencepiece
 from tokenmill.contracts.tokenizer import TOKENIZER_MODEL_NAME
-from tokenmill.records.documents import document_batch, encode_documents, split_directory
+from tokenmill.records.documents import document_batch, encode_documents
+from tokenmill.records.splits import split_directory
 from tokenmill.records.tfrecord import write_tfrecords
 from tokenmill.text.tokenization import load_tokenizer, tokenize
 

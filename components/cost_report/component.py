@@ -23,7 +23,7 @@ from tokenmill.contracts.cost_report import write_cost_report
 from tokenmill.contracts.evaluation import summarize
 from tokenmill.contracts.ledger import read_ledger
 from tokenmill.contracts.training import read_telemetry
-from tokenmill.records.documents import SPLITS
+from tokenmill.records.splits import SPLITS
 from tokenmill.rows.packed_split import PackedSplit
 from tokenmill.timing import STEP_RUN, STEP_SECONDS, STEP_VCPUS, timed
 

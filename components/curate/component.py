@@ -13,7 +13,7 @@ from components.curate.transforms import Curate
 from tokenmill.contracts.curation import Curation, read_curation
 from tokenmill.errors import TokenmillError
 from tokenmill.files import remove_temporary_files
-from tokenmill.records.documents import SPLITS, split_directory
+from tokenmill.records.splits import SPLITS, split_directory
 from tokenmill.records.staged_run import staged_run
 from tokenmill.timing import timed
 

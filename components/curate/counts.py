@@ -14,8 +14,8 @@ from tokenmill.contracts.curation import (
     write_curation,
 )
 from tokenmill.contracts.ingest import Amount
-from tokenmill.records.documents import SPLITS
 from tokenmill.records.keys import stable_hash
+from tokenmill.records.splits import SPLITS
 
 KEPT = "kept"
 COUNTS = "counts"

@@ -30,8 +30,9 @@ from components.curate.deduplicate import (
 )
 from components.curate.first_pass import first_pass
 from components.curate.last_pass import count, write_dropped, write_kept
-from tokenmill.records.documents import SPLITS, DocumentFile, split_directory
+from tokenmill.records.documents import DocumentFile
 from tokenmill.records.sorted_hashes import BUCKETS
+from tokenmill.records.splits import SPLITS, split_directory
 
 
 class Curate(beam.PTransform):

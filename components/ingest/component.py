@@ -22,7 +22,7 @@ from tokenmill.contracts.ingest import (
 )
 from tokenmill.errors import TokenmillError
 from tokenmill.files import remove_temporary_files
-from tokenmill.records.documents import SPLITS, split_directory
+from tokenmill.records.splits import SPLITS, split_directory
 from tokenmill.records.staged_run import staged_run
 from tokenmill.timing import timed
 

@@ -11,7 +11,7 @@ from tokenmill.contracts.ingest import (
     Quarantined,
     write_ingest_counts,
 )
-from tokenmill.records.documents import SPLITS
+from tokenmill.records.splits import SPLITS
 
 # ((split, source), (documents, bytes)); in the place of a split also QUARANTINED or REPAIRED.
 QUARANTINED = "quarantined"

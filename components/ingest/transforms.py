@@ -19,12 +19,11 @@ from tokenmill.contracts.ingest import BadRecord
 from tokenmill.records.documents import (
     BATCH_BYTES,
     BATCH_DOCUMENTS,
-    SPLITS,
     document_batch,
     encode_documents,
-    split_directory,
 )
 from tokenmill.records.keys import content_key, stable_hash
+from tokenmill.records.splits import SPLITS, split_directory
 from tokenmill.records.staged_shards import write_sorted_shard
 from tokenmill.records.staging import StagedPart, Staging, StagingWriter
 

@@ -25,7 +25,7 @@ from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second, mem
 from tokenmill.cost.devices import CPU_CHIP
 from tokenmill.errors import TokenmillError
 from tokenmill.provenance.document_index import write_index
-from tokenmill.records.documents import SPLITS
+from tokenmill.records.splits import SPLITS
 from tokenmill.run_parameters import LEDGER_PARAMETERS, given_parameters
 from tokenmill.timing import timed
 

@@ -15,7 +15,7 @@ from components.pack.transforms import PackSplit
 from tokenmill.contracts.packed_rows import LABEL_REASONS, PackedManifest, read_packed_manifest
 from tokenmill.contracts.tokenizer import TOKENIZER_MODEL_NAME
 from tokenmill.errors import TokenmillError
-from tokenmill.records.documents import SPLITS, split_directory
+from tokenmill.records.splits import SPLITS, split_directory
 from tokenmill.rows.token_flags import CONTROL, token_flags
 from tokenmill.timing import timed
 

@@ -24,8 +24,8 @@ from tokenmill.contracts.packed_rows import (
 )
 from tokenmill.errors import TokenmillError
 from tokenmill.provenance.rows import write_provenance
-from tokenmill.records.documents import split_directory
 from tokenmill.records.keys import stable_hash
+from tokenmill.records.splits import split_directory
 from tokenmill.rows.arrays import Parts, spans
 from tokenmill.rows.packed_split import write_array, write_shard
 from tokenmill.rows.token_flags import place_ranks

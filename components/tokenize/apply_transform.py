@@ -19,7 +19,8 @@ from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from components.tokenize.graph import TokenIds, graph_token_ids
 from components.tokenize.subword_regularization import Sampler, SubwordRegularization
-from tokenmill.records.documents import decode_documents, split_directory
+from tokenmill.records.documents import decode_documents
+from tokenmill.records.splits import split_directory
 from tokenmill.records.tfrecord import read_tfrecords, write_tfrecords
 
 # Each different word of a batch is tokenized once: twice the text, a third more words.

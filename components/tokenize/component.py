@@ -48,7 +48,8 @@ from tokenmill.contracts.tokenizer import (
 )
 from tokenmill.errors import TokenmillError
 from tokenmill.files import list_files, read_json, remove_temporary_files, write_json
-from tokenmill.records.documents import SPLITS, read_documents, split_directory
+from tokenmill.records.documents import read_documents
+from tokenmill.records.splits import SPLITS, split_directory
 from tokenmill.timing import timed
 
 # How training documents are split at random is a matter of Transform, not of the vocabulary.

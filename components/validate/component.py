@@ -31,7 +31,7 @@ from components.validate.statistics import STATISTICS_NAME, read_statistics
 from tokenmill.contracts.base import write_document
 from tokenmill.contracts.validation import DECISION_NAME, GateDecision
 from tokenmill.errors import TokenmillError
-from tokenmill.records.documents import split_directory
+from tokenmill.records.splits import split_directory
 from tokenmill.timing import timed
 
 

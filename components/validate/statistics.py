@@ -9,7 +9,7 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from tokenmill.contracts.validation import Distribution, SplitSummary
 from tokenmill.errors import TokenmillError
-from tokenmill.records.documents import SPLITS, split_directory
+from tokenmill.records.splits import SPLITS, split_directory
 
 STATISTICS_NAME = "FeatureStats.pb"
 

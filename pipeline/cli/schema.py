@@ -9,6 +9,7 @@ import click
 
 from pipeline.cli.errors import user_errors_without_warnings
 from tokenmill.errors import TokenmillError
+from tokenmill.records.splits import SPLITS
 
 if TYPE_CHECKING:
     from tokenmill.contracts.validation import SplitSummary
@@ -76,7 +77,6 @@ def show(file_or_run: str, html: str | None) -> None:
         from components.validate.schema import SCHEMA_NAME, read_schema
         from components.validate.statistics import statistics_page, summarize_statistics
         from tokenmill.files import write_text
-        from tokenmill.records.documents import SPLITS
 
         path, record = file_or_run, None
         if os.path.isdir(file_or_run):
@@ -113,7 +113,6 @@ def accept(run_dir: str, schema_file: str, yes: bool) -> None:
             write_schema,
         )
         from components.validate.statistics import read_statistics
-        from tokenmill.records.documents import SPLITS
 
         pinned, before = read_schema(schema_file)
         record = newest_gate(run_dir)

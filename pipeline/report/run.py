@@ -23,7 +23,7 @@ from tokenmill.contracts.cost_report import CostReport, read_cost_report
 from tokenmill.contracts.ledger import Ledger, SourceFunnel, read_ledger
 from tokenmill.contracts.validation import SplitSummary
 from tokenmill.metadata.step_records import StepRecord
-from tokenmill.records.documents import SPLITS
+from tokenmill.records.splits import SPLITS
 
 
 class RunReport(NamedTuple):

@@ -15,7 +15,7 @@ from tokenmill.contracts.packed_rows import LABEL_REASONS
 from tokenmill.contracts.training import read_telemetry
 from tokenmill.cost.pricing import usd
 from tokenmill.metadata.step_records import StepRecord
-from tokenmill.records.documents import SPLITS
+from tokenmill.records.splits import SPLITS
 
 
 def summarize_step(node_id: str, record: StepRecord) -> str:

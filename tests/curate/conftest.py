@@ -15,13 +15,8 @@ from components.curate.config import CurateConfig
 from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, summarize
 from components.curate.transforms import Curate
 from tokenmill.contracts.curation import read_dropped
-from tokenmill.records.documents import (
-    SPLITS,
-    document_batch,
-    encode_documents,
-    read_documents,
-    split_directory,
-)
+from tokenmill.records.documents import document_batch, encode_documents, read_documents
+from tokenmill.records.splits import SPLITS, split_directory
 from tokenmill.records.tfrecord import write_tfrecords
 
 # The first example pays for the table of character classes, and machines are shared.

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from components.curate.config import CurateConfig
-from tokenmill.records.documents import SPLITS
 from tokenmill.records.keys import content_key
+from tokenmill.records.splits import SPLITS
 from tokenmill.text.normalize import normalize
 
 few_pipelines = settings(

@@ -19,12 +19,8 @@ from tokenmill.contracts.curation import (
 )
 from tokenmill.contracts.ingest import Amount
 from tokenmill.errors import TokenmillError
-from tokenmill.records.documents import (
-    decode_documents,
-    document_batch,
-    encode_documents,
-    split_directory,
-)
+from tokenmill.records.documents import decode_documents, document_batch, encode_documents
+from tokenmill.records.splits import split_directory
 from tokenmill.records.tfrecord import write_tfrecords
 
 CONFIG = CurateConfig(

@@ -6,7 +6,7 @@ from made_documents import TokenizedDocument, in_columns
 
 from components.pack.job import PackJob
 from components.pack.transforms import pack_shard, write_manifest
-from tokenmill.records.documents import split_directory
+from tokenmill.records.splits import split_directory
 from tokenmill.rows.token_flags import CONTROL
 
 VOCAB, LENGTH = 300, 32

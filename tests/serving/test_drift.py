@@ -17,7 +17,8 @@ from components.validate.statistics import STATISTICS_NAME
 from pipeline.cli import cli
 from serving.server.config import ServerConfig
 from serving.server.service import RequestLog
-from tokenmill.records.documents import document_batch, split_directory
+from tokenmill.records.documents import document_batch
+from tokenmill.records.splits import split_directory
 
 
 def texts(count, mean_words, seed):

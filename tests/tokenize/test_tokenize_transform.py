@@ -22,7 +22,8 @@ from components.tokenize.subword_regularization import Sampler, SubwordRegulariz
 from components.tokenize.training import train_sentencepiece
 from tokenmill.contracts.tokenizer import TOKENIZER_MODEL_NAME
 from tokenmill.model.shape import ModelShape
-from tokenmill.records.documents import document_batch, encode_documents, split_directory
+from tokenmill.records.documents import document_batch, encode_documents
+from tokenmill.records.splits import split_directory
 from tokenmill.records.tfrecord import write_tfrecords
 from tokenmill.text.tokenization import PART_BYTES, load_tokenizer, tokenize
 

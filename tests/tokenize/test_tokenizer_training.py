@@ -28,7 +28,8 @@ from components.tokenize.training import (
 )
 from tokenmill.contracts.tokenizer import DESCRIPTION_NAME, TOKENIZER_MODEL_NAME
 from tokenmill.errors import TokenmillError
-from tokenmill.records.documents import document_batch, encode_documents, split_directory
+from tokenmill.records.documents import document_batch, encode_documents
+from tokenmill.records.splits import split_directory
 from tokenmill.records.tfrecord import write_tfrecords
 from tokenmill.text.tokenization import load_tokenizer
 from tokenmill.text.vocabulary import (

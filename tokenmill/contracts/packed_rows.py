@@ -8,6 +8,7 @@ from typing import Literal
 from tokenmill.contracts.base import Document, Part, check_document, key, write_document
 from tokenmill.errors import TokenmillError
 from tokenmill.files import read_json
+from tokenmill.records.splits import split_directory
 
 FORMAT = "tokenmill-rows-2"
 MANIFEST_NAME = "manifest.json"
@@ -133,8 +134,6 @@ def read_packed_manifest(uri: str, split: str) -> PackedManifest:
     Raises:
         TokenmillError: The format is not one that this version reads.
     """
-    from tokenmill.records.documents import split_directory  # imports Beam
-
     directory = split_directory(uri, split)
     path = os.path.join(directory, MANIFEST_NAME)
     values = read_json(path)

@@ -25,6 +25,7 @@ from tokenmill.contracts.document_status import DROPPED, KEPT, QUARANTINED, RECO
 from tokenmill.contracts.ingest import read_quarantine
 from tokenmill.files import AtomicFile, list_files, open_file, write_bytes
 from tokenmill.records.keys import stable_hash
+from tokenmill.records.splits import SPLITS, split_directory
 
 _ARRAYS = {
     "offsets": "<i8",
@@ -51,8 +52,6 @@ def _shards(
     curated_uri: str, dropped_uri: str, quarantine_uri: str
 ) -> Iterator[Iterator[tuple[bytes, bytes]]]:
     """Yield (id, record) of the documents of each file."""
-    from tokenmill.records.documents import SPLITS, split_directory
-
     for split in SPLITS:
         for path in list_files(split_directory(curated_uri, split)):
             yield _kept(path, split)

@@ -16,7 +16,7 @@ from tokenmill.contracts.document_status import (
 from tokenmill.errors import TokenmillError
 from tokenmill.provenance.document_index import DocumentIndex
 from tokenmill.provenance.rows import Placement, documents_of_row, find_document
-from tokenmill.records.documents import SPLITS
+from tokenmill.records.splits import SPLITS
 from tokenmill.rows.packed_split import PackedSplit
 from tokenmill.rows.schedule import row_order
 

@@ -25,8 +25,8 @@ import numpy as np
 
 from tokenmill.contracts.packed_rows import PackedShard, read_packed_manifest
 from tokenmill.files import write_bytes
-from tokenmill.records.documents import split_directory
 from tokenmill.records.keys import stable_hash
+from tokenmill.records.splits import split_directory
 from tokenmill.rows.arrays import Parts
 from tokenmill.rows.packed_split import RandomAccessFile
 

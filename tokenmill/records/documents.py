@@ -19,9 +19,8 @@ import apache_beam as beam
 import pyarrow as pa
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
+from tokenmill.records.splits import split_directory
 from tokenmill.records.tfrecord import read_tfrecords
-
-SPLITS = ("train", "eval")
 
 DOCUMENT_FEATURES = ("doc_id", "source", "text", "byte_count")
 """What every document on disk has; `label` is there where it is not empty."""
@@ -129,11 +128,6 @@ def _varint(value: int) -> bytes:
         value >>= 7
     parts.append(value)
     return bytes(parts)
-
-
-def split_directory(uri: str, split: str) -> str:
-    """Return the directory of a split inside an Examples artifact (TFX's own naming)."""
-    return os.path.join(uri, f"Split-{split}")
 
 
 class DocumentFile(NamedTuple):

@@ -24,7 +24,7 @@ from tokenmill.contracts.packed_rows import (
 )
 from tokenmill.errors import TokenmillError
 from tokenmill.files import AtomicFile, write_bytes
-from tokenmill.records.documents import split_directory
+from tokenmill.records.splits import split_directory
 from tokenmill.records.tfrecord import FRAME_BYTES, unframe, write_tfrecords
 from tokenmill.rows.arrays import Rows
 from tokenmill.rows.codec import Batch, decode_rows, densify, encode_rows
