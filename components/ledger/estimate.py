@@ -27,7 +27,7 @@ class RunEstimate:
     Attributes:
         plan: Steps and rows.
         slots: Positions computed in all steps, padding included.
-        effective_tokens: Loss-bearing tokens, discounted for repetition.
+        effective_tokens: Loss tokens, discounted for repetition.
         total_flops: Exact model FLOPs of all slots.
         seconds_by_phase: Seconds of the trainer's phases: `steps` by FLOPs / (chips x peak x MFU),
             the phases that calibration timed, and `lost` = what goodput takes.

@@ -1,9 +1,9 @@
 """The funnel of tokens, from raw text to effective tokens, by source and in all.
 
-raw -> valid -> curated -> tokenized -> packed -> loss-bearing -> unique -> repetition-discounted.
+raw -> valid -> curated -> tokenized -> packed -> loss tokens -> unique -> repetition-discounted.
 Every stage has documents, bytes and tokens; what one stage loses to the next is booked under a
-reason, and the books must balance. *Effective tokens* are the loss-bearing tokens of training
-after curation, discounted for repetition (Muennighoff et al. 2023, see scaling.py).
+reason, and the books must balance. *Effective tokens* are the loss tokens of training after
+curation, discounted for repetition (Muennighoff et al. 2023, see scaling.py).
 """
 
 from collections.abc import Iterable, Mapping
@@ -183,7 +183,7 @@ def _stages(funnel: SourceFunnel, once: float) -> list[Stage]:
 
     Args:
         funnel: Counts of a source, or of all.
-        once: Loss-bearing tokens that training reads at least once.
+        once: Loss tokens that training reads at least once.
     """
     valid, curated, train, evaluation = funnel.raw, funnel.curated, funnel.train, funnel.eval
     empty = train.dropped_empty + evaluation.dropped_empty
@@ -223,7 +223,7 @@ def _stages(funnel: SourceFunnel, once: float) -> list[Stage]:
         stage("curated", curated.documents, curated.bytes, curated.tokens, dropped),
         stage("tokenized", with_tokens, curated.bytes, curated.tokens, {"empty": empty}),
         stage("packed", packed, packed_bytes, packed_tokens, left_out),
-        stage("loss_bearing", trained, trained_bytes, train.loss_tokens,
+        stage("loss_tokens", trained, trained_bytes, train.loss_tokens,
               {"eval": packed - trained}),
         stage("unique", trained, trained_bytes, once, {}),
         stage("repetition_discounted", trained, trained_bytes, train.effective_tokens, {}),

@@ -50,7 +50,7 @@ class PackerExecutor(base_beam_executor.BaseBeamExecutor):
             flags = token_flags(source.read())
         if len(flags) > job.vocab_size:
             raise TokenmillError(
-                f"{tokenizer}: the vocabulary has {len(flags):,} pieces, the model has room for "
+                f"{tokenizer}: the vocabulary has {len(flags):,} tokens, the model has room for "
                 f"{job.vocab_size:,}.",
                 "Set tokenizer.vocab_size to the vocabulary's size.",
             )

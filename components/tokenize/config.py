@@ -14,7 +14,7 @@ class TokenizerConfig(Section):
 
     model_type: ModelType = "bpe"
     vocab_size: Annotated[int, Field(ge=300, le=1_000_000)] = 8192
-    """Pieces in all: 256 of them are bytes, 16 control tokens. `tokenmill tokenizer sweep` helps
+    """Tokens in all: 256 of them are bytes, 16 control tokens. `tokenmill tokenizer sweep` helps
     to choose."""
     sample_bytes: PositiveInt = 20_000_000
     """Train on at most about this much text."""

@@ -110,21 +110,21 @@ def check_imported_model(
     size = processor.get_piece_size()
     if size != vocab_size:
         raise TokenmillError(
-            f"tokenizer.path = {path} has {size:,} pieces, but tokenizer.vocab_size = "
+            f"tokenizer.path = {path} has {size:,} tokens, but tokenizer.vocab_size = "
             f"{vocab_size:,}.",
             f"Set tokenizer.vocab_size = {size}.",
         )
     for i, token in enumerate(CONTROL_TOKENS[: _TASK_TOKENS.get(task, 7)]):
-        piece = processor.id_to_piece(i) if i < size else "nothing"
+        stored = processor.id_to_piece(i) if i < size else "nothing"
         right_kind = processor.is_unknown(i) if i == UNK_ID else processor.is_control(i)
         if i < 4:  # whatever they are called, these four have a role in SentencePiece
             role = (processor.pad_id, processor.unk_id, processor.bos_id, processor.eos_id)[i]()
             right_kind = right_kind and role == i
-        elif piece != token:
+        elif stored != token:
             right_kind = False
         if not right_kind:
             raise TokenmillError(
-                f"tokenizer.path = {path}: id {i} is {piece!r}; {task} needs {token} there, as a "
+                f"tokenizer.path = {path}: id {i} is {stored!r}; {task} needs {token} there, as a "
                 "control token.",
                 "Use a model with tokenmill's control tokens (docs/tokens.md), or train one.",
             )

@@ -57,7 +57,7 @@ class Candidate:
 
     Attributes:
         model_type: `bpe` or `unigram`.
-        vocab_size: Pieces in all.
+        vocab_size: Tokens in all.
         bytes_per_token: Held-out bytes over tokens (without begin and end tokens).
         tokens_per_word_by_source: Tokens over words (runs without white space).
         unused_fraction: Share of the learned tokens that no held-out text has.
@@ -267,7 +267,7 @@ def recommend(candidates: Sequence[Candidate], predicted: int) -> tuple[int, str
     if not used:
         best = min(range(len(candidates)), key=lambda i: candidates[i].unused_fraction)
         return best, (
-            f"all leave more than {MAX_UNUSED:.0%} of their learned pieces unused on held-out "
+            f"all leave more than {MAX_UNUSED:.0%} of their learned tokens unused on held-out "
             "text; this one the fewest: the text is small for such vocabularies"
         )
 
@@ -280,7 +280,7 @@ def recommend(candidates: Sequence[Candidate], predicted: int) -> tuple[int, str
     reason = (
         f"nearest to {predicted:,}, the best size for this model by Tao et al. 2024, among the "
         f"{len(used)} of {len(candidates)} vocabularies that use at least {1 - MAX_UNUSED:.0%} of "
-        "their learned pieces on held-out text"
+        "their learned tokens on held-out text"
     )
     if len(same_size) > 1:
         reason += "; of this size the type with less training FLOPs for the same bytes"

@@ -197,7 +197,7 @@ def _explain(error: Exception, settings: TokenizerConfig) -> TokenmillError:
     if too_many:
         possible = int(too_many.group(1))
         return TokenmillError(
-            f"{asked}: this text supports at most {possible:,} {settings.model_type} pieces.",
+            f"{asked}: this text supports at most {possible:,} {settings.model_type} tokens.",
             f"Set tokenizer.vocab_size to {possible} or less, or give more text.",
         )
     too_few = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
@@ -205,7 +205,7 @@ def _explain(error: Exception, settings: TokenizerConfig) -> TokenmillError:
         needed = int(too_few.group(1))
         reserved = UNLEARNED_TOKENS + len(settings.user_symbols)
         return TokenmillError(
-            f"{asked}: {reserved} pieces are reserved and the text's characters need "
+            f"{asked}: {reserved} tokens are reserved and the text's characters need "
             f"{needed - reserved:,} more.",
             f"Set tokenizer.vocab_size well above {needed:,}.",
         )
@@ -215,7 +215,7 @@ def _explain(error: Exception, settings: TokenizerConfig) -> TokenmillError:
             "Look at tokenizer.source_weights, and at what the curate step dropped.",
         )
     return TokenmillError(
-        f"SentencePiece could not train {settings.vocab_size:,} {settings.model_type} pieces "
+        f"SentencePiece could not train {settings.vocab_size:,} {settings.model_type} tokens "
         f"on this text: {message}",
         "Give more text or a smaller tokenizer.vocab_size.",
     )

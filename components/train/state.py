@@ -39,7 +39,7 @@ class TrainingRecord:
         plan: Steps of the whole run.
         step: Steps done; the next step reads the rows of `step + data_offset`.
         data_offset: Steps' worth of rows that rewinds have skipped.
-        trained_loss_tokens: Loss-bearing tokens that the weights have learnt from; of a classifier,
+        trained_loss_tokens: Loss tokens that the weights have learnt from; of a classifier,
             examples.
         trained_slots: Tokens computed for them, padding included.
         steady_slots: Those of them outside of steps that compiled.

@@ -133,7 +133,7 @@ def _print(result: Any, shape: Any) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for name in (
-        "", "type", "pieces", "bytes/\ntoken", "unigram\nbits/byte", "unused\npieces",
+        "", "type", "tokens", "bytes/\ntoken", "unigram\nbits/byte", "unused\ntokens",
         "byte\ntokens", "embedding\nparams", "of the\nmodel", "of\nmemory", "softmax\nof FLOPs",
         "training\nFLOPs",
     ):  # fmt: skip
@@ -208,7 +208,7 @@ def plot(result: Any, path: str) -> None:
         ("bytes_per_token", "bytes per token"),
         ("unigram_bits_per_byte", "unigram bits per byte"),
         ("training_flops", "training FLOPs for the same bytes"),
-        ("unused_fraction", "unused share of learned pieces"),
+        ("unused_fraction", "unused share of learned tokens"),
     )
     best = result.candidates[result.recommended]
     for panel, (field, title) in zip(panels, fields, strict=True):
@@ -219,7 +219,7 @@ def plot(result: Any, path: str) -> None:
         panel.plot([best.vocab_size], [getattr(best, field)], "o", markersize=14, fillstyle="none",
                    color="black", label="recommended")  # fmt: skip
         panel.set_xscale("log", base=2)
-        panel.set(title=title, xlabel="pieces")
+        panel.set(title=title, xlabel="tokens in the vocabulary")
         panel.grid(alpha=0.3)
     panels[0].legend()
     try:

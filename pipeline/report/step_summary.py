@@ -61,7 +61,7 @@ def _curate(record: StepRecord) -> str:
 
 
 def _tokenizer(record: StepRecord) -> str:
-    return f"{count(record.number('tokenizer', 'tokens'))} pieces"
+    return f"{count(record.number('tokenizer', 'tokens'))} tokens in the vocabulary"
 
 
 def _transform(record: StepRecord) -> str:

@@ -261,7 +261,7 @@ def test_each_stage_has_what_the_one_before_did_not_lose(corpus, epochs):
     funnel = funnel_of(*reports_of(corpus), epochs)
     total = funnel["total"]["stages"]
     assert [stage["stage"] for stage in total] == [
-        "raw", "valid", "curated", "tokenized", "packed", "loss_bearing", "unique",
+        "raw", "valid", "curated", "tokenized", "packed", "loss_tokens", "unique",
         "repetition_discounted",
     ]  # fmt: skip
     for account in (funnel["total"], *funnel["by_source"].values()):
@@ -336,8 +336,8 @@ def test_a_classifiers_documents_are_lost_for_a_reason(reports, data):
         m["bytes"] - m["dropped_bytes"] for m in packed.values()
     )
     train = packed["train"]
-    assert stages["loss_bearing"]["tokens"] == train["loss_tokens"]
-    assert stages["loss_bearing"]["documents"] == train["documents"] - sum(
+    assert stages["loss_tokens"]["tokens"] == train["loss_tokens"]
+    assert stages["loss_tokens"]["documents"] == train["documents"] - sum(
         train[f"dropped_{r}"] for r in ("empty", "no_label", "unknown_label")
     )
     if train["by_source"]:

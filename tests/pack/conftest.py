@@ -17,7 +17,7 @@ VOCAB = 300
 
 
 def make_flags():
-    """Control tokens first; then every second piece begins a word."""
+    """Control tokens first; then every second token begins a word."""
     flags = np.zeros(VOCAB, np.uint8)
     flags[:16] = CONTROL
     flags[16::2] = STARTS_WORD

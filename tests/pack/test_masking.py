@@ -45,7 +45,7 @@ def test_80_10_10_of_15_percent(whole, flags):
     assert within(hidden.sum(), 0.8, total)
     assert within(changed.sum(), 0.1 * (1 - 1 / 284), total)
     assert within(kept.sum(), 0.1 + 0.1 / 284, total)
-    assert len(np.unique(batch.inputs[changed])) > 250  # of 284 ordinary pieces
+    assert len(np.unique(batch.inputs[changed])) > 250  # of 284 ordinary tokens
 
 
 @pytest.mark.parametrize("settings", [TOKENS, WORDS], ids=["tokens", "words"])

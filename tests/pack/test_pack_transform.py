@@ -264,7 +264,7 @@ def test_a_vocabulary_larger_than_the_model_is_refused(tmp_path, sentencepiece_m
     examples.uri, rows.uri, tokenizer.uri = (str(tmp_path / n) for n in ("e", "r", ""))
     (tmp_path / "tokenizer.model").write_bytes(sentencepiece_model)
     settings = json.dumps({"sequence_length": LENGTH, "vocab_size": VOCAB - 1, "shards": 1})
-    with pytest.raises(TokenmillError, match=r"has 300 pieces, the model has room for 299"):
+    with pytest.raises(TokenmillError, match=r"has 300 tokens, the model has room for 299"):
         PackerExecutor().Do(
             {"examples": [examples], "tokenizer": [tokenizer]},
             {"packed_rows": [rows]},

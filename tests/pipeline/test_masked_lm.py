@@ -11,7 +11,7 @@ from components.train.telemetry.metrics_log import read_metrics
 
 pytestmark = pytest.mark.slow  # a training of its own, beside the one that most tests share
 
-# Few pieces and many hidden tokens: an encoder this small then learns from context in a minute.
+# Few tokens and many hidden tokens: an encoder this small then learns from context in a minute.
 MASK_RATE = 0.4
 SETTINGS = (
     "--set", "run.name=masked",

@@ -147,8 +147,8 @@ def test_indentation_is_one_token(docstrings, tmp_path, model_type):
     )
     (tmp_path / "indented.model").write_bytes(model)
     op = load_tokenizer(str(tmp_path / "indented.model"))
-    pieces = [op.id_to_string(i).numpy().decode() for i in range(int(op.vocab_size()))]
-    assert "\u2581" * 4 in pieces
+    tokens = [op.id_to_string(i).numpy().decode() for i in range(int(op.vocab_size()))]
+    assert "\u2581" * 4 in tokens
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
@@ -196,9 +196,9 @@ def test_training_twice_gives_the_same_bytes(models, docstrings, model_type):
 def test_special_ids_and_size_are_as_asked(tokenizers, model_type):
     tokenizer = tokenizers[model_type]
     assert int(tokenizer.vocab_size()) == VOCAB_SIZE
-    pieces = [tokenizer.id_to_string(i).numpy() for i in range(UNLEARNED_TOKENS)]
-    assert pieces[:CONTROL_COUNT] == [piece.encode() for piece in CONTROL_TOKENS]
-    assert pieces[CONTROL_COUNT:] == [b"<0x%02X>" % i for i in range(256)]
+    tokens = [tokenizer.id_to_string(i).numpy() for i in range(UNLEARNED_TOKENS)]
+    assert tokens[:CONTROL_COUNT] == [token.encode() for token in CONTROL_TOKENS]
+    assert tokens[CONTROL_COUNT:] == [b"<0x%02X>" % i for i in range(256)]
     named = dict(zip(CONTROL_TOKENS, range(CONTROL_COUNT), strict=True))
     assert (named["<pad>"], named["<unk>"], named["<s>"], named["</s>"]) == (
         PAD_ID, UNK_ID, BOS_ID, EOS_ID,

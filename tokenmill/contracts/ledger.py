@@ -21,7 +21,7 @@ LEDGER_NAME = "ledger.json"
 LEDGER_SCHEMA = "tokenmill-ledger-4"
 
 StageName = Literal[
-    "raw", "valid", "curated", "tokenized", "packed", "loss_bearing", "unique",
+    "raw", "valid", "curated", "tokenized", "packed", "loss_tokens", "unique",
     "repetition_discounted",
 ]  # fmt: skip
 
@@ -59,7 +59,7 @@ class CuratedText(Part):
 class TrainingText(SourceCounts):
     """Counts of the packed training split, and the effective tokens of training on it."""
 
-    effective_tokens: float = key("Loss-bearing tokens, discounted for repetition.", ge=0)
+    effective_tokens: float = key("Loss tokens, discounted for repetition.", ge=0)
 
 
 class SourceFunnel(Part):
@@ -137,9 +137,9 @@ class Training(Part):
     steps: int = key("Optimizer steps.", gt=0)
     epochs: float = key("Passes over the rows.", gt=0)
     slots: int = key("Positions computed in all steps, padding included.", gt=0)
-    loss_tokens: float = key("Loss-bearing tokens of all steps, repetitions counted.", ge=0)
+    loss_tokens: float = key("Loss tokens of all steps, repetitions counted.", ge=0)
     effective_tokens: float = key(
-        "Loss-bearing tokens after curation, discounted for repetition: U + U R* (1 - exp(-R/R*)).",
+        "Loss tokens after curation, discounted for repetition: U + U R* (1 - exp(-R/R*)).",
         ge=0,
     )
 

@@ -52,7 +52,7 @@ def guidance(
         params_total: All parameters.
         params_active: Those that one token passes.
         flops_6n: FLOPs of the whole run by the rule 6·N.
-        effective_tokens: Loss-bearing tokens, discounted for repetition.
+        effective_tokens: Loss tokens, discounted for repetition.
         epochs: Passes over the tokens.
         goal: `fine_tune`, `domain_adaptive` or `from_scratch`; None leaves it out.
     """

@@ -168,7 +168,7 @@ def estimate_cost(
 
     Args:
         total_flops: Model FLOPs of all processed tokens.
-        effective_tokens: Loss-bearing tokens after curation, discounted for repetition.
+        effective_tokens: Loss tokens after curation, discounted for repetition.
         chips: Number of chips.
         peak_flops_per_second: Dense peak of one chip in the precision used.
         mfu: Model FLOPs utilization, a fraction.

@@ -108,5 +108,5 @@ def attention_drawer(
 def _words(ids: np.ndarray, tokenizer_path: str) -> list[str]:
     """Return tokens as they are shown: line ends and blanks made visible."""
     tokenizer = load_tokenizer(tokenizer_path)
-    pieces = [p.decode("utf-8", "replace") for p in tokenizer.id_to_string(ids).numpy()]
-    return [p.replace("\n", "⏎").replace("\t", "⇥").replace("▁", "·") for p in pieces]
+    texts = [p.decode("utf-8", "replace") for p in tokenizer.id_to_string(ids).numpy()]
+    return [p.replace("\n", "⏎").replace("\t", "⇥").replace("▁", "·") for p in texts]
