@@ -22,7 +22,7 @@ from components.train.session import Session
 from components.train.spikes import is_spike, remember
 from components.train.state import LossSums, TrainingRecord
 from components.train.step import StepResult, make_eval_step, make_train_step, nll_and_weight
-from tokenmill.contracts.training import Phase
+from tokenmill.contracts.training import Phase, Rewind
 from tokenmill.errors import TokenmillError
 from tokenmill.model.backbone import Backbone
 from tokenmill.preemption import TrainingStoppedError
@@ -343,7 +343,6 @@ class _Fit:
     def _handle_spike(self, loss: float) -> bool:
         """Report a spike and, if so set, go back before it; return whether it did."""
         record, config = self._record, self._config
-        spike = {"spike_step": record.step + 1, "loss": loss}
         if config.on_spike != "rewind":
             self._telemetry.event("spike", record.step + 1, self._clock.total, loss=loss)
             return False
@@ -357,11 +356,20 @@ class _Fit:
             )
         self._unread.clear()
         skipped = record.step + 1 - target
-        offset, rewinds = record.data_offset + skipped, record.rewinds
+        rewind = Rewind(
+            spike_step=record.step + 1, loss=loss, to_step=target, skipped_steps=skipped
+        )
         self._record = self._session.rewind(record, target)
-        self._record.data_offset = offset
-        self._record.rewinds = [*rewinds, {**spike, "to_step": target, "skipped_steps": skipped}]
-        self._telemetry.event("rewind", target, self._clock.total, skipped_steps=skipped, **spike)
+        self._record.data_offset = record.data_offset + skipped
+        self._record.rewinds = [*record.rewinds, rewind]
+        self._telemetry.event(
+            "rewind",
+            target,
+            self._clock.total,
+            skipped_steps=skipped,
+            spike_step=rewind.spike_step,
+            loss=loss,
+        )
         return True
 
     def _write_details(self, gradients: tuple[tf.Tensor, ...]) -> None:

@@ -18,7 +18,7 @@ from components.train.telemetry.metrics_log import METRICS_NAME
 from components.train.telemetry.phase_timer import PhaseTimer
 from components.train.telemetry.writer import TENSORBOARD_NAME, Telemetry
 from tokenmill import progress
-from tokenmill.contracts.training import Phase
+from tokenmill.contracts.training import Phase, Resume
 from tokenmill.contracts.training_limits import TrainingLimits
 from tokenmill.cost.meter import BudgetMeter
 from tokenmill.errors import TokenmillError
@@ -200,27 +200,29 @@ class Session:
         reached, reached_seconds = self.telemetry.log.rewind(record.step)
         if not resumed and not reached:
             return
-        lost = {
-            "lost_steps": max(0, reached - record.step) if is_own else 0,
-            "lost_seconds": max(0.0, reached_seconds - saved_seconds) if is_own else 0.0,
-        }
-        self.phase_timer.seconds[Phase.LOST] = (
-            self.phase_timer.seconds.get(Phase.LOST, 0.0) + lost["lost_seconds"]
+        resume = Resume(
+            from_step=record.step,
+            lost_steps=max(0, reached - record.step) if is_own else 0,
+            lost_seconds=max(0.0, reached_seconds - saved_seconds) if is_own else 0.0,
+            changed=changed,
         )
-        changes = {name: list(pair) for name, pair in changed.items()}
-        record.resumes.append({"from_step": record.step, **lost, "changed": changes})
+        self.phase_timer.seconds[Phase.LOST] = (
+            self.phase_timer.seconds.get(Phase.LOST, 0.0) + resume.lost_seconds
+        )
+        record.resumes.append(resume)
         self.telemetry.event(
             "resume",
             record.step,
             self.phase_timer.total,
             source=source.directory,
-            changed=changes,
-            **lost,
+            changed=changed,
+            lost_steps=resume.lost_steps,
+            lost_seconds=resume.lost_seconds,
         )
         self.telemetry.flush()
         message = f"continuing after step {record.step:,} of {record.plan.steps:,}"
-        if lost["lost_steps"]:
-            message += f"; {lost['lost_steps']:,} steps are done again"
+        if resume.lost_steps:
+            message += f"; {resume.lost_steps:,} steps are done again"
         if changed:
             message += f"; changed: {fingerprint.describe(changed)}"
         _report(message)

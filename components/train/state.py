@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from tokenmill.contracts.training import STEADY_PHASES, Phase
+from tokenmill.contracts.training import STEADY_PHASES, Phase, Resume, Rewind
 from tokenmill.rows.mixture import StepPlan
 
 
@@ -49,8 +49,8 @@ class TrainingRecord:
         eval_after: Eval loss after the last step.
         evaluations: (step, eval loss) in between.
         seconds: Wall seconds by phase.
-        rewinds: One entry for each rewind: what was seen, where to, which rows were skipped.
-        resumes: One entry for each attempt after the first.
+        rewinds: Loss spikes, and where training went back to.
+        resumes: Attempts after the first.
         overflows: Steps that the loss scale left out.
     """
 
@@ -66,8 +66,8 @@ class TrainingRecord:
     eval_after: LossSums | None = None
     evaluations: list[tuple[int, float]] = field(default_factory=list)
     seconds: dict[Phase, float] = field(default_factory=dict)
-    rewinds: list[dict[str, Any]] = field(default_factory=list)
-    resumes: list[dict[str, Any]] = field(default_factory=list)
+    rewinds: list[Rewind] = field(default_factory=list)
+    resumes: list[Resume] = field(default_factory=list)
     overflows: int = 0
 
     @property
@@ -84,6 +84,8 @@ class TrainingRecord:
         """Return all but the plan, for a checkpoint."""
         values = asdict(self)
         del values["plan"]
+        for name in ("rewinds", "resumes"):
+            values[name] = [part.to_json() for part in values[name]]
         return values
 
     @classmethod
@@ -94,5 +96,7 @@ class TrainingRecord:
             values[name] = None if values[name] is None else LossSums(*values[name])
         for name in ("loss_curve", "evaluations"):
             values[name] = [(int(step), loss) for step, loss in values[name]]
+        values["rewinds"] = [Rewind(**rewind) for rewind in values["rewinds"]]
+        values["resumes"] = [Resume(**resume) for resume in values["resumes"]]
         values["seconds"] = {Phase(name): value for name, value in values["seconds"].items()}
         return cls(plan, **values)

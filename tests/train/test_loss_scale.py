@@ -83,7 +83,7 @@ def test_an_overflow_changes_the_scale_only_and_is_resumed_exactly(
     with pytest.raises(TokenmillError, match="enough"):
         fit(counting_rows, small_shape, parts, jit_compile, stop_after=OVERFLOW_STEP)
     again = fit(counting_rows, small_shape, parts, jit_compile)
-    assert OVERFLOW_STEP <= again.resumes[0]["from_step"] < STEPS
+    assert OVERFLOW_STEP <= again.resumes[0].from_step < STEPS
     assert again.overflows == 1
     assert again.loss_curve == record.loss_curve
     end, end_again = saved(whole, STEPS), saved(parts, STEPS)

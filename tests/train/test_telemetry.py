@@ -253,7 +253,8 @@ def test_a_spike_is_only_told(fit, tmp_path):
 
 def test_a_spike_rewinds_and_leaves_out_the_rows(fit, tmp_path):
     trainer, record = fit(poisoned("spike"), on_spike="rewind", **SPIKES)
-    (rewind,) = record.rewinds
+    (found,) = record.rewinds
+    rewind = found.to_json()
     assert rewind.pop("loss") > 5
     assert rewind == {"spike_step": POISONED_STEP + 1, "to_step": 20, "skipped_steps": 6}
     assert (record.step, record.data_offset) == (36, 6)
@@ -293,7 +294,7 @@ def test_a_spike_rewinds_and_leaves_out_the_rows(fit, tmp_path):
         on_spike="rewind",
         **SPIKES,
     )
-    assert record_again.resumes[0]["from_step"] > 20
+    assert record_again.resumes[0].from_step > 20
     assert weights_of(again) == weights_of(trainer)
     assert record_again.loss_curve == record.loss_curve
 
@@ -305,7 +306,7 @@ def test_over_budget_it_saves_and_stops_and_more_money_continues(fit, tmp_path):
     assert list(tmp_path.glob("*/checkpoints/step-*/manifest.json"))
     _, record = fit(limits=limits.model_copy(update={"max_usd": 1e6}))
     assert record.step == 36
-    assert record.resumes[0]["from_step"] >= 1
+    assert record.resumes[0].from_step >= 1
 
 
 def test_attention_of_the_model_is_drawn_with_the_words_beside_it(many_rows, small_shape, tmp_path):
