@@ -120,7 +120,7 @@ def models_trained_on(
                 uri=model.uri,
                 run_uri=outputs["model_run"][0].uri,
                 run_ids=tuple(sorted(runs)),
-                seed=job["settings"]["seed"],
+                seed=job["seed"],
                 pushed_to=tuple(sorted(pushed - {""})),
             )
         )
