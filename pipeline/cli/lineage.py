@@ -1,6 +1,5 @@
 """`tokenmill lineage` and `tokenmill gc`: origins of a model; removal of what no run needs."""
 
-import datetime
 import json
 import os
 
@@ -19,37 +18,14 @@ from pipeline.runners.run_lock import run_lock
 def lineage(model: str, run_directory: str | None, metadata_url: str | None, as_json: bool) -> None:
     """Show what the pushed model MODEL was trained on: files, tokens, settings, cost."""
     with user_errors_without_warnings():
+        from pipeline.report.lineage import print_lineage
         from tokenmill.metadata.lineage import trace_model
 
         traced = trace_model(model, run_directory, metadata_url)
     if as_json:
         click.echo(json.dumps(traced.to_json(), indent=2, sort_keys=True))
-        return
-    from pipeline.report.quality import describe_quality
-    from tokenmill.cost.pricing import usd
-
-    total, actual = traced.ledger.funnel.total, traced.cost_report.actual
-    evaluation = traced.cost_report.quality.evaluation.total
-    click.echo(f"{traced.model}\n  pushed by run {traced.run_id}")
-    click.echo(f"  read {len(traced.inputs)} file(s):")
-    for file in traced.inputs:
-        modified = datetime.datetime.fromtimestamp(file["modified"], datetime.timezone.utc)
-        click.echo(
-            f"    {file['path']}  {file['size_bytes']:,} bytes, of {modified:%Y-%m-%d %H:%M} UTC"
-        )
-    click.echo(
-        f"  {total.raw.documents:,} documents, {total.curated.documents:,} after "
-        f"curation, {total.train.tokens:,} tokens to train on, "
-        f"{traced.ledger.training.effective_tokens:,.0f} effective"
-    )
-    click.echo(
-        f"  {usd(actual.compute_usd)} for {actual.chip_hours:.3g} chip-hours; "
-        f"{describe_quality(evaluation)} on held-out text"
-    )
-    click.echo("  artifacts:")
-    for name, directory in traced.artifacts.items():
-        click.echo(f"    {name}: {directory}")
-    click.echo("  the whole configuration: tokenmill lineage --json, key config_toml")
+    else:
+        print_lineage(traced)
 
 
 @click.command()

@@ -30,10 +30,13 @@ def combine(*options: Decorator) -> Decorator:
     return decorate
 
 
-config_options = combine(
-    click.option("--preset", default="demo", show_default=True, help=_PRESETS),
+config_file_options = combine(
     click.option("--config", "config_path", metavar="FILE", help="A TOML configuration."),
     click.option(
         "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a key."
     ),
+)
+config_options = combine(
+    click.option("--preset", default="demo", show_default=True, help=_PRESETS),
+    config_file_options,
 )

@@ -1,18 +1,11 @@
 """`tokenmill schema`: pin the schema that data must fit, look at it, accept what a run found."""
 
-import difflib
 import os
-import sys
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.cli.errors import user_errors_without_warnings
 from tokenmill.errors import TokenmillError
-from tokenmill.records.splits import SPLITS
-
-if TYPE_CHECKING:
-    from tokenmill.contracts.validation import SplitSummary
 
 
 @click.group()
@@ -34,33 +27,14 @@ def schema() -> None:
 def freeze(run_dir: str, output: str, open_sources: bool, force: bool) -> None:
     """Pin the schema that the newest run in RUN_DIR inferred from its data."""
     with user_errors_without_warnings():
-        from components.validate.history import newest_inferred
-        from components.validate.schema import (
-            SCHEMA_NAME,
-            freeze_schema,
-            frozen_header,
-            read_schema,
-            write_schema,
-        )
-        from components.validate.statistics import read_statistics
-
         if os.path.exists(output) and not force:
             raise TokenmillError(
                 f"{output} exists.",
                 f"Change it with: tokenmill schema accept {run_dir} {output}; or --force.",
             )
-        record = newest_inferred(run_dir)
-        inferred, _ = read_schema(os.path.join(record.schema_uri, SCHEMA_NAME))
-        train, eval_statistics = (
-            read_statistics(record.statistics_uri, s) for s in ("train", "eval")
-        )
-        frozen = freeze_schema(inferred, train, eval_statistics, open_sources)
-        write_schema(
-            output, frozen, frozen_header(os.path.abspath(run_dir), train, eval_statistics)
-        )
-        _print_schema(frozen)
-        if not open_sources and not any(f.name == "source" and f.domain for f in frozen.feature):
-            click.echo("\nMore sources than TFDV takes for a list (100): any source may come.")
+        from pipeline.report.schema import freeze_newest
+
+        freeze_newest(run_dir, output, open_sources)
     click.echo(f"\nWrote {output}. Keep it with your code, and use it:")
     click.echo(f"  tokenmill run --set validate.schema_path={output}")
     click.echo("To be told when the next data differs from the data before, add:")
@@ -73,27 +47,11 @@ def freeze(run_dir: str, output: str, open_sources: bool, force: bool) -> None:
 def show(file_or_run: str, html: str | None) -> None:
     """Show a schema file, or the schema and statistics of the newest run in a directory."""
     with user_errors_without_warnings():
-        from components.validate.history import newest_gate
-        from components.validate.schema import SCHEMA_NAME, read_schema
-        from components.validate.statistics import statistics_page, summarize_statistics
-        from tokenmill.files import write_text
-
-        path, record = file_or_run, None
-        if os.path.isdir(file_or_run):
-            record = newest_gate(file_or_run)
-            path = os.path.join(record.schema_uri, SCHEMA_NAME)
-        elif html:
+        if html and not os.path.isdir(file_or_run):
             raise TokenmillError("--html shows a run's statistics.", "Give a run's directory.")
-        shown, _ = read_schema(path)
-        click.echo(f"{path}\n")
-        _print_schema(shown)
-        if record is not None:
-            for split in SPLITS:
-                _print_summary(split, summarize_statistics(record.statistics_uri, split))
-            click.echo(f"\nStatistics: {record.statistics_uri}")
-            if html:
-                write_text(html, statistics_page(record.statistics_uri))
-                click.echo(f"TFDV's viewer: {html}")
+        from pipeline.report.schema import show_schema
+
+        show_schema(file_or_run, html)
 
 
 @schema.command()
@@ -103,112 +61,9 @@ def show(file_or_run: str, html: str | None) -> None:
 def accept(run_dir: str, schema_file: str, yes: bool) -> None:
     """Change SCHEMA_FILE so that it accepts what the newest run in RUN_DIR found."""
     with user_errors_without_warnings():
-        from components.validate.history import newest_gate
-        from components.validate.schema import (
-            accept_statistics,
-            find_anomalies,
-            header_of,
-            read_schema,
-            schema_text,
-            write_schema,
-        )
-        from components.validate.statistics import read_statistics
+        from pipeline.report.schema import accept_newest
 
-        pinned, before = read_schema(schema_file)
-        record = newest_gate(run_dir)
-        statistics = {split: read_statistics(record.statistics_uri, split) for split in SPLITS}
-        earlier = record.previous_statistics
-        previous = read_statistics(earlier, "train") if earlier else None
-        found = find_anomalies(pinned, statistics, previous)
-        if not found:
-            click.echo(f"Nothing to accept: {schema_file} fits the newest run in {run_dir}.")
+        if not accept_newest(run_dir, schema_file, yes):
             return
-        click.echo(f"{len(found)} anomalies of the newest run in {run_dir}:")
-        for anomaly in found:
-            click.echo(f"  {anomaly}")
-        accepted = accept_statistics(pinned, statistics, previous)
-        header = header_of(before)
-        _print_diff(before, schema_text(accepted, header), schema_file)
-        if not yes and not click.confirm(f"\nWrite {schema_file}?"):
-            click.echo("Nothing was changed.")
-            sys.exit(1)
-        write_schema(schema_file, accepted, header)
     click.echo(f"Wrote {schema_file}. Run again:")
     click.echo(f"  tokenmill run ... --set validate.schema_path={schema_file}")
-
-
-def _print_schema(shown: Any) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-    from tensorflow_metadata.proto.v0 import schema_pb2
-
-    domains = {domain.name: list(domain.value) for domain in shown.string_domain}
-    table = Table(box=None)
-    for name in ("feature", "type", "expected", "drift at most", "skew at most"):
-        table.add_column(name)
-    for feature in shown.feature:
-        if feature.lifecycle_stage == schema_pb2.DEPRECATED:
-            expected = "not expected any more"
-        else:
-            expected = _expectation(feature, domains)
-        table.add_row(
-            escape(feature.name),
-            schema_pb2.FeatureType.Name(feature.type),
-            escape(expected),
-            _threshold(feature.drift_comparator),
-            _threshold(feature.skew_comparator),
-        )
-    # In a file or a pipe, one line a feature.
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
-    comparator = shown.dataset_constraints.num_examples_drift_comparator
-    if comparator.min_fraction_threshold:
-        click.echo(
-            f"documents: at least {comparator.min_fraction_threshold:g} times as many as before"
-        )
-
-
-def _expectation(feature: Any, domains: dict[str, list[str]]) -> str:
-    parts = ["in every document" if feature.presence.min_fraction == 1 else "optional"]
-    if feature.HasField("int_domain"):
-        limits = feature.int_domain
-        parts.append(f"at least {limits.min:,}")
-        if limits.max:
-            parts.append(f"at most {limits.max:,}")
-    elif feature.domain:
-        values = domains.get(feature.domain, [])
-        rest = f", and {len(values) - 8} more" if len(values) > 8 else ""
-        parts.append(f"one of {', '.join(values[:8])}{rest}")
-        mass = feature.distribution_constraints.min_domain_mass
-        if feature.HasField("distribution_constraints") and mass < 1:
-            parts.append(f"in {mass:.0%} of the documents")
-    return ", ".join(parts)
-
-
-def _threshold(comparator: Any) -> str:
-    if comparator.HasField("infinity_norm"):
-        return f"{comparator.infinity_norm.threshold:g} L-infinity"
-    if comparator.HasField("jensen_shannon_divergence"):
-        return f"{comparator.jensen_shannon_divergence.threshold:g} Jensen-Shannon"
-    return ""
-
-
-def _print_summary(split: str, summary: "SplitSummary") -> None:
-    click.echo(f"\n{split}: {summary.documents:,} documents")
-    for name in ("byte_count", "characters", "words"):
-        numbers = ", ".join(f"{key} {value:,.0f}" for key, value in getattr(summary, name))
-        click.echo(f"  {name}: {numbers}")
-    for name in ("sources", "languages"):
-        if (most := getattr(summary, name)) is not None:
-            top = ", ".join(f"{value} {documents:,}" for value, documents in most)
-            click.echo(f"  {name}: {top}")
-
-
-def _print_diff(before: str, after: str, name: str) -> None:
-    colors = {"+": "green", "-": "red"}
-    lines = difflib.unified_diff(
-        before.splitlines(), after.splitlines(), name, f"{name} (accepted)", lineterm=""
-    )
-    click.echo()
-    for line in lines:
-        click.echo(click.style(line, fg=colors.get(line[:1])))

@@ -16,12 +16,13 @@ from pipeline.report.console import RunConsole, count, duration, megabytes
 from pipeline.runners.logs import LOG_NAME, send_output_to_log
 from tokenmill.errors import TokenmillError
 from tokenmill.library_logs import set_up_library_logging
+from tokenmill.preemption import EXIT_INTERRUPTED
 
 CONFIG_NAME = "config.toml"
 REPORT_NAME = "report.json"
 REPORT_TEXT_NAME = "report.txt"
 
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+EXIT_FAILED = 1
 
 
 def launch(config: Config, started: datetime.datetime, use_cache: bool, debug: bool) -> int:

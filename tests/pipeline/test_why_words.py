@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.cli.why import _print_documents, _print_models
+from pipeline.report.document import print_documents, print_models
 from tokenmill.contracts.document_status import DroppedDocument
 from tokenmill.provenance.explain import Explanation
 
@@ -23,7 +23,7 @@ def dropped(reason, value, threshold, copy=""):
     ],
 )  # fmt: skip
 def test_a_dropped_document_says_what_the_value_is(document, words, capsys):
-    _print_documents([Explanation(document)])
+    print_documents([Explanation(document)])
     printed = capsys.readouterr().out
     for word in words:
         assert word in printed
@@ -43,5 +43,5 @@ def model(**times):
     ],
 )
 def test_a_model_says_how_often_it_read_the_rows(times, words, capsys):
-    _print_models([model(**times)])
+    print_models([model(**times)])
     assert words in capsys.readouterr().out

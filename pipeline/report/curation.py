@@ -1,0 +1,86 @@
+"""The rules of curation as a table, and a document that they dropped."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
+
+from components.curate.rules import LINE_RULES, RULE_SETS, RULES
+from pipeline.report.tables import plain_table, stdout_console
+from tokenmill.errors import TokenmillError
+
+
+def print_rules(rule_set: str | None) -> None:
+    """Print all rules, or those of one set.
+
+    Raises:
+        TokenmillError: There is no such set.
+    """
+    check_choice("--rules", rule_set, RULE_SETS, "There are")
+    console = stdout_console()
+    # A column for c4 does not fit: it is a part of web, and one rule.
+    sets = [s for s in RULE_SETS if s not in ("c4", "none")] if rule_set is None else [rule_set]
+    headers = [s.replace("-", "-\n") for s in sets]
+    table = plain_table("reason", "setting (curate.)", *headers, left=2)
+    source = ""
+    for rule in (*LINE_RULES, *RULES):
+        if rule_set is not None and rule_set not in rule.thresholds:
+            continue
+        if rule.source != source:
+            source = rule.source
+            table.add_row("", f"[dim]{source}[/]")
+        sign = "<" if rule.drop_if == "below" else ">"
+        shown = [
+            f"{sign} {number(rule.thresholds[s])}" if s in rule.thresholds else "off" for s in sets
+        ]
+        table.add_row(rule.reason, rule.setting, *shown)
+    console.print(table)
+    console.print(
+        '\n"< 50" drops documents with less than 50, "> 0.3" those with more than 0.3. A document '
+        "is\ndropped for the first rule, in this order, that drops it; before, the rules called "
+        "line_... remove\nsingle lines. The set c4 has the rules of Raffel et al. only (--rules c4 "
+        "lists them), none has none."
+    )
+
+
+def check_choice(option: str, value: str | None, allowed: Sequence[str], there_are: str) -> None:
+    """Raise a TokenmillError that names the nearest if a value is given that is not allowed."""
+    if value is None or value in allowed:
+        return
+    close = difflib.get_close_matches(value, allowed, n=1)
+    suggestion = f" (did you mean {close[0]}?)" if close else ""
+    shown = ", ".join(allowed[:40]) + (f" and {len(allowed) - 40} more" if allowed[40:] else "")
+    raise TokenmillError(
+        f"{option} {value}: there is no such one{suggestion}.",
+        f"{there_are}: {shown or 'none'}.",
+    )
+
+
+def number(value: float) -> str:
+    """Write a number in three digits."""
+    if abs(value) >= 10_000:
+        return f"{value / 1000:,.3g}k"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def print_document(console: Console, record: dict[str, Any], reason: str) -> None:
+    """Print which document was dropped, why, and how its text begins."""
+    signs = {rule.reason: "<" if rule.drop_if == "below" else ">" for rule in RULES}
+    signs |= {"wrong_language": "<", "contaminated": ">", "near_duplicate": ">="}
+    why = []
+    if reason in signs:  # the numbers of other reasons say nothing
+        why.append(f"{number(record['value'])} {signs[reason]} {number(record['threshold'])}")
+    if record.get("kept_copy"):
+        why.append(f"copy of {record['kept_copy']}")
+    where = f"{record['source']}, {record['split']}" if "split" in record else record["source"]
+    console.print(escape(f"  {record['doc_id']}  ({where})"), soft_wrap=True)
+    if why:
+        console.print(escape(f"    {', '.join(why)}"), soft_wrap=True)
+    excerpt = Text("    " + " ".join(record["excerpt"].split()), style="dim")
+    excerpt.truncate(console.width, overflow="ellipsis")
+    console.print(excerpt)

@@ -1,0 +1,116 @@
+"""A preview of curation: what the rules would do to a sample of files."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from components.curate.preview import REASONS, as_json, preview, sample
+from components.curate.rules import RULE_SETS
+from pipeline.input_documents import InputDocuments
+from pipeline.loader import load_config
+from pipeline.report.curation import check_choice, number, print_document
+from pipeline.report.tables import plain_table, stdout_console
+from tokenmill.errors import TokenmillError
+
+
+def preview_files(
+    paths: Sequence[str],
+    rule_set: str | None,
+    overrides: Sequence[str],
+    config_path: str | None,
+    preset: str,
+    size: int,
+    reason: str | None,
+) -> dict[str, Any]:
+    """Judge `size` documents of the files; return the JSON of what was found.
+
+    Raises:
+        TokenmillError: An option names what is not there, or no document can be read.
+    """
+    check_choice("--rules", rule_set, RULE_SETS, "There are")
+    if rule_set is not None:
+        overrides = (*overrides, f"curate.rules={rule_set}")
+    config = load_config(preset, config_path, overrides)
+    check_choice("--reason", reason, REASONS, "There are")
+    reading = InputDocuments(config.corpus)
+    documents = sample(reading.read_files(paths), size)
+    if not documents:
+        raise TokenmillError(f"no document can be read from {', '.join(paths)}.", reading.first_bad)
+    result = preview(documents, config.curate, examples=10 if reason else 2)
+    return {
+        "files": reading.files,
+        "documents_read": reading.read,
+        "unreadable_records": reading.bad,
+        "first_unreadable": reading.first_bad,
+        "rules": config.curate.rules,
+        **as_json(result, config.curate, reason),
+    }
+
+
+def print_preview(found: dict[str, Any], reason: str | None) -> None:
+    """Print what `preview_files` found."""
+    console = stdout_console()
+    sampled = found["sample"]
+    console.print(
+        f"{sampled['documents']:,} of {found['documents_read']:,} documents in "
+        f"{found['files']:,} file(s), {sampled['bytes']:,} bytes; rules: {found['rules']}"
+    )
+    if found["unreadable_records"]:
+        first = escape(found["first_unreadable"])
+        console.print(f"{found['unreadable_records']:,} records cannot be read; first: {first}")
+    table = plain_table("", "documents", "", "bytes", "")
+    for name, numbers in [("kept", found["kept"]), *found["dropped"].items()]:
+        if reason in (None, name):
+            cells = (
+                f"{numbers['documents']:,}",
+                _share(numbers["documents"] / sampled["documents"]),
+                f"{numbers['bytes']:,}",
+                _share(numbers["bytes"] / max(1, sampled["bytes"])),
+            )
+            table.add_row(f"[bold]{name}[/]" if name == "kept" else name, *cells)
+    console.print()
+    console.print(table)
+    if found["masked"]:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in found["masked"].items())
+        console.print(f"masked: {kinds}")
+    for name, numbers in found["removed_lines"].items():
+        console.print(f"{name}: {numbers['lines']:,} lines removed, {numbers['bytes']:,} bytes")
+    for name, examples in found["examples"].items():
+        console.print(f"\n[bold]{name}[/]")
+        for example in examples:
+            print_document(console, example, name)
+    _print_tuning(console, found["tuning"])
+
+
+def _print_tuning(console: Console, rules: Sequence[dict[str, Any]]) -> None:
+    if not rules:
+        return
+    signs = {"below": "<", "above": ">"}
+    percentiles = [f"{q}%" for q in rules[0]["quantiles"]]
+    console.print("\n[bold]Values in the sample[/] (of 100 documents, so many have at most this)")
+    table = plain_table("", *percentiles)
+    for rule in rules:
+        table.add_row(rule["reason"], *map(number, rule["quantiles"].values()))
+    console.print(table)
+    console.print("\n[bold]What a threshold drops[/] by itself (share of documents, of bytes)")
+    table = plain_table("", "drops if", "docs", "bytes", "looser", "docs", "bytes",
+                   "stricter", "docs", "bytes")  # fmt: skip
+    for rule in rules:
+        cells = []
+        for which in ("threshold", "looser", "stricter"):
+            it = rule[which]
+            if it is None:
+                cells += ["–", "", ""]
+            else:
+                value = f"{signs[rule['drop_if']]} {number(it['value'])}"
+                cells += [value, _share(it["documents"]), _share(it["bytes"])]
+        table.add_row(rule["reason"], *cells)
+    console.print(table)
+
+
+def _share(value: float) -> str:
+    if value == 0:
+        return "0"
+    return f"{value:.1%}" if value >= 0.0005 else "<0.1%"

@@ -1,0 +1,153 @@
+"""What became of a document, or what a packed row holds."""
+
+import json
+from typing import Any
+
+import click
+
+from tokenmill.contracts.document_status import DroppedDocument
+from tokenmill.contracts.training import read_telemetry
+from tokenmill.errors import TokenmillError
+from tokenmill.metadata.output_directory import open_runs
+from tokenmill.metadata.run_history import TrainedModel, models_trained_on, newest_ledger
+from tokenmill.provenance.document_index import DocumentIndex
+from tokenmill.provenance.explain import (
+    Explanation,
+    RowDocument,
+    explain_document,
+    explain_row,
+    times_trained,
+)
+from tokenmill.provenance.rows import Placement
+
+_PLACEMENTS_SHOWN = 10
+
+
+def print_document_or_row(
+    run_dir: str, doc_id: str | None, row: int | None, split: str, as_json: bool
+) -> None:
+    """Print what became of a document, or without one what a row of a split holds.
+
+    Raises:
+        TokenmillError: There is no such run, document, split or row.
+    """
+    metadata = open_runs(run_dir)
+    run = newest_ledger(metadata, run_dir)
+    try:
+        index = DocumentIndex(run.ledger_uri)
+    except FileNotFoundError as error:
+        raise TokenmillError(f"{error} is gone: the artifact was removed.", "Run again.") from None
+    rows_uri = run.packed_rows.uri
+    found: list[Explanation] | list[RowDocument]
+    asked = {} if row is None else {"split": split, "row": row}
+    if row is not None:
+        found = in_row = explain_row(index, rows_uri, split, row)
+        numbers = [row] if split == "train" else []
+    else:
+        found = documents = explain_document(index, rows_uri, str(doc_id))
+        numbers = sorted(
+            {place.row for d in documents if getattr(d.status, "split", "") == "train"
+             for place in d.placements or []}
+        )  # fmt: skip
+    models = _models(models_trained_on(metadata.store, run.packed_rows), rows_uri, numbers)
+    if as_json:
+        shown = {"documents": [d.to_json() for d in found], "models": models}
+        click.echo(json.dumps({"run": run.run_id, **asked, **shown}, ensure_ascii=False, indent=2))
+    elif row is not None:
+        click.secho(f"row {row} of the {split} split", bold=True)
+        _print_row(in_row)
+        print_models(models)
+    else:
+        print_documents(documents)
+        print_models(models)
+
+
+def _models(models: list[TrainedModel], rows_uri: str, rows: list[int]) -> list[dict[str, Any]]:
+    """List the models with how often the training of each read the rows."""
+    if not rows:
+        return []
+    found = []
+    for model in models:
+        telemetry = read_telemetry(model.run_uri)
+        times = times_trained(
+            rows_uri, rows, telemetry.steps, telemetry.global_batch_size, model.seed
+        )
+        found.append(
+            {
+                "model": model.uri,
+                "runs": list(model.run_ids),
+                "pushed_to": list(model.pushed_to),
+                "times_trained_by_row": {str(row): times[row] for row in rows},
+            }
+        )
+    return found
+
+
+def print_documents(found: list[Explanation]) -> None:
+    """Print the last step of each document, and its rows if it was kept."""
+    for document, placements in found:
+        click.secho(document.doc_id, bold=True)
+        if document.status == "quarantined":
+            click.echo(f"  quarantined: {document.reason}: {document.detail}")
+            click.echo(f"  file {document.file}, record {document.record}")
+        elif document.status == "dropped":
+            click.echo(f"  source {document.source}, {document.split} split, "
+                       f"{document.raw_bytes:,} bytes")  # fmt: skip
+            click.echo(f"  dropped by curation: {_reason(document)}")
+            if document.kept_copy:
+                click.echo(f"  the text that stays: {document.kept_copy}")
+            click.echo(f"  its text begins: {' '.join(document.excerpt.split())[:120]}")
+        else:
+            click.echo(f"  source {document.source}, {document.split} split, "
+                       f"{document.byte_count:,} bytes: kept")  # fmt: skip
+            _print_placements(placements or [])
+
+
+# What the value of a rule is, where the rule's name does not say it.
+_VALUES = {
+    "near_duplicate": "Jaccard similarity",
+    "contaminated": "n-grams shared with held-out or benchmark text",
+}
+
+
+def _reason(document: DroppedDocument) -> str:
+    """Say the rule, its value and its limit in words."""
+    if document.reason == "exact_duplicate":
+        return "exact_duplicate: the same text, once normalized, is there already"
+    measure = _VALUES.get(document.reason, "value")
+    return f"{document.reason}: {measure} {document.value:g}, limit {document.threshold:g}"
+
+
+def _print_placements(placements: list[Placement]) -> None:
+    if not placements:
+        click.echo("  in no row: it has no token or, to classify, no label that training knows; "
+                   "the ledger's funnel counts such documents")  # fmt: skip
+    for place in placements[:_PLACEMENTS_SHOWN]:
+        end = place.document_token_start + place.length
+        click.echo(f"  row {place.row}, slots {place.row_offset} to "
+                   f"{place.row_offset + place.length - 1}: its tokens "
+                   f"{place.document_token_start} to {end - 1}")  # fmt: skip
+    if len(placements) > _PLACEMENTS_SHOWN:
+        click.echo(f"  and {len(placements) - _PLACEMENTS_SHOWN} more (--json has all)")
+
+
+def _print_row(found: list[RowDocument]) -> None:
+    for place, source in found:
+        click.echo(f"  slots {place.row_offset} to {place.row_offset + place.length - 1}: "
+                   f"{place.doc_id.decode()} (source {source}), from its token "
+                   f"{place.document_token_start}")  # fmt: skip
+
+
+def print_models(models: list[dict[str, Any]]) -> None:
+    """Print how often the training of each model read the rows."""
+    for model in models:
+        times = model["times_trained_by_row"].values()
+        low, high = min(times), max(times)
+        if not high:
+            click.echo(f"  model {model['model']} was not trained on it: its steps ended before")
+            continue
+        often = f"{low}" if low == high else f"{low} to {high}"
+        click.echo(f"  model {model['model']} read {'it' if len(times) == 1 else 'its rows'} "
+                   f"{often} time{'' if high == 1 else 's'}")  # fmt: skip
+        for place in model["pushed_to"]:
+            click.echo(f"    pushed to {place}")

@@ -1,0 +1,121 @@
+"""A sweep over vocabularies: trained on files, printed as a table."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from components.tokenize.config import ModelType
+from components.tokenize.sweep import DEFAULT_SIZES, Sweep, sweep
+from pipeline.embedded_corpus import build_embedded_corpus
+from pipeline.input_documents import InputDocuments
+from pipeline.loader import load_config
+from pipeline.report.tables import plain_table, stdout_console
+from tokenmill.model.shape import ModelShape
+from tokenmill.timing import vcpus
+
+
+def sweep_files(
+    paths: Sequence[str],
+    sizes: Sequence[int] | None,
+    types: Sequence[ModelType],
+    sample_bytes: int,
+    preset: str,
+    config_path: str | None,
+    overrides: Sequence[str],
+) -> Sweep:
+    """Train and print the vocabularies on files, else on the configuration's input.
+
+    Raises:
+        TokenmillError: The configuration or a path is wrong, or the text supports no vocabulary.
+    """
+    sizes = sizes or DEFAULT_SIZES
+    config = load_config(preset, config_path, overrides)
+    inputs = paths or config.corpus.input or [str(build_embedded_corpus().path)]
+    reading = InputDocuments(config.corpus)
+    documents = list(reading.read_files(inputs))
+    if reading.bad:
+        click.echo(
+            f"{reading.bad:,} records cannot be read; a run would quarantine them.", err=True
+        )
+    with _progress(len(sizes) * len(types)) as progress:
+        result = sweep(
+            documents,
+            sizes,
+            types,
+            config.tokenizer.model_copy(update={"sample_bytes": sample_bytes}),
+            config.shape(),
+            config.train.precision,
+            config.train.global_batch_size,
+            progress,
+            workers=vcpus(),
+        )
+    _print_sweep(result, config.shape())
+    return result
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[str, int], None]]:
+    console = Console(file=sys.stdout)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True,
+        disable=not sys.stdout.isatty(),
+    ) as bar:  # fmt: skip
+        task = bar.add_task("", total=total)
+        yield lambda name, done: bar.update(task, description=f"{name:16}", completed=done)
+
+
+def _print_sweep(result: Sweep, shape: ModelShape) -> None:
+    console = stdout_console(pipe_width=120)
+    table = plain_table(
+        "", "type", "tokens", "bytes/\ntoken", "unigram\nbits/byte", "unused\ntokens",
+        "byte\ntokens", "embedding\nparams", "of the\nmodel", "of\nmemory", "softmax\nof FLOPs",
+        "training\nFLOPs", left=2, overflow="ellipsis",
+    )  # fmt: skip
+    for i, c in enumerate(result.candidates):
+        table.add_row(
+            "→" if i == result.recommended else "", c.model_type, f"{c.vocab_size:,}",
+            f"{c.bytes_per_token:.2f}", f"{c.unigram_bits_per_byte:.3f}",
+            f"{c.unused_fraction:.1%}", f"{c.byte_token_fraction:.2%}", f"{c.embedding_params:,}",
+            f"{c.embedding_param_fraction:.0%}", f"{c.vocabulary_memory_fraction:.0%}",
+            f"{c.softmax_flop_fraction:.0%}", f"{c.training_flops:.3g}",
+            style="bold" if i == result.recommended else None,
+        )  # fmt: skip
+    console.print(
+        f"{result.corpus_bytes:,} bytes of text, {result.held_out_bytes:,} held out to measure on; "
+        f"{shape.layers} layers, d_model {shape.d_model}, {shape.sequence_length} tokens a row."
+    )
+    console.print(table)
+    for model_type, size, reason in result.impossible:
+        console.print(f"{model_type} {size:,} left out: {reason}", style="dim")
+    _print_sources(console, result)
+    best = result.candidates[result.recommended]
+    console.print(f"\n[bold]{best.model_type}, {best.vocab_size:,}[/]: {result.reason}.")
+    if result.cheapest != result.recommended:
+        cheapest = result.candidates[result.cheapest]
+        console.print(
+            f"The least training FLOPs for the same bytes, whatever the loss: "
+            f"{cheapest.model_type}, {cheapest.vocab_size:,}.",
+            style="dim",
+        )
+    console.print(
+        f"  tokenmill run --set tokenizer.model_type={best.model_type} "
+        f"--set tokenizer.vocab_size={best.vocab_size}"
+    )
+
+
+def _print_sources(console: Console, result: Sweep, limit: int = 8) -> None:
+    first = result.candidates[0].tokens_per_word_by_source
+    columns = [f"{c.model_type}\n{c.vocab_size:,}" for c in result.candidates]
+    table = plain_table("", *columns, overflow="ellipsis", title="Tokens a word, by source")
+    for source in list(first)[:limit]:
+        cells = [f"{c.tokens_per_word_by_source[source]:.2f}" for c in result.candidates]
+        table.add_row(source, *cells)
+    console.print()
+    console.print(table)
+    if len(first) > limit:
+        console.print(f"and {len(first) - limit} more sources; --json has all.", style="dim")
