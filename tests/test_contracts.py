@@ -172,3 +172,14 @@ def test_records_are_read_back(tmp_path):
     bad = [BadRecord("ä.jsonl", i, "invalid_json", TEXTS[-1], 5) for i in (2, 1)]
     write_quarantine(str(tmp_path), bad)
     assert list(read_quarantine(str(tmp_path))) == bad[::-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [('{"a": 1,', "no JSON"), ("", "no JSON"), ("[]", "the document")]
+)
+def test_a_file_that_is_no_document_is_named(tmp_path, text, words):
+    path = tmp_path / "counts.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(TokenmillError, match=words) as caught:
+        read_document(str(path), MODELS[0])
+    assert str(path) in caught.value.message

@@ -78,15 +78,7 @@ class Session:
             flops_per_token,
         )
         self._resume_from = resume_from
-        self._budget: BudgetMeter | None = None
-        if limits is not None:
-            self._budget = BudgetMeter(
-                price_usd_per_chip_hour=limits.usd_per_chip_hour,
-                chips=limits.chips,
-                max_usd=limits.max_usd,
-                max_hours=limits.max_hours,
-                on_overrun=limits.on_overrun,
-            )
+        self._budget = None if limits is None else BudgetMeter.of(limits)
         self._writer: CheckpointWriter | None = None
         self._schedule: CheckpointSchedule | None = None
         self._variables: Mapping[str, Any] = {}

@@ -10,22 +10,27 @@ from tokenmill.contracts.training import Losses
 def describe_quality(metrics: Metrics) -> str:
     """Describe the Evaluator's metrics of all documents in a few words."""
     if "accuracy" in metrics:
-        half_width = (metrics["accuracy" + HIGH] - metrics["accuracy" + LOW]) / 2
         return (
-            f"accuracy {metrics['accuracy']:.1%} ± {half_width:.1%}, "
+            f"accuracy {_with_interval(metrics, 'accuracy', '.1%')}, "
             f"macro F1 {metrics['macro_f1']:.3f}, AUC {metrics['auc']:.3f}"
         )
     if "masked_perplexity" in metrics:
-        half_width = (metrics["masked_perplexity" + HIGH] - metrics["masked_perplexity" + LOW]) / 2
         return (
-            f"masked-token perplexity {metrics['masked_perplexity']:,.1f} ± {half_width:,.1f}, "
+            f"masked-token perplexity {_with_interval(metrics, 'masked_perplexity', ',.1f')}, "
             f"accuracy {metrics['masked_token_accuracy']:.1%}"
         )
-    half_width = (metrics["bits_per_byte" + HIGH] - metrics["bits_per_byte" + LOW]) / 2
     return (
-        f"{metrics['bits_per_byte']:.3f} ± {half_width:.3f} bits per byte, "
+        f"{_with_interval(metrics, 'bits_per_byte', '.3f')} bits per byte, "
         f"perplexity {metrics['perplexity']:.1f}, accuracy {metrics['token_accuracy']:.1%}"
     )
+
+
+def _with_interval(metrics: Metrics, name: str, spec: str) -> str:
+    """Return a metric with half its interval's width, which a single document does not have."""
+    value = format(metrics[name], spec)
+    if name + LOW not in metrics or name + HIGH not in metrics:
+        return value
+    return f"{value} ± {format((metrics[name + HIGH] - metrics[name + LOW]) / 2, spec)}"
 
 
 def quality_table(cost: CostReport) -> Table:

@@ -5,6 +5,7 @@ from complete_model import complete
 from rich.console import Console
 
 from pipeline.report.cost import cost_table, notes, phases_table, stages_table, steps_table
+from pipeline.report.quality import describe_quality
 from tokenmill.contracts.cost_report import CostReport
 from tokenmill.contracts.ledger import Ledger
 from tokenmill.metadata.step_records import StepRecord
@@ -145,3 +146,11 @@ def test_notes_flag_repetition_memory_and_undated_prices():
         "saved no training time",
     ):
         assert words in text
+
+
+def test_a_metric_of_one_document_has_no_interval():
+    found = {"bits_per_byte": 2.5, "perplexity": 40.0, "token_accuracy": 0.25}
+    words = "bits per byte, perplexity 40.0, accuracy 25.0%"
+    assert describe_quality(found) == f"2.500 {words}"
+    bounds = {"bits_per_byte_ci95_low": 2.25, "bits_per_byte_ci95_high": 2.75}
+    assert describe_quality(found | bounds) == f"2.500 ± 0.250 {words}"

@@ -41,7 +41,21 @@ def read_document(path: str, model: type[AnyDocument]) -> AnyDocument:
         TokenmillError: The file lacks a key, has one that the model does not know, or has a value
             that the model refuses, such as NaN.
     """
-    return check_document(path, read_json(path), model)
+    return check_document(path, read_values(path), model)
+
+
+def read_values(path: str) -> Any:
+    """Read a JSON file that is to be checked.
+
+    Raises:
+        TokenmillError: It is no JSON, such as a file that is broken off.
+    """
+    try:
+        return read_json(path)
+    except ValueError as error:
+        raise TokenmillError(
+            f"{path}: no JSON document: {error}.", "Run the step that wrote it anew."
+        ) from error
 
 
 def check_document(path: str, values: Any, model: type[AnyDocument]) -> AnyDocument:
@@ -50,7 +64,7 @@ def check_document(path: str, values: Any, model: type[AnyDocument]) -> AnyDocum
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = ".".join(map(str, first["loc"])) or "the document"
         raise TokenmillError(
             f"{path}: {where}: {first['msg']}; expected the keys that this version writes.",
             "Run the step that wrote it anew.",

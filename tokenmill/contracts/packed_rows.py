@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 from typing import Literal
 
-from tokenmill.contracts.base import Document, Part, check_document, key, write_document
+from tokenmill.contracts.base import (
+    Document,
+    Part,
+    check_document,
+    key,
+    read_values,
+    write_document,
+)
 from tokenmill.errors import TokenmillError
-from tokenmill.files import read_json
 from tokenmill.records.splits import split_directory
 
 FORMAT = "tokenmill-rows-2"
@@ -136,10 +142,11 @@ def read_packed_manifest(uri: str, split: str) -> PackedManifest:
     """
     directory = split_directory(uri, split)
     path = os.path.join(directory, MANIFEST_NAME)
-    values = read_json(path)
-    if values["format"] != FORMAT:
+    values = read_values(path)
+    found = values.get("format") if isinstance(values, dict) else None
+    if found != FORMAT:
         raise TokenmillError(
-            f"{directory}: rows of format {values['format']!r}, expected {FORMAT!r}.",
+            f"{directory}: rows of format {found!r}, expected {FORMAT!r}.",
             "Pack the documents anew with this version.",
         )
     return check_document(path, values, PackedManifest)

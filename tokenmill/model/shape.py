@@ -219,7 +219,7 @@ class ModelShape:
     def logit_products(self) -> float:
         """Multiply-adds per token of the output projection, or of a classifier's last layer.
 
-        The trainer computes both at every position (components/train/models).
+        The trainer computes both at every position (tokenmill/model/losses.py).
         """
         return self.d_model * self.logit_width
 
