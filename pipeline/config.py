@@ -21,6 +21,7 @@ from components.train.config import ExecutionConfig, TrainConfig, TrainingJob
 from components.validate.config import ValidateConfig
 from tokenmill.config_model import PositiveInt, Section
 from tokenmill.contracts.training_limits import LIMITS_NAME
+from tokenmill.files import absolute_path
 from tokenmill.model.config import ModelConfig
 from tokenmill.model.shape import ModelShape
 
@@ -190,8 +191,3 @@ class Config(Section):
     def output_dir(self) -> str:
         """`run.output_dir` with the run's name filled in."""
         return self.run.output_dir.replace("{name}", self.run.name)
-
-
-def absolute_path(path: str) -> str:
-    """Return the path from the root; a URI is one already."""
-    return path if "://" in path else os.path.abspath(path)

@@ -34,8 +34,9 @@ from components.validate.component import AnomalyGate, DocumentStatisticsGen
 from components.validate.history import resolve_previous
 from components.validate.schema import pin_schema
 from pipeline.benchmark_texts import read_benchmarks
-from pipeline.config import Config, absolute_path
+from pipeline.config import Config
 from pipeline.runners.engine_check import registry_target
+from tokenmill.files import absolute_path
 
 
 def create_components(config: Config, manifest_directory: str) -> list[BaseNode]:
@@ -55,11 +56,12 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
     statistics_gen = DocumentStatisticsGen(documents, config.validation.language)
     statistics_gen = statistics_gen.with_id("StatisticsGen")
     statistics = statistics_gen.outputs["statistics"]
-    if config.validation.schema_path is None:
+    pinned = config.validation.schema_path
+    if pinned is None:
         schema_gen: BaseNode = SchemaGen(statistics=statistics)
     else:
         inputs = os.path.join(run_directory, "inputs")
-        schema_gen = ImportSchemaGen(schema_file=pin_schema(config.validation.schema_path, inputs))
+        schema_gen = ImportSchemaGen(schema_file=pin_schema(pinned, inputs))
     schema = schema_gen.outputs["schema"]
     validator = ExampleValidator(statistics=statistics, schema=schema)
     gate = AnomalyGate(
@@ -67,7 +69,7 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
         statistics,
         schema,
         run_directory,
-        (config.validation.schema_path and absolute_path(config.validation.schema_path)) or "",
+        absolute_path(pinned) if pinned else "",
         resolve_previous(config.validation.previous_statistics, run_directory, manifest_directory),
     )
 
@@ -102,13 +104,11 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
     )
 
     # 6 ledger: the machine's speed, effective tokens, FLOPs, time, money; the budget gate
-    settings = config.ledger_job()
+    settings, training = config.ledger_job(), config.training_job()
     measuring: list[BaseNode] = []
     if settings.given_mfu is None:
         measuring.append(
-            Calibrator(
-                packer.outputs["packed_rows"], config.training_job(), settings.chip, settings.chips
-            )
+            Calibrator(packer.outputs["packed_rows"], training, settings.chip, settings.chips)
         )
     ledger = TokenLedger(
         ingest.outputs["quarantine"],
@@ -126,7 +126,7 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
         packer.outputs["packed_rows"],
         transform.outputs["transform_graph"],
         tokenizer.outputs["tokenizer"],
-        config.training_job(),
+        training,
         config.training_directory,
         config.limits_path,
     )

@@ -158,3 +158,8 @@ def _create(path: str) -> BinaryIO:
     from apache_beam.io.filesystems import FileSystems
 
     return cast(BinaryIO, FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED))
+
+
+def absolute_path(path: str) -> str:
+    """Return the path from the root; a URI is one already."""
+    return path if "://" in path else os.path.abspath(path)

@@ -1,7 +1,6 @@
 """Import of a SentencePiece model (tokenizer.path): what it must be like."""
 
 import hashlib
-import os
 
 import sentencepiece
 import tensorflow as tf
@@ -9,6 +8,7 @@ import tensorflow as tf
 from components.tokenize.config import TokenizerConfig
 from components.tokenize.training import check_user_symbols
 from tokenmill.errors import TokenmillError
+from tokenmill.files import absolute_path
 from tokenmill.text.vocabulary import CONTROL_TOKENS, UNK_ID
 
 # Besides <pad>, <unk>, <s> and </s>, which every task needs at their ids.
@@ -49,7 +49,7 @@ def resolve_model(config: TokenizerConfig, task: str) -> tuple[TokenizerConfig, 
     check_user_symbols(config.user_symbols)
     if config.path is None:
         return config, ""
-    path = config.path if "://" in config.path else os.path.abspath(config.path)
+    path = absolute_path(config.path)
     model, sha256 = read_model(path)
     check_imported_model(model, path, config.model_type, config.vocab_size, task)
     return config.model_copy(update={"path": path}), sha256

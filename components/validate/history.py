@@ -7,6 +7,7 @@ from typing import Any
 from ml_metadata.proto import metadata_store_pb2
 
 from tokenmill.errors import TokenmillError
+from tokenmill.files import absolute_path
 from tokenmill.metadata.output_directory import RunMetadata, has_runs, open_runs
 
 _PASSED = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED)
@@ -100,7 +101,7 @@ def resolve_previous(setting: str, run_directory: str, manifest_directory: str) 
         this = os.path.abspath(manifest_directory)
         records = gate_records(run_directory)
         return next((r.statistics_uri for r in records if r.passed and r.manifest != this), "")
-    path = setting if "://" in setting else os.path.abspath(setting)
+    path = absolute_path(setting)
     if has_runs(path):
         records = gate_records(path)
         found = next((r.statistics_uri for r in records if r.passed), "")
