@@ -106,7 +106,7 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
     # 6 ledger: the machine's speed, effective tokens, FLOPs, time, money; the budget gate
     settings, training = config.ledger_job(), config.training_job()
     measuring: list[BaseNode] = []
-    if settings.given_mfu is None:
+    if settings.needs_calibration:
         measuring.append(
             Calibrator(packer.outputs["packed_rows"], training, settings.chip, settings.chips)
         )

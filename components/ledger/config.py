@@ -31,8 +31,8 @@ class CostConfig(Section):
     """Overrides the catalog; for cpu-vcpu without it, matrix products are timed here."""
     mfu: Annotated[float, Field(gt=0.0, le=1.0)] | Literal["auto", "measured"] = "auto"
     """Share of the peak that the training step reaches (model FLOPs utilization). "measured" trains
-    for some seconds on this machine before the estimate; "auto" does so for cpu-vcpu and takes 0.4
-    for other chips."""
+    for some seconds on this machine before the estimate; "auto" does so for cpu-vcpu, and for other
+    chips takes the median of published runs on such chips and sizes."""
     goodput: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of the wall time that goes to steps that count."""
     price_usd_per_chip_hour: Annotated[float, Field(ge=0)] | None = None
@@ -96,6 +96,11 @@ class LedgerJob(CostConfig, TrainingPlan):
     published_mfu: UtilizationRange | None = None
     """What published runs on such chips reached at such a size."""
     checkpoints_kept: PositiveInt = CHECKPOINTS_KEPT
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether the MFU has to be measured on the machine that trains."""
+        return self.given_mfu is None and self.published_mfu is None
 
     @property
     def devices(self) -> int:

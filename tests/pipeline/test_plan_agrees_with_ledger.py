@@ -10,6 +10,7 @@ from made_manifest import packed_manifest
 from components.ledger.config import LedgerJob
 from components.ledger.ledger import Machine, build_ledger
 from pipeline.cli import cli
+from pipeline.dag import create_components
 from pipeline.loader import load_config, preset_names
 from tokenmill.contracts.curation import Curation
 from tokenmill.contracts.ingest import IngestCounts
@@ -124,3 +125,21 @@ def test_the_settings_reach_the_ledger_step_as_they_are(preset):
     # The step gets them as a JSON string.
     settings = load_config(preset).ledger_job()
     assert LedgerJob.from_json(settings.to_json()) == settings
+
+
+@pytest.mark.parametrize(
+    ("overrides", "measures"),
+    [
+        (("cost.chip=a100", "cost.chips=8"), False),  # not this machine's: the published median
+        (("cost.chip=tpu-v4", "cost.chips=64", "train.strategy=multi_worker"), False),
+        (("cost.chip=a100", "cost.chips=8", "cost.mfu=measured"), True),
+        (("cost.chip=a100", "cost.chips=8", "cost.mfu=0.4"), False),
+        ((), True),
+        (("cost.mfu=0.4",), False),
+    ],
+)
+def test_a_chip_is_timed_only_where_nothing_is_published_or_it_is_asked_for(
+    tmp_path, overrides, measures
+):
+    steps = create_components(load_config("demo", overrides=list(overrides)), str(tmp_path))
+    assert ("Calibrator" in {step.id for step in steps}) is measures
