@@ -172,8 +172,10 @@ def write_manifest(files: Sequence[InputFile], directory: str) -> str:
     target = os.path.join(directory, hashlib.sha256(text.encode()).hexdigest()[:16])
     span = max((file.span for file in files if file.span is not None), default=0)
     path = os.path.join(target, MANIFEST_PATTERN.replace(SPAN_SPEC, str(span)))
-    if not FileSystems.exists(path):  # never rewritten: its time is part of TFX's fingerprint
+    if not FileSystems.exists(path):
         write_text(path, text)
+    if "://" not in path and os.path.getmtime(path):
+        os.utime(path, (0, 0))  # part of TFX's fingerprint: the same in a copy of the directory
     return target
 
 

@@ -30,6 +30,7 @@ from components.push.publish import publish
 from components.push.registry import RegistryTarget
 from tokenmill.contracts.cost_report import read_cost_report
 from tokenmill.contracts.ledger import read_ledger
+from tokenmill.contracts.model_origin import ModelOrigin, write_origin
 from tokenmill.errors import TokenmillError
 from tokenmill.timing import timed
 
@@ -86,6 +87,9 @@ class AtomicPusherExecutor(pusher_executor.Executor):
                 fileio.rmtree(temporary)
                 raise
             pushed.set_string_custom_property("model_check", json.dumps(found, sort_keys=True))
+        run_id = self._context.pipeline_run_id if self._context else ""
+        origin = ModelOrigin(run_id=run_id, version=version)
+        write_origin(os.path.join(temporary, version), origin)
         publish(os.path.join(temporary, version), target)
         fileio.rmtree(temporary)
         pushed.set_string_custom_property("pushed_destination", target)

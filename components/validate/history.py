@@ -129,12 +129,9 @@ class _History:
         self._metadata, self._store = metadata, metadata.store
 
     def gates(self) -> list[GateRecord]:
-        """List all executions of nodes called AnomalyGate."""
-        executions: dict[int, Any] = {}
-        for node in self._metadata.nodes("AnomalyGate"):
-            for execution in self._store.get_executions_by_context(node.id):
-                executions[execution.id] = execution
-        records = [self._gate(executions[i]) for i in sorted(executions, reverse=True)]
+        """List all executions of nodes called AnomalyGate, the newest first."""
+        executions = reversed(self._metadata.executions("AnomalyGate"))
+        records = map(self._gate, executions)
         return [record for record in records if record is not None]
 
     def _gate(self, execution: Any) -> GateRecord | None:

@@ -41,10 +41,12 @@ def gc(run_directory: str, keep: int, yes: bool) -> None:
     """Remove what neither the newest runs nor a served model need: artifacts, checkpoints."""
     with user_errors_without_warnings():
         from tokenmill.metadata.garbage_collection import collect_garbage, find_garbage
-        from tokenmill.metadata.output_directory import open_runs
+        from tokenmill.metadata.output_directory import correct_paths, open_runs
 
-        metadata = open_runs(run_directory, example=["runs/demo"])
+        open_runs(run_directory, example=["runs/demo"])  # or one message, before a lock is left
         with run_lock(run_directory):
+            correct_paths(run_directory)
+            metadata = open_runs(run_directory)
             garbage = find_garbage(metadata, run_directory, keep)
             if not garbage.directories:
                 click.echo("Nothing to remove.")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.local import local_dag_runner
-from tfx.orchestration.portable import launcher
+from tfx.orchestration.portable import cache_utils, launcher
 
 from components.train.execution import Execution
 from pipeline.config import Config
@@ -20,11 +20,12 @@ from pipeline.dag import create_components
 from pipeline.loader import dump_config
 from pipeline.report.console import RunConsole
 from pipeline.report.step_summary import summarize_step
+from pipeline.runners.cache_key import portable_cache_context
 from pipeline.runners.run_lock import run_lock
 from tokenmill import progress
 from tokenmill.contracts.training_limits import write_limits
-from tokenmill.metadata.output_directory import SQLITE_NAME, record_metadata_server
-from tokenmill.metadata.step_records import StepRecord, record_config, step_record
+from tokenmill.metadata.output_directory import SQLITE_NAME, claim_directory
+from tokenmill.metadata.step_records import StepRecord, record_run, step_record
 from tokenmill.metadata.store import connection_config, open_store
 
 # Without an image TFX packs itself up for Beam's workers in each step, and leaves 49 MB in the
@@ -89,12 +90,13 @@ def run_local(
     config_toml = dump_config(config)
 
     def started(node_id: str, run_id: str) -> None:
-        outcome.run_id = run_id
+        if not outcome.run_id:
+            outcome.run_id = run_id
+            record_run(open_store(metadata), run_id, config_toml, directory_id)
         screen.step_started(node_id)
 
     def finished(node_id: str) -> None:
         store = open_store(metadata)
-        record_config(store, outcome.run_id, config_toml)
         record = step_record(store, config.run.name, outcome.run_id, node_id)
         if record is not None:
             outcome.steps[node_id] = record
@@ -102,13 +104,14 @@ def run_local(
 
     with run_lock(output_dir), _observed(started, finished, screen):
         remove_left_over(os.path.join(output_dir, "artifacts"))
-        record_metadata_server(output_dir, config.run.metadata_url, config.run.name)
+        directory_id = claim_directory(output_dir, config.run.metadata_url, config.run.name)
         execution = Execution(**config.execution.model_dump(), fresh=not use_cache)
         execution.write(config.training_directory)
         write_limits(config.limits_path, config.ledger_job().training_limits)
         progress.set_listener(screen.step_progress, screen.note)
         try:
-            local_dag_runner.LocalDagRunner().run(pipeline)
+            with _portable_cache(output_dir, directory_id):
+                local_dag_runner.LocalDagRunner().run(pipeline)
         finally:
             progress.set_listener(None)
             screen.stop()
@@ -155,3 +158,17 @@ def _observed(
         yield
     finally:
         launcher.Launcher = original
+
+
+@contextlib.contextmanager
+def _portable_cache(output_dir: str, directory_id: str) -> Iterator[None]:
+    """Keep the cache of a directory that was moved or copied.
+
+    TFX has no hook; its launcher looks the function up in the module at every step.
+    """
+    original = cache_utils.get_cache_context
+    cache_utils.get_cache_context = portable_cache_context(output_dir, directory_id)
+    try:
+        yield
+    finally:
+        cache_utils.get_cache_context = original

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -11,6 +12,7 @@ from ml_metadata.proto import metadata_store_pb2
 from pipeline.cli import cli
 from tokenmill.contracts.cost_report import CostReport
 from tokenmill.contracts.ledger import Ledger
+from tokenmill.contracts.model_origin import ModelOrigin, write_origin
 from tokenmill.metadata.garbage_collection import collect_garbage, find_garbage
 from tokenmill.metadata.lineage import trace_model
 from tokenmill.metadata.output_directory import RunMetadata, open_runs
@@ -111,6 +113,7 @@ def history(tmp_path):
         )
         target = tmp_path / "serving_model" / str(100 + number)
         target.mkdir(parents=True)
+        write_origin(str(target), ModelOrigin(run_id=run, version=str(100 + number)))
         pushed = {"pushed_destination": str(target)}
         made.step(run, "Pusher", {"pushed_model": ("PushedModel", {"m": ""}, pushed)})
     return made
@@ -128,7 +131,7 @@ def test_a_model_is_traced_to_its_run_files_and_numbers(history, tmp_path):
 def test_what_a_kept_run_or_a_served_model_uses_stays(history, tmp_path):
     assert find_garbage(RunMetadata(history.store), str(tmp_path), keep=1).directories == []
     for version in ("100", "101"):
-        os.rmdir(tmp_path / "serving_model" / version)
+        shutil.rmtree(tmp_path / "serving_model" / version)
     garbage = find_garbage(RunMetadata(history.store), str(tmp_path), keep=2)
     # Run 1 is not kept, but its examples are run 2's, too.
     assert {path.split("/artifacts/")[1].split("/")[0] for path in garbage.directories} == {
@@ -147,25 +150,9 @@ def test_what_a_kept_run_or_a_served_model_uses_stays(history, tmp_path):
     assert trace_model(str(tmp_path / "serving_model")).run_id == "run-3"
 
 
-def test_later_runs_of_others_on_the_same_server_do_not_count(history, tmp_path):
-    others = tmp_path / "others"
-    others.mkdir()
-    for version in ("100", "101", "102"):
-        os.rmdir(tmp_path / "serving_model" / version)
-    mine = history.pipeline
-    history.pipeline = history.context("pipeline", "theirs")
-    for run in ("run-7", "run-8", "run-9"):
-        history.step(run, "Evaluator", {}, [])
-    history.pipeline = mine
-    kept = find_garbage(RunMetadata(history.store, ("demo",)), str(tmp_path), keep=3)
-    assert kept.directories == []
-    # Without the names of this directory's pipelines, the three newest runs are theirs.
-    assert find_garbage(RunMetadata(history.store), str(tmp_path), keep=3).directories
-
-
 def test_the_command_says_what_it_removes_and_asks(history, tmp_path):
     for version in ("100", "101"):
-        os.rmdir(tmp_path / "serving_model" / version)
+        shutil.rmtree(tmp_path / "serving_model" / version)
     asked = CliRunner().invoke(cli, ["gc", str(tmp_path), "--keep", "1"], input="n\n")
     assert asked.exit_code != 0
     before = find_garbage(RunMetadata(history.store), str(tmp_path), keep=1)
@@ -175,11 +162,32 @@ def test_the_command_says_what_it_removes_and_asks(history, tmp_path):
     assert not find_garbage(open_runs(str(tmp_path)), str(tmp_path), keep=1).directories
 
 
+def test_a_moved_or_copied_model_and_directory_are_traced_all_the_same(history, tmp_path):
+    copy = tmp_path / "elsewhere" / "copy"
+    shutil.copytree(tmp_path, copy, ignore=lambda *_: ["elsewhere"])
+    traced = trace_model(str(copy / "serving_model" / "101"))
+    assert traced.run_id == "run-2"
+    assert all(path.startswith(f"{copy}/") for path in traced.artifacts.values())
+    assert [file["path"] for file in traced.inputs] == ["/corpus/a.jsonl"]
+    shutil.move(copy / "serving_model" / "101", tmp_path / "elsewhere" / "model")
+    assert trace_model(str(tmp_path / "elsewhere" / "model"), str(tmp_path)).run_id == "run-2"
+    shown = CliRunner().invoke(
+        cli, ["lineage", str(tmp_path / "elsewhere" / "model"), "--run", str(copy)]
+    )
+    assert "pushed by run run-2" in shown.output
+
+
 def test_a_model_that_no_run_pushed_is_one_message(history, tmp_path):
-    other = tmp_path / "serving_model" / "7" / "x"
-    result = CliRunner().invoke(cli, ["lineage", str(other), "--run", str(tmp_path)])
+    version = tmp_path / "serving_model" / "102"
+    for model, words, *run in (
+        (tmp_path / "nowhere", ["there is no such directory"]),
+        (tmp_path / "inputs", ["no run pushed it", "older tokenmill"], "--run", str(tmp_path)),
+        (version, ["there is no run here"], "--run", str(tmp_path / "inputs")),
+    ):
+        result = CliRunner().invoke(cli, ["lineage", str(model), *run])
+        assert result.exit_code == 1
+        assert all(word in result.output for word in words), result.output
+    write_origin(str(version), ModelOrigin(run_id="run-9", version="102"))
+    result = CliRunner().invoke(cli, ["lineage", str(version)])
     assert result.exit_code == 1
-    assert "no run recorded" in result.output
-    result = CliRunner().invoke(cli, ["lineage", str(tmp_path / "nowhere" / "m" / "1")])
-    assert result.exit_code == 1
-    assert "there is no run here" in result.output
+    assert "was pushed by the run run-9, which" in result.output

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from pipeline.cli import cli
 from tokenmill.contracts.metadata_server import METADATA_SERVER_NAME
 from tokenmill.errors import TokenmillError
-from tokenmill.metadata.output_directory import open_runs, record_metadata_server
+from tokenmill.metadata.output_directory import claim_directory, open_runs
 from tokenmill.metadata.store import PASSWORD_VARIABLE, connection_config, open_store
 
 PASSWORD = "s3cret'with\"quotes"
@@ -165,14 +165,14 @@ def test_two_runs_at_the_same_time_on_one_server(kind, request, tmp_path, monkey
     texts = sorted(pathlib.Path(model.uri, "text").read_text() for model in models)
     assert texts == ["first", "first", "second", "second"]
     for name in ("first", "second"):
-        record_metadata_server(str(tmp_path / name), url, name)
+        claim_directory(str(tmp_path / name), url, name)
         (run,) = open_runs(str(tmp_path / name)).runs()  # not the other's
         (node,) = open_runs(str(tmp_path / name)).nodes("Write")
         assert node.name == f"{name}.Write"
 
 
 def test_a_server_that_does_not_answer_is_one_message(tmp_path):
-    record_metadata_server(str(tmp_path), f"mysql://me@127.0.0.1:{free_port()}/runs", "demo")
+    claim_directory(str(tmp_path), f"mysql://me@127.0.0.1:{free_port()}/runs", "demo")
     result = CliRunner().invoke(cli, ["gc", str(tmp_path), "--keep", "1"])
     assert result.exit_code == 1
     assert "does not answer" in result.output

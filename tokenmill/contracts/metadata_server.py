@@ -16,6 +16,8 @@ class MetadataServer(Document):
 
     url: str = key("Address of the server; it holds no password.")
     pipelines: list[str] = key("Names of the pipelines that ran in this directory, sorted.")
+    directory_id: str = key("Marks the runs of this directory on the server, wherever it is moved.")
+    output_dir: str = key("Where the directory was at its last run; absolute.")
 
 
 def read_metadata_server(run_directory: str) -> MetadataServer | None:

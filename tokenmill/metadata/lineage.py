@@ -13,9 +13,10 @@ import ml_metadata as mlmd
 
 from tokenmill.contracts.cost_report import CostReport, read_cost_report
 from tokenmill.contracts.ledger import Ledger, read_ledger
+from tokenmill.contracts.model_origin import ORIGIN_PATH, read_origin
 from tokenmill.errors import TokenmillError
 from tokenmill.metadata.output_directory import open_runs
-from tokenmill.metadata.step_records import Run, run_that_made, step_record
+from tokenmill.metadata.step_records import Run, recorded_run, step_record
 from tokenmill.metadata.store import open_store
 
 _Document = TypeVar("_Document", Ledger, CostReport)
@@ -63,20 +64,33 @@ def trace_model(
         TokenmillError: No run there pushed this model.
     """
     model = os.path.abspath(model)
+    if not os.path.isdir(model):
+        raise TokenmillError(
+            f"{model}: there is no such directory.",
+            "Give a pushed version, or the directory of versions, as runs/demo/serving_model.",
+        )
     versions = [name for name in _names(model) if name.isdigit()]
     if versions:
         model = os.path.join(model, max(versions, key=int))
+    origin = read_origin(model)
+    if origin is None:
+        raise TokenmillError(
+            f"{model} has no {ORIGIN_PATH}: no run pushed it, or one of an older tokenmill.",
+            "Give a pushed version, or push again: tokenmill run --no-cache.",
+        )
     if run_directory is None:
         run_directory = os.path.dirname(os.path.dirname(model))
-    store = open_store(metadata_url) if metadata_url else open_runs(run_directory).store
-    for artifact in store.get_artifacts_by_type("PushedModel"):
-        pushed = artifact.custom_properties["pushed_destination"].string_value
-        if pushed == model:
-            return _describe(store, model, run_that_made(store, artifact.id))
-    raise TokenmillError(
-        f"no run recorded in {run_directory} pushed {model}.",
-        "Name the run's output directory with --run.",
-    )
+    if metadata_url:
+        store, where = open_store(metadata_url), metadata_url
+    else:
+        store, where = open_runs(run_directory).store, run_directory
+    run = recorded_run(store, origin.run_id)
+    if run is None:
+        raise TokenmillError(
+            f"{model} was pushed by the run {origin.run_id}, which {where} does not have.",
+            "Name the run's output directory with --run.",
+        )
+    return _describe(store, model, run)
 
 
 def _names(directory: str) -> list[str]:

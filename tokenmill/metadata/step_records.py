@@ -8,6 +8,7 @@ import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
 CONFIG_PROPERTY = "resolved_config"
+DIRECTORY_PROPERTY = "directory_id"
 
 
 class Run(NamedTuple):
@@ -73,7 +74,18 @@ def run_that_made(store: mlmd.MetadataStore, artifact_id: int) -> Run:
         for event in store.get_events_by_artifact_ids([artifact_id])
         if event.type == metadata_store_pb2.Event.OUTPUT
     )
-    contexts = {context.type: context for context in store.get_contexts_by_execution(maker)}
+    return _run_of(store, maker)
+
+
+def recorded_run(store: mlmd.MetadataStore, run_id: str) -> Run | None:
+    """Return the run of this id; None if it is not there or no step of it began."""
+    context = store.get_context_by_type_and_name("pipeline_run", run_id)
+    executions = store.get_executions_by_context(context.id) if context is not None else []
+    return _run_of(store, executions[0].id) if executions else None
+
+
+def _run_of(store: mlmd.MetadataStore, execution_id: int) -> Run:
+    contexts = {c.type: c for c in store.get_contexts_by_execution(execution_id)}
     run = contexts["pipeline_run"]
     config_toml = run.custom_properties[CONFIG_PROPERTY].string_value
     return Run(contexts["pipeline"].name, run, config_toml)
@@ -97,9 +109,20 @@ def _key_of(steps: Sequence[Any]) -> str:
     return next(step.key for step in steps if step.HasField("key"))
 
 
-def record_config(store: mlmd.MetadataStore, run_id: str, config_toml: str) -> None:
-    """Attach the resolved configuration to the run's context."""
-    run = store.get_context_by_type_and_name("pipeline_run", run_id)
-    if run is not None and CONFIG_PROPERTY not in run.custom_properties:
-        run.custom_properties[CONFIG_PROPERTY].string_value = config_toml
-        store.put_contexts([run])
+def record_run(store: mlmd.MetadataStore, run_id: str, config_toml: str, directory_id: str) -> None:
+    """Record a run before its first step, so that one that is killed is known, too.
+
+    Args:
+        store: The metadata store.
+        run_id: TFX's id of the run; TFX finds the context by it.
+        config_toml: The whole configuration.
+        directory_id: Of the output directory on a server; empty without one.
+    """
+    if store.get_context_by_type_and_name("pipeline_run", run_id) is not None:
+        return
+    kind = metadata_store_pb2.ContextType(name="pipeline_run")
+    type_id = store.put_context_type(kind, can_add_fields=True, can_omit_fields=True)
+    run = metadata_store_pb2.Context(type_id=type_id, name=run_id)
+    run.custom_properties[CONFIG_PROPERTY].string_value = config_toml
+    run.custom_properties[DIRECTORY_PROPERTY].string_value = directory_id
+    store.put_contexts([run])

@@ -1,0 +1,48 @@
+"""An output directory that was moved or copied: TFX's cache answers as before."""
+
+import shutil
+
+import pytest
+from tfx.orchestration import metadata
+from tfx.orchestration.portable import cache_utils
+from tfx.proto.orchestration import pipeline_pb2
+from tfx.types.standard_artifacts import Examples
+
+from pipeline.runners.cache_key import portable_cache_context
+
+
+def key(tmp_path, root, directory_id="", said="a", updated=1):
+    examples = Examples()
+    examples.uri = f"{root}/artifacts/Ingest/examples/1"
+    examples.mlmd_artifact.last_update_time_since_epoch = updated
+    config = metadata.sqlite_metadata_connection_config(str(tmp_path / "metadata.sqlite"))
+    with metadata.Metadata(config) as handle:
+        context = portable_cache_context(root, directory_id)(
+            metadata_handle=handle,
+            pipeline_node=pipeline_pb2.PipelineNode(),
+            pipeline_info=pipeline_pb2.PipelineInfo(id="demo"),
+            input_artifacts={"examples": [examples]},
+            parameters={"directory": f"{root}/training", "said": said, "number": 3},
+        )
+    assert examples.uri.startswith(root)
+    return context.name
+
+
+def test_the_cache_key_is_the_same_elsewhere(tmp_path):
+    assert portable_cache_context("/a", "") is not cache_utils.get_cache_context
+    here = key(tmp_path, "/home/me/run")
+    assert key(tmp_path, "/srv/run-2", updated=2) == here
+    assert key(tmp_path, "/home/me/run", said="b") != here
+    # Neighbors on one server do not take from each other.
+    assert key(tmp_path, "/home/me/run", directory_id="1") != here
+
+
+@pytest.mark.slow
+def test_a_copy_of_a_run_is_all_cached(workspace, first_run, tmp_path):
+    copy = tmp_path / "of another user"
+    shutil.copytree(first_run.home, copy, copy_function=shutil.copy)  # new times, as cp -r
+    again = workspace.run("--output-dir", str(copy))
+    assert again.exit_code == 0, again.output
+    lines = again.step_lines()
+    assert all("cached" in line for line in lines.values()), again.output
+    assert f"Pushed: {copy}/serving_model/" in again.output
