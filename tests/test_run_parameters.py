@@ -92,3 +92,10 @@ def test_every_artifact_type_is_importable_by_the_name_that_containers_use():
             package, _, name = kind.TYPE_NAME.rpartition(".")
             assert package == "components"
             assert getattr(components, name) is kind
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("name", sorted({**LEDGER_PARAMETERS, **TRAINER_PARAMETERS}))
+def test_a_parameter_is_finite(name, value):
+    with pytest.raises(TokenmillError, match=f"{name} = .*expected"):
+        given_parameters({name: value}, {**LEDGER_PARAMETERS, **TRAINER_PARAMETERS})

@@ -1,4 +1,4 @@
-"""What every section of the configuration is: known keys only, never changed after it was read."""
+"""What every section of the configuration is: known keys, finite numbers, unchanged once read."""
 
 import json
 from typing import Annotated, TypeVar
@@ -14,7 +14,9 @@ _Section = TypeVar("_Section", bound="Section")
 class Section(BaseModel):
     """A section of the configuration, and the execution property of the step that owns it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     def to_json(self, include: set[str] | None = None, exclude: set[str] | None = None) -> str:
         """Return the same text for the same values.

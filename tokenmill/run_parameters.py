@@ -6,6 +6,7 @@ own, beside the JSON that holds all settings, and win over it. A local run has n
 configuration says it.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,10 +55,14 @@ def given_parameters(
         value = exec_properties.get(name)
         if value is None:
             continue
-        if isinstance(value, str) or (kind is int and value != int(value)):
+        if (
+            isinstance(value, str)
+            or not math.isfinite(value)
+            or (kind is int and value != int(value))
+        ):
             raise TokenmillError(
                 f"runtime parameter {name} = {value!r}: expected "
-                f"{'a whole number' if kind is int else 'a number'}."
+                f"{'a whole number' if kind is int else 'a finite number'}."
             )
         if (name in _POSITIVE and value <= 0) or (name in _NOT_NEGATIVE and value < 0):
             bound = "above 0" if name in _POSITIVE else "0 or more"

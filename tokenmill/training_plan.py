@@ -13,7 +13,8 @@ class TrainingPlan(Section):
     strategy: Literal["default", "mirrored", "multi_worker", "tpu"] = "default"
     """The tf.distribute strategy."""
     precision: Literal["float32", "bfloat16", "mixed_bfloat16", "mixed_float16"] = "float32"
-    """mixed_*: 16-bit products, float32 weights; bfloat16: weights and moments are 16-bit too."""
+    """mixed_*: 16-bit products, float32 weights; bfloat16: matrices are stored in 16 bits too, norm
+    scales, biases, moments and gradients in float32."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Rate after the embeddings, on attention probabilities, and after attention and MLP."""
     rematerialize: bool = False

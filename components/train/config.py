@@ -23,7 +23,7 @@ class TrainConfig(TrainingPlan):
     decay_fraction: Fraction = 0.1
     """Share of the steps in which wsd decays."""
     final_learning_rate_fraction: Fraction = 0.1
-    """Share of the peak at the last step."""
+    """Share of the peak that the last step has, in every schedule."""
     beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """AdamW's decay of the second moment."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1

@@ -333,8 +333,11 @@ class _Fit:
             odd = rows if np.all(np.isfinite(losses)) else rows[~np.isfinite(losses)]
         saved = self._session.save_diagnostic(self._record)
         where = f" The state before the step: {saved}." if saved else ""
+        clipped = ""
+        if math.isfinite(loss) and math.isfinite(norm):
+            clipped = f" (not finite once clipped to train.clip_norm = {self._config.clip_norm:g})"
         raise TokenmillError(
-            f"training diverged: loss {loss}, gradient norm {norm} at step "
+            f"training diverged: loss {loss}, gradient norm {norm}{clipped} at step "
             f"{self._record.step + 1} of {self._plan.steps}, rows "
             f"{', '.join(map(str, odd))}; the step was not applied.{where}",
             "Lower train.learning_rate or raise train.warmup_fraction.",

@@ -20,9 +20,10 @@ _INITIAL_LOSS_SCALE = 2.0**15
 
 
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up, then the schedule of [train] down to the final rate.
+    """Linear warm-up, then the schedule of [train] down to the final rate at the last step.
 
-    The first step has 1 / warmup of the peak: a rate of 0 would waste it.
+    The first step has 1 / warmup of the peak: a rate of 0 would waste it. The last step has the
+    final rate, also where there are too few steps for a warm-up or a form.
 
     Args:
         config: Peak and form.
@@ -38,15 +39,17 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         config, step = self.config, ops.cast(step, "float32")
         first = 1.0 / self.warmup_steps
         warmup = first + (1.0 - first) * step / self.warmup_steps
-        decay_steps = max(1, self.steps - self.warmup_steps)
+        last = self.steps - 1
+        decay_steps = max(1, last - self.warmup_steps)
         if config.schedule == "wsd":
             decay_steps = min(decay_steps, max(1, round(config.decay_fraction * self.steps)))
-        done = ops.clip((step - (self.steps - decay_steps)) / decay_steps, 0.0, 1.0)
+        done = ops.clip((step - (last - decay_steps)) / decay_steps, 0.0, 1.0)
         cosine = config.schedule == "cosine"
         left = 0.5 * (1.0 + ops.cos(done * math.pi)) if cosine else 1.0 - done
         final = config.final_learning_rate_fraction
         after = final + (1.0 - final) * left
-        return config.learning_rate * ops.where(step < self.warmup_steps, warmup, after)
+        in_warmup = ops.logical_and(step < self.warmup_steps, step < last)
+        return config.learning_rate * ops.where(in_warmup, warmup, after)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -54,13 +57,62 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class _AdamW(keras.optimizers.AdamW):
-    """AdamW for gradients that are those of the global batch on every replica already.
+    """AdamW that computes in float32 whatever the type of a weight is, moments included.
 
-    Keras would add them up over the replicas once more, which takes as long as the first time.
+    Keras computes in the weight's type. In bfloat16 a beta_2 of 0.999 is 1, so that nothing is
+    ever trained, and a second moment stands still once its updates are under 1/256 of it.
+
+    It takes gradients that are those of the global batch on every replica already: Keras would add
+    them up over the replicas once more, which takes as long as the first time.
     """
+
+    def add_variable(self, shape, initializer="zeros", dtype=None, **options):
+        """Add a variable of the optimizer as Keras does, never narrower than float32."""
+        wide = "float32" if dtype == "bfloat16" else dtype
+        return super().add_variable(shape, initializer, wide, **options)
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Update one weight; of a 16-bit one, decay and step are rounded once, together."""
+        if variable.dtype == tf.float32:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        index = self._get_variable_index(variable)
+        mean, square = self._momentums[index], self._velocities[index]
+        rate, gradient = tf.cast(learning_rate, tf.float32), tf.cast(gradient, tf.float32)
+        self.assign_add(mean, (gradient - mean) * (1 - self.beta_1))
+        self.assign_add(square, (tf.square(gradient) - square) * (1 - self.beta_2))
+        step = tf.cast(self.iterations + 1, tf.float32)
+        alpha = rate * tf.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
+        weight = tf.cast(variable, tf.float32)
+        decay = self.weight_decay if self._use_weight_decay(variable) else 0.0
+        moved = weight * (1 - rate * decay) - mean * alpha / (tf.sqrt(square) + self.epsilon)
+        seed = tf.stack([tf.constant(index, tf.int32), tf.cast(self.iterations, tf.int32)])
+        self.assign(variable, _round_stochastically(moved, seed))
+
+    def _apply_weight_decay(self, variables: Any) -> None:
+        super()._apply_weight_decay([v for v in variables if v.dtype == "float32"])
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
         return grads_and_vars
+
+
+def _round_stochastically(values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Round float32 to bfloat16, up or down by chance, so that it is right on the average.
+
+    Rounded to the nearest, a weight would not move at all by steps under 1/512 of it (Gupta et al.
+    2015, "Deep Learning with Limited Numerical Precision", sec. 3).
+
+    Args:
+        values: Finite float32.
+        seed: int32 [2]; the same bits from the same seed on every device.
+    """
+    bits = tf.bitcast(values, tf.uint32)
+    noise = tf.random.stateless_uniform(
+        tf.shape(values), seed, None, None, tf.uint32, alg="philox"
+    )
+    # bfloat16 is the upper half of float32: chance carries into it as often as the lower is large.
+    upper = tf.bitwise.right_shift(bits + tf.bitwise.right_shift(noise, 16), 16)
+    return tf.bitcast(tf.cast(upper, tf.uint16), tf.bfloat16)
 
 
 def make_optimizer(

@@ -63,8 +63,8 @@ def make_train_step(
 ) -> Callable[..., StepResult]:
     """Return a function (batch, stop, with_gradients) -> StepResult that trains one step.
 
-    A step whose loss or gradient is not finite changes nothing, nor does any step after it: the
-    loop reads results a step late. An overflow of float16 gradients is the loss-scaling
+    A step whose loss or clipped gradient is not finite changes nothing, nor does any step after
+    it: the loop reads results a step late. An overflow of float16 gradients is the loss-scaling
     optimizer's to handle.
 
     Args:
@@ -97,7 +97,9 @@ def make_train_step(
             sums = loss_sums(model, batch, dropout, z_loss)
             scaled = scale_loss(optimizer, sums.objective)
         gradients = tape.gradient(scaled, variables)
-        return sums.nll, sums.weight, [tf.convert_to_tensor(g) for g in gradients]
+        # Sums of 16-bit numbers would lose what each part, micro-batch and replica adds.
+        wide = [tf.cast(tf.convert_to_tensor(g), tf.float32) for g in gradients]
+        return sums.nll, sums.weight, wide
 
     def accumulate(batch: Batch, first):
         """Sum over a part's micro-batches, whose dropout is numbered from `first`."""
@@ -116,7 +118,7 @@ def make_train_step(
             return i + 1, [a + b for a, b in zip(sums, more, strict=True)]
 
         zeros = [tf.zeros([]), tf.zeros([])]
-        zeros += [tf.zeros(v.shape, v.dtype) for v in variables]
+        zeros += [tf.zeros(v.shape) for v in variables]
         # One at a time: what accumulation saves is the activations of the others.
         _, (nll, weight, *gradients) = tf.while_loop(
             lambda i, _: i < accumulation_steps,
@@ -143,7 +145,12 @@ def make_train_step(
     def mean_gradients(sums):
         # The mean over all targets of the global batch, wherever they lie.
         nll, weight, gradients = summed(sums)
-        return nll, weight, *clip_mean_gradients(optimizer, gradients, weight, clip_norm)
+        clipped, norm = clip_mean_gradients(optimizer, gradients, weight, clip_norm)
+        # What is applied is looked at, squares included: the second moment is made of them.
+        finite = tf.math.is_finite(nll)
+        if not scales_loss:
+            finite &= tf.math.is_finite(norm) & tf.math.is_finite(tf.linalg.global_norm(clipped))
+        return nll, weight, clipped, norm, finite
 
     def compute(batch: Batch, stop):
         parts = split(batch, parallelism, accumulation_steps)
@@ -159,8 +166,8 @@ def make_train_step(
             scalars, *buckets = context.all_reduce(tf.distribute.ReduceOp.SUM, [scalars, *buckets])
             total, stop = unpacked(scalars, buckets, sums[0][2])
             sums = [total]
-        nll, weight, gradients, norm = mean_gradients(sums)
-        return nll, weight, stop, norm, gradients
+        nll, weight, gradients, norm, finite = mean_gradients(sums)
+        return nll, weight, stop, norm, finite, gradients
 
     def apply(gradients) -> None:
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
@@ -172,10 +179,9 @@ def make_train_step(
     @tf.function(autograph=False)
     def step(batch: Batch, stop, with_gradients: bool):
         *results, gradients = strategy.run(compute, args=(batch, stop))
-        nll, weight, stop, norm = (strategy.experimental_local_results(r)[0] for r in results)
-        finite = tf.math.is_finite(nll)
-        if not scales_loss:
-            finite &= tf.math.is_finite(norm)
+        nll, weight, stop, norm, finite = (
+            strategy.experimental_local_results(r)[0] for r in results
+        )
         refused = tf.logical_or(halted, tf.logical_not(finite))
         halted.assign(refused)
 

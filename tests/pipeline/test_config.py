@@ -30,6 +30,22 @@ def test_config_is_frozen():
         load_config().train.epochs = 2.0
 
 
+def number_keys():
+    for section, field in Config.model_fields.items():
+        for key, inner in field.annotation.model_fields.items():
+            if "float" in str(inner.annotation) and "[str, " not in str(inner.annotation):
+                yield f"{field.alias or section}.{key}"
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e999"])
+def test_no_number_is_infinite_or_none_at_all(value):
+    keys = [*number_keys(), "pack.source_weights.a", "engine.resources.Trainer.cpu"]
+    assert len(keys) > 60
+    for key in keys:
+        with pytest.raises(ConfigError, match=key):
+            load_config(overrides=[f"{key}={value}"])
+
+
 def test_dump_reads_back_as_the_same_config(tmp_path):
     config = load_config("gpt2-small", overrides=["curate.min_words=off", "run.seed=7"])
     path = tmp_path / "config.toml"

@@ -259,9 +259,9 @@ def test_every_task_is_learnt(kind):
 def test_lower_precision_follows_the_losses_of_float32(precision):
     exact, _ = train(SHAPES["decoder"], 30)
     lower, model = train(SHAPES["decoder"], 30, precision)
-    stored = {v.dtype for v in model.trainable_variables}
+    stored = {v.dtype for v in model.trainable_variables if len(v.shape) > 1}
     assert stored == {"bfloat16" if precision == "bfloat16" else "float32"}
-    np.testing.assert_allclose(lower, exact, atol=0.25 if precision == "bfloat16" else 0.1)
+    np.testing.assert_allclose(lower, exact, atol=0.1)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

@@ -33,7 +33,7 @@ def make_settings(**change):
 
 def rates_of(steps, **change):
     schedule = LearningRate(make_settings(**change), steps)
-    return [float(schedule(step)) for step in range(steps + 1)]
+    return [float(schedule(step)) for step in range(steps)]
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd"])
@@ -44,18 +44,33 @@ def test_the_rate_grows_to_the_peak_and_falls_to_a_tenth(schedule, fraction, war
     assert max(rates) == rates[warmup] == pytest.approx(PEAK)
     assert rates[: warmup + 1] == sorted(rates[: warmup + 1])
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
-    assert rates[100] == pytest.approx(0.1 * PEAK)
+    assert rates[99] == pytest.approx(0.1 * PEAK)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd"])
+@pytest.mark.parametrize("steps", [1, 2, 3, 6, 20, 1000])
+@pytest.mark.parametrize("warmup", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("final", [0.0, 0.1, 1.0])
+def test_the_last_step_has_the_final_rate(schedule, steps, warmup, final):
+    fractions = {"warmup_fraction": warmup, "final_learning_rate_fraction": final}
+    rates = rates_of(steps, schedule=schedule, **fractions)
+    assert rates[-1] == np.float32(PEAK) * np.float32(final)
+    assert all(rate > 0 for rate in rates[:-1])
+    if steps > 1 and warmup == 0.0:
+        assert rates[0] == pytest.approx(PEAK)
 
 
 def test_the_schedules_have_their_form():
-    middle = 55  # half way between the end of the warm-up and that of the run
-    assert rates_of(100, schedule="cosine")[middle] == pytest.approx(0.55 * PEAK)
-    assert rates_of(100, schedule="linear")[middle] == pytest.approx(0.55 * PEAK)
-    stable = rates_of(100, schedule="wsd", decay_fraction=0.2, final_learning_rate_fraction=0.0)
+    middle = 55  # half way between the end of the warm-up and the last of 101 steps
+    assert rates_of(101, schedule="cosine")[middle] == pytest.approx(0.55 * PEAK)
+    assert rates_of(101, schedule="linear")[middle] == pytest.approx(0.55 * PEAK)
+    stable = rates_of(101, schedule="wsd", decay_fraction=0.2, final_learning_rate_fraction=0.0)
     assert set(stable[10:81]) == {stable[10]}
     assert stable[90] == pytest.approx(0.5 * PEAK)
     assert stable[100] == 0.0
-    quarter = rates_of(100, schedule="cosine", warmup_fraction=0.0, final_learning_rate_fraction=0)
+    few = rates_of(6, schedule="wsd", warmup_fraction=0.0, final_learning_rate_fraction=0.5)
+    assert few == pytest.approx([PEAK] * 5 + [0.5 * PEAK])
+    quarter = rates_of(101, schedule="cosine", warmup_fraction=0.0, final_learning_rate_fraction=0)
     assert quarter[25] == pytest.approx(PEAK * (1 + math.cos(math.pi * 24 / 99)) / 2, rel=1e-5)
 
 

@@ -82,6 +82,18 @@ def test_killed_anywhere_the_weights_are_those_of_the_undisturbed_run(
     assert steps == list(range(1, 41))
 
 
+def test_killed_in_bfloat16_the_weights_are_those_of_the_undisturbed_run(launcher, tmp_path, poll):
+    job = {"precision": "bfloat16", "max_steps": 20}
+    undisturbed = launcher.run(tmp_path / "whole", **job)
+    process = launcher.start(tmp_path / "killed", options=SAVE_OFTEN, **job)
+    poll(lambda: reached(tmp_path / "killed", 6) or process_ended(process.pid))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    continued = launcher.run(tmp_path / "killed", options=SAVE_OFTEN, **job)
+    assert continued.exit_code == 0, continued.said
+    assert_same(continued.result, undisturbed.result)
+
+
 def test_killed_inside_a_save(launcher, undisturbed, tmp_path, poll):
     """Between a checkpoint's first file and its manifest."""
     started_ns = 0

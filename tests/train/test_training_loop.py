@@ -174,3 +174,19 @@ def test_a_run_that_diverges_stops_with_advice(rows_uri):
 def test_a_last_step_that_diverges_stops_too(rows_uri):
     with pytest.raises(TokenmillError, match=r"diverged.*evaluation rows.*learning_rate"):
         fit(rows_uri, learning_rate=1e30, max_steps=1)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_gradients_that_clipping_spoils_are_not_applied(rows_uri, jit_compile):
+    # Each gradient is finite, and an infinite limit times 1 / infinity is not a number.
+    train, held_out = PackedSplit(rows_uri, "train"), PackedSplit(rows_uri, "eval")
+    model = Decoder(SHAPE, SEED)
+    before = [v.numpy() for v in model.variables]
+    config = CONFIG.model_copy(update={"clip_norm": math.inf, "jit_compile": jit_compile})
+    plan = plan_steps(train.rows, 8, 1000, 3)
+    trainer = Trainer(tf.distribute.get_strategy(), model, config, plan, SEED)
+    with pytest.raises(TokenmillError, match=r"not finite once clipped to train\.clip_norm.*step 1"):
+        trainer.fit(train, held_out)
+    for old, new in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert int(trainer.optimizer.iterations) == 0

@@ -1,10 +1,10 @@
 """Memory of training on one chip, by part.
 
 Data parallelism is assumed: every chip holds all weights, gradients and moments, and its own
-share of the batch. Sizes follow Keras: gradients and the two moments of AdamW have the type of
-the variable. That is 18 bytes a parameter in mixed precision, against the 16 of Rajbhandari et
-al. 2020 ("ZeRO", sec. 3.1), whose gradients are 16-bit. Mixed precision therefore saves
-activations and time, never weights.
+share of the batch. Gradients and the two moments of AdamW are float32 whatever the weights are.
+That is 18 bytes a parameter in mixed precision, against the 16 of Rajbhandari et al. 2020 ("ZeRO",
+sec. 3.1), whose gradients are 16-bit. Mixed precision therefore saves activations and time, never
+weights.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from data.catalog.chips import Chip
 
 Precision = Literal["float32", "bfloat16", "mixed_bfloat16", "mixed_float16"]
-"""``mixed_*`` computes in 16 bits and keeps float32 weights; ``bfloat16`` keeps none."""
+"""``mixed_*`` computes in 16 bits and keeps float32 weights; ``bfloat16`` keeps vectors only (norm
+scales and biases, some 0.1 % of the weights, which are counted as if they were 16-bit)."""
 
+_FLOAT32_BYTES = 4  # of a gradient, and of a moment
 # Bytes of one stored weight, and of the 16-bit copy that mixed precision computes with.
 _WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "mixed_bfloat16": 4, "mixed_float16": 4}
 _COPY_BYTES = {"float32": 0, "bfloat16": 0, "mixed_bfloat16": 2, "mixed_float16": 2}
@@ -237,8 +239,8 @@ def estimate_memory(
     return MemoryEstimate(
         weights=weights,
         compute_copy=params * _COPY_BYTES[precision],
-        gradients=weights * parallelism,
-        optimizer=ADAMW_MOMENTS * weights,
+        gradients=params * _FLOAT32_BYTES * parallelism,
+        optimizer=ADAMW_MOMENTS * params * _FLOAT32_BYTES,
         activations=shape.layers * kept + positions * shape.d_model * outside,
         recompute_workspace=layer("none") - kept,
         logits=parallelism

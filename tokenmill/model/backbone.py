@@ -20,7 +20,8 @@ class Backbone(keras.layers.Layer):
     Args:
         shape: Sizes and options.
         seed: Seed of the initial weights.
-        dtype: A Keras dtype policy, such as "float32" or "mixed_bfloat16".
+        dtype: A Keras dtype policy, such as "float32" or "mixed_bfloat16"; "bfloat16" is of the
+            matrices only.
         dropout: Rate after the embeddings, on attention probabilities, after attention and MLP.
         rematerialize: Keep only each layer's input for the backward pass, and compute the rest
             of the layer again.
@@ -36,8 +37,9 @@ class Backbone(keras.layers.Layer):
         rematerialize: bool = False,
         name: str = "backbone",
     ):
-        super().__init__(dtype=dtype, name=name)
-        self.builder = build = Builder(shape, keras.dtype_policies.get(dtype), seed)
+        build = Builder(shape, dtype, seed)
+        super().__init__(dtype=build.dtype, name=name)
+        self.builder = build
         self.shape_config, self.dropout_rate = shape, dropout
         self._rematerialize = rematerialize
         self.token_embedding = build.embedding(shape.vocab_size, "token_embedding")

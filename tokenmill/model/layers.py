@@ -94,11 +94,47 @@ class Dropout:
         return x * kept * ops.cast(1.0 / (1.0 - self._rate), x.dtype)
 
 
-class Builder:
-    """Maker of layers with the shape's options and a seed for each, in a fixed order."""
+class _NarrowMatrix:
+    """A layer that may keep its matrix in 16 bits beside vectors in float32.
 
-    def __init__(self, shape: ModelShape, dtype: Any, seed: int):
-        self.shape, self.dtype, self._seed, self._count = shape, dtype, seed, 0
+    Attributes:
+        matrix_dtype: Type of weights of two dimensions; None for that of the layer's policy.
+    """
+
+    matrix_dtype: str | None = None
+
+    def add_weight(self, shape=None, initializer=None, dtype=None, **options):
+        """Add a weight as Keras does, a matrix in `matrix_dtype`."""
+        if self.matrix_dtype is not None and shape is not None and len(shape) > 1:
+            dtype = self.matrix_dtype
+        return super().add_weight(shape, initializer, dtype, **options)  # type: ignore[misc]
+
+
+class Dense(_NarrowMatrix, keras.layers.Dense):
+    """Keras' linear layer, whose kernel may be narrower than its bias."""
+
+
+class Embedding(_NarrowMatrix, keras.layers.Embedding):
+    """Keras' table, which may be narrower than the norms around it."""
+
+
+class Builder:
+    """Maker of layers with the shape's options and a seed for each, in a fixed order.
+
+    With "bfloat16" the matrices are stored in 16 bits. Norm scales and biases are float32 still: a
+    scale near 1 has neighbors 0.008 apart in bfloat16, farther than any step would move it.
+
+    Args:
+        shape: Sizes and options.
+        precision: A Keras dtype policy.
+        seed: Seed of the initial weights.
+    """
+
+    def __init__(self, shape: ModelShape, precision: str, seed: int):
+        self.shape, self._seed, self._count = shape, seed, 0
+        self._matrix_dtype = "bfloat16" if precision == "bfloat16" else None
+        policy = "mixed_bfloat16" if precision == "bfloat16" else precision
+        self.dtype = keras.dtype_policies.get(policy)
 
     def initializer(self, stddev: float = _INIT_STDDEV) -> keras.initializers.Initializer:
         """Return a normal initializer with the next seed."""
@@ -112,13 +148,15 @@ class Builder:
         """Make a linear layer; `residual` if it adds into the residual stream."""
         scaled = residual and self.shape.causal
         stddev = _INIT_STDDEV / (2 * self.shape.layers) ** 0.5 if scaled else _INIT_STDDEV
-        return keras.layers.Dense(
+        layer = Dense(
             units,
             use_bias=self.shape.use_bias if use_bias is None else use_bias,
             kernel_initializer=self.initializer(stddev),
             dtype=self.dtype,
             name=name,
         )
+        layer.matrix_dtype = self._matrix_dtype
+        return layer
 
     def norm(self, name: str) -> keras.layers.Layer:
         """Make the shape's norm, with the epsilon of GPT-2, of BERT, or of Llama 1."""
@@ -129,13 +167,15 @@ class Builder:
 
     def embedding(self, rows: int, name: str) -> keras.layers.Embedding:
         """Make a table of `rows` vectors of the model's width."""
-        return keras.layers.Embedding(
+        layer = Embedding(
             rows,
             self.shape.d_model,
             embeddings_initializer=self.initializer(),
             dtype=self.dtype,
             name=name,
         )
+        layer.matrix_dtype = self._matrix_dtype
+        return layer
 
 
 class Attention(keras.layers.Layer):
