@@ -107,9 +107,7 @@ def _round_stochastically(values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         seed: int32 [2]; the same bits from the same seed on every device.
     """
     bits = tf.bitcast(values, tf.uint32)
-    noise = tf.random.stateless_uniform(
-        tf.shape(values), seed, None, None, tf.uint32, alg="philox"
-    )
+    noise = tf.random.stateless_uniform(tf.shape(values), seed, None, None, tf.uint32, alg="philox")
     # bfloat16 is the upper half of float32: chance carries into it as often as the lower is large.
     upper = tf.bitwise.right_shift(bits + tf.bitwise.right_shift(noise, 16), 16)
     return tf.bitcast(tf.cast(upper, tf.uint16), tf.bfloat16)

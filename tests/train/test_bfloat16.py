@@ -23,9 +23,7 @@ def trained(rows_uri, shape, precision, **change):
     before = {v.path: np.asarray(v, np.float32) for v in model.trainable_variables}
     trainer = Trainer(tf.distribute.get_strategy(), model, config, plan, SEED)
     record = trainer.fit(train, PackedSplit(rows_uri, "eval"))
-    moved = {
-        v.path: np.asarray(v, np.float32) - before[v.path] for v in model.trainable_variables
-    }
+    moved = {v.path: np.asarray(v, np.float32) - before[v.path] for v in model.trainable_variables}
     return moved, record.eval_after.loss, model, trainer
 
 
@@ -50,9 +48,7 @@ def test_it_follows_float32_weight_by_weight(counting_rows, small_shape, beta_2,
 def test_small_steps_add_up_on_the_average():
     # A step of 1e-4 of the weight is a fortieth of what bfloat16 can tell apart.
     weight = tf.Variable(tf.ones([64, 64], tf.bfloat16), name="kernel")
-    config = TrainConfig(
-        learning_rate=1e-4, warmup_fraction=0.0, weight_decay=0.0, schedule="wsd"
-    )
+    config = TrainConfig(learning_rate=1e-4, warmup_fraction=0.0, weight_decay=0.0, schedule="wsd")
     optimizer = make_optimizer(config, steps=1000)
     optimizer.build([weight])
     for _ in range(100):

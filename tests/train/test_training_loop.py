@@ -185,7 +185,9 @@ def test_gradients_that_clipping_spoils_are_not_applied(rows_uri, jit_compile):
     config = CONFIG.model_copy(update={"clip_norm": math.inf, "jit_compile": jit_compile})
     plan = plan_steps(train.rows, 8, 1000, 3)
     trainer = Trainer(tf.distribute.get_strategy(), model, config, plan, SEED)
-    with pytest.raises(TokenmillError, match=r"not finite once clipped to train\.clip_norm.*step 1"):
+    with pytest.raises(
+        TokenmillError, match=r"not finite once clipped to train\.clip_norm.*step 1"
+    ):
         trainer.fit(train, held_out)
     for old, new in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(old, new)
