@@ -25,7 +25,11 @@ from tokenmill.preemption import TrainingStoppedError
 
 
 def run_in_subprocess(
-    function: Callable[..., dict[str, Any]], name: str, killed_hint: str, **arguments: Any
+    function: Callable[..., dict[str, Any]],
+    name: str,
+    killed_hint: str,
+    ended_hint: str = "",
+    **arguments: Any,
 ) -> Any:
     """Run `function(start_seconds=.., **arguments)` in a new process and return its result.
 
@@ -35,6 +39,7 @@ def run_in_subprocess(
         function: At the top of a module. It gets the seconds that the process took to start.
         name: What the process is called in messages, such as "the training process".
         killed_hint: What to do when the process was killed, such as by the kernel for memory.
+        ended_hint: What to do when native code ended the process with an exit code.
         **arguments: JSON, as is the result.
 
     Raises:
@@ -85,7 +90,7 @@ def run_in_subprocess(
         )
     if code < 0:  # no exit code that has a scheduler try again: it would run out of memory again
         raise TokenmillError(f"{name} was killed by {signal.Signals(-code).name}.", killed_hint)
-    raise TokenmillError(f"{name} ended with exit code {code}; the log has more.")
+    raise TokenmillError(f"{name} ended with exit code {code}; the log has more.", ended_hint)
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ from components.tokenize.import_model import read_model
 from components.tokenize.subword_regularization import SubwordRegularization
 from components.tokenize.training import (
     Document,
-    as_sentences,
+    Sentences,
     sample_documents,
     sampling_rates,
     train_sentencepiece,
@@ -81,11 +81,13 @@ class TokenizerTrainerExecutor(base_executor.BaseExecutor):
         if config.path is not None:
             model = _import_model(config.path, exec_properties["model_sha256"])
             sample: dict[str, Sample] = {}
+            cut_words = 0
         else:
             counter = _SampleCounter()
             documents = sample_documents(_read_in_order(examples.uri), _rates(examples.uri, config))
-            model = train_sentencepiece(as_sentences(counter.count(documents)), config)
-            sample = counter.by_source
+            sentences = Sentences(counter.count(documents))
+            model = train_sentencepiece(sentences, config)
+            sample, cut_words = counter.by_source, sentences.cut_words
         digest = hashlib.sha256(model).hexdigest()
         tokens = sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size()
         tf.io.gfile.makedirs(tokenizer.uri)
@@ -96,11 +98,13 @@ class TokenizerTrainerExecutor(base_executor.BaseExecutor):
             TokenizerDescription(
                 **config.model_dump(exclude=_OF_TRANSFORM),
                 sample=sample,
+                cut_words=cut_words,
                 tokens=tokens,
                 sha256=digest,
             ),
         )
         tokenizer.set_int_custom_property("tokens", tokens)
+        tokenizer.set_int_custom_property("cut_words", cut_words)
         tokenizer.set_string_custom_property("sha256", digest)
 
 

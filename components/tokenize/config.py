@@ -7,13 +7,14 @@ from pydantic import Field, model_validator
 from tokenmill.config_model import PositiveInt, Section
 
 ModelType = Literal["bpe", "unigram"]
+LEAST_VOCAB_SIZE = 300
 
 
 class TokenizerConfig(Section):
     """The SentencePiece vocabulary."""
 
     model_type: ModelType = "bpe"
-    vocab_size: Annotated[int, Field(ge=300, le=1_000_000)] = 8192
+    vocab_size: Annotated[int, Field(ge=LEAST_VOCAB_SIZE, le=1_000_000)] = 8192
     """Tokens in all: 256 of them are bytes, 16 control tokens. `tokenmill tokenizer sweep` helps
     to choose."""
     sample_bytes: PositiveInt = 20_000_000

@@ -20,9 +20,10 @@ import pyarrow as pa
 import sentencepiece
 
 from tokenmill.records.keys import stable_hash
+from tokenmill.text.parts import cut_before_blanks
 
 # Part of a text that is drawn at once; it bounds the memory.
-_PART_BYTES = 65_536
+_PART_CHARACTERS = 65_536
 # The seed that new threads take belongs to the process.
 _LOCK = threading.Lock()
 
@@ -56,12 +57,13 @@ class Sampler:
     def encode(self, doc_id: bytes, text: bytes) -> list[int]:
         """Draw the token ids of a document: the same for the same id, text and seed."""
         ids: list[int] = []
-        for number, part in enumerate(_parts(text)):
+        parts = cut_before_blanks(text.decode("utf-8", "replace"), _PART_CHARACTERS)
+        for number, part in enumerate(parts):
             key = b"%d/%d/%s" % (self._settings.seed, number, doc_id)
             with _LOCK:
                 sentencepiece.set_random_generator_seed(stable_hash(key) % 2**32)
                 with concurrent.futures.ThreadPoolExecutor(max_workers=1) as thread:
-                    ids += thread.submit(self._draw, part.decode("utf-8", "replace")).result()
+                    ids += thread.submit(self._draw, part).result()
         return ids
 
     def _draw(self, text: str) -> list[int]:
@@ -73,21 +75,3 @@ class Sampler:
         """Draw the token ids of each document of a batch (DOCUMENT_SCHEMA)."""
         doc_ids, texts = (batch.column(name).to_pylist() for name in ("doc_id", "text"))
         return [self.encode(*pair) for pair in zip(doc_ids, texts, strict=True)]
-
-
-def _parts(text: bytes) -> list[bytes]:
-    """Cut a text into parts, before a run of blanks, else between two characters."""
-    parts, start = [], 0
-    while len(text) - start > _PART_BYTES:
-        end = start + _PART_BYTES
-        cut = text.rfind(b" ", start + 1, end + 1)
-        while cut > start and text[cut - 1 : cut] == b" ":
-            cut -= 1
-        if cut <= start:
-            cut = end
-            while cut > start and text[cut] & 0xC0 == 0x80:
-                cut -= 1
-            cut = cut if cut > start else end  # no UTF-8 at all
-        parts.append(text[start:cut])
-        start = cut
-    return [*parts, text[start:]]

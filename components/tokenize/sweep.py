@@ -27,7 +27,7 @@ from components.tokenize.config import ModelType, TokenizerConfig
 from components.tokenize.import_model import load_processor
 from components.tokenize.training import (
     Document,
-    as_sentences,
+    Sentences,
     sample_documents,
     sampling_rates,
     train_sentencepiece,
@@ -156,7 +156,7 @@ def sweep(
     for _, source, text in train:
         by_source[source.decode()] = by_source.get(source.decode(), 0) + len(text)
     rates = sampling_rates(by_source, settings.sample_bytes, settings.source_weights)
-    texts = list(as_sentences(sample_documents(train, rates)))
+    texts = list(Sentences(sample_documents(train, rates)))
     corpus_bytes = sum(len(d[2]) for d in documents)
     candidates: list[Candidate] = []
     impossible: list[tuple[str, int, str]] = []

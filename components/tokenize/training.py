@@ -1,16 +1,24 @@
-"""Trains a SentencePiece model on documents; no TFX here."""
+"""Trains a SentencePiece model on documents; no TFX here.
+
+SentencePiece's trainers end the process (code 255, no exception) when one of their checks fails:
+the training runs in a process of its own.
+"""
 
 import io
+import json
 import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import sentencepiece
 
-from components.tokenize.config import TokenizerConfig
+from components.tokenize.config import LEAST_VOCAB_SIZE, TokenizerConfig
 from tokenmill.errors import TokenmillError
 from tokenmill.records.keys import stable_hash
+from tokenmill.run_in_subprocess import run_in_subprocess
+from tokenmill.text.parts import cut_before_blanks
 from tokenmill.text.vocabulary import (
     BOS_ID,
     CONTROL_TOKENS,
@@ -27,7 +35,13 @@ from tokenmill.text.vocabulary import (
 _ESCAPING = "2581\tE000 2E\nE000\tE000 2D\n"
 _UNESCAPING = "E000 2E\t2581\nE000 2D\tE000\n"
 _PATH_LENGTH = 1000
-_SENTENCE_CHARACTERS = 1 << 20
+_TEXTS, _MODEL = "texts.jsonl", "model"
+LONGEST_WORD = 4096
+"""Characters of a text that SentencePiece is given at once; it is cut before a blank, or inside a
+word that is longer. The BPE trainer ends the process at 65,536 without a blank, unigram's
+probabilities are NaN from some 90,000 on, and it takes quadratic time for a text that repeats."""
+# SentencePiece's name for characters that it leaves out: it would skip a sentence that holds one.
+_RESERVED = "\u2585"
 _FORBIDDEN_IN_SYMBOLS = re.compile("[\\s\u2581\ue000\x00]")
 
 
@@ -89,12 +103,30 @@ def sample_documents(
             yield document
 
 
-def as_sentences(documents: Iterable[Document]) -> Iterator[str]:
-    """Cut texts as SentencePiece takes them: it would skip a "sentence" above a limit."""
-    for _, _, text in documents:
-        decoded = text.decode()
-        for start in range(0, len(decoded), _SENTENCE_CHARACTERS):
-            yield decoded[start : start + _SENTENCE_CHARACTERS]
+class Sentences:
+    """Iterates over texts cut as SentencePiece can take them; counts the words that were cut.
+
+    Iterating again begins anew only if the documents do.
+
+    Args:
+        documents: The sample.
+
+    Attributes:
+        cut_words: Words longer than LONGEST_WORD so far, which became several.
+    """
+
+    def __init__(self, documents: Iterable[Document]):
+        self._documents = documents
+        self.cut_words = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for _, _, text in self._documents:
+            for unreserved in text.decode().split(_RESERVED):
+                inside = False
+                for i, part in enumerate(cut_before_blanks(unreserved, LONGEST_WORD)):
+                    was_inside, inside = inside, i > 0 and part[0] != " "
+                    self.cut_words += inside and not was_inside
+                    yield part
 
 
 def check_user_symbols(symbols: Iterable[str]) -> None:
@@ -127,7 +159,7 @@ def train_sentencepiece(texts: Iterable[str], settings: TokenizerConfig) -> byte
     One thread, so that the sums of floating-point numbers always come in the same order.
 
     Args:
-        texts: The sample.
+        texts: The sample, as `Sentences` cuts it.
         settings: Model type, vocabulary size, user's symbols.
 
     Returns:
@@ -135,15 +167,34 @@ def train_sentencepiece(texts: Iterable[str], settings: TokenizerConfig) -> byte
 
     Raises:
         TokenmillError: The text holds too few different tokens for the vocabulary asked for
-            (the message says how many there are), or too many characters, or there is no text.
+            (the message says how many there are), or too many characters, or there is no text;
+            or SentencePiece ended its process.
     """
     check_user_symbols(settings.user_symbols)
-    written = io.BytesIO()
     with tempfile.TemporaryDirectory() as directory:
-        rules = _write_rules(directory)
+        with open(os.path.join(directory, _TEXTS), "w", encoding="utf-8") as out:
+            out.writelines(json.dumps(text) + "\n" for text in texts)
+        run_in_subprocess(
+            train_in_process,
+            f"SentencePiece's {settings.model_type} training",
+            "If memory ran out, lower tokenizer.sample_bytes.",
+            ended_hint='Try the other model_type: --set tokenizer.model_type="bpe" or "unigram".',
+            directory=directory,
+            config=settings.to_json(),
+        )
+        with open(os.path.join(directory, _MODEL), "rb") as source:
+            return source.read()
+
+
+def train_in_process(start_seconds: float, directory: str, config: str) -> dict[str, Any]:
+    """Train on the texts that `train_sentencepiece` left in a directory; write the model there."""
+    settings = TokenizerConfig.from_json(config)
+    written = io.BytesIO()
+    rules = _write_rules(directory)
+    with open(os.path.join(directory, _TEXTS), encoding="utf-8") as texts:
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(texts),
+                sentence_iterator=map(json.loads, texts),
                 model_writer=written,
                 model_type=settings.model_type,
                 vocab_size=settings.vocab_size,
@@ -155,7 +206,7 @@ def train_sentencepiece(texts: Iterable[str], settings: TokenizerConfig) -> byte
                 allow_whitespace_only_pieces=True,  # indentation
                 split_digits=True,
                 character_coverage=0.9999,
-                max_sentence_length=4 * _SENTENCE_CHARACTERS,  # bytes; no text is left out
+                max_sentence_length=4 * LONGEST_WORD,  # bytes; no text is left out
                 pad_id=PAD_ID,
                 unk_id=UNK_ID,
                 bos_id=BOS_ID,
@@ -170,7 +221,9 @@ def train_sentencepiece(texts: Iterable[str], settings: TokenizerConfig) -> byte
     model = written.getvalue()
     for path in rules:  # the model holds the rules; where they were is no part of it
         model = model.replace(path.encode(), b"compiled".ljust(len(path)))
-    return model
+    with open(os.path.join(directory, _MODEL), "wb") as out:
+        out.write(model)
+    return {}
 
 
 def _write_rules(directory: str) -> list[str]:
@@ -196,9 +249,12 @@ def _explain(error: Exception, settings: TokenizerConfig) -> TokenmillError:
     too_many = re.search(r"set it to a value <= (\d+)", message)
     if too_many:
         possible = int(too_many.group(1))
+        fits = possible >= LEAST_VOCAB_SIZE
         return TokenmillError(
             f"{asked}: this text supports at most {possible:,} {settings.model_type} tokens.",
-            f"Set tokenizer.vocab_size to {possible} or less, or give more text.",
+            f"Give more text, or take fewer tokens: --set tokenizer.vocab_size={possible}"
+            if fits
+            else f"Give more text: the smallest vocabulary has {LEAST_VOCAB_SIZE}.",
         )
     too_few = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
     if too_few:
@@ -207,7 +263,7 @@ def _explain(error: Exception, settings: TokenizerConfig) -> TokenmillError:
         return TokenmillError(
             f"{asked}: {reserved} tokens are reserved and the text's characters need "
             f"{needed - reserved:,} more.",
-            f"Set tokenizer.vocab_size well above {needed:,}.",
+            f"Set it well above that: --set tokenizer.vocab_size={2 * needed}",
         )
     if "!sentences_.empty()" in message:
         return TokenmillError(

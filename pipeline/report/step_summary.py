@@ -61,7 +61,11 @@ def _curate(record: StepRecord) -> str:
 
 
 def _tokenizer(record: StepRecord) -> str:
-    return f"{count(record.number('tokenizer', 'tokens'))} tokens in the vocabulary"
+    words = f"{count(record.number('tokenizer', 'tokens'))} tokens in the vocabulary"
+    properties = record.one("tokenizer").custom_properties
+    if "cut_words" in properties and properties["cut_words"].int_value:
+        words += f"; {count(properties['cut_words'].int_value)} overlong words cut to train it"
+    return words
 
 
 def _transform(record: StepRecord) -> str:

@@ -21,6 +21,8 @@ from components.tokenize.config import TokenizerConfig
 from components.tokenize.import_model import check_imported_model, read_model
 from components.tokenize.preprocessing import TOKENIZER_PATH_KEY, preprocessing_fn
 from components.tokenize.training import (
+    LONGEST_WORD,
+    Sentences,
     check_user_symbols,
     sample_documents,
     sampling_rates,
@@ -238,10 +240,7 @@ def test_too_large_a_vocabulary_is_an_error_that_says_what_is_possible(docstring
 def test_too_small_a_vocabulary_is_an_error(docstrings, model_type):
     with pytest.raises(TokenmillError, match="reserved"):
         train_sentencepiece(
-            docstrings,
-            TokenizerConfig(model_type=model_type).model_copy(
-                update={"vocab_size": UNLEARNED_TOKENS + 1}
-            ),
+            docstrings, TokenizerConfig(model_type=model_type, vocab_size=UNLEARNED_TOKENS + 28)
         )
 
 
@@ -254,6 +253,63 @@ def test_user_symbols_are_one_token_wherever_they_stand(docstrings, tmp_path, mo
     (tmp_path / "m.model").write_bytes(train_sentencepiece(docstrings, settings_))
     ids = load_tokenizer(str(tmp_path / "m.model")).tokenize(["see<URL>x undefined"]).to_list()[0]
     assert ids.count(CONTROL_COUNT) == ids.count(CONTROL_COUNT + 1) == 1
+
+
+def long_words() -> dict[str, str]:
+    """Texts of 70,000 and more characters without a blank."""
+    draw = random.Random(1)
+    pick = lambda characters: "".join(draw.choice(characters) for _ in range(100_000))  # noqa: E731
+    return {
+        "hex": pick("0123456789abcdef"),
+        "word list": pick("abcdefgh\n"),
+        "Japanese": pick("あいうえおかきくけこ日本語学校。、"),
+        "one letter": "a" * 1_000_000,  # quadratic in one piece, for unigram
+        "marks": "a\u0301\u0323" * 30_000,
+    }
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("kind", list(long_words()))
+def test_a_text_without_blanks_is_trained_on(docstrings, model_type, kind):
+    text = long_words()[kind]
+    sentences = Sentences([(b"1", b"s", t.encode()) for t in (f"see {text}", *docstrings)])
+    asked = TokenizerConfig(model_type=model_type, vocab_size=400)
+    model = sentencepiece.SentencePieceProcessor(model_proto=train_sentencepiece(sentences, asked))
+    assert sentences.cut_words == 1
+    ids = model.encode(text[:1000])
+    assert model.decode(ids) == text[:1000]
+    assert min(ids) >= UNLEARNED_TOKENS  # its characters were seen
+
+
+@given(st.text(st.sampled_from("a \u2585é"), max_size=40))
+def test_cutting_for_the_training_loses_reserved_characters_only(text):
+    text = text.replace("a", "a" * 1500)
+    parts = list(Sentences([(b"1", b"s", text.encode())]))
+    assert "".join(parts) == text.replace("\u2585", "")
+    assert max(map(len, parts)) <= LONGEST_WORD
+
+
+def test_a_text_with_a_reserved_character_is_not_left_out():
+    """SentencePiece skips a sentence that holds U+2585, as progress bars do."""
+    texts = [f"\u2585 {number} percent of the way is done, wait" for number in range(500)]
+    sentences = Sentences([(b"1", b"s", t.encode()) for t in texts])
+    train_sentencepiece(sentences, TokenizerConfig(vocab_size=300))
+
+
+def test_the_end_of_the_native_trainer_is_a_sentence():
+    with pytest.raises(TokenmillError) as error:
+        train_sentencepiece(["\t" * 1000], TokenizerConfig(model_type="unigram"))
+    assert "unigram training ended with exit code 255" in error.value.message
+    assert "model_type" in error.value.hint
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_what_a_tiny_text_supports(model_type):
+    """No advice that the configuration would refuse."""
+    with pytest.raises(TokenmillError, match=r"at most 2\d\d") as error:
+        train_sentencepiece(["aaaa"], TokenizerConfig(model_type=model_type))
+    assert "more text" in error.value.hint
+    assert "--set" not in error.value.hint
 
 
 @pytest.mark.parametrize("symbol", ["", "a b", "\u2581", "<pad>", "<0x41>", "<reserved_0>"])
@@ -360,9 +416,17 @@ def test_trainer_describes_the_model_it_wrote(tmp_path, docstrings):
         }
     }
     assert (description["model_type"], description["tokens"]) == ("bpe", 500)
+    assert description["cut_words"] == 0
     assert description["sha256"] == digest
     assert tokenizer.get_int_custom_property("tokens") == 500
     assert tokenizer.get_string_custom_property("sha256") == digest
+
+
+def test_words_that_were_cut_are_counted(tmp_path, docstrings):
+    tokenizer = train(tmp_path, [*docstrings[:150], f"a {'xy' * 5000} b {'z' * 5000}"], ["b", "c"])
+    with open(os.path.join(tokenizer.uri, DESCRIPTION_NAME), encoding="utf-8") as source:
+        assert json.load(source)["cut_words"] == 2
+    assert tokenizer.get_int_custom_property("cut_words") == 2
 
 
 def test_eval_text_does_not_shape_the_vocabulary(tmp_path, docstrings):

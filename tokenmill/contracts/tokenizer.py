@@ -29,6 +29,11 @@ class TokenizerDescription(Document):
     user_symbols: tuple[str, ...] = key("tokenizer.user_symbols.")
     path: str | None = key("tokenizer.path; null where the vocabulary was trained.")
     sample: dict[str, Sample] = key("What it was trained on, by source; empty with path.")
+    cut_words: int = key(
+        "Words (runs without a blank) of the sample that were too long for SentencePiece's "
+        "training, which saw them in parts; 0 with path.",
+        ge=0,
+    )
     tokens: int = key("Size of the vocabulary.", gt=0)
     sha256: str = key("Of the model file, hexadecimal.")
 
