@@ -10,7 +10,6 @@ from dataclasses import asdict
 from tfx.components.pusher import component as pusher_component
 from tfx.components.pusher import executor as pusher_executor
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
-from tfx.dsl.io import fileio
 from tfx.proto import pusher_pb2
 from tfx.types import (
     Channel,
@@ -26,16 +25,13 @@ from components.push import registry
 from components.push.check import probe_model
 from components.push.config import PushConfig
 from components.push.labels import run_labels
-from components.push.publish import publish
+from components.push.publish import free_version, publish, temporary_directory
 from components.push.registry import RegistryTarget
 from tokenmill.contracts.cost_report import read_cost_report
 from tokenmill.contracts.ledger import read_ledger
 from tokenmill.contracts.model_origin import ModelOrigin, write_origin
-from tokenmill.errors import TokenmillError
 from tokenmill.timing import timed
 
-# Not a number, so that TensorFlow Serving does not take it for a version.
-_TEMPORARY_NAME = ".pushing"
 _CONFIG_KEY = "push"
 # Only these decide on the push: another registry pushes no new version.
 _DECIDES = {"infra_validator", "max_check_seconds"}
@@ -44,7 +40,8 @@ _DECIDES = {"infra_validator", "max_check_seconds"}
 class AtomicPusherExecutor(pusher_executor.Executor):
     """Executor that copies the model to a temporary path, tries the copy and publishes it.
 
-    A server that polls the directory never loads half a model, or one that cannot be called.
+    A server that polls the directory never loads half a model, or one that cannot be called;
+    several pushes into one directory at the same time do not meet.
     """
 
     @timed
@@ -58,40 +55,40 @@ class AtomicPusherExecutor(pusher_executor.Executor):
         key = standard_component_specs.PUSH_DESTINATION_KEY
         proto_utils.json_to_proto(exec_properties[key], destination)
         base = destination.filesystem.base_directory
-        temporary = os.path.join(base, _TEMPORARY_NAME)
-        if fileio.exists(temporary):  # left by a push that was killed
-            fileio.rmtree(temporary)
-        destination.filesystem.base_directory = temporary
-        super().Do(
-            input_dict,
-            output_dict,
-            {**exec_properties, key: proto_utils.proto_to_json(destination)},
-        )
-        pushed = artifact_utils.get_single_instance(
-            output_dict[standard_component_specs.PUSHED_MODEL_KEY]
-        )
-        if not pushed.get_int_custom_property("pushed"):
-            return
-        version = pushed.get_string_custom_property("pushed_version")
-        target = os.path.join(base, version)
-        if fileio.exists(target):
-            raise TokenmillError(
-                f"{target} exists already: two pushes in one second.", "Run again."
+        with temporary_directory(base) as temporary:
+            destination.filesystem.base_directory = temporary
+            super().Do(
+                input_dict,
+                output_dict,
+                {**exec_properties, key: proto_utils.proto_to_json(destination)},
             )
+            pushed = artifact_utils.get_single_instance(
+                output_dict[standard_component_specs.PUSHED_MODEL_KEY]
+            )
+            if not pushed.get_int_custom_property("pushed"):
+                return
+            try:
+                self._publish(pushed, temporary, base, exec_properties)
+            except BaseException:
+                pushed.set_int_custom_property("pushed", 0)
+                raise
+
+    def _publish(self, pushed, temporary: str, base: str, exec_properties) -> None:
+        wanted = pushed.get_string_custom_property("pushed_version")
+        copied = os.path.join(temporary, wanted)
         config = PushConfig.from_json(json.loads(exec_properties["custom_config"])[_CONFIG_KEY])
         if config.infra_validator != "off":
-            try:
-                found = probe_model(os.path.join(temporary, version), config.max_check_seconds)
-            except TokenmillError:
-                pushed.set_int_custom_property("pushed", 0)
-                fileio.rmtree(temporary)
-                raise
+            found = probe_model(copied, config.max_check_seconds)
             pushed.set_string_custom_property("model_check", json.dumps(found, sort_keys=True))
         run_id = self._context.pipeline_run_id if self._context else ""
-        origin = ModelOrigin(run_id=run_id, version=version)
-        write_origin(os.path.join(temporary, version), origin)
-        publish(os.path.join(temporary, version), target)
-        fileio.rmtree(temporary)
+        version, published = int(wanted), False
+        while not published:  # again, if another push was faster
+            version = free_version(base, version)
+            target = os.path.join(base, str(version))
+            write_origin(copied, ModelOrigin(run_id=run_id, version=str(version)))
+            published = publish(copied, target)
+            version += 1
+        pushed.set_string_custom_property("pushed_version", os.path.basename(target))
         pushed.set_string_custom_property("pushed_destination", target)
 
 

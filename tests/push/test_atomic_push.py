@@ -1,5 +1,9 @@
+import concurrent.futures
 import json
 import os
+import subprocess
+import sys
+import threading
 
 import pytest
 import tensorflow as tf
@@ -80,11 +84,23 @@ def test_earlier_versions_stay(push):
     assert (earlier / "saved_model.pb").read_bytes() == b"old"
 
 
+KILLED = """
+import os, signal, sys
+from components.push.publish import temporary_directory
+with temporary_directory(sys.argv[1]) as path:
+    open(os.path.join(path, "half"), "w").close()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 @pytest.mark.parametrize("blessed", [True, False])
 def test_what_a_killed_push_left_is_cleaned_up(push, blessed):
-    half = push.directory / ".pushing" / "123"
-    half.mkdir(parents=True)
-    (half / "half").write_bytes(b"")
+    child = subprocess.run(
+        [sys.executable, "-c", KILLED, push.directory], check=False, capture_output=True
+    )
+    assert child.returncode == -9, child.stderr
+    (left,) = (push.directory / ".pushing").iterdir()
+    assert (left / "half").exists()
     push.bless(blessed)
     push()
     assert [name for name in push.listing() if not name.isdigit()] == []
@@ -128,9 +144,57 @@ def test_two_pushes_in_one_second_do_not_overwrite_each_other(push, monkeypatch)
     monkeypatch.setattr(tfx_executor.time, "time", lambda: 1_700_000_000.5)
     push()
     (push.directory / "1700000000" / "saved_model.pb").write_bytes(b"first")
-    with pytest.raises(TokenmillError, match="1700000000 exists"):
-        push()
+    push()
+    assert push.listing() == ["1700000000", "1700000001"]
     assert (push.directory / "1700000000" / "saved_model.pb").read_bytes() == b"first"
+    assert push.pushed.get_string_custom_property("pushed_version") == "1700000001"
+
+
+def test_a_push_is_newer_than_what_is_there_though_the_clock_went_back(push):
+    (push.directory / "99999999999").mkdir(parents=True)
+    (push.directory / ("9" * 20)).mkdir()  # no version
+    push()
+    assert "100000000000" in push.listing()
+    (push.directory / str(2**63 - 1)).mkdir()
+    with pytest.raises(TokenmillError, match="no number above the newest version"):
+        push()
+    assert push.pushed.get_int_custom_property("pushed") == 0
+
+
+@pytest.mark.parametrize("scheme", ["", "ram://"])
+def test_pushes_at_once_publish_whole_models_under_numbers_of_their_own(
+    tmp_path, monkeypatch, scheme
+):
+    monkeypatch.setattr(tfx_executor.time, "time", lambda: 1_700_000_000.5)
+    pushes, barrier = [], threading.Barrier(6)
+    for i in range(6):
+        push = Push(tmp_path / str(i))
+        push.directory = f"{scheme}{tmp_path}/serving"
+        served = tmp_path / str(i) / "model" / "Format-Serving"
+        (served / "saved_model.pb").write_bytes(b"%d" % i)
+        for part in range(20):
+            (served / "variables" / f"part-{part:02}").write_bytes(b"%d" % i)
+        pushes.append(push)
+
+    def run(push):
+        barrier.wait()
+        push()
+
+    with concurrent.futures.ThreadPoolExecutor(6) as threads:
+        list(threads.map(run, pushes))
+    gfile = tf.io.gfile
+    names = sorted(name.rstrip("/") for name in gfile.listdir(pushes[0].directory))
+    versions = [name for name in names if name != ".pushing"]
+    pushed = [push.pushed.get_string_custom_property("pushed_destination") for push in pushes]
+    assert sorted(pushed) == [f"{pushes[0].directory}/{name}" for name in versions]
+    for i, target in enumerate(pushed):
+        paths = [f"{target}/saved_model.pb", *gfile.glob(f"{target}/variables/part-*")]
+        assert len(paths) == 21
+        for path in paths:
+            with gfile.GFile(path) as file:
+                assert file.read() == str(i)
+    if not scheme:
+        assert versions == names
 
 
 def save_model(push, function):
