@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from serving.rollout import Rollout
+from tokenmill.contracts.served_model import GENERATE_OPTIONS
 from tokenmill.errors import TokenmillError
 
 _RETRIED_GRPC = {"UNAVAILABLE", "RESOURCE_EXHAUSTED"}
@@ -140,6 +141,9 @@ class Client:
     ) -> list[dict]:
         """Call any signature by columns.
 
+        TensorFlow Serving's batching wants as many values of each input as there are texts, and
+        fills in defaults for one text only: for several, all of `generate`'s options are sent.
+
         Args:
             signature: Name of the signature.
             inputs: Lists with a value for each row, or single values that hold for all rows.
@@ -154,7 +158,7 @@ class Client:
         label = self.label
         if label is None and self.version is None and self.rollout is not None:
             label = self.rollout.assign(user)
-        columns = {k: v if isinstance(v, list) else [v] for k, v in inputs.items()}
+        columns = _columns(signature, inputs)
         target = (self.model, self.version, label)
         deadline = time.monotonic() + self.timeout_seconds
         for attempt in range(1, self.retry.attempts + 1):
@@ -184,7 +188,18 @@ class Client:
         return self._transport.status(self.model, self.timeout_seconds)
 
 
-_CODES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 405: "UNIMPLEMENTED", 413: "TOO_LARGE",
+def _columns(signature: str, inputs: dict[str, Any]) -> dict[str, list]:
+    """Return a list for each input, and with several rows as long a list of every option."""
+    columns = {k: v if isinstance(v, list) else [v] for k, v in inputs.items()}
+    rows = max(map(len, columns.values()), default=1)
+    if rows > 1 and signature in ("generate", "generate_ids"):
+        defaults = {name: [value] for name, (value, _) in GENERATE_OPTIONS.items()}
+        columns = {**defaults, **columns}
+    return {k: v * rows if len(v) == 1 else v for k, v in columns.items()}
+
+
+_CODES = {400: "INVALID_ARGUMENT", 403: "PERMISSION_DENIED", 404: "NOT_FOUND",
+          405: "UNIMPLEMENTED", 413: "TOO_LARGE",
           429: "RESOURCE_EXHAUSTED", 502: "UNAVAILABLE", 503: "UNAVAILABLE",
           504: "DEADLINE_EXCEEDED"}  # fmt: skip
 
@@ -194,7 +209,11 @@ class _Rest:
         import httpx
 
         self._errors = httpx
-        self._client = httpx.Client(base_url=base, trust_env=False)
+        self._base = base
+        try:
+            self._client = httpx.Client(base_url=base, trust_env=False)
+        except httpx.InvalidURL as error:
+            raise ServingError("INVALID_ARGUMENT", f"{base} is no address: {error}") from None
 
     def predict(self, target, signature, columns, user, timeout):
         model, version, label = target
@@ -218,16 +237,19 @@ class _Rest:
         try:
             response = self._client.request(method, path, timeout=timeout, **options)
         except self._errors.TimeoutException:
-            raise ServingError("DEADLINE_EXCEEDED", f"no answer in {timeout:.3g} s") from None
+            message = f"no answer from {self._base} in {timeout:.3g} s"
+            raise ServingError("DEADLINE_EXCEEDED", message) from None
         except self._errors.TransportError as error:
-            raise ServingError("UNAVAILABLE", str(error) or type(error).__name__) from None
+            message = f"{self._base}: {str(error) or type(error).__name__}"
+            raise ServingError("UNAVAILABLE", message) from None
         try:
             answer = response.json()
         except ValueError:
-            answer = {"error": response.text[:200]}
-        if response.status_code != 200:
+            answer = {"error": f"{self._base} answers {response.text[:200]!r}"}
+        if response.status_code != 200 or not isinstance(answer, dict) or "error" in answer:
             code = _CODES.get(response.status_code, "INTERNAL")
-            raise ServingError(code, str(answer.get("error", "")))
+            message = answer.get("error", "") if isinstance(answer, dict) else str(answer)[:200]
+            raise ServingError(code, str(message))
         return answer
 
     def close(self):
@@ -240,6 +262,7 @@ class _Grpc:
         from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
         self._errors = grpc
+        self._address = address
         self._channel = grpc.insecure_channel(address)
         self._predictions = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
@@ -256,7 +279,7 @@ class _Grpc:
         elif label:
             request.model_spec.version_label = label
         for name, values in columns.items():
-            request.inputs[name].CopyFrom(_to_proto(tf, values))
+            request.inputs[name].CopyFrom(_to_proto(tf, name, values))
         metadata = [] if user is None else [(_USER_HEADER, user)]
         response = self._call(self._predictions.Predict, request, timeout, metadata)
         return {name: _to_list(tf.make_ndarray(x)) for name, x in sorted(response.outputs.items())}
@@ -277,22 +300,36 @@ class _Grpc:
         try:
             return method(request, timeout=timeout, metadata=metadata)
         except self._errors.RpcError as error:
-            raise ServingError(error.code().name, error.details() or "") from None
+            code, message = error.code().name, error.details() or ""
+            if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+                message = f"{self._address}: {message}"
+            raise ServingError(code, message) from None
 
     def close(self):
         self._channel.close()
 
 
-def _to_proto(tf, values):
-    """Convert values to a TensorProto; numbers to int32 or float32, which the signatures take."""
+def _to_proto(tf, name, values):
+    """Convert values to a TensorProto; numbers to int32 or float32, which the signatures take.
+
+    Raises:
+        ServingError: They are of several types, or too large.
+    """
     first = values[0] if values else ""
-    if isinstance(first, bool):
-        return tf.make_tensor_proto(values, tf.bool)
+    flat = [x for row in values for x in row] if isinstance(first, list) else values
+    dtype = tf.int32
     if isinstance(first, (str, bytes)):
-        return tf.make_tensor_proto(values, tf.string)
-    flat = first if isinstance(first, list) else values
-    dtype = tf.float32 if any(isinstance(x, float) for x in flat) else tf.int32
-    return tf.make_tensor_proto(values, dtype)
+        dtype = tf.string
+    elif isinstance(first, bool):
+        dtype = tf.bool
+    elif GENERATE_OPTIONS.get(name, (0, int))[1] is float or any(
+        isinstance(x, float) for x in flat
+    ):
+        dtype = tf.float32  # a temperature of 1 is one of 1.0, as in JSON
+    try:
+        return tf.make_tensor_proto(values, dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ServingError("INVALID_ARGUMENT", f"{name}: {error}"[:300]) from None
 
 
 def _to_list(array):

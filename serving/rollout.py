@@ -8,8 +8,10 @@ written atomically.
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+import time
+from dataclasses import asdict, dataclass, field, replace
 
+from serving.saved_model import list_versions
 from tokenmill.errors import TokenmillError
 from tokenmill.files import AtomicFile
 
@@ -28,6 +30,8 @@ class Rollout:
         salt: Text that makes the assignment of this rollout independent of others.
         status: "running", "promoted" or "rolled_back".
         reason: Why it ended.
+        previous: The stable version before a promotion, or None.
+        started: When the canary was begun with, seconds since 1970.
     """
 
     stable: int
@@ -36,6 +40,8 @@ class Rollout:
     salt: str
     status: str
     reason: str = ""
+    previous: int | None = None
+    started: float = field(default=0.0, compare=False)
 
     def assign(self, user_key: str | None) -> str:
         """Return the label for a user: the same for the same key, stable without a key.
@@ -139,11 +145,16 @@ def start_rollout(
     if not 0 < weight <= 1 or stable == canary:
         raise TokenmillError("a rollout needs two versions and a weight above 0 and at most 1.")
     assert stable is not None
-    return Rollout(stable, canary, weight, f"{stable}-{canary}", "running")
+    begun = Rollout(stable, canary, weight, f"{stable}-{canary}", "running", started=time.time())
+    if current is not None and replace(current, canary_weight=weight) == begun:
+        return replace(begun, started=current.started)  # it goes on with another weight
+    return begun
 
 
 def end_rollout(base: str, promote: bool, reason: str) -> Rollout:
     """End the rollout: the canary becomes stable, or all users get the stable version again.
+
+    After a promotion, rolling back gives all users the version that was stable before it.
 
     Args:
         base: The model's base directory.
@@ -154,17 +165,28 @@ def end_rollout(base: str, promote: bool, reason: str) -> Rollout:
         The rollout to write.
 
     Raises:
-        TokenmillError: No rollout is running.
+        TokenmillError: No rollout is running, or the version that would serve is gone.
     """
     current = read_rollout(base)
-    if current is None or current.status != "running" or current.canary is None:
+    running = current is not None and current.status == "running" and current.canary is not None
+    undone = current is not None and current.status == "promoted" and not promote
+    if current is None or not (running or undone):
         raise TokenmillError(f"no rollout is running in {base}.", "Begin one: rollout start.")
-    stable = current.canary if promote else current.stable
+    version = current.canary if promote else current.previous if undone else current.stable
+    there = list_versions(base)
+    if version is None or version not in there:
+        name = "the version before the promotion" if version is None else f"version {version}"
+        raise TokenmillError(
+            f"{name} is not in {base} (any more): nobody could be served by it.",
+            f"There: {', '.join(map(str, there)) or 'none'}. Copy it back, or "
+            + ("roll back." if promote else "promote the canary, or start another rollout."),
+        )
     return replace(
         current,
-        stable=stable,
+        stable=version,
         canary=None,
         canary_weight=0.0,
         status="promoted" if promote else "rolled_back",
         reason=reason,
+        previous=current.stable if promote else None,
     )

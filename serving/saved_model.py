@@ -1,6 +1,5 @@
 """Pushed SavedModels: find and call them, with TensorFlow and tensorflow-text, without TFX."""
 
-import contextlib
 import os
 from typing import Any
 
@@ -17,28 +16,44 @@ def newest_version(path: str) -> str:
     """
     if os.path.exists(os.path.join(path, "saved_model.pb")):
         return path
-    try:
-        names = os.listdir(path)
-    except OSError:
-        names = []
-    versions = [n for n in names if n.isascii() and n.isdigit()]
+    versions = _named_versions(path)
     if not versions:
         raise TokenmillError(
             f"no pushed model in {path}.",
             "Run `tokenmill run` first, or name a SavedModel directory with --model.",
         )
-    return os.path.join(path, max(versions, key=int))
+    return os.path.join(path, versions[max(versions)])
+
+
+def version_names(base: str) -> dict[int, str]:
+    """Map the complete versions of a base directory to the names of their directories.
+
+    As TensorFlow Serving does: a name that is no number of 63 bits is none of a version; of several
+    names of one number, such as 1 and 01, the last in the order of names is it.
+
+    Raises:
+        OSError: The directory cannot be read.
+    """
+    numbered = {
+        int(name): name for name in sorted(os.listdir(base)) if name.isascii() and name.isdigit()
+    }
+    return {
+        number: name
+        for number, name in sorted(numbered.items())
+        if number < 2**63 and os.path.exists(os.path.join(base, name, "saved_model.pb"))
+    }
+
+
+def _named_versions(base: str) -> dict[int, str]:
+    try:
+        return version_names(base)
+    except OSError:
+        return {}
 
 
 def list_versions(base: str) -> list[int]:
     """Return the numbers of the complete versions in a base directory, ascending."""
-    found = []
-    with contextlib.suppress(OSError):
-        for name in os.listdir(base):
-            whole = os.path.exists(os.path.join(base, name, "saved_model.pb"))
-            if name.isascii() and name.isdigit() and whole:
-                found.append(int(name))
-    return sorted(set(found))
+    return list(_named_versions(base))
 
 
 def load(path: str) -> Any:
@@ -59,7 +74,7 @@ def call(model: Any, signature: str, text: str, **options: Any) -> dict[str, Any
         **options: The other inputs, one value each.
 
     Returns:
-        The outputs by name, one value each; strings as text.
+        The outputs by name, one value each; strings as text, None for what is no number.
 
     Raises:
         TokenmillError: The model has no such signature: it is of another task.
@@ -86,7 +101,7 @@ def _plain(value: Any) -> Any:
         return value.decode("utf-8", "replace")
     if value.dtype == object:
         return [_plain(item) for item in value]
-    return value.tolist()
+    return None if value.ndim == 0 and value != value else value.tolist()
 
 
 def context_length(path: str) -> int:

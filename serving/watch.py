@@ -11,6 +11,7 @@ import numpy as np
 from serving.rollout import end_rollout, read_rollout, user_share, write_rollout
 from serving.sequential import MIN_VALUES, Arm, compare
 from tokenmill.contracts.base import Part, key
+from tokenmill.errors import TokenmillError
 
 _ARMS = ("stable", "canary")
 _SERVER_FAULTS = {"INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED"}
@@ -41,7 +42,8 @@ class WatchReport(Part):
     """Result of watching a rollout."""
 
     rolled_back: bool = key("Whether the rollout was ended for a breach.")
-    reason: str = key("The breach; empty if there was none.")
+    judged: bool = key("Whether the canary had enough requests to be judged.")
+    reason: str = key("The breach, or why the canary is not judged; empty if it is fine.")
     arms: dict[str, ArmNumbers] = key("Measures by arm: stable and canary.")
     canary_less_stable: dict[str, Difference] = key("Comparison by measure.")
 
@@ -116,27 +118,33 @@ def watch_rollout(
         model_dir: The model's base directory.
         name: Name of the model, for models.config.
         seconds: Seconds to watch; 0 looks once.
-        request_log: The server's log of requests; those of other versions are left out.
-        feedback: Lines {"user": key, "value": number}; the higher the better.
+        request_log: The server's log of requests. Those from before the rollout, of other versions
+            and of users whose own version was not loaded are left out.
+        feedback: Lines {"user": key, "value": number}; the higher the better. Lines with a "time"
+            (seconds since 1970) from before the rollout are left out.
         p99_ms: Bound of the canary's 99th percentile of latency.
         max_error_rate: Bound of the canary's share of failed requests. Both bounds hold from
             `sequential.MIN_VALUES` requests on.
+
+    Raises:
+        TokenmillError: No rollout is running, or the version to roll back to is gone.
     """
     rollout = read_rollout(model_dir)
+    if rollout is None or rollout.status != "running" or rollout.canary is None:
+        raise TokenmillError(f"no rollout is running in {model_dir}.", "Begin one: rollout start.")
     arms = {label: ArmRecords() for label in _ARMS}
     log, votes = _Tail(request_log), _Tail(feedback)
-    versions = {} if rollout is None else {str(rollout.stable): "stable"}
-    if rollout is not None and rollout.canary is not None:
-        versions[str(rollout.canary)] = "canary"
+    labels = {f"{rollout.stable} as stable": "stable", f"{rollout.canary} as canary": "canary"}
     end = time.monotonic() + seconds
     reason = ""
     while True:
         for record in log.lines():
-            label = versions.get(str(record.get("version")))
-            if label is not None:
+            # Before both versions are loaded, one answers the users of both, beside the loading.
+            label = labels.get(f"{record.get('version')} as {record.get('label')}")
+            if label is not None and _is_since(rollout.started, record):
                 arms[label].add_request(record)
         for vote in votes.lines():
-            if rollout is not None and isinstance(vote.get("value"), (int, float)):
+            if isinstance(vote.get("value"), (int, float)) and _is_since(rollout.started, vote):
                 share = user_share(str(vote.get("user")), rollout.salt)
                 label = "canary" if share < rollout.canary_weight else "stable"
                 arms[label].measures["feedback"].add(float(vote["value"]))
@@ -148,8 +156,17 @@ def watch_rollout(
         if reason or not running or time.monotonic() >= end:
             break
         time.sleep(min(_LOOK_EVERY_SECONDS, max(0.0, end - time.monotonic())))
+    requests = arms["canary"].measures["error"].count
+    if requests < MIN_VALUES:
+        reason = (
+            f"not judged: version {rollout.canary} answered {requests} requests of the canary's "
+            f"users since the rollout began, and {MIN_VALUES} are needed"
+        )
+        if not requests:
+            reason += "; is it loaded (GET /v1/models/NAME), and do requests carry x-user-key?"
     return WatchReport(
-        rolled_back=bool(reason and running),
+        rolled_back=requests >= MIN_VALUES and bool(reason and running),
+        judged=requests >= MIN_VALUES,
         reason=reason,
         arms={label: arm.numbers() for label, arm in arms.items()},
         canary_less_stable={
@@ -157,6 +174,12 @@ def watch_rollout(
             for measure in arms["stable"].measures
         },
     )
+
+
+def _is_since(started: float, line: dict[str, Any]) -> bool:
+    """Return whether a line is no older than the rollout; one without a time is none of before."""
+    written = line.get("time")
+    return not isinstance(written, (int, float)) or written >= started
 
 
 def _breach(canary: ArmRecords, p99_ms: float | None, max_error_rate: float | None) -> str:

@@ -47,6 +47,8 @@ def main(path: str) -> None:
                 sys.exit(f"signature {name}: {_reason(str(error))}")
             calls.append(time.perf_counter() - started)
         for key, value in outputs.items():
+            if "byte_count" in outputs and key == "bits_per_byte":
+                value = value[outputs["byte_count"] > 0]  # of no bytes it is no number
             if value.dtype.kind == "f" and not (value == value).all():
                 sys.exit(f"signature {name}: {key} is not a number")
         signatures[name] = {

@@ -164,11 +164,25 @@ def _ask(
 )
 @click.option("--max-queued-rows", type=click.IntRange(1), default=32, show_default=True)
 @click.option("--max-request-bytes", type=click.IntRange(1), default=1 << 20, show_default=True)
-@click.option("--deadline-seconds", default=30.0, show_default=True)
+@click.option(
+    "--deadline-seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="Longest time of a request.",
+)
 @click.option("--poll-seconds", default=1.0, show_default=True)
 @click.option("--request-log", metavar="FILE", help="Log requests as JSON lines, without texts.")
 @click.option("--request-log-fraction", type=click.FloatRange(0, 1), default=1.0)
 @click.option("--log-text", is_flag=True, help="Let the request log hold texts.")
+@click.option(
+    "--allow-host",
+    "allowed_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A name, beside addresses and localhost, by which the server is called, or a host whose "
+    "web pages may call it; * allows all.",
+)
 def serve(model_dir: str, name: str, intra_op_threads: int | None, **options: Any) -> None:
     """Serve MODEL_DIR by TensorFlow Serving's REST and gRPC API.
 
@@ -331,7 +345,7 @@ def promote(model_dir: str, name: str) -> None:
 @_BASE
 @_NAME
 def rollback(model_dir: str, name: str) -> None:
-    """Give all users the stable version again."""
+    """Give all users the stable version again; after promote, the one that was stable before."""
     _end(model_dir, name, False, "by hand")
 
 
@@ -344,13 +358,16 @@ def rollback(model_dir: str, name: str) -> None:
 @click.option("--max-error-rate", type=float, help="Roll back if the canary's is above.")
 @click.option("--seconds", type=float, default=0.0, help="Watch so long; 0 looks once.")
 def watch(model_dir: str, name: str, seconds: float, **options: Any) -> None:
-    """Compare the arms; roll back by itself if an objective is missed. Exit code 1 if it did."""
+    """Compare the arms; roll back by itself if an objective is missed.
+
+    Exit code 1 if it did, 2 if the canary had too few requests to be judged.
+    """
     with user_errors():
         from serving.watch import watch_rollout
 
         report = watch_rollout(model_dir, name, seconds, **options)
     click.echo(json.dumps(report.to_json(), indent=2))
-    sys.exit(1 if report.rolled_back else 0)
+    sys.exit(1 if report.rolled_back else 0 if report.judged else 2)
 
 
 @click.group()

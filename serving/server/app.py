@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import uvicorn
 
 from serving.server.config import ServerConfig
+from serving.server.protocol import bounded_protocol
 from serving.server.rest import make_app
 from serving.server.rpc import start_grpc
 from serving.server.service import Service
@@ -22,6 +23,7 @@ from tokenmill.errors import TokenmillError
 
 _LOG = logging.getLogger("tokenmill.serve")
 _STANDARD_FIELDS = set(vars(logging.makeLogRecord({})))
+_NOT_LOGGED = _STANDARD_FIELDS | {"color_message"}  # uvicorn's, for terminals
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its end."""
-        fields = {k: v for k, v in vars(record).items() if k not in _STANDARD_FIELDS}
+        fields = {k: v for k, v in vars(record).items() if k not in _NOT_LOGGED}
         line = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)),
             "level": record.levelname.lower(),
@@ -96,12 +98,13 @@ async def serve(
             raise _no_model(service)
         uvicorn_config = uvicorn.Config(
             make_app(service),
-            http="httptools",
+            http=bounded_protocol(config),
+            ws="none",
             log_config=None,
             lifespan="off",
             access_log=False,
             timeout_graceful_shutdown=int(config.deadline_seconds) + 1,
-            timeout_keep_alive=30,
+            timeout_keep_alive=max(1, round(config.idle_seconds)),
             server_header=False,
         )
         uvicorn_config.load()  # now: what it cannot import is said before the ports are given out

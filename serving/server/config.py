@@ -19,11 +19,16 @@ class ServerConfig:
         max_queued_rows: Rows waiting; a request beyond them is shed with 429.
             It bounds the wait of those that are admitted.
         max_request_bytes: A longer request is refused.
-        deadline_seconds: Deadline of requests that name none.
+        deadline_seconds: Longest time of a request; one may ask for a shorter.
         poll_seconds: Seconds between two looks at the directory for new versions.
         request_log: A JSON-lines file for a sample of requests, or None.
         request_log_fraction: Share of the requests that is logged.
         log_text: Whether the request log holds texts; without, their lengths only.
+        allowed_hosts: Names, beside addresses and localhost, by which this server is called, and
+            hosts whose web pages may call it; "*" allows all.
+        max_connections: REST connections at once.
+        max_header_bytes: Longest request line and headers.
+        idle_seconds: How long a connection may stay open without sending a whole request's headers.
     """
 
     model_dir: str
@@ -41,6 +46,10 @@ class ServerConfig:
     request_log: str | None = None
     request_log_fraction: float = 1.0
     log_text: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    max_connections: int = 512
+    max_header_bytes: int = 1 << 16
+    idle_seconds: float = 30.0
 
     @property
     def max_requests(self) -> int:

@@ -4,9 +4,11 @@ The API: https://www.tensorflow.org/tfx/serving/api_rest
 """
 
 import asyncio
+import ipaddress
 import math
 import re
 import time
+from urllib.parse import urlsplit
 
 import orjson
 from google.protobuf import json_format
@@ -26,7 +28,7 @@ TIMEOUT_HEADER = "x-timeout-seconds"
 
 _PATH = re.compile(
     r"/v1/models/(?P<model>[^/:]+)"
-    r"(?:/versions/(?P<version>[0-9]{1,18})|/labels/(?P<label>[^/:]+))?"
+    r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
     r"(?P<what>:predict|:classify|:regress|/metadata)?"
 )
 
@@ -70,20 +72,67 @@ def make_app(service: Service) -> ASGIApp:
 
 
 class _Admission:
-    """Middleware that sheds requests before they are read and routed, which costs time."""
+    """Middleware that refuses requests before they are read and routed, which costs time.
+
+    Those of web pages that were not asked for, and those that are more than can be computed.
+    """
 
     def __init__(self, app: ASGIApp, service: Service):
         self._app, self._service = app, service
+        self._names = {
+            name.lower()
+            for name in ("localhost", service.config.host, *service.config.allowed_hosts)
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST":  # health is always answered
-            await self._app(scope, receive, send)
-            return
         try:
+            self._check_sender(scope["headers"])
+            if scope["method"] != "POST":  # health is always answered
+                await self._app(scope, receive, send)
+                return
             with self._service.admit():
                 await self._app(scope, receive, send)
         except RequestError as error:
             await _error(error)(scope, receive, send)
+
+    def _check_sender(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """Refuse what a web page may send in its reader's name.
+
+        A page elsewhere may post here (then it is named as the origin), or give its own name this
+        machine's address and so be of the same origin (DNS rebinding; then the host has its name).
+        """
+        hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
+        origins = [value.decode("latin-1") for name, value in headers if name == b"origin"]
+        for host in hosts:
+            name = _host_name(f"//{host}")
+            if "*" not in self._names and name not in self._names and not _is_address(name):
+                raise RequestError(
+                    Code.PERMISSION_DENIED,
+                    f"this server is not called {name!r:.80}; start it with --allow-host to be",
+                )
+        for origin in origins:
+            name = _host_name(origin)
+            same = [origin.partition("://")[2]] == hosts
+            if not same and not {"*", name} & set(self._service.config.allowed_hosts):
+                raise RequestError(
+                    Code.PERMISSION_DENIED,
+                    f"pages of {origin!r:.80} may not use this server; --allow-host allows it",
+                )
+
+
+def _host_name(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _error(error: RequestError) -> Response:
@@ -100,7 +149,9 @@ async def _answer(service: Service, request: Request) -> Response:
     match = _PATH.fullmatch(request.url.path)
     if match is None:
         raise RequestError(Code.NOT_FOUND, "no such path; see /v1/models/NAME")
-    version = None if match["version"] is None else int(match["version"])
+    version = None if match["version"] is None else int(match["version"].lstrip("0")[:20] or "0")
+    if version is not None and version >= 2**63:
+        raise RequestError(Code.INVALID_ARGUMENT, "the version is no number of 63 bits")
     target = Target(match["model"], version, match["label"])
     service.check_name(target.model)
     what = match["what"]

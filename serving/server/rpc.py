@@ -154,7 +154,10 @@ async def start_grpc(service: Service, host: str, port: int) -> tuple[Any, int]:
         options=[
             ("grpc.so_reuseport", 0),  # or two servers would share a port in silence
             ("grpc.max_receive_message_length", service.config.max_request_bytes),
-        ]
+            ("grpc.max_connection_idle_ms", int(service.config.idle_seconds * 1000)),
+        ],
+        # More than are admitted, so that health is answered and shedding is counted.
+        maximum_concurrent_rpcs=service.config.max_requests + 100,
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         PredictionService(service), server

@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+import errno
 import hashlib
+import io
 import json
 import logging
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +22,10 @@ from serving.server.errors import Code, RequestError
 from serving.server.metrics import ServerMetrics
 from serving.server.model import LoadedModel, Signature
 from serving.server.versions import VersionManager
+from tokenmill.errors import TokenmillError
 
 _LOG = logging.getLogger("tokenmill.serve")
-_LONGEST_DEADLINE_SECONDS = 600.0
+_SECONDS_BETWEEN_COMPLAINTS = 60.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Service:
         self.metrics = ServerMetrics()
         self.versions = VersionManager(config, self.metrics)
         self.batcher = Batcher(config, self.metrics)
-        self._request_log = RequestLog(config)
+        self._request_log = RequestLog(config, self.metrics)
         self._requests = 0  # admitted and not answered; touched by the event loop only
 
     @contextlib.contextmanager
@@ -77,11 +81,13 @@ class Service:
     def deadline(self, arrived: float, timeout_seconds: float | None) -> float:
         """Return the deadline of a request, in seconds of `time.monotonic`.
 
+        A request may ask for a shorter time than the server's, not for a longer one.
+
         Raises:
             RequestError: It has passed.
         """
-        timeout = self.config.deadline_seconds if timeout_seconds is None else timeout_seconds
-        deadline = arrived + min(timeout, _LONGEST_DEADLINE_SECONDS)
+        timeout = self.config.deadline_seconds
+        deadline = arrived + min(timeout, timeout if timeout_seconds is None else timeout_seconds)
         if not deadline > time.monotonic():
             raise RequestError(Code.DEADLINE_EXCEEDED, "the deadline has passed")
         return deadline
@@ -143,16 +149,48 @@ class Service:
 
 
 class RequestLog:
-    """A sample of the requests as JSON lines: sizes and times; texts only if asked for."""
+    """A sample of the requests as JSON lines: sizes and times; texts only if asked for.
 
-    def __init__(self, config: ServerConfig):
-        self._config = config
+    Args:
+        config: The file, and what is logged.
+        metrics: Counts the lines that were lost.
+
+    Raises:
+        TokenmillError: The file cannot be written.
+    """
+
+    def __init__(self, config: ServerConfig, metrics: ServerMetrics):
+        self._config, self._metrics = config, metrics
         self._random = random.Random()  # which requests are sampled is no data
-        self._file: TextIO | None = None
+        self._file: io.RawIOBase | None = None
+        self._broken_line = False
+        self._complained = -_SECONDS_BETWEEN_COMPLAINTS
         if config.request_log:
-            self._file = open(config.request_log, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+            try:
+                self._file = open(config.request_log, "ab", 0, opener=_open_at_once)  # noqa: SIM115
+            except OSError as error:
+                raise TokenmillError(
+                    f"cannot write the request log {config.request_log}: {error.strerror}.",
+                    "Name another file with --request-log.",
+                ) from None
 
-    def write(
+    def write(self, *record: Any) -> None:
+        """Add a line, or do not, by chance; a line that cannot be written is counted as lost.
+
+        Args:
+            *record: The arguments of `_line`.
+        """
+        if self._file is None or self._random.random() >= self._config.request_log_fraction:
+            return
+        try:
+            self._append(self._line(*record))
+        except Exception as error:  # whatever it is: a full disk must not cost anybody an answer
+            self._metrics.lost_log_lines.inc()
+            if time.monotonic() - self._complained >= _SECONDS_BETWEEN_COMPLAINTS:
+                self._complained = time.monotonic()
+                _LOG.error("request_log_failed", extra={"reason": str(error)})
+
+    def _line(
         self,
         protocol: str,
         version: str,
@@ -163,10 +201,7 @@ class RequestLog:
         tokens: int,
         inputs: dict[str, np.ndarray],
         user_key: str | None,
-    ) -> None:
-        """Adds a line, or does not, by chance."""
-        if self._file is None or self._random.random() >= self._config.request_log_fraction:
-            return
+    ) -> bytes:
         column = inputs.get("text")
         texts: list[bytes] = []
         if column is not None:
@@ -188,4 +223,18 @@ class RequestLog:
         }
         if self._config.log_text:
             record["text"] = decoded
-        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+
+    def _append(self, line: bytes) -> None:
+        """Write a line at once; begin a new one first if the last was cut off by a full disk."""
+        assert self._file is not None
+        line = b"\n" + line if self._broken_line else line
+        written = self._file.write(line) or 0
+        self._broken_line = written < len(line) if written else self._broken_line
+        if written < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a named pipe without a reader is an error instead of a wait for one."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)

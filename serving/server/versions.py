@@ -2,24 +2,27 @@
 
 A new version is loaded beside the old one; when it is ready, one assignment switches all new
 requests to it; the old one is dropped when the last request that holds it is answered. A version
-that cannot be loaded is reported and changes nothing.
+that cannot be loaded is reported and changes nothing; it may be half copied, and is tried again
+once its files have changed and come to rest.
 """
 
 import asyncio
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from serving.rollout import Rollout, read_rollout
-from serving.saved_model import list_versions
+from serving.saved_model import version_names
 from serving.server.config import ServerConfig
 from serving.server.errors import Code, RequestError
 from serving.server.metrics import ServerMetrics
 from serving.server.model import LoadedModel
 
 _LOAD_ATTEMPTS = 3
+# Path, bytes and time of change of each file.
+Files = tuple[tuple[str, int, int], ...]
 _LOG = logging.getLogger("tokenmill.serve")
 
 
@@ -30,12 +33,16 @@ class VersionStatus:
     Attributes:
         state: As TensorFlow Serving calls it: START, LOADING, AVAILABLE, UNLOADING or END.
         error: Message of the last failure to load it.
-        attempts: Number of failures in a row.
+        attempts: Number of failures in a row, with the same files.
+        files: What lay in its directory before the last attempt.
+        files_now: What lay there when it was looked at last.
     """
 
     state: str = "START"
     error: str = ""
     attempts: int = 0
+    files: "Files" = ()
+    files_now: "Files" = ()
 
 
 @dataclass(frozen=True)
@@ -72,48 +79,60 @@ class VersionManager:
 
     async def watch(self) -> None:
         """Look for changes until it is cancelled."""
+        failure = ""
         while True:
             try:
                 await self.refresh()
+                failure = ""
             except Exception as error:  # such as a directory that is gone for a moment
-                _LOG.exception("version_watch_failed", extra={"reason": str(error)})
+                if str(error) != failure:  # once, not at each look
+                    failure = str(error)
+                    _LOG.exception("version_watch_failed", extra={"reason": failure})
             await asyncio.sleep(self._config.poll_seconds)
 
     async def refresh(self) -> None:
-        """Load the versions that the directory asks for, and drop the others."""
+        """Load the versions that the directory asks for, and drop the others.
+
+        Raises:
+            OSError: The directory cannot be read; what is served stays.
+            TokenmillError: The rollout file is damaged; what is served stays.
+        """
         base = self._config.model_dir
-        on_disk = list_versions(base)
+        on_disk = version_names(base)
         rollout = read_rollout(base)
         if rollout is not None:
             wanted = {v for v in (rollout.stable, rollout.canary) if v in on_disk}
         else:
-            wanted = set(on_disk[-1:])
+            wanted = {max(on_disk)} if on_disk else set()
         models = dict(self._served.models)
         for version in sorted(wanted - set(models), reverse=True):
-            model = await self._load(version)
+            model = await self._load(version, os.path.join(base, on_disk[version]))
             if model is not None:
                 models[version] = model
-        if not wanted & set(models):
-            return  # nothing better than what is served
+        # Nothing better than what is served; but if all are deleted, so is what is served.
+        if on_disk and not wanted & set(models):
+            return
         kept = {v: m for v, m in models.items() if v in wanted}
         gone = [m for v, m in models.items() if v not in wanted]
         self._served = _Served(kept, rollout)
-        for version in kept:
+        for version, model in kept.items():
             self.status[version].state = "AVAILABLE"
-            self._metrics.available.labels(str(version)).set(1)
+            outputs = {name: s.outputs for name, s in model.signatures.items()}
+            self._metrics.start_version(version, _labels_of(self._served, version), outputs)
         for model in gone:
-            task = asyncio.ensure_future(self._drain(model))
+            self.status[model.version].state = "UNLOADING"
+            task = asyncio.ensure_future(self._drain(model, self.status[model.version]))
             self._draining.add(task)
             task.add_done_callback(self._draining.discard)
         for version in set(self.status) - set(on_disk) - set(kept):
-            del self.status[version]
+            if self.status[version].state != "UNLOADING":
+                del self.status[version]
 
-    async def _load(self, version: int) -> LoadedModel | None:
+    async def _load(self, version: int, directory: str) -> LoadedModel | None:
         status = self.status.setdefault(version, VersionStatus())
-        if status.state == "UNLOADING" or status.attempts >= _LOAD_ATTEMPTS:
+        if status.state == "UNLOADING" or not _may_load(status, _files_in(directory)):
             return None
         status.state, status.attempts = "LOADING", status.attempts + 1
-        directory = os.path.join(self._config.model_dir, _directory_name(self._config, version))
         try:
             model = await asyncio.to_thread(LoadedModel, directory, version)
         except Exception as error:  # a damaged model fails in any way
@@ -127,15 +146,12 @@ class VersionManager:
         _LOG.info("version_loaded", extra={"version": version})
         return model
 
-    async def _drain(self, model: LoadedModel) -> None:
-        version = model.version
-        self.status[version].state = "UNLOADING"
-        self._metrics.available.labels(str(version)).set(0)
+    async def _drain(self, model: LoadedModel, status: VersionStatus) -> None:
         while model.in_flight:
             await asyncio.sleep(0.02)
-        if version in self.status:
-            self.status[version].state = "END"
-        _LOG.info("version_unloaded", extra={"version": version})
+        status.state = "END"
+        self._metrics.end_version(model.version)
+        _LOG.info("version_unloaded", extra={"version": model.version})
 
     @contextmanager
     def hold(
@@ -161,12 +177,7 @@ def _choose(
     served: _Served, version: int | None, label: str | None, user_key: str | None
 ) -> tuple[LoadedModel, str]:
     """Return the model for a request, and the label that the request is counted under."""
-    rollout, newest = served.rollout, max(served.models)
-    labels = {"stable": newest}
-    if rollout is not None:
-        labels = {"stable": rollout.stable}
-        if rollout.canary is not None:
-            labels["canary"] = rollout.canary
+    rollout, labels = served.rollout, _version_by_label(served)
     if version is not None:
         if version not in served.models:
             raise RequestError(Code.NOT_FOUND, f"version {version} is not served")
@@ -180,10 +191,41 @@ def _choose(
     model = served.models.get(labels[label])
     if model is None:  # a canary that could not be loaded must not cost its users their answers
         label = "stable"
-        model = served.models.get(labels[label], served.models[newest])
+        model = served.models.get(labels[label], served.models[max(served.models)])
     return model, label
 
 
-def _directory_name(config: ServerConfig, version: int) -> str:
-    names = [n for n in os.listdir(config.model_dir) if n.isascii() and n.isdigit()]
-    return next((name for name in names if int(name) == version), str(version))
+def _version_by_label(served: _Served) -> dict[str, int]:
+    if served.rollout is None:
+        return {"stable": max(served.models)}
+    labels = {"stable": served.rollout.stable}
+    if served.rollout.canary is not None:
+        labels["canary"] = served.rollout.canary
+    return labels
+
+
+def _labels_of(served: _Served, version: int) -> list[str]:
+    return [label for label, number in _version_by_label(served).items() if number == version]
+
+
+def _files_in(directory: str) -> Files:
+    found = []
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            path = os.path.join(parent, name)
+            with suppress(OSError):  # deleted meanwhile
+                stat = os.stat(path)
+                found.append((path, stat.st_size, stat.st_mtime_ns))
+    return tuple(sorted(found))
+
+
+def _may_load(status: VersionStatus, files: Files) -> bool:
+    """Return whether to try: the first time, twice more, and anew with each change of the files."""
+    at_rest = files == status.files_now
+    status.files_now = files
+    if status.attempts and files != status.files:
+        if not at_rest:  # being copied
+            return False
+        status.attempts = 0
+    status.files = files
+    return status.attempts < _LOAD_ATTEMPTS

@@ -107,19 +107,24 @@ def test_selectors_ports_and_names_agree():
 
 def test_model_configs_are_tensorflow_servings():
     data = next(d for d in documents("kubernetes.yaml") if d["kind"] == "ConfigMap")["data"]
-    for text in (data["models.config"], (DIRECTORY / "models.config").read_text()):
-        config = model_server_config_pb2.ModelServerConfig()
-        text_format.Parse(text, config)
-        (model,) = config.model_config_list.config
-        assert (model.name, model.base_path) == ("default", "/models/default")
-    assert dict(model.version_labels) == {"stable": 1, "canary": 2}
-    assert set(model.version_labels.values()) == set(model.model_version_policy.specific.versions)
+    config = model_server_config_pb2.ModelServerConfig()
+    text_format.Parse(data["models.config"], config)
+    (model,) = config.model_config_list.config
+    assert (model.name, model.base_path) == ("default", "/models/default")
+    # Whatever has been pushed: numbers that stand here would be of no version.
+    assert model.model_version_policy.latest.num_versions == 1
+    assert not model.version_labels
 
 
-def test_batching_and_monitoring_are_the_same_in_both_places():
+def test_configs_are_the_same_in_both_places():
     data = next(d for d in documents("kubernetes.yaml") if d["kind"] == "ConfigMap")["data"]
-    for name in ("batching.config", "monitoring.config"):
+    for name in ("batching.config", "monitoring.config", "models.config"):
         assert data[name].strip() == (DIRECTORY / name).read_text().strip()
+
+
+def test_ids_are_not_filled_up_with_ids():
+    """TensorFlow Serving fills up with each tensor's first element, which is a token."""
+    assert "pad_variable_length_inputs" not in (DIRECTORY / "batching.config").read_text()
 
 
 def test_compose_is_read_only_and_listens_on_loopback():
@@ -129,9 +134,41 @@ def test_compose_is_read_only_and_listens_on_loopback():
     assert server["user"] != "0"
     assert all(volume.endswith(":ro") for volume in server["volumes"])
     assert all(port.startswith("127.0.0.1:") for port in server["ports"])
-    for flag in server["command"]:
-        if "=/config/" in flag:
-            assert (DIRECTORY / flag.rsplit("/", 1)[1]).exists()
+    named = [flag for flag in server["command"] if "/config/" in flag]
+    assert len(named) == 3
+    for flag in named:
+        assert (DIRECTORY / flag.rsplit("/", 1)[1].rstrip("}")).exists()
+
+
+# From its source: util.cc, batching_session.cc, and TensorFlow's cc/saved_model/loader.cc, as
+# prometheus_exporter.cc writes their names, with their labels.
+TENSORFLOW_SERVINGS = {
+    ":tensorflow:serving:request_count": {"model_name", "status"},
+    ":tensorflow:serving:request_latency_bucket": {"model_name", "API", "entrypoint", "le"},
+    ":tensorflow:serving:batching_session:queuing_latency_bucket": {"thread_pool_name", "le"},
+    ":tensorflow:cc:saved_model:load_attempt_count": {"model_path", "status"},
+}
+OF_PROMETHEUS = {"job", "instance"}
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_tensorflow_serving_has():
+    (alerts,) = documents("alerts.yaml")
+    dashboard = json.loads((DIRECTORY / "grafana.json").read_text())
+    rules = [rule["expr"] for group in alerts["groups"] for rule in group["rules"]]
+    panels = [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
+    for expressions in (rules, panels):
+        asked = {}
+        for text in expressions:
+            for name in re.findall(r":tensorflow[\w:]+", text):
+                grouped = re.findall(r"(?:by|on) \(([^)]*)\)", text)
+                matched = re.findall(r"(\w+)=~?\"", text)
+                used = {label.strip() for group in grouped for label in group.split(",")}
+                asked.setdefault(name, set()).update(used, matched)
+        assert set(asked) == set(TENSORFLOW_SERVINGS)
+        for name, labels in asked.items():
+            assert labels - OF_PROMETHEUS <= TENSORFLOW_SERVINGS[name], name
+    for text in rules + panels:
+        assert text.count("(") == text.count(")")
 
 
 def test_alerts_and_dashboard_ask_for_metrics_that_the_server_has():

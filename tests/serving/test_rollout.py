@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import httpx
 import pytest
@@ -78,6 +79,100 @@ def test_start_promote_and_what_is_refused(tmp_path):
     assert invoke("rollback", tmp_path).exit_code == 0
     back = read_rollout(str(tmp_path))
     assert (back.stable, back.canary, back.status) == (2, None, "rolled_back")
+
+
+def base_of(tmp_path, *versions):
+    for version in versions:
+        (tmp_path / str(version)).mkdir()
+        (tmp_path / str(version) / "saved_model.pb").write_bytes(b"")
+
+
+def test_what_is_gone_is_not_made_stable(tmp_path):
+    base_of(tmp_path, 1, 2)
+    assert invoke("start", tmp_path, "--canary", 2).exit_code == 0
+    os.rename(tmp_path / "2", tmp_path / "away")
+    refused = invoke("promote", tmp_path)
+    assert refused.exit_code == 1
+    assert "version 2 is not in" in refused.output
+    assert read_rollout(str(tmp_path)).status == "running"
+    os.rename(tmp_path / "1", tmp_path / "2")
+    refused = invoke("rollback", tmp_path)
+    assert refused.exit_code == 1
+    assert "version 1 is not in" in refused.output
+    assert invoke("promote", tmp_path).exit_code == 0
+
+
+def test_a_promotion_can_be_rolled_back(tmp_path):
+    base_of(tmp_path, 1, 2)
+    assert invoke("start", tmp_path).exit_code == 0
+    assert invoke("promote", tmp_path).exit_code == 0
+    assert invoke("rollback", tmp_path).output == "rolled back: stable 1\n"
+    assert read_rollout(str(tmp_path)) == rollout(
+        0.0, canary=None, status="rolled_back", reason="by hand"
+    )
+    again = invoke("rollback", tmp_path)
+    assert again.exit_code == 1
+    assert "no rollout is running" in again.output
+
+
+def write_log(path, records):
+    with open(path, "a", encoding="utf-8") as out:
+        for record in records:
+            line = {"time": time.time(), "code": "OK", "tokens": 1, "seconds": 0.01, **record}
+            out.write(json.dumps(line) + "\n")
+
+
+CANARY, STABLE = {"label": "canary", "version": "2"}, {"label": "stable", "version": "1"}
+
+
+def test_requests_from_before_the_rollout_and_from_loading_are_not_counted(tmp_path):
+    base_of(tmp_path, 1, 2)
+    log = tmp_path / "requests.jsonl"
+    slow = {"seconds": 9.0, "code": "INTERNAL"}
+    write_log(log, [{**CANARY, **slow}] * 300)
+    feedback = tmp_path / "feedback.jsonl"
+    feedback.write_text('{"user": "a", "value": 1, "time": 5}\n{"user": "a", "value": 1}\n')
+    assert invoke("start", tmp_path, "--weight", 1.0).exit_code == 0
+    # The version of the canary answered all while the stable one was being loaded.
+    write_log(log, [{"label": "stable", "version": "2", **slow}] * 300)
+    write_log(log, [CANARY] * 150 + [STABLE] * 20)
+    options = ["--p99-ms", 100, "--max-error-rate", 0.01, "--feedback", feedback]
+    fine = invoke("watch", tmp_path, "--request-log", log, *options)
+    assert fine.exit_code == 0, fine.output
+    report = json.loads(fine.output)
+    assert report["arms"]["canary"]["requests"] == 150
+    assert report["arms"]["stable"]["requests"] == 20
+    assert report["arms"]["canary"]["feedback"] == 1
+    assert report["judged"]
+    assert invoke("start", tmp_path, "--canary", 2, "--weight", 0.9).exit_code == 0  # goes on
+    again = invoke("watch", tmp_path, "--request-log", log, *options)
+    assert json.loads(again.output)["arms"]["canary"]["requests"] == 150
+    write_log(log, [{**CANARY, **slow}] * 300)
+    breach = invoke("watch", tmp_path, "--request-log", log, *options)
+    assert breach.exit_code == 1
+    assert read_rollout(str(tmp_path)).status == "rolled_back"
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "is it loaded"), (99, "99 requests")])
+def test_a_canary_that_nobody_was_served_by_is_not_found_well(tmp_path, count, words):
+    base_of(tmp_path, 1, 2)
+    assert invoke("start", tmp_path).exit_code == 0
+    log = tmp_path / "requests.jsonl"
+    write_log(log, [STABLE] * 500 + [CANARY] * count)
+    found = invoke("watch", tmp_path, "--request-log", log, "--p99-ms", 100)
+    assert found.exit_code == 2
+    report = json.loads(found.output)
+    assert words in report["reason"]
+    assert not report["judged"]
+    assert not report["rolled_back"]
+    assert read_rollout(str(tmp_path)).status == "running"
+
+
+def test_nothing_is_watched_without_a_rollout(tmp_path):
+    base_of(tmp_path, 1, 2)
+    found = invoke("watch", tmp_path, "--request-log", tmp_path / "none")
+    assert found.exit_code == 1
+    assert "no rollout is running" in found.output
 
 
 def test_a_damaged_file_is_named(tmp_path):

@@ -24,6 +24,7 @@ from serving.client import Client, Retry, ServingError
 from serving.rollout import Rollout, write_rollout
 from serving.server.app import ServerThread
 from serving.server.config import ServerConfig
+from serving.server.model import LoadedModel
 from tokenmill.errors import TokenmillError
 
 TEXT = "Returns the sum of the elements."
@@ -82,6 +83,7 @@ def test_rows_and_columns_and_grpc_give_the_same_scores(rest, channel, exported)
             [row[name] for row in rows["predictions"]],
             tf.make_ndarray(response.outputs[name]),
         ):
+            other = np.array(other, float)  # what is no number is null in JSON
             np.testing.assert_allclose(other, value.numpy(), rtol=1e-4)
 
 
@@ -104,6 +106,43 @@ def test_the_client_generates_over_both_ports(client):
     (embedding,) = client.embed([TEXT])
     assert len(embedding["embedding"]) == 32
     assert client.status()[0] == (2, "AVAILABLE", "")
+
+
+def test_the_client_sends_what_tensorflow_servings_batching_takes(client, monkeypatch):
+    """All inputs with one 0th dimension; what is left out is filled in for one row only."""
+    bind, seen = LoadedModel.bind, []
+
+    def strict(self, signature_name, inputs):
+        signature = self.find(signature_name)
+        filled = {**signature.defaults, **inputs}
+        assert set(filled) == set(signature.inputs)
+        assert len({len(value) for value in filled.values()}) == 1
+        assert {n: v.dtype for n, v in filled.items()} == {
+            n: dtype for n, (dtype, _) in signature.inputs.items()
+        }
+        seen.append(signature_name)
+        return bind(self, signature_name, inputs)
+
+    monkeypatch.setattr(LoadedModel, "bind", strict)
+    assert len(client.generate([TEXT, "a", ""], max_new_tokens=3)) == 3
+    assert len(client.generate([TEXT], temperature=1, top_p=1, max_new_tokens=3)) == 1
+    assert len(client.generate([TEXT], seed=[1, 2], temperature=1, max_new_tokens=3)) == 2
+    assert len(client.predict("generate_ids", {"token_ids": [[4], [5]], "max_new_tokens": 3})) == 2
+    assert len(client.score([TEXT, "a"])) == 2
+    assert seen == ["generate"] * 3 + ["generate_ids", "score"]
+
+
+def test_numbers_that_a_signature_cannot_take_are_named(client):
+    for option in ({"seed": 2**40}, {"seed": 0.5}, {"top_k": "many"}):
+        with pytest.raises(ServingError, match=next(iter(option))) as caught:
+            client.generate([TEXT], **option)
+        assert caught.value.code == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9", "127.0.0.1:9", "http://127.0.0.1:99999"])
+def test_a_server_that_does_not_answer_is_named(address):
+    with pytest.raises(ServingError, match=address), Client(address, timeout_seconds=1) as client:
+        client.score([TEXT])
 
 
 @pytest.mark.parametrize(
@@ -246,6 +285,10 @@ def test_health_and_metrics(rest, channel, client):
     again = rest.get("/metrics").text
     (line,) = [line for line in again.splitlines() if line.startswith(generated)]
     assert float(line.split()[-1]) - float(samples[generated]) == row["completion_tokens"]
+    request = 'protocol="rest",signature="embed",version="2"} 0.0'
+    counters = [m for m in text.splitlines() if m.startswith("tokenmill_requests_total{")]
+    zeros = [m for m in counters if m.endswith(request)]
+    assert {m.split('code="')[1].split('"')[0] for m in zeros} >= {"INTERNAL", "UNAVAILABLE"}
     for name in ("tokenmill_request_seconds_bucket", "tokenmill_batch_rows_sum",
                  "tokenmill_queued_rows", "process_resident_memory_bytes"):  # fmt: skip
         assert name in text
@@ -426,7 +469,9 @@ def test_bodies_that_do_not_come_hold_no_room_for_longer_than_their_deadline(exp
     options = {"num_batch_threads": 1, "max_queued_rows": 2, "max_batch_size": 1}
     with ServerThread(settings(exported.base, **options)) as thread:
         address = ("127.0.0.1", thread.ports.rest)
-        start = b"POST /v1/models/default:predict HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n"
+        start = (
+            b"POST /v1/models/default:predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99\r\n"
+        )
         slow = [socket.create_connection(address, timeout=60) for _ in range(3)]
         for connection in slow:
             connection.sendall(start + b'x-timeout-seconds: 2\r\n\r\n{"inst')

@@ -240,6 +240,9 @@ def test_warmup_requests_are_answered(exported, call):
         signature = request.model_spec.signature_name
         inputs = {name: tf.constant(tf.make_ndarray(x)) for name, x in request.inputs.items()}
         assert exported.loaded.signatures[signature](**inputs)
+        # TensorFlow Serving's batching refuses other inputs (batching_util.h).
+        assert len({x.shape[0] for x in inputs.values()}) == 1
+        assert set(inputs) == set(signature_defs(exported.base / "1")[signature].inputs)
         called.add(signature)
     assert called == set(signature_defs(exported.base / "1")) - {
         "evaluate",

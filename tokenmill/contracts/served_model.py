@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Any, Literal
 
 from tokenmill.contracts.base import Document, key, read_document, write_document
 from tokenmill.model.shape import ModelShape
@@ -12,6 +12,18 @@ SERVED_MODEL_NAME = "model.json"
 
 Quantization = Literal["float32", "float16", "bfloat16", "int8"]
 """How a SavedModel stores its weights."""
+
+
+GENERATE_OPTIONS: dict[str, tuple[Any, type]] = {
+    "max_new_tokens": (16, int),
+    "temperature": (0.0, float),
+    "top_k": (0, int),
+    "top_p": (1.0, float),
+    "seed": (0, int),
+    "truncate_prompt": (False, bool),
+}
+"""What a request for `generate` or `generate_ids` may leave out: the default, and the type (int32,
+float32 or bool). TensorFlow Serving fills it in from the SignatureDef, for one text."""
 
 
 class ServedModel(Document):

@@ -27,7 +27,12 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from tokenmill.contracts.served_model import Quantization, ServedModel, write_served_model
+from tokenmill.contracts.served_model import (
+    GENERATE_OPTIONS,
+    Quantization,
+    ServedModel,
+    write_served_model,
+)
 from tokenmill.export.decoder_signatures import ServedDecoder
 from tokenmill.export.encoder_signatures import ServedEncoder
 from tokenmill.export.sampler import SamplerConfig, require
@@ -38,15 +43,7 @@ from tokenmill.model.build import Decoder, Encoder
 from tokenmill.text.tokenization import load_tokenizer
 from tokenmill.text.vocabulary import PAD_ID
 
-# What a request may leave out. TensorFlow Serving fills it in from the SignatureDef.
-_SAMPLING_DEFAULTS = {
-    "max_new_tokens": ([16], tf.int32),
-    "temperature": ([0.0], tf.float32),
-    "top_k": ([0], tf.int32),
-    "top_p": ([1.0], tf.float32),
-    "seed": ([0], tf.int32),
-    "truncate_prompt": ([False], tf.bool),
-}
+_TYPES = {int: tf.int32, float: tf.float32, bool: tf.bool}
 
 
 class ExportedModel(tf.Module):
@@ -102,18 +99,19 @@ class ExportedModel(tf.Module):
     def _with_bytes(self, scores: dict[str, tf.Tensor], text: tf.Tensor) -> dict[str, tf.Tensor]:
         byte_count = tf.strings.length(text)
         bits = scores["nll_sum"] / tf.math.log(2.0)
-        return {
-            **scores,
-            "byte_count": byte_count,
-            "bits_per_byte": tf.math.divide_no_nan(bits, tf.cast(byte_count, tf.float32)),
-        }
+        # Of no bytes it is no number: 0 would be a perfect score.
+        per_byte = tf.where(byte_count > 0, bits / tf.cast(byte_count, tf.float32), float("nan"))
+        return {**scores, "byte_count": byte_count, "bits_per_byte": per_byte}
 
     def signatures(self) -> dict[str, Any]:
         """Make the functions to save, by name."""
         served = self.served
         text_spec = tf.TensorSpec([None], tf.string, name="text")
         ids_spec = tf.TensorSpec([None, None], tf.int32, name="token_ids")
-        defaults = {k: tf.constant(v, dtype) for k, (v, dtype) in _SAMPLING_DEFAULTS.items()}
+        defaults = {
+            name: tf.constant([value], _TYPES[kind])
+            for name, (value, kind) in GENERATE_OPTIONS.items()
+        }
         options = [tf.TensorSpec([None], x.dtype, name=k) for k, x in defaults.items()]
         d = tuple(defaults.values())
 
@@ -148,7 +146,7 @@ class ExportedModel(tf.Module):
 
         @function(input_signature=[ids_spec])
         def logits_ids(token_ids):
-            return {"logits": served.logits(token_ids)}
+            return {"logits": served.logits(self._one_row(token_ids))}
 
         @function(input_signature=[text_spec, *options])
         def generate(
@@ -224,14 +222,25 @@ class ExportedModel(tf.Module):
             **model,
         }
 
-    def _unpadded(self, token_ids: tf.Tensor) -> tf.RaggedTensor:
+    def _known(self, token_ids: tf.Tensor) -> tf.Operation:
         vocabulary = self.served.vocab_size
         known = (token_ids >= 0) & (token_ids < vocabulary)
+        return require(known, f"token_ids must be from 0 to {vocabulary - 1}")
+
+    def _one_row(self, token_ids: tf.Tensor) -> tf.Tensor:
+        """Check ids that are not cut into rows: their logits would take all memory."""
+        longest = self.served.context_length
+        fits = tf.shape(token_ids)[1] <= longest
+        message = f"token_ids may have the context's {longest} tokens at most"
+        with tf.control_dependencies([self._known(token_ids), require(fits, message)]):
+            return tf.identity(token_ids)
+
+    def _unpadded(self, token_ids: tf.Tensor) -> tf.RaggedTensor:
         is_token = tf.cast(token_ids != PAD_ID, tf.int32)
         gaps = (is_token == 0) & (tf.cumsum(is_token, axis=1, reverse=True) > 0)
         with tf.control_dependencies(
             [
-                require(known, f"token_ids must be from 0 to {vocabulary - 1}"),
+                self._known(token_ids),
                 require(~gaps, "token_ids may hold 0 (padding) at the right end only"),
             ]
         ):
@@ -242,7 +251,7 @@ def _generate(served: ServedDecoder, ids: tf.RaggedTensor, options: tuple) -> di
     """Continue texts; each option has one value for each text, or one for all."""
     batch = ids.nrows(out_type=tf.int32)
     checks = []
-    for name, option in zip(_SAMPLING_DEFAULTS, options, strict=True):
+    for name, option in zip(GENERATE_OPTIONS, options, strict=True):
         fits = (tf.shape(option)[0] == 1) | (tf.shape(option)[0] == batch)
         checks.append(require(fits, f"{name} must have one value, or as many as there are texts"))
     with tf.control_dependencies(checks):

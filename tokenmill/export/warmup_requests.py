@@ -51,18 +51,23 @@ def _requests(context_length: int) -> Iterator[tuple[str, dict[str, tf.Tensor]]]
         for signature in ("serving_default", "score", "embed", "classify"):
             yield signature, {"text": tf.constant(texts)}
     for texts, temperature in (([_TEXT], 0.0), (several, 1.0)):
-        yield "generate", {"text": tf.constant(texts), **_options(new, temperature)}
+        options = _options(len(texts), new, temperature)
+        yield "generate", {"text": tf.constant(texts), **options}
     for signature in ("score_ids", "embed_ids", "classify_ids"):
         yield signature, {"token_ids": ids}
-    yield "generate_ids", {"token_ids": ids, **_options(new, 1.0)}
+    yield "generate_ids", {"token_ids": ids, **_options(1, new, 1.0)}
 
 
-def _options(new: int, temperature: float) -> dict[str, tf.Tensor]:
+def _options(rows: int, new: int, temperature: float) -> dict[str, tf.Tensor]:
+    """Return options for each row.
+
+    With batching, TensorFlow Serving takes no inputs of one row beside others of several.
+    """
     return {
-        "max_new_tokens": tf.constant([new], tf.int32),
-        "temperature": tf.constant([temperature], tf.float32),
-        "top_k": tf.constant([40], tf.int32),
-        "top_p": tf.constant([0.95], tf.float32),
-        "seed": tf.constant([0], tf.int32),
-        "truncate_prompt": tf.constant([True]),
+        "max_new_tokens": tf.fill([rows], new),
+        "temperature": tf.fill([rows], temperature),
+        "top_k": tf.fill([rows], 40),
+        "top_p": tf.fill([rows], 0.95),
+        "seed": tf.zeros([rows], tf.int32),
+        "truncate_prompt": tf.fill([rows], True),
     }

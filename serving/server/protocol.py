@@ -1,0 +1,81 @@
+"""HTTP on a connection, with bounds for what comes before a request: headers and silence."""
+
+import asyncio
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from serving.server.config import ServerConfig
+
+_CLOSE = {"connection": "close"}
+
+
+async def _too_long(scope: Scope, receive: Receive, send: Send) -> None:
+    await Response(status_code=431, headers=_CLOSE)(scope, receive, send)
+
+
+def bounded_protocol(config: ServerConfig) -> type[HttpToolsProtocol]:
+    """Return uvicorn's protocol with the bounds of `config`; uvicorn itself has none of these."""
+
+    class BoundedProtocol(HttpToolsProtocol):
+        """Protocol that closes connections that are too many, silent for long or all headers."""
+
+        _timer: asyncio.TimerHandle | None = None
+        _in_body = False
+        _messages = 0
+        _header_bytes = 0  # of a request whose headers have not ended
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            if len(self.connections) > config.max_connections:
+                self._refuse(503)
+            self._wait_for_headers()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_waiting()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            if self.transport.is_closing():
+                return
+            messages = self._messages
+            super().data_received(data)
+            if self.cycle is None or self.cycle.response_complete:
+                self._wait_for_headers()  # else it is in a request, which has a deadline
+            if not self._in_body:
+                ended = self._messages > messages
+                self._header_bytes = 0 if ended else self._header_bytes + len(data)
+                if self._header_bytes > config.max_header_bytes:
+                    self._refuse(431)
+
+        def on_headers_complete(self) -> None:
+            length = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            app = self.config.loaded_app
+            self.app = _too_long if length > config.max_header_bytes else app
+            self._in_body = True
+            self._stop_waiting()
+            super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            self._in_body = False
+            self._messages += 1
+            super().on_message_complete()
+
+        def _wait_for_headers(self) -> None:
+            if self._timer is None:
+                self._timer = self.loop.call_later(config.idle_seconds, self.transport.close)
+
+        def _stop_waiting(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+        def _refuse(self, status: int) -> None:
+            if not self.transport.is_closing():
+                end = b"content-length: 0\r\nconnection: close\r\n\r\n"
+                self.transport.write(STATUS_LINE[status] + end)
+                self.transport.close()
+
+    return BoundedProtocol
