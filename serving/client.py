@@ -326,6 +326,8 @@ def _to_proto(tf, name, values):
         isinstance(x, float) for x in flat
     ):
         dtype = tf.float32  # a temperature of 1 is one of 1.0, as in JSON
+    if dtype is tf.int32 and any(isinstance(x, int) and not -(2**31) <= x < 2**31 for x in flat):
+        raise ServingError("INVALID_ARGUMENT", f"{name}: a number is out of the range of int32")
     try:
         return tf.make_tensor_proto(values, dtype)
     except (TypeError, ValueError, OverflowError) as error:
@@ -335,6 +337,8 @@ def _to_proto(tf, name, values):
 def _to_list(array):
     if array.dtype.kind == "O":
         return _decoded(array.tolist())
+    if array.ndim == 1:  # what is no number is None, as in JSON
+        return [None if x != x else x for x in array.tolist()]
     return array.tolist()
 
 

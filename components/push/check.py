@@ -46,7 +46,7 @@ def probe_model(path: str, max_seconds: float) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         raise TokenmillError(
             f"not pushed: the model did not answer in {max_seconds:g} s in a fresh process.",
-            "Raise push.max_probe_seconds if the model is large.",
+            f"If the model is large: --set push.max_check_seconds={2 * max_seconds:g}",
         ) from None
     if result.returncode != 0:
         logging.error("%s", result.stderr)

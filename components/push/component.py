@@ -25,7 +25,7 @@ from components.push import registry
 from components.push.check import probe_model
 from components.push.config import PushConfig
 from components.push.labels import run_labels
-from components.push.publish import free_version, publish, temporary_directory
+from components.push.publish import publish_as_newest, temporary_directory
 from components.push.registry import RegistryTarget
 from tokenmill.contracts.cost_report import read_cost_report
 from tokenmill.contracts.ledger import read_ledger
@@ -81,15 +81,13 @@ class AtomicPusherExecutor(pusher_executor.Executor):
             found = probe_model(copied, config.max_check_seconds)
             pushed.set_string_custom_property("model_check", json.dumps(found, sort_keys=True))
         run_id = self._context.pipeline_run_id if self._context else ""
-        version, published = int(wanted), False
-        while not published:  # again, if another push was faster
-            version = free_version(base, version)
-            target = os.path.join(base, str(version))
+
+        def name_version(version: int) -> None:
             write_origin(copied, ModelOrigin(run_id=run_id, version=str(version)))
-            published = publish(copied, target)
-            version += 1
-        pushed.set_string_custom_property("pushed_version", os.path.basename(target))
-        pushed.set_string_custom_property("pushed_destination", target)
+
+        version = publish_as_newest(copied, base, int(wanted), name_version)
+        pushed.set_string_custom_property("pushed_version", str(version))
+        pushed.set_string_custom_property("pushed_destination", os.path.join(base, str(version)))
 
 
 class AtomicPusher(pusher_component.Pusher):

@@ -9,7 +9,7 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tfx.dsl.io import fileio
 
@@ -85,12 +85,31 @@ def _lock(directory: str, stack: contextlib.ExitStack, how: int) -> None:
     fcntl.flock(descriptor, how)
 
 
-def free_version(base: str, wanted: int) -> int:
-    """Return `wanted`, or one above the newest version, as servers choose no older one.
+def publish_as_newest(
+    source: str, base: str, wanted: int, name_version: Callable[[int], None]
+) -> int:
+    """Move a SavedModel to where servers look for versions; return its number.
+
+    Args:
+        source: The directory to move; in the same file system.
+        base: The serving directory.
+        wanted: The number to take if it is free and above the newest version's.
+        name_version: Writes a number into `source`, before it is tried.
 
     Raises:
         TokenmillError: There is no number above the newest version.
     """
+    version = wanted
+    while True:
+        version = _above_newest(base, version)
+        name_version(version)
+        if publish(source, os.path.join(base, str(version))):
+            return version
+        version += 1  # another push was faster
+
+
+def _above_newest(base: str, wanted: int) -> int:
+    """Return `wanted`, or one above the newest version: servers choose no older one."""
     names = [name.rstrip("/") for name in fileio.listdir(base)]
     numbers = [int(name) for name in names if name.isascii() and name.isdigit()]
     version = max([wanted, *(n + 1 for n in numbers if n <= _GREATEST_VERSION)])

@@ -55,7 +55,10 @@ class LoadedModel:
         if not os.path.exists(path):
             return
         for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
-            request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+            log = prediction_log_pb2.PredictionLog.FromString(record)
+            if log.WhichOneof("log_type") is None:
+                continue  # as TensorFlow Serving does
+            request = log.predict_log.request
             inputs = {name: tf.make_ndarray(x) for name, x in request.inputs.items()}
             name = request.model_spec.signature_name
             self.run(name, self.bind(name, inputs)[0])

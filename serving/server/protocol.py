@@ -1,5 +1,7 @@
 """HTTP on a connection, with bounds for what comes before a request: headers and silence."""
 
+from __future__ import annotations
+
 import asyncio
 from typing import Any
 
@@ -18,6 +20,7 @@ async def _too_long(scope: Scope, receive: Receive, send: Send) -> None:
 
 def bounded_protocol(config: ServerConfig) -> type[HttpToolsProtocol]:
     """Return uvicorn's protocol with the bounds of `config`; uvicorn itself has none of these."""
+    waiting: dict[BoundedProtocol, None] = {}  # for a request's headers, the longest first
 
     class BoundedProtocol(HttpToolsProtocol):
         """Protocol that closes connections that are too many, silent for long or all headers."""
@@ -30,7 +33,10 @@ def bounded_protocol(config: ServerConfig) -> type[HttpToolsProtocol]:
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             if len(self.connections) > config.max_connections:
-                self._refuse(503)
+                if waiting:
+                    next(iter(waiting))._close()
+                else:
+                    self._refuse(503)
             self._wait_for_headers()
 
         def connection_lost(self, exc: Exception | None) -> None:
@@ -42,8 +48,7 @@ def bounded_protocol(config: ServerConfig) -> type[HttpToolsProtocol]:
                 return
             messages = self._messages
             super().data_received(data)
-            if self.cycle is None or self.cycle.response_complete:
-                self._wait_for_headers()  # else it is in a request, which has a deadline
+            self._wait_for_headers()
             if not self._in_body:
                 ended = self._messages > messages
                 self._header_bytes = 0 if ended else self._header_bytes + len(data)
@@ -63,19 +68,31 @@ def bounded_protocol(config: ServerConfig) -> type[HttpToolsProtocol]:
             self._messages += 1
             super().on_message_complete()
 
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._wait_for_headers()
+
         def _wait_for_headers(self) -> None:
-            if self._timer is None:
-                self._timer = self.loop.call_later(config.idle_seconds, self.transport.close)
+            """Close the connection after a while; but a request has a deadline of its own."""
+            in_request = self.cycle is not None and not self.cycle.response_complete
+            if self._timer is None and not in_request and not self.transport.is_closing():
+                self._timer = self.loop.call_later(config.idle_seconds, self._close)
+                waiting[self] = None
 
         def _stop_waiting(self) -> None:
+            waiting.pop(self, None)
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
+
+        def _close(self) -> None:
+            self._stop_waiting()
+            self.transport.close()
 
         def _refuse(self, status: int) -> None:
             if not self.transport.is_closing():
                 end = b"content-length: 0\r\nconnection: close\r\n\r\n"
                 self.transport.write(STATUS_LINE[status] + end)
-                self.transport.close()
+                self._close()
 
     return BoundedProtocol

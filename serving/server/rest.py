@@ -79,10 +79,8 @@ class _Admission:
 
     def __init__(self, app: ASGIApp, service: Service):
         self._app, self._service = app, service
-        self._names = {
-            name.lower()
-            for name in ("localhost", service.config.host, *service.config.allowed_hosts)
-        }
+        self._allowed = {name.lower() for name in service.config.allowed_hosts}
+        self._names = {"localhost", service.config.host.lower(), *self._allowed}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -113,7 +111,7 @@ class _Admission:
         for origin in origins:
             name = _host_name(origin)
             same = [origin.partition("://")[2]] == hosts
-            if not same and not {"*", name} & set(self._service.config.allowed_hosts):
+            if not same and not {"*", name} & self._allowed:
                 raise RequestError(
                     Code.PERMISSION_DENIED,
                     f"pages of {origin!r:.80} may not use this server; --allow-host allows it",

@@ -32,6 +32,7 @@ def test_serve_answers_generate_and_score_and_stops_on_a_signal(exported):
         generated = run("generate", "Returns", "--server", rest, "--max-new-tokens", 5)
         scored = run("score", "Returns the sum.", "--server", rpc)
         wrong = run("score", "Returns", "--server", rest, "--name", "other")
+        nobody = run("generate", "x", "--server", "http://127.0.0.1:9", "--timeout", 1)
         taken = run("serve", exported.base, "--rest-port", rest.rsplit(":", 1)[1])
     finally:
         server.send_signal(signal.SIGTERM)
@@ -42,9 +43,13 @@ def test_serve_answers_generate_and_score_and_stops_on_a_signal(exported):
     assert json.loads(scored.stdout)["byte_count"] == 16
     assert wrong.returncode == 1
     assert "NOT_FOUND" in wrong.stderr
+    assert nobody.returncode == 1
+    assert "http://127.0.0.1:9" in nobody.stderr
     assert taken.returncode == 1
     assert "is in use" in taken.stderr
     assert "--rest-port" in taken.stderr
+    assert "\\u001b" not in log
+    assert "\x1b" not in log
     events = [json.loads(line)["event"] for line in log.splitlines() if line.startswith("{")]
     assert events[-1] == "stopped"
     assert "listening" in events

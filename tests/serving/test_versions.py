@@ -1,6 +1,7 @@
 """Versions that come slowly, go, or are none, in the base directory of a running server."""
 
 import os
+import pathlib
 import shutil
 import time
 
@@ -72,6 +73,19 @@ def test_a_damaged_version_is_tried_three_times_and_again_when_it_is_mended(
     if states(running).get(2) != "AVAILABLE":  # it was copied before the server looked
         assert failed in metrics(running)
     shutil.copyfile(exported.base / "2" / "saved_model.pb", target / "saved_model.pb")
+    wait_for(lambda: states(running).get(2) == "AVAILABLE")
+
+
+def test_a_version_with_half_its_warm_up_waits_for_the_other_half(running, versions, exported):
+    source, target = exported.base / "2", versions.base / "2.copy"
+    shutil.copytree(source, target)
+    warm_up = pathlib.Path("assets.extra") / "tf_serving_warmup_requests"
+    content = (source / warm_up).read_bytes()
+    (target / warm_up).write_bytes(content[: len(content) // 2])
+    os.rename(target, versions.base / "2")
+    wait_for(lambda: any(v.version == 2 and "DataLoss" in v.error for v in running.status()))
+    assert states(running)[1] == "AVAILABLE"
+    (versions.base / "2" / warm_up).write_bytes(content)
     wait_for(lambda: states(running).get(2) == "AVAILABLE")
 
 

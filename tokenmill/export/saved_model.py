@@ -231,7 +231,7 @@ class ExportedModel(tf.Module):
         """Check ids that are not cut into rows: their logits would take all memory."""
         longest = self.served.context_length
         fits = tf.shape(token_ids)[1] <= longest
-        message = f"token_ids may have the context's {longest} tokens at most"
+        message = f"token_ids may have {longest} tokens at most, as the context has"
         with tf.control_dependencies([self._known(token_ids), require(fits, message)]):
             return tf.identity(token_ids)
 
