@@ -1,5 +1,6 @@
 """`tokenmill generate|score|classify|serve|loadtest|drift|rollout|export`: use a pushed model."""
 
+import contextlib
 import json
 import os
 import sys
@@ -201,8 +202,9 @@ def serve(model_dir: str, name: str, intra_op_threads: int | None, **options: An
         config = ServerConfig(model_dir, name, **options)
 
         def started(ports: Any) -> None:
-            click.echo(f"REST: http://{config.host}:{ports.rest}/v1/models/{name}")
-            click.echo(f"gRPC: {config.host}:{ports.grpc}")
+            with contextlib.suppress(OSError):  # a full disk or a closed pipe ends no server
+                click.echo(f"REST: http://{config.host}:{ports.rest}/v1/models/{name}")
+                click.echo(f"gRPC: {config.host}:{ports.grpc}")
 
         run_server(config, started)
 
