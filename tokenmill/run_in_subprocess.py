@@ -1,11 +1,12 @@
 """One way to run a function in a process of its own.
 
-The new process reads its job from standard input, which stays open: when it closes, the parent has
-ended, and the new process ends too. It reports what happens on another pipe, a JSON object a line,
-so that no library's output comes between. If it dies, the pipeline gets an error, and lives on.
+The new process reads its job from standard input and reports what happens on another pipe, a JSON
+object a line, so that no library's output comes between. If it dies, the pipeline gets an error and
+lives on; if the parent dies, the kernel kills it.
 """
 
 import contextlib
+import ctypes
 import importlib
 import json
 import logging
@@ -13,7 +14,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,11 +21,13 @@ from typing import Any
 from tokenmill import progress
 from tokenmill.errors import TokenmillError
 from tokenmill.library_logs import set_up_library_logging
-from tokenmill.preemption import TrainingStoppedError
+from tokenmill.preemption import StoppedError, handled_signals
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def run_in_subprocess(
-    function: Callable[..., dict[str, Any]],
+    function: Callable[..., dict[str, Any]] | str,
     name: str,
     killed_hint: str,
     ended_hint: str = "",
@@ -33,23 +35,26 @@ def run_in_subprocess(
 ) -> Any:
     """Run `function(start_seconds=.., **arguments)` in a new process and return its result.
 
-    Signals are passed on; progress and messages come through.
+    The first signal is passed on, the second kills the process; progress and messages come through.
 
     Args:
-        function: At the top of a module. It gets the seconds that the process took to start.
+        function: At the top of a module, or "<module>.<name>" where this process shall not import
+            it. It gets the seconds that the process took to start.
         name: What the process is called in messages, such as "the training process".
         killed_hint: What to do when the process was killed, such as by the kernel for memory.
         ended_hint: What to do when native code ended the process with an exit code.
         **arguments: JSON, as is the result.
 
     Raises:
-        TrainingStoppedError: A signal came, or a worker was lost.
+        StoppedError: A signal came, or a worker was lost.
         TokenmillError: What the function raises, or the process was killed.
         KeyboardInterrupt: Ctrl-C, where the function does not handle it.
     """
+    if callable(function):
+        function = f"{function.__module__}.{function.__name__}"
     reader, writer = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-m", "tokenmill.run_in_subprocess", str(writer)],
+        [sys.executable, "-m", "tokenmill.run_in_subprocess", str(writer), str(os.getpid())],
         stdin=subprocess.PIPE,
         text=True,
         pass_fds=[writer],
@@ -58,15 +63,14 @@ def run_in_subprocess(
     os.close(writer)
     assert process.stdin is not None
     ended: dict[str, Any] = {}
-    with _passing_on_signals(process), process.stdin, open(reader, encoding="utf-8") as lines:
-        with contextlib.suppress(BrokenPipeError):
+    with _passing_on_signals(process) as signals, open(reader, encoding="utf-8") as lines:
+        with contextlib.suppress(BrokenPipeError), process.stdin:
             job = {
-                "function": [function.__module__, function.__name__],
+                "function": function,
                 "started_at": time.monotonic(),  # one clock for all processes
                 "arguments": arguments,
             }
             process.stdin.write(json.dumps(job) + "\n")
-            process.stdin.flush()
         for line in lines:
             event = json.loads(line)
             if "report" in event:
@@ -79,14 +83,21 @@ def run_in_subprocess(
     if "result" in ended:
         return ended["result"]
     if "exit_code" in ended:
-        raise TrainingStoppedError(ended["message"], ended["hint"], ended["exit_code"])
+        raise StoppedError(ended["message"], ended["hint"], ended["exit_code"])
     if "message" in ended:
         raise TokenmillError(ended["message"], ended["hint"])
+    if code == -signal.SIGKILL and signals:  # by the second of them
+        code = -signals[0]
     if code == -signal.SIGINT:  # what Python ends with after a KeyboardInterrupt
         raise KeyboardInterrupt
     if code == -signal.SIGTERM:
-        raise TrainingStoppedError(
+        raise StoppedError(
             f"{name} was ended by SIGTERM.", "The same command continues from there."
+        )
+    if code == -signal.SIGALRM:  # tokenmill/preemption.py, killable
+        raise StoppedError(
+            f"{name} waited too long for the others to join, and was ended.",
+            "Start all workers again; the log says how far each came.",
         )
     if code < 0:  # no exit code that has a scheduler try again: it would run out of memory again
         raise TokenmillError(f"{name} was killed by {signal.Signals(-code).name}.", killed_hint)
@@ -94,35 +105,50 @@ def run_in_subprocess(
 
 
 @contextlib.contextmanager
-def _passing_on_signals(process: subprocess.Popen) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {
-        number: signal.signal(number, lambda got, frame: process.send_signal(got))
-        for number in numbers
-    }
+def _passing_on_signals(process: subprocess.Popen) -> Iterator[list[signal.Signals]]:
+    """Pass signals on to the process and list them; kill its group if it outlives the body."""
+    got: list[signal.Signals] = []
+    before: dict[signal.Signals, Any] = {}
+
+    def pass_on(number: int, frame: Any) -> None:
+        got.append(signal.Signals(number))
+        if len(got) == 1:
+            process.send_signal(number)
+        else:
+            _kill_group(process)
+
+    for each in handled_signals():
+        before[each] = signal.signal(each, pass_on)
     try:
-        yield
+        yield got
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if process.poll() is None:  # an error here, not there
+            _kill_group(process)
+            process.wait()
 
 
-def _end_with_parent() -> None:
-    # Not sys.stdin: a thread that waits in it would hold its lock when the interpreter ends.
-    while os.read(0, 1024):
-        pass
-    os._exit(1)
+def _kill_group(process: subprocess.Popen) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends; a thread could be held up in C."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended already
+        os._exit(1)
 
 
 def main() -> None:
     """Do the job on standard input, in the new process; report on the pipe of argv[1]."""
+    _die_with(int(sys.argv[2]))
+    # A background job starts with SIGINT ignored; here it comes from the parent, and is meant.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     job = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     set_up_library_logging()
-    module, name = job["function"]
+    module, _, name = job["function"].rpartition(".")
     function = getattr(importlib.import_module(module), name)
     with open(int(sys.argv[1]), "w", encoding="utf-8") as out:
 
@@ -136,7 +162,7 @@ def main() -> None:
         start_seconds = time.monotonic() - job["started_at"]
         try:
             result = function(start_seconds=start_seconds, **job["arguments"])
-        except TrainingStoppedError as error:
+        except StoppedError as error:
             send(message=error.message, hint=error.hint, exit_code=error.exit_code)
         except TokenmillError as error:
             send(message=error.message, hint=error.hint)

@@ -1,5 +1,6 @@
 """Trainer: packed rows become a SavedModel."""
 
+import contextlib
 import os
 
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
@@ -8,6 +9,7 @@ from tfx.utils import path_utils
 
 from components.artifacts import PackedRows, Tokenizer
 from components.train.config import TrainingJob
+from components.train.distributed.rendezvous import Rendezvous, call_workers
 from components.train.subprocess_entry import OUT_OF_MEMORY_HINT, train_in_subprocess
 from tokenmill.contracts.tokenizer import TOKENIZER_MODEL_NAME
 from tokenmill.contracts.training import Telemetry
@@ -53,21 +55,27 @@ class TrainerExecutor(base_executor.BaseExecutor):
         run = artifact_utils.get_single_instance(output_dict["model_run"])
         given = given_parameters(exec_properties, TRAINER_PARAMETERS)
         job = TrainingJob.from_json(exec_properties["job"]).with_parameters(given)
-        telemetry = Telemetry.model_validate(
-            run_in_subprocess(
+        directory = exec_properties["training_directory"]
+        tokenizer_path = os.path.join(tokenizer.uri, TOKENIZER_MODEL_NAME)
+        calling: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if job.train.strategy == "multi_worker":
+            call = Rendezvous(job=job, rows_uri=rows.uri, tokenizer_path=tokenizer_path)
+            calling = call_workers(directory, call)
+        with calling:
+            result = run_in_subprocess(
                 train_in_subprocess,
                 "the training process",
                 OUT_OF_MEMORY_HINT,
                 job=job.model_dump(mode="json"),
                 rows_uri=rows.uri,
                 transform_graph_uri=graph.uri,
-                tokenizer_path=os.path.join(tokenizer.uri, TOKENIZER_MODEL_NAME),
+                tokenizer_path=tokenizer_path,
                 model_directory=path_utils.serving_model_dir(model.uri),
                 run_directory=run.uri,
-                training_directory=exec_properties["training_directory"],
+                training_directory=directory,
                 limits_path=exec_properties["limits_path"],
             )
-        )
+        telemetry = Telemetry.model_validate(result)
         for name in ("params_total", "steps", "trained_loss_tokens", "trained_slots"):
             run.set_int_custom_property(name, getattr(telemetry, name))
         for name in ("accuracy", "bits_per_byte", "perplexity"):

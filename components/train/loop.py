@@ -25,7 +25,6 @@ from components.train.step import StepResult, make_eval_step, make_train_step, n
 from tokenmill.contracts.training import Phase, Rewind
 from tokenmill.errors import TokenmillError
 from tokenmill.model.backbone import Backbone
-from tokenmill.preemption import TrainingStoppedError
 from tokenmill.rows.mixture import StepPlan
 from tokenmill.rows.packed_split import Batch, PackedSplit
 from tokenmill.rows.schedule import row_order
@@ -131,7 +130,7 @@ class Trainer:
             draw_attention: Called for telemetry.
 
         Raises:
-            TrainingStoppedError: A signal, or the loss of a worker; the state is saved.
+            StoppedError: A signal, or the loss of a worker; the state is saved.
             TokenmillError: The loss is not finite, or spikes again and again.
         """
         if session is None:
@@ -181,16 +180,7 @@ class _Fit:
                 self._record.eval_before = self._trainer.evaluate(self._eval_rows)
         if self._config.on_spike == "rewind" and self._record.step == 0:
             session.save_now(self._record)
-        try:
-            self._train_all()
-        except tf.errors.OpError as error:
-            if session.workers.count == 1:
-                raise
-            first_line = str(error).splitlines()[0]
-            raise TrainingStoppedError(
-                f"a worker was lost after step {self._record.step:,}: {first_line}",
-                "Start all workers again; they continue from the last checkpoint.",
-            ) from error
+        self._train_all()
         saved = session.save_now(self._record)
         if session.stop and session.workers.count == 1:
             raise session.stop.error(self._record.step, self._plan.steps, saved)

@@ -1,6 +1,5 @@
 """One training run from packed rows to a SavedModel; what the Trainer component calls."""
 
-import contextlib
 import math
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ import tensorflow as tf
 
 from components.train import fingerprint
 from components.train.config import TrainingJob
-from components.train.distributed.rendezvous import Rendezvous, hold_rendezvous
+from components.train.distributed.rendezvous import wait_for_workers
 from components.train.distributed.strategy import Workers, make_strategy
 from components.train.execution import Execution, read_execution
 from components.train.loop import Trainer
@@ -25,10 +24,21 @@ from tokenmill.export.text_masking import TextMasking
 from tokenmill.model.backbone import Backbone
 from tokenmill.model.base_model import load_base_model
 from tokenmill.model.build import build_model
-from tokenmill.preemption import stop_on_signals
+from tokenmill.preemption import StoppedError, stop_on_signals
 from tokenmill.rows.masking import MaskSettings
 from tokenmill.rows.mixture import Mixture, plan_steps
 from tokenmill.rows.packed_split import PackedSplit
+
+# What TensorFlow's collectives raise when one who takes part has gone.
+_LOST_WORKER = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+    tf.errors.UnknownError,
+)
 
 
 @dataclass
@@ -63,7 +73,7 @@ def train(
         limits: Price and budget; None for none.
 
     Raises:
-        TrainingStoppedError: A signal came, or a worker was lost; the state is saved.
+        StoppedError: A signal came, or a worker was lost; the state is saved.
         TokenmillError: The loss is not finite, a checkpoint does not fit, the budget is spent.
     """
     config = job.train
@@ -105,6 +115,14 @@ def train(
                 if tokenizer_path is not None and workers.is_chief:
                     drawer = attention_drawer(model, eval_rows, tokenizer_path)
             record = trainer.fit(rows, eval_rows, session, drawer)
+        except _LOST_WORKER as error:
+            if workers.count == 1:
+                raise
+            first_line = str(error).splitlines()[0]
+            raise StoppedError(
+                f"a worker was lost: {first_line}",
+                "Start all workers again; they continue from the last checkpoint.",
+            ) from error
         finally:
             session.close()
     return Training(model, record, session, eval_rows)
@@ -142,7 +160,8 @@ def train_and_export(
 ) -> Telemetry:
     """Train, write the SavedModel and telemetry.json; return the telemetry.
 
-    The chief of several workers calls this; the others run components/train/distributed/worker.py.
+    The chief of several workers calls this, within `call_workers`; the others run
+    components/train/distributed/worker.py.
 
     Args:
         job: What to train.
@@ -157,14 +176,11 @@ def train_and_export(
     """
     execution = None if training_directory is None else read_execution(training_directory)
     limits = None if limits_path is None else read_limits(limits_path)
-    holding: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if job.train.strategy == "multi_worker" and training_directory is not None:
-        rendezvous = Rendezvous(job=job, rows_uri=rows_uri, tokenizer_path=tokenizer_path)
-        holding = hold_rendezvous(training_directory, rendezvous)
-    with holding:
-        training = train(
-            job, rows_uri, training_directory, execution, tokenizer_path, start_seconds, limits
-        )
+        wait_for_workers(training_directory)
+    training = train(
+        job, rows_uri, training_directory, execution, tokenizer_path, start_seconds, limits
+    )
     session = training.session
     with session.phase_timer.phase(Phase.EXPORT):
         export_model(

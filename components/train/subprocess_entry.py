@@ -9,7 +9,9 @@ from typing import Any
 from components.train.calibrate import calibrate
 from components.train.config import TrainingJob
 from components.train.distributed.cpu_parallelism import divide_cores
-from components.train.run import train_and_export
+from components.train.distributed.rendezvous import place_in_cluster, wait_for_chief
+from components.train.execution import read_execution
+from components.train.run import train, train_and_export
 
 OUT_OF_MEMORY_HINT = (
     "Run again: training continues from the last checkpoint. If nobody killed it, memory ran out: "
@@ -20,6 +22,17 @@ OUT_OF_MEMORY_HINT = (
 def train_in_subprocess(job: dict[str, Any], **arguments: Any) -> dict[str, Any]:
     """Call `train_and_export` after dividing the cores; return its telemetry as JSON."""
     return train_and_export(_prepare(job), **arguments).to_json()
+
+
+def train_along_in_subprocess(training_directory: str, start_seconds: float) -> dict[str, Any]:
+    """Wait for the chief's call and train along; what is kept is the chief's."""
+    divide_cores()
+    index, _ = place_in_cluster()
+    call = wait_for_chief(training_directory, index)
+    if call is not None:
+        execution = read_execution(training_directory)
+        train(call.job, call.rows_uri, training_directory, execution, call.tokenizer_path)
+    return {}
 
 
 def calibrate_in_subprocess(job: dict[str, Any], **arguments: Any) -> dict[str, Any]:

@@ -16,13 +16,11 @@ from pipeline.report.console import RunConsole, count, duration, megabytes
 from pipeline.runners.logs import LOG_NAME, send_output_to_log
 from tokenmill.errors import TokenmillError
 from tokenmill.library_logs import set_up_library_logging
-from tokenmill.preemption import EXIT_INTERRUPTED
+from tokenmill.preemption import EXIT_INTERRUPTED, ended_by_signals, exit_code_of
 
 CONFIG_NAME = "config.toml"
 REPORT_NAME = "report.json"
 REPORT_TEXT_NAME = "report.txt"
-
-EXIT_FAILED = 1
 
 
 def launch(config: Config, started: datetime.datetime, use_cache: bool, debug: bool) -> int:
@@ -39,19 +37,19 @@ def launch(config: Config, started: datetime.datetime, use_cache: bool, debug: b
     screen = RunConsole(send_output_to_log(log_path))
     set_up_library_logging()
     try:
-        return _run(config, run_directory, screen, started, use_cache)
+        with ended_by_signals():
+            return _run(config, run_directory, screen, started, use_cache)
     except KeyboardInterrupt:
         screen.stop()
         screen.say("interrupted")
         return EXIT_INTERRUPTED
     except TokenmillError as error:
         _explain(screen, error, log_path, debug)
+        return exit_code_of(error)
     except Exception as error:
         # TFX and Beam raise anything; the log has it whole, the user gets the sentence.
-        cause = error.__cause__ or error
-        _explain(screen, cause, log_path, debug)
-        return getattr(cause, "exit_code", EXIT_FAILED)
-    return EXIT_FAILED
+        _explain(screen, error.__cause__ or error, log_path, debug)
+        return exit_code_of(error)
 
 
 def _run(

@@ -10,10 +10,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import ml_metadata as mlmd
+from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.local import local_dag_runner
 from tfx.orchestration.portable import cache_utils, launcher
 
+from components.train.distributed.rendezvous import show_life
 from components.train.execution import Execution
 from pipeline.config import Config
 from pipeline.dag import create_components
@@ -24,9 +27,11 @@ from pipeline.runners.cache_key import portable_cache_context
 from pipeline.runners.run_lock import run_lock
 from tokenmill import progress
 from tokenmill.contracts.training_limits import write_limits
+from tokenmill.errors import TokenmillError
 from tokenmill.metadata.output_directory import SQLITE_NAME, claim_directory
 from tokenmill.metadata.step_records import StepRecord, record_run, step_record
 from tokenmill.metadata.store import connection_config, open_store
+from tokenmill.metadata.unfinished import mark_unfinished
 
 # Without an image TFX packs itself up for Beam's workers in each step, and leaves 49 MB in the
 # temporary directory each time; these workers are in this process and have it.
@@ -102,9 +107,14 @@ def run_local(
             outcome.steps[node_id] = record
             screen.step_finished(node_id, summarize_step(node_id, record), record.cached)
 
-    with run_lock(output_dir), _observed(started, finished, screen):
-        remove_left_over(os.path.join(output_dir, "artifacts"))
+    living: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if config.train.strategy == "multi_worker":  # the others wait as long as this one lives
+        living = show_life(config.training_directory)
+    with run_lock(output_dir), living, _observed(started, finished, screen):
         directory_id = claim_directory(output_dir, config.run.metadata_url, config.run.name)
+        root, running = pipeline.pipeline_info.pipeline_root, metadata_store_pb2.Execution
+        mark_unfinished(open_store(metadata), config.run.name, root, running.FAILED)
+        remove_left_over(root)
         execution = Execution(**config.execution.model_dump(), fresh=not use_cache)
         execution.write(config.training_directory)
         write_limits(config.limits_path, config.ledger_job().training_limits)
@@ -115,6 +125,8 @@ def run_local(
         finally:
             progress.set_listener(None)
             screen.stop()
+            with contextlib.suppress(TokenmillError, mlmd.errors.StatusError):  # a server has gone
+                mark_unfinished(open_store(metadata), config.run.name, root, running.CANCELED)
     return outcome
 
 

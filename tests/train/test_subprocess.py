@@ -1,5 +1,6 @@
 """The chief in a process of its own and another worker: trained, exported, evaluated."""
 
+import contextlib
 import functools
 import importlib
 import json
@@ -16,12 +17,13 @@ import pytest
 
 from components.train.config import TrainConfig, TrainingJob
 from components.train.distributed.cpu_parallelism import CPU_PARALLELISM
+from components.train.distributed.rendezvous import Rendezvous, call_workers
 from components.train.execution import Execution
 from components.train.subprocess_entry import OUT_OF_MEMORY_HINT as HINT
 from components.train.subprocess_entry import train_in_subprocess
 from tokenmill import progress
 from tokenmill.errors import TokenmillError
-from tokenmill.preemption import TrainingStoppedError
+from tokenmill.preemption import StoppedError
 from tokenmill.run_in_subprocess import run_in_subprocess
 from tokenmill.timing import vcpus
 
@@ -78,9 +80,16 @@ class Training:
         }
 
     def run(self):
-        return run_in_subprocess(
-            train_in_subprocess, NAME, HINT, job=self.job.model_dump(mode="json"), **self.arguments
-        )
+        calling = contextlib.nullcontext()
+        if self.job.train.strategy == "multi_worker":
+            calling = call_workers(str(self.directory), self.call())
+        with calling:
+            job = self.job.model_dump(mode="json")
+            return run_in_subprocess(train_in_subprocess, NAME, HINT, job=job, **self.arguments)
+
+    def call(self):
+        names = ("rows_uri", "tokenizer_path")
+        return Rendezvous(job=self.job, **{name: self.arguments[name] for name in names})
 
     def score(self):
         """The exported model's losses of the texts, in nats."""
@@ -90,7 +99,7 @@ class Training:
         model = tf.saved_model.load(str(self.root / "model"))
         return model.signatures["score"](text=tf.constant(TEXTS[:8]))["nll_sum"].numpy()
 
-    def start_worker(self, monkeypatch):
+    def start_worker(self, monkeypatch, after_seconds=0.0):
         """Starts the other worker, and sets this process's TF_CONFIG to the chief's."""
         sockets = [socket.socket() for _ in range(2)]
         for each in sockets:
@@ -104,9 +113,12 @@ class Training:
             return json.dumps({"cluster": {"worker": addresses}, "task": task})
 
         monkeypatch.setenv("TF_CONFIG", config(0))
+        words = ["-m", "components.train.distributed.worker", str(self.directory)]
+        late = f"import os, time; time.sleep({after_seconds}); os.execv({sys.executable!r}, "
+        late += f"{[sys.executable, *words]!r})"
         with open(self.root / "worker.out", "w", encoding="utf-8") as out:
             return subprocess.Popen(
-                [sys.executable, "-m", "components.train.distributed.worker", str(self.directory)],
+                [sys.executable, "-c", late],
                 env={**os.environ, "TF_CONFIG": config(1)},
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -144,7 +156,7 @@ def test_a_function_runs_in_a_process_whose_cores_are_divided(job, where_it_runs
     ("ending", "error", "told"),
     [
         ("killed", TokenmillError, "killed by SIGKILL"),
-        ("ended", TrainingStoppedError, "ended by SIGTERM"),
+        ("ended", StoppedError, "ended by SIGTERM"),
         ("broken", TokenmillError, "ValueError: no such row: 17"),
         ("refused", TokenmillError, "the rows are damaged"),
     ],
@@ -199,6 +211,31 @@ def test_sigterm_goes_through_to_the_training(counting_rows, small_shape, assets
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=send, daemon=True).start()
-    with pytest.raises(TrainingStoppedError, match="by SIGTERM; it is saved") as caught:
+    with pytest.raises(StoppedError, match="by SIGTERM; it is saved") as caught:
         training.run()
     assert caught.value.exit_code == 75
+
+
+STARTS = 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_two_workers_meet_whatever_the_order_in_which_they_start(
+    counting_rows, small_shape, assets, tmp_path, monkeypatch
+):
+    delays = np.random.default_rng(7).uniform(0.0, 12.0, STARTS)
+    for i, delay in enumerate([*delays, 60.0]):
+        (tmp_path / str(i)).mkdir()
+        training = Training(
+            tmp_path / str(i), counting_rows, small_shape, assets,
+            strategy="multi_worker", max_steps=2, jit_compile=False,
+        )  # fmt: skip
+        worker = training.start_worker(monkeypatch, after_seconds=delay if i % 2 else 0.0)
+        with contextlib.ExitStack() as stack:
+            stack.callback(worker.wait)
+            stack.callback(worker.kill)
+            time.sleep(0.0 if i % 2 else min(delay, 12.0))
+            assert training.run()["replicas"] == 2
+            said = (training.root / "worker.out").read_text()
+            assert worker.wait(timeout=60) == 0, said

@@ -1,18 +1,20 @@
 """The tf.distribute strategies, and what the workers have to agree on."""
 
-import json
-import os
-
 import tensorflow as tf
 
+from components.train.distributed.rendezvous import place_in_cluster
 from tokenmill.errors import TokenmillError
+from tokenmill.preemption import killable
+
+# TensorFlow waits in C for the other workers, with Python's GIL. All of them are there by then.
+JOIN_SECONDS = 300
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:
     """Return the tf.distribute strategy that `train.strategy` names.
 
     Raises:
-        TokenmillError: TF_CONFIG, which tells a worker of the others, is missing or wrong.
+        TokenmillError: TF_CONFIG is missing or wrong.
     """
     if name == "mirrored":
         # Without GPUs TensorFlow would take one CPU device even where several were set up.
@@ -20,8 +22,9 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
         devices = None if gpus else [d.name for d in tf.config.list_logical_devices("CPU")]
         return tf.distribute.MirroredStrategy(devices)
     if name == "multi_worker":
-        _check_tf_config()
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        place_in_cluster()
+        with killable(JOIN_SECONDS):
+            return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "tpu":
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu="")
         tf.config.experimental_connect_to_cluster(resolver)
@@ -33,20 +36,6 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
 def has_accelerator() -> bool:
     """Return whether TensorFlow sees a device that is no CPU."""
     return len(tf.config.list_logical_devices()) > len(tf.config.list_logical_devices("CPU"))
-
-
-def _check_tf_config() -> None:
-    text = os.environ.get("TF_CONFIG", "")
-    try:
-        config = json.loads(text)
-        workers, task = config["cluster"]["worker"], config["task"]
-        task["type"], int(task["index"]), workers[0]
-    except (ValueError, KeyError, IndexError, TypeError):
-        raise TokenmillError(
-            f'train.strategy = "multi_worker" needs TF_CONFIG in the environment, found {text!r}.',
-            'Expected {"cluster": {"worker": ["host:port", ..]}, "task": {"type": "worker", '
-            '"index": 0}}, the index another on each worker.',
-        ) from None
 
 
 class Workers:

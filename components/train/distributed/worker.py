@@ -2,48 +2,33 @@
 
     TF_CONFIG=.. python -m components.train.distributed.worker TRAINING_DIRECTORY
 
-It waits for the chief to say what is trained (components/train/distributed/rendezvous.py), and
-ends with the chief's exit code: 0, or 75 if it is to be started again.
+It waits for the chief to say what is trained (components/train/distributed/rendezvous.py), as long
+as the chief lives, and ends with the chief's exit code: 0, or 75 if it is to be started again. The
+training runs in a process of its own, so that this one always hears signals.
 """
 
 import sys
 
-from components.train.distributed.cpu_parallelism import divide_cores
-from components.train.distributed.rendezvous import wait_for_chief
-from components.train.execution import read_execution
-from components.train.run import train
+from tokenmill import progress
 from tokenmill.errors import TokenmillError
+from tokenmill.preemption import EXIT_INTERRUPTED, exit_code_of
+from tokenmill.run_in_subprocess import run_in_subprocess
 
-
-def work(training_directory: str, wait_seconds: float = 3600.0) -> None:
-    """Wait for the chief's job and train along.
-
-    Args:
-        training_directory: The chief's, on a file system that all workers share.
-        wait_seconds: How long to wait for the chief.
-
-    Raises:
-        TokenmillError: The chief did not come, or what the training raises.
-    """
-    rendezvous = wait_for_chief(training_directory, wait_seconds)
-    execution = read_execution(training_directory)
-    train(
-        rendezvous.job,
-        rendezvous.rows_uri,
-        training_directory,
-        execution,
-        rendezvous.tokenizer_path,
-    )
+# By name: this process does not need TensorFlow.
+_FUNCTION = "components.train.subprocess_entry.train_along_in_subprocess"
 
 
 def main() -> int:
     """Run the command; return the exit code."""
-    divide_cores()
+    progress.set_listener(None, lambda message: print(message, file=sys.stderr, flush=True))
+    hint = "Start all workers again. If nobody killed it, memory ran out."
     try:
-        work(sys.argv[1])
+        run_in_subprocess(_FUNCTION, "the worker", hint, training_directory=sys.argv[1])
     except TokenmillError as error:
         print(f"error: {error}", file=sys.stderr)
-        return getattr(error, "exit_code", 1)
+        return exit_code_of(error)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     return 0
 
 
