@@ -49,7 +49,7 @@ def _limits(controller: str, files: dict[str, Callable[[str], float]]) -> Iterat
 
 def _directories(controller: str) -> Iterator[str]:
     """Yield the directories of the cgroups of a controller, the innermost first."""
-    own = {}  # by controller; "" is version 2
+    own: dict[str, str] = {}  # by controller; "" is version 2
     for line in _read(f"{_PROC}/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         own |= {name: path for name in controllers.split(",")}

@@ -6,6 +6,9 @@ import subprocess
 import time
 
 import pytest
+from ml_metadata.proto import metadata_store_pb2
+
+from tokenmill.metadata.store import open_store
 
 
 def test_full_disk_is_one_message_and_leaves_no_artifact(workspace, tmp_path):
@@ -77,6 +80,45 @@ def test_stopped_in_training_the_next_run_continues_there(first_run, workspace, 
         *changed, "--set", "execution.log_steps=3", "--set", "execution.mtbf_hours=1"
     )
     assert " cached " in cached.step_lines()["Trainer"]
+
+
+def _signal_in(workspace, home, step, number):
+    """Starts a run and sends it a signal in a step; (exit code, output, the step's states)."""
+    pattern = f"artifacts/{step}/.system/executor_execution/*"
+    known = set(home.glob(pattern))
+    process = workspace.start("--output-dir", str(home), "--set", "evaluate.max_bits_per_byte=9")
+    while not set(home.glob(pattern)) - known:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.02)
+    process.send_signal(number)
+    said = process.stdout.read()
+    code = process.wait()
+    process.stdout.close()
+    store = open_store(str(home / "metadata.sqlite"))
+    (node,) = (c for c in store.get_contexts_by_type("node") if c.name.endswith(f".{step}"))
+    executions = sorted(store.get_executions_by_context(node.id), key=lambda each: each.id)
+    states = metadata_store_pb2.Execution.State
+    return code, said, [states.Name(each.last_known_state) for each in executions]
+
+
+def test_a_signal_in_a_data_step_is_told_and_recorded(workspace, tmp_path):
+    code, said, states = _signal_in(workspace, tmp_path, "StatisticsGen", signal.SIGTERM)
+    assert code == 75, said
+    assert "stopped by SIGTERM" in said
+    assert "The same command continues" in said
+    assert states == ["CANCELED"]
+    code, said, states = _signal_in(workspace, tmp_path, "StatisticsGen", signal.SIGKILL)
+    assert (code, states) == (-signal.SIGKILL, ["CANCELED", "RUNNING"])
+    code, said, states = _signal_in(workspace, tmp_path, "StatisticsGen", signal.SIGINT)
+    assert (code, states) == (130, ["CANCELED", "FAILED", "CANCELED"]), said
+
+
+@pytest.mark.slow
+def test_a_signal_in_the_evaluator_ends_the_run(first_run, workspace):
+    code, said, states = _signal_in(workspace, first_run.home, "Evaluator", signal.SIGTERM)
+    assert code == 75, said
+    assert "stopped by SIGTERM" in said
+    assert states[-1] == "CANCELED"
 
 
 def telemetry_of(run):
