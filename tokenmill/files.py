@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from fnmatch import fnmatch
 from typing import Any, BinaryIO, cast
 
+from tokenmill.errors import TokenmillError
+
 _TEMPORARY_SUFFIX = ".tmp"
 
 
@@ -163,3 +165,20 @@ def _create(path: str) -> BinaryIO:
 def absolute_path(path: str) -> str:
     """Return the path from the root; a URI is one already."""
     return path if "://" in path else os.path.abspath(path)
+
+
+def check_is_no_pattern(path: str, option: str) -> None:
+    """Check that artifacts can lie below a directory.
+
+    TFX, TFDV, TFMA and Transform make patterns of their inputs' paths, and Beam has no way to quote
+    in one: a run would fail at its second step.
+
+    Raises:
+        TokenmillError: Its path, from the root, holds *, ? or [.
+    """
+    whole = absolute_path(path)
+    if found := [character for character in "*?[" if character in whole]:
+        raise TokenmillError(
+            f"{option} = {whole!r}: {' and '.join(found)} in a path is a wildcard to TFX.",
+            f"Name a directory without it: --set {option}=...",
+        )

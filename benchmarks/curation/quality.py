@@ -33,7 +33,7 @@ def main() -> None:
     for system in systems:
         name, prefix = system.split("=")
         kept[name] = set()
-        for path in glob.glob(f"{prefix}*"):
+        for path in glob.glob(f"{glob.escape(prefix)}*"):
             with open(path, encoding="utf-8") as lines:
                 kept[name] |= {line.rstrip("\n") for line in lines}
     print(

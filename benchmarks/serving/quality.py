@@ -17,7 +17,7 @@ DOCUMENTS, BATCH = 400, 16
 
 def main() -> None:
     uri, *models = sys.argv[1:]
-    files = sorted(glob.glob(os.path.join(uri, "Split-eval", "*")))
+    files = sorted(glob.glob(os.path.join(glob.escape(uri), "Split-eval", "*")))
     texts = []
     for record in tf.data.TFRecordDataset(files, "GZIP").take(DOCUMENTS).as_numpy_iterator():
         feature = tf.train.Example.FromString(record).features.feature["text"]

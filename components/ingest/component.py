@@ -1,6 +1,7 @@
 """CorpusExampleGen: a TFX ExampleGen for text files."""
 
 import functools
+import heapq
 import importlib.metadata
 
 import apache_beam as beam
@@ -28,6 +29,7 @@ from tokenmill.timing import timed
 
 QUARANTINE_KEY = "quarantine"
 CONFIG_KEY = "config"
+_SHOWN = 10  # of the bad records, in a message
 
 
 class CorpusExampleGenSpec(standard_component_specs.FileBasedExampleGenSpec):
@@ -96,31 +98,60 @@ class CorpusExampleGenExecutor(base_example_gen_executor.BaseExampleGenExecutor)
         for name in ("documents", "bytes"):
             examples.set_int_custom_property(name, getattr(counted.read, name))
         quarantine.set_int_custom_property("records", counted.quarantined.documents)
-        _check(counted, len(files), config.max_quarantine_fraction, quarantine.uri)
+        _check(counted, config, quarantine.uri)
 
 
-def _check(counts: IngestCounts, files: int, max_fraction: float, quarantine_uri: str) -> None:
-    read, bad = counts.read.documents, counts.quarantined.documents
-    reasons = ", ".join(
-        f"{amount.documents} {reason}" for reason, amount in counts.quarantined.by_reason.items()
+def _check(counts: IngestCounts, config: CorpusConfig, quarantine_uri: str) -> None:
+    """Check that not too much was lost, and that both splits hold something.
+
+    Four shares, since each hides what another shows: an archive that is lost is one record, an
+    empty one has no bytes, and a text that is too large is one of many files.
+
+    Raises:
+        TokenmillError: Too much was lost, or a split is empty.
+    """
+    read, bad, files = counts.read, counts.quarantined, counts.files
+    limit = config.max_quarantine_fraction
+    size = read.bytes + bad.bytes
+    shares = (
+        (bad.documents, read.documents + bad.documents, "{:,} of {:,} records"),
+        (bad.bytes, size, f"{{:,}} of {{:,}} bytes ({bad.bytes / max(1, size):.1%})"),
+        (files.unreadable, files.files, "{:,} of {:,} files (or not to their end)"),
+        (files.unreadable_bytes, files.bytes, "{:,} of {:,} bytes of the files"),
     )
-    if bad and bad > max_fraction * (read + bad):
-        first = next(read_quarantine(quarantine_uri))  # TFX removes the outputs of a failed step
-        raise TokenmillError(
-            f"{bad:,} of {read + bad:,} records could not be read ({reasons}): more than "
-            f"corpus.max_quarantine_fraction = {max_fraction}. The first: {first}.",
-            "Repair the input, or raise the limit with --set corpus.max_quarantine_fraction=...",
+    beyond = [text.format(part, all_) for part, all_, text in shares if part > limit * all_]
+    if beyond:
+        reasons = ", ".join(f"{amount.documents} {reason}" for reason, amount in
+                            bad.by_reason.items())  # fmt: skip
+        # TFX removes the outputs of a failed step: what is to be known is said now.
+        whole_files_first = heapq.nsmallest(
+            _SHOWN, read_quarantine(quarantine_uri), key=lambda record: record.record > 0
         )
-    if not read:
+        examples = "\n".join(f"  {record}" for record in whole_files_first)
+        hint = "Repair the input"
+        if "not_utf8" in bad.by_reason and config.encoding is None:
+            hint += ", name its encoding by --set corpus.encoding=shift_jis (or another)"
         raise TokenmillError(
-            f"the corpus is empty: {files} file(s), no document with text in it.",
+            f"{' and '.join(beyond)} could not be read ({reasons}): more than "
+            f"corpus.max_quarantine_fraction = {limit}. "
+            f"The first:\n{examples}",
+            f"{hint}, or raise the limit with --set corpus.max_quarantine_fraction=...",
+        )
+    if not read.documents:
+        raise TokenmillError(
+            f"the corpus is empty: {files.files} file(s), no document with text in it.",
             "Give files with text by --input.",
         )
     for split in SPLITS:
         if not counts.splits[split].documents:
+            hint = "Give more documents or change corpus.eval_fraction."
+            if config.text_unit == "file":
+                hint += (
+                    " A text file is one document; --set corpus.text_unit=paragraph makes one of "
+                    "each paragraph."
+                )
             raise TokenmillError(
-                f"no document fell into the {split} split ({read} in all).",
-                "Give more documents or change corpus.eval_fraction.",
+                f"no document fell into the {split} split ({read.documents} in all).", hint
             )
 
 

@@ -1,8 +1,9 @@
 """The section [corpus]: what is read and how it is split."""
 
+import io
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tokenmill.config_model import Fraction, PositiveInt, Section
 
@@ -29,6 +30,9 @@ class CorpusConfig(Section):
     classification, which leaves out records without it."""
     csv_delimiter: Annotated[str, Field(pattern='^[^\\r\\n"]$')] = ","
     """What parts the columns of .csv files; .tsv files have tabs."""
+    encoding: str | None = None
+    """What text that is not UTF-8 is in, by Python's name for it: shift_jis, euc_kr, koi8_r,
+    gb18030, ..; None takes UTF-8, and what repair_encoding repairs."""
     repair_encoding: bool = True
     """Repair UTF-16, Windows-1252 and mojibake where safe; false quarantines such bytes."""
     eval_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
@@ -36,9 +40,22 @@ class CorpusConfig(Section):
     max_document_bytes: PositiveInt = 10_000_000
     """A longer document is quarantined."""
     max_quarantine_fraction: Fraction = 0.05
-    """The run stops if a larger share of the records cannot be read."""
+    """The run stops if a larger share of the records, of their bytes, of the files or of the
+    files' bytes cannot be read."""
     shards: PositiveInt = 4
     """Files per split; a worker sorts one shard in memory."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, encoding: str | None) -> str | None:
+        try:
+            io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        except LookupError:
+            raise ValueError(
+                "Python knows no text encoding of this name; it knows shift_jis, euc_jp, "
+                "iso2022_jp, euc_kr, gb18030, big5, koi8_r, cp1251, iso8859_2, utf_16_le, .."
+            ) from None
+        return encoding
 
     @property
     def max_record_bytes(self) -> int:

@@ -2,18 +2,19 @@
 
 from collections.abc import Iterable
 
-from components.ingest.transforms import REPAIRED
+from components.ingest.transforms import FILES, RENAMED, REPAIRED, UNREADABLE
 from tokenmill.contracts.ingest import (
     Amount,
     BadRecord,
     IngestCounts,
+    IngestedFiles,
     IngestedSplit,
     Quarantined,
     write_ingest_counts,
 )
 from tokenmill.records.splits import SPLITS
 
-# ((split, source), (documents, bytes)); in the place of a split also QUARANTINED or REPAIRED.
+# ((split, source), (documents, bytes)); in the place of a split also QUARANTINED, FILES, ..
 QUARANTINED = "quarantined"
 Count = tuple[tuple[str, str], tuple[int, int]]
 
@@ -42,10 +43,16 @@ def write_counts(counts: Iterable[Count], quarantine_uri: str) -> None:
     read = Amount(documents=0, bytes=0)
     quarantined = Quarantined(documents=0, bytes=0, by_reason={})
     repaired: dict[str, int] = {}
+    renamed = 0
+    files = {"": (0, 0), UNREADABLE: (0, 0)}
     splits = {split: IngestedSplit(documents=0, bytes=0, by_source={}) for split in SPLITS}
     for (split, name), (documents, size) in sorted(counts):
         if split == REPAIRED:
             repaired[name] = documents
+        elif split == RENAMED:
+            renamed = documents
+        elif split == FILES:
+            files[name] = documents, size
         elif split == QUARANTINED:
             quarantined.by_reason[name] = Amount(documents=documents, bytes=size)
             quarantined.add(documents, size)
@@ -55,5 +62,17 @@ def write_counts(counts: Iterable[Count], quarantine_uri: str) -> None:
             read.add(documents, size)
     write_ingest_counts(
         quarantine_uri,
-        IngestCounts(read=read, quarantined=quarantined, repaired=repaired, splits=splits),
+        IngestCounts(
+            files=IngestedFiles(
+                files=files[""][0],
+                bytes=files[""][1],
+                unreadable=files[UNREADABLE][0],
+                unreadable_bytes=files[UNREADABLE][1],
+            ),
+            read=read,
+            quarantined=quarantined,
+            repaired=repaired,
+            shared_ids=renamed,
+            splits=splits,
+        ),
     )

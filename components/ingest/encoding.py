@@ -5,9 +5,7 @@ rest stays as it is (text that is UTF-8) or is refused (bytes that are not).
 """
 
 import codecs
-import io
 import re
-from typing import BinaryIO, cast
 
 BOM = codecs.BOM_UTF8
 
@@ -40,15 +38,6 @@ _NOT_TOGETHER = (("ðýþÐÝÞ", "çüÇÜ"), ("šžŠŽ", "èìùøïòñÈÌ�
 _HIGH_LETTERS = re.compile(f"[{_HIGH_LETTER}]")
 _LETTERS = re.compile(f"[A-Za-z{_HIGH_LETTER}]")
 _MAX_HIGH_LETTERS = 0.4  # of all letters; French has 4 %, Cyrillic as Windows-1252 has 100 %
-
-_BLOCK_BYTES = 1 << 16
-# UTF-32 first: its little-endian mark begins with that of UTF-16.
-_WIDE = (
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 
 
 def repair(data: bytes, other_encodings: bool) -> tuple[bytes, tuple[str, ...]] | None:
@@ -127,42 +116,3 @@ def decode_error(data: bytes) -> str:
 def looks_binary(text: bytes) -> bool:
     """Tell whether text decoded from UTF-16 holds control characters: it was none."""
     return _CONTROL.search(text.decode("utf-8")) is not None
-
-
-def transcode_wide(handle: BinaryIO) -> tuple[BinaryIO, str | None]:
-    """Transcode UTF-16 and UTF-32, by their byte order mark, to UTF-8; leave all else as it is.
-
-    Returns:
-        What to read from, and "utf-16", "utf-32" or None.
-    """
-    start = cast(io.BufferedReader, handle).peek(4)[:4]
-    for mark, encoding in _WIDE:
-        if start.startswith(mark):
-            reader = _Transcoder(handle, encoding)
-            return cast(BinaryIO, io.BufferedReader(reader, _BLOCK_BYTES)), encoding
-    return handle, None
-
-
-class _Transcoder(io.RawIOBase):
-    """Reads `handle`, decoded and encoded anew as UTF-8, a block at a time."""
-
-    def __init__(self, handle: BinaryIO, encoding: str):
-        self._handle = handle
-        self._decoder = codecs.getincrementaldecoder(encoding)("strict")
-        self._ready = b""
-        self._ended = False
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def readinto(self, buffer) -> int:
-        """Fill the buffer; return 0 at the end."""
-        while not self._ready and not self._ended:
-            block = self._handle.read(_BLOCK_BYTES)
-            self._ended = not block
-            self._ready = self._decoder.decode(block, final=self._ended).encode("utf-8")
-        count = min(len(buffer), len(self._ready))
-        buffer[:count] = self._ready[:count]
-        self._ready = self._ready[count:]
-        return count

@@ -1,12 +1,17 @@
 """What reading gives: `Document` or `BadRecord`, and the checks that every format's text passes."""
 
-import os
+import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from components.ingest.config import CorpusConfig
 from components.ingest.encoding import decode_error, repair
 from components.ingest.manifest import InputFile
 from tokenmill.contracts.ingest import BadRecord
+
+# Escape sequences of ISO-2022-JP, -KR and -CN, whose bytes are all ASCII.
+_ISO_2022 = re.compile(rb"\x1b(?:\$[@AB]|\$\([C-D]|\$\)[ACG])")
+_NAME_ENCODING = "if it is another encoding, name it: --set corpus.encoding=shift_jis, .."
 
 
 class Document(NamedTuple):
@@ -40,11 +45,24 @@ def make_document(
     """Make a document of `text`, its encoding repaired where safe, or say what is wrong with it."""
     if len(text) > settings.max_document_bytes:
         return too_large(file, record, len(text), settings)
+    size = len(text)
+    if settings.encoding:  # a value of Parquet or tf.Example; whole files are transcoded
+        try:
+            text.decode("utf-8")
+        except UnicodeDecodeError:
+            try:
+                text = text.decode(settings.encoding).encode("utf-8")
+            except UnicodeError:
+                detail = f"not UTF-8, nor {settings.encoding}"
+                return BadRecord(file.path, record, "not_utf8", detail, size)
+            repaired = (*repaired, settings.encoding)
+    if b"\x1b" in text and (found := _ISO_2022.search(text)):
+        detail = f"escape sequences of ISO-2022 at byte {found.start()}; {_NAME_ENCODING}"
+        return BadRecord(file.path, record, "not_utf8", detail, size)
     if not text.isascii():
-        size = len(text)
         fixed = repair(text, settings.repair_encoding)
         if fixed is None:
-            return BadRecord(file.path, record, "not_utf8", decode_error(text), size)
+            return not_utf8(file, record, text, settings)
         text, kinds = fixed
         if kinds:
             repaired = (*repaired, *(kind for kind in kinds if kind not in repaired))
@@ -55,15 +73,39 @@ def make_document(
     return Document(doc_id, source, text, repaired, label or b"")
 
 
-def too_large(file: InputFile, record: int, size: int, settings: CorpusConfig) -> BadRecord:
+def not_utf8(file: InputFile, record: int, data: bytes, settings: CorpusConfig) -> BadRecord:
+    """Make the bad record of bytes that are not UTF-8, and that nothing else is known about."""
+    hint = "" if settings.encoding else f"; {_NAME_ENCODING}"
+    return BadRecord(file.path, record, "not_utf8", f"{decode_error(data)}{hint}", len(data))
+
+
+def too_large(
+    file: InputFile, record: int, size: int, settings: CorpusConfig, hint: str = ""
+) -> BadRecord:
     """Make the bad record of a text that is longer than allowed."""
-    detail = f"{size:,} bytes, corpus.max_document_bytes is {settings.max_document_bytes:,}"
+    limit = settings.max_document_bytes
+    detail = f"{size:,} bytes, corpus.max_document_bytes is {limit:,}{hint}"
     return BadRecord(file.path, record, "too_large", detail, size)
 
 
 def missing_text(file: InputFile, record: int, size: int, detail: str) -> BadRecord:
     """Make the bad record of a record, or a file, without the text field."""
     return BadRecord(file.path, record, "missing_text", detail[:500], size)
+
+
+def wrong_columns(names: Sequence[str], fields: Sequence[str | None]) -> str:
+    """Say what is wrong with a table's column names, or nothing.
+
+    Args:
+        names: Of all columns.
+        fields: Those that are read: the text's, which has to be there, and others.
+    """
+    if fields[0] not in names:
+        return f"no column {fields[0]!r}; found {list(names[:10])}"
+    twice = [name for name in fields if name and names.count(name) > 1]
+    if twice:
+        return f"{names.count(twice[0])} columns are called {twice[0]!r}; which one is meant?"
+    return ""
 
 
 def to_bytes(value: object) -> bytes | None:
@@ -93,7 +135,5 @@ def file_id(file: InputFile) -> bytes:
 
 
 def default_source(file: InputFile) -> bytes:
-    """Return the first directory below what the user named, or the file's bare name."""
-    head, slash, _ = file.name.partition("/")
-    name = head if slash else os.path.basename(file.name).split(".")[0] or "input"
-    return name.encode("utf-8", "replace")
+    """Return the source of a file's documents that name none."""
+    return file.source.encode("utf-8", "replace")

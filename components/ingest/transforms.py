@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 
 from components.ingest.config import CorpusConfig
 from components.ingest.manifest import InputFile
 from components.ingest.readers import read_file
 from components.ingest.records import Document
+from components.ingest.unique_ids import id_keys, own_ids, rename
 from tokenmill.contracts.ingest import BadRecord
 from tokenmill.records.documents import (
     BATCH_BYTES,
@@ -30,6 +32,8 @@ from tokenmill.records.staging import StagedPart, Staging, StagingWriter
 BAD_RECORDS = "bad_records"
 COUNTS = "counts"
 REPAIRED = "repaired"
+RENAMED = "renamed"
+FILES, UNREADABLE = "files", "unreadable"  # counted under (FILES, "") and (FILES, UNREADABLE)
 
 _PARTS = "parts"
 
@@ -65,8 +69,9 @@ def split_of(text: bytes, eval_fraction: float) -> str:
 class Ingest(beam.PTransform):
     """Reads groups of files and writes their documents as sorted shards, by split.
 
-    Outputs (a dict): COUNTS, a PCollection of ((split, source), (documents, bytes)), of which there
-    may be several for a key; BAD_RECORDS, one of BadRecord; REPAIRED, one of (kind, documents).
+    Outputs (a dict): COUNTS, a PCollection of ((split, source), (documents, bytes)), and of
+    ((FILES, ..), (files, bytes)) and ((RENAMED, ""), (documents, 0)), of which there may be several
+    for a key; BAD_RECORDS, one of BadRecord; REPAIRED, one of (kind, documents).
 
     Args:
         files: What to read.
@@ -102,13 +107,14 @@ class Ingest(beam.PTransform):
             )
         )
         parts = beam.pvalue.AsSingleton(read[_PARTS] | "Parts" >> beam.combiners.ToList())
-        (
+        written = (
             pipeline
             | "Shards" >> beam.Create([(split, i) for split in SPLITS for i in range(self._shards)])
             | "SpreadShards" >> beam.Reshuffle()
             | "Write" >> beam.Map(_write_shard, parts, self._uri, self._shards)
         )
-        return {name: read[name] for name in (COUNTS, BAD_RECORDS, REPAIRED)}
+        counts = (read[COUNTS], written) | "AllCounts" >> beam.Flatten()
+        return {COUNTS: counts, BAD_RECORDS: read[BAD_RECORDS], REPAIRED: read[REPAIRED]}
 
 
 class _Split:
@@ -150,7 +156,8 @@ class _Split:
         batch = document_batch(doc_ids, sources, texts, labels)
         payloads = [payload for _, payload in encode_documents(batch)]
         sizes = [len(text) for text in texts]
-        self._staging.part().append(doc_ids, sources, payloads, sizes, sizes)
+        keys = id_keys(doc_ids)
+        self._staging.part().append(doc_ids, sources, payloads, sizes, sizes, keys=keys)
 
 
 def _read_group(
@@ -160,10 +167,13 @@ def _read_group(
     number, files = group
     splits = {s: _Split(s, os.path.join(directory, f"{s}-{number:06d}"), shards) for s in SPLITS}
     repaired: Counter[str] = Counter()
+    unreadable: dict[str, int] = {}
     try:
         for file in files:
             for item in read_file(file, settings):
                 if isinstance(item, BadRecord):
+                    if not item.record:
+                        unreadable[file.path] = file.size_bytes
                     yield beam.pvalue.TaggedOutput(BAD_RECORDS, item)
                     continue
                 if item.repaired:
@@ -178,11 +188,22 @@ def _read_group(
     for split, documents in splits.items():
         for source, (count, size) in documents.counts.items():
             yield beam.pvalue.TaggedOutput(COUNTS, ((split, source.decode()), (count, size)))
+    size = sum(file.size_bytes for file in files)
+    yield beam.pvalue.TaggedOutput(COUNTS, ((FILES, ""), (len(files), size)))
+    lost = len(unreadable), sum(unreadable.values())
+    yield beam.pvalue.TaggedOutput(COUNTS, ((FILES, UNREADABLE), lost))
     for kind in repaired.items():
         yield beam.pvalue.TaggedOutput(REPAIRED, kind)
 
 
-def _write_shard(item: tuple[str, int], parts: list[StagedPart], uri: str, shards: int) -> int:
+def _write_shard(
+    item: tuple[str, int], parts: list[StagedPart], uri: str, shards: int
+) -> tuple[tuple[str, str], tuple[int, int]]:
+    """Write a shard of a split; return how many of its documents got an id of their own."""
     split, shard = item
     path = os.path.join(split_directory(uri, split), f"documents-{shard:05d}-of-{shards:05d}.gz")
-    return write_sorted_shard(path, Staging(parts), split, shard)
+    staging = Staging(parts)
+    renamed = own_ids(staging, shard)
+    write_sorted_shard(path, staging, split, shard, renamed=renamed, rename=rename)
+    is_train = staging.splits_of(np.array(sorted(renamed), np.int64))
+    return (RENAMED, ""), (int(np.sum(is_train == (split == "train"))), 0)

@@ -156,6 +156,9 @@ class AnomalyGateExecutor(base_executor.BaseExecutor):
         decision.set_int_custom_property("anomalies", 0)
 
 
+_NEW_VALUES = "ENUM_TYPE_UNEXPECTED_STRING_VALUES"
+
+
 def _message(found: list[Anomaly]) -> str:
     count = f"{len(found)} anomal{'y' if len(found) == 1 else 'ies'}"
     return f"data validation found {count}:\n  " + "\n  ".join(map(str, found))
@@ -169,6 +172,12 @@ def _hint(found: list[Anomaly], properties: Mapping[str, str]) -> str:
             "If it is right, let the schema of validate.schema_path accept it, and run again:",
             f"  tokenmill schema accept {properties['run_directory']} {properties['schema_path']}",
         ]
+        if any(a.feature == "source" and a.kind == _NEW_VALUES for a in found):
+            lines += [
+                "The schema lists the sources. One that lets new ones in is frozen by:",
+                f"  tokenmill schema freeze {properties['run_directory']} "
+                f"--output {properties['schema_path']} --open-sources --force",
+            ]
     drifted = [a for a in found if is_comparison(a) and "earlier" in a.split]
     if drifted:
         lines += [

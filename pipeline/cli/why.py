@@ -17,19 +17,30 @@ _DEFAULT_RUN = "runs/demo"
 )  # fmt: skip
 @click.option("--row", type=int, metavar="N", help="The other way: the documents of packed row N.")
 @click.option("--split", default="train", show_default=True, help="Of --row: train or eval.")
+@click.option("--quarantine", is_flag=True, help="List all that could not be read, and why.")
 @json_option
-def why(doc_id: str | None, run_dir: str, row: int | None, split: str, as_json: bool) -> None:
+def why(
+    doc_id: str | None, run_dir: str, row: int | None, split: str, quarantine: bool, as_json: bool
+) -> None:
     """Say what became of the document DOC_ID: kept or dropped, by which rule, in which rows.
+
+    DOC_ID may be a file, too, or file:record: what of it could not be read.
 
     \b
     tokenmill why numpy/numpy/ma/core.py:sum
     tokenmill why --row 12
+    tokenmill why --quarantine
     """  # noqa: D301  (click wants the backspace)
     with user_errors_only():
-        if (doc_id is None) == (row is None):
-            raise TokenmillError("give a DOC_ID, or a row by --row N.", "See tokenmill why --help.")
-        from pipeline.report.document import print_document_or_row
+        if (doc_id is not None) + (row is not None) + quarantine != 1:
+            raise TokenmillError(
+                "give a DOC_ID, a row by --row N, or --quarantine.", "See tokenmill why --help."
+            )
+        from pipeline.report.document import print_document_or_row, print_quarantine
 
+        if quarantine:
+            print_quarantine(run_dir, as_json)
+            return
         print_document_or_row(run_dir, doc_id, row, split, as_json)
 
 

@@ -33,10 +33,7 @@ def print_document_or_row(
     """
     metadata = open_runs(run_dir)
     run = newest_ledger(metadata, run_dir)
-    try:
-        index = DocumentIndex(run.ledger_uri)
-    except FileNotFoundError as error:
-        raise TokenmillError(f"{error} is gone: the artifact was removed.", "Run again.") from None
+    index = _open_index(run.ledger_uri)
     rows_uri = run.packed_rows.uri
     found: list[Explanation] | list[RowDocument]
     asked = {} if row is None else {"split": split, "row": row}
@@ -60,6 +57,31 @@ def print_document_or_row(
     else:
         print_documents(documents)
         print_models(models)
+
+
+def print_quarantine(run_dir: str, as_json: bool) -> None:
+    """Print what ingest could not read, by file and place.
+
+    Raises:
+        TokenmillError: There is no such run.
+    """
+    run = newest_ledger(open_runs(run_dir), run_dir)
+    records = list(_open_index(run.ledger_uri).quarantined())
+    if as_json:
+        shown = {"run": run.run_id, "quarantined": records}
+        click.echo(json.dumps(shown, ensure_ascii=False, indent=2))
+        return
+    files = len({record["file"] for record in records})
+    click.secho(f"{len(records):,} records of {files:,} files could not be read", bold=True)
+    for record in records:
+        click.echo(f"  {record['doc_id']}: {record['reason']}: {record['detail']}")
+
+
+def _open_index(ledger_uri: str) -> DocumentIndex:
+    try:
+        return DocumentIndex(ledger_uri)
+    except FileNotFoundError as error:
+        raise TokenmillError(f"{error} is gone: the artifact was removed.", "Run again.") from None
 
 
 def _models(models: list[TrainedModel], rows_uri: str, rows: list[int]) -> list[dict[str, Any]]:

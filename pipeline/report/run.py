@@ -6,8 +6,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from components.curate.decontaminate import CONTAMINATED
-from components.curate.deduplicate import EXACT_DUPLICATE, NEAR_DUPLICATE
 from components.validate.statistics import summarize_statistics
 from pipeline.report.console import count, megabytes
 from pipeline.report.cost import (
@@ -19,8 +17,9 @@ from pipeline.report.cost import (
     steps_table,
 )
 from pipeline.report.quality import quality_table
+from pipeline.report.sources import sources_table
 from tokenmill.contracts.cost_report import CostReport, read_cost_report
-from tokenmill.contracts.ledger import Ledger, SourceFunnel, read_ledger
+from tokenmill.contracts.ledger import Ledger, read_ledger
 from tokenmill.contracts.validation import SplitSummary
 from tokenmill.metadata.step_records import StepRecord
 from tokenmill.records.splits import SPLITS
@@ -52,7 +51,7 @@ def print_report(console: Console, steps: dict[str, StepRecord]) -> RunReport:
     }
     for title, table in (
         ("Documents as they came in", _statistics_table(statistics)),
-        ("Tokens by source", _funnel_table(ledger)),
+        ("Tokens by source", sources_table(ledger.funnel)),
         ("The funnel", stages_table(ledger)),
         ("Dropped, by reason", _dropped_table(ledger)),
         (f"Cost on {describe_hardware(ledger)}", cost_table(ledger, cost)),
@@ -81,41 +80,6 @@ def _statistics_table(statistics: dict[str, SplitSummary]) -> Table:
             name = measure.replace("byte_count", "bytes")
             table.add_row(*(first if i == 0 else ("", "")), name, *map(count, numbers))
     return table
-
-
-def _funnel_table(ledger: Ledger) -> Table:
-    table = Table(box=None)
-    table.add_column("source")
-    for name in ("raw docs", "raw bytes", "~ tokens", "low quality", "copies", "contaminated",
-                 "curated docs", "tokens", "effective"):  # fmt: skip
-        table.add_column(name, justify="right")
-    funnel = ledger.funnel
-    accounts = sorted(funnel.by_source.items(), key=lambda item: (-item[1].raw.bytes, item[0]))
-    for source, account in accounts:
-        table.add_row(escape(source), *_funnel_cells(account))
-    table.add_section()
-    table.add_row("all", *_funnel_cells(funnel.total), style="bold")
-    return table
-
-
-def _funnel_cells(account: SourceFunnel) -> list[str]:
-    raw, dropped = account.raw, account.dropped
-    by_kind = {
-        "copies": (EXACT_DUPLICATE, NEAR_DUPLICATE),
-        "contaminated": (CONTAMINATED,),
-    }
-    named = {reason for reasons in by_kind.values() for reason in reasons}
-    by_kind = {"low quality": tuple(r for r in dropped if r not in named), **by_kind}
-    gone = [sum(dropped[r].documents for r in rs if r in dropped) for rs in by_kind.values()]
-    return [
-        count(raw.documents),
-        megabytes(raw.bytes),
-        count(raw.tokens_estimated),
-        *(f"-{count(documents)}" if documents else "" for documents in gone),
-        count(account.curated.documents),
-        count(account.curated.tokens),
-        count(account.train.effective_tokens),
-    ]
 
 
 def _dropped_table(ledger: Ledger) -> Table:

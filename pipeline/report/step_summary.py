@@ -10,6 +10,7 @@ from tokenmill.contracts.calibration import read_calibration
 from tokenmill.contracts.cost_report import read_cost_report
 from tokenmill.contracts.curation import read_curation
 from tokenmill.contracts.evaluation import WHOLE, read_metrics
+from tokenmill.contracts.ingest import read_ingest_counts
 from tokenmill.contracts.ledger import read_ledger
 from tokenmill.contracts.packed_rows import LABEL_REASONS
 from tokenmill.contracts.training import read_telemetry
@@ -28,7 +29,15 @@ def _ingest(record: StepRecord) -> str:
     documents = count(record.number("examples", "documents"))
     size = megabytes(record.number("examples", "bytes"))
     bad = record.number("quarantine", "records")
-    return f"{documents} documents, {size}, {count(bad)} records quarantined"
+    counts = read_ingest_counts(record.one("quarantine").uri)
+    repaired = [f"{count(number)} {kind}" for kind, number in counts.repaired.items()]
+    return ", ".join(
+        (
+            f"{documents} documents, {size}, {count(bad)} records quarantined",
+            *([f"repaired {', '.join(repaired)}"] if repaired else []),
+            *([f"{count(counts.shared_ids)} shared ids"] if counts.shared_ids else []),
+        )
+    )
 
 
 def _statistics(record: StepRecord) -> str:

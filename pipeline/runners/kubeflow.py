@@ -6,21 +6,23 @@ Compiling is here, submitting in pipeline/runners/vertex.py. Imports TFX.
 import difflib
 import json
 import os
+import sys
 import tempfile
+from collections import Counter
 
 from kfp.pipeline_spec import pipeline_spec_pb2
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
-from components.ingest.manifest import list_inputs, write_manifest
+from components.ingest.manifest import describe_left_out, list_inputs, write_manifest
 from components.train.execution import Execution
 from pipeline.config import Config, StepResources
 from pipeline.dag import create_components
 from pipeline.runners.engine_check import Engine, check_engine
 from pipeline.runners.run_parameters import add_run_parameters
 from tokenmill.errors import TokenmillError
-from tokenmill.files import write_json
+from tokenmill.files import check_is_no_pattern, write_json
 
 _ResourceSpec = pipeline_spec_pb2.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec
 
@@ -40,7 +42,11 @@ def compile_pipeline(config: Config, engine: Engine, output: str) -> int:
     """
     check_engine(config, engine)
     root = str(config.engine.pipeline_root)
-    files = list_inputs(config.corpus.input, span=config.corpus.span)
+    check_is_no_pattern(root, "engine.pipeline_root")
+    left_out: Counter[str] = Counter()
+    files = list_inputs(config.corpus.input, span=config.corpus.span, left_out=left_out)
+    if sentence := describe_left_out(left_out):
+        print(sentence, file=sys.stderr)
     placed, manifest = placed_on(config, root), write_manifest(files, f"{root}/inputs")
     steps = create_components(placed, manifest)
     _give_resources(steps, config.engine.resources)

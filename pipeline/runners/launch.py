@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import traceback
+from collections import Counter
 
 from rich.markup import escape
 
@@ -15,6 +16,7 @@ from pipeline.loader import dump_config
 from pipeline.report.console import RunConsole, count, duration, megabytes
 from pipeline.runners.logs import LOG_NAME, send_output_to_log
 from tokenmill.errors import TokenmillError
+from tokenmill.files import check_is_no_pattern
 from tokenmill.library_logs import set_up_library_logging
 from tokenmill.preemption import EXIT_INTERRUPTED, ended_by_signals, exit_code_of
 
@@ -101,6 +103,7 @@ def _print_push(screen: RunConsole, config: Config, record, failures: list[str])
 
 
 def _check_runnable(config: Config) -> None:
+    check_is_no_pattern(config.output_dir, "run.output_dir")
     if config.train.task == "classification" and not config.corpus.label_field:
         raise TokenmillError(
             'train.task = "classification" needs corpus.label_field, the field of the input that '
@@ -161,10 +164,14 @@ def _prepare_inputs(config: Config, screen: RunConsole) -> str:
             cached=False,
         )
         inputs = (str(corpus.path),)
-    from components.ingest.manifest import list_inputs, write_manifest
+    from components.ingest.manifest import describe_left_out, list_inputs, write_manifest
 
+    left_out: Counter[str] = Counter()
+    files = list_inputs(inputs, span=config.corpus.span, left_out=left_out)
+    if sentence := describe_left_out(left_out):
+        screen.note(sentence)
     return write_manifest(
-        list_inputs(inputs, span=config.corpus.span),
+        files,
         os.path.abspath(os.path.join(config.output_dir, "inputs")),
     )
 

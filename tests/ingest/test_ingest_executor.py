@@ -162,7 +162,7 @@ def test_quarantine_lists_every_bad_record_once(tmp_path):
     (corpus / "huge.txt").write_text("x" * 10_001)
     (corpus / "bad.txt.gz").write_bytes(b"no gzip")
     (corpus / "empty.md").write_bytes(b"")
-    examples, quarantine = ingest(tmp_path, corpus)
+    examples, quarantine = ingest(tmp_path, corpus, max_quarantine_fraction=0.8)
     found = [
         (os.path.basename(r["file"]), r["record"], r["reason"]) for r in quarantined(quarantine)
     ]
@@ -241,7 +241,7 @@ def test_all_formats_together_with_repairs_and_a_span(tmp_path):
         example.features.feature["text"].bytes_list.value.append(b"an example")
         example.features.feature["id"].int64_list.value.append(77)
         writer.write(example.SerializeToString())
-    examples, quarantine = ingest(tmp_path, tmp_path / "in/{SPAN}")
+    examples, quarantine = ingest(tmp_path, tmp_path / "in/{SPAN}", max_quarantine_fraction=0.2)
     rows = [row for split in ("train", "eval") for row in documents_in(examples.uri, split)]
     texts = {row[0]: row[2].decode() for row in rows}
     assert len(rows) == len(texts) == 306

@@ -163,7 +163,8 @@ def test_default_source_is_the_first_directory_below_the_input(tmp_path):
     for file in list_inputs([str(tmp_path)]):
         document = read_input(file)[0][0]
         found[document.doc_id] = document.source
-    assert found == {b"notes.md": b"notes", b"wiki/b.txt": b"wiki", b"wiki/en/a.txt": b"wiki"}
+    here = tmp_path.name.encode()
+    assert found == {b"notes.md": here, b"wiki/b.txt": b"wiki", b"wiki/en/a.txt": b"wiki"}
 
 
 def test_moving_the_corpus_renames_no_document(tmp_path):

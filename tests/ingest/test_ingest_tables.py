@@ -55,7 +55,7 @@ def test_a_quote_that_stays_open_does_not_swallow_the_file(tmp_path):
 def test_csv_without_the_column_names_those_it_has(tmp_path):
     documents, bad = read(tmp_path / "a.csv", b"id;text\n1;one\n")
     assert not documents
-    assert [(b.record, b.reason) for b in bad] == [(1, "missing_text")]
+    assert [(b.record, b.reason) for b in bad] == [(0, "missing_text")]
     assert "no column 'text'; found ['id;text']" in bad[0].detail
 
 

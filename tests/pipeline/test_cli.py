@@ -56,6 +56,13 @@ def test_unknown_chip_suggests_one(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_output_directory_that_tfx_takes_for_a_pattern_is_refused_first(tmp_path):
+    for name in ("a[b]", "what?", "star*"):
+        result = tokenmill("run", "--output-dir", str(tmp_path / name))
+        assert_clean_failure(result, "run.output_dir", name, "--set run.output_dir=")
+    assert not list(tmp_path.iterdir())
+
+
 def test_classification_without_a_label_field_is_refused_first(tmp_path):
     task = ("--set", "train.task=classification", "--set", "model.classes=2")
     result = tokenmill("run", *task, "--output-dir", str(tmp_path / "out"))

@@ -78,6 +78,7 @@ def test_new_source_is_stopped_named_and_accepted(first_project, first_records, 
     assert "Expected: books, wiki" in error.message
     line = f"tokenmill schema accept {first_project.home} {pinned}"
     assert line in error.hint
+    assert f"freeze {first_project.home} --output {pinned} --open-sources" in error.hint
     before = pinned.read_text()
     refused = CliRunner().invoke(
         schema_command, ["accept", str(first_project.home), str(pinned)], input="n\n"

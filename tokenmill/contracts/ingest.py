@@ -38,12 +38,25 @@ class IngestedSplit(Amount):
     by_source: dict[str, Amount] = key("The same by source.")
 
 
+class IngestedFiles(Part):
+    """The files of the input."""
+
+    files: int = key("Files.", ge=0)
+    bytes: int = key("Their size as stored.", ge=0)
+    unreadable: int = key("Of these, files that could not be read, or not to their end.", ge=0)
+    unreadable_bytes: int = key("The size of those as stored.", ge=0)
+
+
 class IngestCounts(Document):
     """counts.json: what was read, quarantined and repaired."""
 
+    files: IngestedFiles
     read: Amount = key("Documents that were read.")
     quarantined: Quarantined
     repaired: dict[str, int] = key("Documents whose encoding was repaired (among read), by kind.")
+    shared_ids: int = key(
+        "Documents (among read) that got an id of their own: others had theirs, too.", ge=0
+    )
     splits: dict[str, IngestedSplit] = key("The documents that were read, by split.")
 
 
@@ -63,8 +76,8 @@ class BadRecord:
 
     Attributes:
         file: The file as the user would name it.
-        record: Line (JSON lines, CSV, paragraphs), row (Parquet) or record (TFRecord), from 1; 0
-            for the file as a whole.
+        record: Line (JSON lines, CSV, paragraphs), row (Parquet), value (JSON) or record
+            (TFRecord), from 1; 0 for the file as a whole, or the rest of it.
         reason: unreadable_file, invalid_json, malformed_row, bad_checksum, invalid_example,
             missing_text, not_utf8, empty_text or too_large.
         detail: What was found.

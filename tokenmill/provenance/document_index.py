@@ -3,7 +3,8 @@
 In the ledger artifact lie `document_status.jsonl` (one record a document, in shards' order, so by
 id within a shard) and, as little-endian arrays, `statuses-offsets` (int64 [n + 1], where each
 record starts), `statuses-hashes` (uint64 [n], sorted hashes of the ids), `statuses-order` (uint32
-[n], the record of each hash) and `statuses-shards` (int64, first record of each shard). A look-up
+[n], the record of each hash; a record whose id had to be made unique is there twice, by the id that
+it came with, too) and `statuses-shards` (int64, first record of each shard). A look-up
 maps the arrays, bisects the hashes and reads the records of equal hash. Local files are mapped,
 remote ones read whole: 20 bytes a document.
 """
@@ -24,7 +25,7 @@ from tokenmill.contracts.curation import list_dropped_shards, read_dropped_shard
 from tokenmill.contracts.document_status import DROPPED, KEPT, QUARANTINED, RECORDS_NAME
 from tokenmill.contracts.ingest import read_quarantine
 from tokenmill.files import AtomicFile, list_files, open_file, write_bytes
-from tokenmill.records.keys import stable_hash
+from tokenmill.records.keys import shared_id, stable_hash
 from tokenmill.records.splits import SPLITS, split_directory
 
 _ARRAYS = {
@@ -96,6 +97,7 @@ def write_shards(uri: str, shards: Iterable[Iterable[tuple[bytes, bytes]]]) -> i
     sizes: list[np.ndarray] = []
     hashes: list[np.ndarray] = []
     firsts = [0]
+    shared: list[tuple[int, int]] = []  # (hash of an id that was made unique, record)
     with AtomicFile(os.path.join(uri, RECORDS_NAME)) as out:
         for shard in shards:
             lines, lengths, keys, held = [], [], [], 0
@@ -104,6 +106,8 @@ def write_shards(uri: str, shards: Iterable[Iterable[tuple[bytes, bytes]]]) -> i
                 lines.append(line)
                 lengths.append(len(line))
                 keys.append(stable_hash(doc_id))
+                if (came_with := shared_id(doc_id.decode()).encode()) != doc_id:
+                    shared.append((stable_hash(came_with), firsts[-1] + count))
                 held += len(line)
                 count += 1
                 if held > 1 << 20:
@@ -117,18 +121,20 @@ def write_shards(uri: str, shards: Iterable[Iterable[tuple[bytes, bytes]]]) -> i
             sizes.append(np.array(lengths, np.int64))
             hashes.append(np.array(keys, np.uint64))
             firsts.append(firsts[-1] + count)
-    all_hashes = np.concatenate([*hashes, np.zeros(0, np.uint64)])
+    all_hashes = np.concatenate([*hashes, np.array([h for h, _ in shared], np.uint64)])
+    records = sum(map(len, hashes))
+    numbers = np.concatenate((np.arange(records), np.array([n for _, n in shared], np.int64)))
     order = np.argsort(all_hashes, kind="stable")
     offsets = np.concatenate([np.zeros(1, np.int64), *sizes]).cumsum()
     arrays = {
         "offsets": offsets,
         "hashes": all_hashes[order],
-        "order": order,
+        "order": numbers[order],
         "shards": np.array(firsts),
     }
     for name, array in arrays.items():
         write_bytes(os.path.join(uri, f"statuses-{name}"), array.astype(_ARRAYS[name]).tobytes())
-    return len(all_hashes)
+    return records
 
 
 class DocumentIndex:
@@ -148,10 +154,14 @@ class DocumentIndex:
         self._arrays = {name: self._array(name) for name in _ARRAYS}
 
     def __len__(self) -> int:
-        return len(self._arrays["hashes"])
+        return len(self._arrays["offsets"]) - 1
 
     def find(self, doc_id: str) -> list[dict[str, Any]]:
-        """Find the statuses of all documents of this id; several where the user's ids repeat."""
+        """Find the statuses of all documents that have this id, or came with it.
+
+        If there are none, a file that has it as its name, or a record of one (file:record): what is
+        in quarantine is found by the end of its path.
+        """
         wanted = np.uint64(stable_hash(doc_id.encode()))
         hashes = self._arrays["hashes"]
         first = int(np.searchsorted(hashes, wanted, side="left"))
@@ -159,7 +169,21 @@ class DocumentIndex:
         numbers = sorted(int(n) for n in self._arrays["order"][first:last])
         with open_file(os.path.join(self._uri, RECORDS_NAME)) as records:
             found = [self._read(records, number) for number in numbers]
-        return [status for status in found if status["doc_id"] == doc_id]
+        found = [s for s in found if doc_id in (s["doc_id"], shared_id(s["doc_id"]))]
+        end = "/" + doc_id.lstrip("./")
+        return found or [
+            status
+            for status in self.quarantined()
+            if f"/{status['file']}".endswith(end) or f"/{status['doc_id']}".endswith(end)
+        ]
+
+    def quarantined(self) -> Iterator[dict[str, Any]]:
+        """Yield the statuses of what ingest could not read, by file and place."""
+        starts = self._arrays["shards"][-2:]  # of the last shard
+        with open_file(os.path.join(self._uri, RECORDS_NAME)) as records:
+            for number in range(int(starts[0]), int(starts[-1])):
+                if (status := self._read(records, number)).get("status") == QUARANTINED:
+                    yield status
 
     def nearest(self, doc_id: str) -> list[str]:
         """Find ids that look alike among the neighbors in each shard, most similar first."""

@@ -1,10 +1,11 @@
 """Documents as they travel between steps: Arrow record batches in memory, tf.Examples on disk.
 
-A document has four features, everywhere: `doc_id` (stable; unique unless the user's own ids
-repeat), `source` (where it came from), `text` (UTF-8) and `byte_count` (length of `text` in bytes).
-A labeled one (corpus.label_field) has `label` too. Records
-lie in shards that are chosen by a hash of `doc_id` and sorted by it, so that the same documents
-give the same files whatever the order, the bundles or the number of workers that computed them.
+A document has four features, everywhere: `doc_id` (stable and unique: ingest gives documents that
+share an id ids of their own), `source` (where it came from), `text` (UTF-8) and `byte_count`
+(length of `text` in bytes). A labeled one (corpus.label_field) has `label` too. Records lie in
+shards that are chosen by a hash of `doc_id` (as it came in) and sorted by it, so that the same
+documents give the same files whatever the order, the bundles or the number of workers that computed
+them.
 
 Nothing here, nor in what Beam's workers run for ingest and curation, imports TensorFlow: it takes
 some seconds and 500 MB of every worker.

@@ -2,6 +2,25 @@
 
 import hashlib
 
+_SAME_ID = "#same-id-"
+
+
+def own_id(doc_id: bytes, digest: int, number: int) -> bytes:
+    """Return an id of its own for a document whose id another one has, too.
+
+    Args:
+        doc_id: The id that they share.
+        digest: 64-bit hash of the document's record.
+        number: Counts the documents of this id and digest, from 1.
+    """
+    again = f"-{number}" if number > 1 else ""
+    return doc_id + f"{_SAME_ID}{digest:016x}{again}".encode()
+
+
+def shared_id(doc_id: str) -> str:
+    """Return the id that `own_id` was given, or the id itself."""
+    return doc_id.rpartition(_SAME_ID)[0] or doc_id
+
 
 def stable_hash(key: bytes) -> int:
     """Return a 64-bit hash that is the same in every process and version (unlike `hash()`)."""

@@ -4,7 +4,7 @@ What is held is a shard's ids and rows, not its texts.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -28,7 +28,10 @@ class Record(NamedTuple):
 
 
 def sorted_shard(
-    staging: Staging, shard: int, takes: Callable[[int, StagedPart, np.ndarray], np.ndarray]
+    staging: Staging,
+    shard: int,
+    takes: Callable[[int, StagedPart, np.ndarray], np.ndarray],
+    renamed: Mapping[int, bytes] | None = None,
 ) -> Iterator[Record]:
     """Yield the records of a shard, one at a time, by id and then by a hash of the payload.
 
@@ -36,6 +39,7 @@ def sorted_shard(
         staging: All parts.
         shard: Which shard.
         takes: (number of the part's first document, part, rows) -> bool [rows], what to take.
+        renamed: Ids that some documents have instead of the staged ones, by number.
     """
     tables, references, parts, ids = [np.zeros(0, ROW)], [], [], []
     for number, part in enumerate(staging.parts):
@@ -54,7 +58,7 @@ def sorted_shard(
     rows = np.concatenate(tables)
     keys = pa.table(
         {
-            "id": pa.chunked_array(ids),
+            "id": _with_new_ids(pa.chunked_array(ids), np.concatenate(references), renamed or {}),
             "digest": rows["digest"],
             "reference": np.concatenate(references),
         }
@@ -70,12 +74,24 @@ def sorted_shard(
             yield Record(int(all_references[place]), part, row, file.read(int(row["size"])))
 
 
+def _with_new_ids(
+    ids: pa.ChunkedArray, references: np.ndarray, renamed: Mapping[int, bytes]
+) -> pa.ChunkedArray:
+    if not renamed:
+        return ids
+    is_new = np.isin(references, list(renamed))
+    new = pa.array([renamed[number] for number in references[is_new].tolist()], ids.type)
+    return pc.replace_with_mask(ids, pa.array(is_new), new)
+
+
 def write_sorted_shard(
     path: str,
     staging: Staging,
     split: str,
     shard: int,
     goes: Callable[[int, int], np.ndarray] | None = None,
+    renamed: Mapping[int, bytes] | None = None,
+    rename: Callable[[bytes, bytes], bytes] | None = None,
 ) -> int:
     """Write the documents of a split's shard, without those dropped, as a gzipped TFRecord file.
 
@@ -86,6 +102,8 @@ def write_sorted_shard(
         shard: The shard.
         goes: (number of a part's first document, its rows) -> bool [rows], which of them are not
             written; None drops none.
+        renamed: As for `sorted_shard`.
+        rename: (payload, new id) -> the payload that is written of a renamed document.
 
     Returns:
         The number of documents that were written.
@@ -99,9 +117,10 @@ def write_sorted_shard(
 
     def payloads() -> Iterator[bytes]:
         nonlocal count
-        for record in sorted_shard(staging, shard, takes):
+        for record in sorted_shard(staging, shard, takes, renamed):
             count += 1
-            yield record.payload
+            new_id = renamed.get(record.reference) if renamed else None
+            yield rename(record.payload, new_id) if rename and new_id else record.payload
 
     write_tfrecords(path, payloads(), gzip=True)
     return count

@@ -7,8 +7,9 @@ from typing import BinaryIO
 
 from components.ingest.config import CorpusConfig
 from components.ingest.encoding import BOM
+from components.ingest.file_names import bare_suffix
 from components.ingest.lines import TooLong, bounded_lines
-from components.ingest.manifest import InputFile, bare_suffix
+from components.ingest.manifest import InputFile
 from components.ingest.records import (
     Document,
     default_source,
@@ -17,6 +18,7 @@ from components.ingest.records import (
     missing_text,
     to_bytes,
     too_large,
+    wrong_columns,
 )
 from tokenmill.contracts.ingest import BadRecord
 
@@ -110,13 +112,15 @@ def read_delimited(
         except StopIteration:
             return
         except _LineTooLong as error:
-            yield too_large(file, error.number, error.size_bytes, settings)
+            number = error.number if header else 0  # without a header the file is lost
+            yield too_large(file, number, error.size_bytes, settings)
             row = []
             if not header:
                 return
         except csv.Error as error:
             size = lines.first_size
-            yield BadRecord(file.path, lines.first_line, "malformed_row", str(error)[:500], size)
+            number = lines.first_line if header else 0
+            yield BadRecord(file.path, number, "malformed_row", str(error)[:500], size)
             if not header:
                 return  # without it, no column has a name
             lines.give_up_row()
@@ -126,9 +130,10 @@ def read_delimited(
         number = lines.first_line
         if not header:
             header = [column.strip() for column in row]
-            if settings.text_field not in header:
-                detail = f"no column {settings.text_field!r}; found {header[:10]}"
-                yield missing_text(file, number, file.size_bytes, detail)
+            fields = (settings.text_field, settings.id_field, settings.source_field,
+                      settings.label_field)  # fmt: skip
+            if wrong := wrong_columns(header, fields):
+                yield missing_text(file, 0, file.size_bytes, wrong)
                 return
             text_at = header.index(settings.text_field)
             if settings.id_field in header:

@@ -1,4 +1,4 @@
-"""JSON lines: an object a line."""
+"""JSON lines: an object a line; in .json files also an array of objects, or ones of many lines."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -7,7 +7,9 @@ from typing import Any, BinaryIO
 import orjson
 
 from components.ingest.config import CorpusConfig
-from components.ingest.encoding import BOM, decode_cp1252, decode_error
+from components.ingest.encoding import BOM, decode_cp1252
+from components.ingest.file_names import bare_suffix
+from components.ingest.formats.json_values import begins_pretty, json_values
 from components.ingest.lines import TooLong, bounded_lines
 from components.ingest.manifest import InputFile
 from components.ingest.records import (
@@ -16,6 +18,7 @@ from components.ingest.records import (
     file_id,
     make_document,
     missing_text,
+    not_utf8,
     source_or_none,
     to_bytes,
     too_large,
@@ -26,7 +29,11 @@ from tokenmill.contracts.ingest import BadRecord
 def read_json_lines(
     handle: BinaryIO, file: InputFile, settings: CorpusConfig
 ) -> Iterator[Document | BadRecord]:
-    """Yield a document for each line that holds an object with the text field."""
+    """Yield a document for each line, or JSON value, that is an object with the text field."""
+    if bare_suffix(file.path) == ".json" and begins_pretty(handle):
+        for number, record, size in json_values(handle, settings.max_record_bytes):
+            yield _from_record(record, number, size, file, settings)
+        return
     loads: Callable[[Any], Any] = orjson.loads
     text_field, id_field = settings.text_field, settings.id_field
     source_field, max_bytes = settings.source_field, settings.max_document_bytes
@@ -52,7 +59,8 @@ def read_json_lines(
         doc_id = to_bytes(doc_id) or b"%b:%d" % (name, number)
         source = source_or_none(source) or file_source
         label = (to_bytes(record.get(label_field)) or b"") if label_field else b""
-        if text.isascii() and len(text) <= max_bytes and not (text.isspace() or not text):
+        sound = text.isascii() and b"\x1b" not in text and not text.isspace()
+        if sound and 0 < len(text) <= max_bytes:
             yield Document(doc_id, source, text, label=label)
         else:
             yield make_document(text, doc_id, source, file, number, settings, label=label)
@@ -71,19 +79,33 @@ def _carefully(
     except UnicodeDecodeError:
         decoded = decode_cp1252(line) if settings.repair_encoding else None
         if decoded is None:
-            return BadRecord(file.path, number, "not_utf8", decode_error(line), size)
+            return not_utf8(file, number, line, settings)
         text, repaired = decoded, (*repaired, "cp1252")
     try:
         record: Any = json.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: also a number of 5,000 digits
         return BadRecord(file.path, number, "invalid_json", str(error)[:500], size)
+    return _from_record(record, number, size, file, settings, repaired)
+
+
+def _from_record(
+    record: Any,
+    number: int,
+    size: int,
+    file: InputFile,
+    settings: CorpusConfig,
+    repaired: tuple[str, ...] = (),
+) -> Document | BadRecord:
+    """Make a document of a parsed JSON value, or say what is wrong with it."""
     value = record.get(settings.text_field) if isinstance(record, dict) else None
     if not isinstance(value, str):
-        keys = sorted(record)[:10] if isinstance(record, dict) else type(record).__name__
-        detail = f"no string under {settings.text_field!r}; found {keys}"
+        found = str(sorted(record)[:10] if isinstance(record, dict) else type(record).__name__)
+        if isinstance(record, list) and record and isinstance(record[0], dict):
+            found += " of objects, which is read from a file that is called .json"
+        detail = f"no string under {settings.text_field!r}; found {found}"
         return missing_text(file, number, size, detail)
     try:
-        data = value.encode("utf-8")
+        data = value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:  # a lone surrogate, "\ud800", is legal JSON
         return BadRecord(file.path, number, "not_utf8", str(error)[:500], size)
     doc_id = to_bytes(record.get(settings.id_field)) or b"%b:%d" % (file_id(file), number)

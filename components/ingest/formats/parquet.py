@@ -1,12 +1,11 @@
 """Parquet: a document a row."""
 
 from collections.abc import Iterator
-from typing import BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from components.ingest.config import CorpusConfig
+from components.ingest.formats.parquet_process import decode_parquet
 from components.ingest.manifest import InputFile
 from components.ingest.records import (
     Document,
@@ -16,34 +15,32 @@ from components.ingest.records import (
     missing_text,
     source_or_none,
     to_bytes,
+    wrong_columns,
 )
 from tokenmill.contracts.ingest import BadRecord
 
-# Few: a dictionary page of some kB can stand for a long text in every row.
-_BATCH_ROWS = 64
-_BUFFER_BYTES = 1 << 20  # read pages as they come, not whole row groups
-
 
 def read_parquet(
-    handle: BinaryIO, file: InputFile, settings: CorpusConfig
+    path: str, file: InputFile, settings: CorpusConfig
 ) -> Iterator[Document | BadRecord]:
-    """Yield a document for each row; `handle` must be seekable."""
-    table = pq.ParquetFile(handle, buffer_size=_BUFFER_BYTES)
-    schema = table.schema_arrow
-    wrong = _wrong_text_column(schema, settings.text_field)
-    if wrong:
-        yield missing_text(file, 0, file.size_bytes, wrong)
-        return
+    """Yield a document for each row of a local file, `path`."""
     fields = (
         settings.text_field,
         settings.id_field,
         settings.source_field,
         settings.label_field,
     )
-    columns = [field for field in dict.fromkeys(fields) if field and field in schema.names]
+    batches = decode_parquet(path, tuple(field for field in dict.fromkeys(fields) if field))
+    schema = next(batches)
+    wrong = wrong_columns(schema.names, fields) or _wrong_type(schema, settings.text_field)
+    if wrong:
+        yield missing_text(file, 0, file.size_bytes, wrong)
+        for _ in batches:  # no rows: the process is free again
+            pass
+        return
     source_name, name = default_source(file), file_id(file)
     row = 0
-    for batch in table.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
+    for batch in batches:
         columns_of_batch = (_values(batch, field) for field in fields)
         for text, doc_id, source, label in zip(*columns_of_batch, strict=True):
             row += 1
@@ -74,21 +71,16 @@ def _is_text(kind: pa.DataType) -> bool:
     return any(check(kind) for check in checks)
 
 
-def _wrong_text_column(schema: pa.Schema, field: str) -> str:
-    """Say what is wrong with the text column, or nothing."""
-    matches = schema.get_all_field_indices(field)
-    if len(matches) == 1:
-        kind = schema.field(matches[0]).type
-        return "" if _is_text(kind) else f"column {field!r} is {kind}, not text"
-    if matches:
-        return f"{len(matches)} columns are called {field!r}"
-    return f"no column {field!r}; found {schema.names[:10]}"
+def _wrong_type(schema: pa.Schema, field: str) -> str:
+    """Say that the text column holds no text, or nothing."""
+    kind = schema.field(field).type
+    return "" if _is_text(kind) else f"column {field!r} is {kind}, not text"
 
 
 def _values(batch: pa.RecordBatch, field: str | None) -> list:
     """Return a column as bytes, whole numbers and None."""
     index = batch.schema.get_field_index(field) if field else -1
-    if index < 0:  # absent, or ambiguous
+    if index < 0:
         return [None] * batch.num_rows
     column = batch.column(index)
     if pa.types.is_dictionary(column.type):

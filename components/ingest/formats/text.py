@@ -21,7 +21,8 @@ def read_text(
     # One byte more than allowed is enough to know; the rest of a huge file is never read.
     text = handle.read(settings.max_document_bytes + 1)
     if len(text) > settings.max_document_bytes:
-        yield too_large(file, 0, max(file.size_bytes, len(text)), settings)
+        hint = "; --set corpus.text_unit=paragraph makes a document of each paragraph"
+        yield too_large(file, 0, max(file.size_bytes, len(text)), settings, hint)
     else:
         yield make_document(text, file_id(file), default_source(file), file, 0, settings)
 

@@ -1,0 +1,49 @@
+"""What a file's name says: its format, its compression, and why a directory's file is left out."""
+
+import os
+import re
+
+FORMATS = {
+    "jsonl": (".jsonl", ".ndjson", ".json"),
+    "text": (".txt", ".text", ".md", ".rst"),
+    "csv": (".csv", ".tsv"),
+    "parquet": (".parquet", ".pq"),
+    "tfrecord": (".tfrecord", ".tfrecords"),
+}
+FORMAT_BY_SUFFIX = {suffix: name for name, suffixes in FORMATS.items() for suffix in suffixes}
+COMPRESSION_SUFFIXES = (".gz", ".bz2", ".zst")
+
+# As TensorFlow, Beam and TFX number shards, before or after the suffix of the compression.
+_SHARD = re.compile(r"-\d+-of-\d+$")
+_TFX = re.compile(r"_(tfrecords?)$")  # data_tfrecord-00000-of-00001.gz
+
+
+def compression_of(path: str) -> str:
+    """Return the suffix of the compression, one of COMPRESSION_SUFFIXES; empty for none."""
+    suffix = os.path.splitext(_SHARD.sub("", path.lower()))[1]
+    return suffix if suffix in COMPRESSION_SUFFIXES else ""
+
+
+def bare_suffix(path: str) -> str:
+    """Return the suffix that tells the format, in lower case, without compression and shard."""
+    lower = _SHARD.sub("", path.lower()).removesuffix(compression_of(path))
+    return os.path.splitext(_TFX.sub(r".\1", _SHARD.sub("", lower)))[1]
+
+
+def format_of(path: str) -> str:
+    """Return the format by the suffix; anything unknown is text."""
+    return FORMAT_BY_SUFFIX.get(bare_suffix(path), "text")
+
+
+def why_left_out(name: str) -> str:
+    """Say why a file below a directory is not read, by its path there; empty if it is read."""
+    if is_hidden(name):
+        return "hidden"
+    if bare_suffix(name) in FORMAT_BY_SUFFIX:
+        return ""
+    return os.path.splitext(name)[1].lower() or "without suffix"
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a path has a hidden part, such as .ipynb_checkpoints, or macOS's of archives."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))

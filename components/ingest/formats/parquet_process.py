@@ -1,0 +1,169 @@
+"""A process that decodes Parquet files: damaged or hostile ones end it, and not the run.
+
+Arrow's C++ aborts (or reads where nothing is) on some files, and takes as much memory as a file of
+a kilobyte asks for. Here both are errors of one file. Run as a module, this is the process: it
+reads a request a line, and answers each by frames of an 8-byte length, a kind and the data:
+S, the schema; B, a record batch as an Arrow stream; E, an error; D, the end of the file.
+"""
+
+import contextlib
+import io
+import json
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+import pyarrow as pa
+
+_FRAME = struct.Struct("<Qc")
+_BATCH_ROWS = 64  # few: a dictionary page of some kB can stand for a long text in every row
+_BUFFER_BYTES = 1 << 20  # pages as they come, not whole row groups
+_MAX_MEMORY_BYTES = 3 << 30
+# What a column unpacks to in a row group, over what it takes in the file: text has 3 to 10.
+_MAX_RATIO = 200
+_SMALL_BYTES = 16 << 20
+_MAX_ROWS_PER_BYTE = 1000
+
+
+class _Process(NamedTuple):
+    popen: "subprocess.Popen[bytes]"
+    requests: BinaryIO
+    answers: BinaryIO
+
+
+_idle: list[_Process] = []  # processes that wait for a file; a thread takes one, and puts it back
+
+
+def decode_parquet(path: str, fields: tuple[str, ...]) -> Iterator[pa.Schema | pa.RecordBatch]:
+    """Yield the schema of a local file, then its columns `fields` in small batches.
+
+    No batches come if a field is there more than once.
+
+    Raises:
+        ValueError: The file cannot be decoded, or decoding it ended the process.
+    """
+    process = _idle.pop() if _idle else _start()
+    finished = False
+    try:
+        with contextlib.suppress(BrokenPipeError):
+            process.requests.write(json.dumps([path, fields]).encode() + b"\n")
+            process.requests.flush()
+        while True:
+            head = process.answers.read(_FRAME.size)
+            size, kind = _FRAME.unpack(head) if len(head) == _FRAME.size else (0, b"")
+            data = process.answers.read(size)
+            if not kind or len(data) < size:
+                raise ValueError(_death(process.popen.wait()))
+            if kind == b"S":
+                yield pa.ipc.read_schema(pa.py_buffer(data))
+                continue
+            if kind == b"B":
+                yield from pa.ipc.open_stream(data)
+                continue
+            finished = True
+            if kind == b"E":
+                raise ValueError(data.decode())
+            return
+    finally:
+        if finished:
+            _idle.append(process)
+        else:
+            process.popen.kill()
+            for end in (process.requests, process.answers):
+                with contextlib.suppress(BrokenPipeError):
+                    end.close()
+            process.popen.wait()
+
+
+def _start() -> _Process:
+    popen = subprocess.Popen(
+        [sys.executable, "-m", "components.ingest.formats.parquet_process"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # "terminate called after ..", on the screen
+    )
+    assert popen.stdin is not None
+    assert popen.stdout is not None
+    return _Process(popen, popen.stdin, popen.stdout)  # type: ignore[arg-type]
+
+
+def _death(code: int) -> str:
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return f"Arrow's Parquet reader died of it ({how}): damaged, or made to unpack to gigabytes"
+
+
+def _decode(path: str, fields: list[str], send) -> None:
+    """Send the batches of a file, in the process."""
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(path, buffer_size=_BUFFER_BYTES)
+    schema = file.schema_arrow
+    send(b"S", schema.remove_metadata().serialize().to_pybytes())
+    columns = [field for field in fields if field in schema.names]
+    if not columns or any(schema.names.count(field) > 1 for field in columns):
+        return
+    if wrong := _out_of_proportion(file.metadata, columns, os.path.getsize(path)):
+        raise ValueError(wrong)
+    rows = 0
+    for batch in file.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
+        rows += batch.num_rows
+        send(b"B", _stream(batch))
+    if rows != file.metadata.num_rows:
+        raise ValueError(f"holds {rows:,} of the {file.metadata.num_rows:,} rows that it says")
+
+
+def _out_of_proportion(metadata, columns: list[str], file_bytes: int) -> str:
+    """Say which column unpacks to far more than text does, by the footer; empty for none."""
+    if metadata.num_rows > _MAX_ROWS_PER_BYTE * file_bytes:
+        return f"{metadata.num_rows:,} rows in {file_bytes:,} bytes"
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for number in range(row_group.num_columns):
+            column = row_group.column(number)
+            packed, unpacked = column.total_compressed_size, column.total_uncompressed_size
+            name = column.path_in_schema.split(".")[0]
+            if name in columns and unpacked > max(_SMALL_BYTES, _MAX_RATIO * packed):
+                return (
+                    f"column {name!r} of row group {group} unpacks from {packed:,} to "
+                    f"{unpacked:,} bytes: no text does"
+                )
+    return ""
+
+
+def _stream(batch: pa.RecordBatch) -> bytes:
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; then the input ends
+    resource.setrlimit(resource.RLIMIT_DATA, (_MAX_MEMORY_BYTES, _MAX_MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    answers = sys.stdout.buffer
+
+    def send(kind: bytes, data: bytes) -> None:
+        answers.write(_FRAME.pack(len(data), kind))
+        answers.write(data)
+        answers.flush()
+
+    for line in sys.stdin:
+        path, fields = json.loads(line)
+        try:
+            _decode(path, fields, send)
+        except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+            kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+            send(b"E", f"{kind}{error}"[:400].encode())
+        else:
+            send(b"D", b"")
+
+
+if __name__ == "__main__":
+    main()

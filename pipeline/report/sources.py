@@ -1,0 +1,59 @@
+"""Documents and tokens by source, from raw text to what is trained on."""
+
+from collections.abc import Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from components.curate.decontaminate import CONTAMINATED
+from components.curate.deduplicate import EXACT_DUPLICATE, NEAR_DUPLICATE
+from pipeline.report.console import count, megabytes
+from tokenmill.contracts.ledger import Funnel, SourceFunnel
+
+_SOURCES_SHOWN = 20
+
+
+def sources_table(funnel: Funnel) -> Table:
+    """Fill the table of sources: the largest, the rest as one row, and all."""
+    table = Table(box=None)
+    table.add_column("source")
+    for name in ("raw docs", "raw bytes", "~ tokens", "low quality", "copies", "contaminated",
+                 "curated docs", "tokens", "effective"):  # fmt: skip
+        table.add_column(name, justify="right")
+    accounts = sorted(funnel.by_source.items(), key=lambda item: (-item[1].raw.bytes, item[0]))
+    shown = accounts if len(accounts) <= _SOURCES_SHOWN + 1 else accounts[:_SOURCES_SHOWN]
+    for source, account in shown:
+        table.add_row(escape(source), *_cells(_funnel_numbers(account)))
+    if others := accounts[len(shown) :]:
+        numbers = [_funnel_numbers(account) for _, account in others]
+        sums = [sum(column) for column in zip(*numbers, strict=True)]
+        table.add_row(f"{count(len(others))} others", *_cells(sums))
+    table.add_section()
+    table.add_row("all", *_cells(_funnel_numbers(funnel.total)), style="bold")
+    return table
+
+
+def _funnel_numbers(account: SourceFunnel) -> list[float]:
+    """Return the numbers of a row of the table of sources."""
+    raw, dropped = account.raw, account.dropped
+    by_kind = {
+        "copies": (EXACT_DUPLICATE, NEAR_DUPLICATE),
+        "contaminated": (CONTAMINATED,),
+    }
+    named = {reason for reasons in by_kind.values() for reason in reasons}
+    by_kind = {"low quality": tuple(r for r in dropped if r not in named), **by_kind}
+    gone = [sum(dropped[r].documents for r in rs if r in dropped) for rs in by_kind.values()]
+    curated = account.curated
+    return [raw.documents, raw.bytes, raw.tokens_estimated, *gone, curated.documents,
+            curated.tokens, account.train.effective_tokens]  # fmt: skip
+
+
+def _cells(numbers: Sequence[float]) -> list[str]:
+    documents, size, tokens, *gone, curated, curated_tokens, effective = numbers
+    return [
+        count(documents),
+        megabytes(size),
+        count(tokens),
+        *(f"-{count(lost)}" if lost else "" for lost in gone),
+        *map(count, (curated, curated_tokens, effective)),
+    ]
