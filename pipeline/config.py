@@ -5,10 +5,11 @@ becomes one frozen `Config`. A step's section is in its folder (components/*/con
 error messages are in pipeline/loader.py.
 """
 
+import difflib
 import os
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from components.curate.config import CurateConfig
 from components.evaluate.config import EvaluateConfig
@@ -38,6 +39,30 @@ class RunConfig(Section):
     metadata_url: str | None = None
     """ML Metadata on a server: mysql://user@host:port/database or postgresql://...; None is a
     SQLite file in output_dir. The password is in TOKENMILL_METADATA_PASSWORD, never here."""
+
+
+# Node ids of pipeline/dag.py, those that only some configurations have included.
+STEPS = (
+    "CorpusExampleGen",
+    "StatisticsGen",
+    "SchemaGen",
+    "ImportSchemaGen",
+    "ExampleValidator",
+    "AnomalyGate",
+    "Curator",
+    "TokenizerTrainer",
+    "Transform",
+    "Packer",
+    "Calibrator",
+    "TokenLedger",
+    "Trainer",
+    "Evaluator",
+    "CostReport",
+    "LastBlessedModel",
+    "InfraValidator",
+    "Pusher",
+    "VertexRegistrar",
+)
 
 
 class StepResources(Section):
@@ -72,6 +97,17 @@ class EngineConfig(Section):
     step's own container."""
     resources: dict[str, StepResources] = {}
     """By node id: [engine.resources.Trainer]."""
+
+    @field_validator("resources")
+    @classmethod
+    def _check_steps(cls, resources: dict[str, StepResources]) -> dict[str, StepResources]:
+        for name in resources:
+            if name not in STEPS:
+                near = difflib.get_close_matches(name, STEPS, n=1)
+                meant = f"did you mean {near[0]}? " if near else ""
+                raise ValueError(f"there is no step {name}; {meant}steps: {', '.join(STEPS)}")
+        return resources
+
     allow_unlisted: bool = False
     """Let pass an accelerator or region that data/catalog/vertex_accelerators.csv does not list:
     Google may have added it since."""

@@ -17,6 +17,7 @@ from serving.saved_model import context_length, newest_version
 from tokenmill.contracts.base import Part, key
 from tokenmill.errors import TokenmillError
 from tokenmill.files import write_bytes
+from tokenmill.machine import vcpus
 
 _CHECKED_TEXT = "Returns the sum of the elements of a tensor over an axis."
 
@@ -96,7 +97,7 @@ def _compare(tf: Any, loaded: Any, target: str, path: str) -> dict[str, Any]:
     length = context_length(path)
     ids = np.array([([2] + processor.encode(_CHECKED_TEXT) * length)[:length]], np.int32)
     expected = loaded.signatures["logits_ids"](token_ids=tf.constant(ids))["logits"].numpy()
-    interpreter = tf.lite.Interpreter(target, num_threads=len(os.sched_getaffinity(0)))
+    interpreter = tf.lite.Interpreter(target, num_threads=vcpus())
     (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
     interpreter.allocate_tensors()
     times = []

@@ -3,7 +3,8 @@ import time
 import pytest
 from tfx.types import standard_artifacts
 
-from tokenmill.timing import STEP_RUN, STEP_SECONDS, STEP_VCPUS, timed, vcpus
+from tokenmill.machine import vcpus
+from tokenmill.timing import STEP_RUN, STEP_SECONDS, STEP_VCPUS, timed
 
 
 class Context:

@@ -5,19 +5,15 @@ containers cannot ask ML Metadata for an execution.
 """
 
 import functools
-import os
 import time
 from collections.abc import Callable
 from typing import Any
 
+from tokenmill.machine import vcpus
+
 STEP_SECONDS = "step_seconds"
 STEP_VCPUS = "step_vcpus"
 STEP_RUN = "step_run"
-
-
-def vcpus() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def timed(do: Callable[..., Any]) -> Callable[..., Any]:

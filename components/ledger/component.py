@@ -21,9 +21,10 @@ from tokenmill.contracts.ledger import Ledger as LedgerDocument
 from tokenmill.contracts.ledger import write_ledger
 from tokenmill.contracts.packed_rows import read_packed_manifest
 from tokenmill.contracts.training_limits import write_limits
-from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second, memory_bytes
+from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second
 from tokenmill.cost.devices import CPU_CHIP
 from tokenmill.errors import TokenmillError
+from tokenmill.machine import memory_bytes
 from tokenmill.provenance.document_index import write_index
 from tokenmill.records.splits import SPLITS
 from tokenmill.run_parameters import LEDGER_PARAMETERS, given_parameters

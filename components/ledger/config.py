@@ -15,8 +15,8 @@ from tokenmill.cost.pricing import HIDDEN_COST_HIGH, HIDDEN_COST_LOW
 from tokenmill.cost.scaling import Goal
 from tokenmill.cost.utilization import UtilizationRange, utilization_range
 from tokenmill.errors import TokenmillError
+from tokenmill.machine import vcpus
 from tokenmill.model.shape import ModelShape
-from tokenmill.timing import vcpus
 from tokenmill.training_plan import TrainingPlan
 
 

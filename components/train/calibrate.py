@@ -11,15 +11,15 @@ from components.train.distributed.strategy import has_accelerator, make_strategy
 from components.train.loop import Trainer
 from tokenmill.contracts.calibration import Calibration
 from tokenmill.contracts.training import Phase
-from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second, memory_bytes
+from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second
 from tokenmill.cost.flops import flops_per_token
 from tokenmill.errors import TokenmillError
+from tokenmill.machine import memory_bytes, vcpus
 from tokenmill.model.build import build_model
 from tokenmill.model.shape import ModelShape
 from tokenmill.rows.mixture import Mixture, plan_steps
 from tokenmill.rows.packed_split import PackedSplit
 from tokenmill.rows.widths import widths
-from tokenmill.timing import vcpus
 
 # Long enough to be above the noise of single steps, short enough to be no burden.
 TARGET_SECONDS = 6.0

@@ -8,6 +8,7 @@ import click
 from pipeline.cli.errors import user_errors_without_warnings
 from pipeline.cli.options import config_options
 from pipeline.runners import vertex
+from pipeline.runners.cloud_credentials import check_credentials
 
 
 @click.command("compile")
@@ -26,10 +27,21 @@ def compile_command(
     """Write the pipeline as a Kubeflow Pipelines v2 spec; nothing is submitted."""
     with user_errors_without_warnings():
         from pipeline.loader import load_config
-        from pipeline.runners.engine_check import check_engine
+        from pipeline.runners.engine_check import check_engine, paths_outside, read_by_containers
 
         config = load_config(preset, config_path, overrides)
         check_engine(config, engine)  # type: ignore[arg-type]  # before the slow import
+        root = str(config.engine.pipeline_root)
+        paths = read_by_containers(config)
+        in_buckets = [path for path in (root, *dict(paths).values()) if path.startswith("gs://")]
+        if in_buckets:
+            check_credentials(in_buckets[0])
+        for key, path in paths_outside(paths, root):
+            click.echo(
+                f"warning: {key} = {path!r} lies outside of engine.pipeline_root: every container "
+                "has to have it at this very path",
+                err=True,
+            )
         from pipeline.runners.kubeflow import compile_pipeline
 
         steps = compile_pipeline(config, engine, output)  # type: ignore[arg-type]
@@ -61,6 +73,8 @@ def submit(
             raise click.UsageError(f"--parameter {parameter}: expected NAME=VALUE.")
         assignments[name] = value
     with user_errors_without_warnings():
+        if not dry_run:
+            check_credentials(f"project {project}")
         request = vertex.submit(spec, project, region, service_account, assignments, dry_run)
     if dry_run:
         click.echo(json.dumps(request, indent=2, sort_keys=True))

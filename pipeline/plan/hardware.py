@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 from components.ledger.config import CostConfig
@@ -10,10 +9,10 @@ from data.catalog.chips import Chip, find_chip
 from pipeline.plan.config import PlanInput
 from pipeline.plan.flags import PlanFlags
 from pipeline.plan.units import FlagError
-from tokenmill.cost.device_benchmark import memory_bytes
 from tokenmill.cost.devices import ASSUMED_CPU_MFU, CPU_CHIP
 from tokenmill.cost.memory import Precision
 from tokenmill.cost.plan.hardware import Hardware
+from tokenmill.machine import memory_bytes, vcpus
 
 _HIGH_MFU = 0.7
 _HIGH_PRICE_USD = 50.0
@@ -55,7 +54,7 @@ def choose_hardware(flags: PlanFlags, source: PlanInput, notes: list[str]) -> Ha
         notes.append(f"--hardware {chip.slug} assumed")
     chips = cost.chips if flags.chips is None else flags.chips
     if chips == "auto":
-        chips = len(os.sched_getaffinity(0)) if chip.slug == CPU_CHIP else 1
+        chips = vcpus() if chip.slug == CPU_CHIP else 1
     precision = _precision(source, chip, notes)
     peak = _peak(chip, cost, precision, notes)
     mfu, mfu_source = _mfu(flags, cost, own and chip.slug == CPU_CHIP, peak, notes)
@@ -108,7 +107,7 @@ def _peak(chip: Chip, cost: CostConfig, precision: Precision, notes: list[str]) 
     if cost.peak_flops_per_second_per_chip is not None:
         return cost.peak_flops_per_second_per_chip
     if chip.slug == CPU_CHIP:
-        cores = len(os.sched_getaffinity(0))
+        cores = vcpus()
         notes.append(
             f"a CPU has no peak in the catalog: float32 matrix products timed on this machine's "
             f"{cores} cores; --set {key}=N overrides"

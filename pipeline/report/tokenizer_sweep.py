@@ -14,8 +14,8 @@ from pipeline.embedded_corpus import build_embedded_corpus
 from pipeline.input_documents import InputDocuments
 from pipeline.loader import load_config
 from pipeline.report.tables import plain_table, stdout_console
+from tokenmill.machine import vcpus
 from tokenmill.model.shape import ModelShape
-from tokenmill.timing import vcpus
 
 
 def sweep_files(

@@ -1,6 +1,8 @@
 """Checks of what Kubeflow or Vertex AI would refuse, before anything is written; no TFX."""
 
+import os
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 from components.push.registry import RegistryTarget, model_id
@@ -30,13 +32,7 @@ def check_engine(config: Config, engine: Engine) -> None:
         wrong.append("engine.pipeline_root is missing: gs://bucket/path, or a shared directory")
     elif engine == "vertex" and not root.startswith("gs://"):
         wrong.append(f"engine.pipeline_root = {root!r}: Vertex AI needs gs://bucket/path")
-    if not settings.image:
-        wrong.append("engine.image is missing: the image that docs/engines.md builds")
-    elif not _DIGEST.search(settings.image):
-        wrong.append(
-            f"engine.image = {settings.image!r} has no digest: a tag can change under a run; "
-            "expected name@sha256:<64 hex digits>"
-        )
+    wrong += image_problems(settings.image)
     if engine == "vertex":
         wrong += [
             f"engine.{name} is missing: Vertex AI needs it"
@@ -45,8 +41,8 @@ def check_engine(config: Config, engine: Engine) -> None:
         ]
         wrong += [
             f"{key} = {path!r} is on this machine: the containers of Vertex AI see gs:// only"
-            for key, path in _read_by_containers(config)
-            if path and not path.startswith("gs://")
+            for key, path in read_by_containers(config)
+            if not path.startswith("gs://")
         ]
     wrong += unlisted_accelerators(config) if engine == "vertex" else []
     if config.push.registry == "vertex" and root:
@@ -58,14 +54,37 @@ def check_engine(config: Config, engine: Engine) -> None:
         )
 
 
-def _read_by_containers(config: Config) -> list[tuple[str, str | None]]:
-    """List (key, path) of all that is read while the pipeline runs, not while it is compiled."""
+def image_problems(image: str | None) -> list[str]:
+    """List what is wrong with engine.image."""
+    if not image:
+        return ["engine.image is missing: the image that docs/engines.md builds"]
+    if _DIGEST.search(image):
+        return []
     return [
+        f"engine.image = {image!r} has no digest: a tag can change under a run; "
+        "expected name@sha256:<64 hex digits>"
+    ]
+
+
+def read_by_containers(config: Config) -> list[tuple[str, str]]:
+    """List (key, path) of all that is read while the pipeline runs, not while it is compiled."""
+    paths = [
         *(("corpus.input", path) for path in config.corpus.input),
         ("tokenizer.path", config.tokenizer.path),
         ("model.base_model", config.model.base_model),
         ("train.resume_from", config.train.resume_from),
         ("push.directory", config.push.directory),
+    ]
+    return [(key, path) for key, path in paths if path]
+
+
+def paths_outside(paths: Sequence[tuple[str, str | None]], directory: str) -> list[tuple[str, str]]:
+    """Return those of the (key, path) that are neither URIs nor below the directory."""
+    inside = os.path.join(os.path.normpath(directory), "")
+    return [
+        (key, path)
+        for key, path in paths
+        if path and "://" not in path and not f"{os.path.normpath(path)}/".startswith(inside)
     ]
 
 

@@ -3,7 +3,6 @@
 Compiling is here, submitting in pipeline/runners/vertex.py. Imports TFX.
 """
 
-import difflib
 import json
 import os
 import sys
@@ -90,10 +89,9 @@ def _give_resources(steps: list[BaseNode], resources: dict[str, StepResources]) 
     by_id = {step.id: step for step in steps}
     for name, wanted in resources.items():
         if name not in by_id:
-            near = difflib.get_close_matches(name, by_id, n=1)
             raise TokenmillError(
-                f"engine.resources.{name}: there is no such step.",
-                f"Did you mean {near[0]}?" if near else f"Steps: {', '.join(by_id)}.",
+                f"engine.resources.{name}: with this configuration there is no such step.",
+                f"Its steps: {', '.join(by_id)}.",
             )
         spec = _ResourceSpec(cpu_limit=wanted.cpu or 0, memory_limit=wanted.memory_gb or 0)
         if wanted.accelerator:

@@ -11,6 +11,8 @@ import pytest
 import tensorflow as tf
 from spec_engine import SpecEngine
 
+from pipeline.config import STEPS
+
 IMAGE = "registry.invalid/tokenmill@sha256:" + "a" * 64
 
 
@@ -39,6 +41,8 @@ def compiled(workspace, tmp_path_factory) -> pathlib.Path:
     trainer = ("cpu=8", "memory_gb=30", "accelerator=NVIDIA_L4")
     result = compile_spec(workspace, root, *(f"engine.resources.Trainer.{key}" for key in trainer))
     assert result.returncode == 0, result.stderr
+    said = f"warning: corpus.input = '{workspace.corpus}' lies outside of engine.pipeline_root"
+    assert said in result.stderr
     return root / "spec.json"
 
 
@@ -61,6 +65,7 @@ def test_the_spec_has_images_resources_and_no_path_of_this_checkout(compiled):
     assert trainer["memoryLimit"] == 30
     assert trainer["accelerator"] == {"type": "NVIDIA_L4", "count": "1"}
     assert str(pathlib.Path(__file__).parents[2]) not in compiled.read_text()
+    assert set(spec["root"]["dag"]["tasks"]) <= set(STEPS)
 
 
 def test_every_task_ran_and_pushed_what_the_local_run_pushed(first_run, executed):
@@ -200,7 +205,7 @@ def test_a_model_registry_is_one_more_step_behind_the_pusher(workspace, tmp_path
     ("override", "words"),
     [
         ('engine.image="registry.invalid/tokenmill:latest"', ("engine.image", "digest")),
-        ("engine.resources.Trianer.cpu=1", ("engine.resources.Trianer", "Trainer")),
+        ("engine.resources.Trianer.cpu=1", ("engine.resources", "did you mean Trainer?")),
         ("corpus.input=[]", ("corpus.input", "this machine")),
     ],
 )
@@ -253,3 +258,14 @@ def test_vertex_refuses_local_paths_and_a_region_without_the_accelerator(tmp_pat
     for words in ("corpus.input", "not offered in europe-north1", "europe-west4"):
         assert words in result.stderr
     assert not (tmp_path / "spec.json").exists()
+
+
+def test_without_credentials_a_bucket_is_refused_at_once(workspace, tmp_path, monkeypatch):
+    """Beam alone would try for minutes, with stack traces."""
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    result = compile_spec(workspace, tmp_path, 'engine.pipeline_root="gs://bucket/run"')
+    assert result.returncode == 1
+    assert "gs://bucket/run: there are no credentials of Google Cloud here" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -14,8 +14,8 @@ from pipeline.dag import create_components
 from pipeline.loader import load_config, preset_names
 from tokenmill.contracts.curation import Curation
 from tokenmill.contracts.ingest import IngestCounts
-from tokenmill.cost.device_benchmark import memory_bytes
 from tokenmill.cost.devices import CPU_CHIP
+from tokenmill.machine import memory_bytes
 
 PEAK = 5e10
 STEPS = 40

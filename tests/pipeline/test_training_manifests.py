@@ -99,7 +99,7 @@ def test_the_job_set_fits_the_model_of_its_api(documents):
 @pytest.mark.parametrize("settings", [KUBERNETES, BUCKET])
 def test_runtime_and_train_job_fit_the_models_of_kubeflow_trainer(tmp_path, settings):
     documents = write_train_job(tmp_path, *settings)
-    assert list(documents) == ["ConfigMap", "TrainingRuntime", "TrainJob"]
+    assert list(documents) == ["ConfigMap", "NetworkPolicy", "TrainingRuntime", "TrainJob"]
     assert fits(documents["TrainingRuntime"], trainer_models.TrainerV1alpha1TrainingRuntime)
     assert fits(documents["TrainJob"], trainer_models.TrainerV1alpha1TrainJob)
     for job in documents["TrainingRuntime"]["spec"]["template"]["spec"]["replicatedJobs"]:
@@ -183,6 +183,67 @@ def test_jobs_and_config_map_fit_their_models(documents):
         check(broken, "V1JobSpec")
 
 
+def test_only_its_own_pods_reach_a_pod(documents):
+    policy = documents["NetworkPolicy"]
+    check(policy, "V1NetworkPolicy")
+    own = {"podSelector": {"matchLabels": {"jobset.sigs.k8s.io/jobset-name": "demo"}}}
+    assert policy["spec"] == {**own, "policyTypes": ["Ingress"], "ingress": [{"from": [own]}]}
+
+
+def test_a_pod_may_do_little_and_is_bounded(tmp_path):
+    plain = [s for s in KUBERNETES if "resources" not in s]
+    for engine, settings in (("kubernetes", plain), ("trainjob", KUBERNETES)):
+        assert write(tmp_path, engine, settings).exit_code == 0
+        found = list(yaml.safe_load_all((tmp_path / "training.yaml").read_text()))
+        spec = found[2]["spec"]
+        spec = spec["template"]["spec"] if engine == "trainjob" else spec
+        for job in spec["replicatedJobs"]:
+            pod = job["template"]["spec"]["template"]["spec"]
+            (container,) = pod["containers"]
+            allowed = container["securityContext"]
+            assert allowed["readOnlyRootFilesystem"] is True
+            assert allowed["allowPrivilegeEscalation"] is False
+            assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+            mounts = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
+            assert {"name": "temporary", "emptyDir": {}} in pod["volumes"]
+            assert mounts["temporary"] == "/tmp"
+            assert {"name": "HOME", "value": "/tmp"} in container["env"]
+            resources = container["resources"]
+            cpu = "4" if engine == "kubernetes" else "8"
+            assert resources["requests"] == {"cpu": cpu, "memory": "16G"}
+            assert resources["limits"].items() >= resources["requests"].items()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("run.name=2024-run", "run.name = '2024-run': Kubernetes takes a letter first"),
+        ("run.name=run-", "run.name = 'run-'"),
+        ("run.name=" + "a" * 47, "46 characters at most (these are 47)"),
+        ('engine.image="registry.invalid/tokenmill:1"', "engine.image = .*has no digest"),
+        ("engine.resources.Trianer.cpu=1", "no step Trianer; did you mean Trainer"),
+        ('corpus.input=["/data/*.txt"]', r"corpus.input = '/data/\*.txt' lies outside"),
+        ('corpus.input=["texts/"]', "corpus.input = 'texts/' lies outside"),
+        ('tokenizer.path="/shared/running/t"', "tokenizer.path = .*outside.*mounted, /shared/run"),
+        ('curate.benchmark_files=["b.txt"]', "curate.benchmark_files = 'b.txt' lies outside"),
+    ],
+)
+def test_what_kubernetes_would_refuse_is_said_before_anything_is_written(tmp_path, override, words):
+    result = write(tmp_path / "out", "kubernetes", (*KUBERNETES, override))
+    assert result.exit_code == 1
+    text = " ".join(result.output.split())
+    assert words in text or re.search(words, text), text
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_longest_name_fits_with_all_its_suffixes(tmp_path):
+    settings = (*KUBERNETES, "run.name=" + "a" * 46, 'corpus.input=["/shared/run/texts"]')
+    result = write(tmp_path, "kubernetes", settings)
+    assert result.exit_code == 0, result.output
+    assert len("a" * 46 + "-worker-0-1-abcde") == 63
+    assert "a" * 46 + "-worker-0-1" in (tmp_path / "training.yaml").read_text()
+
+
 def test_only_a_preemption_starts_all_again(documents):
     for name, job in jobs_of(documents["JobSet"]).items():
         assert job["backoffLimit"] == 0
@@ -232,8 +293,8 @@ def test_a_training_on_one_machine_has_no_worker(tmp_path):
     result = write(tmp_path, "kubernetes", (*KUBERNETES, 'train.strategy="mirrored"'))
     assert result.exit_code == 0, result.output
     found = list(yaml.safe_load_all((tmp_path / "training.yaml").read_text()))
-    (chief,) = jobs_of(found[1]).values()
-    assert chief["template"]["spec"]["containers"][0]["env"] == []
+    (chief,) = jobs_of(found[2]).values()
+    assert [e["name"] for e in chief["template"]["spec"]["containers"][0]["env"]] == ["HOME"]
 
 
 def test_the_custom_job_fits_vertex_ai(tmp_path):

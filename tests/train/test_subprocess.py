@@ -23,9 +23,9 @@ from components.train.subprocess_entry import OUT_OF_MEMORY_HINT as HINT
 from components.train.subprocess_entry import train_in_subprocess
 from tokenmill import progress
 from tokenmill.errors import TokenmillError
+from tokenmill.machine import vcpus
 from tokenmill.preemption import StoppedError
 from tokenmill.run_in_subprocess import run_in_subprocess
-from tokenmill.timing import vcpus
 
 NAME = "the training process"
 TEXTS = [f"{a}{b} and {b}{a} are words" for a in "abcdefghij" for b in "klmnopqrst"]

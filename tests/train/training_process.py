@@ -8,13 +8,10 @@ before the fork: TensorFlow starts its threads with the first one.
 import hashlib
 import json
 import os
-import signal
 import sys
 import traceback
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Ignored, where the tests run in the background.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def train_as_told(path):

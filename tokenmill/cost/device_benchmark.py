@@ -1,18 +1,12 @@
 """The peak of the machine at hand, measured: a CPU has none that a catalog could state."""
 
-import os
 import time
 
-from tokenmill.timing import vcpus
+from tokenmill.machine import vcpus
 
 # Large enough to run at the rate of the caches and cores, small enough for a second in all.
 _SIZE = 1024
 _SECONDS = 0.6
-
-
-def memory_bytes() -> int:
-    """Return the memory of this machine, bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def measure_matmul_flops_per_second() -> float:

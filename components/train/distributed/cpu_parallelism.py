@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from components.train.distributed.strategy import Workers, has_accelerator
 from tokenmill.cost.devices import CPU_PARALLELISM
+from tokenmill.machine import vcpus
 from tokenmill.rows.packed_split import Batch
-from tokenmill.timing import vcpus
 
 # Below so many slots a matrix product is slow.
 _LEAST_SLOTS = 512
@@ -28,6 +28,8 @@ def divide_cores() -> None:
     """Give each part of a batch its share of cores; call it before the first operation."""
     if not tf.config.list_physical_devices("GPU"):
         tf.config.threading.set_intra_op_parallelism_threads(max(1, vcpus() // CPU_PARALLELISM))
+        # TensorFlow knows the affinity, but no quota of a container.
+        tf.config.threading.set_inter_op_parallelism_threads(vcpus())
 
 
 def split(batch: Batch, most: int, micro_batches: int = 1) -> list[Batch]:

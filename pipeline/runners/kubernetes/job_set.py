@@ -1,9 +1,13 @@
-"""Objects for Kubernetes: a ConfigMap, and a JobSet or Kubeflow Trainer's runtime and TrainJob."""
+"""Objects for Kubernetes.
+
+A ConfigMap, a NetworkPolicy, and a JobSet or what Kubeflow Trainer takes (a runtime, a TrainJob).
+"""
 
 import json
+import re
 from typing import Any
 
-from pipeline.config import Config
+from pipeline.config import Config, StepResources
 from pipeline.loader import dump_config
 from tokenmill.metadata.store import PASSWORD_VARIABLE
 from tokenmill.preemption import EXIT_PREEMPTED
@@ -15,6 +19,12 @@ _CHIEF_COMMAND = ["tokenmill", "run", "--config", f"/config/{CONFIG_NAME}"]
 _USER = 65532
 _TRAINER_API = "trainer.kubeflow.org/v1alpha1"
 _TRAINER_CONTAINER = "node"  # Trainer's own name for it
+_JOB_SET_LABEL = "jobset.sigs.k8s.io/jobset-name"  # JobSet's, on each of its pods
+# Of a pod whose step has no engine.resources: it is not to take all of a node, nor to be the first
+# that goes when memory runs out.
+_DEFAULT_CPU, _DEFAULT_MEMORY_GB = 4.0, 16.0
+_LONGEST_LABEL = 63
+_LABEL = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 
 
 def other_machines(config: Config) -> int:
@@ -26,6 +36,34 @@ def worker_command(config: Config) -> list[str]:
     """Return the command of the other machines."""
     training = f"{config.output_dir}/training"
     return ["python", "-m", "components.train.distributed.worker", training]
+
+
+def name_problems(config: Config) -> list[str]:
+    """List why Kubernetes would not take the names that are made of run.name."""
+    name, last = config.run.name, max(0, other_machines(config) - 1)
+    # A pod: set, replicated job, job, pod and five random characters; its host name is a label.
+    longest = max((f"{name}-{_CHIEF}-0-0-xxxxx", f"{name}-{_WORKER}-0-{last}-xxxxx"), key=len)
+    most = _LONGEST_LABEL - (len(longest) - len(name))
+    if _LABEL.fullmatch(name) and len(name) <= most:
+        return []
+    return [
+        f"run.name = {name!r}: Kubernetes takes a letter first, a letter or digit last, and here "
+        f"{most} characters at most (these are {len(name)}); --set run.name=<another>"
+    ]
+
+
+def network_policy(config: Config) -> dict[str, Any]:
+    """Make a NetworkPolicy: only the job's own pods reach its pods.
+
+    TensorFlow's port asks for no password and runs what it is sent.
+    """
+    own = {"podSelector": {"matchLabels": {_JOB_SET_LABEL: config.run.name}}}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": config.run.name},
+        "spec": {**own, "policyTypes": ["Ingress"], "ingress": [{"from": [own]}]},
+    }
 
 
 def config_map(config: Config) -> dict[str, Any]:
@@ -157,12 +195,13 @@ def _pod(
     command: list[str],
     cluster: dict[str, list[str]] | None,
 ) -> dict[str, Any]:
-    environment: list[dict[str, Any]] = []
+    # The root is read-only; libraries keep caches at home.
+    environment: list[dict[str, Any]] = [{"name": "HOME", "value": "/tmp"}]
     if cluster is not None:
         index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
         # Kubernetes puts the index in where $(TASK_INDEX) stands.
         task = f'{{"type": "{role}", "index": $(TASK_INDEX)}}'
-        environment = [
+        environment += [
             {"name": "TASK_INDEX", "valueFrom": {"fieldRef": {"fieldPath": index}}},
             {"name": "TF_CONFIG", "value": f'{{"cluster": {json.dumps(cluster)}, "task": {task}}}'},
         ]
@@ -179,11 +218,13 @@ def _pod(
         "resources": _kubernetes_resources(config),
         "securityContext": {
             "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
         "volumeMounts": [
             {"name": "shared", "mountPath": mount},
             {"name": "config", "mountPath": "/config", "readOnly": True},
+            {"name": "temporary", "mountPath": "/tmp"},
         ],
     }
     spec: dict[str, Any] = {
@@ -202,6 +243,7 @@ def _pod(
         "volumes": [
             {"name": "shared", **volume},
             {"name": "config", "configMap": {"name": f"{config.run.name}-config"}},
+            {"name": "temporary", "emptyDir": {}},
         ],
     }
     if config.engine.service_account:
@@ -226,14 +268,11 @@ def _shared_storage(config: Config) -> tuple[str, dict[str, Any], dict[str, str]
 
 
 def _kubernetes_resources(config: Config) -> dict[str, Any]:
-    wanted = config.engine.resources.get("Trainer")
-    if wanted is None:
-        return {}
-    amounts: dict[str, str] = {}
-    if wanted.cpu:
-        amounts["cpu"] = f"{wanted.cpu:g}"
-    if wanted.memory_gb:
-        amounts["memory"] = f"{wanted.memory_gb:g}G"
+    wanted = config.engine.resources.get("Trainer", StepResources())
+    amounts = {
+        "cpu": f"{wanted.cpu or _DEFAULT_CPU:g}",
+        "memory": f"{wanted.memory_gb or _DEFAULT_MEMORY_GB:g}G",
+    }
     limits = dict(amounts)
     if wanted.accelerator:
         limits[wanted.accelerator] = str(wanted.accelerator_count)

@@ -15,11 +15,18 @@ import yaml
 
 from pipeline.config import Config
 from pipeline.loader import dump_config
-from pipeline.runners.engine_check import unlisted_accelerators
+from pipeline.runners.engine_check import (
+    image_problems,
+    paths_outside,
+    read_by_containers,
+    unlisted_accelerators,
+)
 from pipeline.runners.kubernetes.job_set import (
     CONFIG_NAME,
     config_map,
     job_set,
+    name_problems,
+    network_policy,
     other_machines,
     train_job,
     training_runtime,
@@ -49,7 +56,7 @@ def write_manifests(config: Config, engine: Engine, directory: str) -> list[str]
             if engine == "kubernetes"
             else [training_runtime(placed), train_job(placed)]
         )
-        documents = [config_map(placed), *jobs]
+        documents = [config_map(placed), network_policy(placed), *jobs]
         texts = {"training.yaml": yaml.safe_dump_all(documents, sort_keys=False)}
     paths = []
     for name, text in texts.items():
@@ -61,14 +68,25 @@ def write_manifests(config: Config, engine: Engine, directory: str) -> list[str]
 
 def _check(config: Config, engine: Engine) -> None:
     settings, wrong = config.engine, []
-    needed = ["image", "pipeline_root"]
+    needed = ["pipeline_root"]
     needed += ["machine_type", "region"] if engine == "vertex" else []
     wrong += [f"engine.{name} is missing" for name in needed if not getattr(settings, name)]
+    wrong += image_problems(settings.image)
     root = settings.pipeline_root or ""
     if engine == "vertex" and not root.startswith("gs://"):
         wrong.append(f"engine.pipeline_root = {root!r}: Vertex AI needs gs://bucket/path")
     if engine != "vertex":
-        wrong += _missing_storage(config, root)
+        wrong += _missing_storage(config, root) + name_problems(config)
+    mounted = root.replace("gs://", "/gcs/", 1)
+    if root.startswith("gs://"):  # all of the bucket is
+        mounted = "/".join(mounted.split("/")[:3])
+    # The chief does what compile does, too.
+    read = [*read_by_containers(config), ("validate.schema_path", config.validation.schema_path)]
+    read += [("curate.benchmark_files", path) for path in config.curate.benchmark_files]
+    wrong += [
+        f"{key} = {path!r} lies outside of what the pods have mounted, {mounted}"
+        for key, path in paths_outside(read, mounted)
+    ]
     if not config.corpus.input:
         wrong.append("corpus.input is empty: give files that the pods can read")
     if engine == "vertex":
