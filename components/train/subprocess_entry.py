@@ -8,8 +8,9 @@ from typing import Any
 
 from components.train.calibrate import calibrate
 from components.train.config import TrainingJob
+from components.train.distributed.cluster import place_in_cluster
 from components.train.distributed.cpu_parallelism import divide_cores
-from components.train.distributed.rendezvous import place_in_cluster, wait_for_chief
+from components.train.distributed.rendezvous import wait_for_chief
 from components.train.execution import read_execution
 from components.train.run import train, train_and_export
 

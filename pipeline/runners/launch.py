@@ -10,6 +10,7 @@ from collections import Counter
 
 from rich.markup import escape
 
+from components.train.distributed.cluster import check_is_chief
 from pipeline.config import Config
 from pipeline.embedded_corpus import build_embedded_corpus
 from pipeline.loader import dump_config
@@ -104,6 +105,8 @@ def _print_push(screen: RunConsole, config: Config, record, failures: list[str])
 
 def _check_runnable(config: Config) -> None:
     check_is_no_pattern(config.output_dir, "run.output_dir")
+    if config.train.strategy == "multi_worker":
+        check_is_chief(config.training_directory)
     if config.train.task == "classification" and not config.corpus.label_field:
         raise TokenmillError(
             'train.task = "classification" needs corpus.label_field, the field of the input that '

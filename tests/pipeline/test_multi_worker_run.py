@@ -7,7 +7,9 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
+from pipeline.cli import cli
 from pipeline.loader import load_config
 from tokenmill.errors import TokenmillError
 
@@ -29,6 +31,29 @@ def test_that_speed_cannot_be_measured_in_one_process_is_said_before_the_run():
         config.ledger_job()
     assert "cost.mfu" in caught.value.hint
     load_config(overrides=["train.strategy=multi_worker", "cost.mfu=0.3"]).ledger_job()
+
+
+@pytest.mark.parametrize(
+    ("tf_config", "words"),
+    [
+        ("", "needs TF_CONFIG in the environment"),
+        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}', "TF_CONFIG"),
+        (
+            '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, '
+            '"task": {"type": "worker", "index": 0}}',
+            "worker 1 of 2",
+        ),
+    ],
+)
+def test_who_is_no_chief_is_told_before_the_first_step(tmp_path, monkeypatch, tf_config, words):
+    monkeypatch.setenv("TF_CONFIG", tf_config)
+    settings = ["train.strategy=multi_worker", "cost.mfu=0.3"]
+    words_of_command = [word for setting in settings for word in ("--set", setting)]
+    home = tmp_path / "home"
+    result = CliRunner().invoke(cli, ["run", "--output-dir", str(home), *words_of_command])
+    assert result.exit_code == 1
+    assert words in result.output
+    assert not home.exists()
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ handled and nothing can be said; it starts when all have answered, and takes sec
 """
 
 import contextlib
-import json
 import os
 import time
 import uuid
@@ -20,9 +19,9 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from components.train.config import TrainingJob
+from components.train.distributed.cluster import place_in_cluster
 from tokenmill import progress
 from tokenmill.contracts.base import Document, key, read_document, write_document
-from tokenmill.errors import TokenmillError
 from tokenmill.heartbeat import HeartbeatWatch, beat_heart
 from tokenmill.preemption import StoppedError
 
@@ -53,28 +52,6 @@ class Answer(Document):
     """worker-<i>.json: a worker has heard a call."""
 
     call: str = key("Of rendezvous.json.")
-
-
-def place_in_cluster() -> tuple[int, int]:
-    """Return (this process's index, the number of processes); the chief has index 0.
-
-    Raises:
-        TokenmillError: TF_CONFIG, which tells a worker of the others, is missing or wrong.
-    """
-    text = os.environ.get("TF_CONFIG", "")
-    try:
-        config = json.loads(text)
-        cluster, task = config["cluster"], config["task"]
-        kind, index = task["type"], int(task["index"])
-        cluster[kind][index], cluster["worker"][0]
-    except (ValueError, KeyError, IndexError, TypeError):
-        raise TokenmillError(
-            f'train.strategy = "multi_worker" needs TF_CONFIG in the environment, found {text!r}.',
-            'Expected {"cluster": {"worker": ["host:port", ..]}, "task": {"type": "worker", '
-            '"index": 0}}, the index another on each worker.',
-        ) from None
-    chiefs = len(cluster.get("chief", ()))
-    return index + (chiefs if kind == "worker" else 0), chiefs + len(cluster["worker"])
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from components.train.distributed.rendezvous import place_in_cluster
+from components.train.distributed.cluster import place_in_cluster
 from tokenmill.errors import TokenmillError
 from tokenmill.preemption import killable
 
