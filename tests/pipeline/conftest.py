@@ -19,6 +19,7 @@ name = "slice"
 [corpus]
 eval_fraction = 0.1
 shards = 2
+max_quarantine_fraction = 0.3  # one file of four is noise
 
 [curate]
 rules = "code-docs"
