@@ -98,6 +98,7 @@ def build_cost_report(
             **baseline,
         ),
         effective_tokens=effective,
+        trained_loss_tokens=telemetry.trained_loss_tokens,
     )
 
 

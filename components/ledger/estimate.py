@@ -140,11 +140,12 @@ class RunEstimator:
         )
 
     def _effective_tokens(self, plan: StepPlan, mixture: Mixture | None) -> float:
+        share = self._rows.mask_rate  # masked-lm: only what is hidden bears a loss
         if mixture is None or not self._rows.by_source or mixture.sources == [""]:
-            return repetition_discounted_tokens(self._rows.loss_tokens, plan.epochs)
+            return repetition_discounted_tokens(self._rows.loss_tokens * share, plan.epochs)
         repetitions = mixture.repetitions(plan.rows_read)
         return sum(
-            repetition_discounted_tokens(counts.loss_tokens, repetitions.get(source, 0.0))
+            repetition_discounted_tokens(counts.loss_tokens * share, repetitions.get(source, 0.0))
             for source, counts in self._rows.by_source.items()
         )
 

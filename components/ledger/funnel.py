@@ -2,12 +2,14 @@
 
 raw -> valid -> curated -> tokenized -> packed -> loss tokens -> unique -> repetition-discounted.
 Every stage has documents, bytes and tokens; what one stage loses to the next is booked under a
-reason, and the books must balance. *Effective tokens* are the loss tokens of training after
-curation, discounted for repetition (Muennighoff et al. 2023, see scaling.py).
+reason, and the books must balance. Less than an epoch reads a share of the rows, and so from
+"unique" on of documents and bytes, too. *Effective tokens* are the loss tokens of training after
+curation (in masked-lm the hidden ones), discounted for repetition (Muennighoff et al. 2023, see
+scaling.py).
 """
 
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from tokenmill.contracts.base import Part
 from tokenmill.contracts.curation import Curation, KeptAmount, SourceCuration
@@ -30,6 +32,14 @@ from tokenmill.contracts.packed_rows import (
 from tokenmill.cost.scaling import repetition_discounted_tokens
 
 _Counts = TypeVar("_Counts", bound=Part)
+
+
+class Read(NamedTuple):
+    """What training reads at least once; documents and bytes by the share of the epoch."""
+
+    documents: int
+    bytes: int
+    tokens: float
 
 
 class UnbalancedLedgerError(ArithmeticError):
@@ -76,12 +86,18 @@ def build_funnel(
         repeated = epochs_by_source.get(source, 0.0) if epochs_by_source else epochs
         by_source[source] = _source_funnel(source, ingest, curation, packed, overall, repeated)
     total = _add_funnels(list(by_source.values()))
-    once = total.train.loss_tokens * min(1.0, epochs)
-    if epochs_by_source:
-        once = sum(part.stages[6].tokens for part in by_source.values())
-    else:
-        total.train.effective_tokens = repetition_discounted_tokens(total.train.loss_tokens, epochs)
-    total.stages = _stages(total, once)
+    hidden = total.train.loss_tokens * packed["train"].mask_rate
+    unique = [part.stages[6] for part in by_source.values()]
+    read = Read(
+        documents=sum(stage.documents for stage in unique),
+        bytes=sum(stage.bytes for stage in unique),
+        tokens=sum(stage.tokens for stage in unique)
+        if epochs_by_source
+        else hidden * min(1.0, epochs),
+    )
+    if not epochs_by_source:
+        total.train.effective_tokens = repetition_discounted_tokens(hidden, epochs)
+    total.stages = _stages(total, packed["train"].mask_rate, read)
     quarantined = ingest.quarantined
     raw, valid = total.stages[:2]
     raw.documents += quarantined.documents
@@ -116,6 +132,7 @@ def _source_funnel(
         if source in counts.by_source
     ]
     train, evaluation = (_packed_counts(packed[split], source) for split in ("train", "eval"))
+    hidden = train.loss_tokens * packed["train"].mask_rate
     kept_bytes = sum(account.kept.bytes for account in curated)
     tokens = train.tokens + evaluation.tokens
     ratio = kept_bytes / tokens if tokens else overall_bytes_per_token
@@ -146,12 +163,22 @@ def _source_funnel(
         bytes_per_token=ratio,
         train=TrainingText(
             **train.counted(),
-            effective_tokens=repetition_discounted_tokens(train.loss_tokens, epochs),
+            effective_tokens=repetition_discounted_tokens(hidden, epochs),
         ),
         eval=evaluation,
     )
-    funnel.stages = _stages(funnel, train.loss_tokens * min(1.0, epochs))
+    share = min(1.0, epochs)
+    read = Read(
+        documents=round(_trained_documents(train) * share),
+        bytes=round((train.bytes - train.dropped_bytes) * share),
+        tokens=hidden * share,
+    )
+    funnel.stages = _stages(funnel, packed["train"].mask_rate, read)
     return funnel
+
+
+def _trained_documents(train: SourceCounts) -> int:
+    return train.documents - sum(getattr(train, f"dropped_{reason}") for reason in DROP_REASONS)
 
 
 def _add_funnels(parts: list[SourceFunnel]) -> SourceFunnel:
@@ -178,12 +205,13 @@ def _add(parts: list[_Counts]) -> _Counts:
     return type(parts[0])(**{name: sum(getattr(part, name) for part in parts) for name in names})
 
 
-def _stages(funnel: SourceFunnel, once: float) -> list[Stage]:
+def _stages(funnel: SourceFunnel, mask_rate: float, read: Read) -> list[Stage]:
     """List the funnel in order; each stage says what the one before lost, and to what.
 
     Args:
         funnel: Counts of a source, or of all.
-        once: Loss tokens that training reads at least once.
+        mask_rate: Share of the tokens that an epoch hides (masked-lm), else 1.
+        read: What training reads of it at least once.
     """
     valid, curated, train, evaluation = funnel.raw, funnel.curated, funnel.train, funnel.eval
     empty = train.dropped_empty + evaluation.dropped_empty
@@ -193,7 +221,7 @@ def _stages(funnel: SourceFunnel, once: float) -> list[Stage]:
         for reason in LABEL_REASONS
     }
     packed = with_tokens - sum(left_out.values())
-    trained = train.documents - sum(getattr(train, f"dropped_{r}") for r in DROP_REASONS)
+    trained = _trained_documents(train)
 
     def stage(
         name: StageName,
@@ -214,19 +242,23 @@ def _stages(funnel: SourceFunnel, once: float) -> list[Stage]:
 
     trained_bytes = train.bytes - train.dropped_bytes
     packed_bytes = trained_bytes + evaluation.bytes - evaluation.dropped_bytes
-    read = (valid.documents, valid.bytes, valid.tokens_estimated)
+    ingested = (valid.documents, valid.bytes, valid.tokens_estimated)
     dropped = {reason: text.documents for reason, text in funnel.dropped.items()}
     packed_tokens = train.loss_tokens + evaluation.loss_tokens
+    all_count = mask_rate == 1  # which tokens are hidden is drawn when they are read
+    loss_tokens = train.loss_tokens if all_count else train.loss_tokens * mask_rate
     return [
-        stage("raw", *read, {}, counted=False),
-        stage("valid", *read, {}, counted=False),
+        stage("raw", *ingested, {}, counted=False),
+        stage("valid", *ingested, {}, counted=False),
         stage("curated", curated.documents, curated.bytes, curated.tokens, dropped),
         stage("tokenized", with_tokens, curated.bytes, curated.tokens, {"empty": empty}),
         stage("packed", packed, packed_bytes, packed_tokens, left_out),
-        stage("loss_tokens", trained, trained_bytes, train.loss_tokens,
-              {"eval": packed - trained}),
-        stage("unique", trained, trained_bytes, once, {}),
-        stage("repetition_discounted", trained, trained_bytes, train.effective_tokens, {}),
+        stage("loss_tokens", trained, trained_bytes, loss_tokens,
+              {"eval": packed - trained}, all_count),
+        stage("unique", read.documents, read.bytes, read.tokens,
+              {"not_read": trained - read.documents}, all_count),
+        stage("repetition_discounted", read.documents, read.bytes, train.effective_tokens, {},
+              all_count),
     ]  # fmt: skip
 
 

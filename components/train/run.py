@@ -93,7 +93,7 @@ def train(
             settings,
             execution or Execution(),
             training_directory,
-            rows.manifest.loss_tokens,
+            rows.manifest.loss_tokens * rows.manifest.mask_rate,
             config.resume_from,
             stop,
             target_share(rows.manifest),
@@ -129,14 +129,11 @@ def train(
 
 
 def target_share(manifest: PackedManifest) -> float:
-    """Targets that one pass over the rows asks for, by those of the manifest.
+    """Return the targets of one pass over the rows, by its loss tokens.
 
-    Of masked-lm the share that is hidden; of classification one for each row, whose tokens are what
-    the manifest counts.
+    In classification one for each row, all of whose tokens are loss tokens; else 1.
     """
-    if manifest.task == "classification":
-        return manifest.rows / manifest.loss_tokens
-    return manifest.mask_rate
+    return manifest.rows / manifest.loss_tokens if manifest.task == "classification" else 1.0
 
 
 def _with_peak(limits: TrainingLimits, workers: Workers) -> TrainingLimits:

@@ -39,10 +39,10 @@ class Session:
         job: The training's settings, flat (components/train/fingerprint.py).
         execution: How it is carried out.
         training_directory: Holds a directory for each training; None saves and writes nothing.
-        unique_targets: Targets of the training split.
+        unique_targets: Loss tokens of one pass over the training split (in masked-lm expected).
         resume_from: A directory of checkpoints to start from if this training has none.
         stop: Filled by signals.
-        target_share: Share of these targets that one pass over them asks for (masked-lm).
+        target_share: Targets of one pass by these loss tokens (classification).
         limits: Price and budget; None for none.
         flops_per_token: FLOPs of training on a token, for MFU; None if not known.
     """
@@ -53,7 +53,7 @@ class Session:
         job: Mapping[str, Any],
         execution: Execution,
         training_directory: str | None,
-        unique_targets: int,
+        unique_targets: float,
         resume_from: str | None = None,
         stop: StopRequest | None = None,
         target_share: float = 1.0,

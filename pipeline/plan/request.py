@@ -112,6 +112,7 @@ def _request(
         model=model,
         unique_tokens=unique,
         epochs=epochs,
+        loss_share=source.config.pack.mask_rate if train.task == "masked-lm" else 1.0,
         hardware=hardware,
         flops_basis=flags.flops_basis,
         recompute=flags.recompute or ("full" if train.rematerialize else "none"),
@@ -132,6 +133,11 @@ def _request(
         checkpoints_kept=source.config.execution.keep_checkpoints,
         goal=cost.goal if source.states("cost.goal") else None,
     )
+    if request.loss_share < 1:
+        notes.append(
+            f"masked-lm: effective tokens are the {request.loss_share:.0%} that an epoch hides "
+            "(pack.mask_rate)"
+        )
     if batch < hardware.devices:
         notes.append(f"{batch:,} sequences a step leave some of {hardware.chips:,} chips idle")
     return request

@@ -70,6 +70,9 @@ def cost_table(ledger: Ledger, cost: CostReport) -> Table:
         )
 
     row("tokens computed (slots)", "slots", count)
+    planned, trained = ledger.training.loss_tokens, cost.trained_loss_tokens
+    if trained and cost.quality.eval_after.accuracy is None:  # a classifier's are documents
+        table.add_row("loss tokens", count(planned), count(trained), f"{trained / planned:.2f}")
     row("FLOPs", "total_flops", lambda number: f"{number:.3e}")
     table.add_row(f"MFU of the steps ({source})", f"{estimated.mfu:.1%}", mfu,
                   ratio("mfu") if actual.mfu else "")  # fmt: skip

@@ -100,6 +100,7 @@ def test_a_bill_worked_out_by_hand():
     assert actual["mfu"] == pytest.approx(8 * 1000 / 2e9)
     assert report["training_seconds_actual_over_estimated"] == pytest.approx(1.5)
     assert report["effective_tokens"] == 400.0
+    assert report["trained_loss_tokens"] == 500
 
 
 def test_the_estimate_is_repeated_as_the_ledger_gave_it():

@@ -346,3 +346,41 @@ def test_a_classifiers_documents_are_lost_for_a_reason(reports, data):
             account["truncated_tokens"] += 1
         with pytest.raises(UnbalancedLedgerError):
             funnel_of(ingest, curation, packed, 2.0)
+
+
+@pytest.mark.parametrize("by_source", [False, True])
+def test_below_one_epoch_documents_bytes_and_tokens_shrink_alike(by_source):
+    account = {"kept": 1000, "kept_bytes": 9000, "raw_bytes": 9000, "tokens": 4000, "empty": 0,
+               "dropped": {}}  # fmt: skip
+    corpus = {"train": {"a": account, "b": account}, "eval": {"a": account}}
+    shares = {"a": 0.25, "b": 0.5} if by_source else {"a": 0.3, "b": 0.3}
+    epochs = (0.375, shares) if by_source else (0.3,)
+    funnel = funnel_of(*reports_of(corpus), *epochs)
+    for source, share in shares.items():
+        whole, *read = funnel["by_source"][source]["stages"][5:]
+        for stage in read:
+            for unit in ("documents", "bytes", "tokens"):
+                assert stage[unit] == pytest.approx(share * whole[unit])
+        assert read[0]["documents_lost"] == {"not_read": 1000 * (1 - share)}
+    assert funnel["total"]["stages"][6]["documents"] == 1000 * sum(shares.values())
+    assert funnel["total"]["stages"][6]["tokens"] == pytest.approx(5000 * sum(shares.values()))
+
+
+def test_of_masked_lm_only_the_hidden_tokens_count():
+    account = {"kept": 10, "kept_bytes": 900, "raw_bytes": 900, "tokens": 400, "empty": 0,
+               "dropped": {}}  # fmt: skip
+    ingest, curation, packed = reports_of({"train": {"a": account}, "eval": {}})
+    for manifest in packed.values():
+        manifest |= {"task": "masked-lm", "mask_rate": 0.15, "loss_tokens": manifest["tokens"]}
+        manifest["padding_slots"] = manifest["slots"] - manifest["loss_tokens"]
+        for counts in manifest["by_source"].values():
+            counts["loss_tokens"] = counts["tokens"]
+    for account in (
+        funnel_of(ingest, curation, packed, 3.0)["total"],
+        funnel_of(ingest, curation, packed, 3.0, {"a": 3.0})["by_source"]["a"],
+    ):
+        stages = {stage["stage"]: stage for stage in account["stages"]}
+        assert stages["packed"]["tokens"] == 400
+        assert stages["loss_tokens"]["tokens"] == stages["unique"]["tokens"] == 60
+        assert stages["loss_tokens"]["tokens_are"] == "estimated"
+        assert account["train"]["effective_tokens"] == repetition_discounted_tokens(60, 3.0)

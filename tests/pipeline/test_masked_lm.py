@@ -69,7 +69,7 @@ def test_the_books_count_the_hidden_tokens(masked_run):
 
 
 def test_live_telemetry_counts_as_the_ledger_does(masked_run):
-    """Effective tokens go by epochs, not by the share of the tokens that is hidden."""
+    """Effective tokens are those of the hidden tokens."""
     (metrics,) = (masked_run.home / "artifacts").glob("Trainer/model_run/*/metrics.jsonl")
     last = read_metrics(str(metrics))[-1]
     training = masked_run.report()["ledger"]["training"]

@@ -36,6 +36,7 @@ def both(preset, *overrides):
     manifest = packed_manifest(
         **account, rows=rows, slots=rows * length, padding_slots=0, segments=rows,
         stored_bytes=rows, by_source={"a": account},
+        mask_rate=config.pack.mask_rate if config.train.task == "masked-lm" else 1.0,
     )  # fmt: skip
     unit = {"documents": rows, "bytes": rows}
     ingest = {

@@ -32,7 +32,7 @@ SHAPE = ModelShape(
 )
 
 
-def write_split(uri, split, documents, seed):
+def write_split(uri, split, documents, seed, task="causal-lm"):
     """Documents that count upwards: text in which the next token can be learnt."""
     rng = np.random.default_rng(seed)
     counting = [
@@ -45,7 +45,7 @@ def write_split(uri, split, documents, seed):
         for i in range(documents)
     ]
     settings, directory = (
-        PackJob(sequence_length=LENGTH, vocab_size=VOCAB, shards=1),
+        PackJob(sequence_length=LENGTH, vocab_size=VOCAB, shards=1, task=task),
         os.path.join(uri, f"Split-{split}"),
     )
     shard, flags = (0, [in_columns(counting)]), np.zeros(VOCAB, np.uint8)

@@ -137,6 +137,11 @@ class CostReport(Document):
     return_on_curation: list[StepReturn]
     quality: Quality
     effective_tokens: float = key("As in the ledger.", ge=0)
+    trained_loss_tokens: int = key(
+        "Tokens that training computed a loss of, counted; of a classifier documents.",
+        default=0,
+        ge=0,
+    )
 
 
 def read_cost_report(uri: str) -> CostReport:

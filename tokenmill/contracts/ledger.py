@@ -30,13 +30,19 @@ class Stage(Part):
     """One stage of the funnel."""
 
     stage: StageName = key(
-        "The stage. packed counts both splits, the later ones the training split."
+        "The stage. packed counts both splits, the later ones the training split; from unique on "
+        "they count what training reads at least once, below one epoch a share of everything."
     )
     documents: int = key("Documents that reached it.", ge=0)
     bytes: int = key("Bytes of their text (UTF-8; from curated on, after normalization).", ge=0)
-    tokens: Number = key("Tokens; from packed on with one end-of-text token a document.", ge=0)
+    tokens: Number = key(
+        "Tokens; from packed on in causal-lm with one end of text a document, from loss_tokens on "
+        "in masked-lm the hidden ones.",
+        ge=0,
+    )
     tokens_are: Literal["counted", "estimated"] = key(
-        "Whether the tokens were made and counted, or estimated from bytes per token."
+        "Whether the tokens were made and counted, or estimated: from bytes per token, in "
+        "masked-lm from the share that is hidden."
     )
     documents_lost: dict[str, int] = key("Documents that the stage before lost here, by reason.")
 
@@ -89,7 +95,9 @@ class Packing(Part):
     slots: int = key("Positions: rows x sequence length, or x a classifier's bucket widths.", ge=0)
     padding_slots: int = key("Empty positions.", ge=0)
     context_slots: int = key("Positions read again as context, without loss.", ge=0)
-    loss_tokens: int = key("Positions whose prediction bears a loss.", ge=0)
+    loss_tokens: int = key(
+        "Positions whose prediction bears a loss; in masked-lm those that can be hidden.", ge=0
+    )
     segments: int = key("Parts of documents.", ge=0)
     stored_bytes: int = key("Size of the files, bytes.", ge=0)
     tokens: int = key("Tokens without control tokens.", ge=0)

@@ -33,8 +33,8 @@ class Telemetry:
     Args:
         directory: The training directory; None writes nothing.
         execution: Intervals.
-        unique_targets: Targets of the training split, for effective tokens.
-        target_share: Share of them that one pass asks for.
+        unique_targets: Loss tokens of one pass over the training split, for effective tokens.
+        target_share: Targets of one pass by these loss tokens.
         limits: Price and peak; None if they are not known.
         flops_per_token: FLOPs of training on a token; None if not known.
     """
@@ -43,7 +43,7 @@ class Telemetry:
         self,
         directory: str | None,
         execution: Execution,
-        unique_targets: int,
+        unique_targets: float,
         target_share: float = 1.0,
         limits: TrainingLimits | None = None,
         flops_per_token: float | None = None,

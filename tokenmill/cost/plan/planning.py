@@ -42,6 +42,7 @@ class PlanRequest:
         model: What is trained.
         unique_tokens: Tokens of the corpus.
         epochs: Passes over them.
+        loss_share: Share of the tokens that a pass computes a loss of (masked-lm: hides).
         hardware: What it is trained on.
         flops_basis: Which FLOPs hours are made of; None means exact for a known shape, else 6·N.
         recompute: Which activations the backward pass computes again.
@@ -65,6 +66,7 @@ class PlanRequest:
     model: PlannedModel
     unique_tokens: float
     epochs: float = 1.0
+    loss_share: float = 1.0
     hardware: Hardware
     flops_basis: FlopsBasis | None = None
     recompute: Recompute = "none"
@@ -90,8 +92,8 @@ class PlanRequest:
 
     @property
     def effective_tokens(self) -> float:
-        """Tokens processed, discounted for repetition."""
-        return repetition_discounted_tokens(self.unique_tokens, self.epochs)
+        """Tokens processed that bear a loss, discounted for repetition."""
+        return repetition_discounted_tokens(self.unique_tokens * self.loss_share, self.epochs)
 
     @property
     def sequences_per_copy(self) -> int:
