@@ -148,6 +148,35 @@ def test_chips_have_units():
     assert find_chip("b200-sxm").memory_bytes == 180 * 2**30  # usable, not marketed
 
 
+# Matrix units over ordinary float32 units, dense and with float32 accumulation, by the makers' data
+# sheets and whitepapers. With sparsity it is twice that, with fp16 accumulation (GeForce) too.
+RATIOS = {
+    8: ("v100-sxm2-16gb", "v100-sxm2-32gb", "t4", "mi250x", "mi300x"),
+    16: ("a100-sxm4-40gb", "a100-sxm4-80gb", "a100-pcie-40gb", "a100-pcie-80gb", "h100-sxm5-80gb",
+         "h100-pcie-80gb", "h800-sxm5-80gb", "h200-sxm-141gb"),
+    30: ("b200-sxm",),
+    15: ("tpu-v2",),
+    4: ("l4", "l40s", "rtx-a6000"),
+    2: ("rtx-3080", "rtx-3090", "rtx-3090-ti", "rtx-4080", "rtx-4090"),
+}  # fmt: skip
+EXPECTED_RATIO = {slug: ratio for ratio, slugs in RATIOS.items() for slug in slugs}
+# Peaks without a float32 figure beside them, as two sources of the catalog give them, TFLOP/s.
+DENSE_PEAKS = {
+    "tpu-v3": 123, "tpu-v4": 275, "tpu-v5e": 197, "tpu-v5p": 459, "tpu-v6e": 918, "gaudi2": 432,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("chip", load_chips(), ids=lambda chip: chip.slug)
+def test_no_peak_looks_like_the_sparse_one(chip):
+    if chip.peak_flops_per_second is None:
+        return
+    if chip.float32_flops_per_second is None:
+        assert chip.peak_flops_per_second == DENSE_PEAKS[chip.slug] * 1e12
+        return
+    ratio = chip.peak_flops_per_second / chip.float32_flops_per_second
+    assert ratio == pytest.approx(EXPECTED_RATIO[chip.slug], rel=0.15)
+
+
 def test_tpu_price_is_per_chip_not_per_board():
     assert find_chip("tpu-v2").price_usd_per_chip_hour == pytest.approx(4.5 / 4, abs=0.01)
 
