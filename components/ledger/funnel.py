@@ -168,12 +168,12 @@ def _source_funnel(
         eval=evaluation,
     )
     share = min(1.0, epochs)
-    read = Read(
+    once = Read(
         documents=round(_trained_documents(train) * share),
         bytes=round((train.bytes - train.dropped_bytes) * share),
         tokens=hidden * share,
     )
-    funnel.stages = _stages(funnel, packed["train"].mask_rate, read)
+    funnel.stages = _stages(funnel, packed["train"].mask_rate, once)
     return funnel
 
 
