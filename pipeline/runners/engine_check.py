@@ -34,6 +34,8 @@ def check_engine(config: Config, engine: Engine) -> None:
         wrong.append(f"engine.pipeline_root = {root!r}: Vertex AI needs gs://bucket/path")
     wrong += image_problems(settings.image)
     if engine == "vertex":
+        if not config.run.name[0].isalpha():
+            wrong.append(f"run.name = {config.run.name!r}: Vertex AI's jobs begin with a letter")
         wrong += [
             f"engine.{name} is missing: Vertex AI needs it"
             for name in ("project", "region")

@@ -47,3 +47,17 @@ def test_compiling_says_it_too_and_once(engine, times):
     assert "push.registry_image is missing" in caught.value.message
     # The pipeline root is a bucket, and versions go there unless another place is named.
     assert "push.directory" not in caught.value.message
+
+
+def test_a_name_that_vertex_ai_refuses_is_said_when_compiling():
+    settings = [
+        'run.name="3-books"',
+        'corpus.input=["gs://bucket/corpus"]',
+        'engine.pipeline_root="gs://bucket/root"',
+        f'engine.image="{IMAGE}"',
+        'engine.project="p"',
+        'engine.region="europe-west4"',
+    ]
+    with pytest.raises(TokenmillError, match=r"run.name = '3-books'.* begin with a letter"):
+        check_engine(load_config(overrides=settings), "vertex")
+    check_engine(load_config(overrides=settings), "kubeflow")
