@@ -90,6 +90,8 @@ class _Tail:
         if self._path is None or not os.path.exists(self._path):
             return
         with open(self._path, "rb") as source:
+            if source.seek(0, os.SEEK_END) < self._offset:  # it was emptied, as rotation does
+                self._offset = 0
             source.seek(self._offset)
             for line in source:
                 if not line.endswith(b"\n"):
@@ -163,7 +165,11 @@ def watch_rollout(
             f"users since the rollout began, and {MIN_VALUES} are needed"
         )
         if not requests:
-            reason += "; is it loaded (GET /v1/models/NAME), and do requests carry x-user-key?"
+            reason += (
+                "; is it loaded (GET /v1/models/NAME), and do requests carry x-user-key?"
+                if os.path.exists(request_log)
+                else f"; there is no {request_log}"
+            )
     return WatchReport(
         rolled_back=requests >= MIN_VALUES and bool(reason and running),
         judged=requests >= MIN_VALUES,

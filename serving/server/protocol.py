@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import sys
+import termios
 from typing import Any
 
 from starlette.responses import Response
@@ -18,6 +21,13 @@ async def _too_long(scope: Scope, receive: Receive, send: Send) -> None:
     await Response(status_code=431, headers=_CLOSE)(scope, receive, send)
 
 
+def _bytes_to_read(transport: asyncio.Transport) -> int:
+    """Return what a client has not yet read: the transport's bytes, and the kernel's."""
+    socket = transport.get_extra_info("socket")
+    kernels = fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4))
+    return transport.get_write_buffer_size() + int.from_bytes(kernels, sys.byteorder)
+
+
 def bounded_protocol(config: ServerConfig) -> type[HttpToolsProtocol]:
     """Return uvicorn's protocol with the bounds of `config`; uvicorn itself has none of these."""
     waiting: dict[BoundedProtocol, None] = {}  # for a request's headers, the longest first
@@ -29,6 +39,7 @@ def bounded_protocol(config: ServerConfig) -> type[HttpToolsProtocol]:
         _in_body = False
         _messages = 0
         _header_bytes = 0  # of a request whose headers have not ended
+        _unread = 0  # bytes of the last answer that the client had not read
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -76,7 +87,8 @@ def bounded_protocol(config: ServerConfig) -> type[HttpToolsProtocol]:
             """Close the connection after a while; but a request has a deadline of its own."""
             in_request = self.cycle is not None and not self.cycle.response_complete
             if self._timer is None and not in_request and not self.transport.is_closing():
-                self._timer = self.loop.call_later(config.idle_seconds, self._close)
+                self._timer = self.loop.call_later(config.idle_seconds, self._close_if_silent)
+                self._unread = _bytes_to_read(self.transport)
                 waiting[self] = None
 
         def _stop_waiting(self) -> None:
@@ -85,14 +97,27 @@ def bounded_protocol(config: ServerConfig) -> type[HttpToolsProtocol]:
                 self._timer.cancel()
                 self._timer = None
 
+        def _close_if_silent(self) -> None:
+            """Close the connection, unless its client is still reading the last answer."""
+            unread = _bytes_to_read(self.transport)
+            if 0 < unread < self._unread:
+                self._unread = unread
+                self._timer = self.loop.call_later(config.idle_seconds, self._close_if_silent)
+            else:
+                self._close()
+
         def _close(self) -> None:
             self._stop_waiting()
-            self.transport.close()
+            if self.transport.get_write_buffer_size():
+                self.transport.abort()  # closing would wait for the client to read
+            else:
+                self.transport.close()
 
         def _refuse(self, status: int) -> None:
             if not self.transport.is_closing():
                 end = b"content-length: 0\r\nconnection: close\r\n\r\n"
                 self.transport.write(STATUS_LINE[status] + end)
-                self._close()
+                self._stop_waiting()
+                self.transport.close()
 
     return BoundedProtocol

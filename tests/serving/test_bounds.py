@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -196,6 +197,30 @@ def test_no_connection_is_opened_beside_as_many_busy_ones_as_may_be(exported, lo
             connection.close()
         answer = httpx.post(f"http://127.0.0.1:{thread.ports.rest}{PATH}", json=BODY, timeout=60)
         assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_an_answer_is_kept_only_for_a_client_that_reads(exported, loaded_once, reads):
+    options = {"idle_seconds": 1.0, "max_batch_size": 64, "max_queued_rows": 64}
+    with ServerThread(settings(exported.base, **options)) as thread:
+        body = {"signature_name": "logits_ids", "inputs": {"token_ids": [[5] * 48] * 64}}
+        content = json.dumps(body).encode()
+        head = f"POST {PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(content)}\r\n\r\n"
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 10_000)
+            connection.settimeout(60)
+            connection.connect(("127.0.0.1", thread.ports.rest))
+            connection.sendall(head.encode() + content)
+            answer = connection.recv(1000)
+            assert answer.startswith(b"HTTP/1.1 200")
+            length = int(re.search(rb"content-length: (\d+)", answer)[1])
+            with contextlib.suppress(ConnectionError):
+                for _ in range(30):  # as long as it takes to be thought silent, and longer
+                    time.sleep(0.1)
+                    answer += connection.recv(50_000) if reads else b""
+                while part := connection.recv(1 << 20):
+                    answer += part
+            assert (len(answer) > length) is reads
 
 
 def metric(rest, name):

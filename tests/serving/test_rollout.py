@@ -16,6 +16,7 @@ from pipeline.cli import cli
 from serving.rollout import Rollout, read_rollout, user_share, write_rollout
 from serving.server.app import ServerThread
 from serving.server.config import ServerConfig
+from serving.watch import _Tail
 from tokenmill.errors import TokenmillError
 
 
@@ -166,6 +167,22 @@ def test_a_canary_that_nobody_was_served_by_is_not_found_well(tmp_path, count, w
     assert not report["judged"]
     assert not report["rolled_back"]
     assert read_rollout(str(tmp_path)).status == "running"
+
+
+def test_a_log_that_is_not_there_is_named(tmp_path):
+    base_of(tmp_path, 1, 2)
+    assert invoke("start", tmp_path).exit_code == 0
+    found = invoke("watch", tmp_path, "--request-log", tmp_path / "none")
+    assert found.exit_code == 2
+    assert f"there is no {tmp_path / 'none'}" in found.output
+
+
+def test_a_log_that_is_emptied_is_read_on(tmp_path):
+    log = tmp_path / "log"
+    tail = _Tail(str(log))
+    for count in (3, 2):
+        log.write_text('{"a": 1}\n' * count)
+        assert len(list(tail.lines())) == count
 
 
 def test_nothing_is_watched_without_a_rollout(tmp_path):
