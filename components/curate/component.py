@@ -8,9 +8,17 @@ from tfx.types import Channel, artifact_utils, component_spec
 
 from components.artifacts import DroppedDocuments, Examples
 from components.curate.config import CurateConfig
-from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, write_report
+from components.curate.counts import (
+    CONTAMINATED,
+    COUNTS,
+    MASKED,
+    REMOVED_LINES,
+    TALLIES,
+    write_report,
+)
+from components.curate.losses import KEEP_CONTAMINATED, check_losses, curation_remarks
 from components.curate.transforms import Curate
-from tokenmill.contracts.curation import Curation, read_curation
+from tokenmill.contracts.curation import Curation, read_curation, write_curation
 from tokenmill.errors import TokenmillError
 from tokenmill.files import remove_temporary_files
 from tokenmill.records.splits import SPLITS, split_directory
@@ -38,7 +46,10 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Write kept and dropped documents; raise TokenmillError if a split ends empty."""
+        """Write kept and dropped documents; raise TokenmillError if a split ends empty.
+
+        Also if a rule takes more than config.max_drop_fraction of a language, a source or all.
+        """
         self._log_startup(input_dict, output_dict, exec_properties)
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         curated = artifact_utils.get_single_instance(output_dict["curated_examples"])
@@ -56,7 +67,7 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
             )
             lists = [
                 beam.pvalue.AsSingleton(result[name] | f"List[{name}]" >> beam.combiners.ToList())
-                for name in (MASKED, REMOVED_LINES)
+                for name in (MASKED, REMOVED_LINES, TALLIES)
             ]
             (
                 result[COUNTS]
@@ -67,7 +78,10 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
         for split in SPLITS:  # TFX's readers take every file there for data
             remove_temporary_files(split_directory(curated.uri, split))
         curation = read_curation(dropped.uri)
+        check_losses(curation, config, dropped.uri)
         _check(curation)
+        remarks = curation_remarks(curation, config.max_drop_fraction)
+        write_curation(dropped.uri, curation.model_copy(update={"remarks": remarks}))
         total = curation.total
         for name in ("documents", "bytes"):
             curated.set_int_custom_property(name, getattr(total.kept, name))
@@ -76,15 +90,18 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
 
 
 def _check(curation: Curation) -> None:
-    dropped = ", ".join(
-        f"{amount.documents:,} {reason}" for reason, amount in curation.total.dropped.items()
-    )
     for split in SPLITS:
         sources = curation.splits[split].by_source.values()
         if not sum(source.kept.documents for source in sources):
+            lost = curation.dropped_by_reason(split=split)
+            dropped = ", ".join(
+                f"{lost[reason].documents:,} {reason}"
+                for reason in sorted(lost, key=lambda name: -lost[name].documents)
+            )
             raise TokenmillError(
-                f"curation left no document in the {split} split (dropped in all: {dropped}).",
-                "Loosen the rules of the [curate] section or give more text.",
+                f"curation left no document in the {split} split (dropped: {dropped or 'none'}).",
+                (KEEP_CONTAMINATED[split] if CONTAMINATED in lost else "")
+                + "Loosen the rules of the [curate] section or give more text.",
             )
 
 

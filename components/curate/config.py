@@ -1,12 +1,30 @@
 """The section [curate]: rules, thresholds, copies and decontamination."""
 
-from typing import Annotated, Literal
+import difflib
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from tokenmill.config_model import Fraction, PositiveInt, Section
+from tokenmill.text.language import LANGUAGES
 
 GivesWay = Literal["held-out", "train", "off"]
+
+
+def _language_codes(value: Any) -> Any:
+    """Take one code for a list of one; raise ValueError for what is no code that can be told."""
+    codes = (value,) if isinstance(value, str) else value
+    if isinstance(codes, list | tuple):
+        for code in codes:
+            if code not in LANGUAGES:
+                close = difflib.get_close_matches(str(code).lower()[:2], sorted(LANGUAGES), n=1)
+                raise ValueError(
+                    f'{code!r} is none of the ISO 639 codes that can be told, such as ["en", "de"]'
+                    + (f" (did you mean {close[0]}?)" if close else "")
+                )
+    return codes
+
+
 Threshold = Annotated[float, Field(ge=0.0)] | Literal["off"] | None
 
 
@@ -19,18 +37,22 @@ class CurateConfig(Section):
 
     rules: Literal["web", "technical-prose", "code-docs", "c4", "none"] = "technical-prose"
     """The set of quality rules: what the papers say for web text, or milder ones."""
-    languages: tuple[str, ...] = ()
+    languages: Annotated[tuple[str, ...], BeforeValidator(_language_codes)] = ()
     """ISO 639 codes of the languages to keep (reason wrong_language); empty keeps all."""
     min_language_score: Fraction = 0.65
     """Least probability of one of these languages (FineWeb's threshold)."""
     mask: tuple[Literal["url", "email", "ip"], ...] = ()
     """Personal data to replace by <URL>, <EMAIL>, <IP>."""
+    max_drop_fraction: Fraction = 0.5
+    """The run stops if a quality rule drops a larger share of a source, a language or the whole.
+
+    Of those with ten documents or more; a rule for lines: of the bytes of the whole."""
     max_line_documents: PositiveInt | Literal["off"] = "off"
     """Remove lines (of 40 characters or more) that stand in more documents than this."""
     exact_duplicates: Literal["drop", "keep"] = "drop"
     """Copies that differ in blanks and case at most (reason exact_duplicate)."""
     near_duplicates: Literal["drop", "keep"] = "drop"
-    """Copies with nearly the same word n-grams (reason near_duplicate)."""
+    """Copies with nearly the same n-grams of words (reason near_duplicate)."""
     near_duplicate_min_jaccard: Fraction = 0.8
     """Documents at least this similar are copies of each other."""
     near_duplicate_ngram_words: PositiveInt = 5
@@ -42,8 +64,15 @@ class CurateConfig(Section):
     decontaminate: GivesWay = "held-out"
     """Which split loses a document if both share a run of words (reason contaminated)."""
     decontaminate_ngram_words: PositiveInt = 13
+    """Words of a run (of scripts without blanks: characters, or pieces of four)."""
+    decontaminate_max_documents: PositiveInt | Literal["auto"] = "auto"
+    """A run of words that more documents have is boilerplate, and contaminates nothing.
+
+    "auto": 10, or one in 10,000 if that is more; of few documents a fifth, but at least 3."""
     benchmark_files: tuple[str, ...] = ()
-    """Texts that must not occur in train: files as for corpus.input."""
+    """Texts that must not occur in train: files as for corpus.input.
+
+    Those of fewer words than a run are looked for as a whole, if they have five words."""
 
     max_line_word_characters: Threshold = None
     min_line_end_marks: Threshold = None

@@ -5,9 +5,11 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from tokenmill.contracts.curation import (
+    BenchmarkGuard,
     Curation,
     DroppedDocument,
     KeptAmount,
+    LanguageCuration,
     RemovedLines,
     SourceCuration,
     SplitCuration,
@@ -18,21 +20,37 @@ from tokenmill.records.keys import stable_hash
 from tokenmill.records.splits import SPLITS
 
 KEPT = "kept"
+CONTAMINATED = "contaminated"
 COUNTS = "counts"
 MASKED = "masked"
 REMOVED_LINES = "removed_lines"
+TALLIES = "tallies"
+
+# What tallies count: the first of each key, with what follows it.
+LANGUAGE = "language"  # documents of (language)
+LANGUAGE_DROPPED = "language_dropped"  # documents that a rule dropped of (language, reason)
+NOT_JUDGED = "not_judged"  # documents by (reason, language)
+BENCHMARKS = "benchmarks"  # benchmark texts by (how they are guarded)
 
 
 def samples_by_reason(
-    records: Iterable[DroppedDocument], reason: str | None, source: str | None, limit: int
+    records: Iterable[DroppedDocument],
+    reason: str | None,
+    source: str | None,
+    limit: int,
+    language: str | None = None,
 ) -> dict[str, list[DroppedDocument]]:
-    """Choose up to `limit` records of each reason (or of one, or of one source) by a hash.
+    """Choose up to `limit` records of each reason (or of one, of one source, language) by a hash.
 
     Those with the least hash of their id come first, whatever the order of the records.
     """
     least: dict[str, list[tuple[int, int, DroppedDocument]]] = {}
     for number, record in enumerate(records):
-        if reason in (None, record.reason) and source in (None, record.source.decode()):
+        if (
+            reason in (None, record.reason)
+            and source in (None, record.source.decode())
+            and language in (None, record.language)
+        ):
             heap = least.setdefault(record.reason, [])
             item = (-stable_hash(record.doc_id), -number, record)
             if len(heap) < limit:
@@ -74,6 +92,7 @@ def summarize(
     counts: Iterable[tuple[tuple[str, str, str], OutcomeCounts]],
     masked: Iterable[tuple[str, int]] = (),
     removed_lines: Iterable[tuple[str, tuple[int, int]]] = (),
+    tallies: Iterable[tuple[tuple[str, ...], int]] = (),
 ) -> Curation:
     """Arrange the counts as curation.json: by split, source and reason, and in all.
 
@@ -81,7 +100,9 @@ def summarize(
         counts: Outcomes by (split, source, outcome).
         masked: How many of each kind were masked.
         removed_lines: (reason, (lines, bytes)), over all documents, also those that are dropped.
+        tallies: Other counts, by LANGUAGE, LANGUAGE_DROPPED, NOT_JUDGED and BENCHMARKS.
     """
+    tallied = dict(sorted(tallies))
     splits = {split: SplitCuration(by_source={}) for split in SPLITS}
     total = _nothing()
     for (split, source, outcome), numbers in sorted(counts):
@@ -102,17 +123,36 @@ def summarize(
             reason: RemovedLines(lines=lines, bytes=size)
             for reason, (lines, size) in sorted(removed_lines)
         },
+        languages={
+            language: LanguageCuration(
+                documents=documents,
+                dropped=_below(tallied, LANGUAGE_DROPPED, language),
+            )
+            for language, documents in _below(tallied, LANGUAGE).items()
+        },
+        not_judged={
+            reason: _below(tallied, NOT_JUDGED, reason)
+            for reason in sorted({key[1] for key in tallied if key[0] == NOT_JUDGED})
+        },
+        benchmarks=BenchmarkGuard(**guarded) if (guarded := _below(tallied, BENCHMARKS)) else None,
+        remarks=[],
     )
+
+
+def _below(tallied: dict[tuple[str, ...], int], *prefix: str) -> dict[str, int]:
+    """Return the counts whose key is the prefix and one name more, by this name."""
+    return {key[-1]: count for key, count in tallied.items() if key[:-1] == prefix}
 
 
 def write_report(
     counts: Iterable[tuple[tuple[str, str, str], OutcomeCounts]],
     masked: Iterable[tuple[str, int]],
     removed_lines: Iterable[tuple[str, tuple[int, int]]],
+    tallies: Iterable[tuple[tuple[str, ...], int]],
     dropped_uri: str,
 ) -> None:
     """Write curation.json from the counts."""
-    write_curation(dropped_uri, summarize(counts, masked, removed_lines))
+    write_curation(dropped_uri, summarize(counts, masked, removed_lines, tallies))
 
 
 def _nothing() -> SourceCuration:

@@ -1,8 +1,14 @@
 """What a batch of texts is judged by before copies are looked for: emptiness, language, rules."""
 
+from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
 
 from components.curate.config import CurateConfig
+from components.curate.counts import LANGUAGE, LANGUAGE_DROPPED, NOT_JUDGED
+from components.curate.languages import languages
 from components.curate.rules import RULES, judge, thresholds_of
 from components.curate.text_columns import TextColumns
 from tokenmill.text.language import identify
@@ -11,17 +17,47 @@ EMPTY = "empty"
 WRONG_LANGUAGE = "wrong_language"
 
 
-def judge_texts(texts: Sequence[str], config: CurateConfig) -> dict[int, tuple[str, float, float]]:
-    """Return (reason, value, threshold) of each normalized text that is dropped, by its place."""
+class Judged(NamedTuple):
+    """What became of a batch of texts.
+
+    Attributes:
+        dropped: (reason, value, threshold) of each text that is dropped, by its place.
+        languages: The language of each; none if no rule asks for it.
+        not_judged: bool [texts] by reason, which ones a rule has no measure for.
+    """
+
+    dropped: dict[int, tuple[str, float, float]]
+    languages: list[str]
+    not_judged: dict[str, np.ndarray]
+
+    def tallies(self) -> Counter[tuple[str, ...]]:
+        """Count documents by language, those of them that are dropped, and those not judged."""
+        counts: Counter[tuple[str, ...]] = Counter()
+        for i, language in enumerate(self.languages):
+            counts[LANGUAGE, language] += 1
+            if i in self.dropped:
+                counts[LANGUAGE_DROPPED, language, self.dropped[i][0]] += 1
+        for reason, places in self.not_judged.items():
+            for i in np.flatnonzero(places).tolist():
+                counts[NOT_JUDGED, reason, self.languages[i]] += 1
+        return counts
+
+
+def judge_texts(texts: Sequence[str], config: CurateConfig) -> Judged:
+    """Judge normalized texts."""
+    columns = TextColumns(texts)
     found = {i: (EMPTY, 0.0, 1.0) for i, text in enumerate(texts) if not text}
     if config.languages:
-        for i, (language, score) in enumerate(identify(texts)):
+        columns.identified = identify(texts)
+        for i, (language, score) in enumerate(columns.identified):
             score = score if language in config.languages else 0.0
             if score < config.min_language_score:
                 found.setdefault(i, (WRONG_LANGUAGE, score, config.min_language_score))
-    decisions = judge(TextColumns(texts), thresholds_of(config))
+    thresholds = thresholds_of(config)
+    decisions = judge(columns, thresholds)
     for i in (decisions.rule >= 0).nonzero()[0].tolist():
         reason = RULES[decisions.rule[i]].reason
         value, threshold = float(decisions.value[i]), float(decisions.threshold[i])
         found.setdefault(i, (reason, value, threshold))
-    return found
+    asked = bool(config.languages) or any(rule.setting in thresholds for rule in RULES)
+    return Judged(found, languages(columns) if asked else [], decisions.not_judged)

@@ -41,7 +41,9 @@ class DroppedGroup(NamedTuple):
         references: int64 [documents].
         values: float64 [documents], what was measured.
         threshold: What it was held against.
-        kept: int64 [documents], the copy that stays; NO_COPY for none.
+        kept: int64 [documents], the copy that stays, or who shares a run of words; NO_COPY for
+            none; below it, NO_COPY - 1 - the number of a benchmark text.
+        runs: int64 [documents, 2], first and number of the words of this run; None for none.
     """
 
     reason: str
@@ -49,6 +51,7 @@ class DroppedGroup(NamedTuple):
     values: np.ndarray
     threshold: float
     kept: np.ndarray
+    runs: np.ndarray | None = None
 
 
 class Edges(NamedTuple):
@@ -69,9 +72,17 @@ def join_dropped(lists: Iterable[list[DroppedGroup]]) -> list[DroppedGroup]:
         references, values, kept = (
             np.concatenate([group[i] for group in groups]) for i in (1, 2, 4)
         )
+        runs = [np.zeros((len(g.kept), 2), np.int64) if g.runs is None else g.runs for g in groups]
         order = np.argsort(references, kind="stable")
         joined.append(
-            DroppedGroup(reason, references[order], values[order], threshold, kept[order])
+            DroppedGroup(
+                reason,
+                references[order],
+                values[order],
+                threshold,
+                kept[order],
+                np.concatenate(runs)[order],
+            )
         )
     return joined
 

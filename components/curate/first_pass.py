@@ -16,7 +16,13 @@ import pyarrow as pa
 
 from components.curate.boilerplate import remove_frequent
 from components.curate.config import CurateConfig
-from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, OutcomeCounts
+from components.curate.counts import (
+    COUNTS,
+    MASKED,
+    REMOVED_LINES,
+    TALLIES,
+    OutcomeCounts,
+)
 from components.curate.decision import judge_texts
 from components.curate.mask import mask
 from components.curate.near_duplicates import all_ngrams, band_hashes
@@ -48,7 +54,7 @@ def first_pass(
     shards: int,
     frequent: np.ndarray | None = None,
 ) -> Iterator[Any]:
-    """Stage the documents of a file; yield the parts and, tagged, COUNTS, MASKED, REMOVED_LINES.
+    """Stage the documents of a file; yield the parts and, tagged, what was counted.
 
     Args:
         file: What to read.
@@ -83,14 +89,17 @@ def first_pass(
         yield beam.pvalue.TaggedOutput(COUNTS, (key, OutcomeCounts(documents, raw_bytes, 0, 0)))
     for item in edits.masked.items():
         yield beam.pvalue.TaggedOutput(MASKED, item)
+    for tally in edits.tallies.items():
+        yield beam.pvalue.TaggedOutput(TALLIES, tally)
     for reason, lines in edits.lines.items():
         yield beam.pvalue.TaggedOutput(REMOVED_LINES, (reason, (lines, edits.line_bytes[reason])))
 
 
 class Edits:
-    """What was changed in the documents of a file, by kind."""
+    """What was changed in the documents of a file, by kind, and what they were judged by."""
 
     def __init__(self) -> None:
+        self.tallies: Counter[tuple[str, ...]] = Counter()
         self.masked: Counter[str] = Counter()
         self.lines: Counter[str] = Counter()
         self.line_bytes: Counter[str] = Counter()
@@ -127,11 +136,16 @@ def judge_batch(
         texts = _mask_all(texts, settings.mask, edits.masked)
     removed = remove_lines(texts, thresholds_of(settings))
     texts, removed_bytes = removed.texts, removed_bytes + edits.add(removed)
-    decisions = judge_texts(texts, settings)
+    judged = judge_texts(texts, settings)
+    edits.tallies.update(judged.tallies())
+    decisions = judged.dropped
     dropped = {
-        i: DroppedDocument(split, doc_ids[i], sources[i], texts[i], raw_bytes[i], *decision, b"")
+        i: DroppedDocument(
+            split, doc_ids[i], sources[i], texts[i], raw_bytes[i], *decision, b"",
+            judged.languages[i] if judged.languages else "",
+        )
         for i, decision in decisions.items()
-    }
+    }  # fmt: skip
     passed = np.array([i for i in range(len(texts)) if i not in decisions], np.int64)
     encoded = [text.encode() for text in texts]
     columns = (doc_ids, sources, encoded, labels)

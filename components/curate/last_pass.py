@@ -9,6 +9,7 @@ import numpy as np
 from components.curate.counts import KEPT, OutcomeCounts
 from components.curate.deduplicate import NO_COPY, DroppedGroup, dropped_mask, dropped_slice
 from components.curate.first_pass import DROPPED_ROW
+from components.curate.text_columns import TextColumns
 from tokenmill.contracts.curation import DroppedDocument, write_dropped_shard
 from tokenmill.records.documents import decode_documents
 from tokenmill.records.splits import split_directory
@@ -104,7 +105,7 @@ class _Why:
         self._added.append(references)
 
     @functools.cached_property
-    def _reasons(self) -> dict[int, tuple[str, float, float, bytes]]:
+    def _reasons(self) -> dict[int, tuple[str, float, float, bytes, tuple[int, int]]]:
         reasons = {}
         added = np.sort(np.concatenate(self._added))
         for group in self._dropped:
@@ -113,24 +114,43 @@ class _Why:
             )
             kept = group.kept[places]
             ids = np.full(len(kept), b"", object)
-            has_copy = kept != NO_COPY
+            for place in np.flatnonzero(kept < NO_COPY).tolist():
+                ids[place] = b"benchmark text %d" % (NO_COPY - kept[place])
+            has_copy = kept > NO_COPY
             copies = kept[has_copy]
             ids[has_copy] = self._staging.ids_of(copies, self._staging.rows_of(copies))
             values = group.values[places].tolist()
-            for reference, value, kept_copy in zip(mine.tolist(), values, ids, strict=True):
-                reasons[reference] = (group.reason, value, group.threshold, kept_copy)
+            assert group.runs is not None  # join_dropped gives them
+            runs = group.runs[places].tolist()
+            for reference, value, kept_copy, run in zip(
+                mine.tolist(), values, ids, runs, strict=True
+            ):
+                reasons[reference] = (group.reason, value, group.threshold, kept_copy, run)
         return reasons
 
     def record(self, record: Record) -> bytes:
         """Return the record of one dropped document."""
         batch = decode_documents([record.payload])
         doc_id, source, text = (batch.column(i)[0].as_py() for i in range(3))
+        reason, value, threshold, kept_copy, run = self._reasons[record.reference]
         dropped = DroppedDocument(
             record.part.split,
             doc_id,
             source,
             text.decode(),
             int(record.row["raw_bytes"]),
-            *self._reasons[record.reference],
+            reason,
+            value,
+            threshold,
+            kept_copy,
+            shared=_words(text.decode(), *run),
         )
         return dropped.shortened().to_line()
+
+
+def _words(text: str, first: int, count: int) -> str:
+    """Return a run of words of a text, as `bare_words` counts them."""
+    if not count:
+        return ""
+    words = TextColumns([text], cut_long_words=True).bare_words
+    return text[words.start[first] : words.end[min(first + count, len(words.end)) - 1]]

@@ -17,7 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from components.curate.config import CurateConfig
-from components.curate.text_columns import TextColumns, mix, ngrams
+from components.curate.text_columns import Spans, TextColumns, mix, ngrams
 
 # Of MinHash itself; a constant, so that signatures of different runs can be compared.
 _SEED = 42
@@ -45,9 +45,9 @@ class Shingles:
         return self.hashes[self.first[document] : self.first[document + 1]]
 
 
-def shingle(texts: Sequence[str], ngram_words: int) -> Shingles:
-    """Return the n-gram sets of texts, case ignored."""
-    grams = all_ngrams(texts, ngram_words)
+def shingle(texts: Sequence[str], ngram_words: int, bare: bool = False) -> Shingles:
+    """Return the n-gram sets of texts; `bare` and the rest as for `all_ngrams`."""
+    grams = all_ngrams(texts, ngram_words, bare)
     document = np.repeat(np.arange(len(texts)), np.diff(grams.first))
     order = np.lexsort((grams.hashes, document))
     hashes, document = grams.hashes[order], document[order]
@@ -57,12 +57,25 @@ def shingle(texts: Sequence[str], ngram_words: int) -> Shingles:
     return Shingles(hashes[new], np.concatenate(([0], np.cumsum(counts))))
 
 
-def all_ngrams(texts: Sequence[str], ngram_words: int) -> Shingles:
-    """Return the n-grams of texts as they stand, repeats included: all that MinHash needs."""
-    columns = TextColumns([text.lower() for text in texts])
-    hashes, first_word = ngrams(columns.word_hashes, columns.words, ngram_words)
-    counts = np.bincount(columns.words.document[first_word], minlength=len(texts))
+def all_ngrams(texts: Sequence[str], ngram_words: int, bare: bool = False) -> Shingles:
+    """Return the n-grams of texts as they stand, repeats included: all that MinHash needs.
+
+    Args:
+        texts: The texts; case is ignored, and long words are cut into pieces.
+        ngram_words: Words of an n-gram.
+        bare: Whether the punctuation around words is ignored, too.
+    """
+    columns = TextColumns([text.lower() for text in texts], cut_long_words=True)
+    words = columns.bare_words if bare else columns.words
+    hashes, first_word = ngrams(columns.hash_spans(words), words, ngram_words)
+    counts = np.bincount(words.document[first_word], minlength=len(texts))
     return Shingles(hashes, np.concatenate(([0], np.cumsum(counts))))
+
+
+def bare_words(texts: Sequence[str]) -> tuple[TextColumns, Spans]:
+    """Return what `all_ngrams` takes n-grams of."""
+    columns = TextColumns([text.lower() for text in texts], cut_long_words=True)
+    return columns, columns.bare_words
 
 
 def band_hashes(shingles: Shingles, config: CurateConfig) -> np.ndarray:

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from components.curate.config import CurateConfig
+from components.curate.counts import KEPT, OutcomeCounts, summarize
 from components.curate.decision import EMPTY, WRONG_LANGUAGE, judge_texts
+from components.curate.losses import curation_remarks
 from components.curate.mask import mask
 from components.curate.rules import RULES, thresholds_of
 from components.curate.rules.lines import remove_lines
@@ -62,6 +64,7 @@ class Preview:
         examples: Some dropped documents by reason.
         values: float64 [documents] by the setting of each rule in use.
         sizes: int64 [documents], bytes as read.
+        remarks: Sentences that a person has to see.
     """
 
     documents: int = 0
@@ -73,6 +76,7 @@ class Preview:
     examples: dict[str, list[Example]] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
     sizes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    remarks: list[str] = field(default_factory=list)
 
 
 def sample(documents: Iterable[tuple[bytes, bytes, bytes]], size: int) -> list[SampledDocument]:
@@ -104,6 +108,7 @@ def preview(documents: Sequence[SampledDocument], config: CurateConfig, examples
     values: dict[str, list[np.ndarray]] = {rule.setting: [np.zeros(0)] for rule in rules}
     sizes: list[int] = []
     masked: Counter[str] = Counter()
+    tallies: Counter[tuple[str, ...]] = Counter()
     reasons: dict[int, str] = {}
     for start in range(0, len(documents), _BATCH_DOCUMENTS):
         batch = documents[start : start + _BATCH_DOCUMENTS]
@@ -120,7 +125,9 @@ def preview(documents: Sequence[SampledDocument], config: CurateConfig, examples
         for rule in rules:
             values[rule.setting].append(rule.measure(columns))
         sizes += [len(document.text.encode()) for document in batch]
-        for i, (reason, value, threshold) in sorted(judge_texts(texts, config).items()):
+        judged = judge_texts(texts, config)
+        tallies.update(judged.tallies())
+        for i, (reason, value, threshold) in sorted(judged.dropped.items()):
             reasons[start + i] = reason
             found = result.examples.setdefault(reason, [])
             if len(found) < examples:
@@ -137,7 +144,29 @@ def preview(documents: Sequence[SampledDocument], config: CurateConfig, examples
     result.kept = (len(documents) - gone[0], result.raw_bytes - gone[1])
     result.masked = dict(sorted(masked.items()))
     result.values = {setting: np.concatenate(parts) for setting, parts in values.items()}
+    result.remarks = _remarks(documents, sizes, reasons, result.removed_lines, tallies, config)
     return result
+
+
+def _remarks(
+    documents: Sequence[SampledDocument],
+    sizes: Sequence[int],
+    reasons: dict[int, str],
+    removed_lines: dict[str, tuple[int, int]],
+    tallies: Counter[tuple[str, ...]],
+    config: CurateConfig,
+) -> list[str]:
+    """Say what a run would stop for or remark on, had it these documents."""
+    outcomes: dict[tuple[str, str, str], list[int]] = {}
+    for i, document in enumerate(documents):
+        account = outcomes.setdefault(("train", document.source, reasons.get(i, KEPT)), [0, 0])
+        account[0] += 1
+        account[1] += sizes[i]
+    counts = [
+        (name, OutcomeCounts(number, size, 0, 0)) for name, (number, size) in outcomes.items()
+    ]
+    curation = summarize(counts, (), removed_lines.items(), tallies.items())
+    return curation_remarks(curation, config.max_drop_fraction)
 
 
 def in_use(thresholds: dict[str, float]) -> list[Rule]:
@@ -148,18 +177,20 @@ def in_use(thresholds: dict[str, float]) -> list[Rule]:
 def tuning(result: Preview, rule: Rule, threshold: float) -> dict[str, Any]:
     """Return a rule's values over the sample, and what its threshold and those beside it drop.
 
-    Shares are of all documents of the sample, whatever other rules say.
+    Shares are of all documents of the sample, whatever other rules say; quantiles of those that
+    the rule has a measure for, None if it has for none.
     """
     values = result.values[rule.setting]
+    judged = values[~np.isnan(values)]
+    quantiles = (
+        np.percentile(judged, QUANTILES).tolist() if len(judged) else [None] * len(QUANTILES)
+    )
     looser, stricter = neighbors(rule, threshold)
     return {
         "reason": rule.reason,
         "setting": rule.setting,
         "drop_if": rule.drop_if,
-        "quantiles": {
-            str(q): float(value)
-            for q, value in zip(QUANTILES, np.percentile(values, QUANTILES), strict=True)
-        },
+        "quantiles": {str(q): value for q, value in zip(QUANTILES, quantiles, strict=True)},
         "threshold": _dropped_alone(result, rule, threshold),
         "looser": None if looser is None else _dropped_alone(result, rule, looser),
         "stricter": None if stricter is None else _dropped_alone(result, rule, stricter),
@@ -212,6 +243,7 @@ def as_json(result: Preview, config: CurateConfig, reason: str | None) -> dict[s
             name: {"documents": documents, "bytes": size}
             for name, (documents, size) in result.dropped.items()
         },
+        "remarks": result.remarks,
         "masked": result.masked,
         "removed_lines": {
             name: {"lines": lines, "bytes": size}

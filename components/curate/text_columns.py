@@ -2,22 +2,54 @@
 
 Every quality measure is then a few array operations over the batch instead of a Python loop over
 characters. Hashes of words, lines and n-grams come from one prefix sum over the characters.
+
+A word is a run of characters without a blank. Scripts that are written without blanks are cut:
+
+- A Chinese character, a kana, a bopomofo letter or a Yi syllable is a word of its own (a Chinese
+  word has some 1.5 of them).
+- Thai, Lao, Tibetan, Burmese, Khmer and their kin are cut into pieces of four characters on average
+  (a Thai word has four to five). Where a piece ends goes by the three characters at its end, so
+  that the same text has the same pieces wherever it stands.
+- CJK punctuation belongs to the word before it.
 """
 
 import functools
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-# Classes of characters, as bits.
-LETTER, DIGIT, BLANK, LINE_FEED = 1, 2, 4, 8
+# Classes of characters, as bits. MARK: combining ones, which are no letters by themselves, but of
+# which half the text of many scripts is; WORD, PIECES, CLOSES: see above.
+LETTER, DIGIT, BLANK, LINE_FEED, MARK, WORD, PIECES, CLOSES = 1, 2, 4, 8, 16, 32, 64, 128
+
+# First and last code points.
+WORD_CHARACTERS = (
+    (0x3005, 0x3007), (0x3041, 0x3096), (0x309D, 0x309F), (0x30A1, 0x30FA), (0x30FC, 0x30FF),
+    (0x3105, 0x312F), (0x31A0, 0x31BF), (0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF),
+    (0xA000, 0xA48C), (0xF900, 0xFAFF), (0xFF66, 0xFF9F), (0x20000, 0x323AF),
+)  # fmt: skip
+PIECE_CHARACTERS = (
+    (0x0E01, 0x0E3A), (0x0E40, 0x0E5B), (0x0E81, 0x0EFF), (0x0F00, 0x0FFF), (0x1000, 0x109F),
+    (0x1780, 0x17FF), (0x1950, 0x19DF), (0x1A20, 0x1AAF), (0x1B00, 0x1B7F), (0xA980, 0xA9DF),
+    (0xA9E0, 0xA9FF), (0xAA60, 0xAA7F),
+)  # fmt: skip
+CLOSING_CHARACTERS = (
+    (0x3001, 0x3004), (0x3008, 0x303F), (0x30FB, 0x30FB), (0xFF01, 0xFF0F), (0xFF1A, 0xFF20),
+    (0xFF3B, 0xFF40), (0xFF5B, 0xFF65),
+)  # fmt: skip
+# One in so many places ends a piece.
+MEAN_PIECE = 4
+# Longer words, such as hexadecimal text, are cut into pieces, too, where copies are looked for.
+LONGWORD_CHARACTERS = 256
 
 _UNICODE = 0x110000
 # An odd multiplier is invertible modulo 2^64, which lets a span's hash be taken out of a prefix
 # sum (this is the 64-bit FNV prime; any odd number with mixed bits would do).
 _BASE = np.uint64(0x100000001B3)
 _BASE_INVERSE = np.uint64(pow(0x100000001B3, -1, 2**64))
+_BASE_SQUARED = np.uint64(pow(0x100000001B3, 2, 2**64))
 
 
 @functools.cache
@@ -32,7 +64,14 @@ def character_classes() -> np.ndarray:
             classes[code] = DIGIT
         elif character.isspace():
             classes[code] = BLANK
+        elif unicodedata.category(character)[0] == "M":
+            classes[code] = MARK
     classes[ord("\n")] |= LINE_FEED
+    for bit, ranges in (
+        (WORD, WORD_CHARACTERS), (PIECES, PIECE_CHARACTERS), (CLOSES, CLOSING_CHARACTERS)
+    ):  # fmt: skip
+        for first, last in ranges:
+            classes[first : last + 1] |= bit
     return classes
 
 
@@ -78,14 +117,20 @@ class TextColumns:
 
     Args:
         texts: The documents.
+        cut_long_words: Whether words of more than LONGWORD_CHARACTERS are cut into pieces.
     """
 
-    def __init__(self, texts: Sequence[str]):
+    def __init__(self, texts: Sequence[str], cut_long_words: bool = False):
         self.texts, self.documents = texts, len(texts)
+        self._cut_long_words = cut_long_words
         self.codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
         self.first = _offsets(np.array([len(t) for t in texts], np.int64))
         # By n, filled in by the repetition rules, which build each n on the one below.
         self.repeated_ngrams: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        # What languages.py found, once it was asked for: language and score of each document, and
+        # how many of the English stop words it has.
+        self.identified: list[tuple[str, float]] | None = None
+        self.english_stop_words: np.ndarray | None = None
 
     @functools.cached_property
     def classes(self) -> np.ndarray:
@@ -107,8 +152,56 @@ class TextColumns:
 
     @functools.cached_property
     def words(self) -> Spans:
-        """Maximal runs of characters that are not blank."""
-        return self.runs((self.classes & BLANK) == 0)
+        """Maximal runs of characters that are not blank, cut where a script has no blanks."""
+        solid = (self.classes & BLANK) == 0
+        pieces = (self.classes & PIECES) > 0
+        words = self._runs(solid, self._cuts(pieces))
+        long_words = np.flatnonzero(words.length > LONGWORD_CHARACTERS)
+        if self._cut_long_words and len(long_words):
+            edges = np.zeros(len(solid) + 1, np.int8)
+            edges[words.start[long_words]] = 1
+            edges[words.end[long_words]] -= 1
+            pieces |= np.cumsum(edges[:-1], dtype=np.int8) > 0
+            words = self._runs(solid, self._cuts(pieces))
+        return words
+
+    @functools.cached_property
+    def bare_words(self) -> Spans:
+        """The words without the punctuation around them; what is nothing else is left out."""
+        places = np.flatnonzero(self.classes & (LETTER | DIGIT | MARK | WORD | PIECES))
+        words = self.words
+        low = np.searchsorted(places, words.start)
+        high = np.searchsorted(places, words.end)
+        kept = words.take(full := low < high)
+        return Spans(places[low[full]], places[high[full] - 1] + 1, kept.document, kept.first)
+
+    def _cuts(self, pieces: np.ndarray) -> np.ndarray | None:
+        """Tell which characters begin a word though no blank is before them.
+
+        Args:
+            pieces: bool [characters], those that are cut into pieces.
+
+        Returns:
+            bool [characters]; None if there is nothing to cut.
+        """
+        whole = ((self.classes & WORD) > 0) & ~pieces
+        has_pieces = pieces.any()
+        if not has_pieces and not (self.classes & (WORD | CLOSES)).any():
+            return None
+        cuts = whole.copy()
+        starts_word = (self.classes & (LETTER | DIGIT)) > 0
+        after_whole = whole | ((self.classes & CLOSES) > 0)
+        cuts[1:] |= starts_word[1:] & after_whole[:-1]
+        if has_pieces:
+            cuts[1:] |= (pieces[1:] != pieces[:-1]) & (pieces | starts_word)[1:]
+            window = mix(self.codes.astype(np.uint64))
+            window[2:] += window[1:-1] * _BASE + window[:-2] * _BASE_SQUARED
+            ends = pieces & (mix(window) % np.uint64(MEAN_PIECE) == 0)
+            # The three characters have to be of one document.
+            for place in (self.first[:-1], self.first[:-1] + 1):
+                ends[place[place < len(ends)]] = False
+            cuts[1:] |= ends[:-1] & pieces[1:]
+        return cuts
 
     @property
     def lines(self) -> Spans:
@@ -150,10 +243,16 @@ class TextColumns:
 
     def runs(self, inside: np.ndarray) -> Spans:
         """Find maximal runs of `inside` (bool [characters]) that do not cross documents."""
-        begins = inside.copy()
+        return self._runs(inside, None)
+
+    def _runs(self, inside: np.ndarray, cuts: np.ndarray | None) -> Spans:
+        """Find the runs of `inside`, which `cuts` end, too (both bool [characters])."""
+        begins, ends = inside.copy(), inside.copy()
         begins[1:] &= ~inside[:-1]
-        ends = inside.copy()
         ends[:-1] &= ~inside[1:]
+        if cuts is not None:
+            begins[1:] |= inside[1:] & cuts[1:]
+            ends[:-1] |= inside[:-1] & cuts[1:]
         edges = self.first[1:-1]
         edges = edges[(edges > 0) & (edges < len(inside))]
         begins[edges] = inside[edges]

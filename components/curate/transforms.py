@@ -17,9 +17,10 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.io.fileio import EmptyMatchTreatment, MatchFiles
 
+from components.curate.benchmarks import GuardBenchmarks
 from components.curate.boilerplate import frequent_lines, write_line_hashes
 from components.curate.config import CurateConfig
-from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, add_outcomes
+from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, TALLIES, add_outcomes
 from components.curate.decontaminate import Decontaminate
 from components.curate.deduplicate import (
     cluster,
@@ -39,7 +40,7 @@ class Curate(beam.PTransform):
     """Examples artifact -> curated examples and dropped documents, both written; counts.
 
     Outputs (a dict): COUNTS (((split, source, outcome), OutcomeCounts)), MASKED ((kind, how many)),
-    REMOVED_LINES ((reason, (lines, bytes))); each key once.
+    REMOVED_LINES ((reason, (lines, bytes))), TALLIES ((key, how many)); each key once.
 
     Args:
         settings: What to do.
@@ -81,7 +82,7 @@ class Curate(beam.PTransform):
             | "FirstPass"
             >> beam.FlatMap(
                 first_pass, settings, self._staging, shards, self._frequent_lines(pipeline, files)
-            ).with_outputs(COUNTS, MASKED, REMOVED_LINES, main="parts")
+            ).with_outputs(COUNTS, MASKED, REMOVED_LINES, TALLIES, main="parts")
         )
         parts = judged.parts
         all_parts = beam.pvalue.AsSingleton(parts | "Parts" >> beam.combiners.ToList())
@@ -102,17 +103,18 @@ class Curate(beam.PTransform):
                 | "Edges" >> beam.combiners.ToList()
                 | "Cluster" >> beam.Map(cluster, all_parts, settings)
             )
-        if settings.decontaminate != "off" or self._benchmarks:
+        tallies = [judged[TALLIES]]
+        if self._benchmarks:
+            guarded = parts | "Benchmarks" >> GuardBenchmarks(
+                settings, self._benchmarks, all_parts, _together(dropped, "Copies")
+            )
+            dropped.append(guarded["dropped"])
+            tallies.append(guarded[TALLIES])
+        if settings.decontaminate != "off":
             dropped.append(
                 parts
                 | "Decontaminate"
-                >> Decontaminate(
-                    settings.decontaminate,
-                    settings.decontaminate_ngram_words,
-                    self._benchmarks,
-                    all_parts,
-                    _together(dropped, "Copies"),
-                )
+                >> Decontaminate(settings, all_parts, _together(dropped, "Guarded"))
             )
         sides = (all_parts, _together(dropped, "All"))
         every_shard = [(split, shard) for split in SPLITS for shard in range(shards)]
@@ -135,6 +137,7 @@ class Curate(beam.PTransform):
         return {
             COUNTS: counts,
             MASKED: judged[MASKED] | "Masked" >> beam.CombinePerKey(sum),
+            TALLIES: tallies | "AllTallies" >> beam.Flatten() | beam.CombinePerKey(sum),
             REMOVED_LINES: judged[REMOVED_LINES] | "Lines" >> beam.CombinePerKey(_add_lines),
         }
 

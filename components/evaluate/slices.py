@@ -10,12 +10,9 @@ import numpy as np
 import tensorflow_model_analysis as tfma
 
 from tokenmill.contracts.evaluation import LANGUAGE, LENGTH
-from tokenmill.text.language import identify
+from tokenmill.text.language import MIN_LANGUAGE_SCORE, identify
 
 UNCERTAIN = "uncertain"
-
-# FineWeb's threshold; below it, short and technical texts are taken for any language.
-_MIN_LANGUAGE_SCORE = 0.65
 
 _BYTES_ABOVE = (0, 1_000, 4_000, 16_000)
 _LENGTH_NAMES = ("under 1 kB", "1-4 kB", "4-16 kB", "16 kB and more")
@@ -38,7 +35,7 @@ def add_slice_features(extracts: dict[str, Any]) -> dict[str, Any]:
     features[LENGTH] = _column([length_name(count) for count in counts])
     features[LANGUAGE] = _column(
         [
-            language if score >= _MIN_LANGUAGE_SCORE else UNCERTAIN
+            language if score >= MIN_LANGUAGE_SCORE else UNCERTAIN
             for language, score in identify(texts)
         ]
     )

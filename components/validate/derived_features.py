@@ -18,13 +18,11 @@ import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from tokenmill.records.documents import DOCUMENT_FEATURES, ReadDocuments
-from tokenmill.text.language import identify
+from tokenmill.text.language import MIN_LANGUAGE_SCORE, identify
 
 UNDETERMINED = "und"
 """ISO 639-2 for text whose language is not known."""
 
-# FineWeb's threshold, below which its authors take a document to be in no one language.
-_MIN_LANGUAGE_SCORE = 0.65
 _DERIVED = ("characters", "words", "language")
 _OPAQUE = ("doc_id", "text")
 
@@ -56,7 +54,7 @@ def describe_documents(batch: pa.RecordBatch, language: bool) -> pa.RecordBatch:
 
 def _languages(texts: Sequence[str]) -> list[bytes]:
     return [
-        (name if score >= _MIN_LANGUAGE_SCORE else UNDETERMINED).encode()
+        (name if score >= MIN_LANGUAGE_SCORE else UNDETERMINED).encode()
         for name, score in identify(texts)
     ]
 

@@ -59,8 +59,10 @@ def check_choice(option: str, value: str | None, allowed: Sequence[str], there_a
     )
 
 
-def number(value: float) -> str:
-    """Write a number in three digits."""
+def number(value: float | None) -> str:
+    """Write a number in three digits; a dash if there is none."""
+    if value is None:
+        return "–"
     if abs(value) >= 10_000:
         return f"{value / 1000:,.3g}k"
     if abs(value) >= 1000:
@@ -75,7 +77,9 @@ def print_document(console: Console, record: dict[str, Any], reason: str) -> Non
     why = []
     if reason in signs:  # the numbers of other reasons say nothing
         why.append(f"{number(record['value'])} {signs[reason]} {number(record['threshold'])}")
-    if record.get("kept_copy"):
+    if record.get("shared"):
+        why.append(f"shares “{' '.join(record['shared'].split())}” with {record['kept_copy']}")
+    elif record.get("kept_copy"):
         why.append(f"copy of {record['kept_copy']}")
     where = f"{record['source']}, {record['split']}" if "split" in record else record["source"]
     console.print(escape(f"  {record['doc_id']}  ({where})"), soft_wrap=True)

@@ -82,6 +82,8 @@ def print_preview(found: dict[str, Any], reason: str | None) -> None:
         for example in examples:
             print_document(console, example, name)
     _print_tuning(console, found["tuning"])
+    for remark in found["remarks"]:
+        console.print(f"[yellow]![/] {escape(remark)}")
 
 
 def _print_tuning(console: Console, rules: Sequence[dict[str, Any]]) -> None:

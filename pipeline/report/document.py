@@ -116,7 +116,10 @@ def print_documents(found: list[Explanation]) -> None:
             click.echo(f"  source {document.source}, {document.split} split, "
                        f"{document.raw_bytes:,} bytes")  # fmt: skip
             click.echo(f"  dropped by curation: {_reason(document)}")
-            if document.kept_copy:
+            if document.shared:
+                words = " ".join(document.shared.split())
+                click.echo(f"  shares “{words}” with {document.kept_copy}")
+            elif document.kept_copy:
                 click.echo(f"  the text that stays: {document.kept_copy}")
             click.echo(f"  its text begins: {' '.join(document.excerpt.split())[:120]}")
         else:
@@ -128,7 +131,7 @@ def print_documents(found: list[Explanation]) -> None:
 # What the value of a rule is, where the rule's name does not say it.
 _VALUES = {
     "near_duplicate": "Jaccard similarity",
-    "contaminated": "n-grams shared with held-out or benchmark text",
+    "contaminated": "n-grams shared with the other split or a benchmark",
 }
 
 

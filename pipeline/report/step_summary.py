@@ -61,12 +61,14 @@ def _gate(record: StepRecord) -> str:
 
 
 def _curate(record: StepRecord) -> str:
-    total = read_curation(record.one("dropped").uri).total
+    curation = read_curation(record.one("dropped").uri)
+    total = curation.total
     kept = f"{count(total.kept.documents)} documents kept, {megabytes(total.kept.bytes)}"
     dropped = ", ".join(
         f"{count(amount.documents)} {reason}" for reason, amount in total.dropped.items()
     )
-    return f"{kept}; dropped {dropped}" if dropped else kept
+    summary = f"{kept}; dropped {dropped}" if dropped else kept
+    return "".join([summary, *(f"\n  ! {remark}" for remark in curation.remarks)])
 
 
 def _tokenizer(record: StepRecord) -> str:

@@ -12,7 +12,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from components.curate.config import CurateConfig
-from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, summarize
+from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, TALLIES, summarize
 from components.curate.transforms import Curate
 from tokenmill.contracts.curation import read_dropped
 from tokenmill.records.documents import document_batch, encode_documents, read_documents
@@ -51,10 +51,17 @@ class Curated:
     counts: list
     masked: dict
     removed_lines: dict
+    tallies: dict
 
     @property
     def report(self):
-        return summarize(self.counts, self.masked.items(), self.removed_lines.items()).to_json()
+        return self.curation.to_json()
+
+    @property
+    def curation(self):
+        return summarize(
+            self.counts, self.masked.items(), self.removed_lines.items(), self.tallies.items()
+        )
 
     def ids(self, split):
         return [doc_id for s, doc_id, *_ in self.kept if s == split]
@@ -107,7 +114,7 @@ def curate(tmp_path):
                 )
         found = {
             name: pickle.loads((home / f"{name}.pickle").read_bytes())
-            for name in (COUNTS, MASKED, REMOVED_LINES)
+            for name in (COUNTS, MASKED, REMOVED_LINES, TALLIES)
         }
         return Curated(
             kept=sorted(_kept(uris["curated"])),
@@ -115,6 +122,7 @@ def curate(tmp_path):
             counts=sorted(found[COUNTS]),
             masked=dict(found[MASKED]),
             removed_lines=dict(found[REMOVED_LINES]),
+            tallies=dict(found[TALLIES]),
         )
 
     run.settings = make_settings

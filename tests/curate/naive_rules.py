@@ -1,10 +1,74 @@
 """Every quality rule once more, in plain Python on one text: what the tests hold the arrays to."""
 
+import bisect
 import itertools
+import math
 import re
+import unicodedata
 from collections import Counter
 
+from components.curate import text_columns
+
 STOP_WORDS = {"the", "be", "to", "of", "and", "that", "have", "with"}
+
+
+def _characters(ranges):
+    return frozenset(chr(c) for first, last in ranges for c in range(first, last + 1))
+
+
+WHOLE, PIECES, CLOSES = map(
+    _characters,
+    (text_columns.WORD_CHARACTERS, text_columns.PIECE_CHARACTERS, text_columns.CLOSING_CHARACTERS),
+)
+ENDS = ".!?。！？｡؟۔।॥։።፧၊။។៕།༎"
+CLOSING = "\"'”’»)）」』】》"
+
+
+def _mix(value):
+    value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) % 2**64
+    value = ((value ^ value >> 27) * 0x94D049BB133111EB) % 2**64
+    return value ^ value >> 31
+
+
+def word_places(text, cut_long_words=False):
+    """(start, end) of each word: runs without blanks, cut where a script has none."""
+    found = []
+    for match in re.finditer(r"\S+", text):
+        found += _cut(text, *match.span(), lambda i: text[i] in PIECES)
+    if cut_long_words:
+        long_ones = [(a, b) for a, b in found if b - a > 256]
+
+        def in_piece(i):
+            place = bisect.bisect(long_ones, (i, len(text)))
+            return text[i] in PIECES or (place > 0 and i < long_ones[place - 1][1])
+
+        found = []
+        for match in re.finditer(r"\S+", text):
+            found += _cut(text, *match.span(), in_piece)
+    return found
+
+
+def _cut(text, start, end, in_piece):
+    places = [start]
+    for i in range(start + 1, end):
+        whole = text[i] in WHOLE and not in_piece(i)
+        before = text[i - 1]
+        after_whole = (before in WHOLE and not in_piece(i - 1)) or before in CLOSES
+        begins_word = text[i].isalpha() or text[i].isdigit()
+        cut = whole or (begins_word and after_whole)
+        if in_piece(i) != in_piece(i - 1):
+            cut = cut or in_piece(i) or begins_word
+        if in_piece(i) and in_piece(i - 1) and i >= 3:
+            one, two, three = (_mix(ord(c)) for c in text[i - 3 : i])
+            base = 0x100000001B3
+            cut = cut or _mix((three + two * base + one * base * base) % 2**64) % 4 == 0
+        if cut:
+            places.append(i)
+    return list(itertools.pairwise([*places, end]))
+
+
+def split_words(text):
+    return [text[start:end] for start, end in word_places(text)]
 
 
 def _share(part, whole):
@@ -41,36 +105,51 @@ def _repeats(items):
 
 
 def _stop_words(text):
-    words = text.split()
+    words = split_words(text)
+    if 4 * _unspaced(text) >= len(_solid(text)) > 0 and _unspaced(text):
+        return math.nan
     return float(sum(w in words or w.title() in words for w in STOP_WORDS))
+
+
+def _unspaced(text):
+    return sum(c in WHOLE or c in PIECES for c in text)
+
+
+def _mean_length(text):
+    ordinary = [w for w in split_words(text) if w[0] not in WHOLE and w[0] not in PIECES]
+    if 2 * sum(map(len, ordinary)) < len(_solid(text)):
+        return math.nan
+    return _share(sum(map(len, ordinary)), len(ordinary))
+
+
+def _has_letter(word):
+    return any(c.isalpha() or c in PIECES or unicodedata.category(c)[0] == "M" for c in word)
 
 
 def _sentences(text):
     ends = 0
-    for word in text.split():
-        if len(word) > 1 and word[-1] in "\"'”’)":
+    for word in split_words(text):
+        if len(word) > 1 and word[-1] in CLOSING:
             word = word[:-1]
-        ends += word[-1] in ".!?"
+        ends += word[-1] in ENDS
+    if 2 * sum(c in PIECES for c in text) > len(_solid(text)):
+        return math.nan
     return ends
 
 
 def _lorem(text):
-    words = text.split()
+    words = split_words(text)
     cases = ({"lorem", "Lorem", "LOREM"}, {"ipsum", "Ipsum", "IPSUM"})
     return sum(a in cases[0] and b in cases[1] for a, b in itertools.pairwise(words))
 
 
-def _word_places(text):
-    return [match.span() for match in re.finditer(r"\S+", text)]
-
-
 def _ngrams(text, n):
-    words = text.split()
+    words = split_words(text)
     return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
 
 
 def _top_ngram(text, n):
-    places, grams = _word_places(text), _ngrams(text, n)
+    places, grams = word_places(text), _ngrams(text, n)
     best = 0
     for gram, count in Counter(grams).items():
         if count > 1:
@@ -80,7 +159,7 @@ def _top_ngram(text, n):
 
 
 def _duplicate_ngrams(text, n):
-    words, seen, covered = text.split(), set(), set()
+    words, seen, covered = split_words(text), set(), set()
     for i, gram in enumerate(_ngrams(text, n)):
         if gram in seen:
             covered.update(range(i, i + n))
@@ -93,11 +172,11 @@ def _ellipses(text):
 
 
 MEASURES = {
-    "min_words": lambda t: len(t.split()),
-    "max_words": lambda t: len(t.split()),
-    "min_mean_word_length": lambda t: _share(len(_solid(t)), len(t.split())),
-    "max_mean_word_length": lambda t: _share(len(_solid(t)), len(t.split())),
-    "max_symbols_per_word": lambda t: _share(max(t.count("#"), _ellipses(t)), len(t.split())),
+    "min_words": lambda t: len(split_words(t)),
+    "max_words": lambda t: len(split_words(t)),
+    "min_mean_word_length": _mean_length,
+    "max_mean_word_length": _mean_length,
+    "max_symbols_per_word": lambda t: _share(max(t.count("#"), _ellipses(t)), len(split_words(t))),
     "max_bullet_line_fraction": lambda t: _share(
         sum(line[0] in "•‣▪▫◦*-" for line in _lines(t)), len(_lines(t))
     ),
@@ -105,22 +184,24 @@ MEASURES = {
         sum(line.endswith(("...", "…")) for line in _lines(t)), len(_lines(t))
     ),
     "min_alphabetic_word_fraction": lambda t: _share(
-        sum(any(map(str.isalpha, word)) for word in t.split()), len(t.split())
+        sum(map(_has_letter, split_words(t))), len(split_words(t))
     ),
     "min_stop_words": _stop_words,
-    "min_letter_fraction": lambda t: _share(sum(map(str.isalpha, t)), len(_solid(t))),
+    "min_letter_fraction": lambda t: _share(
+        sum(c.isalpha() or unicodedata.category(c)[0] == "M" for c in t), len(_solid(t))
+    ),
     "max_digit_fraction": lambda t: _share(sum(map(str.isdigit, t)), len(_solid(t))),
     "min_sentences": _sentences,
     "max_curly_brackets": lambda t: t.count("{"),
     "max_lorem_ipsum": _lorem,
     "min_punctuated_line_fraction": lambda t: _share(
-        sum(line[-1] in ".!?\"'”’" for line in _lines(t)), len(_lines(t))
+        sum(line[-1] in ENDS + "\"'”’»」』" for line in _lines(t)), len(_lines(t))
     ),
     "max_short_line_fraction": lambda t: _share(
         sum(len(line) < 30 for line in _lines(t)), len(_lines(t))
     ),
     "max_repeated_line_characters": lambda t: _share(sum(map(len, _repeats(_lines(t)))), len(t)),
-    "max_line_feeds_per_word": lambda t: _share(t.count("\n"), len(t.split())),
+    "max_line_feeds_per_word": lambda t: _share(t.count("\n"), len(split_words(t))),
     "max_duplicate_line_fraction": lambda t: _share(len(_repeats(_lines(t))), len(_lines(t))),
     "max_duplicate_paragraph_fraction": lambda t: _share(
         len(_repeats(_paragraphs(t))), len(_paragraphs(t))

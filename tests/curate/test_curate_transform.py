@@ -261,7 +261,7 @@ def test_dropped_documents_say_why(curate):
     ]
     thresholds = {"min_words": 3.0, "max_duplicate_line_fraction": 0.25}
     result = curate(documents, curate.settings(thresholds=thresholds))
-    found = {r.doc_id: (r.split, r.source, *r[4:]) for r in result.dropped}
+    found = {r.doc_id: (r.split, r.source, *r[4:9]) for r in result.dropped}
     assert found == {
         b"short": ("train", b"web", 2, "too_few_words", 1, 3.0, b""),
         b"lines": ("train", b"web", 531, "duplicate_lines", 0.5, 0.25, b""),

@@ -28,6 +28,7 @@ CONFIG = CurateConfig(
     min_words=4.0,
     min_letter_fraction=0.5,
     mask=("email",),
+    max_drop_fraction=1.0,
 )
 
 
@@ -182,7 +183,7 @@ def test_split_that_ends_empty_is_an_error_with_the_reasons(tmp_path, split):
         curate(tmp_path, splits)
     message = str(error.value)
     assert f"no document in the {split} split" in message
-    assert "12 too_few_words" in message
+    assert "7 too_few_words" in message
     assert "[curate]" in message
 
 
@@ -199,8 +200,26 @@ def test_held_out_split_that_all_overlaps_ends_empty(tmp_path):
         "train": [("a", "web", f"{words} {other}")],
         "eval": [("b", "web", f"Some words of its own before it, and then {words}")],
     }
-    with pytest.raises(TokenmillError, match=r"eval split .*1 contaminated"):
+    with pytest.raises(TokenmillError, match=r"eval split .*1 contaminated.*--set curate\.decont"):
         curate(tmp_path, splits)
+
+
+def test_a_rule_that_takes_a_whole_source_stops_the_step(tmp_path):
+    splits = {"train": documents("train", 10), "eval": documents("eval", 5)}
+    settings = CONFIG.model_copy(update={"max_drop_fraction": 0.5})
+    with pytest.raises(TokenmillError) as error:
+        curate(tmp_path / "stopped", splits, settings=settings)
+    message = str(error.value)
+    assert "too_few_words drops 100% of source brief (15 of 15 documents)" in message
+    assert "--set curate.min_words=off" in message
+    _, dropped = curate(tmp_path / "let pass", splits)
+    curation = read_curation(dropped.uri)
+    assert curation.remarks == [
+        "too_few_words drops 100% of source brief (15 of 15 documents) "
+        "(tokenmill curate inspect shows them)"
+    ]
+    assert sum(language.documents for language in curation.languages.values()) == 60
+    assert sum(sum(c.dropped.values()) for c in curation.languages.values()) == 15
 
 
 @pytest.mark.parametrize(("exact", "count"), [("drop", 20_000), ("keep", 5_000)])

@@ -1,5 +1,8 @@
 """C4's rules for lines: what goes is what plain Python says, and every byte of it is counted."""
 
+import importlib.util
+import pathlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,13 +13,23 @@ from components.curate.rules import LINE_RULES, thresholds_of
 from components.curate.rules.lines import remove_lines
 from tokenmill.text.normalize import normalize
 
+# A module beside this one; pytest's importlib mode puts no directory on the path.
+_SPEC = importlib.util.spec_from_file_location(
+    "naive_rules", pathlib.Path(__file__).with_name("naive_rules.py")
+)
+naive_rules = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(naive_rules)
+split_words = naive_rules.split_words
+
 POLICY = ("terms of use", "privacy policy", "cookie policy",
           "uses cookies", "use of cookies", "use cookies")  # fmt: skip
 
 NAIVE = {
-    "max_line_word_characters": lambda line: max(map(len, line.split())),
-    "min_line_end_marks": lambda line: line[-1] in '.!?"”' and not line.endswith("..."),
-    "min_line_words": lambda line: len(line.split()),
+    "max_line_word_characters": lambda line: max(map(len, split_words(line))),
+    "min_line_end_marks": lambda line: (
+        line[-1] in naive_rules.ENDS + '"”»」』' and not line.endswith("...")
+    ),
+    "min_line_words": lambda line: len(split_words(line)),
     "max_line_javascript": lambda line: line.lower().count("javascript"),
     "max_line_policy_phrases": lambda line: sum(line.lower().count(p) for p in POLICY),
 }

@@ -1,5 +1,7 @@
 """Characters, words, lines and hashes of a batch, against plain Python on each text."""
 
+import importlib.util
+import pathlib
 from collections import Counter
 
 import numpy as np
@@ -9,13 +11,22 @@ from hypothesis import strategies as st
 
 from components.curate.text_columns import DIGIT, LETTER, TextColumns, ngrams
 
+# A module beside this one; pytest's importlib mode puts no directory on the path.
+_SPEC = importlib.util.spec_from_file_location(
+    "naive_rules", pathlib.Path(__file__).with_name("naive_rules.py")
+)
+naive_rules = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(naive_rules)
+split_words, word_places = naive_rules.split_words, naive_rules.word_places
+
 # Rich in line ends, odd blanks, characters outside the BMP, and repeated words.
 TEXT = st.lists(
     st.sampled_from(["a", "bb", "é", "漢", "𝒳", "7", "²", ".", " ", "\t", "\n", "\x85", "\u2028"])
     | st.text(max_size=3),
     max_size=25,
 ).map("".join)
-TEXTS = st.lists(TEXT, max_size=6)
+WORDS = st.lists(st.sampled_from("ไทยประกขabc本好、。(-7 "), max_size=30).map("".join)
+TEXTS = st.lists(TEXT | WORDS, max_size=6)
 
 
 def slices(columns, spans, texts):
@@ -34,9 +45,47 @@ def naive_lines(text):
 @given(TEXTS)
 def test_words_are_those_of_split(texts):
     columns = TextColumns(texts)
-    assert slices(columns, columns.words, texts) == [t.split() for t in texts]
-    assert columns.words.count.tolist() == [len(t.split()) for t in texts]
+    assert slices(columns, columns.words, texts) == [split_words(t) for t in texts]
+    assert columns.words.count.tolist() == [len(split_words(t)) for t in texts]
     assert columns.words.first.tolist()[-1] == len(columns.words.start)
+
+
+@given(st.lists(st.sampled_from("aไทยประ本好、 "), max_size=900), st.integers(200, 300))
+def test_long_words_are_cut_where_copies_are_looked_for(characters, size):
+    texts = ["".join(characters), "".join(characters[:size]).replace(" ", ""), "0a1b" * size]
+    words = TextColumns(texts, cut_long_words=True)
+    assert [
+        [(a - words.first[d], b - words.first[d]) for a, b, i in
+         zip(words.words.start, words.words.end, words.words.document, strict=True) if i == d]
+        for d in range(3)
+    ] == [word_places(t, cut_long_words=True) for t in texts]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "bare"),
+    [
+        (
+            "文本，而TensorFlow的“好”。",
+            "文 本， 而 TensorFlow 的“ 好”。",
+            "文 本 而 TensorFlow 的 好",
+        ),
+        ("カナ（ABC）、Foo", "カ ナ（ ABC）、 Foo", "カ ナ ABC Foo"),
+        ("(ไทย) -- x_y!", "(ไทย) -- x_y!", "ไทย x_y"),
+        ("한국어 문장. שלום, العربية؟", "한국어 문장. שלום, العربية؟", "한국어 문장 שלום العربية"),
+    ],
+)
+def test_words_of_scripts_without_blanks(text, words, bare):
+    columns = TextColumns([text])
+    joined = ["".join(found) for found in slices(columns, columns.words, [text])[0]]
+    assert " ".join(joined).replace("( ไทย", "(ไทย") == words
+    assert " ".join(slices(columns, columns.bare_words, [text])[0]) == bare
+
+
+def test_pieces_are_the_same_wherever_the_text_stands_and_of_four_characters_on_average():
+    thai = "ประเทศไทยเป็นประเทศในทวีปเอเชียตะวันออกเฉียงใต้มีเมืองหลวงชื่อกรุงเทพมหานคร"
+    pieces = split_words(thai)
+    assert split_words(f"คำนำหน้า{thai}")[-len(pieces) + 2 :] == pieces[2:]
+    assert 3 < len(thai) / len(pieces) < 6
 
 
 @given(TEXTS)
@@ -78,7 +127,7 @@ def test_sums_go_to_their_document(texts, data):
         )
     )
     rest = iter(values)
-    expected = [sum(next(rest) for _ in t.split()) for t in texts]
+    expected = [sum(next(rest) for _ in split_words(t)) for t in texts]
     assert columns.words.sum(np.array(values, np.float64)).tolist() == expected
 
 
@@ -93,12 +142,12 @@ def test_spans_hash_alike_just_if_their_text_is_alike(texts):
             assert by_hash.setdefault(value, word) == word
 
 
-@given(TEXT.filter(str.split), TEXTS, st.text(max_size=5))
+@given(TEXT.filter(str.split), TEXTS, st.text("ab \n本。", max_size=5))
 def test_a_hash_does_not_depend_on_where_the_text_stands(text, before, prefix):
     word = text.split()[0]
     alone = TextColumns([word]).word_hashes[0]
     columns = TextColumns([*before, f"{prefix} {word} x"])
-    place = columns.words.first[len(before)] + len(prefix.split())
+    place = columns.words.first[len(before)] + len(split_words(f"{prefix} "))
     assert columns.word_hashes[place] == alone
 
 
@@ -119,9 +168,9 @@ def test_ngrams_stay_within_documents_and_hash_by_their_words(texts, n):
     columns = TextColumns(texts)
     hashes, first = ngrams(columns.word_hashes, columns.words, n)
     expected = [
-        (i, tuple(t.split()[j : j + n]))
+        (i, tuple(split_words(t)[j : j + n]))
         for i, t in enumerate(texts)
-        for j in range(len(t.split()) - n + 1)
+        for j in range(len(split_words(t)) - n + 1)
     ]
     assert columns.words.document[first].tolist() == [i for i, _ in expected]
     by_words = {}

@@ -7,6 +7,8 @@ import random
 import subprocess
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from ml_metadata.proto import metadata_store_pb2
 
@@ -176,6 +178,24 @@ def test_preview_takes_the_rules_of_the_configuration(corpus, tmp_path):
     config.write_text('[corpus]\ntext_field = "id"\n[curate]\nrules = "none"\nmin_words = 2\n')
     found = json.loads(shown("preview", corpus, "--config", config, "--json"))
     assert found["dropped"]["too_few_words"]["documents"] == 451  # ids are one word
+
+
+def test_preview_reads_parquet_and_says_what_a_run_would_stop_for(tmp_path):
+    texts = ["Der Wagen steht vor dem Haus und die Leute warten auf den Regen, der nicht kommt. "]
+    table = pa.table(
+        {"text": [f"{texts[0] * 4} {i}" for i in range(20)], "id": list(map(str, range(20)))}
+    )
+    pq.write_table(table, tmp_path / "german.parquet")
+    output = shown("preview", tmp_path / "german.parquet", "--rules", "technical-prose")
+    assert lines_with("kept", output)[0].split()[:3] == ["kept", "0", "0"]
+    assert "duplicate_5grams drops 100% of all (20 of 20 documents)" in " ".join(output.split())
+    loose = "curate.max_duplicate_5gram_character_fraction=off"
+    found = json.loads(
+        shown("preview", tmp_path / "german.parquet", "--set", loose, "--json", "--rules", "none",
+              "--set", "curate.min_stop_words=2", "--set", "curate.languages=de")
+    )  # fmt: skip
+    assert found["kept"]["documents"] == 20
+    assert found["remarks"] == []
 
 
 def test_preview_says_what_is_wrong(corpus, tmp_path):

@@ -16,7 +16,7 @@ from tokenmill.records.tfrecord import read_tfrecords, write_tfrecords
 
 CURATION_NAME = "curation.json"
 
-# Characters of a dropped document's text that stay in its record.
+# Characters of a dropped document's text, and of what it shares, that stay in its record.
 _EXCERPT_CHARACTERS = 200
 
 
@@ -53,6 +53,23 @@ class RemovedLines(Part):
     bytes: int = key("Their bytes.", ge=0)
 
 
+class LanguageCuration(Part):
+    """The documents of one language, and those of them that the quality rules dropped."""
+
+    documents: int = key("Documents that arrived.", ge=0)
+    dropped: dict[str, int] = key("Documents that a rule dropped, by reason.")
+
+
+class BenchmarkGuard(Part):
+    """How many benchmark texts are kept out of train, and how."""
+
+    texts: int = key("Benchmark texts.", ge=0)
+    by_ngrams: int = key("Those of n words and more, guarded by each run of n words.", ge=0)
+    as_a_whole: int = key("Shorter ones, guarded by the whole of their words.", ge=0)
+    too_short: int = key("Not guarded: fewer than five words.", ge=0)
+    too_common: int = key("Not guarded: short, and in many documents of train.", ge=0)
+
+
 class Curation(Document):
     """curation.json: what was kept, dropped, masked and removed."""
 
@@ -60,6 +77,14 @@ class Curation(Document):
     splits: dict[str, SplitCuration]
     masked: dict[str, int] = key("Pieces of personal data that were masked, by kind.")
     removed_lines: dict[str, RemovedLines] = key("Lines that were removed, by reason.")
+    languages: dict[str, LanguageCuration] = key(
+        "Documents by language (ISO 639, und: none for certain); empty if no rule is in use."
+    )
+    not_judged: dict[str, dict[str, int]] = key(
+        "Documents that a rule has no measure for and let pass, by reason and language."
+    )
+    benchmarks: BenchmarkGuard | None = key("None if there are no benchmark files.")
+    remarks: list[str] = key("Sentences about what a person would not expect of this curation.")
 
     def dropped_by_reason(
         self, source: str | None = None, split: str | None = None
@@ -97,7 +122,10 @@ class DroppedDocument(NamedTuple):
         reason: The drop reason.
         value: What was measured.
         threshold: What it was held against.
-        kept_copy: Id of the copy that stays; empty if there is none.
+        kept_copy: Id of the copy that stays, or of who has the same run of words: a document, or
+            "benchmark text N" (from 1, over all benchmark files); empty if there is none.
+        language: ISO 639 code; empty where it was not asked for.
+        shared: The beginning of the run of words that a contaminated document shares.
     """
 
     split: str
@@ -109,10 +137,14 @@ class DroppedDocument(NamedTuple):
     value: float
     threshold: float
     kept_copy: bytes
+    language: str = ""
+    shared: str = ""
 
     def shortened(self) -> DroppedDocument:
-        """Return the same with the beginning of the text only."""
-        return self._replace(excerpt=self.excerpt[:_EXCERPT_CHARACTERS])
+        """Return the same with the beginning of the texts only."""
+        return self._replace(
+            excerpt=self.excerpt[:_EXCERPT_CHARACTERS], shared=self.shared[:_EXCERPT_CHARACTERS]
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields, ids and source as text."""

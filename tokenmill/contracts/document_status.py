@@ -34,7 +34,9 @@ class DroppedDocument(Document):
     reason: str = key("The drop reason.")
     value: Number = key("What was measured.")
     threshold: Number = key("What it was held against.")
-    kept_copy: str = key("Id of the copy that stays; empty if there is none.")
+    kept_copy: str = key("Id of the copy that stays, or of who shares words; empty if none.")
+    language: str = key("ISO 639 code; empty where it was not asked for.")
+    shared: str = key("The beginning of the words that a contaminated document shares.")
 
 
 class QuarantinedRecord(Document):

@@ -31,11 +31,13 @@ class Decisions:
         rule: int64 [documents], index into RULES of the rule that drops it; -1 if it stays.
         value: float64 [documents], what that rule measured (NaN if it stays).
         threshold: float64 [documents], what it is held against (NaN if it stays).
+        not_judged: bool [documents] by reason, those that a rule has no measure for.
     """
 
     rule: np.ndarray
     value: np.ndarray
     threshold: np.ndarray
+    not_judged: dict[str, np.ndarray]
 
 
 @functools.lru_cache(maxsize=8)
@@ -61,12 +63,14 @@ def judge(columns: TextColumns, thresholds: Mapping[str, float]) -> Decisions:
         thresholds: By setting; a rule without one does not run.
     """
     count = columns.documents
-    decisions = Decisions(np.full(count, -1), np.full(count, np.nan), np.full(count, np.nan))
+    decisions = Decisions(np.full(count, -1), np.full(count, np.nan), np.full(count, np.nan), {})
     for index, rule in enumerate(RULES):
         threshold = thresholds.get(rule.setting)
         if threshold is None:
             continue
         values = rule.measure(columns)
+        if (unknown := np.isnan(values)).any():
+            decisions.not_judged[rule.reason] = unknown
         drops = values < threshold if rule.drop_if == "below" else values > threshold
         new = drops & (decisions.rule < 0)
         decisions.rule[new] = index

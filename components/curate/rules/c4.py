@@ -2,12 +2,10 @@
 
 import numpy as np
 
-from components.curate.rules.rule import Rule, sets
-from components.curate.text_columns import TextColumns
+from components.curate.rules.rule import CLOSING_QUOTES, SENTENCE_ENDS, Rule, sets
+from components.curate.text_columns import PIECES, TextColumns
 
 _SOURCE = "Raffel et al. 2020, 2.2"
-_SENTENCE_ENDS = ".!?"
-_CLOSERS = "\"'”’)"
 
 
 def _curly_brackets(columns: TextColumns) -> np.ndarray:
@@ -15,12 +13,17 @@ def _curly_brackets(columns: TextColumns) -> np.ndarray:
 
 
 def _sentences(columns: TextColumns) -> np.ndarray:
-    """Words that end a sentence: their last character, a closing quote aside, is . ! or ?."""
+    """Words that end a sentence: their last character, a closing quote aside, is . ! or ?.
+
+    NaN for a text in Thai, Lao and the like, which may part sentences by blanks alone, without one.
+    """
     words, codes = columns.words, columns.codes
     last = codes[words.end - 1]
-    closer = np.isin(last, [ord(c) for c in _CLOSERS]) & (words.length > 1)
+    closer = np.isin(last, [ord(c) for c in CLOSING_QUOTES]) & (words.length > 1)
     last = np.where(closer, codes[np.maximum(words.end - 2, 0)], last)
-    return words.sum(np.isin(last, [ord(c) for c in _SENTENCE_ENDS]))
+    sentences = words.sum(np.isin(last, [ord(c) for c in SENTENCE_ENDS]))
+    pieces = columns.count((columns.classes & PIECES) > 0)
+    return np.where(pieces * 2 > columns.solid_characters, np.nan, sentences)
 
 
 def _lorem_ipsum(columns: TextColumns) -> np.ndarray:

@@ -3,13 +3,13 @@
 import numpy as np
 
 from components.curate.rules.repetition import duplicate_line_characters
-from components.curate.rules.rule import Rule, fraction, sets
+from components.curate.rules.rule import SENTENCE_ENDS, Rule, fraction, sets
 from components.curate.text_columns import LINE_FEED, TextColumns
 
 _SOURCE = "Penedo et al. 2024, 3.6"
 # Where code and paper may differ, the numbers are those of the code that made FineWeb.
 _CODE = "datatrove, FineWebQualityFilter"
-_LINE_ENDS = ".!?\"'”’"
+_LINE_ENDS = SENTENCE_ENDS + "\"'”’»」』"
 _SHORT_LINE_CHARACTERS = 30
 
 

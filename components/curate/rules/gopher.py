@@ -2,11 +2,19 @@
 
 import numpy as np
 
+from components.curate.languages import stop_words
 from components.curate.rules.rule import Rule, fraction, sets
-from components.curate.text_columns import DIGIT, LETTER, Spans, TextColumns
+from components.curate.text_columns import (
+    DIGIT,
+    LETTER,
+    MARK,
+    PIECES,
+    WORD,
+    Spans,
+    TextColumns,
+)
 
 _SOURCE = "Rae et al. 2021, A1.1"
-_STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 _BULLETS = "•‣▪▫◦*-"
 
 
@@ -15,8 +23,14 @@ def _word_count(columns: TextColumns) -> np.ndarray:
 
 
 def _mean_word_length(columns: TextColumns) -> np.ndarray:
+    """Characters a word; NaN where most of the text is of scripts without blanks."""
     words = columns.words
-    return fraction(columns.solid_characters, words.count)
+    cut = (columns.classes[words.start] & (WORD | PIECES)) > 0
+    if not cut.any():
+        return fraction(columns.solid_characters, words.count)
+    ordinary = words.sum(words.length * ~cut)
+    mean = fraction(ordinary, words.sum(~cut))
+    return np.where(ordinary * 2 < columns.solid_characters, np.nan, mean)
 
 
 def _symbols_per_word(columns: TextColumns) -> np.ndarray:
@@ -51,29 +65,14 @@ def _alphabetic_words(columns: TextColumns) -> np.ndarray:
 
 
 def _has_letter(columns: TextColumns, spans: Spans) -> np.ndarray:
-    letters = np.concatenate(([0], np.cumsum((columns.classes & LETTER) > 0, dtype=np.int64)))
+    flags = (columns.classes & (LETTER | MARK | PIECES)) > 0
+    letters = np.concatenate(([0], np.cumsum(flags, dtype=np.int64)))
     return letters[spans.end] > letters[spans.start]
 
 
-def _stop_words(columns: TextColumns) -> np.ndarray:
-    """Count the different stop words (of eight) that occur, in lower or title case."""
-    forms = [*_STOP_WORDS, *(w.title() for w in _STOP_WORDS)]
-    needles = TextColumns(forms)
-    needle_hashes = needles.hash_spans(needles.words)
-    words = columns.words
-    hashes = columns.word_hashes
-    order = np.argsort(needle_hashes)
-    place = np.minimum(np.searchsorted(needle_hashes, hashes, sorter=order), len(order) - 1)
-    found = needle_hashes[order][place] == hashes
-    kind = order[place[found]] % len(_STOP_WORDS)
-    seen = np.zeros((columns.documents, len(_STOP_WORDS)), bool)
-    seen[words.document[found], kind] = True
-    return seen.sum(axis=1).astype(np.float64)
-
-
 def _letter_fraction(columns: TextColumns) -> np.ndarray:
-    """Letters among the characters that are not blank."""
-    letters = columns.count((columns.classes & LETTER) > 0).astype(np.float64)
+    """Letters and the marks on them among the characters that are not blank."""
+    letters = columns.count((columns.classes & (LETTER | MARK)) > 0).astype(np.float64)
     return fraction(letters, columns.solid_characters)
 
 
@@ -105,7 +104,7 @@ RULES = (
         _SOURCE,
         sets(0.8, 0.7, 0.4),
     ),
-    Rule("few_stop_words", "min_stop_words", _stop_words, "below", _SOURCE, sets(2, 2, 1)),
+    Rule("few_stop_words", "min_stop_words", stop_words, "below", _SOURCE, sets(2, 2, 1)),
     Rule(
         "few_letters",
         "min_letter_fraction",

@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from components.curate.rules.rule import Rule, sets
+from components.curate.rules.rule import SENTENCE_ENDS, Rule, sets
 from components.curate.text_columns import TextColumns
 
 _SOURCE = "Raffel et al. 2020, 2.2"
 # Not in the paper; the code that made C4 has it.
 _CODE = "TensorFlow Datasets, c4_utils"
 
-_END_MARKS = '.!?"”'
+_END_MARKS = SENTENCE_ENDS + '"”»」』'
 _POLICY = re.compile(
     "terms of use|privacy policy|cookie policy|uses cookies|use of cookies|use cookies",
     re.IGNORECASE | re.ASCII,

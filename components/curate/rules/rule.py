@@ -8,6 +8,11 @@ import numpy as np
 
 from components.curate.text_columns import TextColumns
 
+# What ends a sentence: Latin, fullwidth and CJK, Arabic and Urdu, Devanagari, Armenian, Ethiopic,
+# Burmese, Khmer and Tibetan marks.
+SENTENCE_ENDS = ".!?。！？｡؟۔।॥։።፧၊။។៕།༎"
+CLOSING_QUOTES = "\"'”’»)）」』】》"
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -16,7 +21,8 @@ class Rule:
     Attributes:
         reason: The drop reason, as counted and reported.
         setting: The key of the [curate] section that holds the threshold.
-        measure: Batch -> float64 [documents]; of a rule for lines, float64 [lines].
+        measure: Batch -> float64 [documents]; of a rule for lines, float64 [lines]. NaN: the rule
+            has no measure for the language of this document, and does not judge it.
         drop_if: Whether values below or above the threshold are dropped.
         source: Where the rule and the threshold of the set `web` come from.
         thresholds: Threshold by rule set; a set without one does not use the rule.
