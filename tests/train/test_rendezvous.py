@@ -1,6 +1,7 @@
 """Chief and workers find each other, late, killed or started again."""
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -73,6 +74,17 @@ class Worker(threading.Thread):
         return self.told and self.told.rows_uri
 
 
+def written(directory):
+    return json.loads((directory / CHIEF_NAME).read_text())
+
+
+def wait_for_a_beat(directory):
+    """Its process takes a moment to start."""
+    while not written(directory)["beat"]:
+        time.sleep(0.05)
+    return written(directory)
+
+
 def wait_for_others(directory, wait_seconds=20.0):
     wait_for_workers(str(directory), wait_seconds, POLL_SECONDS)
 
@@ -107,8 +119,9 @@ def test_the_call_of_a_killed_chief_is_not_answered(tmp_path, three):
 def test_a_worker_waits_as_long_as_the_chief_lives(tmp_path, three):
     """Longer than for the first sign of life: data steps may take a day."""
     with show_life(str(tmp_path)):
-        workers = [Worker(tmp_path, i, wait_seconds=0.5, silent_seconds=2.0) for i in (1, 2)]
-        time.sleep(4.0)
+        wait_for_a_beat(tmp_path)
+        workers = [Worker(tmp_path, i, wait_seconds=2.0) for i in (1, 2)]
+        time.sleep(3.0)
         assert all(worker.is_alive() for worker in workers)
         with call_workers(str(tmp_path), of("new")):
             wait_for_others(tmp_path)
@@ -118,6 +131,7 @@ def test_a_worker_waits_as_long_as_the_chief_lives(tmp_path, three):
 @pytest.mark.parametrize(("error", "code"), [(None, 0), (StoppedError("x"), 75), (OSError, 1)])
 def test_a_worker_ends_as_the_chief_that_ends_before_the_training(tmp_path, three, error, code):
     with contextlib.suppress(TokenmillError, OSError), show_life(str(tmp_path)):
+        wait_for_a_beat(tmp_path)
         worker = Worker(tmp_path)
         time.sleep(1.0)
         if error is not None:
@@ -159,21 +173,14 @@ def test_no_chief_is_one_message(tmp_path):
 
 def test_a_beat_goes_on_while_the_gil_is_held(tmp_path):
     """A C function through PyDLL keeps it, as tf.distribute does while it waits."""
-    import ctypes
-
-    def written():
-        return json.loads((tmp_path / CHIEF_NAME).read_text())
-
     with show_life(str(tmp_path)):
-        while not written()["beat"]:  # its process takes a moment to start
-            time.sleep(0.05)
-        before = written()
+        before = wait_for_a_beat(tmp_path)
         started = time.monotonic()
         ctypes.PyDLL(None).usleep(900_000)
         ctypes.PyDLL(None).usleep(900_000)
         assert time.monotonic() - started > 1.5
-        after = written()
+        after = written(tmp_path)
     assert after["attempt"] == before["attempt"]
     assert after["beat"] >= before["beat"] + 3
-    assert written()["exit_code"] == 0
+    assert written(tmp_path)["exit_code"] == 0
     assert os.listdir(tmp_path) == [CHIEF_NAME]
