@@ -7,9 +7,10 @@ error messages are in pipeline/loader.py.
 
 import difflib
 import os
+import re
 from typing import Annotated
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from components.curate.config import CurateConfig
 from components.evaluate.config import EvaluateConfig
@@ -27,10 +28,20 @@ from tokenmill.model.config import ModelConfig
 from tokenmill.model.shape import ModelShape
 
 
+def _check_run_name(name: str) -> str:
+    if not re.fullmatch("[a-z0-9][a-z0-9-]{0,62}", name):
+        nearest = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")[:63]
+        example = f", such as {nearest}" if nearest else ""
+        raise ValueError(
+            f"a name has lower-case letters, digits and hyphens only, at most 63{example}"
+        )
+    return name
+
+
 class RunConfig(Section):
     """The run as a whole."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = "demo"
+    name: Annotated[str, AfterValidator(_check_run_name)] = "demo"
     """Pipeline name in ML Metadata: lower-case letters, digits and hyphens."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 20240607
     """Seed of everything random: weights, data order, sampling."""
@@ -217,6 +228,12 @@ class Config(Section):
             quantization=self.push.quantization,
             base_model=self.model.base_model,
         )
+
+    @property
+    def continues_training(self) -> bool:
+        """Whether training starts from weights that have learnt the task; a class head is new."""
+        starts = self.model.base_model is not None and self.train.task != "classification"
+        return starts or self.train.resume_from is not None
 
     @property
     def push_directory(self) -> str:

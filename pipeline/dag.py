@@ -17,7 +17,8 @@ from tfx.types import Channel, standard_artifacts
 
 from components.cost_report.component import CostReport
 from components.curate.component import Curator
-from components.evaluate.component import TimedEvaluator
+from components.evaluate.baseline import BaselineConfig
+from components.evaluate.component import BaselineEvaluator
 from components.evaluate.eval_config import SLICES_MODULE, make_eval_config
 from components.ingest.component import CorpusExampleGen
 from components.ledger.component import TokenLedger
@@ -39,12 +40,15 @@ from pipeline.runners.engine_check import registry_target
 from tokenmill.files import absolute_path
 
 
-def create_components(config: Config, manifest_directory: str) -> list[BaseNode]:
+def create_components(
+    config: Config, manifest_directory: str, estimate: bool = False
+) -> list[BaseNode]:
     """Create the steps of a run.
 
     Args:
         config: The resolved configuration.
         manifest_directory: Holds the list of files to read (components/ingest/manifest.py).
+        estimate: Only the steps up to the ledger.
     """
     run_directory = absolute_path(config.output_dir)
 
@@ -120,6 +124,13 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
         measuring[0].outputs["calibration"] if measuring else None,
     )
 
+    before_training = [
+        ingest, statistics_gen, schema_gen, validator, gate, curator, tokenizer, transform, packer,
+        *measuring, ledger,
+    ]  # fmt: skip
+    if estimate:
+        return before_training
+
     # 7 train. The ledger only has to let it pass: were it an input, a new price would train anew.
     # What a run's price and budget are is read from limits_path when training starts.
     trainer = Trainer(
@@ -134,13 +145,16 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
 
     # 8 evaluate: the held-out documents, as raw text, through the model's own signature
     baseline = last_blessed_model() if config.evaluate.compares else None
-    evaluator = TimedEvaluator(
+    evaluator = BaselineEvaluator(
         examples=curated,
         model=trainer.outputs["model"],
         baseline_model=baseline and baseline.outputs["model"],
         schema=schema,
+        packed_rows=packer.outputs["packed_rows"],
+        model_run=trainer.outputs["model_run"],
         eval_config=make_eval_config(config.evaluate, config.train.task),
         module_path=SLICES_MODULE,
+        config=BaselineConfig.of(config.evaluate, config.continues_training),
     ).with_id("Evaluator")
 
     # 9 settle: estimate against actual, and what each step cost
@@ -184,8 +198,7 @@ def create_components(config: Config, manifest_directory: str) -> list[BaseNode]
         )
 
     return [
-        ingest, statistics_gen, schema_gen, validator, gate, curator, tokenizer, transform, packer,
-        *measuring, ledger, trainer, *([baseline] if baseline else []), evaluator, cost_report,
+        *before_training, trainer, *([baseline] if baseline else []), evaluator, cost_report,
         *([infra_validator] if infra_validator is not None else []), pusher, *registering,
     ]  # fmt: skip
 

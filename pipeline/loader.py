@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -49,6 +50,34 @@ def load_config(
     """
     values, origin = read_values(preset, config_path)
     return build_config(Config, values, origin, overrides)
+
+
+def load_run_config(
+    preset: str | None, config_path: str | None, overrides: Sequence[str], inputs: Sequence[str]
+) -> tuple[Config, str]:
+    """Build the configuration of `tokenmill run`, which chooses one for a text of the user's own.
+
+    Args:
+        preset: Name of a preset; None for the demo, or for what fits the input's size.
+        config_path: A TOML file, used instead.
+        overrides: `section.key=value` strings, later ones win.
+        inputs: Paths of the command line, which win over corpus.input.
+
+    Returns:
+        The configuration, and a sentence that says what was chosen; empty if nothing was.
+
+    Raises:
+        TokenmillError: A file, key or value is wrong, or an input is not there.
+    """
+    of_corpus = [override for override in overrides if override.strip().startswith("corpus.")]
+    corpus = build_config(Config, {}, "", of_corpus).corpus
+    paths = inputs or corpus.input
+    if preset is not None or config_path is not None or not paths:
+        return load_config(preset or "demo", config_path, overrides), ""
+    from pipeline.own_text import ORIGIN, own_text_values
+
+    values, chosen = own_text_values(paths, corpus.span)
+    return build_config(Config, values, ORIGIN, overrides), chosen
 
 
 def read_values(preset: str, config_path: str | None) -> tuple[dict[str, Any], str]:
@@ -143,7 +172,12 @@ def _explain(
         depth = 4 if item["loc"][:2] == ("engine", "resources") else 2
         path = tuple(str(part) for part in item["loc"][:depth])
         name = ".".join(path)
-        where = next((o for key, o in origins.items() if key[: len(path)] == path), origin)
+        named = path
+        if len(path) < 2:  # a check over several keys names one of them first
+            found = re.match(r"(\w+)\.(\w+)\b", str(item["msg"]).removeprefix("Value error, "))
+            named = found.groups() if found else path
+        below = [o for key, o in origins.items() if named and key[: len(named)] == named]
+        where = below[-1] if below else origin
         if name in _MOVED:
             line = f"{name} is called {_MOVED[name]} now"
         elif item["type"] == "extra_forbidden":
@@ -151,8 +185,8 @@ def _explain(
             what = "section" if len(path) == 1 else "key"
             line = f"unknown {what} {name}{_nearest(path[-1], siblings)}"
             line += f"; allowed here: {', '.join(siblings)}"
-        elif not path:
-            line = str(item["msg"]).removeprefix("Value error, ")
+        elif not path or named != path:
+            line = str(item["msg"]).removeprefix("Value error, ").rstrip(".")
         else:
             allowed = _literals_of(kind, path)
             line = f"{name} = {_shown(item['input'])}: {_sentence(item)}"

@@ -17,14 +17,11 @@ from components.artifacts import (
 )
 from components.cost_report.report import build_cost_report
 from components.cost_report.steps import StepTime
-from components.cost_report.unigram import unigram_baseline
 from tokenmill.contracts.cost_report import CostReport as CostReportDocument
 from tokenmill.contracts.cost_report import write_cost_report
-from tokenmill.contracts.evaluation import summarize
+from tokenmill.contracts.evaluation import read_baseline_check, summarize
 from tokenmill.contracts.ledger import read_ledger
 from tokenmill.contracts.training import read_telemetry
-from tokenmill.records.splits import SPLITS
-from tokenmill.rows.packed_split import PackedSplit
 from tokenmill.timing import STEP_RUN, STEP_SECONDS, STEP_VCPUS, timed
 
 # Which step made each input: their artifacts say what they took.
@@ -78,17 +75,11 @@ class CostReportExecutor(base_executor.BaseExecutor):
             key: artifact_utils.get_single_uri(value) for key, value in input_dict.items() if value
         }
         cost_report = artifact_utils.get_single_instance(output_dict["cost_report"])
-        train, evaluation = (PackedSplit(uris["packed_rows"], split) for split in SPLITS)
         report = build_cost_report(
             read_ledger(uris["ledger"]),
             read_telemetry(uris["model_run"]),
             summarize(uris["evaluation"]),
-            unigram_baseline(
-                train.target_counts(),
-                evaluation.target_counts(),
-                evaluation.manifest.bytes,
-                evaluation.task,
-            ),
+            read_baseline_check(uris["evaluation"]).baseline,
             _step_times(input_dict, self._context.pipeline_run_id if self._context else None),
         )
         write_cost_report(cost_report.uri, report)
@@ -105,7 +96,7 @@ def headline(report: CostReportDocument) -> dict[str, float]:
         "compute_usd": actual.compute_usd,
         "training_seconds": actual.training_seconds,
         "total_seconds": actual.total_seconds,
-        "mfu": actual.mfu or 0.0,
+        **({} if actual.mfu is None else {"mfu": actual.mfu}),
         "goodput": actual.goodput,
         "usd_per_million_effective_tokens": actual.usd_per_million_effective_tokens,
         "training_seconds_actual_over_estimated": report.training_seconds_actual_over_estimated,
@@ -148,7 +139,7 @@ class CostReport(base_component.BaseComponent):
 
     Args:
         ledger: Channel of `Ledger`.
-        packed_rows: Channel of `PackedRows`, for the unigram baseline.
+        packed_rows: Channel of `PackedRows`, for the time that packing took.
         model_run: Channel of the trainer's `ModelRun`.
         evaluation: Channel of the Evaluator's `ModelEvaluation`.
         others: Channels of the other keys of `STEP_OF_INPUT`, for the time that their steps took;

@@ -43,7 +43,7 @@ def build_cost_report(
         baseline: `unigram_baseline` on the evaluation split.
         step_times: What the pipeline's steps took.
     """
-    hardware, estimate, forecast = ledger.hardware, ledger.cost, ledger.forecast
+    hardware, forecast = ledger.hardware, ledger.forecast
     seconds, slots = telemetry.seconds, telemetry.trained_slots
     training_seconds = sum(seconds.get(phase, 0.0) for phase in _TRAINING_PHASES)
     chip_hours = telemetry.total_seconds * hardware.chips / SECONDS_PER_HOUR
@@ -63,17 +63,7 @@ def build_cost_report(
     slots_per_step = ledger.training.slots / ledger.training.steps
     return CostReport(
         schema=COST_REPORT_SCHEMA,
-        estimated=Side(
-            slots=ledger.training.slots,
-            training_seconds=forecast.training_seconds,
-            total_seconds=forecast.total_seconds,
-            total_flops=estimate.total_flops,
-            mfu=hardware.mfu,
-            goodput=forecast.goodput,
-            chip_hours=estimate.chip_hours,
-            compute_usd=estimate.compute_usd,
-            usd_per_million_effective_tokens=estimate.usd_per_million_effective_tokens,
-        ),
+        estimated=estimated_side(ledger),
         actual=Side(
             slots=slots,
             training_seconds=training_seconds,
@@ -99,6 +89,22 @@ def build_cost_report(
         ),
         effective_tokens=effective,
         trained_loss_tokens=telemetry.trained_loss_tokens,
+    )
+
+
+def estimated_side(ledger: Ledger) -> Side:
+    """Return the ledger's half of the comparison."""
+    hardware, estimate, forecast = ledger.hardware, ledger.cost, ledger.forecast
+    return Side(
+        slots=ledger.training.slots,
+        training_seconds=forecast.training_seconds,
+        total_seconds=forecast.total_seconds,
+        total_flops=estimate.total_flops,
+        mfu=hardware.mfu,
+        goodput=forecast.goodput,
+        chip_hours=estimate.chip_hours,
+        compute_usd=estimate.compute_usd,
+        usd_per_million_effective_tokens=estimate.usd_per_million_effective_tokens,
     )
 
 

@@ -17,10 +17,10 @@ from tensorflow_model_analysis.metrics import metric_types
 from components.evaluate.metrics import (
     HIGH,
     LOW,
-    NORMAL_QUANTILE_95,
     CalibrationError,
     computation_of,
     count_of,
+    half_width_95,
     predictions_of,
     quotient_of,
 )
@@ -31,17 +31,12 @@ F1_OF = "f1_of_"
 """Before the label's name: the F1 of one class."""
 
 
-def fraction(quotient: float) -> float:
-    """Return a quotient and the bounds of its interval, all between 0 and 1."""
-    return min(max(quotient, 0.0), 1.0)
-
-
 class Accuracy(tfma.metrics.Metric):
     """Share of documents whose likeliest class is their label."""
 
     def __init__(self, name: str = "accuracy", **kwargs: Any):
         outputs = ("correct_count", "example_count")
-        super().__init__(quotient_of(outputs, fraction), name=name, **kwargs)
+        super().__init__(quotient_of(outputs, of_trials=True), name=name, **kwargs)
 
 
 class LogLoss(tfma.metrics.Metric):
@@ -94,7 +89,7 @@ def macro_f1(confusion: np.ndarray) -> tuple[float, float, np.ndarray]:
     half_width = math.nan
     if documents > 1:
         variance = (confusion * gradient**2).sum() / documents / (documents - 1)
-        half_width = NORMAL_QUANTILE_95 * math.sqrt(variance)
+        half_width = half_width_95(variance, documents)
     return float(f1[there].mean()), half_width, f1
 
 
@@ -176,7 +171,7 @@ def macro_auc(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, flo
         return math.nan, math.nan
     documents = len(labels)
     variance = (influence**2).sum() / len(areas) ** 2 * documents / (documents - 1)
-    return float(np.mean(areas)), NORMAL_QUANTILE_95 * math.sqrt(variance)
+    return float(np.mean(areas)), half_width_95(variance, documents)
 
 
 def _midranks(values: np.ndarray) -> np.ndarray:

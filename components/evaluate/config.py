@@ -15,6 +15,11 @@ class EvaluateConfig(Section):
     max_calibration_error, are those of classification.
     """
 
+    beat_baseline: bool = True
+    """Bless only what is better, by its 95 % interval, than the frequencies of tokens (unigram) or
+    the most frequent class."""
+    require_improvement: bool = True
+    """Bless only what is better on held-out text, by its 95 % interval, than before training."""
     max_bits_per_byte: Annotated[float, Field(gt=0)] = 8.0
     max_source_bits_per_byte: Annotated[float, Field(gt=0)] | None = None
     """In each source by itself."""

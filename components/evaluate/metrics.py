@@ -4,7 +4,10 @@ Each is a quotient of sums over documents, so that a long document weighs as muc
 tokens; averages of averages never arise. The 95 % confidence intervals take documents, not tokens,
 as what was drawn at random, since the tokens of a document go together (Miller 2024, "Adding Error
 Bars to Evals", section 2.2; the quotient's variance by linearisation: Cochran 1977, "Sampling
-Techniques", eq. 6.13). TFMA's own intervals draw random numbers that cannot be seeded.
+Techniques", eq. 6.13), with Student's t for as many documents as their unequal lengths are worth
+(Kish 1965, "Survey Sampling": the squared sum of the weights over the sum of their squares).
+Documents that do not differ at all say nothing of the spread: no interval. TFMA's own intervals
+draw random numbers that cannot be seeded.
 """
 
 import math
@@ -17,26 +20,54 @@ import tensorflow_model_analysis as tfma
 
 # Registers the SentencePiece ops before a worker loads the model.
 import tensorflow_text  # noqa: F401
+from scipy.special import stdtrit
 from tensorflow_model_analysis.metrics import metric_types
 
 LOW, HIGH = "_ci95_low", "_ci95_high"
 
-NORMAL_QUANTILE_95 = 1.959964
+_NORMAL_QUANTILE_95 = 1.959964
+# Below, one document outweighs all others.
+_FEWEST_DOCUMENTS = 1.5
+
+
+def half_width_95(variance: float, documents: float) -> float:
+    """Return half the width of a mean's 95 % interval by Student's t; not a number without spread.
+
+    Args:
+        variance: Of the mean, estimated from the documents.
+        documents: How many there are, or what they are worth.
+    """
+    if documents < _FEWEST_DOCUMENTS or not variance > 0:
+        return math.nan
+    return float(stdtrit(documents - 1, 0.975)) * math.sqrt(variance)
+
+
+def wilson_interval(hits: float, trials: float) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson 1927), which also holds at no or all hits."""
+    share, z2 = hits / trials, _NORMAL_QUANTILE_95**2
+    middle = (share + z2 / 2 / trials) / (1 + z2 / trials)
+    half = math.sqrt(z2 * (share * (1 - share) / trials + z2 / 4 / trials**2)) / (1 + z2 / trials)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def bits(nats_per_byte: float) -> float:
     """Convert nats to bits; per byte they compare across tokenizers."""
-    return nats_per_byte / math.log(2)
+    return max(nats_per_byte, 0.0) / math.log(2)
 
 
 def perplexity(nats_per_token: float) -> float:
     """Return exp of the mean negative log-likelihood a target; finite however bad the model is."""
-    return math.exp(min(nats_per_token, 700.0))
+    return math.exp(min(max(nats_per_token, 0.0), 700.0))
 
 
-def share(quotient: float) -> float:
-    """Return the quotient as it is."""
-    return quotient
+def not_negative(quotient: float) -> float:
+    """Return the quotient; the lower bound of a wide interval is no less than nothing."""
+    return max(quotient, 0.0)
+
+
+def fraction(quotient: float) -> float:
+    """Return a quotient and the bounds of its interval, all between 0 and 1."""
+    return min(max(quotient, 0.0), 1.0)
 
 
 def computation_of(
@@ -76,42 +107,62 @@ def predictions_of(key: Any, element: Any) -> Any:
 class _Quotient(beam.CombineFn):
     """Sum of one output over the sum of another, with its confidence interval.
 
-    The accumulator is float64 [6]: documents, and the sums of a, b, a*a, b*b and a*b.
+    The accumulator is float64 [5]: the sums of a, b, a*a, b*b and a*b.
     """
 
-    def __init__(self, key: Any, outputs: tuple[str, str], scale: Callable[[float], float]):
-        self._key, self._outputs, self._scale = key, outputs, scale
+    def __init__(
+        self,
+        key: Any,
+        outputs: tuple[str, str],
+        scale: Callable[[float], float],
+        of_trials: bool,
+    ):
+        self._key, self._outputs, self._scale, self._of_trials = key, outputs, scale, of_trials
 
     def create_accumulator(self) -> np.ndarray:
-        return np.zeros(6)
+        return np.zeros(5)
 
     def add_input(self, sums: np.ndarray, element: Any) -> np.ndarray:
         predictions = predictions_of(self._key, element)
         a, b = (np.asarray(predictions[name], np.float64).ravel() for name in self._outputs)
-        return sums + np.array([len(a), a.sum(), b.sum(), a @ a, b @ b, a @ b])
+        return sums + np.array([a.sum(), b.sum(), a @ a, b @ b, a @ b])
 
     def merge_accumulators(self, parts: Iterable[np.ndarray]) -> np.ndarray:
-        return sum(parts, start=np.zeros(6))
+        return sum(parts, start=np.zeros(5))
 
     def extract_output(self, sums: np.ndarray) -> dict[Any, float]:
-        documents, a, b, aa, bb, ab = sums.tolist()
-        quotient = a / b if b else math.nan
-        values = {self._key: self._scale(quotient) if b else math.nan}
-        half_width = math.nan
-        if b and documents > 1:
-            residuals = max(aa - 2 * quotient * ab + quotient**2 * bb, 0.0)
-            error = math.sqrt(residuals * documents / (documents - 1)) / b
-            half_width = NORMAL_QUANTILE_95 * error
-        for suffix, sign in ((LOW, -1), (HIGH, 1)):
-            key = self._key._replace(name=self._key.name + suffix)
-            bound = quotient + sign * half_width
-            values[key] = math.nan if math.isnan(bound) else self._scale(bound)
-        return values
+        a, b, aa, bb, ab = sums.tolist()
+        low = quotient = high = math.nan
+        if b:
+            quotient = a / b
+            documents = b**2 / bb
+            residuals = aa - 2 * quotient * ab + quotient**2 * bb
+            unbiased = documents / max(documents - 1, _FEWEST_DOCUMENTS - 1)
+            spread = half_width_95(residuals / b**2 * unbiased, documents)
+            low, high = quotient - spread, quotient + spread
+            if self._of_trials:
+                low, high = wilson_interval(a, b)
+        return {
+            self._key._replace(name=self._key.name + suffix): (
+                math.nan if math.isnan(value) else self._scale(value)
+            )
+            for suffix, value in (("", quotient), (LOW, low), (HIGH, high))
+        }
 
 
-def quotient_of(outputs: tuple[str, str], scale: Callable[[float], float] = share):
-    """Return computations of one output's sum over another's, and of its interval."""
-    return computation_of(lambda key: _Quotient(key, outputs, scale), ("", LOW, HIGH))
+def quotient_of(
+    outputs: tuple[str, str],
+    scale: Callable[[float], float] = not_negative,
+    of_trials: bool = False,
+):
+    """Return computations of one output's sum over another's, and of its interval.
+
+    Args:
+        outputs: The two, of the `evaluate` signature.
+        scale: Applied to the quotient and its bounds.
+        of_trials: The second counts trials and the first hits, at most one a document.
+    """
+    return computation_of(lambda key: _Quotient(key, outputs, scale, of_trials), ("", LOW, HIGH))
 
 
 class BitsPerByte(tfma.metrics.Metric):
@@ -132,14 +183,16 @@ class TokenAccuracy(tfma.metrics.Metric):
     """Share of targets that the likeliest token hits."""
 
     def __init__(self, name: str = "token_accuracy", **kwargs: Any):
-        super().__init__(quotient_of(("correct_count", "token_count")), name=name, **kwargs)
+        super().__init__(
+            quotient_of(("correct_count", "token_count"), fraction), name=name, **kwargs
+        )
 
 
 class TokenAccuracyTop5(tfma.metrics.Metric):
     """Share of targets among the five likeliest tokens."""
 
     def __init__(self, name: str = "token_accuracy_top5", **kwargs: Any):
-        super().__init__(quotient_of(("top5_count", "token_count")), name=name, **kwargs)
+        super().__init__(quotient_of(("top5_count", "token_count"), fraction), name=name, **kwargs)
 
 
 class _Count(beam.CombineFn):

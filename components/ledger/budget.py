@@ -72,6 +72,18 @@ def _over(value: float, limit: float | None) -> bool:
     return limit is not None and value > limit
 
 
+class OverBudgetError(TokenmillError):
+    """The estimate is over a limit.
+
+    Attributes:
+        ledger: The estimate, which a report shows whether the run may go on or not.
+    """
+
+    def __init__(self, ledger: Ledger, message: str, hint: str):
+        super().__init__(message, hint)
+        self.ledger = ledger
+
+
 def check_budget(
     ledger: Ledger,
     packed: Mapping[str, PackedManifest],
@@ -87,7 +99,7 @@ def check_budget(
         machine: What was measured.
 
     Raises:
-        TokenmillError: The estimate is over a limit; the hint has the cheapest ways to fit.
+        OverBudgetError: The estimate is over a limit; the hint has the cheapest ways to fit.
     """
     over = overruns(ledger)
     if not over:
@@ -97,7 +109,8 @@ def check_budget(
     hint = "No single change fits: raise the limit, or give more text."
     if lines:
         hint = "Ways to fit, least loss first:\n" + "\n".join(f"  {line}" for line in lines)
-    raise TokenmillError(
+    raise OverBudgetError(
+        ledger,
         f"training is over its budget: {'; '.join(over)}. It would give "
         f"{ledger.training.effective_tokens:,.0f} effective tokens; nothing was trained.",
         hint,

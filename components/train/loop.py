@@ -99,7 +99,7 @@ class Trainer:
         """Return the loss sums over all rows of a split.
 
         Raises:
-            TokenmillError: They are not finite.
+            TokenmillError: They are not finite, or there is none.
         """
         sums = np.zeros(3 if split.task == "classification" else 2)
         size = self.plan.global_batch_size
@@ -112,7 +112,14 @@ class Trainer:
                 f"training diverged: the summed loss of the evaluation rows is {sums[0]}.",
                 "Lower train.learning_rate or raise train.warmup_fraction.",
             )
-        return LossSums(*sums.tolist())
+        found = LossSums(*sums.tolist())
+        if not found.loss_tokens:
+            raise TokenmillError(
+                f"none of the {split.manifest.tokens:,} held-out tokens is hidden, so that nothing "
+                "can be evaluated.",
+                "Give more text, or hold out more of it: --set corpus.eval_fraction=0.2",
+            )
+        return found
 
     def fit(
         self,

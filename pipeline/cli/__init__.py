@@ -12,7 +12,7 @@ from pipeline.cli.compile import compile_command, manifests, submit
 from pipeline.cli.curate import curate
 from pipeline.cli.errors import fail
 from pipeline.cli.lineage import gc, lineage
-from pipeline.cli.options import config_options
+from pipeline.cli.options import run_config_options
 from pipeline.cli.plan import plan
 from pipeline.cli.register import register
 from pipeline.cli.schema import schema
@@ -35,33 +35,35 @@ def cli() -> None:
 
 
 @cli.command()
-@config_options
+@run_config_options
 @click.option(
     "--input", "inputs", multiple=True, metavar="PATH...", help="Files, directories or globs."
 )
 @click.argument("more_inputs", nargs=-1, metavar="")
 @click.option("--output-dir", help="Where artifacts, logs and models go (run.output_dir).")
+@click.option("--estimate", is_flag=True, help="Count, estimate and report; end before training.")
 @click.option("--no-cache", is_flag=True, help="Run every step anew.")
 @click.option("--debug", is_flag=True, help="Show the stack trace of an error.")
 def run(
-    preset: str,
+    preset: str | None,
     config_path: str | None,
     overrides: Sequence[str],
     inputs: Sequence[str],
     more_inputs: Sequence[str],
     output_dir: str | None,
+    estimate: bool,
     no_cache: bool,
     debug: bool,
 ) -> None:
     """Run the pipeline: raw text to a pushed model, with the bill."""
-    from pipeline.loader import load_config
+    from pipeline.loader import load_run_config
     from pipeline.runners.launch import launch
 
     if more_inputs and not inputs:
         raise click.UsageError(f"unexpected argument {more_inputs[0]!r}; did you mean --input?")
     try:
-        config = load_config(preset, config_path, overrides)
         paths = (*inputs, *more_inputs)
+        config, chosen = load_run_config(preset, config_path, overrides, paths)
         run_updates = {"output_dir": output_dir} if output_dir else {}
         config = config.model_copy(
             update={
@@ -70,7 +72,15 @@ def run(
             }
         )
         started = datetime.datetime.now(datetime.timezone.utc)
-        sys.exit(launch(config, started, use_cache=not no_cache, debug=debug))
+        code = launch(
+            config,
+            started,
+            use_cache=not no_cache,
+            debug=debug,
+            estimate=estimate,
+            chosen=chosen,
+        )
+        sys.exit(code)
     except TokenmillError as error:
         _fail(error, debug)
 

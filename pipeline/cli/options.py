@@ -40,3 +40,10 @@ config_options = combine(
     click.option("--preset", default="demo", show_default=True, help=_PRESETS),
     config_file_options,
 )
+run_config_options = combine(
+    click.option(
+        "--preset",
+        help=f"{_PRESETS} Without it the demo, or of an --input what fits its size.",
+    ),
+    config_file_options,
+)

@@ -1,13 +1,43 @@
-"""The screen while the pipeline runs: one line a step, a bar in the long ones."""
+"""The screen while the pipeline runs: one line a step, a bar in the long ones.
 
+No error of what only shows something fails a run: it is logged, said, and the run goes on.
+"""
+
+import contextlib
+import functools
+import logging
 import time
-from typing import TextIO
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TextIO
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 _NAME_WIDTH = 17
+
+_Parameters = ParamSpec("_Parameters")
+
+
+class _Console(Console):
+    """rich's, but a reader that has gone (`tokenmill run | head`) does not end the process."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing from now on."""
+        self.quiet = True
+
+
+def _never_fails(method: Callable[_Parameters, None]) -> Callable[_Parameters, None]:
+    """Make a method of the screen whose errors go to the log."""
+
+    @functools.wraps(method)
+    def shown(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> None:
+        try:
+            method(*args, **kwargs)
+        except Exception:
+            logging.exception("%s could not be shown", args[1:])
+
+    return shown
 
 
 class RunConsole:
@@ -20,18 +50,33 @@ class RunConsole:
     def __init__(self, stream: TextIO):
         # A pipe has no width: take one at which no line of ours wraps.
         width = None if stream.isatty() else 140
-        self.console = Console(file=stream, highlight=False, width=width)
+        self.console: Console = _Console(file=stream, highlight=False, width=width)
         self._progress: Progress | None = None
         self._started = time.perf_counter()
 
+    @_never_fails
     def say(self, text: str) -> None:
         """Print one line of rich's markup."""
         self.console.print(text)
 
+    @contextlib.contextmanager
+    def showing(self, what: str) -> Iterator[None]:
+        """Log and say an error of a block that only shows something, and go on after it."""
+        try:
+            yield
+        except Exception as error:
+            logging.exception("%s could not be shown", what)
+            self.note(
+                f"{what} could not be shown ({type(error).__name__}: {error}). The run is not "
+                "affected; the log has the trace."
+            )
+
+    @_never_fails
     def note(self, message: str) -> None:
         """Print a sentence that a person has to see, above a bar if there is one."""
         self.console.print(f"[yellow]![/] {escape(message)}", soft_wrap=True)
 
+    @_never_fails
     def step_started(self, name: str) -> None:
         """Show a spinner with the step's name until `step_finished`."""
         self.stop()
@@ -50,6 +95,7 @@ class RunConsole:
         self._progress.add_task(name, total=None, detail="")
         self._progress.start()
 
+    @_never_fails
     def step_progress(self, done: float, total: float, detail: str) -> None:
         """Move the running step's bar; the listener of tokenmill/progress.py."""
         if self._progress is not None:
@@ -57,6 +103,7 @@ class RunConsole:
                 self._progress.task_ids[0], completed=done, total=total, detail=escape(detail)
             )
 
+    @_never_fails
     def step_finished(self, name: str, summary: str, cached: bool) -> None:
         """Print the line of a finished step: a tick, its name, its time, its counts."""
         seconds = time.perf_counter() - self._started
@@ -67,12 +114,14 @@ class RunConsole:
             soft_wrap=True,
         )
 
-    def step_failed(self, name: str) -> None:
+    @_never_fails
+    def step_failed(self, name: str, why: str = "failed") -> None:
         """Print the line of a step that failed."""
         seconds = time.perf_counter() - self._started
         self.stop()
-        self.console.print(f"[red]✗[/] {name:<{_NAME_WIDTH}} [dim]{seconds:>6.1f} s[/]  failed")
+        self.console.print(f"[red]✗[/] {name:<{_NAME_WIDTH}} [dim]{seconds:>6.1f} s[/]  {why}")
 
+    @_never_fails
     def stop(self) -> None:
         """Take the bar off the screen."""
         if self._progress is not None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from rich.table import Table
 
+from components.cost_report.report import estimated_side
 from pipeline.report.console import count, duration, megabytes
 from tokenmill.contracts.cost_report import CostReport
 from tokenmill.contracts.ledger import Ledger
@@ -53,29 +54,30 @@ def stages_table(ledger: Ledger) -> Table:
     return table
 
 
-def cost_table(ledger: Ledger, cost: CostReport) -> Table:
-    """Compare estimate and actual, and say why they differ."""
-    estimated, actual = cost.estimated, cost.actual
-    table = _table("", "estimated", "actual", "actual / estimated")
-    mfu = f"{actual.mfu:.1%}" if actual.mfu is not None else "unknown"
+def cost_table(ledger: Ledger, cost: CostReport | None) -> Table:
+    """Compare estimate and actual, and say why they differ; before training show the estimate."""
+    estimated = estimated_side(ledger) if cost is None else cost.estimated
+    actual = None if cost is None else cost.actual
+    table = _table("", "estimated", *(("actual", "actual / estimated") if actual else ()))
     source = ledger.hardware.mfu_source
 
-    def ratio(name: str) -> str:
-        forecast = getattr(estimated, name)
-        return f"{getattr(actual, name) / forecast:.2f}" if forecast else ""
-
     def row(label: str, name: str, show: Callable[[float], str]) -> None:
-        table.add_row(
-            label, show(getattr(estimated, name)), show(getattr(actual, name)), ratio(name)
-        )
+        forecast, found = getattr(estimated, name), getattr(actual, name, None)
+        cells = [show(forecast)]
+        if actual is not None:
+            cells.append("unknown" if found is None else show(found))
+            cells.append(f"{found / forecast:.2f}" if found is not None and forecast else "")
+        table.add_row(label, *cells)
 
     row("tokens computed (slots)", "slots", count)
-    planned, trained = ledger.training.loss_tokens, cost.trained_loss_tokens
-    if trained and cost.quality.eval_after.accuracy is None:  # a classifier's are documents
+    planned = ledger.training.loss_tokens
+    if cost is None:
+        table.add_row("loss tokens", count(planned))
+    elif cost.trained_loss_tokens and cost.quality.eval_after.accuracy is None:
+        trained = cost.trained_loss_tokens  # a classifier's are documents
         table.add_row("loss tokens", count(planned), count(trained), f"{trained / planned:.2f}")
     row("FLOPs", "total_flops", lambda number: f"{number:.3e}")
-    table.add_row(f"MFU of the steps ({source})", f"{estimated.mfu:.1%}", mfu,
-                  ratio("mfu") if actual.mfu else "")  # fmt: skip
+    row(f"MFU of the steps ({source})", "mfu", lambda share: f"{share:.1%}")
     row("training time", "training_seconds", duration)
     row("trainer's time in all", "total_seconds", duration)
     row("goodput", "goodput", lambda share: f"{share:.1%}")
@@ -86,12 +88,14 @@ def cost_table(ledger: Ledger, cost: CostReport) -> Table:
         mfu_range = f"{hardware.mfu_high:.1%} - {hardware.mfu_low:.1%}"
         of = f"  at MFU {mfu_range} ({len(hardware.mfu_runs)} bills)"
         money = f"{usd(bill.compute_usd_low)} - {usd(bill.compute_usd_high)}"
-        table.add_row(of, money, "", "")
+        table.add_row(of, money)
         hours = f"{bill.wall_hours_low:.3g} - {bill.wall_hours_high:.3g} h"
-        table.add_row("", hours, "", "")
+        table.add_row("", hours)
     low, high = bill.total_usd_low, bill.total_usd_high
-    table.add_row("with hidden costs", f"{usd(low)} - {usd(high)}", "", "")
+    table.add_row("with hidden costs", f"{usd(low)} - {usd(high)}")
     row("per million effective tokens", "usd_per_million_effective_tokens", usd)
+    if cost is None or actual is None:
+        return table
     difference = actual.total_seconds - estimated.total_seconds
     table.add_section()
     table.add_row("difference of time", "", _signed(difference), "")

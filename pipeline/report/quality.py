@@ -3,57 +3,104 @@
 from rich.table import Table
 
 from components.evaluate.metrics import HIGH, LOW
-from tokenmill.contracts.cost_report import CostReport, Metrics, Quality
+from tokenmill.contracts.cost_report import CostReport, EvaluationSummary, Metrics, Quality
+from tokenmill.contracts.evaluation import FEW_DOCUMENTS
 from tokenmill.contracts.training import Losses
+
+# What is said of each task's model, in this order, where it was measured.
+_MEASURES = (
+    ("accuracy", ".1%", "accuracy {}"),
+    ("macro_f1", ".3f", "macro F1 {}"),
+    ("auc", ".3f", "AUC {}"),
+    ("masked_perplexity", ",.1f", "masked-token perplexity {}"),
+    ("masked_token_accuracy", ".1%", "accuracy {}"),
+    ("bits_per_byte", ".3f", "{} bits per byte"),
+    ("perplexity", ".1f", "perplexity {}"),
+    ("token_accuracy", ".1%", "accuracy {}"),
+)
+_WITH_INTERVAL = {"accuracy", "masked_perplexity", "bits_per_byte"}
+_SLICES_SHOWN = 5
 
 
 def describe_quality(metrics: Metrics) -> str:
     """Describe the Evaluator's metrics of all documents in a few words."""
-    if "accuracy" in metrics:
-        return (
-            f"accuracy {_with_interval(metrics, 'accuracy', '.1%')}, "
-            f"macro F1 {metrics['macro_f1']:.3f}, AUC {metrics['auc']:.3f}"
-        )
-    if "masked_perplexity" in metrics:
-        return (
-            f"masked-token perplexity {_with_interval(metrics, 'masked_perplexity', ',.1f')}, "
-            f"accuracy {metrics['masked_token_accuracy']:.1%}"
-        )
-    return (
-        f"{_with_interval(metrics, 'bits_per_byte', '.3f')} bits per byte, "
-        f"perplexity {metrics['perplexity']:.1f}, accuracy {metrics['token_accuracy']:.1%}"
-    )
+    found = [
+        words.format(_with_interval(metrics, name, spec))
+        for name, spec, words in _MEASURES
+        if name in metrics
+    ]
+    return (", ".join(found) or "nothing could be measured") + _of_few(metrics)
+
+
+def _of_few(metrics: Metrics) -> str:
+    documents = metrics.get("evaluated_documents", FEW_DOCUMENTS)
+    if documents >= FEW_DOCUMENTS:
+        return ""
+    return f" (of {documents:,.0f} document{'' if documents == 1 else 's'} only)"
 
 
 def _with_interval(metrics: Metrics, name: str, spec: str) -> str:
-    """Return a metric with half its interval's width, which a single document does not have."""
+    """Return a metric with its interval, where it has one: one document has none."""
     value = format(metrics[name], spec)
-    if name + LOW not in metrics or name + HIGH not in metrics:
+    low, high = metrics.get(name + LOW), metrics.get(name + HIGH)
+    if name not in _WITH_INTERVAL or low is None or high is None:
         return value
-    return f"{value} ± {format((metrics[name + HIGH] - metrics[name + LOW]) / 2, spec)}"
+    half = (high - low) / 2
+    if abs((high + low) / 2 - metrics[name]) > 0.2 * half:
+        return f"{value} ({format(low, spec)} to {format(high, spec)})"
+    return f"{value} ± {format(half, spec)}"
+
+
+def quality_notes(evaluation: EvaluationSummary) -> list[str]:
+    """Say which slices have too few documents for their numbers to mean much."""
+    few = evaluation.few_documents
+    found = []
+    if _of_few(evaluation.total):
+        found.append(
+            f"Held-out text{_of_few(evaluation.total)}: a single one may turn these numbers. "
+            "Give more text, or hold out more of it: --set corpus.eval_fraction=0.2"
+        )
+    elif few:
+        named = ", ".join(few[:_SLICES_SHOWN])
+        more = f" and {len(few) - _SLICES_SHOWN:,} more" if len(few) > _SLICES_SHOWN else ""
+        found.append(
+            f"Fewer than {FEW_DOCUMENTS} held-out documents have {named}{more}: the numbers of "
+            "such a slice are rough."
+        )
+    return found
 
 
 def quality_table(cost: CostReport) -> Table:
     """Compare the untrained, the baseline's, the trained and the pushed model's quality."""
     quality = cost.quality
-    if "accuracy" in quality.evaluation.total:
+    if quality.eval_after.accuracy is not None:
         return _class_table(quality)
-    masked = "masked_perplexity" in quality.evaluation.total
-    return _masked_table(quality) if masked else _causal_table(quality)
+    if quality.eval_after.bits_per_byte is None:
+        return _masked_table(quality)
+    return _causal_table(quality)
+
+
+def _shown(value: float | None, spec: str) -> str:
+    """Format a number; one that could not be measured is left blank."""
+    return "" if value is None else format(value, spec)
 
 
 def _causal_table(quality: Quality) -> Table:
     before, after = quality.eval_before, quality.eval_after
     total = quality.evaluation.total
     table = _table("bits per byte", "perplexity", "token accuracy")
-    table.add_row("untrained", f"{before.bits_per_byte:.3f}", f"{before.perplexity:,.1f}", "")
-    table.add_row("unigram baseline", f"{quality.unigram_bits_per_byte:.3f}", "", "")
-    table.add_row("trained", f"{after.bits_per_byte:.3f}", f"{after.perplexity:,.1f}", "")
+    table.add_row(
+        "untrained", _shown(before.bits_per_byte, ".3f"), _shown(before.perplexity, ",.1f"), ""
+    )
+    table.add_row("unigram baseline", _shown(quality.unigram_bits_per_byte, ".3f"), "", "")
+    table.add_row(
+        "trained", _shown(after.bits_per_byte, ".3f"), _shown(after.perplexity, ",.1f"), ""
+    )
     table.add_row(
         "pushed model, from raw text",
-        f"{total['bits_per_byte']:.3f}",
-        f"{total['perplexity']:,.1f}",
-        f"{total['token_accuracy']:.1%}",
+        _shown(total.get("bits_per_byte"), ".3f"),
+        _shown(total.get("perplexity"), ",.1f"),
+        _shown(total.get("token_accuracy"), ".1%"),
     )
     return table
 
@@ -64,16 +111,18 @@ def _masked_table(quality: Quality) -> Table:
     table = _table("masked-token perplexity", "masked-token accuracy", "hidden tokens")
 
     def rows(name: str, losses: Losses) -> None:
-        table.add_row(name, f"{losses.perplexity:,.1f}", "", f"{losses.loss_tokens:,.0f}")
+        table.add_row(
+            name, _shown(losses.perplexity, ",.1f"), "", _shown(losses.loss_tokens, ",.0f")
+        )
 
     rows("untrained, rows", before)
-    table.add_row("unigram baseline", f"{quality.unigram_perplexity:,.1f}", "", "")
+    table.add_row("unigram baseline", _shown(quality.unigram_perplexity, ",.1f"), "", "")
     rows("trained, rows", after)
     table.add_row(
         "pushed model, from raw text",
-        f"{total['masked_perplexity']:,.1f}",
-        f"{total['masked_token_accuracy']:.1%}",
-        f"{total['evaluated_tokens']:,.0f}",
+        _shown(total.get("masked_perplexity"), ",.1f"),
+        _shown(total.get("masked_token_accuracy"), ".1%"),
+        _shown(total.get("evaluated_tokens"), ",.0f"),
     )
     return table
 
@@ -83,21 +132,23 @@ def _class_table(quality: Quality) -> Table:
     total = quality.evaluation.total
     table = _table("accuracy", "log loss", "macro F1", "AUC", "documents")
     for name, losses in (("untrained, rows", before), ("trained, rows", after)):
-        documents = f"{losses.loss_tokens:,.0f}"
-        table.add_row(name, f"{losses.accuracy:.1%}", f"{losses.loss:.3f}", "", "", documents)
+        documents = _shown(losses.loss_tokens, ",.0f")
+        table.add_row(
+            name, _shown(losses.accuracy, ".1%"), _shown(losses.loss, ".3f"), "", "", documents
+        )
         if losses is before:
             table.add_row(
                 "the most frequent class; class shares",
-                f"{quality.majority_accuracy:.1%}",
-                f"{quality.prior_log_loss:.3f}",
+                _shown(quality.majority_accuracy, ".1%"),
+                _shown(quality.prior_log_loss, ".3f"),
             )
     table.add_row(
         "pushed model, from raw text",
-        f"{total['accuracy']:.1%}",
-        f"{total['log_loss']:.3f}",
-        f"{total['macro_f1']:.3f}",
-        f"{total['auc']:.3f}",
-        f"{total['evaluated_documents']:,.0f}",
+        _shown(total.get("accuracy"), ".1%"),
+        _shown(total.get("log_loss"), ".3f"),
+        _shown(total.get("macro_f1"), ".3f"),
+        _shown(total.get("auc"), ".3f"),
+        _shown(total.get("evaluated_documents"), ",.0f"),
     )
     return table
 

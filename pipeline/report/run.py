@@ -16,7 +16,7 @@ from pipeline.report.cost import (
     stages_table,
     steps_table,
 )
-from pipeline.report.quality import quality_table
+from pipeline.report.quality import quality_notes, quality_table
 from pipeline.report.sources import sources_table
 from tokenmill.contracts.cost_report import CostReport, read_cost_report
 from tokenmill.contracts.ledger import Ledger, read_ledger
@@ -26,45 +26,60 @@ from tokenmill.records.splits import SPLITS
 
 
 class RunReport(NamedTuple):
-    """The numbers behind the tables at the end of a run."""
+    """The numbers behind the tables at the end of a run; no cost report if it was not trained."""
 
     statistics: dict[str, SplitSummary]
     ledger: Ledger
-    cost_report: CostReport
+    cost_report: CostReport | None
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of report.json."""
         return {
             "statistics": {name: split.to_json() for name, split in self.statistics.items()},
             "ledger": self.ledger.to_json(),
-            "cost_report": self.cost_report.to_json(),
+            "cost_report": None if self.cost_report is None else self.cost_report.to_json(),
         }
 
 
-def print_report(console: Console, steps: dict[str, StepRecord]) -> RunReport:
-    """Print the final tables; return the numbers behind them."""
-    ledger = read_ledger(steps["TokenLedger"].one("ledger").uri)
-    cost = read_cost_report(steps["CostReport"].one("cost_report").uri)
+def read_report(steps: dict[str, StepRecord], ledger: Ledger | None = None) -> RunReport:
+    """Read the numbers of a run.
+
+    Args:
+        steps: The steps that finished.
+        ledger: The ledger of a run that it stopped.
+    """
     statistics = {
         split: summarize_statistics(steps["StatisticsGen"].one("statistics").uri, split)
         for split in SPLITS
     }
-    for title, table in (
-        ("Documents as they came in", _statistics_table(statistics)),
+    ledger = ledger or read_ledger(steps["TokenLedger"].one("ledger").uri)
+    done = "CostReport" in steps
+    cost = read_cost_report(steps["CostReport"].one("cost_report").uri) if done else None
+    return RunReport(statistics, ledger, cost)
+
+
+def print_report(console: Console, report: RunReport, steps: dict[str, StepRecord]) -> None:
+    """Print the tables of a run: counts and estimate, and what a training took and is worth."""
+    ledger, cost = report.ledger, report.cost_report
+    tables = [
+        ("Documents as they came in", _statistics_table(report.statistics)),
         ("Tokens by source", sources_table(ledger.funnel)),
         ("The funnel", stages_table(ledger)),
         ("Dropped, by reason", _dropped_table(ledger)),
         (f"Cost on {describe_hardware(ledger)}", cost_table(ledger, cost)),
-        ("Where the trainer's time went", phases_table(cost)),
-        ("What each step cost, and the training it saved", steps_table(cost, steps)),
-        ("Quality on held-out text", quality_table(cost)),
-    ):
+    ]
+    if cost is not None:
+        tables += [
+            ("Where the trainer's time went", phases_table(cost)),
+            ("What each step cost, and the training it saved", steps_table(cost, steps)),
+            ("Quality on held-out text", quality_table(cost)),
+        ]
+    for title, table in tables:
         console.print(f"\n[bold]{escape(title)}[/]", soft_wrap=True)
         console.print(table)
     console.print()
-    for note in notes(ledger):
+    for note in (*(quality_notes(cost.quality.evaluation) if cost else ()), *notes(ledger)):
         console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
-    return RunReport(statistics, ledger, cost)
 
 
 def _statistics_table(statistics: dict[str, SplitSummary]) -> Table:

@@ -2,14 +2,17 @@
 
 import datetime
 import errno
-import json
+import io
 import os
+import shlex
 import sys
 import traceback
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
+from components.ledger.budget import OverBudgetError
 from components.train.distributed.cluster import check_is_chief
 from pipeline.config import Config
 from pipeline.embedded_corpus import build_embedded_corpus
@@ -17,17 +20,35 @@ from pipeline.loader import dump_config
 from pipeline.report.console import RunConsole, count, duration, megabytes
 from pipeline.runners.logs import LOG_NAME, send_output_to_log
 from tokenmill.errors import TokenmillError
-from tokenmill.files import check_is_no_pattern
+from tokenmill.files import check_is_no_pattern, write_json, write_text
 from tokenmill.library_logs import set_up_library_logging
 from tokenmill.preemption import EXIT_INTERRUPTED, ended_by_signals, exit_code_of
+
+if TYPE_CHECKING:
+    from tokenmill.metadata.step_records import StepRecord
 
 CONFIG_NAME = "config.toml"
 REPORT_NAME = "report.json"
 REPORT_TEXT_NAME = "report.txt"
 
 
-def launch(config: Config, started: datetime.datetime, use_cache: bool, debug: bool) -> int:
+def launch(
+    config: Config,
+    started: datetime.datetime,
+    use_cache: bool,
+    debug: bool,
+    estimate: bool = False,
+    chosen: str = "",
+) -> int:
     """Run the pipeline and show its progress; return the exit code.
+
+    Args:
+        config: The resolved configuration.
+        started: When the command was given.
+        use_cache: Whether to take unchanged steps from the cache.
+        debug: Whether to show the trace of an error.
+        estimate: End with the ledger: count, estimate and report, and train nothing.
+        chosen: What was chosen for the user, in a sentence; empty if nothing was.
 
     Raises:
         TokenmillError: Something is wrong before the first step starts.
@@ -39,9 +60,10 @@ def launch(config: Config, started: datetime.datetime, use_cache: bool, debug: b
     log_path = os.path.join(run_directory, LOG_NAME)
     screen = RunConsole(send_output_to_log(log_path))
     set_up_library_logging()
+    _print_config(screen, config, run_directory, chosen)
     try:
         with ended_by_signals():
-            return _run(config, run_directory, screen, started, use_cache)
+            return _run(config, run_directory, screen, started, use_cache, estimate)
     except KeyboardInterrupt:
         screen.stop()
         screen.say("interrupted")
@@ -61,46 +83,91 @@ def _run(
     screen: RunConsole,
     started: datetime.datetime,
     use_cache: bool,
+    estimate: bool,
 ) -> int:
-    _print_config(screen, config, run_directory)
     manifest_directory = _prepare_inputs(config, screen)
     screen.step_started("loading TFX")
-    from pipeline.report.run import print_report
-    from pipeline.runners.local import run_local
+    from pipeline.report.run import RunReport, print_report, read_report
+    from pipeline.runners.local import RunOutcome, StepFailedError, run_local
 
     screen.stop()
-    outcome = run_local(config, manifest_directory, screen, use_cache)
-    numbers = print_report(screen.console, outcome.steps)
-    with open(os.path.join(run_directory, REPORT_TEXT_NAME), "w", encoding="utf-8") as out:
-        print_report(RunConsole(out).console, outcome.steps)
-    with open(os.path.join(run_directory, REPORT_NAME), "w", encoding="utf-8") as out:
-        json.dump(numbers.to_json(), out, indent=2, sort_keys=True)
+    outcome = RunOutcome()
+
+    def leave(report: RunReport) -> None:
+        write_json(os.path.join(run_directory, REPORT_NAME), report.to_json())
+        with screen.showing(REPORT_TEXT_NAME):
+            text = io.StringIO()
+            print_report(RunConsole(text).console, report, outcome.steps)
+            write_text(os.path.join(run_directory, REPORT_TEXT_NAME), text.getvalue())
+
+    def show(report: RunReport) -> None:
+        leave(report)
+        with screen.showing("the report"):
+            print_report(screen.console, report, outcome.steps)
+
+    try:
+        run_local(config, manifest_directory, screen, outcome, use_cache, estimate)
+    except StepFailedError as error:
+        over = error.__cause__ if isinstance(error.__cause__, OverBudgetError) else None
+        if over is not None:
+            show(read_report(outcome.steps, over.ledger))
+        elif "TokenLedger" in outcome.steps:
+            leave(read_report(outcome.steps))
+        if over is None or not estimate:
+            raise
+        screen.say(f"\nA run would stop here: {escape(over.message)}\n{escape(over.hint)}")
+        return 0
+    numbers = read_report(outcome.steps)
+    show(numbers)
     seconds = (datetime.datetime.now(datetime.timezone.utc) - started).total_seconds()
+    if numbers.cost_report is None:
+        screen.say(f"\nThe estimate took {duration(seconds)}; report: {run_directory}")
+        screen.say("Nothing was trained. The same command without --estimate goes on from here.")
+        return 0
     screen.say(f"\nThe whole run took {duration(seconds)}; log and report: {run_directory}")
     failures = numbers.cost_report.quality.evaluation.failures
-    return _print_push(screen, config, outcome.steps["Pusher"], failures)
+    return _print_push(screen, config, outcome.steps, failures)
 
 
-def _print_push(screen: RunConsole, config: Config, record, failures: list[str]) -> int:
-    properties = record.one("pushed_model").custom_properties
+def _print_push(
+    screen: RunConsole, config: Config, steps: dict[str, "StepRecord"], failures: list[str]
+) -> int:
+    properties = steps["Pusher"].one("pushed_model").custom_properties
     if not properties["pushed"].int_value:
         screen.say("[red]Not pushed[/]: the Evaluator did not bless the model.")
         for failure in failures:
             screen.say(f"  {escape(failure)}")
         return 1
     destination = properties["pushed_destination"].string_value
-    screen.say(f"Pushed: {destination}")
+    screen.say(f"Pushed: {escape(destination)}")
+    base = os.path.dirname(destination)
+    model = shlex.quote(base)
     if config.train.task == "classification":
-        base = os.path.dirname(destination)
-        screen.say(f'Try it: [bold]tokenmill classify "Some text" --model {base}[/]')
-        return 0
-    if config.train.task != "causal-lm":
-        screen.say(f"Serve it: [bold]tokenmill serve {os.path.dirname(destination)}[/]")
-        return 0
-    by_default = os.path.abspath("runs/demo/serving_model") == os.path.dirname(destination)
-    option = "" if by_default else f" --model {os.path.dirname(destination)}"
-    screen.say(f'Try it: [bold]tokenmill generate "This function returns"{option}[/]')
+        command = f'tokenmill classify "Some text" --model {model}'
+    elif config.train.task != "causal-lm":
+        command = f"tokenmill serve {model}"
+    else:
+        by_default = os.path.abspath("runs/demo/serving_model") == base
+        option = "" if by_default else f" --model {model}"
+        command = f"tokenmill generate {_prompt(config, steps)}{option}"
+    screen.console.print(f"Try it: [bold]{escape(command)}[/]", soft_wrap=True)
     return 0
+
+
+def _prompt(config: Config, steps: dict[str, "StepRecord"]) -> str:
+    """Quote the first words of a held-out document, for a shell; the demo has its own."""
+    words = "This function returns"
+    if config.corpus.input:
+        from tokenmill.files import list_files
+        from tokenmill.records.documents import read_documents
+        from tokenmill.records.splits import split_directory
+
+        examples = split_directory(steps["Curator"].one("curated_examples").uri, "eval")
+        text = next(read_documents(list_files(examples)[0])).column("text")[0].as_py().decode()
+        words = " ".join("".join(c if c.isprintable() else " " for c in text[:200]).split()[:4])
+        words = words[:40].strip()
+    plain = words and not set(words) & set('"$`!' + chr(92))
+    return f'"{words}"' if plain else shlex.quote(words)
 
 
 def _check_runnable(config: Config) -> None:
@@ -133,7 +200,7 @@ def _make_run_directory(config: Config, started: datetime.datetime) -> str:
     return directory
 
 
-def _print_config(screen: RunConsole, config: Config, run_directory: str) -> None:
+def _print_config(screen: RunConsole, config: Config, run_directory: str, chosen: str) -> None:
     shape, train = config.shape(), config.train
     params = shape.params_total
     screen.say(
@@ -145,6 +212,8 @@ def _print_config(screen: RunConsole, config: Config, run_directory: str) -> Non
         f"  {train.task}, {train.epochs:g} epochs, global batch {train.global_batch_size} rows, "
         f"{train.precision}, strategy {train.strategy}, seed {config.run.seed}"
     )
+    if chosen:
+        screen.say(f"  {escape(chosen)}")
     if train.task != "causal-lm":
         screen.say(
             f"  evaluate.max_bits_per_byte does not apply: {train.task} has no bits per byte"

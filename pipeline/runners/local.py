@@ -16,6 +16,7 @@ from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.local import local_dag_runner
 from tfx.orchestration.portable import cache_utils, launcher
 
+from components.ledger.budget import OverBudgetError
 from components.train.distributed.rendezvous import show_life
 from components.train.execution import Execution
 from pipeline.config import Config
@@ -44,7 +45,7 @@ BEAM_ARGS = [
 
 @dataclass
 class RunOutcome:
-    """A finished run.
+    """A run, finished or as far as it came.
 
     Attributes:
         run_id: TFX's id of the run in ML Metadata.
@@ -71,9 +72,22 @@ def metadata_location(config: Config) -> str:
 
 
 def run_local(
-    config: Config, manifest_directory: str, screen: RunConsole, use_cache: bool = True
-) -> RunOutcome:
-    """Run all steps; unchanged ones are taken from the cache.
+    config: Config,
+    manifest_directory: str,
+    screen: RunConsole,
+    outcome: RunOutcome,
+    use_cache: bool = True,
+    estimate: bool = False,
+) -> None:
+    """Run the steps; unchanged ones are taken from the cache.
+
+    Args:
+        config: The resolved configuration.
+        manifest_directory: Holds the list of files to read.
+        screen: Where progress is shown.
+        outcome: Filled step by step, so that it tells what was done before an error.
+        use_cache: Whether to take unchanged steps from the cache.
+        estimate: Whether to end with the ledger.
 
     Raises:
         StepFailedError: A step failed; nothing after it ran.
@@ -82,7 +96,7 @@ def run_local(
     output_dir = os.path.abspath(config.output_dir)
     metadata = metadata_location(config)
     os.makedirs(output_dir, exist_ok=True)
-    steps = create_components(config, manifest_directory)
+    steps = create_components(config, manifest_directory, estimate)
     pipeline = tfx_pipeline.Pipeline(
         pipeline_name=config.run.name,
         pipeline_root=os.path.join(output_dir, "artifacts"),
@@ -91,7 +105,6 @@ def run_local(
         metadata_connection_config=connection_config(metadata),
         beam_pipeline_args=BEAM_ARGS,
     )
-    outcome = RunOutcome()
     config_toml = dump_config(config)
 
     def started(node_id: str, run_id: str) -> None:
@@ -105,7 +118,10 @@ def run_local(
         record = step_record(store, config.run.name, outcome.run_id, node_id)
         if record is not None:
             outcome.steps[node_id] = record
-            screen.step_finished(node_id, summarize_step(node_id, record), record.cached)
+            summary = ""
+            with screen.showing(f"what {node_id} counted"):
+                summary = summarize_step(node_id, record)
+            screen.step_finished(node_id, summary, record.cached)
 
     living: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if config.train.strategy == "multi_worker":  # the others wait as long as this one lives
@@ -127,7 +143,6 @@ def run_local(
             screen.stop()
             with contextlib.suppress(TokenmillError, mlmd.errors.StatusError):  # a server has gone
                 mark_unfinished(open_store(metadata), config.run.name, root, running.CANCELED)
-    return outcome
 
 
 def remove_left_over(pipeline_root: str) -> None:
@@ -157,7 +172,8 @@ def _observed(
             try:
                 result = super().launch()
             except BaseException as error:
-                screen.step_failed(node_id)
+                over_budget = isinstance(error, OverBudgetError)
+                screen.step_failed(node_id, "over the budget" if over_budget else "failed")
                 if isinstance(error, Exception):
                     raise StepFailedError(node_id) from error
                 raise

@@ -131,15 +131,37 @@ def test_counts_do_not_overflow_in_32_bits():
 
 def test_the_interval_covers_the_truth_in_about_95_of_100_corpora():
     """Documents of very unequal length and difficulty, drawn from a known law."""
-    random = np.random.default_rng(5)
-    truth, covered, corpora = 2.0, 0, 400
+    truth = 2.0
+    assert 0.91 <= coverage(150, lambda random, n: random.gamma(4.0, truth / 4.0, n)) <= 0.98
+
+
+@pytest.mark.parametrize("documents", [2, 3, 5, 10, 20])
+@pytest.mark.parametrize("sizes", [(200, 1000), (100, 3000)])
+def test_the_interval_of_a_few_documents_covers_the_truth_too(documents, sizes):
+    found = coverage(documents, lambda random, n: random.normal(2.0, 0.3, n), sizes=sizes)
+    assert 0.93 <= found <= 0.985
+
+
+def test_one_document_that_outweighs_the_others_gives_no_interval():
+    assert math.isnan(
+        evaluate("bits_per_byte", [[(3000.0, 1.0, 2000, 9000), (2.0, 0.0, 1, 4)]], LOW)
+    )
+
+
+def coverage(documents, bits_per_byte_of, corpora=2000, sizes=(20, 3000)):
+    """Share of the corpora whose interval of bits per byte holds 2.0, of those that have one."""
+    random, combine = np.random.default_rng(5), combiner("bits_per_byte")
+    covered = without = 0
     for _ in range(corpora):
-        size = random.integers(20, 3000, 150)
-        rate = random.gamma(4.0, truth / 4.0, 150) * math.log(2)
-        sample = [(r * n, 0.0, n, n) for r, n in zip(rate, size, strict=True)]
-        low, high = (evaluate("bits_per_byte", [sample], s) for s in (LOW, HIGH))
-        covered += low <= truth <= high
-    assert 0.91 <= covered / corpora <= 0.98
+        size = random.integers(*sizes, documents)
+        nats = bits_per_byte_of(random, documents) * math.log(2) * size
+        batch = tfma.metrics.StandardMetricInputs(predictions={"nll_sum": nats, "byte_count": size})
+        sums = combine.add_input(combine.create_accumulator(), batch)
+        low, high = list(combine.extract_output(sums).values())[1:]
+        covered += low <= 2.0 <= high
+        without += math.isnan(low)
+    assert without < corpora / 3
+    return covered / (corpora - without)
 
 
 @settings(deadline=None)
@@ -147,9 +169,19 @@ def test_the_interval_covers_the_truth_in_about_95_of_100_corpora():
 def test_the_interval_holds_the_estimate_and_is_finite(made):
     for name in ("bits_per_byte", "perplexity", "token_accuracy"):
         low, value, high = (evaluate(name, [made], s) for s in (LOW, "", HIGH))
+        if math.isnan(low):  # documents that do not differ, or one that outweighs all others
+            continue
+        assert low >= 0
         assert low <= value * (1 + 1e-9) + 1e-9
         assert value <= high * (1 + 1e-9) + 1e-9
         assert math.isfinite(high)
+
+
+def test_documents_that_do_not_differ_have_no_interval():
+    made = [(3.0, 0.0, 2, 5)] * 3
+    for name in ("perplexity", "token_accuracy"):
+        assert math.isnan(evaluate(name, [made], LOW))
+        assert math.isnan(evaluate(name, [made], HIGH))
 
 
 def test_one_document_has_no_interval():

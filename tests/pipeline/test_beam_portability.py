@@ -21,7 +21,7 @@ EXECUTORS = {
     "CuratorExecutor",
     "TokenizingTransformExecutor",
     "PackerExecutor",
-    "TimedEvaluatorExecutor",
+    "BaselineEvaluatorExecutor",
 }
 
 REBUILD = """

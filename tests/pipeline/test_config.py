@@ -73,7 +73,7 @@ def test_overrides_later_wins_and_bare_words_are_strings():
         ("model.heads=3", ["heads = 3", "256"]),
         ("curate.min_words=-5", ["curate.min_words = -5", "greater than or equal to 0"]),
         ("curate.min_words=of", ["curate.min_words = 'of'", "off"]),
-        ("run.name=No Spaces", ["run.name", "pattern"]),
+        ("run.name=No Spaces", ["run.name", "no-spaces"]),
         ("tokenizer.sampling_alpha=0.1", ["sampling_alpha is for unigram models", "bpe_dropout"]),
         ("tokenizer.bpe_dropout=1.5", ["tokenizer.bpe_dropout = 1.5", "less than"]),
         ("tokenizer.source_weights={a=-1}", ["tokenizer.source_weights = -1", "greater than"]),

@@ -306,6 +306,19 @@ def first_run_cost(run) -> dict:
     return first_run_report(run)["cost_report"]["actual"]
 
 
+def test_an_estimate_counts_and_trains_nothing(first_run, workspace):
+    run = workspace.run("--estimate", "--set", "train.max_steps=7")
+    assert run.exit_code == 0, run.output
+    steps = run.step_lines()
+    assert list(steps)[-1] == "TokenLedger"
+    assert run.report()["ledger"]["training"]["steps"] == 7
+    for words in ("Tokens by source", "compute", "Nothing was trained"):
+        assert words in run.output
+    over = workspace.run("--estimate", "--set", "budget.max_usd=0.00000001")
+    assert over.exit_code == 0, over.output
+    assert "A run would stop here" in over.output
+
+
 def test_over_budget_stops_before_training(first_run, workspace):
     executions = len(store_of(first_run).get_executions())
     run = workspace.run("--set", "budget.max_usd=0.00000001")
@@ -313,6 +326,9 @@ def test_over_budget_stops_before_training(first_run, workspace):
     lines = run.step_lines()
     assert lines["TokenLedger"].startswith("✗")
     assert "Trainer" not in lines
+    assert run.report()["ledger"]["budget"]["max_usd"] == 1e-8
+    assert run.report()["cost_report"] is None
+    assert "Tokens by source" in run.output
     for words in ("budget.max_usd", "nothing was trained", "chip-hours"):
         assert words in run.output
     assert "Traceback" not in run.output

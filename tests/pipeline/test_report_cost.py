@@ -1,12 +1,16 @@
 import io
+import shlex
+import subprocess
+import sys
 
 import pytest
 from complete_model import complete
 from rich.console import Console
 
+from pipeline.report.console import RunConsole
 from pipeline.report.cost import cost_table, notes, phases_table, stages_table, steps_table
-from pipeline.report.quality import describe_quality
-from tokenmill.contracts.cost_report import CostReport
+from pipeline.report.quality import describe_quality, quality_notes, quality_table
+from tokenmill.contracts.cost_report import CostReport, EvaluationSummary
 from tokenmill.contracts.ledger import Ledger
 from tokenmill.metadata.step_records import StepRecord
 
@@ -154,3 +158,73 @@ def test_a_metric_of_one_document_has_no_interval():
     assert describe_quality(found) == f"2.500 {words}"
     bounds = {"bits_per_byte_ci95_low": 2.25, "bits_per_byte_ci95_high": 2.75}
     assert describe_quality(found | bounds) == f"2.500 ± 0.250 {words}"
+
+
+@pytest.mark.parametrize("measured", [{}, {"evaluated_documents": 1.0}, {"macro_f1": 0.5}])
+@pytest.mark.parametrize("kind", [{"accuracy": 0.5}, {"perplexity": 9.0}, {"bits_per_byte": 2.0}])
+def test_what_could_not_be_measured_is_blank(measured, kind):
+    """One held-out document: no AUC, no interval, of a masked model perhaps nothing at all."""
+    losses = {"loss": 1.0, **kind}
+    quality = {"eval_before": losses, "eval_after": losses, "evaluation": {"total": measured}}
+    text = text_of(quality_table(complete(CostReport, {**COST_KEYS, "quality": quality})))
+    assert "pushed model, from raw text" in text
+    assert "nan" not in text.lower() + describe_quality(measured).lower()
+    assert ("1 document only" in describe_quality(measured)) == ("evaluated_documents" in measured)
+
+
+def test_a_lopsided_interval_shows_its_ends():
+    found = {"accuracy": 1.0, "accuracy_ci95_low": 0.4, "accuracy_ci95_high": 1.0}
+    assert describe_quality(found) == "accuracy 100.0% (40.0% to 100.0%)"
+
+
+def test_slices_of_few_documents_are_named():
+    few = [f"source {letter}" for letter in "abcdefg"]
+    summary = {"total": {"evaluated_documents": 500.0}, "few_documents": few}
+    (note,) = quality_notes(complete(EvaluationSummary, summary))
+    assert "Fewer than 30" in note
+    assert "source a" in note
+    assert "2 more" in note
+    whole = complete(EvaluationSummary, {"total": {"evaluated_documents": 4.0}})
+    assert "corpus.eval_fraction" in quality_notes(whole)[0]
+
+
+def test_before_training_the_table_shows_the_estimate_alone():
+    text = text_of(cost_table(LEDGER, None))
+    assert "estimated" in text
+    assert "actual" not in text
+
+
+class Gone(io.StringIO):
+    """A stream whose reader has gone."""
+
+    def write(self, text):
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("stream", [Gone, io.StringIO])
+def test_nothing_on_the_screen_fails_a_run(stream):
+    out = stream()
+    screen = RunConsole(out)
+    screen.say("[/not markup]")
+    screen.note("a note")
+    screen.step_started("Step")
+    with screen.showing("the table"):
+        raise KeyError("total")
+    screen.step_finished("Step", 5, cached=False)  # no text
+    screen.step_failed("Step")
+    if stream is io.StringIO:
+        assert "the table could not be shown (KeyError: 'total')" in out.getvalue()
+
+
+def test_a_reader_that_leaves_does_not_end_the_run():
+    """`tokenmill run | head -1`: rich would exit at the second line."""
+    code = (
+        "import os\n"
+        "from pipeline.report.console import RunConsole\n"
+        "screen = RunConsole(os.fdopen(os.dup(1), 'w', buffering=1))\n"
+        "for i in range(20_000): screen.say(f'line {i}')\n"
+        "os._exit(7)"
+    )
+    command = f"{{ {shlex.quote(sys.executable)} -c {shlex.quote(code)}; echo $? >&2; }} | head -1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr.split()[-1] == "7"

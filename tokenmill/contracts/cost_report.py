@@ -100,6 +100,9 @@ class EvaluationSummary(Part):
     by_length: dict[str, Metrics] = key("The same by length of the document.")
     by_language: dict[str, Metrics] = key("The same by language.")
     failures: list[str] = key("A sentence for each threshold that was missed; empty if blessed.")
+    few_documents: list[str] = Field(
+        [], description="Slices of fewer than 30 documents: one of them may turn their numbers."
+    )
 
 
 class Quality(Part):

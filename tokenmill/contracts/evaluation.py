@@ -1,11 +1,15 @@
 """Files of TFMA's Evaluator: metrics of each slice, and whether the model is blessed."""
 
 import math
+import os
 from typing import Any
 
 import tensorflow_model_analysis as tfma
 
+from tokenmill.contracts.base import Document, key, read_document, write_document
 from tokenmill.contracts.cost_report import EvaluationSummary, Metrics
+
+BASELINE_CHECK_NAME = "baseline_check.json"
 
 SOURCE, LENGTH, LANGUAGE = "source", "length", "language"
 SLICED_BY = (SOURCE, LENGTH, LANGUAGE)
@@ -16,26 +20,48 @@ CANDIDATE, BASELINE = "candidate", "baseline"
 Slice = tuple[str, str]
 WHOLE: Slice = ("", "")
 
+FEW_DOCUMENTS = 30
+"""Below, the numbers of a slice may turn on a single document."""
+
+
+class BaselineCheck(Document):
+    """baseline_check.json: whether the model is better than none at all."""
+
+    baseline: dict[str, float] = key(
+        "What frequencies of tokens or classes reach, by measure; empty if nothing was held out."
+    )
+    failures: list[str] = key("A sentence for each comparison that the model did not win.")
+
+
+def write_baseline_check(evaluation_uri: str, check: BaselineCheck) -> None:
+    """Write baseline_check.json into a ModelEvaluation artifact."""
+    write_document(os.path.join(evaluation_uri, BASELINE_CHECK_NAME), check)
+
+
+def read_baseline_check(evaluation_uri: str) -> BaselineCheck:
+    """Read baseline_check.json of a ModelEvaluation artifact."""
+    return read_document(os.path.join(evaluation_uri, BASELINE_CHECK_NAME), BaselineCheck)
+
 
 def read_metrics(evaluation_uri: str) -> dict[Slice, Metrics]:
     """Read the metrics by slice (feature, value); `WHOLE` is all documents of the split."""
     result = tfma.load_eval_result(evaluation_uri)
     if len(result.config.model_specs) > 1:  # beside a baseline, the models have names
         result = tfma.load_eval_result(evaluation_uri, model_name=CANDIDATE)
-    by_slice: dict[Slice, Metrics] = {}
+    by_slice: dict[Slice, Metrics] = {WHOLE: {}}
     for slice_key, outputs in result.slicing_metrics:
         feature, value = slice_key[0] if slice_key else WHOLE
         by_slice[feature, str(value)] = {
-            metric: number["doubleValue"]
+            metric: found
             for metric, number in outputs[""][""].items()
             # What is not finite comes as a string: a confidence interval of one document.
-            if isinstance(number.get("doubleValue"), float)
+            if isinstance(found := number.get("doubleValue"), float) and math.isfinite(found)
         }
     return by_slice
 
 
 def read_failures(evaluation_uri: str) -> list[str]:
-    """Read a sentence for each threshold that the model missed; none if it is blessed."""
+    """Read a sentence for each threshold that the model missed."""
     validation = tfma.load_validation_result(evaluation_uri)
     return [
         _sentence(by_slice.slice_key, failure)
@@ -82,5 +108,10 @@ def summarize(evaluation_uri: str) -> EvaluationSummary:
         by_source=by(SOURCE),
         by_length=by(LENGTH),
         by_language=by(LANGUAGE),
-        failures=read_failures(evaluation_uri),
+        failures=[*read_failures(evaluation_uri), *read_baseline_check(evaluation_uri).failures],
+        few_documents=[
+            f"{feature} {value}"
+            for feature, value in sorted(metrics)
+            if feature and metrics[feature, value].get("evaluated_documents", 0) < FEW_DOCUMENTS
+        ],
     )

@@ -37,17 +37,14 @@ def unigram_baseline(
     Returns:
         `unigram_bits_per_byte`, or `unigram_perplexity` per hidden token; or what the classes'
         shares in training reach: `prior_log_loss` (nats a document) and `majority_accuracy`.
+        Nothing where the eval split has nothing to guess.
     """
-    nll = unigram_nll(train_counts, eval_counts)
+    nll, total = unigram_nll(train_counts, eval_counts), int(eval_counts.sum())
+    if not total or not eval_bytes:
+        return {}
     if task == "classification":
-        documents = int(eval_counts.sum())
         hits = int(eval_counts[np.argmax(train_counts)])
-        return {
-            "prior_log_loss": nll / documents if documents else math.nan,
-            "majority_accuracy": hits / documents if documents else math.nan,
-        }
+        return {"prior_log_loss": nll / total, "majority_accuracy": hits / total}
     if task == "masked-lm":
-        tokens = int(eval_counts.sum())
-        return {"unigram_perplexity": math.exp(nll / tokens) if tokens else math.nan}
-    bits = nll / math.log(2)
-    return {"unigram_bits_per_byte": bits / eval_bytes if eval_bytes else math.nan}
+        return {"unigram_perplexity": math.exp(nll / total)}
+    return {"unigram_bits_per_byte": nll / math.log(2) / eval_bytes}
