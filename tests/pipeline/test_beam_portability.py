@@ -51,6 +51,7 @@ def protos(workspace, tmp_path_factory) -> pathlib.Path:
             *("--config", str(workspace.config), "--input", str(workspace.corpus)),
             *("--output-dir", str(home), "--set", "train.max_steps=20"),
             *("--set", "evaluate.max_bits_per_byte=20.0"),
+            *("--set", "evaluate.beat_baseline=false"),
         ],
         env={
             **os.environ,
