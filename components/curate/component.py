@@ -16,7 +16,12 @@ from components.curate.counts import (
     TALLIES,
     write_report,
 )
-from components.curate.losses import KEEP_CONTAMINATED, check_losses, curation_remarks
+from components.curate.losses import (
+    KEEP_CONTAMINATED,
+    check_losses,
+    curation_remarks,
+    say_overlaps,
+)
 from components.curate.transforms import Curate
 from tokenmill.contracts.curation import Curation, read_curation, write_curation
 from tokenmill.errors import TokenmillError
@@ -79,7 +84,7 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
             remove_temporary_files(split_directory(curated.uri, split))
         curation = read_curation(dropped.uri)
         check_losses(curation, config, dropped.uri)
-        _check(curation)
+        _check(curation, dropped.uri)
         remarks = curation_remarks(curation, config.max_drop_fraction)
         write_curation(dropped.uri, curation.model_copy(update={"remarks": remarks}))
         total = curation.total
@@ -89,7 +94,7 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
             dropped.set_int_custom_property(name, lost)
 
 
-def _check(curation: Curation) -> None:
+def _check(curation: Curation, dropped_uri: str) -> None:
     for split in SPLITS:
         sources = curation.splits[split].by_source.values()
         if not sum(source.kept.documents for source in sources):
@@ -99,7 +104,8 @@ def _check(curation: Curation) -> None:
                 for reason in sorted(lost, key=lambda name: -lost[name].documents)
             )
             raise TokenmillError(
-                f"curation left no document in the {split} split (dropped: {dropped or 'none'}).",
+                f"curation left no document in the {split} split (dropped: {dropped or 'none'})"
+                f"{say_overlaps(dropped_uri, split)}.",
                 (KEEP_CONTAMINATED[split] if CONTAMINATED in lost else "")
                 + "Loosen the rules of the [curate] section or give more text.",
             )

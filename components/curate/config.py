@@ -16,7 +16,7 @@ def _language_codes(value: Any) -> Any:
     codes = (value,) if isinstance(value, str) else value
     if isinstance(codes, list | tuple):
         for code in codes:
-            if code not in LANGUAGES:
+            if not isinstance(code, str) or code not in LANGUAGES:
                 close = difflib.get_close_matches(str(code).lower()[:2], sorted(LANGUAGES), n=1)
                 raise ValueError(
                     f'{code!r} is none of the ISO 639 codes that can be told, such as ["en", "de"]'

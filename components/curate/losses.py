@@ -127,7 +127,8 @@ def check_losses(curation: Curation, config: CurateConfig, dropped_uri: str) -> 
     if arrived >= MIN_DOCUMENTS and contaminated > config.max_drop_fraction * arrived:
         raise TokenmillError(
             f"{contaminated:,} of the {arrived:,} train documents share words with held-out or "
-            f"benchmark text, more than curate.max_drop_fraction = {config.max_drop_fraction:g}.",
+            f"benchmark text, more than curate.max_drop_fraction = {config.max_drop_fraction:g}"
+            f"{say_overlaps(dropped_uri, 'train')}.",
             f"{KEEP_CONTAMINATED['train']}To let this pass: --set curate.max_drop_fraction=1.",
         )
     if not lost:
@@ -203,6 +204,22 @@ def say_loss(losses: list[Loss]) -> str:
     return f"{losses[0].reason} {verb} {' and '.join(shown)}"
 
 
+def say_overlaps(dropped_uri: str, split: str) -> str:
+    """Show some words that dropped documents of a split share, and with whom."""
+    records = (record for record in read_dropped(dropped_uri) if record.split == split)
+    chosen = samples_by_reason(records, CONTAMINATED, None, _EXAMPLES).get(CONTAMINATED, [])
+    shown = [
+        f'{printable(record.doc_id.decode())} shares "{_beginning(record.shared)}" with '
+        f"{printable(record.kept_copy.decode())}"
+        for record in chosen
+    ]
+    return f", such as {', '.join(shown)}" if shown else ""
+
+
+def _beginning(text: str) -> str:
+    return printable(" ".join(text.split())[:_EXAMPLE_CHARACTERS])
+
+
 def printable(text: str) -> str:
     """Return text from data without what a terminal would take for a command."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
@@ -214,8 +231,7 @@ def _examples(loss: Loss, records: Iterable[DroppedDocument]) -> Iterator[str]:
         records, loss.reason, of.get("source"), _EXAMPLES, of.get("language")
     )
     for record in itertools.chain.from_iterable(chosen.values()):
-        text = " ".join(record.excerpt.split())[:_EXAMPLE_CHARACTERS]
-        yield f'{printable(record.doc_id.decode())} "{printable(text)}"'
+        yield f'{printable(record.doc_id.decode())} "{_beginning(record.excerpt)}"'
 
 
 def _contaminated(curation: Curation, split: str) -> tuple[int, int, int]:

@@ -200,7 +200,10 @@ def test_held_out_split_that_all_overlaps_ends_empty(tmp_path):
         "train": [("a", "web", f"{words} {other}")],
         "eval": [("b", "web", f"Some words of its own before it, and then {words}")],
     }
-    with pytest.raises(TokenmillError, match=r"eval split .*1 contaminated.*--set curate\.decont"):
+    with pytest.raises(
+        TokenmillError,
+        match=r"eval .*1 contaminated.*b shares \"wx0 wy1.* with a.*--set curate\.decont",
+    ):
         curate(tmp_path, splits)
 
 

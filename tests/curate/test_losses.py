@@ -164,6 +164,7 @@ def test_a_shrunken_held_out_split_is_said_and_a_shrunken_train_split_stops(tmp_
     (remark,) = curation_remarks(shrunk, 0.5)
     assert "531 of 556 held-out documents are contaminated, 25 are left" in remark
     assert "--set curate.decontaminate=train" in remark
+    write_records(tmp_path, "contaminated", b"a", "en", 3)
     train = curation(("train", "a", "en", "contaminated", 51), ("train", "a", "en", "kept", 49))
     with pytest.raises(TokenmillError, match=r"51 of the 100 train .*--set curate\.decontaminate="):
         check_losses(train, CurateConfig(), str(tmp_path))
@@ -179,7 +180,7 @@ def test_languages_are_codes_that_can_be_told():
     assert CurateConfig(languages="de").languages == ("de",)
     assert CurateConfig(languages=["de", "zh"]).languages == ("de", "zh")
     assert CurateConfig(languages=[]).languages == ()
-    for wrong in ("german", ["deu"], "de,fr", ["DE"], ["en", ""]):
+    for wrong in ("german", ["deu"], "de,fr", ["DE"], ["en", ""], [["de"]]):
         with pytest.raises(ValueError, match="none of the ISO 639 codes"):
             CurateConfig(languages=wrong)
     with pytest.raises(ValueError, match=r"'deu' is none .*did you mean de\?"):
