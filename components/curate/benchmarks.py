@@ -174,7 +174,8 @@ def guard(
 
 
 def _common(table: NgramTable, max_documents: int | str) -> np.ndarray:
-    return table.hashes[table.counts > common_above(table.documents, max_documents)]
+    # Also of few documents ten may have it: a benchmark has to be guarded first of all.
+    return table.hashes[table.counts > common_above(table.documents, max_documents, fewest=10)]
 
 
 def _tally(common: np.ndarray, benchmarks: Benchmarks) -> Iterator[tuple[tuple[str, ...], int]]:

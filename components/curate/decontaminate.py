@@ -88,14 +88,14 @@ class Documents(NamedTuple):
         return add_tables([one])
 
 
-def common_above(documents: int, setting: int | str) -> float:
+def common_above(documents: int, setting: int | str, fewest: int = 3) -> float:
     """Return in how many documents at most a run of words still contaminates.
 
-    "auto": 10, or one in 10,000 where that is more; of few documents a fifth, but 3 at least.
+    "auto": 10, or one in 10,000 where that is more; of few documents a fifth, `fewest` at least.
     """
     if setting != "auto":
         return float(setting)
-    return min(max(10, documents / 10_000), max(3, documents / 5))
+    return min(max(10, documents / 10_000), max(fewest, documents / 5))
 
 
 class Decontaminate(beam.PTransform):
