@@ -20,7 +20,8 @@ def index(tmp_path_factory, packed_documents):
     ]
     dropped = [
         {"doc_id": "short", "status": "dropped", "reason": "too_short", "value": 3.0,
-         "threshold": 50.0, "kept_copy": "", "language": "en", "shared": "", "source": "made", "split": "train", "raw_bytes": 9,
+         "threshold": 50.0, "kept_copy": "", "language": "en", "shared": "", "source": "made",
+         "split": "train", "raw_bytes": 9,
          "excerpt": "Some text"}
     ]  # fmt: skip
     write_shards(
