@@ -23,7 +23,9 @@ from components.train.config import ExecutionConfig, TrainConfig, TrainingJob
 from components.validate.config import ValidateConfig
 from tokenmill.config_model import PositiveInt, Section
 from tokenmill.contracts.training_limits import LIMITS_NAME
+from tokenmill.errors import TokenmillError
 from tokenmill.files import absolute_path
+from tokenmill.metadata.server_url import parse_server_url
 from tokenmill.model.config import ModelConfig
 from tokenmill.model.shape import ModelShape
 
@@ -50,6 +52,17 @@ class RunConfig(Section):
     metadata_url: str | None = None
     """ML Metadata on a server: mysql://user@host:port/database or postgresql://...; None is a
     SQLite file in output_dir. The password is in TOKENMILL_METADATA_PASSWORD, never here."""
+
+    @field_validator("metadata_url")
+    @classmethod
+    def _check_metadata_url(cls, url: str | None) -> str | None:
+        """Refuse a password before anything is written: the configuration is, with each run."""
+        if url is not None:
+            try:
+                parse_server_url(url)
+            except TokenmillError as error:
+                raise ValueError(str(error).removeprefix("run.metadata_url").strip(" :")) from None
+        return url
 
 
 # Node ids of pipeline/dag.py, those that only some configurations have included.

@@ -24,10 +24,15 @@ _MOVED = {
     "push.max_probe_seconds": "push.max_check_seconds",
     **{f"train.{name}": f"execution.{name}" for name in ExecutionConfig.model_fields},
 }
+# Values that a message does not repeat: a password may be in them by mistake.
+_SECRET = {"run.metadata_url"}
 
 
 class ConfigError(TokenmillError):
-    """A key or value of the configuration is wrong; the message names it."""
+    """A key or value of the configuration is wrong; the message names it, without passwords."""
+
+    def __init__(self, message: str, hint: str = ""):
+        super().__init__(re.sub(r"""(://[^\s/:@'"]*):[^\s'"]*@""", r"\1:...@", message), hint)
 
 
 def preset_names() -> list[str]:
@@ -178,6 +183,9 @@ def _explain(
             named = found.groups() if found else path
         below = [o for key, o in origins.items() if named and key[: len(named)] == named]
         where = below[-1] if below else origin
+        if name in _SECRET:
+            lines[f"{name}: {_sentence(item)} ({where.partition('=')[0]})"] = None
+            continue
         if name in _MOVED:
             line = f"{name} is called {_MOVED[name]} now"
         elif item["type"] == "extra_forbidden":

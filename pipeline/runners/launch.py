@@ -54,6 +54,10 @@ def launch(
         TokenmillError: Something is wrong before the first step starts.
     """
     _check_runnable(config)
+    if config.run.metadata_url is not None:  # before anything is written
+        from tokenmill.metadata.store import open_store
+
+        open_store(config.run.metadata_url)
     run_directory = _make_run_directory(config, started)
     with open(os.path.join(run_directory, CONFIG_NAME), "w", encoding="utf-8") as out:
         out.write(dump_config(config))

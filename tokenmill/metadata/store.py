@@ -1,22 +1,38 @@
-"""Connection to ML Metadata: a SQLite file, or a MySQL or PostgreSQL server for several users.
+"""Connection to ML Metadata: a SQLite file, or a MySQL or PostgreSQL server for several users."""
 
-A server's password is in the environment, never in a configuration: that is recorded with the run.
-"""
-
+import contextlib
 import logging
 import os
-from urllib.parse import unquote, urlsplit
+import random
+import re
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import ml_metadata as mlmd
 from google.protobuf import text_encoding
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 from ml_metadata.proto import metadata_store_pb2
 
 from tokenmill.errors import TokenmillError
+from tokenmill.metadata.server_url import PASSWORD_VARIABLE, parse_server_url
 
-PASSWORD_VARIABLE = "TOKENMILL_METADATA_PASSWORD"
-
-_PORTS = {"mysql": 3306, "postgresql": 5432}
-_FORM = "mysql://user@host:port/database or postgresql://user@host:port/database"
+_ANSWER_SECONDS = 10.0
+_ATTEMPTS = 10
+# What ML Metadata says where another client makes the tables at the same time.
+_AT_ONCE = (
+    "concurrent connection",
+    "duplicate key",
+    "already exists",
+    "Table '",
+    'relation "',
+    "Deadlock",
+)
+# Private-use characters that stand for a backslash and for themselves.
+_ESCAPED = (("\uf05c", "\uf05ce"), ("\\", "\uf05cb"))
 
 
 def connection_config(location: str) -> metadata_store_pb2.ConnectionConfig:
@@ -35,50 +51,129 @@ def connection_config(location: str) -> metadata_store_pb2.ConnectionConfig:
             metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
         )
         return config
-    url = urlsplit(location)
-    database = url.path.strip("/")
-    if url.password is not None:
-        raise TokenmillError(
-            "run.metadata_url holds a password, which would be recorded with every run.",
-            f"Take it out and set {PASSWORD_VARIABLE} in the environment.",
-        )
-    try:
-        port = url.port or _PORTS[url.scheme]
-    except (KeyError, ValueError):
-        port = 0
-    if not (port and url.username and url.hostname and database) or "/" in database:
-        raise TokenmillError(f"run.metadata_url = {location!r}: expected {_FORM}.")
+    url = parse_server_url(location)
     password = os.environ.get(PASSWORD_VARIABLE, "")
     if password:
         _redact(password)
     if url.scheme == "mysql":
-        config.mysql.host, config.mysql.port = url.hostname, port
-        config.mysql.database, config.mysql.user = database, unquote(url.username)
+        config.mysql.host, config.mysql.port = url.host, url.port
+        config.mysql.database, config.mysql.user = url.database, url.user
         config.mysql.password = password
     else:
-        config.postgresql.host, config.postgresql.port = url.hostname, str(port)
-        config.postgresql.dbname, config.postgresql.user = database, unquote(url.username)
+        config.postgresql.host, config.postgresql.port = url.host, str(url.port)
+        config.postgresql.dbname, config.postgresql.user = url.database, url.user
         config.postgresql.password = password
+        _keep_backslashes_from_postgresql()
     return config
 
 
 def open_store(location: str) -> mlmd.MetadataStore:
-    """Open the metadata store in a SQLite file or on a server.
+    """Open the metadata store in a SQLite file or on a server, where it makes the tables.
 
     Raises:
         TokenmillError: The server does not answer, or refuses.
     """
     config = connection_config(location)
-    try:
+    if "://" not in location:
         return mlmd.MetadataStore(config)
-    except (RuntimeError, mlmd.errors.StatusError) as error:
-        if "://" not in location:
-            raise
-        why = str(error).splitlines()[0][:300]
+    _check_answers(location)
+    for attempt in range(_ATTEMPTS):
+        native: list[str] = []
+        try:
+            with _native_errors(native):
+                return mlmd.MetadataStore(config)
+        except (RuntimeError, mlmd.errors.StatusError) as error:
+            why = (native or str(error).splitlines())[-1][:300]
+            if attempt + 1 == _ATTEMPTS or not any(words in why for words in _AT_ONCE):
+                break
+            time.sleep(random.uniform(0.2, 2.0))  # the other one is done by then
+    raise TokenmillError(
+        f"ML Metadata's server refuses {location}: {why}",
+        f"Are user and database right, and is the password in {PASSWORD_VARIABLE}?",
+    )
+
+
+def _check_answers(location: str) -> None:
+    """Raise for a server that cannot be reached: ML Metadata would not say why."""
+    url = parse_server_url(location)
+    try:
+        socket.create_connection((url.host, url.port), _ANSWER_SECONDS).close()
+    except OSError as error:
+        why = error.strerror or str(error)
         raise TokenmillError(
-            f"ML Metadata's server does not answer at {location}: {why}",
-            f"Is it running, and is its password in {PASSWORD_VARIABLE}?",
+            f"ML Metadata's server does not answer at {location}: {why} "
+            f"(host {url.host}, port {url.port}).",
+            "Is it running, and can it be reached from here?",
         ) from None
+
+
+@contextlib.contextmanager
+def _native_errors(found: list[str]) -> Iterator[None]:
+    """Collect what C++ logs as errors: why a server refuses is only there."""
+    with tempfile.TemporaryFile() as log:
+        saved = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            log.seek(0)
+            lines = log.read().decode(errors="replace").splitlines()
+            found += [line.partition("] ")[2] for line in lines if re.match(r"E\d{4} ", line)]
+
+
+def _keep_backslashes_from_postgresql() -> None:
+    """Write other characters for backslashes on PostgreSQL, and read them back.
+
+    ML Metadata quotes a text with a backslash twice there (PQescapeLiteral gives E'..', which it
+    takes for '..'), and any JSON with a quote in a string is such a text.
+    """
+    method = mlmd.MetadataStore._pywrap_cc_call
+    if getattr(method, "keeps_backslashes", False):
+        return
+
+    def call(self: Any, function: Any, request: Message, response: Message) -> None:
+        if not self._config.HasField("postgresql"):
+            return method(self, function, request, response)
+        changed = type(request)()
+        changed.CopyFrom(request)
+        _change_texts(changed, _escape)
+        method(self, function, changed, response)
+        _change_texts(response, _unescape)
+
+    call.keeps_backslashes = True  # type: ignore[attr-defined]
+    mlmd.MetadataStore._pywrap_cc_call = call
+
+
+def _escape(text: str) -> str:
+    for plain, escaped in _ESCAPED:
+        text = text.replace(plain, escaped)
+    return text
+
+
+def _unescape(text: str) -> str:
+    for plain, escaped in reversed(_ESCAPED):
+        text = text.replace(escaped, plain)
+    return text
+
+
+def _change_texts(message: Message, change: Callable[[str], str]) -> None:
+    """Change every text in a message; the keys of maps are names without a backslash."""
+    for field, value in message.ListFields():
+        repeated = field.label == FieldDescriptor.LABEL_REPEATED
+        if field.message_type is not None:
+            if field.message_type.GetOptions().map_entry:
+                if field.message_type.fields_by_name["value"].message_type is None:
+                    continue
+                value = value.values()
+            for part in value if repeated else (value,):
+                _change_texts(part, change)
+        elif field.type == FieldDescriptor.TYPE_STRING:
+            if repeated:
+                value[:] = [change(text) for text in value]
+            else:
+                setattr(message, field.name, change(value))
 
 
 class _Redacted(logging.Filter):

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.config import Config, StepResources
 from pipeline.loader import dump_config
-from tokenmill.metadata.store import PASSWORD_VARIABLE
+from tokenmill.metadata.server_url import PASSWORD_VARIABLE
 from tokenmill.preemption import EXIT_PREEMPTED
 
 CONFIG_NAME = "config.toml"
