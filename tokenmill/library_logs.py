@@ -4,6 +4,9 @@ import logging
 import os
 import sys
 
+# Name of a run's directory of logs: when it was started, UTC.
+LOG_TIME_FORMAT = "%Y%m%dT%H%M%S.%fZ"
+
 
 def set_up_library_logging() -> None:
     """Timestamps and levels for the log file; call before the first import of TensorFlow."""

@@ -34,11 +34,20 @@ def lineage(model: str, run_directory: str | None, metadata_url: str | None, as_
     "--keep",
     type=click.IntRange(min=1),
     required=True,
-    help="Number of newest runs that keep their artifacts.",
+    help="Number of newest finished runs that keep their artifacts and logs.",
+)
+@click.option(
+    "--keep-versions",
+    type=click.IntRange(min=1),
+    help="Number of newest pushed versions that stay, besides those of a rollout or named in "
+    "models.config; all, if not given.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def gc(run_directory: str, keep: int, yes: bool) -> None:
-    """Remove what neither the newest runs nor a served model need: artifacts, checkpoints."""
+def gc(run_directory: str, keep: int, keep_versions: int | None, yes: bool) -> None:
+    """Remove what neither the newest runs nor a pushed version needs; say what, and ask.
+
+    That is artifacts, checkpoints and logs, and with --keep-versions old versions, too.
+    """
     with user_errors_without_warnings():
         from tokenmill.metadata.garbage_collection import collect_garbage, find_garbage
         from tokenmill.metadata.output_directory import correct_paths, open_runs
@@ -47,8 +56,9 @@ def gc(run_directory: str, keep: int, yes: bool) -> None:
         with run_lock(run_directory):
             correct_paths(run_directory)
             metadata = open_runs(run_directory)
-            garbage = find_garbage(metadata, run_directory, keep)
+            garbage = find_garbage(metadata, run_directory, keep, keep_versions)
             if not garbage.directories:
+                collect_garbage(metadata.store, garbage)  # records of what is gone already
                 click.echo("Nothing to remove.")
                 return
             for directory in garbage.directories:

@@ -21,7 +21,7 @@ from pipeline.report.console import RunConsole, count, duration, megabytes
 from pipeline.runners.logs import LOG_NAME, send_output_to_log
 from tokenmill.errors import TokenmillError
 from tokenmill.files import check_is_no_pattern, write_json, write_text
-from tokenmill.library_logs import set_up_library_logging
+from tokenmill.library_logs import LOG_TIME_FORMAT, set_up_library_logging
 from tokenmill.preemption import EXIT_INTERRUPTED, ended_by_signals, exit_code_of
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def _check_runnable(config: Config) -> None:
 
 
 def _make_run_directory(config: Config, started: datetime.datetime) -> str:
-    name = started.strftime("%Y%m%dT%H%M%S.%fZ")
+    name = started.strftime(LOG_TIME_FORMAT)
     directory = os.path.abspath(os.path.join(config.output_dir, "logs", name))
     try:
         os.makedirs(directory)

@@ -22,7 +22,11 @@ class Runs:
         self.run_type = self._type(metadata_store_pb2.ContextType, "pipeline_run", "context")
         self.execution_type = self._type(metadata_store_pb2.ExecutionType, "Trainer", "execution")
         self.artifact_type = self._type(metadata_store_pb2.ArtifactType, "ModelRun", "artifact")
-        self._type(metadata_store_pb2.ArtifactType, "PushedModel", "artifact")
+        self.push_type = self._type(metadata_store_pb2.ExecutionType, "Pusher", "execution")
+        node_type = self._type(metadata_store_pb2.ContextType, "node", "context")
+        node = metadata_store_pb2.Context(type_id=node_type, name="demo.Pusher")
+        (node_id,) = self.store.put_contexts([node])
+        (self.node,) = self.store.get_contexts_by_id([node_id])
 
     def _type(self, cls, name, kind):
         return getattr(self.store, f"put_{kind}_type")(cls(name=name))
@@ -39,11 +43,16 @@ class Runs:
                 os.utime(path, (then, then))
         return directory
 
-    def add(self, name, training=None, model_run=None, config=""):
+    def add(self, name, training=None, model_run=None, config="", finished=True):
         """Records a run that made (or found in the cache) a ModelRun artifact, if any."""
         context = metadata_store_pb2.Context(type_id=self.run_type, name=name)
         context.custom_properties[CONFIG_PROPERTY].string_value = config
         (context_id,) = self.store.put_contexts([context])
+        if finished:
+            push = metadata_store_pb2.Execution(type_id=self.push_type)
+            push.last_known_state = metadata_store_pb2.Execution.COMPLETE
+            recorded = [*self.store.get_contexts_by_id([context_id]), self.node]
+            self.store.put_execution(push, [], recorded)
         if training is not None:
             uri = self.home / "artifacts" / "Trainer" / "run" / name
             uri.mkdir(parents=True)
@@ -113,3 +122,24 @@ def test_a_training_that_a_kept_run_started_from_stays(runs):
     runs.add("run-2", longer, config=f"[train]\nresume_from = '{base / 'checkpoints'}'\n")
     runs.gc(keep=1)
     assert runs.left() == {"base", "longer"}
+
+
+def test_a_run_that_was_stopped_is_not_the_newest_good_one(runs):
+    good = runs.training("good", 3600)
+    runs.add("run-1", runs.training("old", 3600))
+    runs.add("run-2", good)
+    for i in range(3, 6):  # stopped by its budget: no Trainer, no Pusher
+        runs.add(f"run-{i}", finished=False)
+    runs.gc(keep=1)
+    assert runs.left() == {"good"}
+
+
+def test_the_training_of_a_directory_that_was_moved_stays(runs):
+    kept = runs.training("kept", 3600)
+    runs.training("old", 3600)
+    runs.add("run-1", kept)
+    # telemetry.json has the path of before.
+    telemetry = runs.home / "artifacts" / "Trainer" / "run" / "run-1" / "telemetry.json"
+    telemetry.write_text(json.dumps({"training_directory": "/before/training/kept"}))
+    runs.gc(keep=1)
+    assert runs.left() == {"kept"}

@@ -1,5 +1,6 @@
 """What a model was made of, and what may go: on a true metadata store with directories on disk."""
 
+import datetime
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from ml_metadata.proto import metadata_store_pb2
 from pipeline.cli import cli
 from tokenmill.contracts.cost_report import CostReport
 from tokenmill.contracts.ledger import Ledger
+from tokenmill.contracts.metadata_server import MetadataServer
 from tokenmill.contracts.model_origin import ModelOrigin, write_origin
 from tokenmill.metadata.garbage_collection import collect_garbage, find_garbage
 from tokenmill.metadata.lineage import trace_model
@@ -52,6 +54,7 @@ class History:
     def step(self, run, node, outputs, cached=(), input_base=None):
         """outputs: key -> (artifact type, files by name); returns artifact ids."""
         execution = metadata_store_pb2.Execution(type_id=self.types["step"])
+        execution.last_known_state = metadata_store_pb2.Execution.COMPLETE
         if input_base:
             execution.custom_properties["input_base"].string_value = str(input_base)
         (execution_id,) = self.store.put_executions([execution])
@@ -148,6 +151,124 @@ def test_what_a_kept_run_or_a_served_model_uses_stays(history, tmp_path):
     assert deleted == set(garbage.directories)
     assert find_garbage(RunMetadata(history.store), str(tmp_path), keep=1).directories == []
     assert trace_model(str(tmp_path / "serving_model")).run_id == "run-3"
+
+
+def kinds(garbage):
+    """What is to go: the step of an artifact, else the path in the output directory."""
+    return {
+        path.split("/artifacts/")[1].split("/")[0] if "/artifacts/" in path
+        else "/".join(path.split("/")[-2:])
+        for path in garbage.directories
+    }  # fmt: skip
+
+
+def test_old_versions_go_only_when_asked_and_never_a_named_or_foreign_one(history, tmp_path):
+    base = tmp_path / "serving_model"
+    metadata = RunMetadata(history.store)
+    (base / "99").mkdir()  # someone else's
+    assert find_garbage(metadata, str(tmp_path), keep=1).directories == []
+    found = find_garbage(metadata, str(tmp_path), keep=1, keep_versions=2)
+    assert kinds(found) == {"serving_model/100", "TokenLedger", "CostReport", "Pusher"}
+    (base / "rollout.json").write_text('{"stable": 100, "canary": null}')
+    assert find_garbage(metadata, str(tmp_path), keep=1, keep_versions=2).directories == []
+    (base / "rollout.json").write_text('{"stable": 101, "canary": 102}')
+    (base / "models.config").write_text('version_labels { key: "old" value: 100 }')
+    assert find_garbage(metadata, str(tmp_path), keep=1, keep_versions=1).directories == []
+    (base / "models.config").unlink()
+    (base / "rollout.json").write_text("{")
+    command = ["gc", str(tmp_path), "--keep", "1", "--keep-versions", "1", "--yes"]
+    refused = CliRunner().invoke(cli, command)
+    assert refused.exit_code == 1
+    assert "rollout.json is damaged" in refused.output
+    (base / "rollout.json").unlink()
+    assert CliRunner().invoke(cli, command).exit_code == 0
+    assert sorted(path.name for path in base.iterdir()) == ["102", "99"]
+    assert trace_model(str(base / "102")).run_id == "run-3"
+
+
+def test_a_call_that_was_killed_is_finished_by_the_next(history, tmp_path, monkeypatch):
+    shutil.rmtree(tmp_path / "serving_model")
+    metadata = RunMetadata(history.store)
+    garbage = find_garbage(metadata, str(tmp_path), keep=1)
+    calls = []
+
+    def killed(path):
+        calls.append(path)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        remove(path)
+
+    remove = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        collect_garbage(history.store, garbage)
+    monkeypatch.undo()
+    rest = find_garbage(metadata, str(tmp_path), keep=1)
+    assert len(rest.directories) == len(garbage.directories) - 1
+    assert sum(path.endswith(".removing") for path in rest.directories) == 1
+    collect_garbage(history.store, rest)
+    assert list(tmp_path.glob("**/*.removing")) == []
+    assert find_garbage(metadata, str(tmp_path), keep=1).directories == []
+
+
+def test_the_record_of_an_artifact_that_is_gone_is_marked(history, tmp_path):
+    shutil.rmtree(tmp_path / "serving_model")
+    garbage = find_garbage(RunMetadata(history.store), str(tmp_path), keep=1)
+    for directory in garbage.directories:  # by hand
+        shutil.rmtree(directory)
+    done = CliRunner().invoke(cli, ["gc", str(tmp_path), "--keep", "1", "--yes"])
+    assert "Nothing to remove" in done.output
+    states = {a.id: a.state for a in history.store.get_artifacts()}
+    gone = {i for i, state in states.items() if state == metadata_store_pb2.Artifact.DELETED}
+    assert gone == set(garbage.artifact_ids)
+
+
+def test_a_stopped_run_keeps_the_last_good_one(history, tmp_path):
+    shutil.rmtree(tmp_path / "serving_model")
+    numbers = json.dumps(documents_of(3)[0].to_json())
+    history.step("run-4", "TokenLedger", {"ledger": ("Ledger", {"ledger.json": numbers}, {})})
+    left = find_garbage(RunMetadata(history.store), str(tmp_path), keep=1).directories
+    for node in ("CorpusExampleGen", "TokenLedger", "CostReport", "Pusher"):
+        newest = max((tmp_path / "artifacts" / node).glob("*/*"), key=lambda p: int(p.name))
+        assert str(newest) not in left
+    assert left  # the first two runs'
+
+
+def test_only_the_runs_of_a_directory_count_on_a_server(history, tmp_path):
+    shutil.rmtree(tmp_path / "serving_model")
+    server = MetadataServer(
+        url="mysql://me@host/runs", pipelines=["demo"], directory_id="mine", output_dir="/a"
+    )
+    for run in ("run-1", "run-2"):
+        context = history.store.get_context_by_type_and_name("pipeline_run", run)
+        context.custom_properties["directory_id"].string_value = "mine"
+        history.store.put_contexts([context])
+    metadata = RunMetadata(history.store, server)
+    assert [run.name for run in metadata.runs()] == ["run-1", "run-2"]
+    # run-3 is of another directory, and newer: run-2 is this one's newest.
+    left = find_garbage(metadata, str(tmp_path), keep=1).directories
+    run_2 = history.store.get_context_by_type_and_name("pipeline_run", "run-2")
+    executions = [e.id for e in history.store.get_executions_by_context(run_2.id)]
+    used = {e.artifact_id for e in history.store.get_events_by_execution_ids(executions)}
+    assert used
+    assert not {a.uri for a in history.store.get_artifacts_by_id(used)} & set(left)
+
+
+def test_logs_from_before_the_oldest_kept_run_go(history, tmp_path):
+    *_, third = history.store.get_contexts_by_type("pipeline_run")
+    begun = datetime.datetime.fromtimestamp(
+        third.create_time_since_epoch / 1000, datetime.timezone.utc
+    )
+    logs = tmp_path / "logs"
+    names = {}
+    for seconds in (-900, -30, 5):
+        time = begun + datetime.timedelta(seconds=seconds)
+        names[seconds] = time.strftime("%Y%m%dT%H%M%S.%fZ")
+        (logs / names[seconds]).mkdir(parents=True)
+    (logs / "mine").mkdir()
+    garbage = find_garbage(RunMetadata(history.store), str(tmp_path), keep=1)
+    assert garbage.directories == [str(logs / names[-900])]  # -30 is the kept run's own
+    assert find_garbage(RunMetadata(history.store), str(tmp_path), keep=3).directories == []
 
 
 def test_the_command_says_what_it_removes_and_asks(history, tmp_path):
