@@ -33,7 +33,7 @@ format: setup  ## let ruff lay out and fix the code
 check-image: setup  ## carry out the Dockerfile without Docker (as root; mmdebstrap; some 12 GB)
 	@$(BIN)/python tools/check_image.py build/image
 
-audit: setup .uv/audit/installed  ## SBOM (CycloneDX) and known vulnerabilities (needs pypi.org)
+audit: setup .uv/audit/installed  ## SBOM (CycloneDX) and known vulnerabilities (needs the package index)
 	@$(BIN)/python tools/audit.py .uv/audit build/audit
 
 .uv/audit/installed: tools/audit.lock

@@ -71,7 +71,9 @@ def verdict(packages: list[dict[str, Any]]) -> tuple[int, list[str]]:
         shown = ", ".join(skipped[:5]) + (" .." if skipped[5:] else "")
         why = next((p["skip_reason"] for p in packages if "skip_reason" in p), "pip-audit gave up")
         lines.append(f"NOT AUDITED: {shown or 'all'} ({why}).")
-        lines.append("The index in use has no vulnerability data; run it where pypi.org answers.")
+        lines.append(
+            "The index in use has no vulnerability data; run it where the package index answers."
+        )
         code = code or EXIT_NOT_AUDITED
     return code, lines
 

@@ -46,7 +46,7 @@ if ! "$venv/bin/python" -c 'import sys; assert sys.version_info[:2] == (3, 10)' 
   rm -rf "$venv"
   "$uv" venv --quiet --python "$python" "$venv"
 fi
-log "installing what requirements.lock names (about 3 GB, a minute or two)"
+log "installing what requirements.lock names (about 3.4 GB, a minute or two)"
 # Bytecode now, once: otherwise the first import of TFX takes 40 seconds.
 export UV_COMPILE_BYTECODE=1 VIRTUAL_ENV="$PWD/$venv"
 "$uv" pip sync --quiet --require-hashes requirements.lock

@@ -7,6 +7,7 @@ import click
 
 from pipeline.cli.errors import user_errors_only
 from pipeline.cli.options import config_options, json_option
+from tokenmill.visible import visible_lines
 
 
 @click.group()
@@ -59,7 +60,7 @@ def preview(
 
         found = preview_files(paths, rule_set, overrides, config_path, preset, size, reason)
         if as_json:
-            click.echo(json.dumps(found, ensure_ascii=False, indent=2))
+            click.echo(visible_lines(json.dumps(found, ensure_ascii=False, indent=2)))
         else:
             print_preview(found, reason)
 

@@ -10,15 +10,16 @@ from typing import NoReturn
 import click
 
 from tokenmill.errors import TokenmillError
+from tokenmill.visible import visible_lines
 
 _EXIT_FAILED = 1
 
 
 def fail(error: TokenmillError) -> NoReturn:
     """Show the error and end the process."""
-    click.echo(f"{click.style('error:', fg='red')} {error.message}", err=True)
+    click.echo(f"{click.style('error:', fg='red')} {visible_lines(error.message)}", err=True)
     if error.hint:
-        click.echo(error.hint.strip("\n"), err=True)
+        click.echo(visible_lines(error.hint.strip("\n")), err=True)
     sys.exit(_EXIT_FAILED)
 
 

@@ -24,6 +24,7 @@ from serving.saved_model import (
 )
 from serving.server.config import ServerConfig
 from tokenmill.errors import TokenmillError
+from tokenmill.visible import visible_lines
 
 _DEFAULT_DIRECTORY = "runs/demo/serving_model"
 
@@ -78,8 +79,9 @@ def _generate(
         "truncate_prompt": True,
     }
     answer, out = _ask("generate", prompt, options, **where)
-    bold_prompt = click.style(prompt, bold=True) if out.isatty() else prompt
-    click.echo(bold_prompt + answer["text"], file=out)
+    shown = visible_lines(prompt)
+    bold_prompt = click.style(shown, bold=True) if out.isatty() else shown
+    click.echo(bold_prompt + visible_lines(answer["text"]), file=out)
     tokens = f"[{answer['prompt_tokens']} + {answer['completion_tokens']} tokens]"
     if answer["truncated_tokens"]:
         tokens = f"{tokens[:-1]}; the prompt's first {answer['truncated_tokens']} left out]"
@@ -143,7 +145,7 @@ def _ask(
             raise
         lines = [line for line in str(error).strip().splitlines() if "node" not in line]
         asserted = [line for line in lines if line.startswith("assertion failed")]
-        reason = (asserted or lines or [type(error).__name__])[0]
+        reason = visible_lines((asserted or lines or [type(error).__name__])[0])
         click.echo(f"error: cannot use the model in {model_path}: {reason}", file=out)
         sys.exit(1)
 

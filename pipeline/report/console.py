@@ -10,16 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from typing import ParamSpec, TextIO
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from pipeline.report.tables import SafeConsole, escape
 
 _NAME_WIDTH = 17
 
 _Parameters = ParamSpec("_Parameters")
 
 
-class _Console(Console):
+class _Console(SafeConsole):
     """rich's, but a reader that has gone (`tokenmill run | head`) does not end the process."""
 
     def on_broken_pipe(self) -> None:
@@ -50,7 +50,7 @@ class RunConsole:
     def __init__(self, stream: TextIO):
         # A pipe has no width: take one at which no line of ours wraps.
         width = None if stream.isatty() else 140
-        self.console: Console = _Console(file=stream, highlight=False, width=width)
+        self.console = _Console(file=stream, highlight=False, width=width)
         self._progress: Progress | None = None
         self._started = time.perf_counter()
 

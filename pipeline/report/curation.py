@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.text import Text
 
 from components.curate.rules import LINE_RULES, RULE_SETS, RULES
-from pipeline.report.tables import plain_table, stdout_console
+from pipeline.report.tables import escape, plain_table, stdout_console
 from tokenmill.errors import TokenmillError
+from tokenmill.visible import visible
 
 
 def print_rules(rule_set: str | None) -> None:
@@ -85,6 +85,6 @@ def print_document(console: Console, record: dict[str, Any], reason: str) -> Non
     console.print(escape(f"  {record['doc_id']}  ({where})"), soft_wrap=True)
     if why:
         console.print(escape(f"    {', '.join(why)}"), soft_wrap=True)
-    excerpt = Text("    " + " ".join(record["excerpt"].split()), style="dim")
+    excerpt = Text("    " + visible(" ".join(record["excerpt"].split())), style="dim")
     excerpt.truncate(console.width, overflow="ellipsis")
     console.print(excerpt)

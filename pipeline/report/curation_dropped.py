@@ -4,7 +4,7 @@ import os
 
 from components.curate.counts import samples_by_reason
 from pipeline.report.curation import check_choice, print_document
-from pipeline.report.tables import plain_table, stdout_console
+from pipeline.report.tables import escape, plain_table, stdout_console
 from tokenmill.contracts.curation import CURATION_NAME, read_curation, read_dropped
 from tokenmill.errors import TokenmillError
 from tokenmill.metadata.output_directory import open_runs
@@ -32,7 +32,7 @@ def print_dropped(run_dir: str, reason: str | None, source: str | None, limit: i
     table = plain_table("", "documents", "bytes")
     for name, amount in counts.items():
         table.add_row(name, f"{amount.documents:,}", f"{amount.bytes:,}")
-    console.print(f"Dropped in {where}:" if counts else f"Nothing was dropped in {where}.")
+    console.print(escape(f"Dropped in {where}:" if counts else f"Nothing was dropped in {where}."))
     console.print(table)
     for name, records in found.items():
         console.print(f"\n[bold]{name}[/]")

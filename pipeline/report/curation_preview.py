@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from components.curate.preview import REASONS, as_json, preview, sample
 from components.curate.rules import RULE_SETS
 from pipeline.input_documents import InputDocuments
 from pipeline.loader import load_config
 from pipeline.report.curation import check_choice, number, print_document
-from pipeline.report.tables import plain_table, stdout_console
+from pipeline.report.tables import escape, plain_table, stdout_console
 from tokenmill.errors import TokenmillError
 
 

@@ -3,8 +3,7 @@
 import json
 from typing import Any
 
-import click
-
+from pipeline.report.tables import echo
 from tokenmill.contracts.document_status import DroppedDocument
 from tokenmill.contracts.training import read_telemetry
 from tokenmill.errors import TokenmillError
@@ -19,6 +18,7 @@ from tokenmill.provenance.explain import (
     times_trained,
 )
 from tokenmill.provenance.rows import Placement
+from tokenmill.visible import visible
 
 _PLACEMENTS_SHOWN = 10
 
@@ -49,9 +49,9 @@ def print_document_or_row(
     models = _models(models_trained_on(metadata.store, run.packed_rows), rows_uri, numbers)
     if as_json:
         shown = {"documents": [d.to_json() for d in found], "models": models}
-        click.echo(json.dumps({"run": run.run_id, **asked, **shown}, ensure_ascii=False, indent=2))
+        echo(json.dumps({"run": run.run_id, **asked, **shown}, ensure_ascii=False, indent=2))
     elif row is not None:
-        click.secho(f"row {row} of the {split} split", bold=True)
+        echo(f"row {row} of the {split} split", bold=True)
         _print_row(in_row)
         print_models(models)
     else:
@@ -108,22 +108,22 @@ def _models(models: list[TrainedModel], rows_uri: str, rows: list[int]) -> list[
 def print_documents(found: list[Explanation]) -> None:
     """Print the last step of each document, and its rows if it was kept."""
     for document, placements in found:
-        click.secho(document.doc_id, bold=True)
+        echo(visible(document.doc_id), bold=True)
         if document.status == "quarantined":
-            click.echo(f"  quarantined: {document.reason}: {document.detail}")
-            click.echo(f"  file {document.file}, record {document.record}")
+            echo(f"  quarantined: {document.reason}: {visible(document.detail)}")
+            echo(f"  file {visible(document.file)}, record {document.record}")
         elif document.status == "dropped":
-            click.echo(f"  source {document.source}, {document.split} split, "
+            echo(f"  source {visible(document.source)}, {document.split} split, "
                        f"{document.raw_bytes:,} bytes")  # fmt: skip
-            click.echo(f"  dropped by curation: {_reason(document)}")
+            echo(f"  dropped by curation: {_reason(document)}")
             if document.shared:
-                words = " ".join(document.shared.split())
-                click.echo(f"  shares “{words}” with {document.kept_copy}")
+                words = visible(" ".join(document.shared.split()))
+                echo(f"  shares “{words}” with {visible(document.kept_copy)}")
             elif document.kept_copy:
-                click.echo(f"  the text that stays: {document.kept_copy}")
-            click.echo(f"  its text begins: {' '.join(document.excerpt.split())[:120]}")
+                echo(f"  the text that stays: {visible(document.kept_copy)}")
+            echo(f"  its text begins: {visible(' '.join(document.excerpt.split())[:120])}")
         else:
-            click.echo(f"  source {document.source}, {document.split} split, "
+            echo(f"  source {visible(document.source)}, {document.split} split, "
                        f"{document.byte_count:,} bytes: kept")  # fmt: skip
             _print_placements(placements or [])
 
@@ -145,21 +145,21 @@ def _reason(document: DroppedDocument) -> str:
 
 def _print_placements(placements: list[Placement]) -> None:
     if not placements:
-        click.echo("  in no row: it has no token or, to classify, no label that training knows; "
+        echo("  in no row: it has no token or, to classify, no label that training knows; "
                    "the ledger's funnel counts such documents")  # fmt: skip
     for place in placements[:_PLACEMENTS_SHOWN]:
         end = place.document_token_start + place.length
-        click.echo(f"  row {place.row}, slots {place.row_offset} to "
+        echo(f"  row {place.row}, slots {place.row_offset} to "
                    f"{place.row_offset + place.length - 1}: its tokens "
                    f"{place.document_token_start} to {end - 1}")  # fmt: skip
     if len(placements) > _PLACEMENTS_SHOWN:
-        click.echo(f"  and {len(placements) - _PLACEMENTS_SHOWN} more (--json has all)")
+        echo(f"  and {len(placements) - _PLACEMENTS_SHOWN} more (--json has all)")
 
 
 def _print_row(found: list[RowDocument]) -> None:
     for place, source in found:
-        click.echo(f"  slots {place.row_offset} to {place.row_offset + place.length - 1}: "
-                   f"{place.doc_id.decode()} (source {source}), from its token "
+        echo(f"  slots {place.row_offset} to {place.row_offset + place.length - 1}: "
+                   f"{visible(place.doc_id.decode())} (source {visible(source)}), from its token "
                    f"{place.document_token_start}")  # fmt: skip
 
 
@@ -169,10 +169,10 @@ def print_models(models: list[dict[str, Any]]) -> None:
         times = model["times_trained_by_row"].values()
         low, high = min(times), max(times)
         if not high:
-            click.echo(f"  model {model['model']} was not trained on it: its steps ended before")
+            echo(f"  model {model['model']} was not trained on it: its steps ended before")
             continue
         often = f"{low}" if low == high else f"{low} to {high}"
-        click.echo(f"  model {model['model']} read {'it' if len(times) == 1 else 'its rows'} "
+        echo(f"  model {model['model']} read {'it' if len(times) == 1 else 'its rows'} "
                    f"{often} time{'' if high == 1 else 's'}")  # fmt: skip
         for place in model["pushed_to"]:
-            click.echo(f"    pushed to {place}")
+            echo(f"    pushed to {place}")

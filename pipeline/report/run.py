@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from components.validate.statistics import summarize_statistics
@@ -18,6 +17,7 @@ from pipeline.report.cost import (
 )
 from pipeline.report.quality import quality_notes, quality_table
 from pipeline.report.sources import sources_table
+from pipeline.report.tables import escape
 from tokenmill.contracts.cost_report import CostReport, read_cost_report
 from tokenmill.contracts.ledger import Ledger, read_ledger
 from tokenmill.contracts.validation import SplitSummary

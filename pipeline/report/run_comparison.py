@@ -5,7 +5,7 @@ import json
 import click
 from rich.table import Table
 
-from pipeline.report.tables import stdout_console
+from pipeline.report.tables import escape, stdout_console
 from tokenmill.metadata.output_directory import open_runs
 from tokenmill.metadata.run_history import RunNumbers, compare_runs
 
@@ -38,17 +38,26 @@ def _print_table(found: list[RunNumbers]) -> None:
         ("masked ppl", "actual", "masked_perplexity", ".1f"),
         ("accuracy", "actual", "accuracy", ".1%"),
     )
-    table.add_column("run")
-    for title, *_ in columns:
+    # A column that no run has is left out: then run names are not cut.
+    shown = [column for column in columns if any(column[2] in vars(r)[column[1]] for r in found)]
+    table.add_column("run", no_wrap=True)
+    for title, *_ in shown:
         table.add_column(title, justify="right")
     table.add_column("")
     for run in found:
         sides = {"estimated": run.estimated, "actual": run.actual}
         cells = [
             format(sides[side][name], spec) if name in sides[side] else ""
-            for _, side, name, spec in columns
+            for _, side, name, spec in shown
         ]
-        note = "" if run.trained else "trainer cached"
-        note = "stopped before training" if run.trained is None else note
-        table.add_row(run.run[:19], *cells, note)
-    stdout_console(140).print(table)
+        note = run.ended or ("" if run.trained else "training cached")
+        table.add_row(run.run[:23], *cells, note)
+    console = stdout_console(200)
+    console.print(table)
+    changed = [run for run in found if run.changed]
+    if changed:
+        console.print("\nWhat was set otherwise than in the run before:")
+    for run in changed:
+        keys = [f"{key}={json.dumps(value)}" if value is not None else f"{key} not set"
+                for key, value in run.changed.items()]  # fmt: skip
+        console.print(escape(f" {run.run[:23]}  {', '.join(keys)}"), soft_wrap=True)

@@ -6,7 +6,6 @@ import sys
 from typing import Any
 
 import click
-from rich.markup import escape
 from rich.table import Table
 from tensorflow_metadata.proto.v0 import schema_pb2
 
@@ -23,10 +22,11 @@ from components.validate.schema import (
     write_schema,
 )
 from components.validate.statistics import read_statistics, statistics_page, summarize_statistics
-from pipeline.report.tables import stdout_console
+from pipeline.report.tables import echo, escape, stdout_console
 from tokenmill.contracts.validation import SplitSummary
 from tokenmill.files import write_text
 from tokenmill.records.splits import SPLITS
+from tokenmill.visible import visible
 
 
 def freeze_newest(run_dir: str, output: str, open_sources: bool) -> None:
@@ -38,7 +38,7 @@ def freeze_newest(run_dir: str, output: str, open_sources: bool) -> None:
     write_schema(output, frozen, frozen_header(os.path.abspath(run_dir), train, eval_statistics))
     _print_schema(frozen)
     if not open_sources and not any(f.name == "source" and f.domain for f in frozen.feature):
-        click.echo("\nMore sources than TFDV takes for a list (100): any source may come.")
+        echo("\nMore sources than TFDV takes for a list (100): any source may come.")
 
 
 def show_schema(file_or_run: str, html: str | None) -> None:
@@ -48,15 +48,15 @@ def show_schema(file_or_run: str, html: str | None) -> None:
         record = newest_gate(file_or_run)
         path = os.path.join(record.schema_uri, SCHEMA_NAME)
     shown, _ = read_schema(path)
-    click.echo(f"{path}\n")
+    echo(f"{path}\n")
     _print_schema(shown)
     if record is not None:
         for split in SPLITS:
             _print_summary(split, summarize_statistics(record.statistics_uri, split))
-        click.echo(f"\nStatistics: {record.statistics_uri}")
+        echo(f"\nStatistics: {record.statistics_uri}")
         if html:
             write_text(html, statistics_page(record.statistics_uri))
-            click.echo(f"TFDV's viewer: {html}")
+            echo(f"TFDV's viewer: {html}")
 
 
 def accept_newest(run_dir: str, schema_file: str, yes: bool) -> bool:
@@ -72,16 +72,16 @@ def accept_newest(run_dir: str, schema_file: str, yes: bool) -> bool:
     previous = read_statistics(earlier, "train") if earlier else None
     found = find_anomalies(pinned, statistics, previous)
     if not found:
-        click.echo(f"Nothing to accept: {schema_file} fits the newest run in {run_dir}.")
+        echo(f"Nothing to accept: {schema_file} fits the newest run in {run_dir}.")
         return False
-    click.echo(f"{len(found)} anomalies of the newest run in {run_dir}:")
+    echo(f"{len(found)} anomalies of the newest run in {run_dir}:")
     for anomaly in found:
-        click.echo(f"  {anomaly}")
+        echo(f"  {visible(str(anomaly))}")
     accepted = accept_statistics(pinned, statistics, previous)
     header = header_of(before)
     _print_diff(before, schema_text(accepted, header), schema_file)
     if not yes and not click.confirm(f"\nWrite {schema_file}?"):
-        click.echo("Nothing was changed.")
+        echo("Nothing was changed.")
         sys.exit(1)
     write_schema(schema_file, accepted, header)
     return True
@@ -106,9 +106,7 @@ def _print_schema(shown: schema_pb2.Schema) -> None:
     stdout_console(200, highlight=True).print(table)
     comparator = shown.dataset_constraints.num_examples_drift_comparator
     if comparator.min_fraction_threshold:
-        click.echo(
-            f"documents: at least {comparator.min_fraction_threshold:g} times as many as before"
-        )
+        echo(f"documents: at least {comparator.min_fraction_threshold:g} times as many as before")
 
 
 def _expectation(feature: schema_pb2.Feature, domains: dict[str, list[str]]) -> str:
@@ -137,14 +135,14 @@ def _threshold(comparator: Any) -> str:
 
 
 def _print_summary(split: str, summary: SplitSummary) -> None:
-    click.echo(f"\n{split}: {summary.documents:,} documents")
+    echo(f"\n{split}: {summary.documents:,} documents")
     for name in ("byte_count", "characters", "words"):
         numbers = ", ".join(f"{key} {value:,.0f}" for key, value in getattr(summary, name))
-        click.echo(f"  {name}: {numbers}")
+        echo(f"  {name}: {numbers}")
     for name in ("sources", "languages"):
         if (most := getattr(summary, name)) is not None:
-            top = ", ".join(f"{value} {documents:,}" for value, documents in most)
-            click.echo(f"  {name}: {top}")
+            top = ", ".join(f"{visible(value)} {documents:,}" for value, documents in most)
+            echo(f"  {name}: {top}")
 
 
 def _print_diff(before: str, after: str, name: str) -> None:
@@ -152,6 +150,6 @@ def _print_diff(before: str, after: str, name: str) -> None:
     lines = difflib.unified_diff(
         before.splitlines(), after.splitlines(), name, f"{name} (accepted)", lineterm=""
     )
-    click.echo()
+    echo()
     for line in lines:
-        click.echo(click.style(line, fg=colors.get(line[:1])))
+        echo(line, fg=colors.get(line[:1]))

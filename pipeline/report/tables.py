@@ -1,14 +1,43 @@
 """Consoles and tables of the commands that print once and end."""
 
 import sys
+from collections.abc import Iterable
+from typing import Any
 
-from rich.console import Console, OverflowMethod
+import click
+from rich import markup
+from rich.console import Console, ConsoleOptions, OverflowMethod, RenderableType
+from rich.segment import Segment
 from rich.table import Table
+
+from tokenmill.visible import visible, visible_lines
+
+
+class SafeConsole(Console):
+    """A console that shows the controls in texts; the only ones it sends are its own."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Yield the segments of a renderable, controls in their texts made visible."""
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else visible_lines(segment.text)
+            yield Segment(text, segment.style, segment.control)
+
+
+def escape(data: str) -> str:
+    """Return a text from data for a cell or a line of rich's markup, on one line."""
+    return markup.escape(visible(data))
+
+
+def echo(text: str = "", **style: Any) -> None:
+    """Print lines that may hold text from data, in a style of `click.style`."""
+    click.echo(click.style(visible_lines(text), **style) if style else visible_lines(text))
 
 
 def stdout_console(pipe_width: int = 100, highlight: bool = False) -> Console:
     """Return a console of standard output; a pipe, which has no width, gets `pipe_width`."""
-    return Console(highlight=highlight, width=None if sys.stdout.isatty() else pipe_width)
+    return SafeConsole(highlight=highlight, width=None if sys.stdout.isatty() else pipe_width)
 
 
 def plain_table(

@@ -13,7 +13,7 @@ from components.tokenize.sweep import DEFAULT_SIZES, Sweep, sweep
 from pipeline.embedded_corpus import build_embedded_corpus
 from pipeline.input_documents import InputDocuments
 from pipeline.loader import load_config
-from pipeline.report.tables import plain_table, stdout_console
+from pipeline.report.tables import SafeConsole, escape, plain_table, stdout_console
 from tokenmill.machine import vcpus
 from tokenmill.model.shape import ModelShape
 
@@ -59,7 +59,7 @@ def sweep_files(
 
 @contextlib.contextmanager
 def _progress(total: int) -> Iterator[Callable[[str, int], None]]:
-    console = Console(file=sys.stdout)
+    console = SafeConsole(file=sys.stdout)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(
         *columns, TimeElapsedColumn(), console=console, transient=True,
@@ -114,7 +114,7 @@ def _print_sources(console: Console, result: Sweep, limit: int = 8) -> None:
     table = plain_table("", *columns, overflow="ellipsis", title="Tokens a word, by source")
     for source in list(first)[:limit]:
         cells = [f"{c.tokens_per_word_by_source[source]:.2f}" for c in result.candidates]
-        table.add_row(source, *cells)
+        table.add_row(escape(source), *cells)
     console.print()
     console.print(table)
     if len(first) > limit:

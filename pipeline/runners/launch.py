@@ -23,6 +23,7 @@ from tokenmill.errors import TokenmillError
 from tokenmill.files import check_is_no_pattern, write_json, write_text
 from tokenmill.library_logs import LOG_TIME_FORMAT, set_up_library_logging
 from tokenmill.preemption import EXIT_INTERRUPTED, ended_by_signals, exit_code_of
+from tokenmill.visible import visible_lines
 
 if TYPE_CHECKING:
     from tokenmill.metadata.step_records import StepRecord
@@ -255,7 +256,7 @@ def _prepare_inputs(config: Config, screen: RunConsole) -> str:
 def _explain(screen: RunConsole, error: BaseException, log_path: str, debug: bool) -> None:
     screen.stop()
     trace = "".join(traceback.format_exception(error))
-    print(trace, file=sys.stderr)  # the log
+    print(visible_lines(trace), file=sys.stderr)  # the log
     if debug:
         screen.console.print(trace, markup=False)
     if isinstance(error, TokenmillError):

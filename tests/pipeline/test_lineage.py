@@ -21,6 +21,7 @@ from tokenmill.metadata.output_directory import RunMetadata, open_runs
 from tokenmill.metadata.step_records import CONFIG_PROPERTY
 from tokenmill.metadata.store import open_store
 
+EXECUTION = metadata_store_pb2.Execution
 EVENTS = metadata_store_pb2.Event
 STRING = metadata_store_pb2.STRING
 
@@ -51,10 +52,12 @@ class History:
             context.custom_properties[CONFIG_PROPERTY].string_value = f"# {name}"
         return self.store.put_contexts([context])[0]
 
-    def step(self, run, node, outputs, cached=(), input_base=None):
+    def step(
+        self, run, node, outputs, cached=(), input_base=None, state=EXECUTION.COMPLETE, key=None
+    ):
         """outputs: key -> (artifact type, files by name); returns artifact ids."""
         execution = metadata_store_pb2.Execution(type_id=self.types["step"])
-        execution.last_known_state = metadata_store_pb2.Execution.COMPLETE
+        execution.last_known_state = state
         if input_base:
             execution.custom_properties["input_base"].string_value = str(input_base)
         (execution_id,) = self.store.put_executions([execution])
@@ -69,7 +72,7 @@ class History:
             for name, value in properties.items():
                 artifact.custom_properties[name].string_value = value
             ids += self.store.put_artifacts([artifact])
-        key = next(iter(outputs), "examples")
+        key = key or next(iter(outputs), "examples")
         for artifact_id in ids:
             event = EVENTS(artifact_id=artifact_id, execution_id=execution_id, type=EVENTS.OUTPUT)
             event.path.steps.add().key = key
@@ -312,3 +315,45 @@ def test_a_model_that_no_run_pushed_is_one_message(history, tmp_path):
     result = CliRunner().invoke(cli, ["lineage", str(version)])
     assert result.exit_code == 1
     assert "was pushed by the run run-9, which" in result.output
+
+
+def test_runs_lists_the_killed_says_what_differed_and_bills_each_training_once(tmp_path):
+    made = History(tmp_path)
+    spent = {"compute_usd": 2.0, "pipeline_usd": 3.0, "bits_per_byte": 1.5}
+
+    def billed(ids):
+        artifacts = made.store.get_artifacts_by_id(ids)
+        for artifact in artifacts:
+            for name, value in spent.items():
+                artifact.custom_properties[name].double_value = value
+        made.store.put_artifacts(artifacts)
+        return ids
+
+    def configured(run, config):
+        context = made.store.get_contexts_by_id([made.context("pipeline_run", run)])[0]
+        context.custom_properties[CONFIG_PROPERTY].string_value = config
+        made.store.put_contexts([context])
+
+    made.step("run-1", "Trainer", {"examples": ("Examples", {}, {})})
+    report = billed(made.step("run-1", "CostReport", {"cost_report": ("CostReport", {}, {})}))
+    made.step("run-1", "Pusher", {"pushed_model": ("PushedModel", {}, {})})
+    made.step("run-2", "Trainer", {}, cached=[1], state=EXECUTION.CACHED)
+    made.step("run-2", "CostReport", {}, cached=report, state=EXECUTION.CACHED, key="cost_report")
+    made.step("run-2", "Pusher", {}, cached=[3], state=EXECUTION.CACHED)
+    made.step("run-3", "Curator", {}, state=EXECUTION.RUNNING)
+    made.step("run-4", "TokenLedger", {}, state=EXECUTION.FAILED)
+    made.context("pipeline_run", "run-5")
+    for number, rate in enumerate((0.1, 0.1, 0.2, 0.2, 0.2), 1):
+        configured(f"run-{number}", f"[train]\nlearning_rate = {rate}\n")
+    shown = CliRunner().invoke(cli, ["runs", "--run", str(tmp_path), "--json"])
+    runs = json.loads(shown.stdout)
+    assert [run["ended"] for run in runs] == [
+        "", "", "running, or killed, at Curator", "failed at TokenLedger",
+        "ended before its first step",
+    ]  # fmt: skip
+    assert [run["actual"] for run in runs] == [spent, {"bits_per_byte": 1.5}, {}, {}, {}]
+    assert [run["changed"] for run in runs] == [{}, {}, {"train.learning_rate": 0.2}, {}, {}]
+    shown = CliRunner().invoke(cli, ["runs", "--run", str(tmp_path)]).stdout
+    assert all(f"run-{number}" in shown for number in range(1, 6))
+    assert "train.learning_rate=0.2" in shown
+    assert "training cached" in shown

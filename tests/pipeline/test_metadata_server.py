@@ -45,7 +45,16 @@ def test_a_wrong_url_is_refused_before_anything_is_written(url, words, tmp_path,
     for command in (
         ("run", "--set", f"run.metadata_url={url}", *output),
         ("run", "--config", "mine.toml", *output),
-        ("manifests", "training", "--engine", "kubernetes", "--config", "mine.toml"),
+        (
+            "manifests",
+            "training",
+            "--engine",
+            "kubernetes",
+            "--config",
+            "mine.toml",
+            "--output",
+            "out",
+        ),
         ("lineage", ".", "--metadata-url", url),
     ):
         if command[0] == "lineage" and "://" not in url:

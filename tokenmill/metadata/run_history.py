@@ -3,13 +3,15 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import ml_metadata as mlmd
+import tomli
 from ml_metadata.proto import metadata_store_pb2
 
 from tokenmill.errors import TokenmillError
 from tokenmill.metadata.output_directory import RunMetadata
-from tokenmill.metadata.step_records import StepRecord, outputs_of, step_record
+from tokenmill.metadata.step_records import CONFIG_PROPERTY, StepRecord, outputs_of, step_record
 
 _INPUT, _OUTPUT = metadata_store_pb2.Event.INPUT, metadata_store_pb2.Event.OUTPUT
 
@@ -154,19 +156,32 @@ _COLUMNS = {
 }  # fmt: skip
 
 
+# Of these, what was spent: a run that took the step from the cache spent nothing on it.
+_TRAINING_BILL = {
+    "chip_hours", "compute_usd", "mfu", "goodput", "training_seconds",
+    "training_seconds_actual_over_estimated",
+}  # fmt: skip
+_STEPS_BILL = {"pipeline_usd", "curation_cost_usd"}
+
+
 @dataclass
 class RunNumbers:
     """Headline numbers of one run.
 
     Attributes:
         run: TFX's id of the run.
+        ended: Where it failed or was killed; empty if it came to its end.
+        changed: Keys of the configuration that the run before had otherwise, with the new value;
+            None for a key that is gone.
         estimated: The TokenLedger's numbers by name; empty if the run did not come so far.
-        actual: The CostReport's numbers by name; empty if the run did not come so far.
+        actual: The CostReport's numbers by name; without what an earlier run was billed for.
         trained: Whether the Trainer ran, not its output taken from the cache; None if the run did
             not come so far.
     """
 
     run: str
+    ended: str = ""
+    changed: dict[str, Any] = field(default_factory=dict)
     estimated: dict[str, float] = field(default_factory=dict)
     actual: dict[str, float] = field(default_factory=dict)
     trained: bool | None = None
@@ -175,17 +190,53 @@ class RunNumbers:
 def compare_runs(metadata: RunMetadata) -> list[RunNumbers]:
     """Return the headline numbers of every run, oldest first, from custom properties alone."""
     runs: dict[str, RunNumbers] = {}
+    before: dict[str, Any] = {}
+    for run in metadata.runs():
+        config = _flat(tomli.loads(run.custom_properties[CONFIG_PROPERTY].string_value))
+        keys = sorted({*before, *config}) if before and config else ()
+        changed = {k: config.get(k) for k in keys if before.get(k) != config.get(k)}
+        runs[run.name] = RunNumbers(run.name, _ended(metadata.store, run), changed)
+        before = config or before
+    for run_id, record in step_records(metadata, "Trainer"):
+        runs[run_id].trained = not record.cached
     for (node, key), names in _COLUMNS.items():
         for run_id, record in step_records(metadata, node):
-            numbers = runs.setdefault(run_id, RunNumbers(run_id))
             if not record.outputs.get(key):
                 continue
-            properties = record.one(key).custom_properties
-            side = numbers.estimated if node == "TokenLedger" else numbers.actual
+            numbers, properties = runs[run_id], record.one(key).custom_properties
+            spent = set() if numbers.trained else _TRAINING_BILL
+            if node == "TokenLedger":
+                side, spent = numbers.estimated, set()
+            else:
+                side, spent = numbers.actual, spent | (_STEPS_BILL if record.cached else set())
             side.update(
-                (name, properties[name].double_value) for name in names if name in properties
+                (name, properties[name].double_value)
+                for name in names
+                if name in properties and name not in spent
             )
-    for run_id, record in step_records(metadata, "Trainer"):
-        if run_id in runs:
-            runs[run_id].trained = not record.cached
-    return [runs[run_id] for run_id in sorted(runs)]
+    return list(runs.values())
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of a configuration as section.key."""
+    return {f"{section}.{key}": value for section, keys in config.items()
+            for key, value in keys.items()}  # fmt: skip
+
+
+def _ended(store: mlmd.MetadataStore, run: metadata_store_pb2.Context) -> str:
+    """Say where a run failed or was killed; empty if it came to its end."""
+    executions = store.get_executions_by_context(run.id)
+    if not executions:
+        return "ended before its first step"
+    last = max(executions, key=lambda execution: execution.id)
+    node = next(
+        (context.name.rpartition(".")[2] for context in store.get_contexts_by_execution(last.id)
+         if context.type == "node"), "",
+    )  # fmt: skip
+    if last.last_known_state == metadata_store_pb2.Execution.FAILED:
+        return f"failed at {node}"
+    if last.last_known_state == metadata_store_pb2.Execution.RUNNING:
+        return f"running, or killed, at {node}"
+    if last.last_known_state == metadata_store_pb2.Execution.CANCELED:
+        return f"stopped at {node}"
+    return "" if node in ("Pusher", "VertexRegistrar") else f"ended after {node}"
