@@ -143,7 +143,7 @@ def _keep_backslashes_from_postgresql() -> None:
         _change_texts(response, _unescape)
 
     call.keeps_backslashes = True  # type: ignore[attr-defined]
-    mlmd.MetadataStore._pywrap_cc_call = call
+    setattr(mlmd.MetadataStore, method.__name__, call)
 
 
 def _escape(text: str) -> str:
