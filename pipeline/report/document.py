@@ -69,12 +69,12 @@ def print_quarantine(run_dir: str, as_json: bool) -> None:
     records = list(_open_index(run.ledger_uri).quarantined())
     if as_json:
         shown = {"run": run.run_id, "quarantined": records}
-        click.echo(json.dumps(shown, ensure_ascii=False, indent=2))
+        echo(json.dumps(shown, ensure_ascii=False, indent=2))
         return
     files = len({record["file"] for record in records})
-    click.secho(f"{len(records):,} records of {files:,} files could not be read", bold=True)
+    echo(f"{len(records):,} records of {files:,} files could not be read", bold=True)
     for record in records:
-        click.echo(f"  {record['doc_id']}: {record['reason']}: {record['detail']}")
+        echo(visible(f"  {record['doc_id']}: {record['reason']}: {record['detail']}"))
 
 
 def _open_index(ledger_uri: str) -> DocumentIndex:

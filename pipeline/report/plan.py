@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import click
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from pipeline.report.tables import SafeConsole, echo, escape
 from tokenmill.cost.plan.document import PlanAnswer, guidance_document
 from tokenmill.cost.plan.planning import Plan
 from tokenmill.cost.sharding import STRATEGY_NAMES
@@ -18,11 +17,11 @@ _GIB = 2**30
 
 def show(answer: PlanAnswer) -> None:
     """Print the answer."""
-    console = Console(width=_WIDTH, highlight=False)
+    console = SafeConsole(width=_WIDTH, highlight=False)
     with console.capture() as captured:
         _show(console, answer)
     # Tables are padded to their width; a log or a file wants no trailing blanks.
-    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def _show(console: Console, answer: PlanAnswer) -> None:

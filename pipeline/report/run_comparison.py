@@ -2,10 +2,9 @@
 
 import json
 
-import click
 from rich.table import Table
 
-from pipeline.report.tables import escape, stdout_console
+from pipeline.report.tables import echo, escape, stdout_console
 from tokenmill.metadata.output_directory import open_runs
 from tokenmill.metadata.run_history import RunNumbers, compare_runs
 
@@ -17,7 +16,7 @@ def print_runs(run_dir: str, as_json: bool) -> None:
         known = [
             {name: value for name, value in vars(run).items() if value is not None} for run in found
         ]
-        click.echo(json.dumps(known, indent=2))
+        echo(json.dumps(known, indent=2))
     else:
         _print_table(found)
 

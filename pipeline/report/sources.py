@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from rich.markup import escape
 from rich.table import Table
 
 from components.curate.decontaminate import CONTAMINATED
 from components.curate.deduplicate import EXACT_DUPLICATE, NEAR_DUPLICATE
 from pipeline.report.console import count, megabytes
+from pipeline.report.tables import escape
 from tokenmill.contracts.ledger import Funnel, SourceFunnel
 
 _SOURCES_SHOWN = 20

@@ -4,7 +4,6 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -13,7 +12,7 @@ from components.tokenize.sweep import DEFAULT_SIZES, Sweep, sweep
 from pipeline.embedded_corpus import build_embedded_corpus
 from pipeline.input_documents import InputDocuments
 from pipeline.loader import load_config
-from pipeline.report.tables import SafeConsole, escape, plain_table, stdout_console
+from pipeline.report.tables import SafeConsole, echo, escape, plain_table, stdout_console
 from tokenmill.machine import vcpus
 from tokenmill.model.shape import ModelShape
 
@@ -38,9 +37,7 @@ def sweep_files(
     reading = InputDocuments(config.corpus)
     documents = list(reading.read_files(inputs))
     if reading.bad:
-        click.echo(
-            f"{reading.bad:,} records cannot be read; a run would quarantine them.", err=True
-        )
+        echo(f"{reading.bad:,} records cannot be read; a run would quarantine them.", err=True)
     with _progress(len(sizes) * len(types)) as progress:
         result = sweep(
             documents,

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import pathlib
 import re
 
 import pytest
@@ -18,6 +19,7 @@ from tokenmill.library_logs import set_up_library_logging
 from tokenmill.provenance.explain import Explanation
 from tokenmill.visible import visible, visible_lines
 
+REPORTS = pathlib.Path(__file__).parents[2] / "pipeline" / "report"
 HOSTILE = "s\x1b]0;title\x07\x1b[2J\x9b31m\u202egnp.exe\u2066\x7f\r\x08\ud800[bold]"
 RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -105,3 +107,12 @@ def test_errors_that_quote_data(tmp_path):
     assert wrong.exit_code == 1
     assert not RAW.search(wrong.output)
     assert str(TokenmillError(HOSTILE)) == HOSTILE  # only the screen changes it
+
+
+@pytest.mark.parametrize("path", sorted(REPORTS.glob("*.py")), ids=lambda path: path.name)
+def test_reports_print_by_the_functions_that_show_controls(path):
+    if path.name != "tables.py":
+        found = re.findall(
+            r"rich\.markup|click\.s?echo|[^e]Console\(|[^\w.]print\(", path.read_text()
+        )
+        assert not found, "use SafeConsole, escape and echo of pipeline/report/tables.py"
