@@ -37,6 +37,9 @@ def test_the_note_names_the_server_and_every_pipeline_that_ran_here(tmp_path):
     other = claim_directory(here, "mysql://me@elsewhere/runs", "c")
     assert json.loads((tmp_path / METADATA_SERVER_NAME).read_text())["pipelines"] == ["c"]
     assert other != first
+    old = {"url": "mysql://me@elsewhere/runs", "pipelines": ["c"]}  # of an older release
+    (tmp_path / METADATA_SERVER_NAME).write_text(json.dumps(old))
+    assert claim_directory(here, "mysql://me@elsewhere/runs", "c") not in (first, other)
     assert has_runs(here)
 
 

@@ -86,7 +86,9 @@ def claim_directory(run_directory: str, metadata_url: str | None, pipeline: str)
             os.remove(os.path.join(run_directory, METADATA_SERVER_NAME))
         correct_paths(run_directory)
         return ""
-    known = read_metadata_server(run_directory)
+    known = None
+    with contextlib.suppress(TokenmillError):  # of an older release: the runs before are lost
+        known = read_metadata_server(run_directory)
     if known is None or known.url != metadata_url or _is_copy(run_directory, known):
         known = MetadataServer(url=metadata_url, pipelines=[], directory_id=secrets.token_hex(8),
                                output_dir=run_directory)  # fmt: skip
