@@ -235,17 +235,12 @@ def test_two_first_runs_at_once_and_every_command_finds_its_directory_s(
 ):
     url = request.getfixturevalue(kind)
     monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
-<<<<<<< HEAD
-    home = tmp_path / "home"
+    home, other = tmp_path / 'ho"me', tmp_path / "other"  # a name that JSON escapes
     settings = (
-        f'run.metadata_url="{mysql}"',
+        f'run.metadata_url="{url}"',
         "train.max_steps=60",
         "evaluate.beat_baseline=false",  # so few steps teach less than token frequencies
     )
-=======
-    home, other = tmp_path / 'ho"me', tmp_path / "other"  # a name that JSON escapes
-    settings = (f'run.metadata_url="{url}"', "train.max_steps=60")
->>>>>>> 3db965b (ML Metadata on PostgreSQL works for whole runs: it quotes a text with a backslash twice, so other characters are written for it. The server is asked first, with the cause; a password in its URL is refused at load.)
     words = [word for setting in settings for word in ("--set", setting)]
     runs = [workspace.start("--output-dir", str(directory), *words) for directory in (home, other)]
     for run in runs:
