@@ -307,7 +307,7 @@ def test_masking_is_counted_and_comes_before_the_search_for_copies(curate):
     result = curate(documents, curate.settings(mask=("email", "url", "ip")), size=2)
     assert result.masked == {"email": 2, "url": 2, "ip": 2}
     assert [k[3].decode() for k in result.kept] == [
-        "Write to <EMAIL> or <URL> now.",
+        "Write to <EMAIL> or <URL>, now.",
         "Hosts <IP> and <IP>; version 1.2.3.4.5 is none.",
     ]
     assert result.reasons() == {b"b": "exact_duplicate"}
