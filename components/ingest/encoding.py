@@ -2,25 +2,89 @@
 
 Safe means: the bytes are defined in the other encoding, and what comes out looks like text. The
 rest stays as it is (text that is UTF-8) or is refused (bytes that are not).
+
+Mojibake (UTF-8 that was read as a code page) is undone by evidence, since every pair of its
+characters may stand in a sound text ("MAÇÃ»."): all characters beyond ASCII must be whole UTF-8
+sequences, and some must be what no sound text has. A text about encodings is left alone.
 """
 
 import codecs
 import re
+from collections.abc import Mapping
+from typing import NamedTuple
 
 BOM = codecs.BOM_UTF8
 
-# What UTF-8 bytes 80-BF become in Windows-1252 or Latin-1, themselves in UTF-8.
-_TAIL = (
-    rb"(?:\xc2[\x80-\xbf]|\xc5[\x92\x93\xa0\xa1\xb8\xbd\xbe]|\xc6\x92|\xcb[\x86\x9c]"
-    rb"|\xe2(?:\x80[\x93\x94\x98-\x9a\x9c-\x9e\xa0-\xa2\xa6\xb0\xb9\xba]|\x82\xac|\x84\xa2))"
+
+class _CodePage(NamedTuple):
+    """A code page through which UTF-8 may have gone.
+
+    Attributes:
+        encode: The byte of each character (code points).
+        evidence: Finds what no sound text has.
+        hints: In UTF-8, one of them is in whatever `evidence` finds.
+    """
+
+    encode: Mapping[int, int]
+    evidence: re.Pattern[str]
+    hints: re.Pattern[bytes]
+
+
+def _bytes_of(name: str) -> dict[int, int]:
+    """Return the byte of each character of a code page; undefined bytes stand for themselves."""
+    latin_1 = {byte: byte for byte in range(256)} if name in ("cp1252", "latin-1") else {}
+    undefined = {byte: byte for byte in range(0x80, 0xA0)}
+    named = {ord(c): b for b in range(256) if (c := bytes([b]).decode(name, "ignore"))}
+    return latin_1 | undefined | named
+
+
+# The characters of the bytes 80-BF in Windows-1252, and those of them that never come directly
+# after a letter; the others may close a word (quotation marks, dashes, footnotes, trademarks).
+_TAIL = "[\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
+_ODD = "[\x80-\x9f¡-¥§¯±µ¸¼-¿€‚ƒ„ˆ‰ŠŒŽ˜šœžŸ]"
+_TWO, _THREE, _FOUR = f"[Â-Å]{_TAIL}", f"[à-ï]{_TAIL}{{2}}", f"ð{_TAIL}{{3}}"
+_ANY = f"(?:{_TWO}|{_THREE}|{_FOUR})"
+_LETTER = "A-Za-zÀ-ÿ"
+_ODD_SEQUENCE = f"(?:[Â-Å]{_ODD}|[à-ï](?:{_ODD}{_TAIL}|{_TAIL}{_ODD}))"
+_WINDOWS_1252 = _CodePage(
+    _bytes_of("cp1252"),
+    re.compile(
+        f"(?<=[{_LETTER}]){_ODD_SEQUENCE}|{_ODD_SEQUENCE}(?=[{_LETTER}])"
+        f"|{_ANY}{_ODD_SEQUENCE}|{_ODD_SEQUENCE}{_ANY}"
+        # A capital after a small letter; a sign between capital and small letter.
+        f"|(?<=[a-zß-ÿ]){_TWO}|(?<![A-ZÀ-Þ])[Â-Å][©ª®°²³¹º](?=[a-z])"
+        "|Â[¡-¥§±](?=[0-9])"
+        f"|ð[Ÿ\x9f]{_TAIL}{{2}}"  # an emoji
+        f"|(?:[Î-Ñ×-Ù]{_TAIL}){{3}}"  # Greek, Cyrillic, Hebrew, Arabic
+    ),
+    re.compile(rb"\xc3[\x82-\xb0](?:[\xc2\xc5\xcb]|\xc6\x92|\xe2[\x80\x82\x84])"),
 )
-# The first letter of mojibake and as many of its followers as UTF-8 would have: "Ã©", "â€™". (All
-# begin with the byte C3, which makes the search fast.)
-_SUSPICIOUS = re.compile(
-    rb"\xc3(?:[\x82-\x9e]" + _TAIL + rb"|[\xa0-\xaf]" + _TAIL + rb"{2}|\xb0" + _TAIL + rb"{2})"
+_CODE_PAGES = (
+    _WINDOWS_1252,
+    # Cyrillic letters, and punctuation after or before a letter.
+    _CodePage(
+        _bytes_of("cp1251"),
+        re.compile("(?:[РС][^\\s\\w]|[РС][Ђ-Џђ-џҐґ]){4}|(?<=[A-Za-z])вЂ|вЂ.(?=[A-Za-z])"),
+        re.compile("вЂ|Р°|Рѕ|Рµ".encode()),
+    ),
+    _CodePage(
+        _bytes_of("mac-roman"),
+        re.compile("(?<=[A-Za-z])‚Ä|‚Ä.(?=[A-Za-z])"),
+        re.compile("‚Ä".encode()),
+    ),
+    _CodePage(
+        _bytes_of("cp437"),
+        re.compile("(?<=[A-Za-z])ΓÇ|ΓÇ.(?=[A-Za-z])"),
+        re.compile("ΓÇ".encode()),
+    ),
 )
-# "à" whose no-break space became a blank, and "’" through Windows-1251, Mac Roman and CP437.
-_SUSPICIOUS_TOO = tuple(text.encode() for text in ("Ã ", "вЂ", "‚Ä", "ΓÇ"))
+_MOST_TIMES = 3  # that a text has gone through a code page
+_ABOUT_ENCODINGS = re.compile(
+    "mojibake|encod|unicode|utf-?8|charset|character set|latin-?1|iso-?8859|windows-125|cp-?125"
+    "|code ?page|kodier|zeichens[aä]tz|codage|codific|кодиров|文字化け|文字コード|エンコード"
+    "|编码|編碼|乱码|亂碼|인코딩",
+    re.IGNORECASE,
+)
 _UTF8_SEQUENCE = re.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
 )
@@ -55,7 +119,7 @@ def repair(data: bytes, other_encodings: bool) -> tuple[bytes, tuple[str, ...]] 
     except UnicodeDecodeError:
         text = decode_cp1252(data) if other_encodings else None
         return None if text is None else (text.encode("utf-8"), (*kinds, "cp1252"))
-    if other_encodings and _is_suspicious(data):
+    if other_encodings and not data.isascii():
         fixed = _without_mojibake(data)
         if fixed != data:
             return fixed, (*kinds, "mojibake")
@@ -85,23 +149,41 @@ def decode_cp1252(data: bytes) -> str | None:
     return text
 
 
-def _is_suspicious(data: bytes) -> bool:
-    """Tell whether ftfy should have a look: it takes 1 s for 1-4 MB."""
-    return _SUSPICIOUS.search(data) is not None or any(some in data for some in _SUSPICIOUS_TOO)
-
-
 def _without_mojibake(data: bytes) -> bytes:
-    """Undo mojibake line by line: lines may have come by different ways."""
-    import ftfy  # 0.1 s, and most corpora never need it
-
-    lines = data.split(b"\n")
+    """Undo mojibake in all lines, or in single ones where others are sound."""
+    pages = [page for page in _CODE_PAGES if page.hints.search(data)]
+    if not pages:
+        return data
+    text = data.decode("utf-8")
+    if _ABOUT_ENCODINGS.search(text):
+        return data
+    for page in pages:
+        if page.evidence.search(text) and (fixed := _undo(text, page)) is not None:
+            return fixed.encode("utf-8")
+    lines = text.split("\n")
     for i, line in enumerate(lines):
-        if _is_suspicious(line):
-            try:
-                lines[i] = ftfy.fix_encoding(line.decode("utf-8")).encode("utf-8")
-            except UnicodeEncodeError:  # a lone surrogate came out: not what it was
-                continue
-    return b"\n".join(lines)
+        for page in pages:
+            if page.evidence.search(line) and (fixed := _undo(line, page)) is not None:
+                if sum(c > "\x7f" for c in fixed) > 1:  # one odd place may be meant
+                    lines[i] = fixed
+                break
+    return "\n".join(lines).encode("utf-8")
+
+
+def _undo(text: str, page: _CodePage) -> str | None:
+    """Decode text that went through a code page, perhaps several times; None if it did not."""
+    fixed = None
+    for _ in range(_MOST_TIMES):
+        try:
+            data, _ = codecs.charmap_encode(text, "strict", page.encode)
+            # "à" and the no-break space end in a byte A0 that is often made a blank.
+            data = data.replace(b"\xc3  ", b"\xc3\xa0 ").replace(b"\xc3 ", b"\xc3\xa0 ")
+            fixed = text = data.replace(b"\xc2 ", b"\xc2\xa0").decode("utf-8")
+        except UnicodeError:
+            break
+        if not page.evidence.search(text):
+            break
+    return fixed
 
 
 def decode_error(data: bytes) -> str:
