@@ -46,6 +46,13 @@ def test_a_document_leads_to_its_rows_and_a_row_back(index, rows_uri, packed_doc
                 assert (place, "made") in row
 
 
+def test_documents_that_came_with_one_id_have_each_their_own_rows(index, rows_uri):
+    found = explain_document(index, rows_uri, "shared")
+    assert [(d.status.doc_id, sum(p.length for p in d.placements)) for d in found] == [
+        ("shared", 12), ("shared#same-id-00000000000000aa", 18),
+    ]  # fmt: skip
+
+
 def test_the_slots_hold_the_document(index, rows_uri):
     (status,) = explain_document(index, rows_uri, "train-010")  # longer than a row
     assert len(status.placements) > 1

@@ -77,7 +77,7 @@ def explain_document(index: DocumentIndex, rows_uri: str, doc_id: str) -> list[E
             else "Ids are those of the input; records without one are named file:record.",
         )
     return [
-        Explanation(status, find_document(rows_uri, status.split, doc_id.encode()))
+        Explanation(status, find_document(rows_uri, status.split, status.doc_id.encode()))
         if isinstance(status, KeptDocument)
         else Explanation(status)
         for status in statuses
