@@ -14,7 +14,7 @@ VOCAB, LENGTH = 300, 32
 
 @pytest.fixture(scope="session")
 def packed_documents():
-    """{split: [(id, number of tokens)]}; every tenth has more tokens than a row, two share an id."""
+    """{split: [(id, number of tokens)]}; every tenth fills more than a row, two share an id."""
     documents = {
         split: [(f"{split}-{i:03d}", 70 if i % 10 == 0 else 9 + i % 13) for i in range(count)]
         for split, count in (("train", 120), ("eval", 30))

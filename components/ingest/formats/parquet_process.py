@@ -22,11 +22,12 @@ import pyarrow as pa
 
 _FRAME = struct.Struct("<Qc")
 _BATCH_ROWS = 64  # few: a dictionary page of some kB can stand for a long text in every row
+_SENT_BYTES = 16 << 20  # at once, unless a row has more
 _BUFFER_BYTES = 1 << 20  # pages as they come, not whole row groups
 _MAX_MEMORY_BYTES = 3 << 30
 # What a column unpacks to in a row group, over what it takes in the file: text has 3 to 10.
 _MAX_RATIO = 200
-_SMALL_BYTES = 16 << 20
+_SMALL_BYTES = 8 << 20
 _MAX_ROWS_PER_BYTE = 1000
 
 
@@ -112,7 +113,9 @@ def _decode(path: str, fields: list[str], send) -> None:
     rows = 0
     for batch in file.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
         rows += batch.num_rows
-        send(b"B", _stream(batch))
+        few = max(1, batch.num_rows * _SENT_BYTES // max(1, batch.nbytes))
+        for start in range(0, batch.num_rows, few):
+            send(b"B", _stream(batch.slice(start, few)))
     if rows != file.metadata.num_rows:
         raise ValueError(f"holds {rows:,} of the {file.metadata.num_rows:,} rows that it says")
 
