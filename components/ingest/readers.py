@@ -70,7 +70,8 @@ def read_file(file: InputFile, settings: CorpusConfig) -> Iterator[Document | Ba
         detail = f"{error.encoding}: {error.reason} at byte {error.start} of a block"
     # Decompressors and filesystems raise many kinds; whichever it is, the run can go on.
     except (BeamIOError, OSError, EOFError, ValueError, zlib.error, pa.ArrowException) as error:
-        reason, detail = "unreadable_file", f"{type(error).__name__}: {error}"[:400]
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "  # a sentence
+        reason, detail = "unreadable_file", f"{kind}{error}"[:400]
     before = f"; {count:,} records came before it" if count else ""
     yield BadRecord(file.path, 0, reason, f"{detail}{before}", file.size_bytes)
 

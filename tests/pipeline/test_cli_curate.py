@@ -90,7 +90,8 @@ def test_rules_of_one_set():
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """400 sound documents, 40 short ones, 10 with brackets, a German one, a broken line."""
-    root = tmp_path_factory.mktemp("corpus")
+    root = tmp_path_factory.mktemp("corpus") / "texts"
+    root.mkdir()
     rng = random.Random(1)
     vocabulary = ["the", "weather", "of", "a", "river", "was", "calm", "and", "quiet", "today"]
 
@@ -150,13 +151,13 @@ def test_preview_as_json_balances_and_samples_the_same_every_time(corpus):
     assert json.loads(part)["sample"]["documents"] == 100
     assert 75 <= json.loads(part)["kept"]["documents"] <= 97
     lines = (corpus / "a.jsonl").read_text().splitlines()
-    other = corpus.parent / "shuffled"
-    other.mkdir()
+    other = corpus.parent / "shuffled" / "texts"
+    other.mkdir(parents=True)
     (other / "a.jsonl").write_text("\n".join([*lines[200:], *lines[:200]]) + "\n")
     moved = json.loads(shown("preview", other, *LOOSE, "--json", "--sample", "100"))
     here = json.loads(part)
     for key in ("sample", "kept", "dropped", "examples", "tuning"):
-        # Records without a source take that of their file, which is elsewhere.
+        # Records without a source take the name of their directory, wherever that is.
         assert moved[key] == here[key]
 
 
@@ -166,7 +167,7 @@ def test_preview_by_language_with_masks_and_one_reason(corpus):
     language = [word for item in sets for word in ("--set", f"curate.{item}")]
     output = shown("preview", corpus, *LOOSE, *language, "--reason", "wrong_language")
     assert lines_with("wrong_language", output)[0].split()[1] == "1"
-    assert "  german  (a)" in output
+    assert "  german  (texts)" in output
     assert "0 < 0.2" in output
     assert "<EMAIL>" in output
     assert "masked: 1 email" in output
