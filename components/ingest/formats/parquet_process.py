@@ -1,7 +1,7 @@
 """A process that decodes Parquet files: damaged or hostile ones end it, and not the run.
 
 Arrow's C++ aborts (or reads where nothing is) on some files, and takes as much memory as a file of
-a kilobyte asks for. Here both are errors of one file. Run as a module, this is the process: it
+a kilobyte asks for. Here both are errors of one file. Run as a script, this is the process: it
 reads a request a line, and answers each by frames of an 8-byte length, a kind and the data:
 S, the schema; B, a record batch as an Arrow stream; E, an error; D, the end of the file.
 """
@@ -48,7 +48,10 @@ def decode_parquet(path: str, fields: tuple[str, ...]) -> Iterator[pa.Schema | p
     Raises:
         ValueError: The file cannot be decoded, or decoding it ended the process.
     """
-    process = _idle.pop() if _idle else _start()
+    try:
+        process = _idle.pop()
+    except IndexError:
+        process = _start()
     finished = False
     try:
         with contextlib.suppress(BrokenPipeError):
@@ -83,7 +86,8 @@ def decode_parquet(path: str, fields: tuple[str, ...]) -> Iterator[pa.Schema | p
 
 def _start() -> _Process:
     popen = subprocess.Popen(
-        [sys.executable, "-m", "components.ingest.formats.parquet_process"],
+        # By its path: -m would look for packages in the user's directory first.
+        [sys.executable, os.path.abspath(__file__)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # "terminate called after ..", on the screen
