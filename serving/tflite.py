@@ -15,6 +15,7 @@ import numpy as np
 
 from serving.saved_model import context_length, newest_version
 from tokenmill.contracts.base import Part, key
+from tokenmill.contracts.served_model import read_served_model
 from tokenmill.errors import TokenmillError
 from tokenmill.files import write_bytes
 from tokenmill.machine import vcpus
@@ -60,6 +61,13 @@ def export_tflite(model: str, directory: str, check: bool) -> dict[str, TfliteFi
     path = newest_version(model)
     loaded = tf.saved_model.load(path)
     if "logits_ids" not in loaded.signatures:
+        shape = read_served_model(path).model_shape
+        if shape.head != "lm":
+            raise TokenmillError(
+                f"{path} is no model that continues text (its head is {shape.head}): it has no "
+                "logits of next tokens to export.",
+                "Export a model of train.task = causal-lm; serve this one with: tokenmill serve",
+            )
         raise TokenmillError(
             f"{path} has no signature logits_ids.", "Push it anew with this version of tokenmill."
         )

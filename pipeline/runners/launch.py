@@ -19,6 +19,7 @@ from pipeline.embedded_corpus import build_embedded_corpus
 from pipeline.loader import dump_config
 from pipeline.report.console import RunConsole, count, duration, megabytes
 from pipeline.runners.logs import LOG_NAME, send_output_to_log
+from pipeline.runners.preflight import check_before_start
 from tokenmill.errors import TokenmillError
 from tokenmill.files import check_is_no_pattern, write_json, write_text
 from tokenmill.library_logs import LOG_TIME_FORMAT, set_up_library_logging
@@ -191,6 +192,7 @@ def _check_runnable(config: Config) -> None:
         find_chip(config.cost.chip)
     except ValueError as error:
         raise TokenmillError(f"cost.chip: {error}") from None
+    check_before_start(config)
 
 
 def _make_run_directory(config: Config, started: datetime.datetime) -> str:

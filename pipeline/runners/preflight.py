@@ -1,0 +1,122 @@
+"""What can be known before the first step: weights to start from, batch, accelerator, disk."""
+
+import glob
+import hashlib
+import os
+import shutil
+
+from components.ingest.manifest import list_inputs
+from pipeline.config import Config
+from tokenmill.contracts.served_model import read_served_model
+from tokenmill.errors import TokenmillError
+from tokenmill.files import open_file
+
+# Weights and AdamW's two moments.
+_CHECKPOINT_BYTES_PER_PARAMETER = 12
+# Ingested, curated, tokenized and packed, and what is staged in between.
+_COPIES_OF_TEXT = 5
+_TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS")
+
+
+def check_before_start(config: Config) -> None:
+    """Check what would else fail at the Packer or the Trainer.
+
+    Raises:
+        TokenmillError: A value does not fit another, the machine or the disk.
+    """
+    if config.model.base_model is not None:
+        check_base_model(config, config.model.base_model)
+    check_devices(config)
+    check_disk(config)
+
+
+def check_base_model(config: Config, directory: str) -> None:
+    """Check that the base model's shape and tokenizer are those of the run."""
+    name = f"model.base_model = {directory}"
+    try:
+        base = read_served_model(directory)
+    except FileNotFoundError:
+        raise TokenmillError(
+            f"{name}: no model that tokenmill pushed (assets.extra/model.json is missing).",
+            "Give the directory of one version, such as runs/demo/serving_model/<version>.",
+        ) from None
+    if base.quantization != "float32":
+        raise TokenmillError(
+            f"{name}: its weights are stored as {base.quantization}; they cannot be trained "
+            "further.",
+            "Push the base model with push.quantization = float32.",
+        )
+    ours, theirs = config.shape(), base.model_shape
+    names = ["layers", "d_model", "heads", "key_value_heads", "d_ff", "positions", "norm", "mlp"]
+    names += ["use_bias", "norm_position", "type_vocab_size", "vocab_size"]
+    if ours.positions == "learned":
+        names.append("sequence_length")
+    odd = [n for n in names if getattr(ours, n) != getattr(theirs, n)]
+    keys = {"vocab_size": "tokenizer.vocab_size", "key_value_heads": "model.kv_heads"}
+    if odd:
+        there = "; ".join(
+            f"{keys.get(n, f'model.{n}')} = {getattr(ours, n)}, there {getattr(theirs, n)}"
+            for n in odd
+        )
+        options = " ".join(f"--set {keys.get(n, f'model.{n}')}={getattr(theirs, n)}" for n in odd)
+        raise TokenmillError(
+            f"{name} has another shape: {there}.", f"Take it from there: {options}"
+        )
+    path = config.tokenizer.path
+    its_tokenizer = os.path.join(directory, "assets.extra", "tokenizer.model")
+    if path is not None and _sha256(path) != _sha256(its_tokenizer):
+        raise TokenmillError(
+            f"{name}: its tokenizer is not tokenizer.path = {path}, so an id means another piece "
+            "of text.",
+            f"Take it from there: --set tokenizer.path={its_tokenizer}",
+        )
+
+
+def check_devices(config: Config) -> None:
+    """Check that the strategy's devices are here and share the batch evenly."""
+    train = config.train
+    if train.strategy == "tpu" and not (
+        any(name in os.environ for name in _TPU_VARIABLES) or glob.glob("/dev/accel*")
+    ):
+        raise TokenmillError(
+            "train.strategy = tpu, but this machine has no TPU (no /dev/accel*, no TPU_NAME).",
+            "Run it on a TPU machine or by `tokenmill compile`; here: --set train.strategy=default",
+        )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        gpus = len(glob.glob("/dev/nvidia[0-9]*"))
+    else:
+        gpus = len([name for name in visible.split(",") if name.strip()])
+    parts = train.accumulation_steps * (max(gpus, 1) if train.strategy == "mirrored" else 1)
+    if train.global_batch_size % parts:
+        nearest = max(1, round(train.global_batch_size / parts)) * parts
+        raise TokenmillError(
+            f"train.global_batch_size = {train.global_batch_size} cannot be divided by {parts} "
+            f"(train.accumulation_steps = {train.accumulation_steps}, times the devices).",
+            f"For example: --set train.global_batch_size={nearest}",
+        )
+
+
+def check_disk(config: Config) -> None:
+    """Check that the output directory has room for the steps' files and the checkpoints."""
+    kept = config.execution.keep_checkpoints + 2  # the one being written, and the best
+    parameters = config.shape().params_total
+    corpus = config.corpus
+    files = list_inputs(corpus.input, span=corpus.span) if corpus.input else []
+    text = sum(file.size_bytes for file in files)
+    needed = parameters * (_CHECKPOINT_BYTES_PER_PARAMETER * kept + 8) + _COPIES_OF_TEXT * text
+    directory = os.path.abspath(config.output_dir)
+    while not os.path.isdir(directory):
+        directory = os.path.dirname(directory)
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise TokenmillError(
+            f"{directory} has {free / 1e9:,.1f} GB free; the run needs some {needed / 1e9:,.1f} "
+            f"GB: {kept} checkpoints of {parameters:,} parameters and the texts of each step.",
+            "Give another --output-dir, or fewer checkpoints: --set execution.keep_checkpoints=1",
+        )
+
+
+def _sha256(path: str) -> str:
+    with open_file(path) as source:
+        return hashlib.sha256(source.read()).hexdigest()

@@ -1,0 +1,84 @@
+"""What is told before the first step instead of after all data steps."""
+
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.loader import load_config
+from pipeline.runners.preflight import check_before_start
+from tokenmill.contracts.base import write_document
+from tokenmill.contracts.served_model import ServedModel
+from tokenmill.errors import TokenmillError
+
+SMALL = ["model.layers=2", "model.d_model=64", "tokenizer.vocab_size=500"]
+
+
+@pytest.fixture
+def base(tmp_path):
+    """Directory of a pushed model, as far as its shape and tokenizer are read."""
+    extra = tmp_path / "base" / "assets.extra"
+    extra.mkdir(parents=True)
+    shape = load_config(overrides=SMALL).shape()
+    model = ServedModel(model_shape=shape, parameters=1, quantization="float32")
+    write_document(str(extra / "model.json"), model)
+    (extra / "tokenizer.model").write_bytes(b"theirs")
+    return tmp_path / "base"
+
+
+def checked(tmp_path, *overrides):
+    home = f'run.output_dir="{tmp_path / "home"}"'
+    check_before_start(load_config(overrides=[home, *overrides]))
+
+
+def test_a_base_model_of_the_same_shape_passes(base, tmp_path):
+    checked(tmp_path, *SMALL, f'model.base_model="{base}"')
+
+
+def test_another_shape_is_told_with_every_key_to_set(base, tmp_path):
+    with pytest.raises(TokenmillError) as caught:
+        checked(tmp_path, f'model.base_model="{base}"')
+    for option in SMALL:
+        assert f"--set {option}" in caught.value.hint
+
+
+def test_another_tokenizer_is_told_with_the_path_of_the_right_one(base, tmp_path):
+    ours = tmp_path / "ours.model"
+    ours.write_bytes(b"ours")
+    with pytest.raises(TokenmillError, match="tokenizer") as caught:
+        checked(tmp_path, *SMALL, f'model.base_model="{base}"', f'tokenizer.path="{ours}"')
+    assert f"--set tokenizer.path={base}" in caught.value.hint
+
+
+def test_no_model_at_all_is_told(tmp_path):
+    with pytest.raises(TokenmillError, match=r"model\.base_model"):
+        checked(tmp_path, f'model.base_model="{tmp_path}"')
+
+
+def test_a_tpu_that_is_not_here_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("glob.glob", lambda pattern: [])
+    monkeypatch.delenv("TPU_NAME", raising=False)
+    with pytest.raises(TokenmillError, match=r"train\.strategy = tpu") as caught:
+        checked(tmp_path, "train.strategy=tpu")
+    assert "--set train.strategy=default" in caught.value.hint
+    monkeypatch.setenv("TPU_NAME", "mine")
+    checked(tmp_path, "train.strategy=tpu")
+
+
+@pytest.mark.parametrize(("devices", "batch", "fits"), [("0,1,2", 16, False), ("0,1", 16, True)])
+def test_a_batch_has_to_be_divided_by_the_devices(tmp_path, monkeypatch, devices, batch, fits):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+    overrides = ["train.strategy=mirrored", f"train.global_batch_size={batch}"]
+    if fits:
+        checked(tmp_path, *overrides)
+        return
+    with pytest.raises(TokenmillError) as caught:
+        checked(tmp_path, *overrides)
+    assert "--set train.global_batch_size=15" in caught.value.hint
+
+
+def test_a_disk_that_is_too_small_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    with pytest.raises(TokenmillError, match="GB free") as caught:
+        checked(tmp_path)
+    assert "--output-dir" in caught.value.hint
