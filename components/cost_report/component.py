@@ -1,5 +1,6 @@
 """CostReport: after evaluation, the estimate against what happened."""
 
+import os
 from typing import ClassVar
 
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
@@ -17,10 +18,12 @@ from components.artifacts import (
 )
 from components.cost_report.report import build_cost_report
 from components.cost_report.steps import StepTime
+from tokenmill.contracts.base import read_document
 from tokenmill.contracts.cost_report import CostReport as CostReportDocument
 from tokenmill.contracts.cost_report import write_cost_report
 from tokenmill.contracts.evaluation import read_baseline_check, summarize
 from tokenmill.contracts.ledger import read_ledger
+from tokenmill.contracts.tokenizer import DESCRIPTION_NAME, TokenizerDescription
 from tokenmill.contracts.training import read_telemetry
 from tokenmill.timing import STEP_RUN, STEP_SECONDS, STEP_VCPUS, timed
 
@@ -81,10 +84,18 @@ class CostReportExecutor(base_executor.BaseExecutor):
             summarize(uris["evaluation"]),
             read_baseline_check(uris["evaluation"]).baseline,
             _step_times(input_dict, self._context.pipeline_run_id if self._context else None),
+            _lossy_fraction(uris),
         )
         write_cost_report(cost_report.uri, report)
         for name, value in headline(report).items():
             cost_report.set_float_custom_property(name, float(value))
+
+
+def _lossy_fraction(uris: dict[str, str]) -> float:
+    if "tokenizer" not in uris:
+        return 0.0
+    path = os.path.join(uris["tokenizer"], DESCRIPTION_NAME)
+    return read_document(path, TokenizerDescription).lossy_fraction
 
 
 def headline(report: CostReportDocument) -> dict[str, float]:

@@ -29,6 +29,7 @@ def build_cost_report(
     evaluation: EvaluationSummary,
     baseline: Mapping[str, float],
     step_times: list[StepTime],
+    lossy_fraction: float = 0.0,
 ) -> CostReport:
     """Compare the ledger's estimate with the trainer's telemetry.
 
@@ -42,6 +43,7 @@ def build_cost_report(
         evaluation: The Evaluator's summary.
         baseline: `unigram_baseline` on the evaluation split.
         step_times: What the pipeline's steps took.
+        lossy_fraction: Of the tokenizer.
     """
     hardware, forecast = ledger.hardware, ledger.forecast
     seconds, slots = telemetry.seconds, telemetry.trained_slots
@@ -85,6 +87,7 @@ def build_cost_report(
             eval_before=telemetry.eval_before,
             eval_after=telemetry.eval_after,
             evaluation=evaluation,
+            lossy_fraction=lossy_fraction,
             **baseline,
         ),
         effective_tokens=effective,

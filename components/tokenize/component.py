@@ -1,6 +1,7 @@
 """TokenizerTrainer, and a Transform that is handed the tokenizer it trained."""
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -30,7 +31,7 @@ from components.artifacts import Examples, Tokenizer
 from components.tokenize.apply_transform import ApplyTransform
 from components.tokenize.config import TokenizerConfig
 from components.tokenize.graph import write_graph
-from components.tokenize.import_model import read_model
+from components.tokenize.import_model import lossy_fraction, read_model
 from components.tokenize.subword_regularization import SubwordRegularization
 from components.tokenize.training import (
     Document,
@@ -54,6 +55,8 @@ from tokenmill.timing import timed
 
 # How training documents are split at random is a matter of Transform, not of the vocabulary.
 _OF_TRANSFORM = {"sampling_alpha", "bpe_dropout"}
+# What an imported model is tried on.
+_SOME_DOCUMENTS, _SOME_BYTES = 1000, 10_000_000
 PREPROCESSING_FN = "components.tokenize.preprocessing.preprocessing_fn"
 
 
@@ -80,6 +83,7 @@ class TokenizerTrainerExecutor(base_executor.BaseExecutor):
         config = TokenizerConfig.from_json(exec_properties["config"])
         if config.path is not None:
             model = _import_model(config.path, exec_properties["model_sha256"])
+            lossy = lossy_fraction(model, _some_texts(examples.uri))
             sample: dict[str, Sample] = {}
             cut_words = 0
         else:
@@ -87,7 +91,7 @@ class TokenizerTrainerExecutor(base_executor.BaseExecutor):
             documents = sample_documents(_read_in_order(examples.uri), _rates(examples.uri, config))
             sentences = Sentences(counter.count(documents))
             model = train_sentencepiece(sentences, config)
-            sample, cut_words = counter.by_source, sentences.cut_words
+            sample, cut_words, lossy = counter.by_source, sentences.cut_words, 0.0
         digest = hashlib.sha256(model).hexdigest()
         tokens = sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size()
         tf.io.gfile.makedirs(tokenizer.uri)
@@ -99,12 +103,14 @@ class TokenizerTrainerExecutor(base_executor.BaseExecutor):
                 **config.model_dump(exclude=_OF_TRANSFORM),
                 sample=sample,
                 cut_words=cut_words,
+                lossy_fraction=lossy,
                 tokens=tokens,
                 sha256=digest,
             ),
         )
         tokenizer.set_int_custom_property("tokens", tokens)
         tokenizer.set_int_custom_property("cut_words", cut_words)
+        tokenizer.set_float_custom_property("lossy_fraction", lossy)
         tokenizer.set_string_custom_property("sha256", digest)
 
 
@@ -136,6 +142,16 @@ def _import_model(path: str, sha256: str) -> bytes:
             "Run again.",
         )
     return model
+
+
+def _some_texts(uri: str) -> Iterator[bytes]:
+    """Read the first texts of the train split, up to _SOME_DOCUMENTS and _SOME_BYTES."""
+    size = 0
+    for _, _, text in itertools.islice(_read_in_order(uri), _SOME_DOCUMENTS):
+        size += len(text)
+        if size > _SOME_BYTES:
+            return
+        yield text
 
 
 def _rates(uri: str, config: TokenizerConfig) -> dict[str, float]:

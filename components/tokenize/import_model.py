@@ -1,6 +1,7 @@
 """Import of a SentencePiece model (tokenizer.path): what it must be like."""
 
 import hashlib
+from collections.abc import Iterable
 
 import sentencepiece
 import tensorflow as tf
@@ -80,6 +81,20 @@ def model_type_of(processor: sentencepiece.SentencePieceProcessor) -> str:
         return "unigram" if processor.nbest_encode_as_ids("a", 2) else "bpe"
     except RuntimeError:  # how the library says it depends on its version
         return "bpe"
+
+
+def lossy_fraction(model: bytes, texts: Iterable[bytes]) -> float:
+    """Compute the share of texts (UTF-8) that do not come back from their tokens; 0 of none.
+
+    Such a model writes texts that differ in the same way (blanks, Unicode forms): its bits per byte
+    are of less than the text.
+    """
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    lost = count = 0
+    for text in map(bytes.decode, texts):
+        count += 1
+        lost += processor.decode(processor.encode(text)) != text
+    return lost / count if count else 0.0
 
 
 def check_imported_model(

@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tokenmill.text.tokenization import load_tokenizer, tokenize
+from tokenmill.text.tokenization import load_tokenizer, may_cut, tokenize
 
 TOKENIZER_PATH_KEY = "tokenizer_path"
 
@@ -21,8 +21,10 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
         token_ids: SparseTensor of int64, [batch, tokens], and the features doc_id, source,
         byte_count.
     """
-    tokenizer = load_tokenizer(custom_config[TOKENIZER_PATH_KEY])
-    token_ids = tokenize(tokenizer, tf.reshape(inputs["text"], [-1]))
+    path = custom_config[TOKENIZER_PATH_KEY]
+    with tf.io.gfile.GFile(path, "rb") as source:
+        cut = may_cut(source.read())
+    token_ids = tokenize(load_tokenizer(path), tf.reshape(inputs["text"], [-1]), cut)
     outputs = {name: inputs[name] for name in ("doc_id", "source", "byte_count")}
     outputs["token_ids"] = tf.cast(token_ids, tf.int64).to_sparse()
     return outputs

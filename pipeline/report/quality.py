@@ -102,6 +102,11 @@ def _causal_table(quality: Quality) -> Table:
         _shown(total.get("perplexity"), ",.1f"),
         _shown(total.get("token_accuracy"), ".1%"),
     )
+    if quality.lossy_fraction:
+        table.caption = (
+            f"The tokenizer is lossy ({quality.lossy_fraction:.1%} of the documents): its bits per "
+            "byte are of less than the text, and compare with no other tokenizer's."
+        )
     return table
 
 

@@ -76,6 +76,9 @@ def _tokenizer(record: StepRecord) -> str:
     properties = record.one("tokenizer").custom_properties
     if "cut_words" in properties and properties["cut_words"].int_value:
         words += f"; {count(properties['cut_words'].int_value)} overlong words cut to train it"
+    if "lossy_fraction" in properties and properties["lossy_fraction"].double_value:
+        lost = properties["lossy_fraction"].double_value
+        words += f"; lossy: {lost:.1%} of the documents do not come back from their tokens"
     return words
 
 

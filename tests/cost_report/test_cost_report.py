@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from components.cost_report.report import build_cost_report
 from components.cost_report.steps import StepTime
+from pipeline.report.quality import quality_table
 from tokenmill.contracts.cost_report import CostReport, EvaluationSummary
 from tokenmill.contracts.ledger import Ledger
 from tokenmill.contracts.training import Losses, Telemetry
@@ -103,6 +104,23 @@ def test_a_bill_worked_out_by_hand():
     assert report["trained_loss_tokens"] == 500
 
 
+def test_a_lossy_tokenizer_is_said_beside_its_bits_per_byte():
+    losses = TELEMETRY.eval_before.model_copy(update={"bits_per_byte": 3.0, "perplexity": 9.0})
+    total = {"bits_per_byte": 2.0, "perplexity": 9.0, "token_accuracy": 0.5}
+    report = build_cost_report(
+        complete(Ledger, LEDGER),
+        TELEMETRY.model_copy(update={"eval_before": losses, "eval_after": losses}),
+        EvaluationSummary(**{**EVALUATION, "total": total}),
+        {"unigram_bits_per_byte": 4.5},
+        TIMES,
+        0.25,
+    )
+    assert report.quality.lossy_fraction == 0.25
+    assert "lossy (25.0% of the documents)" in str(quality_table(report).caption)
+    report.quality.lossy_fraction = 0.0
+    assert quality_table(report).caption is None
+
+
 def test_the_estimate_is_repeated_as_the_ledger_gave_it():
     cost, forecast = LEDGER["cost"], LEDGER["forecast"]
     assert report_of()["estimated"] == {
@@ -198,6 +216,7 @@ def test_quality_is_passed_on():
         "eval_before": {"nll_sum": 80.0, "loss_tokens": 10.0, "loss": 8.0},
         "eval_after": {"nll_sum": 50.0, "loss_tokens": 10.0, "loss": 5.0},
         "evaluation": EVALUATION,
+        "lossy_fraction": 0.0,
         "unigram_bits_per_byte": 4.5,
     }
 

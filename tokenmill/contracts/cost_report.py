@@ -111,6 +111,13 @@ class Quality(Part):
     eval_before: Losses = key("The trainer's losses before the first step.")
     eval_after: Losses = key("The same after the last step.")
     evaluation: EvaluationSummary = key("Of the pushed model, from raw text.")
+    lossy_fraction: float = key(
+        "Share of documents whose text does not come back from their tokens (`lossy_fraction` of "
+        "tokenizer.json): above 0, bits per byte are of less than the text.",
+        default=0.0,
+        ge=0,
+        le=1,
+    )
     unigram_bits_per_byte: float | None = Field(
         None, description="Baseline of causal-lm: frequencies of tokens."
     )

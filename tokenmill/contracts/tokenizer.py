@@ -32,7 +32,15 @@ class TokenizerDescription(Document):
     cut_words: int = key(
         "Words (runs without a blank) of the sample that were too long for SentencePiece's "
         "training, which saw them in parts; 0 with path.",
+        default=0,
         ge=0,
+    )
+    lossy_fraction: float = key(
+        "Share of the documents, of some of the train split, whose text does not come back from "
+        "their tokens; 0 where the vocabulary was trained.",
+        default=0.0,
+        ge=0,
+        le=1,
     )
     tokens: int = key("Size of the vocabulary.", gt=0)
     sha256: str = key("Of the model file, hexadecimal.")

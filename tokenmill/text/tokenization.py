@@ -3,6 +3,10 @@
 The same graph is applied to the training data and, in the pushed model, to a request's text.
 """
 
+import functools
+import re
+
+import sentencepiece
 import tensorflow as tf
 import tensorflow_text as tf_text
 
@@ -11,6 +15,15 @@ import tensorflow_text as tf_text
 PART_BYTES = 65_536
 # Marks where words begin; no UTF-8 text holds this byte.
 _MARK = b"\xff"
+# Texts that tell what a model's normalizer does to blanks: before, between and after words, beside
+# characters that become blanks or nothing, in scripts with and without them.
+_SAMPLES = (
+    "Two words.", " one before", "one after ", "  two  between  and around  ", " ", "   ",
+    "\ta\t b", "def f(x):\n    return  x\n\n", "a\u00a0 \u00a0b \u3000c",
+    "a \u200b b \ufeff c \x01 d", "a \u0301 \u00a8 b", "\u2581a \u2581 b", "😀 👍🏽  x",
+    "Größe – «élan» № 5", "Привет, мир  и все", "مرحبا  بالعالم", "שלום  עולם", "नमस्ते  दुनिया",
+    "训练 一个  语言模型。", "日本語 の テキスト", "안녕하세요  세계", "สวัสดี ชาวโลก",
+)  # fmt: skip
 
 
 def load_tokenizer(path: str) -> tf_text.SentencepieceTokenizer:
@@ -24,18 +37,44 @@ def load_tokenizer(path: str) -> tf_text.SentencepieceTokenizer:
         return tf_text.SentencepieceTokenizer(model=source.read(), out_type=tf.int32)
 
 
-def tokenize(tokenizer: tf_text.SentencepieceTokenizer, text: tf.Tensor) -> tf.RaggedTensor:
+@functools.lru_cache(maxsize=4)
+def may_cut(model: bytes) -> bool:
+    """Tell whether a model gives a text the tokens of its words, each with the blanks before it.
+
+    So it is with the models that tokenmill trains. It is not where the model begins each text with
+    a blank of its own and keeps the others (Llama), or removes blanks that begin a text, or has
+    tokens that go on over a blank.
+
+    Args:
+        model: A SentencePiece model file's content.
+    """
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    over_blank = re.compile("[^\u2581]\u2581")
+    for i in range(processor.get_piece_size()):
+        if not processor.is_control(i) and over_blank.search(processor.id_to_piece(i)):
+            return False
+    normalize = processor.normalize
+    before_blanks = re.compile("(?<! )(?= )")
+    return all(
+        normalize(text) == "".join(map(normalize, before_blanks.split(text))) for text in _SAMPLES
+    )
+
+
+def tokenize(
+    tokenizer: tf_text.SentencepieceTokenizer, text: tf.Tensor, cut: bool = True
+) -> tf.RaggedTensor:
     """Tokenize texts as Transform and the pushed model do, whatever the texts' length.
 
-    A text is cut before each run of blanks, and each different word of the batch is tokenized
-    once: two to three times as fast for BPE. No token of a trained vocabulary goes on over such a
-    place, so the ids are those of the whole text, but for ties of the unigram model, which then
-    do not depend on what stands before. A word (or run of blanks) above PART_BYTES is cut between
-    two characters.
+    With `cut` a text is cut before each run of blanks, and each different word of the batch is
+    tokenized once: two to three times as fast for BPE. No token of a trained vocabulary goes on
+    over such a place, so the ids are those of the whole text, but for ties of the unigram model,
+    which then do not depend on what stands before. A word (or run of blanks), or without `cut` a
+    text, above PART_BYTES is cut between two characters.
 
     Args:
         tokenizer: From `load_tokenizer`.
         text: String, [batch], UTF-8. Bytes that are not UTF-8 become U+FFFD.
+        cut: Of `may_cut`.
 
     Returns:
         int32, ragged [batch, tokens].
@@ -46,7 +85,7 @@ def tokenize(tokenizer: tf_text.SentencepieceTokenizer, text: tf.Tensor) -> tf.R
         lambda: text,
         lambda: tf.where(valid, text, tf.strings.unicode_transcode(text, "UTF-8", "UTF-8")),
     )
-    words = _words(text)
+    words = _words(text) if cut else _wholes(text)
     unique, places = tf.unique(words.flat_values)
     longest = tf.reduce_max(tf.concat([[0], tf.strings.length(unique)], 0))
     ids = tf.cond(
@@ -63,6 +102,11 @@ def tokenize(tokenizer: tf_text.SentencepieceTokenizer, text: tf.Tensor) -> tf.R
 def _words(text: tf.Tensor) -> tf.RaggedTensor:
     """Cut string [batch] into ragged [batch, words]; each but the first begins with its blanks."""
     return tf.strings.split(tf.strings.regex_replace(text, " +", _MARK + b"\\0"), _MARK)
+
+
+def _wholes(text: tf.Tensor) -> tf.RaggedTensor:
+    """Give string [batch] as ragged [batch, 1]."""
+    return tf.RaggedTensor.from_uniform_row_length(text, 1, validate=False)
 
 
 def _tokenize_by_parts(
