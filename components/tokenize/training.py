@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import signal
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -188,6 +189,9 @@ def train_sentencepiece(texts: Iterable[str], settings: TokenizerConfig) -> byte
 
 def train_in_process(start_seconds: float, directory: str, config: str) -> dict[str, Any]:
     """Train on the texts that `train_sentencepiece` left in a directory; write the model there."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Python's handler would wait until the native code returns, perhaps for minutes.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     settings = TokenizerConfig.from_json(config)
     written = io.BytesIO()
     rules = _write_rules(directory)
