@@ -95,7 +95,7 @@ def read_values(preset: str, config_path: str | None) -> tuple[dict[str, Any], s
         return _read_toml(config_path), config_path
     if preset not in preset_names():
         raise ConfigError(
-            f"there is no preset {preset!r}{_nearest(preset, preset_names())}",
+            f"there is no preset {preset!r}{_nearest(preset, preset_names())}.",
             f"Presets: {', '.join(preset_names())}.",
         )
     values = tomli.loads((_PRESETS / f"{preset}.toml").read_text("utf-8"))
@@ -210,6 +210,9 @@ def _explain(
 
 
 def _sentence(item: Mapping[str, Any]) -> str:
+    if item["loc"] == ("run", "name") and item["type"] == "string_pattern_mismatch":
+        name = re.sub("[^a-z0-9]+", "-", str(item["input"]).lower()).strip("-")
+        return f"expected lower-case letters, digits and hyphens, such as {name or 'my-run'}"
     message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     return f"{message[:1].lower()}{message[1:]}"
 

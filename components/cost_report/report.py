@@ -16,6 +16,7 @@ from tokenmill.contracts.cost_report import (
 )
 from tokenmill.contracts.ledger import Ledger
 from tokenmill.contracts.training import STEADY_PHASES, Phase, Telemetry
+from tokenmill.cost.devices import CPU_CHIP
 from tokenmill.cost.flops import model_flops_utilization
 from tokenmill.cost.pricing import SECONDS_PER_HOUR, compute_usd, usd_per_million_tokens
 
@@ -150,6 +151,7 @@ def _phases(ledger: Ledger, telemetry: Telemetry) -> list[PhaseTime]:
             phase=name,
             forecast_seconds=forecast.get(name),
             actual_seconds=actual.get(name, 0.0),
+            cpu_seconds=telemetry.cpu_seconds.get(name),
             share=actual.get(name, 0.0) / total,
         )
         for name in names
@@ -160,7 +162,9 @@ def _reasons(ledger: Ledger, telemetry: Telemetry) -> list[Reason]:
     """Explain why the trainer took longer or shorter; the seconds add up to the difference.
 
     More tokens: at the forecast's seconds a token. Another MFU: the actual tokens at the actual
-    less the forecast's seconds a token. The rest phase by phase.
+    less the forecast's seconds a token. Where CPU time was measured then and now, that is divided:
+    what the steps took more of it is MFU, and the rest is a machine that gave fewer (or more) cores
+    than at calibration. The rest phase by phase.
     """
     actual = _comparable(telemetry)
     forecast = ledger.forecast.seconds_by_phase
@@ -170,12 +174,18 @@ def _reasons(ledger: Ledger, telemetry: Telemetry) -> list[Reason]:
         "tokens": (trained - planned) * per_token,
         "mfu": actual[Phase.STEPS] - trained * per_token,
     }
+    cpu_ratio = _cpu_ratio(ledger, telemetry)
+    if cpu_ratio is not None:
+        slower = trained * per_token * (cpu_ratio - 1)
+        differences["busy"] = differences["mfu"] - slower
+        differences["mfu"] = slower
     for name in sorted({*actual, *forecast} - {Phase.STEPS}):
         differences[name] = actual.get(name, 0.0) - forecast.get(name, 0.0)
     price = ledger.price.usd_per_chip_hour * ledger.hardware.chips / SECONDS_PER_HOUR
     words = {
         "tokens": "more or fewer tokens than planned",
         "mfu": "steps slower or faster than forecast (MFU)",
+        "busy": "the machine was busier or less busy than at calibration",
         Phase.OTHER: "time in no phase",
     }
     return [
@@ -189,6 +199,26 @@ def _reasons(ledger: Ledger, telemetry: Telemetry) -> list[Reason]:
         for name, seconds in sorted(differences.items(), key=lambda item: -abs(item[1]))
         if seconds
     ]
+
+
+def _cpu_ratio(ledger: Ledger, telemetry: Telemetry) -> float | None:
+    """Return the CPU seconds a token of the steady steps over the forecast's.
+
+    None where the steps do not run on this machine's cores, or either was not measured.
+    """
+    calibration, rate = ledger.hardware.calibration, telemetry.tokens_per_second
+    wall = sum(telemetry.seconds.get(phase, 0.0) for phase in STEADY_PHASES)
+    cpu = sum(telemetry.cpu_seconds.get(phase, 0.0) for phase in STEADY_PHASES)
+    if (
+        ledger.hardware.chip != CPU_CHIP
+        or ledger.hardware.mfu_source != "measured"
+        or calibration is None
+        or not calibration.step_cpu_seconds
+        or not (rate and wall and cpu)
+    ):
+        return None
+    then = calibration.step_cpu_seconds / calibration.step_seconds / calibration.tokens_per_second
+    return (cpu / wall / rate) / then
 
 
 def _totals(steps: list[StepCost]) -> PipelineCost:

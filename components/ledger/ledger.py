@@ -30,7 +30,12 @@ from tokenmill.contracts.ledger import (
 from tokenmill.contracts.packed_rows import PackedManifest
 from tokenmill.contracts.training import Phase
 from tokenmill.cost.checkpoint_interval import plan_checkpoints
-from tokenmill.cost.flops import flops_per_token, model_flops_utilization, six_n
+from tokenmill.cost.flops import (
+    flops_per_token,
+    model_flops_utilization,
+    six_n,
+    trained_flops_per_token,
+)
 from tokenmill.cost.guidance import guidance
 from tokenmill.cost.memory import MemoryEstimate
 from tokenmill.cost.pricing import CostEstimate
@@ -268,6 +273,7 @@ def _flops(shape: ModelShape, run: RunEstimate, settings: LedgerJob) -> Flops:
         per_token_exact_causal_half=(
             flops_per_token(shape, causal_half=True).training if shape.causal else None
         ),
+        per_token_trained=trained_flops_per_token(shape, settings.dropout > 0),
         total_6n=rule.total * run.slots,
         total_exact=run.total_flops,
         note="exact: all matrix products, attention scores in full (PaLM appendix B)",

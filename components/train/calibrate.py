@@ -95,7 +95,8 @@ def calibrate(
         # A machine under load may have done better in training than in the short measurement.
         peak_flops_per_second=None if peak is None else max(peak, achieved),
         steps=plan.steps - 1,
-        step_seconds=batch * train.manifest.slots / train.rows / rate,
+        step_seconds=(step_seconds := batch * train.manifest.slots / train.rows / rate),
+        step_cpu_seconds=step_seconds * record.steady_cpu_seconds / record.steady_seconds,
         start_seconds=start_seconds,
         build_seconds=built - measured,
         compile_seconds=seconds[Phase.COMPILE],

@@ -225,6 +225,7 @@ def describe(training: Training, job: TrainingJob) -> Telemetry:
         trained_slots=record.trained_slots,
         trained_loss_tokens=record.trained_loss_tokens,
         seconds=record.seconds,
+        cpu_seconds=record.cpu_seconds,
         total_seconds=sum(record.seconds.values()),
         tokens_per_second=rate,
         **examples,

@@ -96,7 +96,9 @@ class Session:
         """
         self._variables = variables
         if self.checkpoints is None:
-            return TrainingRecord(plan, seconds=self.phase_timer.seconds)
+            return TrainingRecord(
+                plan, seconds=self.phase_timer.seconds, cpu_seconds=self.phase_timer.cpu_seconds
+            )
         with self.phase_timer.phase(Phase.RESTART):
             record = self._restore(self.checkpoints, plan)
         if self.workers.is_chief:
@@ -185,8 +187,11 @@ class Session:
         """Count what the last attempt did beyond its last checkpoint as lost."""
         for phase, seconds in record.seconds.items():
             self.phase_timer.seconds[phase] = self.phase_timer.seconds.get(phase, 0.0) + seconds
+        cpu = self.phase_timer.cpu_seconds
+        for phase, seconds in record.cpu_seconds.items():
+            cpu[phase] = cpu.get(phase, 0.0) + seconds
         saved_seconds = sum(record.seconds.values())
-        record.seconds = self.phase_timer.seconds
+        record.seconds, record.cpu_seconds = self.phase_timer.seconds, cpu
         if self.telemetry.log is None:
             return
         reached, reached_seconds = self.telemetry.log.rewind(record.step)
@@ -304,12 +309,16 @@ class Session:
                     if later > step:
                         self.checkpoints.delete(later)
         back = TrainingRecord.from_json(record.plan, checkpoint.state["record"])
-        seconds = self.phase_timer.seconds
-        for phase in _LOSABLE_PHASES:
-            since = seconds.get(phase, 0.0) - back.seconds.get(phase, 0.0)
-            seconds[phase] = seconds.get(phase, 0.0) - since
-            seconds[Phase.LOST] = seconds.get(Phase.LOST, 0.0) + since
-        back.seconds, back.resumes = seconds, record.resumes
+        for now, then in (
+            (self.phase_timer.seconds, back.seconds),
+            (self.phase_timer.cpu_seconds, back.cpu_seconds),
+        ):
+            for phase in _LOSABLE_PHASES:
+                since = now.get(phase, 0.0) - then.get(phase, 0.0)
+                now[phase] = now.get(phase, 0.0) - since
+                now[Phase.LOST] = now.get(Phase.LOST, 0.0) + since
+        back.seconds, back.resumes = self.phase_timer.seconds, record.resumes
+        back.cpu_seconds = self.phase_timer.cpu_seconds
         self._saved_step = None
         if self.telemetry.log is not None:
             self.telemetry.log.rewind(step)

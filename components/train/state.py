@@ -49,6 +49,7 @@ class TrainingRecord:
         eval_after: Eval loss after the last step.
         evaluations: (step, eval loss) in between.
         seconds: Wall seconds by phase.
+        cpu_seconds: CPU seconds of the process by phase, the chief's.
         rewinds: Loss spikes, and where training went back to.
         resumes: Attempts after the first.
         overflows: Steps that the loss scale left out.
@@ -66,6 +67,7 @@ class TrainingRecord:
     eval_after: LossSums | None = None
     evaluations: list[tuple[int, float]] = field(default_factory=list)
     seconds: dict[Phase, float] = field(default_factory=dict)
+    cpu_seconds: dict[Phase, float] = field(default_factory=dict)
     rewinds: list[Rewind] = field(default_factory=list)
     resumes: list[Resume] = field(default_factory=list)
     overflows: int = 0
@@ -74,6 +76,11 @@ class TrainingRecord:
     def steady_seconds(self) -> float:
         """Wall seconds of the steps that did not compile, waiting for input included."""
         return sum(self.seconds.get(phase, 0.0) for phase in STEADY_PHASES)
+
+    @property
+    def steady_cpu_seconds(self) -> float:
+        """CPU seconds of the same steps."""
+        return sum(self.cpu_seconds.get(phase, 0.0) for phase in STEADY_PHASES)
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -98,5 +105,6 @@ class TrainingRecord:
             values[name] = [(int(step), loss) for step, loss in values[name]]
         values["rewinds"] = [Rewind(**rewind) for rewind in values["rewinds"]]
         values["resumes"] = [Resume(**resume) for resume in values["resumes"]]
-        values["seconds"] = {Phase(name): value for name, value in values["seconds"].items()}
+        for name in ("seconds", "cpu_seconds"):
+            values[name] = {Phase(key): value for key, value in values.get(name, {}).items()}
         return cls(plan, **values)

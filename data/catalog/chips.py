@@ -26,6 +26,8 @@ BYTES_PER_LABELLED_GIB = 2**30
 NEAREST_NAMES = 5
 # People write them or not; no name in the catalog begins so.
 _MAKER = re.compile(r"^((nvidia|amd|intel|google|cloud|tesla|geforce|instinct)-)+")
+# Cloud TPU's accelerator types, such as v3-8 and v5litepod-16 (v5e).
+_SLICE = re.compile(r"^(?:tpu-)?(v\d[ep]?)-?(\d+)$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +193,13 @@ def find_chip(name: str) -> Chip:
     for known, chip in names.items():
         if key == known.replace("-", ""):
             return chip
+    if (found := _SLICE.match(wanted)) and f"tpu-{found[1]}" in names:
+        # Of these generations a slice's name counts cores, two a chip; of the others chips.
+        count = int(found[2]) // (2 if found[1] in ("v2", "v3", "v4", "v5p") else 1)
+        raise ValueError(
+            f"chip = {name!r}: that is a slice of {max(1, count)} chips of tpu-{found[1]}. Choose "
+            f"tpu-{found[1]}, and {max(1, count)} as the number of chips."
+        )
     slugs = [chip.slug for chip in chips]
     near = difflib.get_close_matches(wanted, names, n=NEAREST_NAMES, cutoff=0.4)
     nearest = [slug for slug in slugs if key and key in slug.replace("-", "")]

@@ -46,6 +46,19 @@ _MOST = {
     "cost.checkpoint_bytes_per_second": 1e15,
     "cost.chip_mtbf_hours": 1e12,
 }
+# Keys of a run that a plan follows from; None for all of a section but _UNPLANNED_KEYS.
+_PLANNED_KEYS: dict[str, set[str] | None] = {
+    "model": None,
+    "cost": None,
+    "tokenizer": {"vocab_size"},
+    "pack": {"mask_rate"},
+    "execution": {"keep_checkpoints"},
+    "train": {
+        *("task", "precision", "dropout", "rematerialize", "global_batch_size"),
+        "accumulation_steps",
+    },
+}
+_UNPLANNED_KEYS = {"model.base_model", "cost.price_date", "cost.storage_months"}
 # What a style implies. auto goes by the MLP: GPT-2 and 3, BERT and Pythia have 4·d.
 _STYLE_KEYS = ("mlp", "norm", "positions", "use_bias", "tie_embeddings")
 _STYLES = {
@@ -190,8 +203,12 @@ class PlanInput:
         return self.named or key in self.given
 
 
-def load_plan_input(flags: PlanFlags) -> PlanInput:
+def load_plan_input(flags: PlanFlags, notes: list[str]) -> PlanInput:
     """Build the configuration from --preset, --config and --set.
+
+    Args:
+        flags: The flags.
+        notes: Keys that change nothing are added here.
 
     Raises:
         FlagError: A flag contradicts another, or the configuration is wrong.
@@ -222,9 +239,19 @@ def load_plan_input(flags: PlanFlags) -> PlanInput:
             origin = "what a plan assumes"
         config = build_config(PlanConfig, values, origin, overrides)
     except TokenmillError as error:
-        message = f"{where}: {error.message}" if named else error.message
+        blames_set = "(--set " in error.message
+        message = f"{where}: {error.message}" if named and not blames_set else error.message
         raise FlagError(message, error.hint) from None
+    idle = sorted(key for key in given if not _has_effect(key))
+    if idle:
+        notes.append(f"no effect on a plan: {', '.join(idle)}")
     return PlanInput(config=config, named=named, given=given)
+
+
+def _has_effect(key: str) -> bool:
+    section, _, name = key.partition(".")
+    wanted = _PLANNED_KEYS.get(section, set())
+    return key not in _UNPLANNED_KEYS and (wanted is None or name in wanted)
 
 
 def _plain(override: str) -> str:

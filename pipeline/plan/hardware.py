@@ -85,7 +85,8 @@ def _chip(where: str, name: str) -> Chip:
     try:
         return find_chip(name)
     except ValueError as error:
-        words = str(error).partition(": ")[2].partition(". Choose")[0]
+        words = str(error).partition(": ")[2].removesuffix(".")
+        words = words.removesuffix(". Choose one, or add a row with its source")
         raise FlagError(f"{where} = {name!r}: {words}.") from None
 
 
@@ -205,6 +206,12 @@ def _price(
         return cost.price_usd_per_chip_hour, "the configuration"
     elif chip.prices:
         price_row = chip.prices[0]
+        dearest, cheapest = (f(p.usd_per_chip_hour for p in chip.prices) for f in (max, min))
+        if price_row.usd_per_chip_hour == dearest > cheapest:
+            notes.append(
+                f"the price ({price_row.label}) is the dearest of {len(chip.prices)} of "
+                f"{chip.slug}; the cheapest is ${cheapest:g}: --price-from chooses"
+            )
     else:
         notes.append(f"no price for {chip.slug} in the catalog: --price-per-chip-hour gives one")
         return None, "no price"

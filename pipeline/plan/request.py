@@ -31,7 +31,7 @@ def answer(flags: PlanFlags) -> PlanAnswer:
     """
     notes: list[str] = []
     plot = _plot_path(flags.plot)
-    source = load_plan_input(flags)
+    source = load_plan_input(flags, notes)
     hardware = choose_hardware(flags, source, notes)
     epochs = 1.0 if flags.epochs is None else flags.epochs
     configured = source.config.train.epochs

@@ -8,6 +8,7 @@ import re
 from tokenmill.errors import TokenmillError
 
 _NUMBER = re.compile(r"^([-+]?[0-9][0-9_,]*\.?[0-9]*(?:e[-+]?[0-9]+)?|[-+]?\.[0-9]+)\s*([a-z%]*)$")
+_EXPERTS = re.compile(r"^([0-9]+)\s*[x*×]\s*[0-9.]+\s*[a-z]*$")  # 8x7B
 # K, M, B and T count tokens and parameters in English usage; G and P are the SI's.
 _FACTORS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12, "p": 1e15}
 _SEPARATORS = str.maketrans("", "", ",_")
@@ -35,6 +36,12 @@ def _split(text: str) -> tuple[float, str] | None:
 
 def _read(flag: str, text: str, expected: str) -> tuple[float, str]:
     found = _split(text)
+    if found is None and (experts := _EXPERTS.match(text.strip().lower())):
+        raise FlagError(
+            f"{flag} = {text!r}: a mixture of experts is less than their product, which shares all "
+            "but the MLPs: give --params N and --active-params N, or its shape with --set "
+            f"model.experts={experts[1]} --set model.experts_per_token=N."
+        )
     if found is None:
         raise FlagError(f"{flag} = {text!r}: expected {expected}.")
     return found

@@ -78,6 +78,12 @@ def cost_table(ledger: Ledger, cost: CostReport | None) -> Table:
         table.add_row("loss tokens", count(planned), count(trained), f"{trained / planned:.2f}")
     row("FLOPs", "total_flops", lambda number: f"{number:.3e}")
     row(f"MFU of the steps ({source})", "mfu", lambda share: f"{share:.1%}")
+    flops = ledger.flops
+    computed = (flops.per_token_trained or flops.per_token_exact) / flops.per_token_exact
+    if computed < 1:
+        shares = [side.mfu for side in (estimated, actual) if side is not None]
+        cells = [f"{mfu * computed:.1%}" if mfu else "" for mfu in shares]
+        table.add_row("  without masked scores, not computed", *cells)
     row("training time", "training_seconds", duration)
     row("trainer's time in all", "total_seconds", duration)
     row("goodput", "goodput", lambda share: f"{share:.1%}")
@@ -169,12 +175,14 @@ def notes(ledger: Ledger) -> list[str]:
     """Say what published fits and the limits say of this plan, a sentence each."""
     guidance, memory, price = ledger.guidance, ledger.memory, ledger.price
     chinchilla, repetition = guidance.chinchilla, guidance.repetition
-    found = [
-        *([guidance.goal.message] if guidance.goal else []),
-        f"Compute-optimal for this model: {chinchilla.optimal_tokens_for_this_model:.3g} tokens "
-        f"(20 a parameter, Hoffmann et al. 2022); this run has "
-        f"{chinchilla.tokens_per_param:.3g} effective tokens a parameter.",
-    ]
+    found = [guidance.goal.message] if guidance.goal else []
+    if guidance.goal is None or guidance.goal.goal == "from_scratch":
+        optimal = chinchilla.optimal_tokens_for_this_model
+        found.append(
+            f"Compute-optimal for this model: {optimal:.3g} tokens (20 a parameter, Hoffmann et "
+            f"al. 2022); this run has {chinchilla.tokens_per_param:.3g} effective tokens a "
+            "parameter."
+        )
     if repetition.over_limit:
         found.append(
             f"{repetition.epochs:.1f} epochs: beyond about {repetition.limit_epochs:.0f}, "

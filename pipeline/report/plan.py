@@ -220,16 +220,18 @@ def _guidance(plan: Plan) -> Table:
             f"{duration(checkpoints.lost_seconds / 3600)} lost, goodput "
             f"{checkpoints.goodput:.1%}, disk {checkpoints.disk_bytes / 1e9:,.3g} GB",
         )
-    table.add_row(
-        "effective tokens a parameter",
-        f"{chinchilla['tokens_per_param']:.3g}; compute-optimal about 20, that is "
-        f"{count(chinchilla['optimal_tokens_for_this_model'])} tokens (Hoffmann et al. 2022)",
-    )
-    table.add_row(
-        "expected loss",
-        f"{loss['nats_per_token']:.3f} nats a token (Besiroglu et al. 2024), "
-        f"{loss['nats_per_token_hoffmann']:.3f} (Hoffmann et al. 2022)",
-    )
+    each = f"{chinchilla['tokens_per_param']:.3g}"
+    if plan.request.goal in (None, "from_scratch"):
+        optimal = count(chinchilla["optimal_tokens_for_this_model"])
+        each += f"; compute-optimal about 20, that is {optimal} tokens (Hoffmann et al. 2022)"
+        expected = (
+            f"{loss['nats_per_token']:.3f} nats a token (Besiroglu et al. 2024), "
+            f"{loss['nats_per_token_hoffmann']:.3f} (Hoffmann et al. 2022)"
+        )
+    else:
+        expected = "unknown: the published fits are of training from scratch"
+    table.add_row("effective tokens a parameter", each)
+    table.add_row("expected loss", expected)
     if "goal" in facts:
         table.add_row("goal", facts["goal"]["message"])
     return table
@@ -259,8 +261,7 @@ def _budget(console: Console, answer: PlanAnswer) -> None:
         f"If the budget must hold all costs, {usd(answer.budget_usd / high)} to "
         f"{usd(answer.budget_usd / low)} of it is compute.\n"
     )
-    over = answer.plan.cost.compute_usd - answer.budget_usd
-    if over > 1e-6 * answer.budget_usd:
+    if over := answer.usd_over_budget:
         console.print(f"The plan below is {usd(over)} [red]over the budget[/red].\n")
 
 

@@ -105,11 +105,19 @@ def _pack(record: StepRecord) -> str:
 
 def _calibrate(record: StepRecord) -> str:
     calibration = read_calibration(record.one("calibration").uri)
-    return (
+    words = (
         f"{count(calibration.tokens_per_second)} tokens/s over {calibration.steps} steps, "
         f"{calibration.achieved_flops_per_second:.3g} FLOP/s; compiling takes "
         f"{duration(calibration.compile_seconds)}"
     )
+    cpu = calibration.step_cpu_seconds
+    if cpu is None or calibration.peak_flops_per_second is None:  # not on this machine's cores
+        return words
+    cores = cpu / calibration.step_seconds
+    words += f"; {cores:.1f} of {calibration.vcpus} cores"
+    if cores < _BUSY * calibration.vcpus:
+        words += ": if other work runs here, the forecast is too long"
+    return words
 
 
 def _ledger(record: StepRecord) -> str:
@@ -160,6 +168,8 @@ def _register(record: StepRecord) -> str:
     return name or "nothing was pushed"
 
 
+# Cores that the steps had, by those of the machine, below which something else seems to run there.
+_BUSY = 0.6
 _SUMMARIES: dict[str, Callable[[StepRecord], str]] = {
     "CorpusExampleGen": _ingest,
     "StatisticsGen": _statistics,

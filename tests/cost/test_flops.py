@@ -12,6 +12,7 @@ from tokenmill.cost.flops import (
     scores_and_values_flops,
     six_n,
     throughput,
+    trained_flops_per_token,
 )
 from tokenmill.cost.published_runs import load_published_runs
 from tokenmill.model.shape import ModelShape
@@ -211,3 +212,17 @@ def test_exact_count_is_linear_in_layers(layers, length, recompute):
         return count.training_hardware - 3 * count.output_projection
 
     assert layer_flops(2 * layers) == pytest.approx(2 * layer_flops(layers))
+
+
+@pytest.mark.parametrize(
+    ("length", "computed"),
+    [(128, 1.0), (255, 1.0), (256, 3 / 4), (384, 2 / 3), (512, 5 / 8), (1024, 9 / 16)],
+)
+def test_masked_blocks_of_scores_are_not_computed(length, computed):
+    shape = gpt(sequence_length=length, layers=2)
+    count = flops_per_token(shape)
+    scores = 3 * count.attention_scores_values
+    assert count.training - trained_flops_per_token(shape) == pytest.approx(scores * (1 - computed))
+    assert trained_flops_per_token(shape, dropout=True) == count.training
+    both_sides = gpt(sequence_length=length, causal=False)
+    assert trained_flops_per_token(both_sides) == flops_per_token(both_sides).training

@@ -228,3 +228,42 @@ def test_a_run_of_one_step_has_no_steady_rate_and_no_mfu():
     assert report["actual"]["training_seconds"] == 11.0
     assert report["actual"]["goodput"] == pytest.approx(0.5)
     assert sum(p["actual_seconds"] for p in report["phases"]) == pytest.approx(22.0)
+
+
+CALIBRATED = {
+    **LEDGER,
+    "hardware": {
+        **LEDGER["hardware"], "chip": "cpu-vcpu", "mfu_source": "measured",
+        # 12.8 slots a second: a step of 32 slots takes 2.5 s, and 4 s of its two cores' time
+        "calibration": {"tokens_per_second": 12.8, "step_seconds": 2.5, "step_cpu_seconds": 4.0,
+                        "achieved_flops_per_second": 1e9, "steps": 4, "vcpus": 2,
+                        "memory_bytes": 1, "peak_flops_per_second": 1e9},
+    },
+}  # fmt: skip
+
+
+def reasons_with_cpu(cpu_seconds):
+    """Seconds by reason where the steps took 64 s, not 40, and so much CPU time."""
+    # 65 s in the timer's steady phases, for 65/64 of the 16 steps
+    report = build_cost_report(
+        complete(Ledger, CALIBRATED),
+        TELEMETRY.model_copy(update={"cpu_seconds": {"steps": cpu_seconds * 65 / 64}}),
+        EvaluationSummary(**EVALUATION),
+        {"unigram_bits_per_byte": 4.5},
+        TIMES,
+    ).to_json()
+    return {r["reason"]: r["seconds"] for r in report["reasons"]}
+
+
+def test_slower_steps_and_a_busy_machine_are_told_apart():
+    # As much CPU time as at calibration (4 s a step) in more wall time: others had the cores.
+    busy = reasons_with_cpu(16 * 4.0)
+    assert busy["busy"] == pytest.approx(24.0)
+    assert "mfu" not in busy or abs(busy["mfu"]) < 1e-9
+    # More CPU time in proportion: the steps themselves are slower.
+    slower = reasons_with_cpu(16 * 4.0 * 1.6)
+    assert slower["mfu"] == pytest.approx(24.0)
+    assert "busy" not in slower or abs(slower["busy"]) < 1e-9
+    both = reasons_with_cpu(16 * 4.0 * 1.3)
+    assert both["mfu"] == pytest.approx(12.0)
+    assert both["busy"] == pytest.approx(12.0)

@@ -26,6 +26,8 @@ def test_speed_is_tokens_of_the_steps_over_their_seconds(calibration):
     assert c.achieved_flops_per_second == pytest.approx(c.tokens_per_second * flops)
     assert c.peak_flops_per_second >= c.achieved_flops_per_second
     assert c.steps == module._MAX_STEPS  # a tiny model
+    # Tiny steps, whose threads mostly wait: some of a core, and no more than all of them.
+    assert 0 < c.step_cpu_seconds <= 1.1 * c.vcpus * c.step_seconds
 
 
 def test_its_own_time_holds_its_parts(calibration):

@@ -561,3 +561,63 @@ def test_the_page_shows_what_the_command_prints(arguments, lines):
 
 def test_the_page_shows_many_commands():
     assert len(list(shown_commands())) == 6
+
+
+def test_spending_a_whole_budget_is_within_it():
+    for dollars in (1, 7, 33, 100, 123.45, 1e6):
+        got = planned(f"--preset gpt2-small --budget-usd {dollars}")
+        assert got["within_budget"] is True
+        assert got["compute_usd"] == pytest.approx(dollars)
+        over = run(f"--preset gpt2-small --tokens 1T --budget-usd {dollars}")
+        assert ("over the budget" in over.output) is (dollars < 1e6)
+    assert planned("--preset gpt2-small --tokens 1T --budget-usd 100")["within_budget"] is False
+
+
+def test_a_goal_that_starts_from_weights_has_no_loss_of_training_from_scratch():
+    for goal in ("fine_tune", "domain_adaptive"):
+        output = run(f"--params 1B --tokens 1B --set cost.goal={goal}").output
+        assert "nats a token" not in output
+        assert "compute-optimal" not in output
+        assert "unknown: the published fits are of training from scratch" in output
+    assert "nats a token" in run("--params 1B --tokens 1B --set cost.goal=from_scratch").output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--params 8x7B --tokens 1T", ["mixture of experts", "--active-params", "experts=8"]),
+        ("--params 8x22b --tokens 1T", ["mixture of experts", "model.experts=8"]),
+        ("--params 1B --tokens 1B --hardware tpu-v3-8", ["slice of 4 chips of tpu-v3"]),
+        ("--params 1B --tokens 1B --hardware v4-512", ["slice of 256 chips of tpu-v4"]),
+        ("--params 1B --tokens 1B --hardware tpu-v5e-16", ["slice of 16 chips of tpu-v5e"]),
+        ("--tokens 1B --set model.layers=0 --set model.d_model=64", ["layers = 0", "greater than"]),
+        ("--preset gpt3 --tokens 1B", ["no preset 'gpt3'. Presets: bert-base"]),
+        (
+            "--preset gpt2-small --tokens 1B --set model.heads=7",
+            ["error: the configuration", "model.heads = 7", "--set model.heads=6 or"],
+        ),
+    ],
+)
+def test_a_slip_is_answered_with_what_to_type(arguments, words):
+    line = refused(arguments)
+    for each in words:
+        assert each in line, line
+
+
+def test_what_a_plan_assumes_or_leaves_out_is_said():
+    def notes(arguments):
+        return planned(f"--preset gpt2-small --tokens 1B {arguments}")["warnings"]
+
+    idle = "--set curate.min_words=5 --set train.learning_rate=1 --set train.dropout=0.1"
+    assert "no effect on a plan: curate.min_words, train.learning_rate" in notes(idle)
+    assert not [note for note in notes("--set cost.goodput=0.9") if "no effect" in note]
+    dearest = [note for note in notes("--hardware h100") if "dearest" in note]
+    assert "11.06" not in dearest[0]
+    assert "--price-from" in dearest[0]
+    assert not [note for note in notes("--hardware h100 --price-from lambda") if "dearest" in note]
+
+
+def test_masked_lm_is_planned_by_its_hidden_tokens():
+    got = planned("--preset bert-base --tokens 1B --hardware a100")
+    assert got["effective_tokens"] == pytest.approx(0.15e9)
+    assert planned("--preset gpt2-small --tokens 1B")["effective_tokens"] == 1e9

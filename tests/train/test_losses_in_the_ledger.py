@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tokenmill.cost.devices import CPU_PARALLELISM
-from tokenmill.cost.flops import flops_per_token
+from tokenmill.cost.flops import flops_per_token, trained_flops_per_token
 from tokenmill.cost.memory import (
     LOGIT_BYTES,
     estimate_memory,
@@ -89,3 +89,12 @@ def test_heads_multiply_as_counted(change):
     counted = flops_per_token(of).forward_by_part()
     flops = sum(2 * math.prod(product) for product in made) / 64
     assert flops == counted["head"] + counted["output_projection"]
+
+
+@pytest.mark.parametrize("length", [64, 256, 640, 1024])
+def test_the_forward_pass_multiplies_as_counted_without_masked_blocks(length):
+    of = shape(sequence_length=length)
+    ids = tf.TensorSpec([1, length], tf.int32)
+    made = products(build_model(of, 0).__call__, ids, ids, ids)
+    flops = sum(2 * math.prod(product) for product in made) / length
+    assert 3 * flops == pytest.approx(trained_flops_per_token(of))

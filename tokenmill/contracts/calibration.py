@@ -19,6 +19,10 @@ class Calibration(Document):
     )
     steps: int = key("Steps that were timed.", gt=0)
     step_seconds: float = key("Seconds a step at the steady rate.", gt=0)
+    step_cpu_seconds: float | None = key(
+        "CPU seconds a step, all threads: over step_seconds the cores that the machine gave.",
+        default=None,
+    )
     start_seconds: float = key("Seconds until the process ran.", ge=0)
     build_seconds: float = key("Seconds of building the model.", ge=0)
     compile_seconds: float = key("Seconds of the steps that compile, those steps included.", ge=0)

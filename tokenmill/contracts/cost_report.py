@@ -36,13 +36,19 @@ class PhaseTime(Part):
     phase: str = key("steps, compile, evaluate_before, ..; other is time in no phase.")
     forecast_seconds: float | None = key("Seconds; null where none was forecast.")
     actual_seconds: float = key("Seconds.")
+    cpu_seconds: float | None = key(
+        "CPU seconds of the chief's process, as the timer has the phase; null if not measured.",
+        default=None,
+    )
     share: float = key("Of the trainer's time, a fraction.")
 
 
 class Reason(Part):
     """Why the trainer's time differs from the forecast; the seconds add up to the difference."""
 
-    reason: str = key("tokens, mfu, or a phase.")
+    reason: str = key(
+        "tokens, mfu, busy (other cores than at calibration for the same CPU time), or a phase."
+    )
     meaning: str = key("The same in words.")
     seconds: float = key("Actual less forecast, seconds.")
     usd: float = key("The same in USD.")

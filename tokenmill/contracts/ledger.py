@@ -165,6 +165,11 @@ class Flops(Part):
     forward_per_token_by_part: dict[str, float] = key("Forward by part, FLOPs a token.")
     causal_half: bool = key("Whether only the unmasked half of the scores was counted: false.")
     per_token_exact_causal_half: float | None = key("The same with half the scores.")
+    per_token_trained: float | None = key(
+        "Exact, less the blocks of causal scores that are masked as a whole and not computed: from "
+        "256 positions on, without dropout. FLOPs a token.",
+        default=None,
+    )
     total_6n: float = key("6 N of all slots, FLOPs.")
     total_exact: float = key("Exact count of all slots, FLOPs.")
     note: str = key("What is counted.")

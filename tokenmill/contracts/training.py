@@ -78,7 +78,10 @@ class Telemetry(Document):
         "Tokens with a loss that the weights have learnt from; of a classifier examples.", ge=0
     )
     seconds: dict[Phase, float] = key("Wall seconds by phase; `lost` are of steps done again.")
-    total_seconds: float = key("Their sum.", ge=0)
+    cpu_seconds: dict[Phase, float] = key(
+        "CPU seconds of the chief's process by phase, all its threads.", default={}
+    )
+    total_seconds: float = key("Sum of the wall seconds.", ge=0)
     tokens_per_second: float | None = key(
         "Slots a second of steps that do not compile; null without such a step."
     )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from tokenmill.cost.checks import check_fraction, check_positive
-from tokenmill.model.shape import ModelShape
+from tokenmill.model.shape import ModelShape, query_blocks
 
 Recompute = Literal["none", "selective", "full"]
 """Which activations a backward pass computes again (Korthikanti et al. 2022).
@@ -112,6 +112,18 @@ def flops_per_token_palm(
     width = heads * head_dim
     scores = scores_and_values_flops(layers, sequence_length, width)
     return flops_per_token_6n(params) + (1 + BACKWARD_PER_FORWARD) * scores
+
+
+def trained_flops_per_token(shape: ModelShape, dropout: bool = False) -> float:
+    """Count the training FLOPs a token that this trainer computes, recomputation left out.
+
+    They are the exact count less the blocks of causal scores that are masked as a whole: with n
+    blocks of queries (n + 1) / 2n of the scores are computed. Dropout needs all of them.
+    """
+    count = flops_per_token(shape)
+    blocks = query_blocks(shape.sequence_length) if shape.causal and not dropout else 1
+    skipped = 1 - (blocks + 1) / (2 * blocks)
+    return count.training - (1 + BACKWARD_PER_FORWARD) * count.attention_scores_values * skipped
 
 
 def scores_and_values_flops(layers: int, sequence_length: int, attention_width: float) -> float:

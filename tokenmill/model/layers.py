@@ -13,14 +13,12 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from tokenmill.model.shape import ModelShape
+from tokenmill.model.shape import ModelShape, query_blocks
 
 # GPT-2 (Radford et al. 2019) and BERT (Devlin et al. 2018): weights from N(0, 0.02); GPT-2 scales
 # projections into the residual stream down by the root of their number.
 _INIT_STDDEV = 0.02
 _ROPE_BASE = 10_000.0
-# Queries of a causal row are cut into blocks of at least so many, each with the keys up to its end.
-_MIN_QUERY_BLOCK, _MAX_QUERY_BLOCKS = 128, 8
 _MASKED_SCORE = -1e9
 
 
@@ -231,10 +229,8 @@ class Attention(keras.layers.Layer):
         k, v = self.for_each_query_head(k), self.for_each_query_head(v)
         drop = None if seed is None else lambda weights: dropout.drop(weights, seed)
         length = positions_BT.shape[1]
-        blocks = 1
-        if self._causal and length is not None:
-            blocks = max(1, min(_MAX_QUERY_BLOCKS, length // _MIN_QUERY_BLOCK))
-        if blocks == 1 or length % blocks or drop is not None:
+        blocks = query_blocks(length) if self._causal and length is not None else 1
+        if blocks == 1 or drop is not None:
             return self.project(attend(q, k, v, mask_B1TT, drop))
         # A block of queries sees no key after its end: those products are left out.
         mixed, size = [], length // blocks

@@ -26,6 +26,19 @@ _CHOICES = {
 _FLAGS = ("use_bias", "tie_embeddings", "causal")
 
 
+# Queries of a causal row are cut into blocks of at least so many, each with the keys up to its end.
+_MIN_QUERY_BLOCK, _MAX_QUERY_BLOCKS = 128, 8
+
+
+def query_blocks(length: int) -> int:
+    """Return the equal blocks of queries of a causal row of this length; 1 for all at once.
+
+    A block sees no key after its end, so those products are left out.
+    """
+    blocks = max(1, min(_MAX_QUERY_BLOCKS, length // _MIN_QUERY_BLOCK))
+    return 1 if length % blocks else blocks
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
     """A Transformer with one stack of layers (a decoder, or an encoder if not causal).
@@ -109,9 +122,13 @@ class ModelShape:
 
     def _check_heads(self) -> None:
         if self.d_model % self.heads:
+            # A head of at least two features, and of an even number.
+            fit = [n for n in range(1, self.d_model // 2 + 1) if self.d_model % (2 * n) == 0]
+            near = sorted(sorted(fit, key=lambda n: abs(n - self.heads))[:2])
+            such = " or ".join(f"--set model.heads={n}" for n in near)
             raise ValueError(
-                f"model.heads = {self.heads}: expected a divisor of d_model = "
-                f"{self.d_model}; change heads or d_model so that every head is equally wide."
+                f"model.heads = {self.heads}: expected a divisor of d_model = {self.d_model}, so "
+                f"that every head is equally wide{f', such as {such}' if such else ''}"
             )
         if self.heads % self.key_value_heads:
             raise ValueError(

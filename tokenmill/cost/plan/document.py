@@ -17,6 +17,9 @@ GIB = 2**30
 # A key of the document as it has always been spelled: scripts read it.
 _PART_KEYS = {"optimizer": "optimiser"}
 
+# A plan that spends the whole budget comes out this much above it, as a share, at most.
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlanAnswer:
@@ -37,6 +40,12 @@ class PlanAnswer:
     budget_usd: float | None = None
     comparison: list[ChipLine] = field(default_factory=list)
     plot: str | None = None
+
+    @property
+    def usd_over_budget(self) -> float:
+        """USD of compute beyond the budget, rounding apart; 0 within it, or without one."""
+        over = self.plan.cost.compute_usd - (self.budget_usd or 0.0)
+        return over if self.budget_usd and over > _ROUNDING * self.budget_usd else 0.0
 
 
 def _gib(size: float) -> float:
@@ -186,7 +195,7 @@ def plan_document(answer: PlanAnswer) -> dict[str, Any]:
     }
     if answer.budget_usd is not None:
         document["budget_usd"] = answer.budget_usd
-        document["within_budget"] = cost.compute_usd <= answer.budget_usd if priced else None
+        document["within_budget"] = answer.usd_over_budget == 0 if priced else None
         document["affordable"] = [affordable_document(line) for line in answer.affordable]
     if answer.comparison:
         document["comparison"] = [asdict(line) for line in answer.comparison]
