@@ -212,7 +212,8 @@ def _explain(
 def _sentence(item: Mapping[str, Any]) -> str:
     if item["loc"] == ("run", "name") and item["type"] == "string_pattern_mismatch":
         name = re.sub("[^a-z0-9]+", "-", str(item["input"]).lower()).strip("-")
-        return f"expected lower-case letters, digits and hyphens, such as {name or 'my-run'}"
+        pattern = "the pattern of lower-case letters, digits and hyphens"
+        return f"should match {pattern}, such as {name or 'my-run'}"
     message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     return f"{message[:1].lower()}{message[1:]}"
 

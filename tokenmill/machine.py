@@ -6,6 +6,7 @@ version 1 or 2, and those around it. What cannot be read is no limit.
 
 import math
 import os
+import resource
 from collections.abc import Callable, Iterator
 
 _PROC = "/proc/self"
@@ -24,6 +25,16 @@ def memory_bytes() -> int:
     limit = min(_limits("memory", {name: lambda path: _number(_read(path)) for name in names}))
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return int(min(whole, limit))
+
+
+def process_bytes() -> int:
+    """Return the memory that this process holds now, in bytes (resident)."""
+    return int(_read(f"{_PROC}/statm").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_process_bytes() -> int:
+    """Return the most memory that this process has held, in bytes (resident)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _core_quota(path: str) -> float:

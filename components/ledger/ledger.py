@@ -30,6 +30,7 @@ from tokenmill.contracts.ledger import (
 from tokenmill.contracts.packed_rows import PackedManifest
 from tokenmill.contracts.training import Phase
 from tokenmill.cost.checkpoint_interval import plan_checkpoints
+from tokenmill.cost.devices import CPU_CHIP
 from tokenmill.cost.flops import (
     flops_per_token,
     model_flops_utilization,
@@ -108,7 +109,14 @@ def build_ledger(
             params_by_part=params,
             embedding_share=params["token_embedding"] / shape.params_total,
         ),
-        memory=run_memory(shape, settings, machine.memory_bytes_per_device),
+        memory=run_memory(
+            shape,
+            settings,
+            machine.memory_bytes_per_device,
+            machine.calibration.peak_process_bytes
+            if machine.calibration and settings.chip == CPU_CHIP
+            else None,
+        ),
         training=Training(
             steps=run.plan.steps,
             epochs=run.plan.epochs,

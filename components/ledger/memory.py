@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from components.ledger.config import LedgerJob
 from tokenmill.contracts.ledger import Memory
-from tokenmill.cost.devices import parallelism_of
+from tokenmill.cost.devices import CPU_CHIP, parallelism_of
 from tokenmill.cost.memory import (
     RESERVED_SHARE,
     MemoryEstimate,
@@ -26,16 +26,23 @@ def memory_per_device(shape: ModelShape, settings: LedgerJob, devices: int) -> M
         recompute=settings.recompute,
         dropout=settings.dropout > 0,
         parallelism=parallelism_of(settings.chip),
+        on_cpu=settings.chip == CPU_CHIP,
     )
 
 
-def run_memory(shape: ModelShape, settings: LedgerJob, capacity_bytes: float | None) -> Memory:
+def run_memory(
+    shape: ModelShape,
+    settings: LedgerJob,
+    capacity_bytes: float | None,
+    process_bytes: int | None = None,
+) -> Memory:
     """Estimate the memory that a run takes, and compare the ways to spread its model.
 
     Args:
         shape: The model.
         settings: Batch, devices, precision and strategy.
         capacity_bytes: Memory of a device; None if unknown.
+        process_bytes: Of a CPU, what the Calibrator's process held at most; None if not measured.
 
     Returns:
         Bytes a device by part under the strategies of this product, which copy the whole model to
@@ -50,6 +57,7 @@ def run_memory(shape: ModelShape, settings: LedgerJob, capacity_bytes: float | N
         memory_bytes=capacity_bytes,
     )
     copied = fits[0]  # data parallel
+    room = None if capacity_bytes is None else capacity_bytes * (1 - RESERVED_SHARE)
     return Memory(
         strategy=settings.strategy,
         precision=settings.precision,
@@ -62,7 +70,8 @@ def run_memory(shape: ModelShape, settings: LedgerJob, capacity_bytes: float | N
         bytes_per_device=memory.total,
         capacity_bytes=capacity_bytes,
         reserved_share=RESERVED_SHARE,
-        fits=copied.fits,
+        process_bytes=process_bytes,
+        fits=copied.fits if process_bytes is None or room is None else process_bytes <= room,
         smallest_device_count=copied.smallest_chips,
         by_strategy=fits,
     )

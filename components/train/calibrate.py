@@ -14,7 +14,7 @@ from tokenmill.contracts.training import Phase
 from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second
 from tokenmill.cost.flops import flops_per_token
 from tokenmill.errors import TokenmillError
-from tokenmill.machine import memory_bytes, vcpus
+from tokenmill.machine import memory_bytes, peak_process_bytes, process_bytes, vcpus
 from tokenmill.model.build import build_model
 from tokenmill.model.shape import ModelShape
 from tokenmill.rows.mixture import Mixture, plan_steps
@@ -73,6 +73,7 @@ def calibrate(
         steps += len(widths(shape.sequence_length))
     measured = time.perf_counter()
     strategy = make_strategy(config.strategy)
+    runtime_bytes = process_bytes()
     with strategy.scope():
         model = build_model(shape, job.seed, config.precision, config.dropout, config.rematerialize)
     available = Mixture.of(train.manifest).rows_available
@@ -105,6 +106,8 @@ def calibrate(
         evaluate_compile_seconds=max(0.0, seconds[Phase.EVALUATE_BEFORE] - evaluate_seconds),
         vcpus=vcpus(),
         memory_bytes=memory_bytes(),
+        runtime_bytes=runtime_bytes,
+        peak_process_bytes=peak_process_bytes(),
         total_seconds=start_seconds + time.perf_counter() - started,
     )
 

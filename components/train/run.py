@@ -21,6 +21,7 @@ from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second
 from tokenmill.cost.flops import flops_per_token
 from tokenmill.export.saved_model import export_model
 from tokenmill.export.text_masking import TextMasking
+from tokenmill.machine import peak_process_bytes
 from tokenmill.model.backbone import Backbone
 from tokenmill.model.base_model import load_base_model
 from tokenmill.model.build import build_model
@@ -226,6 +227,7 @@ def describe(training: Training, job: TrainingJob) -> Telemetry:
         trained_loss_tokens=record.trained_loss_tokens,
         seconds=record.seconds,
         cpu_seconds=record.cpu_seconds,
+        peak_process_bytes=peak_process_bytes(),
         total_seconds=sum(record.seconds.values()),
         tokens_per_second=rate,
         **examples,

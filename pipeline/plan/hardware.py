@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 
 from components.ledger.config import CostConfig
@@ -16,6 +17,7 @@ from tokenmill.machine import memory_bytes, vcpus
 
 _HIGH_MFU = 0.7
 _HIGH_PRICE_USD = 50.0
+_HIGH_OVER_MEDIAN = 1.2
 _MATRIX = 1024
 _MEASURE_SECONDS = 0.3
 _PRODUCTS = 4  # a round: one product alone is at the mercy of the clock
@@ -206,11 +208,13 @@ def _price(
         return cost.price_usd_per_chip_hour, "the configuration"
     elif chip.prices:
         price_row = chip.prices[0]
-        dearest, cheapest = (f(p.usd_per_chip_hour for p in chip.prices) for f in (max, min))
-        if price_row.usd_per_chip_hour == dearest > cheapest:
+        prices = sorted(price.usd_per_chip_hour for price in chip.prices)
+        middle = statistics.median(prices)
+        if price_row.usd_per_chip_hour > _HIGH_OVER_MEDIAN * middle:
             notes.append(
-                f"the price ({price_row.label}) is the dearest of {len(chip.prices)} of "
-                f"{chip.slug}; the cheapest is ${cheapest:g}: --price-from chooses"
+                f"the price ({price_row.label}) is one of the dearest: the {len(prices)} of "
+                f"{chip.slug} go from ${prices[0]:g} to ${prices[-1]:g}, half of them up to "
+                f"${middle:.4g}; --price-from chooses"
             )
     else:
         notes.append(f"no price for {chip.slug} in the catalog: --price-per-chip-hour gives one")

@@ -200,11 +200,15 @@ def notes(ledger: Ledger) -> list[str]:
             "better text."
         )
     if memory.fits is False:
-        count = memory.smallest_device_count
+        needed = memory.process_bytes or memory.bytes_per_device
+        words = f"{memory.smallest_device_count} devices would do."
+        if memory.process_bytes is not None:
+            words = "lower train.global_batch_size or raise train.accumulation_steps."
+        elif memory.smallest_device_count is None:
+            words = "no number of copies would do."
         found.append(
-            f"Training needs {memory.bytes_per_device / 2**30:,.1f} GiB a device, more than "
-            f"{ledger.hardware.chip} has; "
-            + (f"{count} devices would do." if count else "no number of copies would do.")
+            f"Training needs {needed / 2**30:,.1f} GiB a device, more than "
+            f"{ledger.hardware.chip} has; {words}"
         )
     if not price.dated:
         found.append("The price has no date: set cost.price_date.")

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.catalog.chips import find_chip
+from tokenmill.cost.devices import CPU_PARALLELISM
 from tokenmill.cost.memory import estimate_memory, layer_activation_bytes
 from tokenmill.model.shape import ModelShape
 
@@ -142,3 +143,38 @@ def test_a_wrong_argument_is_named(change, words):
     with pytest.raises(ValueError, match="expected") as caught:
         estimate_memory(shape(), **arguments)
     assert words in str(caught.value)
+
+
+# The most that a process held which trained four steps (components/train/step.py, XLA, rope, no
+# dropout; 2 cores, 2026-11), MiB: shape, batch, precision, recomputation.
+DEMO = {
+    "layers": 4, "d_model": 256, "heads": 4, "d_ff": 1024, "vocab_size": 4096,
+    "sequence_length": 256, "positions": "rope",
+}  # fmt: skip
+WIDE = {"layers": 2, "d_model": 768, "heads": 12, "d_ff": 3072, "vocab_size": 16_000}
+MEASURED_ON_CPU = {
+    "the demo's": ({}, 16, "float32", "none", 1453),
+    "recomputed": ({}, 16, "float32", "full", 1375),
+    "64 rows": ({}, 64, "float32", "none", 2235),
+    "64 rows, recomputed": ({}, 64, "float32", "full", 1973),
+    "16 bits": ({}, 16, "mixed_bfloat16", "none", 1352),
+    "long rows": ({"sequence_length": 1024}, 8, "float32", "none", 2001),
+    "wide": (WIDE, 8, "float32", "none", 1988),
+    "many tokens": ({"vocab_size": 50_000, "d_model": 128, "d_ff": 512}, 16, "float32", "none",
+                    2014),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MEASURED_ON_CPU)
+def test_a_cpu_holds_what_was_measured_within_15_percent(name):
+    change, batch, precision, recompute, mebibytes = MEASURED_ON_CPU[name]
+    estimate = estimate_memory(
+        shape(**{**DEMO, **change}),
+        batch_per_device=batch,
+        precision=precision,
+        recompute=recompute,
+        dropout=False,
+        parallelism=CPU_PARALLELISM,
+        on_cpu=True,
+    )
+    assert estimate.total == pytest.approx(mebibytes * 2**20, rel=0.15)

@@ -30,6 +30,12 @@ class Calibration(Document):
     evaluate_compile_seconds: float = key("Seconds to compile the evaluation.", ge=0)
     vcpus: int = key("Cores of this machine.", gt=0)
     memory_bytes: int = key("Its memory, bytes.", gt=0)
+    runtime_bytes: int | None = key(
+        "What the process held before there was a model: libraries, bytes.", default=None
+    )
+    peak_process_bytes: int | None = key(
+        "The most that the process held, compiling, steps and evaluation, bytes.", default=None
+    )
     total_seconds: float = key("Seconds that the measurement itself took.", ge=0)
 
 

@@ -121,7 +121,7 @@ class StrategyFit(Part):
 
 
 class Memory(Part):
-    """Memory of training on one device: an upper estimate, all parts at once."""
+    """Memory of training on one device: its tensors, on a CPU the whole process."""
 
     strategy: str = key("train.strategy; all of them copy the whole model to each device.")
     precision: str = key("Of weights and computation.")
@@ -132,6 +132,11 @@ class Memory(Part):
     bytes_per_device: int = key("Their sum.", ge=0)
     capacity_bytes: float | None = key("Memory of a device; null if unknown.")
     reserved_share: float = key("Share of it kept for allocator and runtime.", ge=0, le=1)
+    process_bytes: int | None = key(
+        "Of a CPU, measured: the most that the Calibrator's process held, with libraries and "
+        "compiler. `fits` goes by it. Null without a measurement.",
+        default=None,
+    )
     fits: bool | None = key("Whether the bytes fit; null if the capacity is unknown.")
     smallest_device_count: int | None = key(
         "Least devices on which the run fits, each with its share of the batch; null if none."

@@ -81,6 +81,9 @@ class Telemetry(Document):
     cpu_seconds: dict[Phase, float] = key(
         "CPU seconds of the chief's process by phase, all its threads.", default={}
     )
+    peak_process_bytes: int | None = key(
+        "The most memory that the chief's process held, export included, bytes.", default=None
+    )
     total_seconds: float = key("Sum of the wall seconds.", ge=0)
     tokens_per_second: float | None = key(
         "Slots a second of steps that do not compile; null without such a step."

@@ -5,11 +5,15 @@ share of the batch. Gradients and the two moments of AdamW are float32 whatever 
 That is 18 bytes a parameter in mixed precision, against the 16 of Rajbhandari et al. 2020 ("ZeRO",
 sec. 3.1), whose gradients are 16-bit. Mixed precision therefore saves activations and time, never
 weights.
+
+On a CPU the memory is that of the whole process, libraries and compiler included, and what XLA was
+measured to hold there: activations in float32 whatever the precision, and hardly fewer of them with
+recomputation (docs/models.md). On other chips the estimate is of tensors.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from tokenmill.cost.checks import check_positive
@@ -37,6 +41,11 @@ LOGIT_BYTES = 4 + 4
 LOGIT_CHUNK_LEAST_POSITIONS, LOGIT_CHUNKS_MOST = 512, 16
 # The loss's gradient by the features waits for the backward pass in float32.
 _FEATURE_GRADIENT_BYTES = 4
+# Of a process that trains on a CPU, measured: TensorFlow and all that comes with it; compiling a
+# training step, whose memory the steps then use; what steps take beside their tensors.
+_CPU_LIBRARY_BYTES, _CPU_COMPILER_BYTES, _CPU_STEP_BYTES = 740 * 2**20, 750 * 2**20, 60 * 2**20
+# Share of the activations that XLA on a CPU keeps all the same where they shall be computed again.
+_CPU_KEPT_SHARE = 0.8
 # Our margin for the allocator, the runtime and the compiler's scratch space; not a measurement.
 RESERVED_SHARE = 0.1
 
@@ -54,6 +63,7 @@ class MemoryEstimate:
         recompute_workspace: One layer's activations, while the backward pass repeats them.
         logits: Logits and their gradient in float32, of one chunk (of each part computed side by
             side), and the gradient of all positions' last features.
+        process: On a CPU, libraries, and what compiling takes beyond the tensors.
     """
 
     weights: int
@@ -63,6 +73,7 @@ class MemoryEstimate:
     activations: int
     recompute_workspace: int
     logits: int
+    process: int = 0
 
     def by_part(self) -> dict[str, int]:
         """Return the bytes under the name of each part."""
@@ -74,11 +85,12 @@ class MemoryEstimate:
             "activations": self.activations,
             "recompute_workspace": self.recompute_workspace,
             "logits": self.logits,
+            "process": self.process,
         }
 
     @property
     def total(self) -> int:
-        """Bytes of all parts, as if all peaked together: an upper estimate."""
+        """Bytes of all parts, as if all peaked together."""
         return sum(self.by_part().values())
 
     @property
@@ -206,6 +218,7 @@ def estimate_memory(
     recompute: Recompute = "none",
     dropout: bool = True,
     parallelism: int = 1,
+    on_cpu: bool = False,
 ) -> MemoryEstimate:
     """Estimate the memory of training with AdamW on one chip, by part.
 
@@ -218,34 +231,43 @@ def estimate_memory(
         dropout: Whether the layers have dropout.
         parallelism: Parts of the batch that are computed side by side, at most; CPU_PARALLELISM on
             a CPU.
+        on_cpu: Whether the chip is a CPU, whose memory holds the whole process.
 
     Returns:
         Bytes by part.
     """
     parallelism = min(parallelism, batch_per_device)
 
+    stored: Precision = "float32" if on_cpu else precision
+
     def layer(scheme: Recompute) -> int:
         return layer_activation_bytes(
-            shape, batch=batch_per_device, precision=precision, recompute=scheme, dropout=dropout
+            shape, batch=batch_per_device, precision=stored, recompute=scheme, dropout=dropout
         )
 
     kept = layer(recompute)
+    if on_cpu and recompute != "none":
+        kept = int(_CPU_KEPT_SHARE * layer("none"))
     params = shape.params_total
     weights = params * _WEIGHT_BYTES[precision]
     positions = shape.sequence_length * batch_per_device
     # Outside the layers: embedding dropout mask, inputs of final norm and output projection
     # (Korthikanti et al. 2022, sec. 4.3).
-    outside = 2 * _ACTIVATION_BYTES[precision] + (_MASK_BYTES if dropout else 0)
-    return MemoryEstimate(
+    outside = 2 * _ACTIVATION_BYTES[stored] + (_MASK_BYTES if dropout else 0)
+    estimate = MemoryEstimate(
         weights=weights,
         compute_copy=params * _COPY_BYTES[precision],
         gradients=params * _FLOAT32_BYTES * parallelism,
         optimizer=ADAMW_MOMENTS * params * _FLOAT32_BYTES,
         activations=shape.layers * kept + positions * shape.d_model * outside,
-        recompute_workspace=layer("none") - kept,
+        recompute_workspace=0 if on_cpu else layer("none") - kept,
         logits=parallelism
         * logit_chunk_positions(-(-positions // parallelism))
         * shape.logit_width
         * LOGIT_BYTES
         + positions * shape.d_model * _FEATURE_GRADIENT_BYTES,
     )
+    if not on_cpu:
+        return estimate
+    beside = max(_CPU_COMPILER_BYTES - estimate.total, _CPU_STEP_BYTES)
+    return replace(estimate, process=_CPU_LIBRARY_BYTES + beside)

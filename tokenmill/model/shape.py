@@ -125,10 +125,10 @@ class ModelShape:
             # A head of at least two features, and of an even number.
             fit = [n for n in range(1, self.d_model // 2 + 1) if self.d_model % (2 * n) == 0]
             near = sorted(sorted(fit, key=lambda n: abs(n - self.heads))[:2])
-            such = " or ".join(f"--set model.heads={n}" for n in near)
+            such = " or ".join(f"--set model.heads={n}" for n in near) or "an even d_model"
             raise ValueError(
                 f"model.heads = {self.heads}: expected a divisor of d_model = {self.d_model}, so "
-                f"that every head is equally wide{f', such as {such}' if such else ''}"
+                f"that every head is equally wide; choose {such}"
             )
         if self.heads % self.key_value_heads:
             raise ValueError(

@@ -93,6 +93,7 @@ class PlannedModel:
         recompute: Recompute,
         dropout: bool,
         parallelism: int = 1,
+        on_cpu: bool = False,
     ) -> MemoryEstimate:
         """Count the bytes on one chip in data parallelism, weights by the true parameter count.
 
@@ -105,6 +106,7 @@ class PlannedModel:
             recompute=recompute,
             dropout=dropout,
             parallelism=parallelism,
+            on_cpu=on_cpu,
         )
         if not self.shape_assumed:
             return estimate

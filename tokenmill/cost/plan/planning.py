@@ -16,6 +16,7 @@ from tokenmill.cost.checkpoint_interval import (
     plan_checkpoints,
 )
 from tokenmill.cost.checks import check_fraction, check_positive
+from tokenmill.cost.devices import CPU_CHIP
 from tokenmill.cost.flops import Recompute, model_flops_utilization, throughput
 from tokenmill.cost.memory import MemoryEstimate, share_of_batch
 from tokenmill.cost.plan.hardware import Hardware
@@ -112,6 +113,7 @@ class PlanRequest:
             self.recompute,
             self.dropout,
             self.hardware.parallelism,
+            self.hardware.chip.slug == CPU_CHIP,
         )
 
     @property
