@@ -12,6 +12,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from components.train.config import ExecutionConfig
+from pipeline.base_model import base_model_values
 from pipeline.config import Config, StepResources
 from tokenmill.errors import TokenmillError
 
@@ -54,6 +55,7 @@ def load_config(
         ConfigError: A file, key or value is wrong.
     """
     values, origin = read_values(preset, config_path)
+    _take_base_model(values, config_path is not None, overrides)
     return build_config(Config, values, origin, overrides)
 
 
@@ -82,7 +84,24 @@ def load_run_config(
     from pipeline.own_text import ORIGIN, own_text_values
 
     values, chosen = own_text_values(paths, corpus.span)
+    if _take_base_model(values, False, overrides):
+        chosen += "; the shape and the tokenizer are those of model.base_model"
     return build_config(Config, values, ORIGIN, overrides), chosen
+
+
+def _take_base_model(values: dict[str, Any], is_users: bool, overrides: Sequence[str]) -> bool:
+    """Put a base model's shape and tokenizer where the user's file and options say nothing."""
+    options = dict(_parse_override(override) for override in overrides)
+    sections = {name: section for name, section in values.items() if isinstance(section, dict)}
+    said = set(options)
+    if is_users:
+        said |= {(name, key) for name, section in sections.items() for key in section}
+    directory = options.get(("model", "base_model"), sections.get("model", {}).get("base_model"))
+    taken = base_model_values(directory) if isinstance(directory, str) else {}
+    for (name, key), value in taken.items():
+        if (name, key) not in said and isinstance(values.setdefault(name, {}), dict):
+            values[name][key] = value
+    return bool(taken)
 
 
 def read_values(preset: str, config_path: str | None) -> tuple[dict[str, Any], str]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from components.ingest.manifest import COMPRESSION_SUFFIXES, list_inputs
+from tokenmill.machine import vcpus
 
 NAME = "own"
 ORIGIN = "chosen for the size of the input"
@@ -105,4 +106,4 @@ def _training_seconds(size: float, values: Mapping[str, Mapping[str, Any]]) -> f
     parameters = 12 * model["layers"] * model["d_model"] ** 2
     parameters += values["tokenizer"]["vocab_size"] * model["d_model"]
     tokens = size / _BYTES_PER_TOKEN * train["epochs"]
-    return 6 * parameters * tokens / _FLOPS_PER_CORE_SECOND / (os.cpu_count() or 1)
+    return 6 * parameters * tokens / _FLOPS_PER_CORE_SECOND / vcpus()

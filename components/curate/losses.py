@@ -16,6 +16,7 @@ from components.curate.languages import UNKNOWN_LANGUAGE
 from components.curate.rules import LINE_RULES, RULES
 from tokenmill.contracts.curation import Curation, DroppedDocument, read_dropped
 from tokenmill.errors import TokenmillError
+from tokenmill.visible import visible
 
 # A rule that drops two of three documents says nothing about their source.
 MIN_DOCUMENTS = 10
@@ -66,7 +67,7 @@ class Loss(NamedTuple):
         return self.dropped / self.arrived
 
     def __str__(self) -> str:
-        group = "all" if self.kind == "whole" else f"{self.kind} {printable(self.name)}"
+        group = "all" if self.kind == "whole" else f"{self.kind} {visible(self.name)}"
         unit = "bytes" if self.reason.startswith("line_") else "documents"
         return f"{self.share:.0%} of {group} ({self.dropped:,} of {self.arrived:,} {unit})"
 
@@ -209,20 +210,15 @@ def say_overlaps(dropped_uri: str, split: str) -> str:
     records = (record for record in read_dropped(dropped_uri) if record.split == split)
     chosen = samples_by_reason(records, CONTAMINATED, None, _EXAMPLES).get(CONTAMINATED, [])
     shown = [
-        f'{printable(record.doc_id.decode())} shares "{_beginning(record.shared)}" with '
-        f"{printable(record.kept_copy.decode())}"
+        f'{visible(record.doc_id.decode())} shares "{_beginning(record.shared)}" with '
+        f"{visible(record.kept_copy.decode())}"
         for record in chosen
     ]
     return f", such as {', '.join(shown)}" if shown else ""
 
 
 def _beginning(text: str) -> str:
-    return printable(" ".join(text.split())[:_EXAMPLE_CHARACTERS])
-
-
-def printable(text: str) -> str:
-    """Return text from data without what a terminal would take for a command."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return visible(" ".join(text.split())[:_EXAMPLE_CHARACTERS])
 
 
 def _examples(loss: Loss, records: Iterable[DroppedDocument]) -> Iterator[str]:
@@ -231,7 +227,7 @@ def _examples(loss: Loss, records: Iterable[DroppedDocument]) -> Iterator[str]:
         records, loss.reason, of.get("source"), _EXAMPLES, of.get("language")
     )
     for record in itertools.chain.from_iterable(chosen.values()):
-        yield f'{printable(record.doc_id.decode())} "{_beginning(record.excerpt)}"'
+        yield f'{visible(record.doc_id.decode())} "{_beginning(record.excerpt)}"'
 
 
 def _contaminated(curation: Curation, split: str) -> tuple[int, int, int]:

@@ -25,6 +25,11 @@ def summarize_step(node_id: str, record: StepRecord) -> str:
     return summary(record) if summary else ""
 
 
+def step_remarks(node_id: str, record: StepRecord) -> list[str]:
+    """Return what a person has to see of a step, below its line."""
+    return list(read_curation(record.one("dropped").uri).remarks) if node_id == "Curator" else []
+
+
 def _ingest(record: StepRecord) -> str:
     documents = count(record.number("examples", "documents"))
     size = megabytes(record.number("examples", "bytes"))
@@ -67,8 +72,7 @@ def _curate(record: StepRecord) -> str:
     dropped = ", ".join(
         f"{count(amount.documents)} {reason}" for reason, amount in total.dropped.items()
     )
-    summary = f"{kept}; dropped {dropped}" if dropped else kept
-    return "".join([summary, *(f"\n  ! {remark}" for remark in curation.remarks)])
+    return f"{kept}; dropped {dropped}" if dropped else kept
 
 
 def _tokenizer(record: StepRecord) -> str:

@@ -169,7 +169,9 @@ def _prompt(config: Config, steps: dict[str, "StepRecord"]) -> str:
         from tokenmill.records.splits import split_directory
 
         examples = split_directory(steps["Curator"].one("curated_examples").uri, "eval")
-        text = next(read_documents(list_files(examples)[0])).column("text")[0].as_py().decode()
+        # A split of few documents has shards without one.
+        batches = (batch for file in list_files(examples) for batch in read_documents(file))
+        text = next(batch.column("text")[0].as_py() for batch in batches if len(batch)).decode()
         words = " ".join("".join(c if c.isprintable() else " " for c in text[:200]).split()[:4])
         words = words[:40].strip()
     plain = words and not set(words) & set('"$`!' + chr(92))

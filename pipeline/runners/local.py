@@ -23,7 +23,7 @@ from pipeline.config import Config
 from pipeline.dag import create_components
 from pipeline.loader import dump_config
 from pipeline.report.console import RunConsole
-from pipeline.report.step_summary import summarize_step
+from pipeline.report.step_summary import step_remarks, summarize_step
 from pipeline.runners.cache_key import portable_cache_context
 from pipeline.runners.run_lock import run_lock
 from tokenmill import progress
@@ -122,6 +122,9 @@ def run_local(
             with screen.showing(f"what {node_id} counted"):
                 summary = summarize_step(node_id, record)
             screen.step_finished(node_id, summary, record.cached)
+            with screen.showing(f"what {node_id} remarks"):
+                for remark in step_remarks(node_id, record):
+                    screen.note(remark)
 
     living: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if config.train.strategy == "multi_worker":  # the others wait as long as this one lives

@@ -35,9 +35,25 @@ def test_a_base_model_of_the_same_shape_passes(base, tmp_path):
     checked(tmp_path, *SMALL, f'model.base_model="{base}"')
 
 
+def test_shape_and_tokenizer_are_those_of_the_base_model(base):
+    config = load_config(overrides=[f'model.base_model="{base}"', "train.task=masked-lm"])
+    assert config.shape().layers == 2
+    assert config.shape().d_model == 64
+    assert config.tokenizer.vocab_size == 500
+    assert config.tokenizer.path == f"{base}/assets.extra/tokenizer.model"
+
+
+def test_what_a_file_says_is_not_overwritten_by_the_base_model(base, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(f'[model]\nd_model = 128\nbase_model = "{base}"\n')
+    config = load_config(config_path=str(file))
+    assert (config.model.d_model, config.model.layers) == (128, 2)
+
+
 def test_another_shape_is_told_with_every_key_to_set(base, tmp_path):
+    others = ["model.layers=4", "model.d_model=128", "tokenizer.vocab_size=600"]
     with pytest.raises(TokenmillError) as caught:
-        checked(tmp_path, f'model.base_model="{base}"')
+        checked(tmp_path, f'model.base_model="{base}"', *others)
     for option in SMALL:
         assert f"--set {option}" in caught.value.hint
 

@@ -37,7 +37,8 @@ class ModelConfig(Section):
     classes: Annotated[int, Field(ge=0)] = 0
     """How many classes the task classification has: labels of the training split."""
     base_model: str | None = None
-    """Directory of a pushed model whose weights training starts from; None means random ones."""
+    """Directory of a pushed model whose weights training starts from; None means random ones. Its
+    shape and tokenizer are taken, where neither the user's file nor an option says another."""
 
     def shape(self, vocab_size: int, task: str) -> ModelShape:
         """Return the shape of the model with this vocabulary, for this training task.
