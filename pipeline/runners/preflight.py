@@ -4,17 +4,26 @@ import glob
 import hashlib
 import os
 import shutil
+from collections import Counter
 
 from components.ingest.manifest import list_inputs
+from components.ingest.readers import read_file
 from pipeline.config import Config
+from tokenmill.contracts.ingest import BadRecord
 from tokenmill.contracts.served_model import read_served_model
 from tokenmill.errors import TokenmillError
 from tokenmill.files import open_file
+from tokenmill.visible import visible
 
 # Weights and AdamW's two moments.
 _CHECKPOINT_BYTES_PER_PARAMETER = 12
 # Ingested, curated, tokenized and packed, and what is staged in between.
 _COPIES_OF_TEXT = 5
+# Documents whose labels are looked at, and how often one has to be there: curation may well drop
+# all documents of a label that few have.
+_LABELED_DOCUMENTS = 20_000
+_OFTEN = 5
+_SHOWN_LABELS = 10
 _TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS")
 
 
@@ -28,6 +37,8 @@ def check_before_start(config: Config) -> None:
         check_base_model(config, config.model.base_model)
     check_devices(config)
     check_disk(config)
+    if config.train.task == "classification" and config.corpus.input:
+        check_classes(config)
 
 
 def check_base_model(config: Config, directory: str) -> None:
@@ -114,6 +125,41 @@ def check_disk(config: Config) -> None:
             f"{directory} has {free / 1e9:,.1f} GB free; the run needs some {needed / 1e9:,.1f} "
             f"GB: {kept} checkpoints of {parameters:,} parameters and the texts of each step.",
             "Give another --output-dir, or fewer checkpoints: --set execution.keep_checkpoints=1",
+        )
+
+
+def check_classes(config: Config) -> None:
+    """Check model.classes against the labels of the first documents of the input."""
+    labels: Counter[bytes] = Counter()
+    read, whole = 0, True
+    for file in list_inputs(config.corpus.input, span=config.corpus.span):
+        for item in read_file(file, config.corpus):
+            if not isinstance(item, BadRecord):
+                read += 1
+                labels.update([item.label] if item.label else [])
+            if read == _LABELED_DOCUMENTS:
+                break
+        if read == _LABELED_DOCUMENTS:
+            whole = False
+            break
+    field = f"corpus.label_field = {config.corpus.label_field}"
+    if not labels:
+        raise TokenmillError(
+            f"{field}: none of {read:,} documents has a label.",
+            "Set corpus.label_field to the field that holds the class.",
+        )
+    often = sum(number >= _OFTEN for number in labels.values())
+    classes = config.model.classes
+    if often > classes or (whole and len(labels) < classes):
+        found = often if often > classes else len(labels)
+        names = [visible(label.decode()) for label, _ in labels.most_common(_SHOWN_LABELS)]
+        more = f" and {len(labels) - len(names):,} more" if len(labels) > len(names) else ""
+        raise TokenmillError(
+            f"model.classes = {classes}, but {read:,} documents have {len(labels):,} "
+            f"label{'s' if len(labels) > 1 else ''}: {', '.join(names)}{more}.",
+            f"--set model.classes={found}, or correct corpus.label_field."
+            if found > 1
+            else "A classifier needs two labels or more; look at corpus.label_field.",
         )
 
 

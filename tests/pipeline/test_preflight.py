@@ -1,5 +1,6 @@
 """What is told before the first step instead of after all data steps."""
 
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -98,3 +99,30 @@ def test_a_disk_that_is_too_small_is_told(tmp_path, monkeypatch):
     with pytest.raises(TokenmillError, match="GB free") as caught:
         checked(tmp_path)
     assert "--output-dir" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "told"),
+    [
+        ("ab" * 10, 2, ""),
+        ("ab" * 10, 3, "--set model.classes=2"),
+        ("abc" * 10, 2, "--set model.classes=3"),
+        ("ab" * 10 + "c", 2, ""),  # curation may drop the one document of c
+        ("a" * 10, 2, "two labels or more"),
+        (" " * 10, 2, "corpus.label_field"),
+    ],
+)
+def test_classes_are_held_against_the_labels(labels, classes, told, tmp_path):
+    rows = [{"text": f"Text {i}.", "class": label.strip()} for i, label in enumerate(labels)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = [
+        f'corpus.input=["{tmp_path}/a.jsonl"]', "corpus.label_field=class",
+        "train.task=classification", f"model.classes={classes}",
+
+    ]  # fmt: skip
+    if not told:
+        checked(tmp_path, *options)
+        return
+    with pytest.raises(TokenmillError) as caught:
+        checked(tmp_path, *options)
+    assert told in caught.value.hint
