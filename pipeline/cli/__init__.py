@@ -3,6 +3,7 @@
 import datetime
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -56,8 +57,10 @@ def run(
     debug: bool,
 ) -> None:
     """Run the pipeline: raw text to a pushed model, with the bill."""
-    from pipeline.loader import load_run_config
-    from pipeline.runners.launch import launch
+    with warnings.catch_warnings():  # Beam's, before there is a log for them
+        warnings.simplefilter("ignore")
+        from pipeline.loader import load_run_config
+        from pipeline.runners.launch import launch
 
     if more_inputs and not inputs:
         raise click.UsageError(f"unexpected argument {more_inputs[0]!r}; did you mean --input?")

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -126,3 +128,14 @@ def test_classes_are_held_against_the_labels(labels, classes, told, tmp_path):
     with pytest.raises(TokenmillError) as caught:
         checked(tmp_path, *options)
     assert told in caught.value.hint
+
+
+def test_the_error_stands_alone_without_warnings_of_libraries(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "run", "--set", f"model.base_model={tmp_path}"],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: model.base_model")
+    assert "Warning" not in result.stderr
+    assert not result.stdout
