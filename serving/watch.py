@@ -89,6 +89,8 @@ class _Tail:
     def lines(self) -> Iterator[dict[str, Any]]:
         if self._path is None or not os.path.exists(self._path):
             return
+        if os.path.isdir(self._path):
+            raise TokenmillError(f"{self._path} is a directory, not a file of JSON lines.")
         with open(self._path, "rb") as source:
             if source.seek(0, os.SEEK_END) < self._offset:  # it was emptied, as rotation does
                 self._offset = 0
@@ -143,10 +145,10 @@ def watch_rollout(
         for record in log.lines():
             # Before both versions are loaded, one answers the users of both, beside the loading.
             label = labels.get(f"{record.get('version')} as {record.get('label')}")
-            if label is not None and _is_since(rollout.started, record):
+            if label is not None and _is_since(rollout.started, record) and _is_request(record):
                 arms[label].add_request(record)
         for vote in votes.lines():
-            if isinstance(vote.get("value"), (int, float)) and _is_since(rollout.started, vote):
+            if _is_number(vote.get("value")) and _is_since(rollout.started, vote):
                 share = user_share(str(vote.get("user")), rollout.salt)
                 label = "canary" if share < rollout.canary_weight else "stable"
                 arms[label].measures["feedback"].add(float(vote["value"]))
@@ -180,6 +182,23 @@ def watch_rollout(
             for measure in arms["stable"].measures
         },
     )
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value of JSON is a finite number; true is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return bool(np.isfinite(float(value)))
+    except OverflowError:
+        return False
+
+
+def _is_request(line: dict[str, Any]) -> bool:
+    """Return whether a line of the log has what is compared."""
+    if line.get("code") != "OK":
+        return isinstance(line.get("code"), str)
+    return _is_number(line.get("seconds")) and _is_number(line.get("tokens"))
 
 
 def _is_since(started: float, line: dict[str, Any]) -> bool:

@@ -6,7 +6,14 @@ import sys
 
 import pytest
 
-from tokenmill.files import AtomicFile, list_files, remove_temporary_files, write_bytes
+from tokenmill.errors import TokenmillError
+from tokenmill.files import (
+    AtomicFile,
+    check_is_no_pattern,
+    list_files,
+    remove_temporary_files,
+    write_bytes,
+)
 
 
 def leave_half_a_file(path):
@@ -60,3 +67,13 @@ def test_local_files_need_no_beam():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("name", ["a*", "a?b", "[a", "a\\b", "x{SPAN}y", "{YYYY}"])
+def test_a_directory_whose_name_is_a_pattern_to_tfx_is_refused(name, tmp_path):
+    with pytest.raises(TokenmillError, match="pattern"):
+        check_is_no_pattern(str(tmp_path / name), "run.output_dir")
+
+
+def test_other_names_are_taken(tmp_path):
+    check_is_no_pattern(str(tmp_path / "a b'c" / "{x}"), "run.output_dir")

@@ -6,6 +6,7 @@ that reads a small local file starts at once.
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterable
 from fnmatch import fnmatch
@@ -174,11 +175,12 @@ def check_is_no_pattern(path: str, option: str) -> None:
     in one: a run would fail at its second step.
 
     Raises:
-        TokenmillError: Its path, from the root, holds *, ? or [.
+        TokenmillError: Its path, from the root, holds *, ?, [, a backslash or {SPAN} and its kin.
     """
     whole = absolute_path(path)
-    if found := [character for character in "*?[" if character in whole]:
+    if found := re.findall(r"[*?\[\\]|\{(?:SPAN|VERSION|YYYY|MM|DD)\b", whole):
         raise TokenmillError(
-            f"{option} = {whole!r}: {' and '.join(found)} in a path is a wildcard to TFX.",
+            f"{option} = {whole}: {' and '.join(dict.fromkeys(found))} in a path is a pattern to "
+            "TFX.",
             f"Name a directory without it: --set {option}=...",
         )

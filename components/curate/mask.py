@@ -8,6 +8,7 @@ is bounded.
 
 import ipaddress
 import re
+import unicodedata
 from collections.abc import Iterable
 
 # Letters of scripts that are written without blanks, or whose particles follow a word without one
@@ -21,8 +22,15 @@ _STOPS = (
     "\u00ab\u00bb\u060c\u061b\u061f\u06d4\u0964\u0965\u2000-\u206f\u2e80-\u303f\ufe10-\ufe6f"
     "\uff00-\uffef"
 )
+# Vowel signs and points, of which half a word may be and which \w has not, and the joiners that
+# stand between letters.
+_MARKS = "".join(
+    re.escape(chr(code))
+    for code in (*range(0x300, 0xE00), 0x200C, 0x200D)
+    if code > 0x2000 or unicodedata.category(chr(code)) in ("Mn", "Mc")
+)
 _WORD = rf"[^\W{_JOINED}]"  # a letter, digit or _ of another script
-_LOCAL = rf"(?:{_WORD}|[.%+\u0300-\u036f-])"
+_LOCAL = rf"(?:{_WORD}|[.%+{_MARKS}-])"
 _IN_URL = rf"[^\s<>\"'`)\]}}{_JOINED}{_STOPS}]"
 _BYTE = r"(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])"
 
@@ -34,8 +42,8 @@ _URL = re.compile(
 )
 _EMAIL = re.compile(
     rf"(?:(?<!{_LOCAL}){_LOCAL}+|(?<![{_JOINED}])[{_JOINED}]+)@"
-    rf"(?:(?:(?:[^\W_{_JOINED}]|-)+|[{_JOINED}]+)\.)+"
-    rf"(?:xn--[A-Za-z0-9-]{{1,59}}|[^\W\d_{_JOINED}]{{2,24}}|(?<=[{_JOINED}]\.)[{_JOINED}]{{2,6}})"
+    rf"(?:(?:(?:[^\W_{_JOINED}]|[{_MARKS}-])+|[{_JOINED}]+)\.)+"
+    rf"(?:xn--[A-Za-z0-9-]{{1,59}}|(?:[^\W\d_{_JOINED}]|[{_MARKS}]){{2,24}}|(?<=[{_JOINED}]\.)[{_JOINED}]{{2,6}})"
     rf"(?!{_WORD})"
 )
 _IPV4 = re.compile(

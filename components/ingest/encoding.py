@@ -97,8 +97,11 @@ _NOT_WESTERN = re.compile(
     "|[a-zß-öø-ÿ][À-ÖØ-ÞŠŽŒŸ]"  # KOI8-R, Mac Roman: a capital inside a word
     "|[ƒˆ˜¤¨¬¯¸]|[a-z][‚„]|[A-Za-z][“”†‡•‹›¹²³¿¼¾ºª][A-Za-z]"  # DOS, Asian, Polish
 )
-# Letters that no language of Windows-1252 has both of: Turkish and Czech as they look in it.
-_NOT_TOGETHER = (("ðýþÐÝÞ", "çüÇÜ"), ("šžŠŽ", "èìùøïòñÈÌÙØÏÒÑ"))
+# Letters that no language of Windows-1252 has both of: Turkish, Czech, Hungarian, Baltic languages
+# as they look in it.
+_NOT_TOGETHER = (
+    ("ðýþÐÝÞ", "çüÇÜ"), ("šžŠŽ", "èìùøïòñÈÌÙØÏÒÑ"), ("õÕ", "ûÛüÜ"), ("ðþÐÞ", "ëàûêùËÀÛÊÙ"),
+)  # fmt: skip
 _HIGH_LETTERS = re.compile(f"[{_HIGH_LETTER}]")
 _LETTERS = re.compile(f"[A-Za-z{_HIGH_LETTER}]")
 _MAX_HIGH_LETTERS = 0.4  # of all letters; French has 4 %, Cyrillic as Windows-1252 has 100 %

@@ -1,8 +1,10 @@
 """What reading gives: `Document` or `BadRecord`, and the checks that every format's text passes."""
 
+import decimal
+import math
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from components.ingest.config import CorpusConfig
 from components.ingest.encoding import decode_error, repair
@@ -111,17 +113,29 @@ def wrong_columns(names: Sequence[str], fields: Sequence[str | None]) -> str:
 def to_bytes(value: object) -> bytes | None:
     """Return an id, source or label as UTF-8; None if it is no text and no whole number, or empty.
 
+    True and False are "true" and "false", 1.0 is "1".
+
     Undecodable bytes and lone surrogates become question marks: they do not cost the document.
     """
     if isinstance(value, str):
         data = value.encode("utf-8", "replace")
     elif isinstance(value, bytes):
         data = value if value.isascii() else value.decode("utf-8", "replace").encode("utf-8")
+    elif isinstance(value, bool):
+        data = b"true" if value else b"false"
     elif isinstance(value, int):
         data = str(value).encode()
+    elif _is_whole(value):
+        data = str(int(value)).encode()
     else:
         return None
     return data or None
+
+
+def _is_whole(value: object) -> TypeGuard[float | decimal.Decimal]:
+    if not isinstance(value, float | decimal.Decimal):
+        return False
+    return math.isfinite(value) and value == int(value)
 
 
 def source_or_none(value: object) -> bytes | None:

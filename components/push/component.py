@@ -80,7 +80,8 @@ class AtomicPusherExecutor(pusher_executor.Executor):
         if config.infra_validator != "off":
             found = probe_model(copied, config.max_check_seconds)
             pushed.set_string_custom_property("model_check", json.dumps(found, sort_keys=True))
-        run_id = self._context.pipeline_run_id if self._context else ""
+        # An engine gives the step no id of its run.
+        run_id = (self._context.pipeline_run_id if self._context else None) or ""
 
         def name_version(version: int) -> None:
             write_origin(copied, ModelOrigin(run_id=run_id, version=str(version)))

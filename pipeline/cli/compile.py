@@ -33,7 +33,8 @@ def compile_command(
         check_engine(config, engine)  # type: ignore[arg-type]  # before the slow import
         root = str(config.engine.pipeline_root)
         paths = read_by_containers(config)
-        in_buckets = [path for path in (root, *dict(paths).values()) if path.startswith("gs://")]
+        # What compiling itself reads and writes.
+        in_buckets = [p for p in (root, *config.corpus.input) if p.startswith("gs://")]
         if in_buckets:
             check_credentials(in_buckets[0])
         for key, path in paths_outside(paths, root):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import click
 
 from pipeline.cli.errors import user_errors_only
-from pipeline.cli.options import config_options, json_option
+from pipeline.cli.options import json_option, run_config_options
 from tokenmill.visible import visible_lines
 
 
@@ -34,7 +34,7 @@ def rules(rule_set: str | None) -> None:
 @curate.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("--rules", "rule_set", metavar="SET", help="The rule set (curate.rules).")
-@config_options
+@run_config_options
 @click.option(
     "--sample", "size", type=click.IntRange(1), default=5000, show_default=True, metavar="N",
     help="Judge N documents, chosen by a hash: the same every time.",
@@ -46,7 +46,7 @@ def preview(
     rule_set: str | None,
     overrides: Sequence[str],
     config_path: str | None,
-    preset: str,
+    preset: str | None,
     size: int,
     reason: str | None,
     as_json: bool,

@@ -8,7 +8,7 @@ from rich.console import Console
 from components.curate.preview import REASONS, as_json, preview, sample
 from components.curate.rules import RULE_SETS
 from pipeline.input_documents import InputDocuments
-from pipeline.loader import load_config
+from pipeline.loader import load_run_config
 from pipeline.report.curation import check_choice, number, print_document
 from pipeline.report.tables import escape, plain_table, stdout_console
 from tokenmill.errors import TokenmillError
@@ -19,7 +19,7 @@ def preview_files(
     rule_set: str | None,
     overrides: Sequence[str],
     config_path: str | None,
-    preset: str,
+    preset: str | None,
     size: int,
     reason: str | None,
 ) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def preview_files(
     check_choice("--rules", rule_set, RULE_SETS, "There are")
     if rule_set is not None:
         overrides = (*overrides, f"curate.rules={rule_set}")
-    config = load_config(preset, config_path, overrides)
+    config, _ = load_run_config(preset, config_path, overrides, paths)
     check_choice("--reason", reason, REASONS, "There are")
     reading = InputDocuments(config.corpus)
     documents = sample(reading.read_files(paths), size)

@@ -122,7 +122,7 @@ def check_disk(config: Config) -> None:
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise TokenmillError(
-            f"{directory} has {free / 1e9:,.1f} GB free; the run needs some {needed / 1e9:,.1f} "
+            f"{directory} has {free / 1e9:,.3g} GB free; the run needs some {needed / 1e9:,.3g} "
             f"GB: {kept} checkpoints of {parameters:,} parameters and the texts of each step.",
             "Give another --output-dir, or fewer checkpoints: --set execution.keep_checkpoints=1",
         )

@@ -13,9 +13,13 @@ def run_lock(output_dir: str) -> Iterator[None]:
     """Hold the directory's lock.
 
     Raises:
-        TokenmillError: Another process holds it.
+        TokenmillError: Another process holds it, or it cannot be made.
     """
-    with open(os.path.join(output_dir, ".lock"), "w", encoding="ascii") as lock:
+    try:
+        lock = open(os.path.join(output_dir, ".lock"), "w", encoding="ascii")  # noqa: SIM115
+    except OSError as error:
+        raise TokenmillError(f"cannot write to {output_dir}: {error.strerror}.") from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

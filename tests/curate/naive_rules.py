@@ -117,7 +117,8 @@ def _unspaced(text):
 
 def _mean_length(text):
     ordinary = [w for w in split_words(text) if w[0] not in WHOLE and w[0] not in PIECES]
-    if 2 * sum(map(len, ordinary)) < len(_solid(text)):
+    hangul = sum("가" <= c <= "힣" for c in text)
+    if 2 * sum(map(len, ordinary)) < len(_solid(text)) or 0 < len(_solid(text)) <= 4 * hangul:
         return math.nan
     return _share(sum(map(len, ordinary)), len(ordinary))
 

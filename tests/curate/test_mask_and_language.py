@@ -37,6 +37,8 @@ def test_what_is_masked(kind, text, masked, count):
         ("联系邮箱foo@example.com，谢谢", "联系邮箱<EMAIL>，谢谢"),
         ("mail:foo@example.com谢谢", "mail:<EMAIL>谢谢"),
         ("foo@example.com으로 보내세요", "<EMAIL>으로 보내세요"),
+        ("मीरा@example.com, רָחֵל@example.com", "<EMAIL>, <EMAIL>"),  # vowel signs and points
+        ("meera@उदाहरण.भारत।", "<EMAIL>।"),
         ("อีเมลfoo@example.comครับ", "อีเมล<EMAIL>ครับ"),
         ("请访问https://example.com。后文还有内容", "请访问<URL>。后文还有内容"),
         ("请访问https://example.com后文", "请访问<URL>后文"),

@@ -187,3 +187,10 @@ def test_the_first_rule_gives_the_only_reason():
     assert reasons == ["too_few_words", "curly_brackets", "too_few_words"]
     assert decisions.value.tolist() == [1, 3, 1]
     assert decisions.threshold.tolist() == [2, 0, 2]
+
+
+def test_korean_words_are_not_judged_by_their_few_characters():
+    text = "옛날 어느 산골에 한 소년이 살고 있었다. 그 소년은 매일 산에 올라 나무를 했다. " * 3
+    columns = TextColumns([text])
+    rule = next(rule for rule in RULES if rule.reason == "short_words")
+    assert np.isnan(rule.measure(columns)[0])

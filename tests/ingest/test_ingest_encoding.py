@@ -162,3 +162,14 @@ def test_kinds_in_json_lines(tmp_path):
         ("déjà vu", ("mojibake",)),
         ("both: déjà vu", ("cp1252", "mojibake")),
     ]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1250", "Minden emberi lény egyenlő méltósággal és joggal születik, űr és őr."),
+        ("cp1257", "Visi žmonės gimsta laisvi ir lygūs savo orumu ir teisėmis. Jiems duota"),
+    ],
+)
+def test_hungarian_and_lithuanian_code_pages_are_not_windows_1252(encoding, text):
+    assert decode_cp1252(text.encode(encoding)) is None

@@ -23,6 +23,7 @@ from test_ingest_executor import counts, documents_in, files_under, ingest, quar
 from components.ingest.config import CorpusConfig
 from components.ingest.formats import parquet_process
 from components.ingest.manifest import describe_left_out, list_inputs, write_manifest
+from components.ingest.readers import read_file
 from pipeline.report.step_summary import summarize_step
 from tokenmill.errors import TokenmillError
 from tokenmill.metadata.step_records import StepRecord
@@ -554,3 +555,24 @@ def test_the_screen_tells_repairs_and_shared_ids(tmp_path):
     summary = summarize_step("CorpusExampleGen", StepRecord(False, outputs))
     assert summary.startswith("203 documents, ")
     assert summary.endswith("0 records quarantined, repaired 1 cp1252, 1 shared ids")
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [(True, b"true"), (False, b"false"), (1.0, b"1"), (1.5, b""), (3, b"3"), (None, b"")],
+)
+def test_a_label_is_a_string_a_bool_or_a_whole_number(value, label, tmp_path):
+    pq.write_table(pa.table({"text": ["Some text."], "label": [value]}), tmp_path / "a.parquet")
+    (tmp_path / "b.jsonl").write_text(json.dumps({"text": "Some text.", "label": value}))
+    settings = CorpusConfig(label_field="label")
+    for file in list_inputs((str(tmp_path),)):
+        (document,) = read_file(file, settings)
+        assert document.label == label
+
+
+def test_an_array_without_its_end_is_said(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('[{"text": "One."}, {"text": "Two."}')
+    *documents, bad = read_file(list_inputs((str(path),))[0], CorpusConfig())
+    assert [document.text for document in documents] == [b"One.", b"Two."]
+    assert "no ]" in bad.detail

@@ -178,6 +178,9 @@ def test_old_versions_go_only_when_asked_and_never_a_named_or_foreign_one(histor
     (base / "models.config").write_text('version_labels { key: "old" value: 100 }')
     assert find_garbage(metadata, str(tmp_path), keep=1, keep_versions=1).directories == []
     (base / "models.config").unlink()
+    # What a rollback after the promotion would serve.
+    (base / "rollout.json").write_text('{"stable": 101, "canary": null, "previous": 100}')
+    assert find_garbage(metadata, str(tmp_path), keep=1, keep_versions=1).directories == []
     (base / "rollout.json").write_text("{")
     command = ["gc", str(tmp_path), "--keep", "1", "--keep-versions", "1", "--yes"]
     refused = CliRunner().invoke(cli, command)

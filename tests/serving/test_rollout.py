@@ -169,6 +169,22 @@ def test_a_canary_that_nobody_was_served_by_is_not_found_well(tmp_path, count, w
     assert read_rollout(str(tmp_path)).status == "running"
 
 
+def test_lines_without_numbers_are_left_out(tmp_path):
+    base_of(tmp_path, 1, 2)
+    assert invoke("start", tmp_path, "--weight", 1.0).exit_code == 0
+    log, feedback = tmp_path / "requests.jsonl", tmp_path / "feedback.jsonl"
+    odd = [{"code": None}, {"seconds": None}, {"tokens": "1"}, {"seconds": float("nan")}]
+    write_log(log, [CANARY | line for line in odd] + [CANARY] * 2)
+    votes = ("NaN", "1e400", "true", "null", "1" + "0" * 400, "3")
+    feedback.write_text("".join(f'{{"user": "a", "value": {vote}}}\n' for vote in votes))
+    found = invoke("watch", tmp_path, "--request-log", log, "--feedback", feedback)
+    canary = json.loads(found.output)["arms"]["canary"]
+    assert (canary["requests"], canary["feedback"]) == (2, 3)
+    directory = invoke("watch", tmp_path, "--request-log", tmp_path)
+    assert directory.exit_code == 1
+    assert "is a directory" in directory.output
+
+
 def test_a_log_that_is_not_there_is_named(tmp_path):
     base_of(tmp_path, 1, 2)
     assert invoke("start", tmp_path).exit_code == 0

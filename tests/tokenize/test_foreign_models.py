@@ -37,6 +37,11 @@ KINDS = {
     "Llama": {"remove_extra_whitespaces": False, "normalization_rule_name": "identity"},
     "no dummy prefix": {"add_dummy_prefix": False},
     "blanks behind": {"treat_whitespace_as_suffix": True},
+    "line feeds are blanks": {
+        "remove_extra_whitespaces": False,
+        "add_dummy_prefix": False,
+        "allow_whitespace_only_pieces": True,
+    },
     "over blanks": {"split_by_whitespace": False, "normalization_rule_name": "identity"},
 }
 

@@ -155,8 +155,9 @@ def _named_versions(base: str) -> set[int]:
         try:
             with open(path, encoding="utf-8") as source:
                 rollout = json.load(source)
-            named |= {int(rollout[key]) for key in ("stable", "canary") if rollout[key] is not None}
-        except (ValueError, TypeError, KeyError):
+            versions = (rollout["stable"], rollout["canary"], rollout.get("previous"))
+            named |= {int(version) for version in versions if version is not None}
+        except (ValueError, TypeError, KeyError, AttributeError):
             raise TokenmillError(
                 f"{path} is damaged, so that nobody knows which versions are served.",
                 "Restore it, or delete it to serve the newest version.",
@@ -213,8 +214,14 @@ def _find_old_trainings(
     for uri in needed:
         path = os.path.join(uri, TELEMETRY_NAME)
         if os.path.exists(path):
-            with open(path, encoding="utf-8") as source:
-                training = json.load(source)["training_directory"]
+            try:
+                with open(path, encoding="utf-8") as source:
+                    training = json.load(source)["training_directory"]
+            except (ValueError, KeyError, TypeError):
+                raise TokenmillError(
+                    f"{path} is damaged, so that nobody knows which training is used.",
+                    "Restore it, or delete the run's directory as a whole.",
+                ) from None
             if training:
                 referred.add(os.path.basename(training))
     for run in store.get_contexts_by_id(kept):
@@ -262,6 +269,8 @@ def collect_garbage(store: mlmd.MetadataStore, garbage: Garbage) -> None:
     store.put_artifacts(artifacts)
     for directory in garbage.directories:
         if not directory.endswith(_REMOVING):
+            # What a killed call left of an older directory of this name would be in the way.
+            shutil.rmtree(directory + _REMOVING, ignore_errors=True)
             os.rename(directory, directory + _REMOVING)
             directory += _REMOVING
-        shutil.rmtree(directory)
+        shutil.rmtree(directory, ignore_errors=not os.path.isdir(directory))

@@ -71,11 +71,17 @@ def open_store(location: str) -> mlmd.MetadataStore:
     """Open the metadata store in a SQLite file or on a server, where it makes the tables.
 
     Raises:
-        TokenmillError: The server does not answer, or refuses.
+        TokenmillError: The file is damaged, or the server does not answer, or refuses.
     """
     config = connection_config(location)
     if "://" not in location:
-        return mlmd.MetadataStore(config)
+        try:
+            return mlmd.MetadataStore(config)
+        except (RuntimeError, mlmd.errors.StatusError) as error:
+            raise TokenmillError(
+                f"{location} is damaged, or no ML Metadata of this version: {error}",
+                "Restore it, or take another --output-dir.",
+            ) from None
     _check_answers(location)
     for attempt in range(_ATTEMPTS):
         native: list[str] = []

@@ -23,14 +23,19 @@ def _word_count(columns: TextColumns) -> np.ndarray:
 
 
 def _mean_word_length(columns: TextColumns) -> np.ndarray:
-    """Characters a word; NaN where most of the text is of scripts without blanks."""
+    """Characters a word; NaN where most of the text is of scripts without blanks, or Hangul.
+
+    A Hangul syllable is two or three letters in one character: Korean words have some two.
+    """
     words = columns.words
+    hangul = columns.count((columns.codes >= 0xAC00) & (columns.codes <= 0xD7A3))
+    korean = (hangul > 0) & (hangul * 4 >= columns.solid_characters)
     cut = (columns.classes[words.start] & (WORD | PIECES)) > 0
     if not cut.any():
-        return fraction(columns.solid_characters, words.count)
+        return np.where(korean, np.nan, fraction(columns.solid_characters, words.count))
     ordinary = words.sum(words.length * ~cut)
     mean = fraction(ordinary, words.sum(~cut))
-    return np.where(ordinary * 2 < columns.solid_characters, np.nan, mean)
+    return np.where(korean | (ordinary * 2 < columns.solid_characters), np.nan, mean)
 
 
 def _symbols_per_word(columns: TextColumns) -> np.ndarray:

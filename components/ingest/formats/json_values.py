@@ -34,11 +34,15 @@ def json_values(handle: BinaryIO, max_bytes: int) -> Iterator[tuple[int, Any, in
     decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
     parse = json.JSONDecoder().raw_decode
     text, at, ended, number = "", 0, False, 0
-    wanted = _BLOCK_BYTES
+    wanted, depth = _BLOCK_BYTES, 0
     while True:
         between = _BETWEEN.match(text, at)
-        at = between.end() if between else at
+        if between:
+            depth += between[0].count("[") - between[0].count("]")
+            at = between.end()
         if at == len(text) and ended:
+            if depth > 0:
+                raise ValueError(f"the array has no end: {number} values, and no ] behind them")
             return
         try:
             value, end = parse(text, at)

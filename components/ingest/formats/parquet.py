@@ -78,7 +78,7 @@ def _wrong_type(schema: pa.Schema, field: str) -> str:
 
 
 def _values(batch: pa.RecordBatch, field: str | None) -> list:
-    """Return a column as bytes, whole numbers and None."""
+    """Return a column as bytes, numbers, bools and None."""
     index = batch.schema.get_field_index(field) if field else -1
     if index < 0:
         return [None] * batch.num_rows
@@ -87,4 +87,8 @@ def _values(batch: pa.RecordBatch, field: str | None) -> list:
         column = column.dictionary_decode()
     if _is_text(column.type):  # as bytes: what is declared a string need not be UTF-8
         return column.cast(pa.large_binary()).to_pylist()
-    return column.to_pylist() if pa.types.is_integer(column.type) else [None] * batch.num_rows
+    kinds = (
+        pa.types.is_integer, pa.types.is_boolean, pa.types.is_floating, pa.types.is_decimal
+    )  # fmt: skip
+    is_plain = any(is_kind(column.type) for is_kind in kinds)
+    return column.to_pylist() if is_plain else [None] * batch.num_rows
