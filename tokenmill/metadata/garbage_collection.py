@@ -268,9 +268,10 @@ def collect_garbage(store: mlmd.MetadataStore, garbage: Garbage) -> None:
         artifact.state = _DELETED
     store.put_artifacts(artifacts)
     for directory in garbage.directories:
-        if not directory.endswith(_REMOVING):
-            # What a killed call left of an older directory of this name would be in the way.
-            shutil.rmtree(directory + _REMOVING, ignore_errors=True)
-            os.rename(directory, directory + _REMOVING)
-            directory += _REMOVING
-        shutil.rmtree(directory, ignore_errors=not os.path.isdir(directory))
+        begun = directory if directory.endswith(_REMOVING) else directory + _REMOVING
+        # What a killed call left of an older directory of this name would be in the way.
+        if os.path.isdir(begun):
+            shutil.rmtree(begun)
+        if begun != directory:
+            os.rename(directory, begun)
+            shutil.rmtree(begun)
