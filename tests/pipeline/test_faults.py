@@ -1,5 +1,6 @@
 """Faults injected for real: a full disk, a killed run."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -11,23 +12,50 @@ from ml_metadata.proto import metadata_store_pb2
 from tokenmill.metadata.store import open_store
 
 
-def test_full_disk_is_one_message_and_leaves_no_artifact(workspace, tmp_path):
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 MB."""
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(tmp_path)],
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(tmp_path)],
         capture_output=True,
         check=False,
     )
     if mounted.returncode:
         pytest.skip("mounting a small file system needs root")
-    try:
-        run = workspace.run("--output-dir", str(tmp_path / "out"))
-        left = [p for p in (tmp_path / "out" / "artifacts").rglob("*") if p.is_file()]
-    finally:
-        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
-    assert run.exit_code == 1
-    assert "the disk is full" in run.output
-    assert "Traceback" not in run.output
+    yield tmp_path
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def _fill(disk, rest_bytes):
+    with open(disk / "other", "wb", buffering=0) as other:
+        size = 0
+        with contextlib.suppress(OSError):
+            while True:
+                size += other.write(bytes(65_536))
+        other.truncate(size - rest_bytes)
+
+
+def test_a_disk_that_fills_up_is_one_message_and_leaves_no_artifact(workspace, small_disk):
+    process = workspace.start("--output-dir", str(small_disk / "out"))
+    while not list(small_disk.glob("out/logs/*/config.toml")):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.01)
+    _fill(small_disk, 500_000)
+    said = process.stdout.read()
+    assert process.wait() == 1
+    process.stdout.close()
+    left = [p for p in (small_disk / "out" / "artifacts").rglob("*") if p.is_file()]
+    assert "the disk is full" in said
+    assert "Traceback" not in said
     assert left == []
+
+
+def test_a_full_disk_is_told_before_the_first_step(workspace, small_disk):
+    _fill(small_disk, 600_000)
+    run = workspace.run("--output-dir", str(small_disk / "out"))
+    assert run.exit_code == 1
+    assert "GB free; the run needs" in run.output
+    assert not (small_disk / "out").exists()
 
 
 def _kill_at_a_checkpoint(workspace, number, *arguments):
