@@ -406,7 +406,7 @@ def test_lineage_leads_from_the_pushed_model_to_each_input_file(first_run, works
         assert pathlib.Path(directory).is_dir()
     elsewhere = tokenmill("lineage", str(workspace.corpus))
     assert elsewhere.returncode == 1
-    assert "there is no run here" in elsewhere.stderr
+    assert "no run pushed it" in elsewhere.stderr
 
 
 def test_register_shows_the_request_with_the_numbers_of_the_run(first_run):
@@ -433,7 +433,7 @@ def test_gc_keeps_what_the_newest_run_and_the_served_model_need(first_run, works
     assert "Removed" in result.stdout
     left = {int(p.name) for p in (first_run.home / "artifacts/Trainer/model").iterdir()}
     assert min(models) in left
-    assert left < models
+    assert left <= models  # a run since the oldest kept one may be continued
     gone = [
         a
         for a in store_of(first_run).get_artifacts()
