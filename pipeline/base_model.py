@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from tokenmill.contracts.served_model import read_served_model
+from tokenmill.contracts.tokenizer import TOKENIZER_PATH
 from tokenmill.errors import TokenmillError
 from tokenmill.model.config import ModelConfig
 
@@ -32,5 +33,5 @@ def base_model_values(directory: str) -> dict[tuple[str, str], Any]:
     }
     return values | {
         ("tokenizer", "vocab_size"): shape.vocab_size,
-        ("tokenizer", "path"): os.path.join(directory, "assets.extra", "tokenizer.model"),
+        ("tokenizer", "path"): os.path.join(directory, TOKENIZER_PATH),
     }

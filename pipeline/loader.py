@@ -1,6 +1,5 @@
 """Reads presets, TOML files and `--set` into a `Config`, with errors that say what to type."""
 
-import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from components.train.config import ExecutionConfig
 from pipeline.base_model import base_model_values
 from pipeline.config import Config, StepResources
 from tokenmill.errors import TokenmillError
+from tokenmill.nearest import did_you_mean
 
 _Config = TypeVar("_Config", bound=Config)
 
@@ -114,7 +114,7 @@ def read_values(preset: str, config_path: str | None) -> tuple[dict[str, Any], s
         return _read_toml(config_path), config_path
     if preset not in preset_names():
         raise ConfigError(
-            f"there is no preset {preset!r}{_nearest(preset, preset_names())}.",
+            f"there is no preset {preset!r}{did_you_mean(preset, preset_names())}.",
             f"Presets: {', '.join(preset_names())}.",
         )
     values = tomli.loads((_PRESETS / f"{preset}.toml").read_text("utf-8"))
@@ -210,7 +210,7 @@ def _explain(
         elif item["type"] == "extra_forbidden":
             siblings = _keys_of(kind, path[:-1])
             what = "section" if len(path) == 1 else "key"
-            line = f"unknown {what} {name}{_nearest(path[-1], siblings)}"
+            line = f"unknown {what} {name}{did_you_mean(path[-1], siblings)}"
             line += f"; allowed here: {', '.join(siblings)}"
         elif not path or named != path:
             line = str(item["msg"]).removeprefix("Value error, ").rstrip(".")
@@ -219,7 +219,7 @@ def _explain(
             line = f"{name} = {_shown(item['input'])}: {_sentence(item)}"
             if allowed and item["type"] == "literal_error":
                 line = f"{name} = {_shown(item['input'])}: allowed are {', '.join(allowed)}"
-                line += _nearest(str(item["input"]), allowed)
+                line += did_you_mean(str(item["input"]), allowed)
             elif allowed:
                 line += f', or "{allowed[0]}"'
             if any(line.startswith(f"{name} =") for line in lines):
@@ -229,10 +229,6 @@ def _explain(
 
 
 def _sentence(item: Mapping[str, Any]) -> str:
-    if item["loc"] == ("run", "name") and item["type"] == "string_pattern_mismatch":
-        name = re.sub("[^a-z0-9]+", "-", str(item["input"]).lower()).strip("-")
-        pattern = "the pattern of lower-case letters, digits and hyphens"
-        return f"should match {pattern}, such as {name or 'my-run'}"
     message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     return f"{message[:1].lower()}{message[1:]}"
 
@@ -274,8 +270,3 @@ def _literals_of(kind: type[Config], path: tuple[str, ...]) -> list[str]:
             else:
                 pending.append(argument)
     return found
-
-
-def _nearest(word: str, candidates: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
-    return f" (did you mean {close[0]}?)" if close else ""

@@ -1,11 +1,11 @@
 """The section [curate]: rules, thresholds, copies and decontamination."""
 
-import difflib
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from tokenmill.config_model import Fraction, PositiveInt, Section
+from tokenmill.nearest import did_you_mean
 from tokenmill.text.language import LANGUAGES
 
 GivesWay = Literal["held-out", "train", "off"]
@@ -17,10 +17,10 @@ def _language_codes(value: Any) -> Any:
     if isinstance(codes, list | tuple):
         for code in codes:
             if not isinstance(code, str) or code not in LANGUAGES:
-                close = difflib.get_close_matches(str(code).lower()[:2], sorted(LANGUAGES), n=1)
+                near = did_you_mean(str(code).lower()[:2], sorted(LANGUAGES))
                 raise ValueError(
-                    f'{code!r} is none of the ISO 639 codes that can be told, such as ["en", "de"]'
-                    + (f" (did you mean {close[0]}?)" if close else "")
+                    f"{code!r} is none of the ISO 639 codes that can be told, such as "
+                    f'["en", "de"]{near}'
                 )
     return codes
 

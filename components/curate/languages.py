@@ -11,9 +11,7 @@ import numpy as np
 import stopwordsiso
 
 from components.curate.text_columns import PIECES, WORD, TextColumns, character_classes
-from tokenmill.text.language import MIN_LANGUAGE_SCORE, identify
-
-UNKNOWN_LANGUAGE = "und"
+from tokenmill.text.language import MIN_LANGUAGE_SCORE, determined, identify
 
 ENGLISH_STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 # A text with so many different ones of them is English, and fastText is not asked.
@@ -33,11 +31,8 @@ def identified(columns: TextColumns) -> list[tuple[str, float]]:
 
 
 def languages(columns: TextColumns) -> list[str]:
-    """Return the code of each document's language; UNKNOWN_LANGUAGE where the score is low."""
-    return [
-        code if score >= MIN_LANGUAGE_SCORE else UNKNOWN_LANGUAGE
-        for code, score in identified(columns)
-    ]
+    """Return the code of each document's language; UNDETERMINED where the score is low."""
+    return determined(identified(columns))
 
 
 def english_stop_words(columns: TextColumns) -> np.ndarray:

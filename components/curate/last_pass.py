@@ -132,18 +132,19 @@ class _Why:
         """Return the record of one dropped document."""
         batch = decode_documents([record.payload])
         doc_id, source, text = (batch.column(i)[0].as_py() for i in range(3))
+        text = text.decode()
         reason, value, threshold, kept_copy, run = self._reasons[record.reference]
         dropped = DroppedDocument(
             record.part.split,
             doc_id,
             source,
-            text.decode(),
+            text,
             int(record.row["raw_bytes"]),
             reason,
             value,
             threshold,
             kept_copy,
-            shared=_words(text.decode(), *run),
+            shared=_words(text, *run),
         )
         return dropped.shortened().to_line()
 

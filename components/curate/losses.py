@@ -12,10 +12,10 @@ from typing import NamedTuple
 from components.curate.config import CurateConfig
 from components.curate.counts import CONTAMINATED, samples_by_reason
 from components.curate.decision import EMPTY, WRONG_LANGUAGE
-from components.curate.languages import UNKNOWN_LANGUAGE
 from components.curate.rules import LINE_RULES, RULES
 from tokenmill.contracts.curation import Curation, DroppedDocument, read_dropped
 from tokenmill.errors import TokenmillError
+from tokenmill.text.language import UNDETERMINED
 from tokenmill.visible import visible
 
 # A rule that drops two of three documents says nothing about their source.
@@ -80,7 +80,7 @@ def find_losses(curation: Curation, max_fraction: float) -> list[list[Loss]]:
     groups: dict[tuple[str, str], tuple[int, dict[str, int]]] = {
         ("language", code): (language.documents, language.dropped)
         for code, language in curation.languages.items()
-        if code != UNKNOWN_LANGUAGE
+        if code != UNDETERMINED
     }
     for split in curation.splits.values():
         for source, account in split.by_source.items():

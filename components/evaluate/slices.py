@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow_model_analysis as tfma
 
 from tokenmill.contracts.evaluation import LANGUAGE, LENGTH
-from tokenmill.text.language import MIN_LANGUAGE_SCORE, identify
+from tokenmill.text.language import determined, identify
 
 UNCERTAIN = "uncertain"
 
@@ -33,12 +33,7 @@ def add_slice_features(extracts: dict[str, Any]) -> dict[str, Any]:
     counts = np.asarray(features["byte_count"]).ravel()
     texts = [text.decode() for text in np.asarray(features["text"], object).ravel()]
     features[LENGTH] = _column([length_name(count) for count in counts])
-    features[LANGUAGE] = _column(
-        [
-            language if score >= MIN_LANGUAGE_SCORE else UNCERTAIN
-            for language, score in identify(texts)
-        ]
-    )
+    features[LANGUAGE] = _column(determined(identify(texts), UNCERTAIN))
     return {**extracts, tfma.FEATURES_KEY: features}
 
 

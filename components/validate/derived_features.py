@@ -18,10 +18,7 @@ import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from tokenmill.records.documents import DOCUMENT_FEATURES, ReadDocuments
-from tokenmill.text.language import MIN_LANGUAGE_SCORE, identify
-
-UNDETERMINED = "und"
-"""ISO 639-2 for text whose language is not known."""
+from tokenmill.text.language import determined, identify
 
 _DERIVED = ("characters", "words", "language")
 _OPAQUE = ("doc_id", "text")
@@ -53,10 +50,7 @@ def describe_documents(batch: pa.RecordBatch, language: bool) -> pa.RecordBatch:
 
 
 def _languages(texts: Sequence[str]) -> list[bytes]:
-    return [
-        (name if score >= MIN_LANGUAGE_SCORE else UNDETERMINED).encode()
-        for name, score in identify(texts)
-    ]
+    return [name.encode() for name in determined(identify(texts))]
 
 
 def statistics_options() -> tfdv.StatsOptions:

@@ -1,6 +1,5 @@
 """The rules of curation as a table, and a document that they dropped."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from rich.text import Text
 from components.curate.rules import LINE_RULES, RULE_SETS, RULES
 from pipeline.report.tables import escape, plain_table, stdout_console
 from tokenmill.errors import TokenmillError
+from tokenmill.nearest import did_you_mean
 from tokenmill.visible import visible
 
 
@@ -50,11 +50,9 @@ def check_choice(option: str, value: str | None, allowed: Sequence[str], there_a
     """Raise a TokenmillError that names the nearest if a value is given that is not allowed."""
     if value is None or value in allowed:
         return
-    close = difflib.get_close_matches(value, allowed, n=1)
-    suggestion = f" (did you mean {close[0]}?)" if close else ""
     shown = ", ".join(allowed[:40]) + (f" and {len(allowed) - 40} more" if allowed[40:] else "")
     raise TokenmillError(
-        f"{option} {value}: there is no such one{suggestion}.",
+        f"{option} {value}: there is no such one{did_you_mean(value, allowed)}.",
         f"{there_are}: {shown or 'none'}.",
     )
 

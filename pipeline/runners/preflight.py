@@ -5,12 +5,14 @@ import hashlib
 import os
 import shutil
 from collections import Counter
+from collections.abc import Iterable, Sequence
 
-from components.ingest.manifest import list_inputs
+from components.ingest.manifest import InputFile, list_inputs
 from components.ingest.readers import read_file
 from pipeline.config import Config
 from tokenmill.contracts.ingest import BadRecord
 from tokenmill.contracts.served_model import read_served_model
+from tokenmill.contracts.tokenizer import TOKENIZER_PATH
 from tokenmill.errors import TokenmillError
 from tokenmill.files import open_file
 from tokenmill.visible import visible
@@ -36,9 +38,11 @@ def check_before_start(config: Config) -> None:
     if config.model.base_model is not None:
         check_base_model(config, config.model.base_model)
     check_devices(config)
-    check_disk(config)
-    if config.train.task == "classification" and config.corpus.input:
-        check_classes(config)
+    corpus = config.corpus
+    files = list_inputs(corpus.input, span=corpus.span) if corpus.input else []
+    check_disk(config, files)
+    if config.train.task == "classification" and files:
+        check_classes(config, files)
 
 
 def check_base_model(config: Config, directory: str) -> None:
@@ -74,7 +78,7 @@ def check_base_model(config: Config, directory: str) -> None:
             f"{name} has another shape: {there}.", f"Take it from there: {options}"
         )
     path = config.tokenizer.path
-    its_tokenizer = os.path.join(directory, "assets.extra", "tokenizer.model")
+    its_tokenizer = os.path.join(directory, TOKENIZER_PATH)
     if path is not None and _sha256(path) != _sha256(its_tokenizer):
         raise TokenmillError(
             f"{name}: its tokenizer is not tokenizer.path = {path}, so an id means another piece "
@@ -93,11 +97,11 @@ def check_devices(config: Config) -> None:
             "train.strategy = tpu, but this machine has no TPU (no /dev/accel*, no TPU_NAME).",
             "Run it on a TPU machine or by `tokenmill compile`; here: --set train.strategy=default",
         )
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
         gpus = len(glob.glob("/dev/nvidia[0-9]*"))
     else:
-        gpus = len([name for name in visible.split(",") if name.strip()])
+        gpus = len([name for name in chosen.split(",") if name.strip()])
     parts = train.accumulation_steps * (max(gpus, 1) if train.strategy == "mirrored" else 1)
     if train.global_batch_size % parts:
         nearest = max(1, round(train.global_batch_size / parts)) * parts
@@ -108,12 +112,10 @@ def check_devices(config: Config) -> None:
         )
 
 
-def check_disk(config: Config) -> None:
+def check_disk(config: Config, files: Sequence[InputFile]) -> None:
     """Check that the output directory has room for the steps' files and the checkpoints."""
     kept = config.execution.keep_checkpoints + 2  # the one being written, and the best
     parameters = config.shape().params_total
-    corpus = config.corpus
-    files = list_inputs(corpus.input, span=corpus.span) if corpus.input else []
     text = sum(file.size_bytes for file in files)
     needed = parameters * (_CHECKPOINT_BYTES_PER_PARAMETER * kept + 8) + _COPIES_OF_TEXT * text
     directory = os.path.abspath(config.output_dir)
@@ -128,11 +130,11 @@ def check_disk(config: Config) -> None:
         )
 
 
-def check_classes(config: Config) -> None:
+def check_classes(config: Config, files: Iterable[InputFile]) -> None:
     """Check model.classes against the labels of the first documents of the input."""
     labels: Counter[bytes] = Counter()
     read, whole = 0, True
-    for file in list_inputs(config.corpus.input, span=config.corpus.span):
+    for file in files:
         for item in read_file(file, config.corpus):
             if not isinstance(item, BadRecord):
                 read += 1

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 from tokenmill.contracts.base import Document, Part, key
 
 TOKENIZER_MODEL_NAME = "tokenizer.model"
 """The SentencePiece model."""
+TOKENIZER_PATH = os.path.join("assets.extra", TOKENIZER_MODEL_NAME)
+"""Where it lies in a SavedModel."""
 DESCRIPTION_NAME = "tokenizer.json"
 """`TokenizerDescription` in the artifact, `TokenizerAsset` beside a model."""
 

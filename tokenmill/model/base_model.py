@@ -11,10 +11,9 @@ import re
 
 import tensorflow as tf
 
+from tokenmill.contracts.tokenizer import TOKENIZER_PATH
 from tokenmill.errors import TokenmillError
 from tokenmill.model.backbone import Backbone
-
-TOKENIZER_PATH = os.path.join("assets.extra", "tokenizer.model")
 
 # Parts that a new task may bring with it: the base model need not have them.
 _HEADS = ("head_dense", "head_norm", "output_layer", "output_bias", "pooler", "classifier")

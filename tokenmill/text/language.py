@@ -10,6 +10,9 @@ from typing import Any
 MIN_LANGUAGE_SCORE = 0.65
 """FineWeb's threshold, below which its authors take a document to be in no one language."""
 
+UNDETERMINED = "und"
+"""ISO 639-2 for text whose language is not known."""
+
 # What lid.176 can tell: ISO 639-1, or 639-3 where there is none.
 _CODES = """
     af als am an ar arz as ast av az azb ba bar bcl be bg bh bn bo bpy br bs bxr ca cbk ce
@@ -47,3 +50,8 @@ def identify(texts: Sequence[str]) -> list[tuple[str, float]]:
         best = _detector().detect(line, model="lite", k=1)[0]
         answers.append((best["lang"], float(best["score"])))
     return answers
+
+
+def determined(answers: Sequence[tuple[str, float]], otherwise: str = UNDETERMINED) -> list[str]:
+    """Return the languages of `identify`'s answers, `otherwise` where the score is too low."""
+    return [code if score >= MIN_LANGUAGE_SCORE else otherwise for code, score in answers]
