@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from components.ingest.manifest import InputFile, list_inputs
 from components.ingest.readers import read_file
+from components.ingest.transforms import split_of
 from pipeline.config import Config
 from tokenmill.contracts.ingest import BadRecord
 from tokenmill.contracts.served_model import read_served_model
@@ -131,14 +132,15 @@ def check_disk(config: Config, files: Sequence[InputFile]) -> None:
 
 
 def check_classes(config: Config, files: Iterable[InputFile]) -> None:
-    """Check model.classes against the labels of the first documents of the input."""
+    """Check model.classes against the labels of the input's first documents that are trained on."""
     labels: Counter[bytes] = Counter()
     read, whole = 0, True
     for file in files:
         for item in read_file(file, config.corpus):
             if not isinstance(item, BadRecord):
                 read += 1
-                labels.update([item.label] if item.label else [])
+                if item.label and split_of(item.text, config.corpus.eval_fraction) == "train":
+                    labels.update([item.label])
             if read == _LABELED_DOCUMENTS:
                 break
         if read == _LABELED_DOCUMENTS:

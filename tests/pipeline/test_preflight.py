@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from components.ingest.transforms import split_of
 from pipeline.loader import load_config
 from pipeline.runners.preflight import check_before_start
 from tokenmill.contracts.base import write_document
@@ -128,6 +129,19 @@ def test_classes_are_held_against_the_labels(labels, classes, told, tmp_path):
     with pytest.raises(TokenmillError) as caught:
         checked(tmp_path, *options)
     assert told in caught.value.hint
+
+
+def test_a_label_of_held_out_documents_alone_is_no_class(tmp_path):
+    rows = [{"text": f"Text {i}.", "class": "ab"[i % 2]} for i in range(200)]
+    held_out = [row for row in rows if split_of(row["text"].encode(), 0.2) == "eval"]
+    for row in held_out[:10]:
+        row["class"] = "odd"
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    checked(
+        tmp_path,
+        f'corpus.input=["{tmp_path}/a.jsonl"]', "corpus.label_field=class",
+        "corpus.eval_fraction=0.2", "train.task=classification", "model.classes=2",
+    )  # fmt: skip
 
 
 def test_the_error_stands_alone_without_warnings_of_libraries(tmp_path):

@@ -16,6 +16,7 @@ from components.validate.derived_features import (
 from components.validate.statistics import STATISTICS_NAME
 from pipeline.cli import cli
 from serving.server.config import ServerConfig
+from serving.server.metrics import ServerMetrics
 from serving.server.service import RequestLog
 from tokenmill.records.documents import document_batch
 from tokenmill.records.splits import split_directory
@@ -46,7 +47,8 @@ def run(tmp_path_factory):
 
 
 def log_of(path, requests, signature="score", code="OK", fraction=1.0):
-    log = RequestLog(ServerConfig("m", request_log=str(path), request_log_fraction=fraction))
+    config = ServerConfig("m", request_log=str(path), request_log_fraction=fraction)
+    log = RequestLog(config, ServerMetrics())
     for text in requests:
         inputs = {"text": np.array([text.encode()], object)}
         log.write("rest", "1", "stable", signature, code, 0.01, 5, inputs, None)
