@@ -1,4 +1,4 @@
-"""Export of the ids-model as TensorFlow Lite, with the tokenizer beside it.
+"""Export of the ids-model as TensorFlow Lite (LiteRT), with the tokenizer beside it.
 
 A .tflite file takes ids (int32 [1, context]: begin, the tokens, then zeros) and gives logits
 (float32 [1, context, vocabulary]); no token looks ahead, so what stands right does no harm.
@@ -98,6 +98,7 @@ def export_tflite(model: str, directory: str, check: bool) -> dict[str, TfliteFi
 def _compare(tf: Any, loaded: Any, target: str, path: str) -> dict[str, Any]:
     """Run a file on a text; return what a check measures, by key of TfliteFile."""
     import sentencepiece
+    from ai_edge_litert.interpreter import Interpreter
 
     processor = sentencepiece.SentencePieceProcessor(
         model_file=os.path.join(path, "assets.extra", "tokenizer.model")
@@ -105,7 +106,7 @@ def _compare(tf: Any, loaded: Any, target: str, path: str) -> dict[str, Any]:
     length = context_length(path)
     ids = np.array([([2] + processor.encode(_CHECKED_TEXT) * length)[:length]], np.int32)
     expected = loaded.signatures["logits_ids"](token_ids=tf.constant(ids))["logits"].numpy()
-    interpreter = tf.lite.Interpreter(target, num_threads=vcpus())
+    interpreter = Interpreter(target, num_threads=vcpus())
     (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
     interpreter.allocate_tensors()
     times = []

@@ -1,22 +1,13 @@
 """Continue a text with a .tflite file: tflite_example.py DIRECTORY TEXT.
 
-Needs numpy, sentencepiece and an interpreter only: tflite-runtime, ai-edge-litert or TensorFlow.
+Needs numpy, sentencepiece and ai-edge-litert only.
 """
 
 import sys
 
 import numpy as np
 import sentencepiece
-
-try:
-    from ai_edge_litert.interpreter import Interpreter
-except ImportError:
-    try:
-        from tflite_runtime.interpreter import Interpreter
-    except ImportError:
-        import tensorflow as tf
-
-        Interpreter = tf.lite.Interpreter
+from ai_edge_litert.interpreter import Interpreter
 
 directory, text = sys.argv[1:3]
 tokenizer = sentencepiece.SentencePieceProcessor(model_file=f"{directory}/tokenizer.model")

@@ -2,7 +2,7 @@
 
 import os
 
-import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 from tfx.components.evaluator import constants
 from tfx.components.evaluator import executor as evaluator_executor
 from tfx.dsl.components.base import base_beam_component, executor_spec
@@ -106,7 +106,7 @@ class BaselineEvaluator(base_beam_component.BaseBeamComponent):
         schema: Channel,
         packed_rows: Channel,
         model_run: Channel,
-        eval_config: tfma.EvalConfig,
+        eval_config: config_pb2.EvalConfig,
         module_path: str,
         config: BaselineConfig,
     ):

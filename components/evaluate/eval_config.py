@@ -2,7 +2,7 @@
 
 import json
 
-import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluate.config import EvaluateConfig
 from tokenmill.contracts.evaluation import BASELINE, CANDIDATE, SLICED_BY
@@ -12,7 +12,7 @@ CLASS_METRICS_MODULE = "components.evaluate.class_metrics"
 SLICES_MODULE = "components.evaluate.slices"
 
 
-def make_eval_config(config: EvaluateConfig, task: str = "causal-lm") -> tfma.EvalConfig:
+def make_eval_config(config: EvaluateConfig, task: str = "causal-lm") -> config_pb2.EvalConfig:
     """Return TFMA's configuration: every metric on the whole and by source, length and language.
 
     Args:
@@ -21,20 +21,20 @@ def make_eval_config(config: EvaluateConfig, task: str = "causal-lm") -> tfma.Ev
     """
     classifies = task == "classification"
     metrics = _class_metrics(config) if classifies else _token_metrics(config, task)
-    model_specs = [tfma.ModelSpec(signature_name="evaluate")]
+    model_specs = [config_pb2.ModelSpec(signature_name="evaluate")]
     if config.compares:
         model_specs = [
-            tfma.ModelSpec(name=CANDIDATE, signature_name="evaluate"),
-            tfma.ModelSpec(name=BASELINE, signature_name="evaluate", is_baseline=True),
+            config_pb2.ModelSpec(name=CANDIDATE, signature_name="evaluate"),
+            config_pb2.ModelSpec(name=BASELINE, signature_name="evaluate", is_baseline=True),
         ]
-    slices = [tfma.SlicingSpec(feature_keys=[key]) for key in SLICED_BY]
-    return tfma.EvalConfig(
+    slices = [config_pb2.SlicingSpec(feature_keys=[key]) for key in SLICED_BY]
+    return config_pb2.EvalConfig(
         model_specs=model_specs,
-        slicing_specs=[tfma.SlicingSpec(), *slices],
+        slicing_specs=[config_pb2.SlicingSpec(), *slices],
         metrics_specs=[
-            tfma.MetricsSpec(
+            config_pb2.MetricsSpec(
                 metrics=[
-                    tfma.MetricConfig(
+                    config_pb2.MetricConfig(
                         class_name=class_name,
                         module=CLASS_METRICS_MODULE if classifies else METRICS_MODULE,
                         config=json.dumps({"name": name}),
@@ -49,12 +49,12 @@ def make_eval_config(config: EvaluateConfig, task: str = "causal-lm") -> tfma.Ev
 
 def _class_metrics(config: EvaluateConfig) -> list[tuple[str, str, list]]:
     """List class, name and limits of a classifier's metrics."""
-    overall = tfma.SlicingSpec()
+    overall = config_pb2.SlicingSpec()
     change = None
     if config.max_accuracy_decrease is not None:
-        change = tfma.GenericChangeThreshold(
+        change = config_pb2.GenericChangeThreshold(
             absolute={"value": -config.max_accuracy_decrease},
-            direction=tfma.MetricDirection.HIGHER_IS_BETTER,
+            direction=config_pb2.MetricDirection.HIGHER_IS_BETTER,
         )
     error = _at_most(config.max_calibration_error, overall)
     return [
@@ -69,8 +69,8 @@ def _class_metrics(config: EvaluateConfig) -> list[tuple[str, str, list]]:
 
 def _token_metrics(config: EvaluateConfig, task: str) -> list[tuple[str, str, list]]:
     """List class, name and limits of a token model's metrics."""
-    overall = tfma.SlicingSpec()
-    sources = tfma.SlicingSpec(feature_keys=["source"])
+    overall = config_pb2.SlicingSpec()
+    sources = config_pb2.SlicingSpec(feature_keys=["source"])
     increase = config.max_bits_per_byte_increase
     bits_per_byte = [
         *_at_most(config.max_bits_per_byte, overall, _change(increase)),
@@ -100,30 +100,30 @@ def _token_metrics(config: EvaluateConfig, task: str) -> list[tuple[str, str, li
     return metrics
 
 
-def _at_most(value: float | None, where: tfma.SlicingSpec, change=None) -> list:
+def _at_most(value: float | None, where: config_pb2.SlicingSpec, change=None) -> list:
     if value is None:
         return []
-    bound = tfma.GenericValueThreshold(upper_bound={"value": value})
+    bound = config_pb2.GenericValueThreshold(upper_bound={"value": value})
     return [_limit(where, value_threshold=bound, change_threshold=change)]
 
 
-def _at_least(value: float | None, where: tfma.SlicingSpec, change=None) -> list:
+def _at_least(value: float | None, where: config_pb2.SlicingSpec, change=None) -> list:
     if value is None and change is None:
         return []
     bound = None
     if value is not None:
-        bound = tfma.GenericValueThreshold(lower_bound={"value": value})
+        bound = config_pb2.GenericValueThreshold(lower_bound={"value": value})
     return [_limit(where, value_threshold=bound, change_threshold=change)]
 
 
 def _change(increase: float | None):
     if increase is None:
         return None
-    return tfma.GenericChangeThreshold(
-        absolute={"value": increase}, direction=tfma.MetricDirection.LOWER_IS_BETTER
+    return config_pb2.GenericChangeThreshold(
+        absolute={"value": increase}, direction=config_pb2.MetricDirection.LOWER_IS_BETTER
     )
 
 
-def _limit(where: tfma.SlicingSpec, **thresholds) -> tfma.PerSliceMetricThreshold:
-    limit = tfma.MetricThreshold(**{k: v for k, v in thresholds.items() if v is not None})
-    return tfma.PerSliceMetricThreshold(slicing_specs=[where], threshold=limit)
+def _limit(where: config_pb2.SlicingSpec, **thresholds) -> config_pb2.PerSliceMetricThreshold:
+    limit = config_pb2.MetricThreshold(**{k: v for k, v in thresholds.items() if v is not None})
+    return config_pb2.PerSliceMetricThreshold(slicing_specs=[where], threshold=limit)

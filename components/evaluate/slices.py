@@ -8,6 +8,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 
 from tokenmill.contracts.evaluation import LANGUAGE, LENGTH
 from tokenmill.text.language import determined, identify
@@ -42,7 +43,7 @@ def _column(values: list[str]) -> np.ndarray:
 
 
 def custom_extractors(
-    eval_shared_model: Any, eval_config: tfma.EvalConfig, tensor_adapter_config: Any
+    eval_shared_model: Any, eval_config: config_pb2.EvalConfig, tensor_adapter_config: Any
 ) -> list[tfma.extractors.Extractor]:
     """Return TFMA's extractors, and after the features' one that adds what to slice by."""
     extractors = tfma.default_extractors(

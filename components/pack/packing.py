@@ -100,8 +100,8 @@ class _Packer:
         waiting = np.bincount(counts[short] + self._layout.frame_slots, minlength=capacity + 1)
         waiting[0] = np.iinfo(np.int64).max
         parts: list[_Part] = [(d, 0, int(counts[d])) for d in short.tolist()]
-        for document in np.flatnonzero(counts > room).tolist():
-            parts.extend(self._cut(document, 0, int(counts[document]), waiting))
+        for too_long in np.flatnonzero(counts > room).tolist():
+            parts.extend(self._cut(too_long, 0, int(counts[too_long]), waiting))
             waiting[self._size(parts[-1])] += 1
         sizes = [self._size(part) for part in parts]
         bins = best_fit(sizes, capacity)

@@ -136,6 +136,7 @@ def make_optimizer(
         LearningRate(config, steps),
         weight_decay=config.weight_decay,
         beta_2=config.beta_2,
+        name="adamw",
     )
     optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
     if config.precision == "mixed_float16":

@@ -29,6 +29,7 @@ from tokenmill.preemption import StoppedError, stop_on_signals
 from tokenmill.rows.masking import MaskSettings
 from tokenmill.rows.mixture import Mixture, plan_steps
 from tokenmill.rows.packed_split import PackedSplit
+from tokenmill.stack import stack_versions
 
 # What TensorFlow's collectives raise when one who takes part has gone.
 _LOST_WORKER = (
@@ -86,7 +87,8 @@ def train(
         rows.rows, config.global_batch_size, config.epochs, config.max_steps, available
     )
     settings = fingerprint.flatten(job.model_dump(mode="json")) | {
-        "rows": fingerprint.rows_fingerprint(rows)
+        "rows": fingerprint.rows_fingerprint(rows),
+        "stack": stack_versions(),
     }
     with stop_on_signals() as stop:
         session = Session(

@@ -1,5 +1,7 @@
 """TFX's cache key without the output directory's path: moved or copied, it keeps its cache.
 
+It has the libraries' versions instead: under other ones everything is computed anew.
+
 Imports TFX.
 """
 
@@ -12,6 +14,7 @@ from tfx.orchestration.portable import cache_utils
 from tfx.types import Artifact
 
 from tokenmill.metadata.relocation import Move
+from tokenmill.stack import stack_versions
 
 _HERE = "{output_dir}"
 
@@ -42,7 +45,9 @@ def portable_cache_context(output_dir: str, directory_id: str) -> Callable[..., 
             for key, value in (parameters or {}).items()
         }
         return original(
-            input_artifacts=inputs, parameters={**values, "directory_id": directory_id}, **rest
+            input_artifacts=inputs,
+            parameters={**values, "directory_id": directory_id, "stack": stack_versions()},
+            **rest,
         )
 
     return get_cache_context

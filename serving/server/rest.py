@@ -11,7 +11,6 @@ import time
 from urllib.parse import urlsplit
 
 import orjson
-from google.protobuf import json_format
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -22,6 +21,7 @@ from serving.server.codec import decode_body, encode_answer
 from serving.server.errors import Code, RequestError
 from serving.server.protos import metadata_response, status_response
 from serving.server.service import Service, Target
+from tokenmill.stack import proto_json
 
 USER_HEADER = "x-user-key"
 TIMEOUT_HEADER = "x-timeout-seconds"
@@ -157,10 +157,7 @@ async def _answer(service: Service, request: Request) -> Response:
         if request.method != "GET":
             raise RequestError(Code.METHOD_NOT_ALLOWED, "use GET, or POST to a path with :predict")
         message = (metadata_response if what else status_response)(service, target)
-        text = json_format.MessageToJson(
-            message, preserving_proto_field_name=True, including_default_value_fields=True
-        )
-        return Response(text, media_type="application/json")
+        return Response(proto_json(message), media_type="application/json")
     if request.method != "POST":
         raise RequestError(Code.METHOD_NOT_ALLOWED, f"use POST for {what}")
     timeout = _timeout(request)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 
 from tokenmill.contracts import evaluation
 from tokenmill.contracts.evaluation import WHOLE, BaselineCheck, read_metrics
@@ -16,7 +17,7 @@ def result(by_slice):
         (key, {"": {"": {name: {"doubleValue": v} for name, v in values.items()}}})
         for key, values in by_slice.items()
     ]
-    return tfma.EvalResult(metrics, {}, {}, tfma.EvalConfig(), "", "", "")
+    return tfma.EvalResult(metrics, {}, {}, config_pb2.EvalConfig(), "", "", "")
 
 
 @pytest.fixture

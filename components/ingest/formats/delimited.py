@@ -63,6 +63,8 @@ class _Lines:
             text = line.decode("utf-8", "surrogateescape") + "\n"
         self._row.append((number, text))
         self._size += len(text)
+        if "\0" in text:  # Python 3.11 and newer would take it
+            raise csv.Error("line contains NUL")
         if self._size > self._max_bytes and len(self._row) > 1:
             raise csv.Error(f"a quote is open for more than {self._max_bytes:,} characters")
         return text
