@@ -21,7 +21,7 @@ from tokenmill.metadata.server_url import PASSWORD_VARIABLE
 from tokenmill.metadata.store import connection_config, open_store
 
 PASSWORD = "s3cret'with\"quotes"
-POSTGRES = pathlib.Path("/usr/lib/postgresql/15/bin")
+POSTGRES = max(pathlib.Path("/usr/lib/postgresql").glob("*/bin"), default=pathlib.Path("/nowhere"))
 
 
 @pytest.mark.parametrize(
