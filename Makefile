@@ -2,14 +2,12 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help run test lint test-slow check-image audit setup lock format clean
+.PHONY: help run test lint test-core test-slow test-modern test-py310 check-image audit setup lock format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-setup: .venv/installed  ## make .venv with Python 3.10 and the locked dependencies
-
-.venv/installed: requirements.lock pyproject.toml tools/setup.sh tools/uv.lock
+setup:  ## make .venv with the stack that this machine can have (TOKENMILL_STACK=modern|py310 forces one)
 	@tools/setup.sh
 
 run: setup  ## run the demo pipeline on the embedded corpus (ARGS="--set train.epochs=0.5")
@@ -20,6 +18,16 @@ test: setup lint  ## lint, types and all tests but the slow ones
 
 test-slow: setup  ## the tests that take minutes each
 	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-core: setup lint  ## lint, types, the tests where a stack shows most, and a run of 20 steps
+	@$(BIN)/python -m pytest -m "core and not slow" $(ARGS)
+	@$(BIN)/tokenmill run --output-dir build/core-run --set train.max_steps=20 --set evaluate.beat_baseline=false
+
+test-modern:  ## make test and a run of 20 steps on TensorFlow 2.21, if need be in a Debian 13 root (then as root)
+	@python3 tools/test_stack.py modern $(ARGS)
+
+test-py310:  ## the same on TensorFlow 2.16
+	@python3 tools/test_stack.py py310 $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -1,11 +1,68 @@
 #!/bin/sh
-# Makes .venv with Python 3.10 and exactly what requirements.lock names (hashes checked).
-# Needs: a POSIX shell and either uv or any Python 3 with venv. Run by the Makefile.
+# Makes .venv with one of two stacks, exactly as its lock names it (hashes checked):
+#   modern  Python 3.13 or 3.12, TensorFlow 2.21   requirements.lock         needs glibc 2.39
+#   py310   Python 3.10, TensorFlow 2.16           requirements-py310.lock
+# TOKENMILL_STACK=modern|py310 forces one. `setup.sh --which` only says which it would be.
+# Needs: a POSIX shell, g++, and either uv or any Python 3 with venv. Run by the Makefile.
 set -eu
 cd "$(dirname "$0")/.."
 venv=.venv
 
 log() { printf 'setup: %s\n' "$*" >&2; }
+fail() { log "$@"; exit 1; }
+
+# A Python of one of the versions given, with the header files that pyfarmhash is built against:
+# on PATH (a pyenv shim may exist and still fail, so each is tried) or under the pyenv root.
+find_python() {
+  for version in "$@"; do
+    for candidate in "python$version" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/"python$version"; do
+      if "$candidate" -c "import os, sys, sysconfig as s
+assert '%d.%d' % sys.version_info[:2] == '$version'
+assert os.path.exists(s.get_path('include') + '/Python.h')" >/dev/null 2>&1; then
+        command -v "$candidate"
+        return
+      fi
+    done
+  done
+}
+
+glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null | sed -n 's/^glibc //p')
+[ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] && [ -n "$glibc" ] ||
+  fail "TFX has packages for Linux with glibc on x86-64 only; this is $(uname -s) on $(uname -m)."
+new_enough() { [ "${glibc%%.*}" -gt 2 ] || [ "${glibc#*.}" -ge 39 ]; }
+
+case "${TOKENMILL_STACK:-}" in
+  modern)
+    new_enough || fail "TOKENMILL_STACK=modern needs glibc 2.39 or newer (Debian 13, Ubuntu 24.04); this is $glibc. Leave it out for the stack of Python 3.10, or test the modern one in a Debian 13 root: make test-modern"
+    stack=modern why="TOKENMILL_STACK" ;;
+  py310) stack=py310 why="TOKENMILL_STACK" ;;
+  "")
+    if ! new_enough; then
+      stack=py310 why="glibc $glibc, TFX 1.21 needs 2.39"
+    elif [ -z "$(find_python 3.13 3.12)" ] && [ -n "$(find_python 3.10)" ]; then
+      stack=py310 why="glibc $glibc, but no Python 3.12 or 3.13 with header files here"
+    else
+      stack=modern why="glibc $glibc"
+    fi ;;
+  *) fail "TOKENMILL_STACK=$TOKENMILL_STACK is not known: modern or py310." ;;
+esac
+if [ $stack = modern ]; then
+  lock=requirements.lock versions="3.13 3.12" fetched=3.13
+else
+  lock=requirements-py310.lock versions=3.10 fetched=3.10
+fi
+# shellcheck disable=SC2086  (a list)
+python=$(find_python $versions)
+tensorflow=$(sed -n 's/^tensorflow==\([^ ]*\) .*/\1/p' $lock)
+log "stack $stack: ${python:-Python $fetched, fetched}, TensorFlow $tensorflow ($why)"
+[ "${1:-}" != --which ] || { echo $stack; exit; }
+
+# What is installed already stays, if nothing has changed that it was made from.
+state="$stack $(cat $lock pyproject.toml tools/setup.sh tools/uv.lock | cksum)"
+[ "$(cat $venv/installed 2>/dev/null)" != "$state" ] || exit 0
+
+command -v g++ >/dev/null 2>&1 ||
+  fail "g++ is missing: pyfarmhash, which TFX's data validation needs, comes as source (Debian: apt-get install g++)."
 
 # uv from PATH if there is one, else a pinned one in a small environment of its own.
 if command -v uv >/dev/null 2>&1; then
@@ -20,38 +77,33 @@ else
         break
       fi
     done
-    if [ -z "$base" ]; then
-      log "no uv and no Python 3 with the venv module was found."
-      log "Install one of them (Debian: apt-get install python3-venv) and run make again."
-      exit 1
-    fi
+    [ -n "$base" ] ||
+      fail "no uv and no Python 3 with the venv module was found. Install one of them (Debian: apt-get install python3-venv) and run make again."
     log "installing uv with $base"
     "$base" -m venv .uv
     .uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tools/uv.lock
   fi
 fi
 
-# Python 3.10: on PATH (a pyenv shim may exist and still fail, so each is tried), under the pyenv
-# root, or else fetched by uv.
-python=""
-for candidate in python3.10 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.10*/bin/python3.10; do
-  if "$candidate" -c 'import sys; assert sys.version_info[:2] == (3, 10)' >/dev/null 2>&1; then
-    python=$candidate
-    break
-  fi
-done
-[ -n "$python" ] || { log "no Python 3.10 found here: uv fetches one"; python=3.10; }
-
-if ! "$venv/bin/python" -c 'import sys; assert sys.version_info[:2] == (3, 10)' >/dev/null 2>&1; then
-  rm -rf "$venv"
-  "$uv" venv --quiet --python "$python" "$venv"
+if [ -z "$python" ]; then
+  log "no Python $versions with its header files found here: uv fetches $fetched"
+  "$uv" python install --quiet $fetched ||
+    fail "Python $fetched could not be fetched. Install it with its header files (Debian: apt-get install python3-dev) and run make again."
+  python=$("$uv" python find --managed-python $fetched)
 fi
-log "installing what requirements.lock names (about 3.4 GB, a minute or two)"
+
+rm -f $venv/installed
+if [ "$(cat $venv/stack 2>/dev/null)" != "$stack" ] || ! $venv/bin/python -c "" 2>/dev/null; then
+  rm -rf $venv
+  "$uv" venv --quiet --python "$python" $venv
+  echo $stack >$venv/stack
+fi
+log "installing what $lock names (about 3.5 GB, a minute or two)"
 # Bytecode now, once: otherwise the first import of TFX takes 40 seconds.
 export UV_COMPILE_BYTECODE=1 VIRTUAL_ENV="$PWD/$venv"
-"$uv" pip sync --quiet --require-hashes requirements.lock
+"$uv" pip sync --quiet --require-hashes $lock
 # The project itself, without its dependencies (they are locked) and without build isolation
 # (setuptools is in the lock).
 "$uv" pip install --quiet --no-deps --no-build-isolation --editable .
-touch "$venv/installed"
+echo "$state" >$venv/installed
 log "done"
