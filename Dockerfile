@@ -1,19 +1,24 @@
 # The image of every step on Kubeflow Pipelines, Vertex AI and Kubernetes; docs/engines.md.
 #   docker build -t tokenmill .                              CPU
-#   docker build --build-arg VARIANT=gpu -t tokenmill:gpu .  with NVIDIA's CUDA 12.3 libraries
-ARG BASE=python:3.10-slim-bookworm@sha256:68d914ec641a0b69267ce65184d000a2bc3a9ee2590ab702b82250ab2385735a
+#   docker build --build-arg VARIANT=gpu -t tokenmill:gpu .  with NVIDIA's CUDA 12.9 libraries
+# Debian 13: ML Metadata and TFDV are built for glibc 2.39.
+ARG BASE=python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b
 
 FROM ${BASE} AS build
 ARG VARIANT=cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-# pyfarmhash, which TFX needs, comes as source.
+# pyfarmhash, which TFDV needs, comes as source.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY requirements.lock requirements-gpu.lock ./
-RUN python -m venv /opt/venv \
+RUN case "$VARIANT" in \
+      cpu|gpu) ;; \
+      *) echo "VARIANT=$VARIANT: expected cpu or gpu." >&2; exit 1 ;; \
+    esac \
+    && python -m venv /opt/venv \
     && /opt/venv/bin/pip install --no-deps --require-hashes -r requirements.lock \
     && if [ "$VARIANT" = gpu ]; then \
          /opt/venv/bin/pip install --no-deps --require-hashes -r requirements-gpu.lock; \

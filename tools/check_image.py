@@ -1,11 +1,12 @@
-"""Executes the Dockerfile without Docker: its RUN steps in a clean Debian 12 root, by chroot.
+"""Executes the Dockerfile without Docker: its RUN steps in a clean Debian 13 root, by chroot.
 
-    sudo python tools/check_image.py DIRECTORY [--python /root/.pyenv/versions/3.10.13]
+    sudo python3 tools/check_image.py DIRECTORY [--build-arg VARIANT=gpu]
 
-Needs root and mmdebstrap. The base image cannot be pulled here: its stand-in is a minimal Debian 12
-with a Python 3.10 that is copied to the same path as on this machine. COPY, ENV, ARG, WORKDIR and
-USER mean what they mean to Docker, as far as this Dockerfile uses them. At the end the image's
-user runs the entry point and the command, and every executor of the pipeline is imported.
+Needs root, mmdebstrap and Python 3 alone. The base image cannot be pulled here: its stand-in is a
+minimal Debian 13 with Debian's own Python 3.13. COPY, ENV, ARG, WORKDIR and USER mean what they
+mean to Docker, as far as this Dockerfile uses them. At the end the image's user checks that the
+packages fit together (`pip check`) and runs the entry point and the command, and every executor of
+the pipeline is imported.
 """
 
 import argparse
@@ -18,11 +19,10 @@ import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parents[1]
-# What python:3.10-slim-bookworm has beyond a minimal Debian, for Python's own modules.
-PACKAGES = (
-    "ca-certificates,netbase,tzdata,libbz2-1.0,libffi8,libgdbm6,liblzma5,libncursesw6,"
-    "libreadline8,libsqlite3-0,libssl3,libuuid1,zlib1g,passwd"
-)
+# The release of the base image, and what the image has beyond a minimal Debian: Python with its
+# headers, and what Python's own modules need.
+SUITE = "trixie"
+PACKAGES = "ca-certificates,netbase,tzdata,passwd,python3-dev,python3-venv"
 EXECUTORS = (
     "ingest.component.CorpusExampleGenExecutor",
     "curate.component.CuratorExecutor",
@@ -43,9 +43,9 @@ def instructions(text: str) -> list[tuple[str, str]]:
 class Stage:
     """A root directory and the environment that RUN sees."""
 
-    def __init__(self, root: pathlib.Path, python: pathlib.Path):
+    def __init__(self, root: pathlib.Path):
         self.root, self.user, self.directory = root, "0", "/"
-        path = f"{python}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         self.environment = {"PATH": path}
 
     def run(self, command: list[str]) -> None:
@@ -57,29 +57,27 @@ class Stage:
         subprocess.run(words, check=True)
 
 
-def base_root(directory: pathlib.Path, python: pathlib.Path) -> pathlib.Path:
-    """A minimal Debian 12 with Python."""
+def base_root(directory: pathlib.Path) -> pathlib.Path:
+    """A minimal Debian with Python, as `python`."""
     base = directory / "base"
     if not base.exists():
+        aside = directory / "base.part"
+        shutil.rmtree(aside, ignore_errors=True)
         subprocess.run(
-            ["mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", base],
+            ["mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, aside],
             check=True,
         )
-        shutil.copytree(python, base / python.relative_to("/"), symlinks=True)
-        # A user other than root has to reach it.
-        for parent in (base / python.relative_to("/")).parents:
-            if parent == base:
-                break
-            parent.chmod(0o755)
+        (aside / "usr/local/bin/python").symlink_to("/usr/bin/python3")
         for path in ("etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt"):
             if pathlib.Path("/", path).exists():
-                shutil.copy(pathlib.Path("/", path), base / path)
+                shutil.copy(pathlib.Path("/", path), aside / path)
+        aside.rename(base)
     return base
 
 
-def build(dockerfile: str, directory: pathlib.Path, python: pathlib.Path) -> Stage:
-    """Carries out all stages; returns the last."""
-    base = base_root(directory, python)
+def build(dockerfile: str, directory: pathlib.Path, arguments: dict[str, str]) -> Stage:
+    """Carries out all stages, with Docker's build arguments; returns the last."""
+    base = base_root(directory)
     stages: dict[str, Stage] = {}
     stage = None
     for word, rest in instructions(dockerfile):
@@ -88,7 +86,7 @@ def build(dockerfile: str, directory: pathlib.Path, python: pathlib.Path) -> Sta
             root = directory / name
             shutil.rmtree(root, ignore_errors=True)
             subprocess.run(["cp", "-a", "--reflink=auto", base, root], check=True)
-            stage = stages[name] = Stage(root, python)
+            stage = stages[name] = Stage(root)
             # How this machine reaches the package index is no part of the image.
             stage.environment |= {k: v for k, v in os.environ.items() if k.startswith("PIP_")}
             stage.environment.pop("PIP_FIND_LINKS", None)
@@ -96,7 +94,7 @@ def build(dockerfile: str, directory: pathlib.Path, python: pathlib.Path) -> Sta
             continue
         elif word == "ARG":
             name, _, value = rest.partition("=")
-            stage.environment[name] = value
+            stage.environment[name] = arguments.get(name, value)
         elif word == "ENV":
             for pair in rest.split():
                 name, _, value = pair.partition("=")
@@ -139,16 +137,18 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=pathlib.Path, help="Where the roots go; some 12 GB.")
-    parser.add_argument("--python", type=pathlib.Path, default=pathlib.Path(sys.base_prefix))
+    parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
     arguments = parser.parse_args()
+    given = dict(pair.split("=", 1) for pair in arguments.build_arg)
     arguments.directory.mkdir(parents=True, exist_ok=True)
     dockerfile = (HERE / "Dockerfile").read_text(encoding="utf-8")
-    image = build(dockerfile, arguments.directory, arguments.python)
+    image = build(dockerfile, arguments.directory, given)
     (image.root / "dev").mkdir(exist_ok=True)
     imports = "; ".join(
         f"from components.{path.rpartition('.')[0]} import {path.rpartition('.')[2]}"
         for path in EXECUTORS
     )
+    image.run(["pip", "check"])
     image.run(["python", "-c", imports])
     image.run(["tokenmill", "--help"])
     image.run([*json.loads(image.environment["ENTRYPOINT"]), "--help"])

@@ -1,0 +1,126 @@
+"""What is imported is declared, and what is declared is used; the locks are whole."""
+
+import ast
+import importlib.metadata
+import pathlib
+import re
+import sys
+
+import pytest
+import tomli
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PROJECT = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PRODUCT = ("tokenmill", "components", "pipeline", "serving", "data")
+# Used without an import: by name, by the Makefile or by pytest.
+NOT_IMPORTED = {
+    "httptools": "uvicorn's parser of HTTP, which serving/server/protocol.py extends",
+    "mypy": "`make lint`",
+    "pytest-timeout": "`timeout` in pyproject.toml",
+    "ruff": "`make lint`",
+    "tensorboard": "TensorBoard shows the files that the Trainer writes",
+}
+LOCKS = (
+    "requirements.lock",
+    "requirements-gpu.lock",
+    "requirements-py310.lock",
+    "requirements-py310-gpu.lock",
+    "tools/audit.lock",
+    "tools/uv.lock",
+)
+
+
+def declared(requirements):
+    """Names of the requirements that hold on this Python."""
+    parsed = map(Requirement, requirements)
+    return {
+        canonicalize_name(each.name)
+        for each in parsed
+        if each.marker is None or each.marker.evaluate()
+    }
+
+
+RUN = declared(PROJECT["dependencies"])
+DEVELOPMENT = declared(PROJECT["optional-dependencies"]["dev"])
+
+
+def modules(distribution):
+    """Dotted names of the modules and regular packages that a distribution installs."""
+    names = set()
+    for file in importlib.metadata.files(distribution) or ():
+        if file.suffix in (".py", ".so") and ".." not in file.parts:
+            parts = [*file.parts[:-1], file.name.split(".")[0]]
+            names.add(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return names
+
+
+def imported(folders):
+    """Dotted names that the files in these folders import, each with one that does."""
+    own = {path.stem for path in ROOT.glob("tests/**/*.py")} | {*PRODUCT, "tools", "tests"}
+    found = {}
+    for path in (path for folder in folders for path in ROOT.glob(f"{folder}/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            for name in names:
+                if name.split(".")[0] not in {*own, *sys.stdlib_module_names}:
+                    found.setdefault(name, path.relative_to(ROOT))
+    return found
+
+
+def prefixes(name):
+    parts = name.split(".")
+    return {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"), [(PRODUCT, RUN), (("tests", "tools"), RUN | DEVELOPMENT)]
+)
+def test_every_import_is_of_a_declared_dependency(folders, names):
+    known = set().union(*map(modules, names))
+    missing = {name: path for name, path in imported(folders).items() if not prefixes(name) & known}
+    assert not missing, "not of a dependency that pyproject.toml names"
+
+
+@pytest.mark.parametrize(("folders", "names"), [(PRODUCT, RUN), (("tests", "tools"), DEVELOPMENT)])
+def test_every_declared_dependency_is_used(folders, names):
+    used = set().union(*map(prefixes, imported(folders)))
+    unused = {name for name in names - NOT_IMPORTED.keys() if not modules(name) & used}
+    assert not unused, "declared, but imported nowhere"
+
+
+def test_every_dependency_is_documented():
+    """docs/dependencies.md has a row for each, and for no other."""
+    text = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
+    rows = {canonicalize_name(name) for name in re.findall(r"^\| `([^`\[]+)", text, re.MULTILINE)}
+    every = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    assert rows == {canonicalize_name(Requirement(each).name) for each in every}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_locks_have_hashes_and_no_index(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert "://" not in text
+    entries = re.findall(r"^[a-z0-9].*?==.*(?:\n .*)*", text, re.MULTILINE)
+    assert entries
+    assert [entry.splitlines()[0] for entry in entries if "--hash=sha256:" not in entry] == []
+
+
+@pytest.mark.parametrize("stack", ["", "-py310"])
+def test_gpu_lock_adds_nvidia_libraries_only(stack):
+    """The image installs it over the other lock: any other difference would mix two resolutions."""
+
+    def pins(name):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        return dict(re.findall(r"^([a-z0-9._-]+)(?:\[[^]]*\])?==([^ ]+)", text, re.MULTILINE))
+
+    base, gpu = pins(f"requirements{stack}.lock"), pins(f"requirements{stack}-gpu.lock")
+    assert gpu["tensorflow"] == base["tensorflow"]
+    added = {name for name in gpu if base.get(name) != gpu[name]}
+    assert added
+    assert {name.split("-")[0] for name in added} == {"nvidia"}
