@@ -38,8 +38,8 @@ format: setup  ## let ruff lay out and fix the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-check-image: setup  ## carry out the Dockerfile without Docker (as root; mmdebstrap; some 12 GB)
-	@$(BIN)/python tools/check_image.py build/image
+check-image:  ## carry out the Dockerfile without Docker (as root; mmdebstrap; some 12 GB)
+	@python3 tools/check_image.py build/image $(ARGS)
 
 audit: setup .uv/audit/installed  ## SBOM (CycloneDX) and known vulnerabilities (needs the package index)
 	@$(BIN)/python tools/audit.py .uv/audit build/audit
@@ -50,17 +50,9 @@ audit: setup .uv/audit/installed  ## SBOM (CycloneDX) and known vulnerabilities 
 	$$UV pip sync --quiet --require-hashes --python .uv/audit/bin/python tools/audit.lock
 	@touch $@
 
-lock: setup  ## resolve requirements.lock anew from pyproject.toml
-	@UV=$$(command -v uv || echo .uv/bin/uv); \
-	$$UV pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.10 \
-	  --extra dev --custom-compile-command "make lock" tools/build.in pyproject.toml -o requirements.lock; \
-	echo 'uv' | $$UV pip compile --quiet --universal --generate-hashes --no-emit-index-url \
-	  --custom-compile-command "make lock" - -o tools/uv.lock; \
-	$$UV pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.10 \
-	  --custom-compile-command "make lock" tools/audit.in -o tools/audit.lock; \
-	sed -n 's/^tensorflow==\([^ ]*\) .*/tensorflow[and-cuda]==\1/p' requirements.lock | $$UV pip compile --quiet \
-	  --python-platform x86_64-manylinux_2_28 --generate-hashes --no-emit-index-url --no-annotate --python-version 3.10 \
-	  -c requirements.lock --custom-compile-command "make lock" - -o requirements-gpu.lock
+lock: setup  ## resolve the locks anew, pins kept where they may (ARGS=--upgrade raises all)
+	@tools/lock.sh $(ARGS)
+	@$(BIN)/python tools/dependencies.py
 
 clean:  ## remove the environment and the runs
 	rm -rf .venv .uv runs

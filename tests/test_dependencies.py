@@ -9,6 +9,7 @@ import sys
 import pytest
 import tomli
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -94,12 +95,33 @@ def test_every_declared_dependency_is_used(folders, names):
     assert not unused, "declared, but imported nowhere"
 
 
-def test_every_dependency_is_documented():
-    """docs/dependencies.md has a row for each, and for no other."""
+def pins(lock):
+    text = (ROOT / lock).read_text(encoding="utf-8")
+    return dict(re.findall(r"^([a-z0-9._-]+)(?:\[[^]]*\])?==([^ ]+)", text, re.MULTILINE))
+
+
+def test_page_names_every_dependency_and_its_versions():
     text = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
-    rows = {canonicalize_name(name) for name in re.findall(r"^\| `([^`\[]+)", text, re.MULTILINE)}
+    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    rows = {cells[0].strip("`"): cells for cells in (line[2:-2].split(" | ") for line in lines)}
     every = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
-    assert rows == {canonicalize_name(Requirement(each).name) for each in every}
+    modern, old = pins("requirements.lock"), pins("requirements-py310.lock")
+    names = {canonicalize_name(Requirement(each).name) for each in every}
+    assert {name: cells[3:5] for name, cells in rows.items()} == {
+        name: [modern[name], old[name]] for name in names
+    }
+    assert all(purpose and licence for _, purpose, licence, *_ in rows.values())
+
+
+def test_what_is_installed_admits_this_python():
+    """pip refuses a package whose Requires-Python excludes the Python; uv installs it."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    refused = {}
+    for distribution in importlib.metadata.distributions():
+        wanted = distribution.metadata.get("Requires-Python")
+        if wanted and not SpecifierSet(wanted).contains(python):
+            refused[distribution.name] = wanted
+    assert not refused
 
 
 @pytest.mark.parametrize("name", LOCKS)
@@ -114,11 +136,6 @@ def test_locks_have_hashes_and_no_index(name):
 @pytest.mark.parametrize("stack", ["", "-py310"])
 def test_gpu_lock_adds_nvidia_libraries_only(stack):
     """The image installs it over the other lock: any other difference would mix two resolutions."""
-
-    def pins(name):
-        text = (ROOT / name).read_text(encoding="utf-8")
-        return dict(re.findall(r"^([a-z0-9._-]+)(?:\[[^]]*\])?==([^ ]+)", text, re.MULTILINE))
-
     base, gpu = pins(f"requirements{stack}.lock"), pins(f"requirements{stack}-gpu.lock")
     assert gpu["tensorflow"] == base["tensorflow"]
     added = {name for name in gpu if base.get(name) != gpu[name]}
