@@ -41,8 +41,8 @@ format: setup  ## let ruff lay out and fix the code
 check-image:  ## carry out the Dockerfile without Docker (as root; mmdebstrap; some 12 GB)
 	@python3 tools/check_image.py build/image $(ARGS)
 
-audit: setup .uv/audit/installed  ## SBOM (CycloneDX) and known vulnerabilities (needs the package index)
-	@$(BIN)/python tools/audit.py .uv/audit build/audit
+audit: setup .uv/audit/installed  ## SBOM (CycloneDX) and known vulnerabilities, by the index (ARGS=requirements-py310.lock)
+	@$(BIN)/python tools/audit.py .uv/audit build/audit $(ARGS)
 
 .uv/audit/installed: tools/audit.lock
 	@UV=$$(command -v uv || echo .uv/bin/uv); \

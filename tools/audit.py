@@ -1,11 +1,12 @@
 """`make audit`: a software bill of materials (SBOM), and known vulnerabilities of what is locked.
 
-    python tools/audit.py ENVIRONMENT OUTPUT
+    python tools/audit.py ENVIRONMENT OUTPUT [LOCK]
 
-ENVIRONMENT is the directory of a virtual environment with tools/audit.lock, OUTPUT a directory:
+ENVIRONMENT is the directory of a virtual environment with tools/audit.lock, LOCK the lock to audit
+(by default requirements.lock, the modern stack), OUTPUT a directory:
 
     sbom.cdx.json     CycloneDX, of all packages in .venv, with licences and hashes
-    pip-audit.json    what the index knows against each package of requirements.lock
+    pip-audit.json    what the index knows against each package of the lock
 
 The exit code is 1 if a vulnerability is known, and 2 if the index could not be asked about every
 package: pip-audit itself ends with 0 then, though it has audited nothing.
@@ -36,13 +37,13 @@ def make_sbom(tools: pathlib.Path, output: pathlib.Path) -> int:
     return len(json.loads(path.read_text(encoding="utf-8"))["components"])
 
 
-def audit(tools: pathlib.Path, output: pathlib.Path) -> list[dict[str, Any]]:
+def audit(tools: pathlib.Path, output: pathlib.Path, lock: pathlib.Path) -> list[dict[str, Any]]:
     """Asks the index about each locked package; returns pip-audit's account of each."""
     path = output / "pip-audit.json"
     path.unlink(missing_ok=True)
     result = subprocess.run(
         [
-            *(tools / "pip-audit", "--requirement", ROOT / "requirements.lock"),
+            *(tools / "pip-audit", "--requirement", lock),
             *("--require-hashes", "--disable-pip", "--progress-spinner", "off"),
             *("--timeout", "15", "--format", "json", "--output", path),
         ],
@@ -83,12 +84,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("environment", type=pathlib.Path)
     parser.add_argument("output", type=pathlib.Path)
+    default = ROOT / "requirements.lock"
+    parser.add_argument("lock", type=pathlib.Path, nargs="?", default=default)
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     tools = arguments.environment.resolve() / "bin"
     print(f"{arguments.output}/sbom.cdx.json: {make_sbom(tools, arguments.output)} packages")
-    code, lines = verdict(audit(tools, arguments.output))
-    print("\n".join(lines))
+    code, lines = verdict(audit(tools, arguments.output, arguments.lock))
+    print(f"{arguments.lock.name}:", "\n".join(lines))
     return code
 
 

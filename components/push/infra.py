@@ -4,8 +4,8 @@ from tfx.components import InfraValidator
 from tfx.proto import infra_validator_pb2
 from tfx.types import Channel
 
-# The version that the models are exported with.
-SERVING_TAG = "2.16.1"
+# Of the TensorFlow that exports the models; a server takes older models, too.
+SERVING_TAG = "2.21.0"
 
 
 def make_infra_validator(model: Channel) -> InfraValidator:

@@ -187,7 +187,7 @@ def test_what_may_change_per_run_is_a_parameter_with_the_configured_value(compil
 def test_a_model_registry_is_one_more_step_behind_the_pusher(workspace, tmp_path):
     settings = (
         'push.registry="vertex"',
-        'push.registry_image="europe-docker.pkg.dev/p/r/serving:2.16.1"',
+        'push.registry_image="europe-docker.pkg.dev/p/r/serving:2.21.0"',
         'push.directory="gs://bucket/serving"',
         'engine.project="p"',
         'engine.region="europe-west4"',

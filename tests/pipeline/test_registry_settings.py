@@ -10,7 +10,7 @@ IMAGE = "registry.invalid/tokenmill@sha256:" + "a" * 64
 WHOLE = (
     'run.name="3-books"',
     'push.registry="vertex"',
-    'push.registry_image="europe-docker.pkg.dev/p/r/serving:2.16.1"',
+    'push.registry_image="europe-docker.pkg.dev/p/r/serving:2.21.0"',
     'push.directory="gs://bucket/serving"',
     'engine.project="p"',
     'engine.region="europe-west4"',
@@ -20,7 +20,7 @@ WHOLE = (
 def test_the_settings_of_the_step():
     settings = registry_target(load_config(overrides=WHOLE))
     assert settings.resource == "projects/p/locations/europe-west4/models/m-3-books"
-    assert settings.image.endswith("serving:2.16.1")
+    assert settings.image.endswith("serving:2.21.0")
 
 
 def test_a_local_run_says_all_that_is_missing_at_once():
