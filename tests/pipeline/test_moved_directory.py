@@ -8,6 +8,7 @@ from tfx.orchestration.portable import cache_utils
 from tfx.proto.orchestration import pipeline_pb2
 from tfx.types.standard_artifacts import Examples
 
+from pipeline.runners import cache_key
 from pipeline.runners.cache_key import portable_cache_context
 
 
@@ -35,6 +36,12 @@ def test_the_cache_key_is_the_same_elsewhere(tmp_path):
     assert key(tmp_path, "/home/me/run", said="b") != here
     # Neighbors on one server do not take from each other.
     assert key(tmp_path, "/home/me/run", directory_id="1") != here
+
+
+def test_other_libraries_compute_anew(tmp_path, monkeypatch):
+    here = key(tmp_path, "/home/me/run")
+    monkeypatch.setattr(cache_key, "stack_versions", lambda: "tensorflow 2.99.0")
+    assert key(tmp_path, "/home/me/run") != here
 
 
 @pytest.mark.slow
