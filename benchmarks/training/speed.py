@@ -1,7 +1,9 @@
 """Tokens per second of the same decoder in tokenmill and in PyTorch, in interleaved rounds.
 
     uv venv --python 3.11 PEER && uv pip install --python PEER/bin/python torch==2.13.0
-    PYTHONPATH=. .venv/bin/python benchmarks/training/speed.py PEER/bin/python
+    PYTHONPATH=. .venv/bin/python benchmarks/training/speed.py PEER/bin/python ["OTHER"]
+
+OTHER is how to start the other stack's Python (benchmarks/stacks/run.sh), a peer more.
 
 Every peer is a process that has compiled and waits; a round runs each once. Transparent huge pages
 are a setting of glibc's allocator, given to both.
@@ -9,6 +11,7 @@ are a setting of glibc's allocator, given to both.
 
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -21,10 +24,12 @@ def main() -> None:
     """Prints the median of each peer and the ratio to the fastest PyTorch."""
     here, peer = os.path.dirname(os.path.abspath(__file__)), sys.argv[1]
     ours = [sys.executable, os.path.join(here, "speed_ours.py")]
+    other = [*shlex.split(sys.argv[2]), ours[1]] if len(sys.argv) > 2 else None
     torch = [peer, os.path.join(here, "speed_torch.py")]
     peers = {
         "tokenmill": (ours, {}),
         "tokenmill, huge pages": (ours, HUGE_PAGES),
+        **({"tokenmill, other stack": (other, {})} if other else {}),
         "torch eager": (torch, {}),
         "torch.compile": ([*torch, "--compile"], {}),
         "torch.compile, huge pages": ([*torch, "--compile"], HUGE_PAGES),
