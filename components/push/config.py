@@ -25,5 +25,5 @@ class PushConfig(Section):
     """"vertex": what was pushed becomes a version in Vertex AI's model registry, with the ledger's
     numbers as labels. Needs engine.project, engine.region, a gs:// directory and registry_image."""
     registry_image: str | None = None
-    """The image that serves a registered model: TensorFlow Serving, no older than the TensorFlow that
-    exported it (2.21.0 serves all), copied to an Artifact Registry that Vertex AI can read."""
+    """The image that serves a registered model: TensorFlow Serving, no older than the TensorFlow
+    that exported it (2.21.0 serves all), copied to an Artifact Registry that Vertex AI can read."""
