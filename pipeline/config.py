@@ -117,8 +117,8 @@ class EngineConfig(Section):
     cache: bool = True
     """Reuse the outputs of steps that have not changed."""
     beam_args: tuple[str, ...] = ()
-    """Beam's options of all Beam steps, such as --runner=DataflowRunner; empty runs them in the
-    step's own container."""
+    """Beam's options of all Beam steps, such as --runner=DataflowRunner; without a --runner they
+    run in the step's own container, in Python (Beam's DirectRunner would download Prism)."""
     resources: dict[str, StepResources] = {}
     """By node id: [engine.resources.Trainer]."""
 

@@ -28,6 +28,7 @@ from components.ingest.component import CorpusExampleGenExecutor
 from components.ingest.manifest import list_inputs, write_manifest
 from pipeline.dag import create_components
 from pipeline.loader import load_config
+from tokenmill.beam_arguments import beam_arguments
 from tokenmill.records.documents import decode_documents
 from tokenmill.records.splits import split_directory
 
@@ -111,10 +112,9 @@ def artifact(kind, uri: str):
 def executor(cls, work: str, workers: int) -> BaseBeamExecutor:
     mode = "in_memory" if workers == 1 else "multi_processing"
     context = BaseBeamExecutor.Context(
-        beam_pipeline_args=[
-            f"--direct_running_mode={mode}",
-            f"--direct_num_workers={workers}",
-        ],
+        beam_pipeline_args=beam_arguments(
+            [f"--direct_running_mode={mode}", f"--direct_num_workers={workers}"]
+        ),
         tmp_dir=f"{work}/tmp",
         unique_id="1",
     )

@@ -24,6 +24,7 @@ from components.pack.transforms import PackSplit, pack_shard, write_manifest
 from components.tokenize.apply_transform import ApplyTransform
 from components.tokenize.graph import graph_token_ids
 from components.train.data import training_batches
+from tokenmill.beam_arguments import RUNNER
 from tokenmill.provenance.rows import find_document
 from tokenmill.records.documents import decode_documents
 from tokenmill.records.splits import split_directory
@@ -57,7 +58,7 @@ def pack(documents, directory: str, settings: PackJob, flags: np.ndarray) -> dic
 
 
 def whole(transform: beam.PTransform) -> None:
-    with beam.Pipeline(runner="DirectRunner") as pipeline:
+    with beam.Pipeline(runner=RUNNER) as pipeline:
         pipeline | transform
 
 

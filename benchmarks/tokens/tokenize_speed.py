@@ -32,6 +32,7 @@ from components.artifacts import Examples, Tokenizer
 from components.tokenize.component import TokenizingTransformExecutor
 from components.tokenize.config import TokenizerConfig
 from components.tokenize.training import train_sentencepiece
+from tokenmill.beam_arguments import beam_arguments
 from tokenmill.contracts.tokenizer import TOKENIZER_MODEL_NAME
 from tokenmill.records.documents import document_batch, encode_documents
 from tokenmill.records.splits import split_directory
@@ -82,7 +83,7 @@ def transform(home: str, examples: Examples, model: bytes) -> None:
     ):
         artifact.uri = f"{home}/{name}"
     context = TokenizingTransformExecutor.Context(
-        beam_pipeline_args=[], tmp_dir=f"{home}/tmp", unique_id="1"
+        beam_pipeline_args=beam_arguments(), tmp_dir=f"{home}/tmp", unique_id="1"
     )
     TokenizingTransformExecutor(context).Do(
         {"examples": [examples], "schema": [schema], "tokenizer": [tokenizer]},

@@ -20,6 +20,7 @@ from pipeline.config import Config, StepResources
 from pipeline.dag import create_components
 from pipeline.runners.engine_check import Engine, check_engine
 from pipeline.runners.run_parameters import add_run_parameters
+from tokenmill.beam_arguments import beam_arguments
 from tokenmill.errors import TokenmillError
 from tokenmill.files import check_is_no_pattern, write_json
 
@@ -56,7 +57,7 @@ def compile_pipeline(config: Config, engine: Engine, output: str) -> int:
         pipeline_root=root,
         components=steps,
         enable_cache=config.engine.cache,
-        beam_pipeline_args=list(config.engine.beam_args),
+        beam_pipeline_args=beam_arguments(config.engine.beam_args),
     )
     runner_config = kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
         display_name=config.run.name, default_image=config.engine.image

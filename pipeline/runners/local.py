@@ -27,20 +27,13 @@ from pipeline.report.step_summary import step_remarks, summarize_step
 from pipeline.runners.cache_key import portable_cache_context
 from pipeline.runners.run_lock import run_lock
 from tokenmill import progress
+from tokenmill.beam_arguments import beam_arguments
 from tokenmill.contracts.training_limits import write_limits
 from tokenmill.errors import TokenmillError
 from tokenmill.metadata.output_directory import SQLITE_NAME, claim_directory
 from tokenmill.metadata.step_records import StepRecord, record_run, step_record
 from tokenmill.metadata.store import connection_config, open_store
 from tokenmill.metadata.unfinished import mark_unfinished
-
-# Without an image TFX packs itself up for Beam's workers in each step, and leaves 49 MB in the
-# temporary directory each time; these workers are in this process and have it.
-BEAM_ARGS = [
-    "--direct_running_mode=in_memory",
-    "--direct_num_workers=1",
-    "--sdk_container_image=none",
-]
 
 
 @dataclass
@@ -103,7 +96,7 @@ def run_local(
         components=steps,
         enable_cache=use_cache,
         metadata_connection_config=connection_config(metadata),
-        beam_pipeline_args=BEAM_ARGS,
+        beam_pipeline_args=beam_arguments(),
     )
     config_toml = dump_config(config)
 

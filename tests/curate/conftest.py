@@ -14,6 +14,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from components.curate.config import CurateConfig
 from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, TALLIES, summarize
 from components.curate.transforms import Curate
+from tokenmill.beam_arguments import beam_arguments
 from tokenmill.contracts.curation import read_dropped
 from tokenmill.records.documents import document_batch, encode_documents, read_documents
 from tokenmill.records.splits import SPLITS, split_directory
@@ -98,9 +99,7 @@ def curate(tmp_path):
         home.mkdir()
         uris = {name: str(home / name) for name in ("examples", "curated", "dropped", "staging")}
         _write_examples(uris["examples"], documents, size)
-        options = PipelineOptions(
-            ["--direct_running_mode=in_memory", f"--direct_num_workers={workers}"]
-        )
+        options = PipelineOptions(beam_arguments([f"--direct_num_workers={workers}"]))
         with beam.Pipeline(options=options) as pipeline:
             for name, output in (
                 pipeline

@@ -17,6 +17,7 @@ import pytest
 from components.curate.config import CurateConfig
 from components.ingest.config import CorpusConfig
 from components.ingest.manifest import list_inputs, write_manifest
+from tokenmill.beam_arguments import beam_arguments
 from tokenmill.contracts.curation import CURATION_NAME
 from tokenmill.records.tfrecord import read_tfrecords
 
@@ -29,8 +30,8 @@ CONFIG = CurateConfig(
     min_words=2.0,
     mask=(),
 )
-ONE = ["--direct_running_mode=in_memory"]
-TWO = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+ONE = beam_arguments()
+TWO = beam_arguments(["--direct_running_mode=multi_processing", "--direct_num_workers=2"])
 
 
 class Step:

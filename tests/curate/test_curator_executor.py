@@ -11,6 +11,7 @@ from components.artifacts import DroppedDocuments, Examples
 from components.curate.component import CuratorExecutor
 from components.curate.config import CurateConfig
 from components.curate.counts import samples_by_reason
+from tokenmill.beam_arguments import beam_arguments
 from tokenmill.contracts.curation import (
     CURATION_NAME,
     DroppedDocument,
@@ -68,7 +69,7 @@ def curate(home, splits, files=1, shards=2, settings=CONFIG):
     curated, dropped = Examples(), DroppedDocuments()
     curated.uri, dropped.uri = str(home / "curated"), str(home / "dropped")
     context = CuratorExecutor.Context(
-        beam_pipeline_args=["--direct_running_mode=in_memory", "--sdk_container_image=none"],
+        beam_pipeline_args=beam_arguments(),
         tmp_dir=str(home / "tmp"),
         unique_id="1",
     )

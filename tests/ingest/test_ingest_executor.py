@@ -14,6 +14,7 @@ from components.artifacts import Examples, Quarantine
 from components.ingest.component import CorpusExampleGenExecutor
 from components.ingest.config import CorpusConfig
 from components.ingest.manifest import list_inputs, write_manifest
+from tokenmill.beam_arguments import beam_arguments
 from tokenmill.errors import TokenmillError
 from tokenmill.records.documents import decode_documents
 
@@ -24,7 +25,7 @@ def ingest(home, *inputs, max_quarantine_fraction=0.05, shards=3, **read):
     examples, quarantine = Examples(), Quarantine()
     examples.uri, quarantine.uri = str(home / "examples"), str(home / "quarantine")
     context = CorpusExampleGenExecutor.Context(
-        beam_pipeline_args=["--direct_running_mode=in_memory", "--sdk_container_image=none"],
+        beam_pipeline_args=beam_arguments(),
         tmp_dir=str(home / "tmp"),
         unique_id="1",
     )

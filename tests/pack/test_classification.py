@@ -14,6 +14,7 @@ from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 from components.pack.classification import FindLabels, check_labels
 from components.pack.job import PackJob
 from components.pack.transforms import pack_shard, write_manifest
+from tokenmill.beam_arguments import RUNNER
 from tokenmill.contracts.packed_rows import RowFormat
 from tokenmill.errors import TokenmillError
 from tokenmill.provenance.rows import find_document
@@ -195,7 +196,7 @@ def test_the_labels_are_those_of_documents_with_tokens(tmp_path):
     records = RecordBatchToExamplesEncoder().encode(batch)
     for i in range(2):
         write_tfrecords(str(tmp_path / f"part-{i}"), records[i::2], gzip=False)
-    with beam.Pipeline() as pipeline:
+    with beam.Pipeline(runner=RUNNER) as pipeline:
         labels = pipeline | FindLabels(f"{tmp_path}/part-*", 2)
         (
             labels

@@ -21,6 +21,7 @@ from components.pack.counts import ShardCounts
 from components.pack.job import SHARD_TOKENS, PackJob, shards_for
 from components.pack.tokenized import read_tokenized
 from components.pack.transforms import PackSplit, ShardOutcome, write_manifest
+from tokenmill.beam_arguments import RUNNER, beam_arguments
 from tokenmill.contracts.packed_rows import PackedShard, RowFormat, SourceCounts
 from tokenmill.errors import TokenmillError
 from tokenmill.provenance.rows import documents_of_row, find_document
@@ -72,7 +73,7 @@ def write_examples(directory, documents, files):
 
 
 def run_packing(examples, output, settings=SETTINGS):
-    with beam.Pipeline(runner="DirectRunner") as pipeline:
+    with beam.Pipeline(runner=RUNNER) as pipeline:
         pipeline | PackSplit(f"{examples}/*", str(output), "train", settings, FLAGS)
     return output / "Split-train"
 
@@ -245,7 +246,7 @@ def test_the_component_packs_both_splits_and_sums_their_counts(
         tokenizer=Channel(type=Tokenizer),
         job=PackJob(sequence_length=LENGTH, vocab_size=VOCAB, shards=1),
     )
-    PackerExecutor().Do(
+    PackerExecutor(PackerExecutor.Context(beam_pipeline_args=beam_arguments())).Do(
         {"examples": [examples], "tokenizer": [tokenizer]},
         {"packed_rows": [rows]},
         dict(component.exec_properties),

@@ -91,7 +91,6 @@ class Workspace:
             self._command(*arguments),
             capture_output=True,
             text=True,
-            timeout=400,
             check=False,
             env={**os.environ, "TMPDIR": str(self.temporary)},
         )

@@ -12,6 +12,7 @@ import tensorflow as tf
 from spec_engine import SpecEngine
 
 from pipeline.config import STEPS
+from tokenmill.beam_arguments import IN_PROCESS
 
 IMAGE = "registry.invalid/tokenmill@sha256:" + "a" * 64
 
@@ -66,6 +67,8 @@ def test_the_spec_has_images_resources_and_no_path_of_this_checkout(compiled):
     assert trainer["accelerator"] == {"type": "NVIDIA_L4", "count": "1"}
     assert str(pathlib.Path(__file__).parents[2]) not in compiled.read_text()
     assert set(spec["root"]["dag"]["tasks"]) <= set(STEPS)
+    for container in containers.values():
+        assert tuple(container["args"][-len(IN_PROCESS) :]) == IN_PROCESS
 
 
 def test_every_task_ran_and_pushed_what_the_local_run_pushed(first_run, executed):

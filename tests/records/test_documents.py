@@ -11,6 +11,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokenmill.beam_arguments import RUNNER
 from tokenmill.files import read_json, write_json, write_text
 from tokenmill.records.documents import (
     DOCUMENT_SCHEMA,
@@ -92,7 +93,7 @@ def test_written_documents_are_read_back(tmp_path):
     for i in range(3):
         records = [record for _, record in encode_documents(make_batch(rows[i::3]))]
         write_tfrecords(f"{split_directory(str(tmp_path), 'eval')}/{i}.gz", records, gzip=True)
-    with TestPipeline() as pipeline:
+    with TestPipeline(runner=RUNNER) as pipeline:
         read = (
             pipeline
             | ReadDocuments(str(tmp_path), "eval")

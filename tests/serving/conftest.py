@@ -76,19 +76,22 @@ def exported(tmp_path_factory) -> Exported:
 
 
 def _write_transform_graph(directory: str, tokenizer: str, temporary: str) -> None:
+    import apache_beam as beam
     import tensorflow as tf
     import tensorflow_transform.beam as tft_beam
     from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
     from components.tokenize.preprocessing import TOKENIZER_PATH_KEY, preprocessing_fn
+    from tokenmill.beam_arguments import RUNNER
 
     strings = {name: tf.io.FixedLenFeature([1], tf.string) for name in ("text", "source", "doc_id")}
     spec = {**strings, "byte_count": tf.io.FixedLenFeature([1], tf.int64)}
     metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
     row = {name: np.array([b"x"], object) for name in strings} | {"byte_count": np.array([1])}
     function = functools.partial(preprocessing_fn, custom_config={TOKENIZER_PATH_KEY: tokenizer})
-    with tft_beam.Context(temp_dir=temporary):
-        analysed = ([row], metadata) | tft_beam.AnalyzeDataset(function)
+    with tft_beam.Context(temp_dir=temporary), beam.Pipeline(runner=RUNNER) as pipeline:
+        rows = pipeline | beam.Create([row])
+        analysed = (rows, metadata) | tft_beam.AnalyzeDataset(function)
         analysed | tft_beam.WriteTransformFn(directory)
 
 

@@ -20,6 +20,7 @@ from components.tokenize.component import TokenizingTransform
 from components.tokenize.config import TokenizerConfig
 from components.tokenize.subword_regularization import Sampler, SubwordRegularization
 from components.tokenize.training import train_sentencepiece
+from tokenmill.beam_arguments import beam_arguments
 from tokenmill.contracts.tokenizer import TOKENIZER_MODEL_NAME
 from tokenmill.model.shape import ModelShape
 from tokenmill.records.documents import document_batch, encode_documents
@@ -109,7 +110,7 @@ def transform(home, model, train, held_out, sampling=None):
     component = TokenizingTransform(*channels, sampling)
     executor_class = component.executor_spec.executor_class
     context = executor_class.Context(
-        beam_pipeline_args=["--sdk_container_image=none"],
+        beam_pipeline_args=beam_arguments(),
         tmp_dir=str(home / "tmp"),
         unique_id="1",
     )
@@ -264,7 +265,7 @@ def test_processes_draw_and_write_the_same_bytes(tmp_path, docstrings, models):
         ("two", ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]),
     ):
         counts = tmp_path / f"{name}.txt"
-        with beam.Pipeline(runner="DirectRunner", options=PipelineOptions(options)) as pipeline:
+        with beam.Pipeline(options=PipelineOptions(beam_arguments(options))) as pipeline:
             tokens = pipeline | ApplyTransform(
                 str(tmp_path / "in"), str(tmp_path / name), "train", "", str(tmp_path / "m.model"),
                 SubwordRegularization(0.2, 1),

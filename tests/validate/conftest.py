@@ -13,7 +13,7 @@ from components.ingest.manifest import list_inputs, write_manifest
 from components.validate.history import gate_records
 from pipeline.dag import create_components
 from pipeline.loader import load_config
-from pipeline.runners.local import BEAM_ARGS
+from tokenmill.beam_arguments import beam_arguments
 from tokenmill.errors import TokenmillError
 from tokenmill.metadata.store import open_store
 
@@ -65,7 +65,7 @@ class Project:
                 metadata_connection_config=tfx_metadata.sqlite_metadata_connection_config(
                     str(self.home / "metadata.sqlite")
                 ),
-                beam_pipeline_args=BEAM_ARGS,
+                beam_pipeline_args=beam_arguments(),
             )
         )
 
