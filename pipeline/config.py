@@ -8,7 +8,7 @@ error messages are in pipeline/loader.py.
 import difflib
 import os
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -114,6 +114,8 @@ class EngineConfig(Section):
     service_account: str | None = None
     """Who the run acts as. Vertex AI: None is the project's default, which may do too much.
     Kubernetes: the pods' service account, needed where pipeline_root is a bucket."""
+    schema_version: Literal["2.0.0", "2.1.0"] = "2.0.0"
+    """Of the spec. Vertex AI takes both; newer releases of Kubeflow Pipelines expect 2.1.0."""
     cache: bool = True
     """Reuse the outputs of steps that have not changed."""
     beam_args: tuple[str, ...] = ()

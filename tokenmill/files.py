@@ -4,11 +4,13 @@ A path with "://" goes through Beam's filesystems. Only such a path imports Beam
 that reads a small local file starts at once.
 """
 
+import contextlib
+import errno
 import json
 import os
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from typing import Any, BinaryIO, cast
 
@@ -17,14 +19,33 @@ from tokenmill.errors import TokenmillError
 _TEMPORARY_SUFFIX = ".tmp"
 
 
+@contextlib.contextmanager
+def _client_errors(path: str) -> Iterator[None]:
+    """Raise as an OSError what an object store's client raises: an exception of its own kind."""
+    try:
+        yield
+    except (OSError, TokenmillError):
+        raise
+    except Exception as error:
+        if getattr(error, "code", None) == 404:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+        raise OSError(f"{path}: {type(error).__name__}: {error}") from error
+
+
 def open_file(path: str) -> BinaryIO:
-    """Open a file for reading as it is stored, whatever its name ends in."""
+    """Open a file for reading as it is stored, whatever its name ends in.
+
+    Raises:
+        OSError: It is not there (FileNotFoundError), or cannot be read.
+    """
     if "://" not in path:
         return open(path, "rb")
     from apache_beam.io.filesystem import CompressionTypes
     from apache_beam.io.filesystems import FileSystems
 
-    return cast(BinaryIO, FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
+    raw = CompressionTypes.UNCOMPRESSED
+    with _client_errors(path):
+        return cast(BinaryIO, FileSystems.open(path, compression_type=raw))
 
 
 class AtomicFile:
@@ -47,13 +68,15 @@ class AtomicFile:
 
     def commit(self) -> None:
         """Close the file and give it its name."""
-        self.file.close()
         if "://" not in self._path:
+            self.file.close()
             os.replace(self._temporary, self._path)
             return
         from apache_beam.io.filesystems import FileSystems
 
-        FileSystems.rename([self._temporary], [self._path])
+        with _client_errors(self._path):
+            self.file.close()
+            FileSystems.rename([self._temporary], [self._path])
 
     def discard(self) -> None:
         """Close and remove what was written."""
@@ -160,7 +183,9 @@ def _create(path: str) -> BinaryIO:
     from apache_beam.io.filesystem import CompressionTypes
     from apache_beam.io.filesystems import FileSystems
 
-    return cast(BinaryIO, FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED))
+    raw = CompressionTypes.UNCOMPRESSED
+    with _client_errors(path):
+        return cast(BinaryIO, FileSystems.create(path, compression_type=raw))
 
 
 def absolute_path(path: str) -> str:

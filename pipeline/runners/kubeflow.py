@@ -60,7 +60,9 @@ def compile_pipeline(config: Config, engine: Engine, output: str) -> int:
         beam_pipeline_args=beam_arguments(config.engine.beam_args),
     )
     runner_config = kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
-        display_name=config.run.name, default_image=config.engine.image
+        display_name=config.run.name,
+        default_image=config.engine.image,
+        use_pipeline_spec_2_1=config.engine.schema_version == "2.1.0",
     )
     with tempfile.TemporaryDirectory() as directory:
         written = os.path.join(directory, "pipeline.json")

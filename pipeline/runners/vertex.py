@@ -7,7 +7,9 @@ from typing import Any
 
 from tokenmill.errors import TokenmillError
 
+# By the names of schema 2.0, and by those of 2.1.
 _PARSERS = {"STRING": str, "INT": int, "DOUBLE": float}
+_PARSERS |= {"NUMBER_INTEGER": int, "NUMBER_DOUBLE": float}
 
 
 def read_spec(path: str) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def parse_parameters(job: Mapping[str, Any], assignments: Mapping[str, str]) -> 
             near = difflib.get_close_matches(name, declared, n=1)
             hint = f"Did you mean {near[0]}?" if near else f"It has: {', '.join(sorted(declared))}."
             raise TokenmillError(f"--parameter {name}: the spec has no such parameter.", hint)
-        kind = declared[name]["type"]
+        kind = declared[name].get("parameterType") or declared[name]["type"]
         try:
             values[name] = _PARSERS[kind](text)
         except ValueError:

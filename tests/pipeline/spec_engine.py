@@ -48,10 +48,13 @@ class SpecEngine:
         self._spec, self._root = job["pipelineSpec"], root
         self._artifacts = artifacts or str(root)
         self._environment = dict(environment or {})
-        self._parameters = {
-            **job.get("runtimeConfig", {}).get("parameters", {}),
-            **{name: _as_value(value) for name, value in (parameters or {}).items()},
-        }
+        # Of schema 2.1 on, values are plain JSON, elsewhere and under other names.
+        self._plain = self._spec["schemaVersion"] != "2.0.0"
+        self._values_key = "parameterValues" if self._plain else "parameters"
+        given = dict(parameters or {})
+        if not self._plain:
+            given = {name: _as_value(value) for name, value in given.items()}
+        self._parameters = {**job.get("runtimeConfig", {}).get(self._values_key, {}), **given}
         self.runs: dict[str, TaskRun] = {}
 
     def run(self, until: str | None = None) -> dict[str, TaskRun]:
@@ -118,8 +121,9 @@ class SpecEngine:
             if "componentInputParameter" in source:
                 parameters[key] = self._parameters[source["componentInputParameter"]]
             else:
-                parameters[key] = source["runtimeValue"]["constantValue"]
-        return {"artifacts": artifacts, "parameters": parameters}
+                name = "constant" if self._plain else "constantValue"
+                parameters[key] = source["runtimeValue"][name]
+        return {"artifacts": artifacts, self._values_key: parameters}
 
 
 def _start(

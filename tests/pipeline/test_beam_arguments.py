@@ -67,6 +67,7 @@ def test_a_whole_run_looks_for_no_other_program(tmp_path):
     text = pathlib.Path(__file__).parents[2] / "docs" / "*.md"
     small = ("model.layers=1", "model.d_model=32", "model.heads=2", "model.d_ff=64")
     small += ("tokenizer.vocab_size=512", "model.sequence_length=64", "train.max_steps=5")
+    small += ("corpus.text_unit=paragraph", "curate.rules=none", "curate.max_drop_fraction=1.0")
     small += ("evaluate.max_bits_per_byte=20.0", "evaluate.beat_baseline=false")
     result = subprocess.run(
         without_network(

@@ -187,6 +187,23 @@ def test_what_may_change_per_run_is_a_parameter_with_the_configured_value(compil
     assert pathlib.Path(values["input"]).is_dir()
 
 
+@pytest.mark.slow
+def test_schema_2_1_runs_to_a_pushed_model_too(workspace, tmp_path):
+    settings = ("engine.schema_version='2.1.0'", "evaluate.max_bits_per_byte=20.0")
+    result = compile_spec(workspace, tmp_path, *settings, "evaluate.beat_baseline=false")
+    assert result.returncode == 0, result.stderr
+    given = {"max_steps": 3.0, "price_usd_per_chip_hour": 7.5}  # its numbers are all doubles
+    engine = SpecEngine(tmp_path / "spec.json", tmp_path / "tasks", given)
+    engine.run()
+    failed = [f"{n}: {r.output[-3000:]}" for n, r in engine.runs.items() if r.exit_code]
+    assert not failed, failed[0]
+    assert engine.runs["Pusher"].artifacts["pushed_model"]["metadata"]["pushed"] == 1
+    uri = engine.runs["TokenLedger"].artifacts["ledger"]["uri"]
+    ledger = json.loads((pathlib.Path(uri) / "ledger.json").read_text())
+    assert ledger["price"]["usd_per_chip_hour"] == 7.5
+    assert ledger["training"]["steps"] == 3
+
+
 def test_a_model_registry_is_one_more_step_behind_the_pusher(workspace, tmp_path):
     settings = (
         'push.registry="vertex"',

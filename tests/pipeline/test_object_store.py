@@ -138,6 +138,85 @@ def test_a_whole_push_ends_with_the_graph_and_leaves_nothing_aside(store):
     assert not [n for n in store.names("serving/.pushing/7/") if not n.endswith("/")]
 
 
+TRAIN = """
+import json, os, threading
+import numpy as np
+import tensorflow as tf
+from components.train.checkpoint.store import Checkpoint, CheckpointDirectory
+from components.train.config import TrainConfig, TrainingJob
+from components.train.distributed import rendezvous
+from components.train.telemetry.metrics_log import MetricsLog, read_metrics
+from tokenmill.model.shape import ModelShape
+
+home = "gs://bucket/training"
+# Before there is anything.
+directory = CheckpointDirectory(f"{home}/checkpoints")
+assert directory.newest() == (None, []) and directory.delete_unfinished() == []
+assert read_metrics(f"{home}/metrics.jsonl") == [] and rendezvous._read(home) is None
+
+for step in (1, 2, 3):
+    directory.write(Checkpoint(step, {"w": np.full(3, step, np.float32)}, {"seen": step}))
+tf.io.gfile.remove(f"{directory.path(3)}/manifest.json")  # a killed save
+assert directory.steps() == [1, 2] and directory.delete_unfinished() == [3]
+with tf.io.gfile.GFile(f"{directory.path(2)}/variables-00000.safetensors", "wb") as out:
+    out.write(b"torn")
+newest, problems = directory.newest()
+assert newest.step == 1 and newest.variables["w"].tolist() == [1, 1, 1] and len(problems) == 1
+
+log = MetricsLog(home)
+for step in (1, 2):  # each flush appends
+    log.append({"step": step, "seconds": 1.5})
+    log.flush()
+assert [x["step"] for x in read_metrics(f"{home}/metrics.jsonl")] == [1, 2]
+assert log.rewind(1) == (2, 1.5)
+
+writer = tf.summary.create_file_writer(f"{home}/tensorboard")
+with writer.as_default(step=1):
+    tf.summary.scalar("loss", 2.0)
+writer.close()
+(events,) = tf.io.gfile.glob(f"{home}/tensorboard/events*")
+assert len(list(tf.data.TFRecordDataset(events))) > 1
+
+variable = tf.Variable([1.0, 2.0])
+prefix = tf.train.Checkpoint(v=variable).write(f"{home}/native")
+variable.assign([0.0, 0.0])
+tf.train.Checkpoint(v=variable).read(prefix).assert_consumed()
+assert variable.numpy().tolist() == [1.0, 2.0]
+
+shape = ModelShape(
+    layers=1, d_model=8, heads=1, d_ff=8, vocab_size=9, sequence_length=8, positions="rope",
+    norm="rms", use_bias=False, mlp="gelu", tie_embeddings=True,
+)
+cluster = {"chief": ["c:1"], "worker": ["w:1"]}
+os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "chief", "index": 0}})
+told = rendezvous.Rendezvous(
+    job=TrainingJob(shape=shape, train=TrainConfig(), seed=1), rows_uri="rows", tokenizer_path="t"
+)
+heard = []
+worker = threading.Thread(
+    target=lambda: heard.append(rendezvous.wait_for_chief(home, 1, 60.0)), daemon=True
+)
+worker.start()
+with rendezvous.call_workers(home, told):
+    rendezvous.wait_for_workers(home, 60.0)
+    worker.join(60)
+print(json.dumps([heard[0].rows_uri, heard[0].complete]))
+"""
+
+
+def test_what_a_training_leaves_for_itself_and_its_workers_may_lie_in_a_bucket(store):
+    result = store.python("-c", TRAIN)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert json.loads(result.stdout.splitlines()[-1]) == ["rows", True]
+    assert [n for n in store.names("training/") if n.endswith(".json")] == [
+        "training/checkpoints/step-0000000001/manifest.json",
+        "training/checkpoints/step-0000000001/state.json",
+        "training/checkpoints/step-0000000002/manifest.json",
+        "training/checkpoints/step-0000000002/state.json",
+        "training/chief.json",
+    ]
+
+
 @pytest.mark.slow
 def test_the_spec_for_vertex_ai_runs_with_everything_in_a_bucket(
     store, workspace, first_run, tmp_path

@@ -15,6 +15,8 @@ JOB = {
                     "max_usd": {"type": "DOUBLE"},
                     "max_steps": {"type": "INT"},
                     "input": {"type": "STRING"},
+                    "seed": {"parameterType": "NUMBER_INTEGER"},  # as schema 2.1 has it
+                    "epochs": {"parameterType": "NUMBER_DOUBLE"},
                 }
             }
         }
@@ -40,6 +42,7 @@ def spec(tmp_path):
     [
         ("max_usd=cheap", ("max_usd=cheap", "DOUBLE")),
         ("max_steps=1.5", ("max_steps=1.5", "INT")),
+        ("seed=1.5", ("seed=1.5", "NUMBER_INTEGER")),
         ("max_step=1", ("no such parameter", "max_steps")),
     ],
 )
@@ -53,10 +56,11 @@ def test_a_wrong_parameter_is_one_message(spec, parameter, words):
 def test_values_get_the_types_that_the_spec_declares():
     from pipeline.runners.vertex import parse_parameters
 
-    given = {"max_usd": "5", "max_steps": "7", "input": "gs://b/inputs/1"}
+    given = {"max_usd": "5", "max_steps": "7", "input": "gs://b/inputs/1", "seed": "3"}
+    given["epochs"] = "2"
     values = parse_parameters(JOB, given)
-    assert values == {"max_usd": 5.0, "max_steps": 7, "input": "gs://b/inputs/1"}
-    assert [type(value) for value in values.values()] == [float, int, str]
+    assert list(values.values()) == [5.0, 7, "gs://b/inputs/1", 3, 2.0]
+    assert [type(value) for value in values.values()] == [float, int, str, int, float]
 
 
 @pytest.mark.parametrize(
