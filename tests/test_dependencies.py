@@ -33,6 +33,10 @@ LOCKS = (
 )
 
 
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
 def declared(requirements):
     """Names of the requirements that hold on this Python."""
     parsed = map(Requirement, requirements)
@@ -96,13 +100,11 @@ def test_every_declared_dependency_is_used(folders, names):
 
 
 def pins(lock):
-    text = (ROOT / lock).read_text(encoding="utf-8")
-    return dict(re.findall(r"^([a-z0-9._-]+)(?:\[[^]]*\])?==([^ ]+)", text, re.MULTILINE))
+    return dict(re.findall(r"^([a-z0-9._-]+)(?:\[[^]]*\])?==([^ ]+)", read(lock), re.MULTILINE))
 
 
 def test_page_names_every_dependency_and_its_versions():
-    text = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    lines = [line for line in read("docs/dependencies.md").splitlines() if line.startswith("| `")]
     rows = {cells[0].strip("`"): cells for cells in (line[2:-2].split(" | ") for line in lines)}
     every = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
     modern, old = pins("requirements.lock"), pins("requirements-py310.lock")
@@ -126,7 +128,7 @@ def test_what_is_installed_admits_this_python():
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_locks_have_hashes_and_no_index(name):
-    text = (ROOT / name).read_text(encoding="utf-8")
+    text = read(name)
     assert "://" not in text
     entries = re.findall(r"^[a-z0-9].*?==.*(?:\n .*)*", text, re.MULTILINE)
     assert entries
@@ -141,3 +143,17 @@ def test_gpu_lock_adds_nvidia_libraries_only(stack):
     added = {name for name in gpu if base.get(name) != gpu[name]}
     assert added
     assert {name.split("-")[0] for name in added} == {"nvidia"}
+
+
+def test_image_and_docs_name_the_cuda_of_the_locks():
+    cuda = pins("requirements-gpu.lock")["nvidia-cuda-runtime-cu12"]
+    old = pins("requirements-py310-gpu.lock")["nvidia-cuda-runtime-cu12"]
+    engines = read("docs/engines.md")
+    for version, page in ((cuda, read("Dockerfile")), (cuda, engines), (old, engines)):
+        assert f"CUDA {'.'.join(version.split('.')[:2])}" in page
+
+
+def test_image_is_checked_on_its_own_debian():
+    suite = re.search(r'^SUITE = "(.*)"', read("tools/check_image.py"), re.MULTILINE)[1]
+    base = re.search(r"^ARG BASE=(.*)", read("Dockerfile"), re.MULTILINE)[1]
+    assert re.fullmatch(rf"python:3\.13\.\d+-slim-{suite}@sha256:[0-9a-f]{{64}}", base)
