@@ -6,6 +6,7 @@ that reads a small local file starts at once.
 
 import contextlib
 import errno
+import io
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from typing import Any, BinaryIO, cast
 from tokenmill.errors import TokenmillError
 
 _TEMPORARY_SUFFIX = ".tmp"
+_BUFFER_BYTES = 2**18  # of an object store: a call of its client costs more than one of the system
 
 
 @contextlib.contextmanager
@@ -24,7 +26,7 @@ def _client_errors(path: str) -> Iterator[None]:
     """Raise as an OSError what an object store's client raises: an exception of its own kind."""
     try:
         yield
-    except (OSError, TokenmillError):
+    except OSError:
         raise
     except Exception as error:
         if getattr(error, "code", None) == 404:
@@ -43,9 +45,44 @@ def open_file(path: str) -> BinaryIO:
     from apache_beam.io.filesystem import CompressionTypes
     from apache_beam.io.filesystems import FileSystems
 
-    raw = CompressionTypes.UNCOMPRESSED
     with _client_errors(path):
-        return cast(BinaryIO, FileSystems.open(path, compression_type=raw))
+        file = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    return cast(BinaryIO, io.BufferedReader(_ObjectReader(file, path), _BUFFER_BYTES))
+
+
+class _ObjectReader(io.RawIOBase):
+    """Reads an object of a store; what its client raises are OSErrors."""
+
+    def __init__(self, file: BinaryIO, path: str):
+        self._file, self._path = file, path
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with _client_errors(self._path):
+            data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def readall(self) -> bytes:
+        with _client_errors(self._path):
+            return self._file.read()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with _client_errors(self._path):
+            return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
 
 
 class AtomicFile:

@@ -14,8 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import BinaryIO, cast
 
 import pyarrow as pa
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
-from apache_beam.io.filesystems import FileSystems
+from apache_beam.io.filesystem import BeamIOError
 
 from components.ingest.config import CorpusConfig
 from components.ingest.content import binary_kind, transcode
@@ -29,6 +28,7 @@ from components.ingest.formats.tfrecord import read_tfrecord
 from components.ingest.manifest import InputFile
 from components.ingest.records import Document
 from tokenmill.contracts.ingest import BadRecord
+from tokenmill.files import open_file
 
 Reader = Callable[[BinaryIO, InputFile, CorpusConfig], Iterator[Document | BadRecord]]
 
@@ -83,9 +83,7 @@ def _read_file(file: InputFile, settings: CorpusConfig) -> Iterator[Document | B
         if kind == "parquet" and not compression and "://" not in file.path:
             yield from read_parquet(file.path, file, settings)
             return
-        stored = stack.enter_context(
-            FileSystems.open(file.path, compression_type=CompressionTypes.UNCOMPRESSED)
-        )
+        stored = stack.enter_context(open_file(file.path))
         handle = stack.enter_context(_decompress(stored, compression, file.size_bytes))
         if kind in _CHARACTERS:
             yield from _read_characters(handle, kind, file, settings)

@@ -81,6 +81,15 @@ def test_files_of_another_filesystem(tmp_path):
     assert read_manifest(write_manifest(files, str(tmp_path)))[0] == files
 
 
+def test_an_object_that_is_gone_when_it_is_read_is_quarantined():
+    FILES.clear()
+    FILES["mem://bucket/in/a.txt"] = b"t"
+    (file,) = list_inputs(["mem://bucket/in"])
+    FILES.clear()  # the client's error is a KeyError here, Google's is its NotFound
+    (bad,) = read_file(file, CorpusConfig(max_document_bytes=1000, eval_fraction=0.05))
+    assert (bad.file, bad.reason) == ("mem://bucket/in/a.txt", "unreadable_file")
+
+
 def test_spans_on_another_filesystem():
     FILES.clear()
     FILES.update({f"mem://bucket/{i}/a.txt": b"t" for i in (1, 20, 3)})

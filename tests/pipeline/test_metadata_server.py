@@ -136,7 +136,7 @@ def mysql(tmp_path):
 @pytest.fixture
 def postgresql(tmp_path):
     if not POSTGRES.exists() or os.geteuid():
-        pytest.skip("needs postgresql-15 (apt-get install postgresql-15) and root")
+        pytest.skip("needs a PostgreSQL server (apt-get install postgresql) and root")
     home, port = pathlib.Path(f"/tmp/tokenmill-postgres-{os.getpid()}"), free_port()
     home.mkdir()
     shutil.chown(home, "postgres")
@@ -144,16 +144,16 @@ def postgresql(tmp_path):
     password.write_text(PASSWORD)
     shutil.chown(password, "postgres")
     log = home / "server.log"
-    as_user = ["runuser", "-u", "postgres", "--"]
+    as_user = {"user": "postgres", "group": "postgres", "extra_groups": []}
     subprocess.run(
-        [*as_user, POSTGRES / "initdb", "-D", home / "data", "-U", "mlmd", "-A", "scram-sha-256",
+        [POSTGRES / "initdb", "-D", home / "data", "-U", "mlmd", "-A", "scram-sha-256",
          f"--pwfile={password}"],
-        check=True, capture_output=True, cwd=home,
+        check=True, capture_output=True, cwd=home, **as_user,
     )  # fmt: skip
     with log.open("w") as out:
         server = subprocess.Popen(
-            [*as_user, POSTGRES / "postgres", "-D", home / "data", "-p", str(port), "-k", home],
-            stdout=out, stderr=out, cwd=home,
+            [POSTGRES / "postgres", "-D", home / "data", "-p", str(port), "-k", home],
+            stdout=out, stderr=out, cwd=home, **as_user,
         )  # fmt: skip
     environment = {**os.environ, "PGPASSWORD": PASSWORD}
     try:
