@@ -136,3 +136,47 @@ def versions(exported, tmp_path):
 
     push.base = base
     return push
+
+
+@pytest.fixture(scope="session")
+def flags(exported):
+    from tokenmill.rows.token_flags import token_flags
+
+    with open(exported.tokenizer, "rb") as source:
+        return token_flags(source.read())
+
+
+@pytest.fixture(scope="session")
+def make_encoder(exported, flags, tmp_path_factory):
+    """Exports an encoder with a head; returns it and the loaded SavedModel."""
+    import tensorflow as tf
+
+    from tokenmill.export.saved_model import export_model
+    from tokenmill.export.text_masking import TextMasking
+    from tokenmill.model.build import Encoder
+    from tokenmill.rows.masking import MaskSettings
+
+    def make(head, whole_word=False):
+        shape = dataclasses.replace(
+            exported.decoders[1].shape_config, causal=False, head=head,
+            classes=3 if head == "classifier" else 0, norm_position="post",
+        )  # fmt: skip
+        encoder = Encoder(shape, 5)
+        for weight in encoder.trainable_variables:
+            if "kernel" in weight.path:
+                weight.assign(np.random.default_rng(1).normal(0.0, 0.2, weight.shape))
+        masking = TextMasking(MaskSettings(0.3, whole_word), flags) if head == "mlm" else None
+        directory = str(tmp_path_factory.mktemp(head))
+        export_model(
+            encoder,
+            exported.transform_graph,
+            exported.tokenizer,
+            directory,
+            masking=masking,
+            label_names=["böse", "fair", "gut"] if head == "classifier" else None,
+        )
+        loaded = tf.saved_model.load(directory)
+        loaded.directory = directory
+        return encoder, loaded
+
+    return make
