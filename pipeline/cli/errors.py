@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import shutil
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,6 +16,17 @@ from tokenmill.visible import visible_lines
 
 _EXIT_FAILED = 1
 
+# What libraries write to file descriptor 2 from C++, whatever TF_CPP_MIN_LOG_LEVEL says: abseil's
+# information and warnings, and as errors that there is no GPU, or that its library is there twice.
+_CHATTER = "|".join(
+    (
+        r"^WARNING: All log messages before absl::InitializeLog\(\)",
+        r"^[IW][0-9]{4} [0-9:.]+ +[0-9]+ [A-Za-z0-9_./-]+:[0-9]+\]",
+        r"^E[0-9]{4} [0-9:.]+ +[0-9]+ (cuda_(platform|fft|dnn|blas)|computation_placer)\.cc:",
+        r"^INFO: Created TensorFlow Lite",
+    )
+)
+
 
 def fail(error: TokenmillError) -> NoReturn:
     """Show the error and end the process."""
@@ -25,13 +38,51 @@ def fail(error: TokenmillError) -> NoReturn:
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Show a TokenmillError and end the process; standard error stays as it is."""
+    """Show a TokenmillError and end the process; standard error lacks TensorFlow's chatter only."""
+    with _errors_shown(), without_chatter():
+        yield
+
+
+@contextlib.contextmanager
+def _errors_shown() -> Iterator[None]:
     # TensorFlow complains at level 2 that it finds no GPU library; nothing here computes with it.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported
     try:
         yield
     except TokenmillError as error:
         fail(error)
+
+
+@contextlib.contextmanager
+def without_chatter() -> Iterator[None]:
+    """Send standard error through grep for as long as it runs; TF_CPP_MIN_LOG_LEVEL=0 shows all.
+
+    A process of its own passes on what a crash in native code says last; a thread would not.
+    """
+    grep = shutil.which("grep")
+    if grep is None or sys.stderr is None or os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
+        yield
+        return
+    sys.stderr.flush()
+    saved = os.dup(2)
+    through = subprocess.Popen(
+        [grep, "--line-buffered", "-aEv", _CHATTER],
+        stdin=subprocess.PIPE,
+        stdout=saved,
+        env={"LC_ALL": "C"},
+        start_new_session=True,  # Ctrl-C is not for it: what a server says as it stops is passed on
+    )
+    assert through.stdin is not None
+    os.dup2(through.stdin.fileno(), 2)
+    through.stdin.close()
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 2)  # the last of this process: grep comes to the end
+        os.close(saved)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a child has it, and lives on
+            through.wait(timeout=5)
 
 
 @contextlib.contextmanager
@@ -47,7 +98,7 @@ def user_errors_only() -> Iterator[None]:
     """Do as `user_errors`, and silence standard error otherwise: libraries warn from C++, too."""
     restore = _quiet_stderr()
     try:
-        with user_errors():
+        with _errors_shown():
             try:
                 yield
             finally:

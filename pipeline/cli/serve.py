@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import click
 
-from pipeline.cli.errors import user_errors
+from pipeline.cli.errors import user_errors, without_chatter
 from pipeline.cli.options import combine, config_options
 from pipeline.runners.logs import send_output_to_log
 from serving.client import Client
@@ -131,15 +131,12 @@ def _ask(
             config = load_config(preset, config_path, overrides)
             model_path = config.push.directory or os.path.join(config.output_dir, "serving_model")
         newest_version(model_path)  # before the slow import
-        if debug:
-            out: TextIO = sys.stdout
-        else:
-            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-            out = send_output_to_log(os.devnull)
+    out: TextIO = sys.stdout if debug else send_output_to_log(os.devnull)
     try:
-        if options and options["max_new_tokens"] is None:
-            options["max_new_tokens"] = min(64, context_length(model_path) // 2)
-        return call(load(model_path), signature, text, **options), out
+        with without_chatter() if debug else contextlib.nullcontext():
+            if options and options["max_new_tokens"] is None:
+                options["max_new_tokens"] = min(64, context_length(model_path) // 2)
+            return call(load(model_path), signature, text, **options), out
     except Exception as error:  # a damaged model fails in any way; standard error is closed by now
         if debug:
             raise
