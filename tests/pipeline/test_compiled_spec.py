@@ -9,7 +9,12 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
 from spec_engine import SpecEngine
+from tfx.orchestration.kubeflow.v2.container.kubeflow_v2_entrypoint_utils import (
+    parse_execution_properties,
+)
 
 from pipeline.config import STEPS
 from tokenmill.beam_arguments import IN_PROCESS
@@ -185,6 +190,39 @@ def test_what_may_change_per_run_is_a_parameter_with_the_configured_value(compil
     assert values["learning_rate"] == 4e-3
     assert values["max_usd"] == -1.0
     assert pathlib.Path(values["input"]).is_dir()
+
+
+def execution_properties(path: pathlib.Path) -> dict[str, dict]:
+    """What TFX's entry point in the container hands to each task's executor, by task."""
+    job = json.loads(path.read_text())
+    spec, found = job["pipelineSpec"], {}
+    plain = spec["schemaVersion"] != "2.0.0"
+    key, constant = ("parameterValues", "constant") if plain else ("parameters", "constantValue")
+    for name, task in spec["root"]["dag"]["tasks"].items():
+        values = {
+            parameter: job["runtimeConfig"][key][source["componentInputParameter"]]
+            if "componentInputParameter" in source
+            else source["runtimeValue"][constant]
+            for parameter, source in task.get("inputs", {}).get("parameters", {}).items()
+        }
+        given, types = pipeline_spec_pb2.ExecutorInput(), pipeline_spec_pb2.ComponentInputsSpec()
+        json_format.ParseDict({"inputs": {key: values}}, given)
+        component = spec["components"][task["componentRef"]["name"]]
+        json_format.ParseDict(component.get("inputDefinitions", {}), types)
+        found[name] = parse_execution_properties(
+            given.inputs.parameter_values, given.inputs.parameters, types if plain else None
+        )
+    return found
+
+
+def test_every_step_is_told_the_same_by_either_schema(workspace, compiled, tmp_path):
+    root = compiled.parent
+    settings = ('engine.schema_version="2.1.0"', f'engine.pipeline_root="{root}"')
+    result = compile_spec(workspace, tmp_path, *settings)
+    assert result.returncode == 0, result.stderr
+    typed, plain = execution_properties(compiled), execution_properties(tmp_path / "spec.json")
+    assert json.dumps(plain, sort_keys=True) == json.dumps(typed, sort_keys=True)  # 1 is no 1.0
+    assert json.loads(plain["Trainer"]["job"])["train"]["learning_rate"] == 4e-3
 
 
 @pytest.mark.slow
