@@ -69,6 +69,7 @@ def test_a_whole_run_looks_for_no_other_program(tmp_path):
     small += ("tokenizer.vocab_size=512", "model.sequence_length=64", "train.max_steps=5")
     small += ("corpus.text_unit=paragraph", "curate.rules=none", "curate.max_drop_fraction=1.0")
     small += ("evaluate.max_bits_per_byte=20.0", "evaluate.beat_baseline=false")
+    small += ("evaluate.require_improvement=false",)
     result = subprocess.run(
         without_network(
             *(sys.executable, "-m", "pipeline.cli", "run", "--input", str(text)),

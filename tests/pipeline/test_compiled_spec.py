@@ -228,7 +228,8 @@ def test_every_step_is_told_the_same_by_either_schema(workspace, compiled, tmp_p
 @pytest.mark.slow
 def test_schema_2_1_runs_to_a_pushed_model_too(workspace, tmp_path):
     settings = ("engine.schema_version='2.1.0'", "evaluate.max_bits_per_byte=20.0")
-    result = compile_spec(workspace, tmp_path, *settings, "evaluate.beat_baseline=false")
+    settings += ("evaluate.beat_baseline=false", "evaluate.require_improvement=false")
+    result = compile_spec(workspace, tmp_path, *settings)
     assert result.returncode == 0, result.stderr
     given = {"max_steps": 3.0, "price_usd_per_chip_hour": 7.5}  # its numbers are all doubles
     engine = SpecEngine(tmp_path / "spec.json", tmp_path / "tasks", given)
