@@ -38,7 +38,7 @@ format: setup  ## let ruff lay out and fix the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-check-image:  ## carry out the Dockerfile without Docker (as root; mmdebstrap; some 12 GB)
+check-image:  ## carry out the Dockerfile without Docker (as root; mmdebstrap; 9 GB, for a GPU 17)
 	@python3 tools/check_image.py build/image $(ARGS)
 
 audit: setup .uv/audit/installed  ## SBOM (CycloneDX) and known vulnerabilities, by the index (ARGS=requirements-py310.lock)
