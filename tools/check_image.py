@@ -136,7 +136,7 @@ def _copy(rest: str, stage: Stage, stages: dict[str, Stage]) -> None:
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("directory", type=pathlib.Path, help="Where the roots go; 9 GB, 17 for a GPU.")
+    parser.add_argument("directory", type=pathlib.Path, help="For the roots: 9 GB, 17 for a GPU.")
     parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
     arguments = parser.parse_args()
     given = dict(pair.split("=", 1) for pair in arguments.build_arg)
