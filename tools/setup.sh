@@ -51,7 +51,7 @@ if [ $stack = modern ]; then
 else
   lock=requirements-py310.lock versions=3.10 fetched=3.10
 fi
-# shellcheck disable=SC2086  (a list)
+# shellcheck disable=SC2086
 python=$(find_python $versions)
 tensorflow=$(sed -n 's/^tensorflow==\([^ ]*\) .*/\1/p' $lock)
 log "stack $stack: ${python:-Python $fetched, fetched}, TensorFlow $tensorflow ($why)"
