@@ -338,7 +338,8 @@ def test_file_that_vanished_after_it_was_listed_is_quarantined(tmp_path):
 # --- properties -------------------------------------------------------------------------------
 
 LINES = st.one_of(
-    st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"")),
+    # Not the beginning of another format, which hypothesis reads in the code: that is one bad file.
+    st.binary(max_size=40).map(lambda b: b"-" + b.replace(b"\n", b"")),
     st.sampled_from([line for line, _ in BROKEN_LINES.values()]),
     st.fixed_dictionaries({"text": st.text(max_size=40)}).map(lambda r: json.dumps(r).encode()),
 )
