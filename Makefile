@@ -20,7 +20,7 @@ test-slow: setup  ## the tests that take minutes each
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 test-core: setup lint  ## lint, types, the tests where a stack shows most, and a run of 20 steps
-	@$(BIN)/python -m pytest -m "core and not slow" $(ARGS)
+	@$(BIN)/python -m pytest -m "core and not slow" --durations=20 $(ARGS)
 	@$(BIN)/tokenmill run --output-dir build/core-run --set train.max_steps=20 --set evaluate.beat_baseline=false
 
 test-modern:  ## make test and a run of 20 steps on TensorFlow 2.21, if need be in a Debian 13 root (then as root)

@@ -30,7 +30,6 @@ CORE = (
     "pipeline/test_beam_arguments.py",
     "pipeline/test_compiled_spec.py",
     "pipeline/test_config.py",
-    "pipeline/test_end_to_end.py",
     "push/",
     "records/",
     "serving/test_server.py",
