@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help run test lint test-core test-slow test-modern test-py310 check-image audit setup lock format clean
+.PHONY: help run test lint run-short test-core test-slow test-modern test-py310 check-image audit setup lock format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -13,15 +13,18 @@ setup:  ## make .venv with the stack that this machine can have (TOKENMILL_STACK
 run: setup  ## run the demo pipeline on the embedded corpus (ARGS="--set train.epochs=0.5")
 	@$(BIN)/tokenmill run $(ARGS)
 
+run-short: setup  ## the demo with 20 steps, pushed whatever it is worth
+	@$(BIN)/tokenmill run --output-dir build/short-run --set train.max_steps=20 \
+	  --set evaluate.max_bits_per_byte=8 --set evaluate.beat_baseline=false
+
 test: setup lint  ## lint, types and all tests but the slow ones
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 test-slow: setup  ## the tests that take minutes each
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
-test-core: setup lint  ## lint, types, the tests where a stack shows most, and a run of 20 steps
+test-core: setup lint run-short  ## lint, types, a run of 20 steps, and the tests where a stack shows most
 	@$(BIN)/python -m pytest -m "core and not slow" --durations=20 $(ARGS)
-	@$(BIN)/tokenmill run --output-dir build/core-run --set train.max_steps=20 --set evaluate.beat_baseline=false
 
 test-modern:  ## make test and a run of 20 steps on TensorFlow 2.21, if need be in a Debian 13 root (then as root)
 	@python3 tools/test_stack.py modern $(ARGS)

@@ -48,9 +48,7 @@ def main() -> int:
     environment |= {"TOKENMILL_STACK": arguments.stack, "HOME": os.environ.get("HOME", "/root")}
     commands = [["make", "--no-print-directory", arguments.target]]
     if arguments.target == "test":
-        run = "--output-dir build/core-run --set train.max_steps=20"
-        run += " --set evaluate.beat_baseline=false"
-        commands.append(["make", "--no-print-directory", "run", f"ARGS={run}"])
+        commands.append(["make", "--no-print-directory", "run-short"])
     if arguments.stack == "py310" or _glibc() >= GLIBC:
         tree = HERE / "build" / arguments.stack
         prefix: list[str] = []
