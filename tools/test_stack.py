@@ -5,7 +5,8 @@
 The copy lies under build/ and is kept, so that the second time its .venv is there. Where glibc is
 older than the modern stack needs, it lies in a Debian 13 root, which is made with mmdebstrap (two
 minutes, 600 MB; with the stack 5 GB) and entered by chroot: both need root. Mounts are in a
-namespace of their own and end with the process. Needs Python 3.8 and nothing else.
+namespace of their own and end with the process. Exit code 3: there can be no such root here. Needs
+Python 3.8 and nothing else.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+from typing import NoReturn
 
 HERE = pathlib.Path(__file__).resolve().parents[1]
 PACKAGES = (
@@ -21,6 +23,7 @@ PACKAGES = (
     "mariadb-server,postgresql"
 )
 GLIBC = (2, 39)
+NO_ROOT = 3
 # Whatever describes the machine's own Python and shell is none of the other root's.
 OWN = ("PATH", "PWD", "OLDPWD", "VIRTUAL_ENV", "TMPDIR", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
 OWN_PREFIXES = ("PYTHON", "PYENV", "UV_CACHE", "TOKENMILL", "PIP_FIND_LINKS")
@@ -79,21 +82,29 @@ def _glibc() -> tuple[int, ...]:
 
 def debian_13_root(root: pathlib.Path) -> pathlib.Path:
     """Make the root unless it is there; return it."""
+    if os.geteuid():
+        _give_up("it is made and entered as root only.")
+    if subprocess.run(["unshare", "--mount", "true"]).returncode:
+        _give_up("mounts of its own are not allowed here.")
     if not (root / "made").exists():
-        if os.geteuid():
-            sys.exit("test_stack: a Debian 13 root is made and entered as root only.")
         if shutil.which("mmdebstrap") is None:
-            sys.exit("test_stack: mmdebstrap is missing (Debian: apt-get install mmdebstrap).")
+            _give_up("mmdebstrap is missing (Debian: apt-get install mmdebstrap).")
         shutil.rmtree(root, ignore_errors=True)
         root.parent.mkdir(exist_ok=True)
         command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}"]
-        subprocess.run([*command, "trixie", root], check=True)
+        if subprocess.run([*command, "trixie", root]).returncode:
+            _give_up("mmdebstrap could not make it.")
         (root / "made").touch()
     # How this machine reaches the package index.
     for path in ("etc/resolv.conf", "etc/hosts", "etc/ssl/certs/ca-certificates.crt"):
         if pathlib.Path("/", path).exists():
             shutil.copy(pathlib.Path("/", path), root / path)
     return root
+
+
+def _give_up(why: str) -> NoReturn:
+    print(f"test_stack: no Debian 13 root: {why}", file=sys.stderr)
+    sys.exit(NO_ROOT)
 
 
 def copy_tree(tree: pathlib.Path) -> None:
