@@ -30,6 +30,7 @@ _AT_ONCE = (
     "Table '",
     'relation "',
     "Deadlock",
+    "Desired table and columns don't exist",
 )
 # Private-use characters that stand for a backslash and for themselves.
 _ESCAPED = (("\uf05c", "\uf05ce"), ("\\", "\uf05cb"))
