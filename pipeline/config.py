@@ -115,7 +115,8 @@ class EngineConfig(Section):
     """Who the run acts as. Vertex AI: None is the project's default, which may do too much.
     Kubernetes: the pods' service account, needed where pipeline_root is a bucket."""
     schema_version: Literal["2.0.0", "2.1.0"] = "2.0.0"
-    """Of the spec. Vertex AI takes both; newer releases of Kubeflow Pipelines expect 2.1.0."""
+    """Version of the pipeline spec that is compiled. Vertex AI takes both; newer releases of
+    Kubeflow Pipelines expect 2.1.0."""
     cache: bool = True
     """Reuse the outputs of steps that have not changed."""
     beam_args: tuple[str, ...] = ()

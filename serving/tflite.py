@@ -16,6 +16,7 @@ import numpy as np
 from serving.saved_model import context_length, newest_version
 from tokenmill.contracts.base import Part, key
 from tokenmill.contracts.served_model import read_served_model
+from tokenmill.contracts.tokenizer import TOKENIZER_PATH
 from tokenmill.errors import TokenmillError
 from tokenmill.files import write_bytes
 from tokenmill.machine import vcpus
@@ -90,7 +91,7 @@ def export_tflite(model: str, directory: str, check: bool) -> dict[str, TfliteFi
         write_bytes(target, content)
         measured = _compare(tf, loaded, target, path) if check else {}
         files[name] = TfliteFile(path=target, bytes=len(content), **measured)
-    source = os.path.join(path, "assets.extra", "tokenizer.model")
+    source = os.path.join(path, TOKENIZER_PATH)
     shutil.copyfile(source, os.path.join(directory, "tokenizer.model"))
     return files
 
@@ -100,9 +101,7 @@ def _compare(tf: Any, loaded: Any, target: str, path: str) -> dict[str, Any]:
     import sentencepiece
     from ai_edge_litert.interpreter import Interpreter
 
-    processor = sentencepiece.SentencePieceProcessor(
-        model_file=os.path.join(path, "assets.extra", "tokenizer.model")
-    )
+    processor = sentencepiece.SentencePieceProcessor(model_file=os.path.join(path, TOKENIZER_PATH))
     length = context_length(path)
     ids = np.array([([2] + processor.encode(_CHECKED_TEXT) * length)[:length]], np.int32)
     expected = loaded.signatures["logits_ids"](token_ids=tf.constant(ids))["logits"].numpy()

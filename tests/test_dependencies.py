@@ -1,4 +1,4 @@
-"""What is imported is declared, and what is declared is used; the locks are whole."""
+"""Imports against pyproject.toml, both ways; locks, docs/dependencies.md and the image agree."""
 
 import ast
 import importlib.metadata
@@ -131,13 +131,13 @@ def test_locks_have_hashes_and_no_index(name):
     text = read(name)
     assert "://" not in text
     entries = re.findall(r"^[a-z0-9].*?==.*(?:\n .*)*", text, re.MULTILINE)
-    assert entries
+    assert len(entries) > (200 if name in ("requirements.lock", "requirements-py310.lock") else 0)
     assert [entry.splitlines()[0] for entry in entries if "--hash=sha256:" not in entry] == []
 
 
 @pytest.mark.parametrize("stack", ["", "-py310"])
 def test_gpu_lock_adds_nvidia_libraries_only(stack):
-    """The image installs it over the other lock: any other difference would mix two resolutions."""
+    """Look for other differences: the image installs this lock over the stack's own."""
     base, gpu = pins(f"requirements{stack}.lock"), pins(f"requirements{stack}-gpu.lock")
     assert gpu["tensorflow"] == base["tensorflow"]
     added = {name for name in gpu if base.get(name) != gpu[name]}

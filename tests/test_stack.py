@@ -1,11 +1,10 @@
-"""The one module that knows two stacks, and what goes by the libraries' versions."""
+"""tokenmill/stack.py, the one module that knows two stacks, and what goes by its versions."""
 
 import ast
 import json
 import pathlib
 import sys
 
-import pytest
 from tensorflow_serving.apis import get_model_status_pb2
 
 from components.train.fingerprint import directory_name
@@ -55,11 +54,3 @@ def test_defaults_are_in_the_json_of_a_message():
     assert status == {
         "version": "0", "state": "UNKNOWN", "status": {"error_code": "OK", "error_message": ""}
     }  # fmt: skip
-
-
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-py310.lock"])
-def test_every_package_of_a_lock_has_hashes(lock):
-    text = (ROOT / lock).read_text("utf-8").replace("\\\n", " ")
-    packages = [line for line in text.splitlines() if "==" in line and not line.startswith("#")]
-    assert len(packages) > 200
-    assert all("--hash=sha256:" in line for line in packages)

@@ -1,4 +1,4 @@
-"""The one place that says what Beam runs on where nobody says otherwise: this process.
+"""Beam's arguments where nobody gives a runner: steps run in this process, in Python.
 
 From 2.68 on Beam's DirectRunner, its default, means Prism, a program in Go that it downloads from
 GitHub, and starts over with Python's own runner where it cannot. So Python's own is named.

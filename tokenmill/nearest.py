@@ -1,4 +1,4 @@
-"""What a word that is not allowed was probably meant to be."""
+"""Suggestions for a word that is not allowed: the allowed one that is most like it."""
 
 import difflib
 from collections.abc import Sequence

@@ -80,7 +80,7 @@ def verdict(packages: list[dict[str, Any]]) -> tuple[int, list[str]]:
 
 
 def main() -> int:
-    """The command."""
+    """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("environment", type=pathlib.Path)
     parser.add_argument("output", type=pathlib.Path)

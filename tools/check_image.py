@@ -58,7 +58,7 @@ class Stage:
 
 
 def base_root(directory: pathlib.Path) -> pathlib.Path:
-    """A minimal Debian with Python, as `python`."""
+    """Make a minimal Debian with Python, as `python`, unless it is there; return its directory."""
     base = directory / "base"
     if not base.exists():
         aside = directory / "base.part"
@@ -134,7 +134,7 @@ def _copy(rest: str, stage: Stage, stages: dict[str, Stage]) -> None:
 
 
 def main() -> int:
-    """The command."""
+    """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=pathlib.Path, help="For the roots: 9 GB, 17 for a GPU.")
     parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")

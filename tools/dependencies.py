@@ -21,13 +21,13 @@ LOCKS = ("requirements.lock", "requirements-py310.lock")
 
 
 def pins(lock: str) -> dict[str, str]:
-    """Version of each package of a lock."""
+    """Return the version of each package of a lock."""
     text = (ROOT / lock).read_text(encoding="utf-8")
     return dict(re.findall(r"^([a-z0-9._-]+)(?:\[[^]]*\])?==([^ ]+)", text, re.MULTILINE))
 
 
 def newest_release(name: str) -> str:
-    """Version and date of the newest final release; raises OSError if the index has no answer."""
+    """Return version and date of the newest final release; OSError if the index has no answer."""
     with urllib.request.urlopen(f"https://pypi.org/pypi/{name}/json", timeout=60) as answer:
         releases = json.load(answer)["releases"]
     found = []
@@ -43,7 +43,7 @@ def newest_release(name: str) -> str:
 
 
 def main() -> int:
-    """The command."""
+    """Run the command; return its exit code."""
     modern, old = map(pins, LOCKS)
     unanswered = []
 

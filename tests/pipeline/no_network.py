@@ -17,7 +17,7 @@ SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 
 @functools.cache
 def why_not() -> str:
-    """What is in the way of a namespace; empty if nothing is."""
+    """Return why no network namespace can be made here; empty if one can."""
     try:
         made = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True)
     except OSError as error:
@@ -26,7 +26,7 @@ def why_not() -> str:
 
 
 def without_network(*command: str) -> list[str]:
-    """The command that runs another one without a network."""
+    """Return the words that run a command without a network."""
     return ["unshare", "--net", sys.executable, os.path.abspath(__file__), *command]
 
 

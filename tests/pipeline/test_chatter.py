@@ -1,4 +1,4 @@
-"""What libraries write from C++ is kept from the terminal; what went wrong is not."""
+"""The filter of standard error: it drops what TensorFlow chats from C++, and nothing else."""
 
 import subprocess
 import sys

@@ -193,7 +193,7 @@ def test_what_may_change_per_run_is_a_parameter_with_the_configured_value(compil
 
 
 def execution_properties(path: pathlib.Path) -> dict[str, dict]:
-    """What TFX's entry point in the container hands to each task's executor, by task."""
+    """Return what TFX's entry point in the container hands to each executor, by task."""
     job = json.loads(path.read_text())
     spec, found = job["pipelineSpec"], {}
     plain = spec["schemaVersion"] != "2.0.0"

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(not EXCHANGE, reason="TOKENMILL_EXCHANGE names n
 
 
 def ask(directory):
-    """All signatures of a SavedModel, called: answers by <signature>/<output>."""
+    """Call all signatures of a SavedModel; return the answers by <signature>/<output>."""
     model, answers = tf.saved_model.load(str(directory)), {}
     for name, function in model.signatures.items():
         inputs = {}
