@@ -21,7 +21,12 @@ from pipeline.loader import load_config
 def main() -> None:
     work, *inputs = sys.argv[1:]
     config = load_config(
-        overrides=["curate.rules=web", "corpus.shards=16", "corpus.eval_fraction=0.01"]
+        overrides=[
+            "curate.rules=web",
+            "curate.max_drop_fraction=1",
+            "corpus.shards=16",
+            "corpus.eval_fraction=0.01",
+        ]
     )
     for source in inputs:
         shutil.rmtree(work, ignore_errors=True)

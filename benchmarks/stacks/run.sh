@@ -18,9 +18,11 @@ for round in 1 2; do
   for stack in native other; do
     declare -n python=$stack
     rm -rf "$work/out" && mkdir "$work/out"
-    echo "$stack $round curation: $("${python[@]}" benchmarks/curation/ours.py "$work/in.jsonl" "$work/out" all "$work/kept" 2>>"$work/log")"
+    echo "$stack $round curation:"
+    "${python[@]}" benchmarks/curation/ours.py "$work/in.jsonl" "$work/out" all "$work/kept" 2>>"$work/log"
     rm -rf "$work/out"
-    echo "$stack $round transform: $("${python[@]}" benchmarks/tokens/tokenize_speed.py --megabytes 10 --model-type unigram 2>>"$work/log" | tr '\n' ' ')"
+    echo "$stack $round transform:"
+    "${python[@]}" benchmarks/tokens/tokenize_speed.py --megabytes 10 --model-type unigram 2>>"$work/log"
   done
 done
 for stack in native other; do

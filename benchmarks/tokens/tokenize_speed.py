@@ -114,7 +114,8 @@ def main() -> None:
     texts = [document["text"] for document in speed_corpus_module.speed_corpus(arguments.megabytes)]
     size = sum(len(text.encode()) for text in texts)
     model = train_sentencepiece(
-        texts[:4000], TokenizerConfig(arguments.model_type, arguments.vocab_size, 1)
+        texts[:4000],
+        TokenizerConfig(model_type=arguments.model_type, vocab_size=arguments.vocab_size),
     )
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     with tempfile.TemporaryDirectory() as home:
