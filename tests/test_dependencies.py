@@ -157,3 +157,9 @@ def test_image_is_checked_on_its_own_debian():
     suite = re.search(r'^SUITE = "(.*)"', read("tools/check_image.py"), re.MULTILINE)[1]
     base = re.search(r"^ARG BASE=(.*)", read("Dockerfile"), re.MULTILINE)[1]
     assert re.fullmatch(rf"python:3\.13\.\d+-slim-{suite}@sha256:[0-9a-f]{{64}}", base)
+
+
+def test_docker_is_sent_what_the_image_copies():
+    sent = {line[1:] for line in read(".dockerignore").splitlines() if line.startswith("!")}
+    lines = re.findall(r"^COPY (?!--from)(.*) \S+$", read("Dockerfile"), re.MULTILINE)
+    assert {source for line in lines for source in line.split()} == sent
