@@ -78,7 +78,8 @@ def without_chatter() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.stderr.flush()
+        with contextlib.suppress(BrokenPipeError):  # grep was killed: what waits is written below
+            sys.stderr.flush()
         os.dup2(saved, 2)  # the last of this process: grep comes to the end
         os.close(saved)
         with contextlib.suppress(subprocess.TimeoutExpired):  # a child has it, and lives on

@@ -57,3 +57,18 @@ def test_all_is_shown_to_who_asks_for_it():
 
 def test_a_machine_without_grep_has_it_all():
     assert run("pass", PATH="/nowhere").stderr == CHATTER + TOLD
+
+
+def test_an_error_is_told_when_grep_was_killed():
+    """By the kernel for want of memory, say."""
+    end = """
+    import contextlib, psutil
+    (grep,) = psutil.Process().children()
+    grep.kill()
+    grep.wait()
+    with contextlib.suppress(BrokenPipeError):
+        print("waiting", file=sys.stderr)
+    raise TokenmillError("no model.", "Run.")"""
+    result = run(end)
+    assert result.returncode == 1
+    assert result.stderr.endswith("waiting\nerror: no model.\nRun.\n")
