@@ -119,7 +119,8 @@ def copy_tree(tree: pathlib.Path) -> None:
     ).stdout  # fmt: skip
     for name in filter(None, os.fsdecode(listed).split("\0")):
         source, target = HERE / name, tree / name
-        if source.exists():  # not deleted since
+        # Neither deleted since nor a repository within this one.
+        if source.is_symlink() or source.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target, follow_symlinks=False)
     subprocess.run(["git", "init", "--quiet"], cwd=tree, check=True)
