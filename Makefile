@@ -48,7 +48,7 @@ audit: setup .uv/audit/installed  ## SBOM (CycloneDX) and known vulnerabilities,
 	@$(BIN)/python tools/audit.py .uv/audit build/audit $(ARGS)
 
 .uv/audit/installed: tools/audit.lock
-	@UV=$$(command -v uv || echo .uv/bin/uv); \
+	@if uv --version >/dev/null 2>&1; then UV=uv; else UV=.uv/bin/uv; fi; \
 	$$UV venv --quiet --allow-existing --python $(BIN)/python .uv/audit; \
 	$$UV pip sync --quiet --require-hashes --python .uv/audit/bin/python tools/audit.lock
 	@touch $@

@@ -4,8 +4,9 @@
 # uv keeps the pins that a lock has as long as pyproject.toml allows them, so this changes what has
 # to change only; `make lock ARGS=--upgrade` raises everything (`ARGS="--upgrade-package rich"` one).
 set -eu
+unset CDPATH UV_SYSTEM_PYTHON UV_PYTHON
 cd "$(dirname "$0")/.."
-uv=$(command -v uv || echo .uv/bin/uv)
+if uv --version >/dev/null 2>&1; then uv=uv; else uv=.uv/bin/uv; fi
 
 # lock PYTHON OUT [OPTION..] IN..: every entry with the hashes of all its files, no index's address.
 lock() {
