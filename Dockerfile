@@ -1,6 +1,7 @@
 # The image of every step on Kubeflow Pipelines, Vertex AI and Kubernetes; docs/engines.md.
 #   docker build -t tokenmill .                              CPU
 #   docker build --build-arg VARIANT=gpu -t tokenmill:gpu .  with NVIDIA's CUDA 12.9 libraries
+# On ARM, Apple's included, with --platform linux/amd64: TFX has packages for x86-64 only.
 # Debian 13: ML Metadata and TFDV are built for glibc 2.39.
 ARG BASE=python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b
 

@@ -131,6 +131,24 @@ def test_the_active_environment_is_replaced_by_one_of_the_python_beneath(machine
     assert made.split() == ["venv", "--quiet", "--python", f"{sys.base_prefix}/bin/python{VERSION}"]
 
 
+def test_a_free_threaded_python_is_none_for_these_packages(machine):
+    code = "import sysconfig; sysconfig.get_config_vars()['Py_GIL_DISABLED'] = 1"
+    wrapper = f'#!/bin/sh\nexec {sys.executable} -c "{code}\n$2"\n'
+    script(machine.bin / f"python{VERSION}", wrapper)
+    assert "fetched" in machine.setup("--which").stderr
+    script(machine.bin / f"python{VERSION}", wrapper.replace("= 1", "= 0"))
+    assert f"{sys.base_prefix}/bin/python{VERSION}" in machine.setup("--which").stderr
+
+
+def test_advice_is_of_a_system_that_has_the_python(machine):
+    script(machine.bin / "uv", '#!/bin/sh\n[ "$1" = --version ]\n')
+    for glibc, advice in (("2.36", "Ubuntu 22.04"), ("2.39", "Debian 13")):
+        machine.glibc(glibc)
+        with pytest.raises(subprocess.CalledProcessError) as raised:
+            machine.setup()
+        assert advice in raised.value.stderr.splitlines()[-1]
+
+
 def test_a_copied_clone_gets_an_environment_of_its_own(machine):
     machine.python()
     machine.setup()

@@ -23,6 +23,7 @@ find_python() {
       if "$candidate" -c "import os, sys, sysconfig as s
 assert '%d.%d' % sys.version_info[:2] == '$version'
 assert os.path.exists(s.get_path('include') + '/Python.h')
+assert not s.get_config_var('Py_GIL_DISABLED')  # free-threaded: there are no packages for it
 base = sys.base_prefix + '/bin/python$version'
 print(base if os.path.exists(base) else sys.executable)" 2>/dev/null; then
         return
@@ -54,8 +55,10 @@ case "${TOKENMILL_STACK:-}" in
 esac
 if [ $stack = modern ]; then
   lock=requirements.lock versions="3.13 3.12" fetched=3.13
+  by_hand="Debian 13, Ubuntu 24.04: apt-get install python3-dev"
 else
   lock=requirements-py310.lock versions=3.10 fetched=3.10
+  by_hand="Ubuntu 22.04: apt-get install python3-dev; Debian 12 has none, pyenv does"
 fi
 # shellcheck disable=SC2086
 python=$(find_python $versions)
@@ -110,7 +113,7 @@ fi
 if [ -z "$python" ]; then
   log "no Python $versions with its header files found here: uv fetches $fetched"
   "$uv" python install --quiet $fetched ||
-    fail "Python $fetched could not be fetched. Install it with its header files (Debian: apt-get install python3-dev) and run make again."
+    fail "Python $fetched could not be fetched. Install it with its header files ($by_hand) and run make again."
   python=$("$uv" python find --python-preference only-managed $fetched)
 fi
 
