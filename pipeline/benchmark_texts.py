@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from components.ingest.config import CorpusConfig
 from components.ingest.manifest import list_inputs
 from components.ingest.readers import read_file
+from components.ingest.records import Document
 from tokenmill.contracts.ingest import BadRecord
 from tokenmill.errors import TokenmillError
 
@@ -24,5 +25,6 @@ def read_benchmarks(inputs: Sequence[str], settings: CorpusConfig) -> tuple[str,
                     f"curate.benchmark_files: {item.file}:{item.record}: {item.reason}: "
                     f"{item.detail}."
                 )
-            texts.append(item.text.decode())
+            if isinstance(item, Document):
+                texts.append(item.text.decode())
     return tuple(texts)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from components.ingest.config import CorpusConfig
 from components.ingest.manifest import list_inputs
 from components.ingest.readers import read_file
+from components.ingest.records import Document
 from tokenmill.contracts.ingest import BadRecord
 
 
@@ -29,6 +30,6 @@ class InputDocuments:
                 if isinstance(item, BadRecord):
                     self.bad += 1
                     self.first_bad = self.first_bad or str(item)
-                else:
+                elif isinstance(item, Document):
                     self.read += 1
                     yield item.doc_id, item.source, item.text

@@ -15,7 +15,10 @@ class CorpusConfig(Section):
     """Files, directories or globs; empty means the embedded corpus. {SPAN} stands for a number."""
     span: Annotated[int, Field(ge=0)] | None = None
     """Which span to read where the input holds {SPAN}; None means the newest, the greatest."""
-    format: Literal["auto", "jsonl", "text", "csv", "parquet", "tfrecord"] = "auto"
+    format: Literal[
+        "auto", "jsonl", "text", "csv", "parquet", "tfrecord",
+        "html", "warc", "mediawiki", "mbox", "eml",
+    ] = "auto"  # fmt: skip
     """The format of all files; "auto" goes by their names, whatever is unknown being text."""
     text_unit: Literal["file", "paragraph"] = "file"
     """What is a document in a text file: all of it, or what stands between blank lines."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from components.ingest.transforms import FILES, RENAMED, REPAIRED, UNREADABLE
+from components.ingest.transforms import FILES, LEFT_OUT, RENAMED, REPAIRED, UNREADABLE
 from tokenmill.contracts.ingest import (
     Amount,
     BadRecord,
@@ -43,12 +43,15 @@ def write_counts(counts: Iterable[Count], quarantine_uri: str) -> None:
     read = Amount(documents=0, bytes=0)
     quarantined = Quarantined(documents=0, bytes=0, by_reason={})
     repaired: dict[str, int] = {}
+    left_out: dict[str, int] = {}
     renamed = 0
     files = {"": (0, 0), UNREADABLE: (0, 0)}
     splits = {split: IngestedSplit(documents=0, bytes=0, by_source={}) for split in SPLITS}
     for (split, name), (documents, size) in sorted(counts):
         if split == REPAIRED:
             repaired[name] = documents
+        elif split == LEFT_OUT:
+            left_out[name] = documents
         elif split == RENAMED:
             renamed = documents
         elif split == FILES:
@@ -72,6 +75,7 @@ def write_counts(counts: Iterable[Count], quarantine_uri: str) -> None:
             read=read,
             quarantined=quarantined,
             repaired=repaired,
+            left_out=left_out,
             shared_ids=renamed,
             splits=splits,
         ),

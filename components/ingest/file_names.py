@@ -9,18 +9,36 @@ FORMATS = {
     "csv": (".csv", ".tsv"),
     "parquet": (".parquet", ".pq"),
     "tfrecord": (".tfrecord", ".tfrecords"),
+    "html": (".html", ".htm", ".xhtml"),
+    "warc": (".warc", ".wet"),
+    "mediawiki": (".xml",),
+    "mbox": (".mbox",),
+    "eml": (".eml",),
+    "office": (".pdf", ".epub", ".docx", ".pptx", ".odt", ".odp", ".rtf"),
+}
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tbz2")
+OFFICE_MEDIA_TYPES = {
+    ".pdf": "application/pdf",
+    ".epub": "application/epub+zip",
+    ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    ".pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    ".odt": "application/vnd.oasis.opendocument.text",
+    ".odp": "application/vnd.oasis.opendocument.presentation",
+    ".rtf": "application/rtf",
 }
 FORMAT_BY_SUFFIX = {suffix: name for name, suffixes in FORMATS.items() for suffix in suffixes}
 COMPRESSION_SUFFIXES = (".gz", ".bz2", ".zst")
 
 # As TensorFlow, Beam and TFX number shards, before or after the suffix of the compression.
 _SHARD = re.compile(r"-\d+-of-\d+$")
+_WIKI_DUMP = re.compile(r"-pages-|wiki[^/]*$", re.IGNORECASE)
 _TFX = re.compile(r"_(tfrecords?)$")  # data_tfrecord-00000-of-00001.gz
 
 
 def compression_of(path: str) -> str:
     """Return the suffix of the compression, one of COMPRESSION_SUFFIXES; empty for none."""
     suffix = os.path.splitext(_SHARD.sub("", path.lower()))[1]
+    suffix = {".tgz": ".gz", ".tbz2": ".bz2"}.get(suffix, suffix)
     return suffix if suffix in COMPRESSION_SUFFIXES else ""
 
 
@@ -39,7 +57,9 @@ def why_left_out(name: str) -> str:
     """Say why a file below a directory is not read, by its path there; empty if it is read."""
     if is_hidden(name):
         return "hidden"
-    if bare_suffix(name) in FORMAT_BY_SUFFIX:
+    if bare_suffix(name) == ".xml" and not _WIKI_DUMP.search(name):
+        return ".xml"  # most XML is no MediaWiki dump
+    if bare_suffix(name) in FORMAT_BY_SUFFIX or bare_suffix(name) in ARCHIVE_SUFFIXES:
         return ""
     return os.path.splitext(name)[1].lower() or "without suffix"
 

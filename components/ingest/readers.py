@@ -1,16 +1,21 @@
 """Reads one file as documents; what cannot be read comes out as a `BadRecord`, never as an error.
 
 The formats are in components/ingest/formats, one file each; this chooses one by the file's name
-(or as corpus.format says) and takes care of compression (.gz, .bz2, .zst) and of encodings.
+(or as corpus.format says) and takes care of compression (.gz, .bz2, .zst), of archives of files
+(.zip, .tar) and of encodings.
 """
 
 import bz2
+import functools
 import gzip
 import io
+import tarfile
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import BinaryIO, cast
 
 import pyarrow as pa
@@ -19,14 +24,21 @@ from apache_beam.io.filesystem import BeamIOError
 from components.ingest.config import CorpusConfig
 from components.ingest.content import binary_kind, transcode
 from components.ingest.encoding import looks_binary
-from components.ingest.file_names import compression_of, format_of
+from components.ingest.file_names import (
+    ARCHIVE_SUFFIXES,
+    bare_suffix,
+    compression_of,
+    format_of,
+    why_left_out,
+)
 from components.ingest.formats.delimited import read_delimited
+from components.ingest.formats.extracted import EXTRACTED, read_extracted
 from components.ingest.formats.jsonl import read_json_lines
 from components.ingest.formats.parquet import read_parquet
 from components.ingest.formats.text import read_text
 from components.ingest.formats.tfrecord import read_tfrecord
 from components.ingest.manifest import InputFile
-from components.ingest.records import Document
+from components.ingest.records import Document, LeftOut
 from tokenmill.contracts.ingest import BadRecord
 from tokenmill.files import open_file
 
@@ -39,6 +51,11 @@ _READERS: dict[str, Reader] = {
     "tfrecord": read_tfrecord,
 }
 _CHARACTERS = ("jsonl", "text", "csv")  # formats that may come in other encodings
+# Formats that are read from a local file, by its path.
+_FROM_PATH: dict[str, Callable[[str, InputFile, CorpusConfig], Iterator]] = {
+    "parquet": read_parquet,
+    **{kind: functools.partial(read_extracted, kind) for kind in EXTRACTED},
+}
 
 _BUFFER_BYTES = 1 << 16
 # Text packs to a third or a tenth; an archive of a megabyte that unpacks to gigabytes is none.
@@ -46,18 +63,25 @@ _MAX_RATIO = 200
 _SMALL_BYTES = 256 << 20
 # A file of so many bad records before the first good one is not read on: it is something else.
 _HOPELESS = 10_000
-_MAX_UNPACKED_PARQUET_BYTES = 4 << 30  # on disk; see `_local_copy`
+_MAX_COPY_BYTES = 4 << 30  # on disk; see `_local_copy`
 
 
-def read_file(file: InputFile, settings: CorpusConfig) -> Iterator[Document | BadRecord]:
-    """Yield the documents and bad records of one file, in order.
+def read_file(file: InputFile, settings: CorpusConfig) -> Iterator[Document | BadRecord | LeftOut]:
+    """Yield the documents, bad records and what is no text of one file, in order.
 
     A file that breaks off (a truncated archive, a disk error) yields what came before, then a
     BadRecord with reason unreadable_file. Record 0 means that the file, or the rest of it, is lost.
     """
+    return _guarded(file, _read_file(file, settings))
+
+
+def _guarded(
+    file: InputFile, items: Iterator[Document | BadRecord | LeftOut]
+) -> Iterator[Document | BadRecord | LeftOut]:
+    """Yield the items of a file, and a bad record for the error that they end with."""
     count = bad = 0
     try:
-        for item in _read_file(file, settings):
+        for item in items:
             yield item
             count += 1
             if type(item) is BadRecord:
@@ -69,29 +93,106 @@ def read_file(file: InputFile, settings: CorpusConfig) -> Iterator[Document | Ba
         reason = "not_utf8"
         detail = f"{error.encoding}: {error.reason} at byte {error.start} of a block"
     # Decompressors and filesystems raise many kinds; whichever it is, the run can go on.
-    except (BeamIOError, OSError, EOFError, ValueError, zlib.error, pa.ArrowException) as error:
+    except (
+        BeamIOError, OSError, EOFError, ValueError, zlib.error, pa.ArrowException,
+        tarfile.TarError, zipfile.BadZipFile,
+    ) as error:  # fmt: skip
         kind = "" if type(error) is ValueError else f"{type(error).__name__}: "  # a sentence
         reason, detail = "unreadable_file", f"{kind}{error}"[:400]
     before = f"; {count:,} records came before it" if count else ""
     yield BadRecord(file.path, 0, reason, f"{detail}{before}", file.size_bytes)
 
 
-def _read_file(file: InputFile, settings: CorpusConfig) -> Iterator[Document | BadRecord]:
-    kind = format_of(file.path) if settings.format == "auto" else settings.format
-    compression = compression_of(file.path)
-    with ExitStack() as stack:
-        if kind == "parquet" and not compression and "://" not in file.path:
-            yield from read_parquet(file.path, file, settings)
+def _read_file(file: InputFile, settings: CorpusConfig) -> Iterator[Document | BadRecord | LeftOut]:
+    suffix, compression = bare_suffix(file.path), compression_of(file.path)
+    is_local = "://" not in file.path
+    if is_local and (not compression or (suffix, compression) == (".warc", ".gz")):
+        if suffix == ".zip":
+            yield from _read_zip(file.path, file, settings)
             return
+        if (kind := _kind(file, settings)) in _FROM_PATH:
+            yield from _FROM_PATH[kind](file.path, file, settings)
+            return
+    with ExitStack() as stack:
         stored = stack.enter_context(open_file(file.path))
         handle = stack.enter_context(_decompress(stored, compression, file.size_bytes))
-        if kind in _CHARACTERS:
-            yield from _read_characters(handle, kind, file, settings)
-        elif kind == "parquet":
+        if suffix in (".tar", ".tgz", ".tbz2"):
+            yield from _read_tar(handle, file, settings)
+        elif suffix == ".zip":
             path = stack.enter_context(_local_copy(handle))
-            yield from read_parquet(path, file, settings)
+            yield from _read_zip(path, file, settings)
         else:
-            yield from _READERS[kind](handle, file, settings)
+            yield from _read_stream(handle, file, settings)
+
+
+def _kind(file: InputFile, settings: CorpusConfig) -> str:
+    return format_of(file.path) if settings.format == "auto" else settings.format
+
+
+def _read_stream(
+    handle: BinaryIO, file: InputFile, settings: CorpusConfig
+) -> Iterator[Document | BadRecord | LeftOut]:
+    """Read what is no archive of files, unpacked."""
+    kind = _kind(file, settings)
+    if kind in _CHARACTERS:
+        yield from _read_characters(handle, kind, file, settings)
+    elif kind in _FROM_PATH:
+        with _local_copy(handle) as path:
+            yield from _FROM_PATH[kind](path, file, settings)
+    else:
+        yield from _READERS[kind](handle, file, settings)
+
+
+def _read_zip(
+    path: str, file: InputFile, settings: CorpusConfig
+) -> Iterator[Document | BadRecord | LeftOut]:
+    left = max(_SMALL_BYTES, _MAX_RATIO * file.size_bytes)
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.is_dir():
+                continue
+            try:
+                content = cast(BinaryIO, archive.open(member))
+            except (RuntimeError, NotImplementedError) as error:  # encrypted; unknown compression
+                name = f"{file.path}!{member.filename}"
+                yield BadRecord(name, 0, "unreadable_file", f"{error}"[:400], member.file_size)
+                continue
+            bounded = _Bounded(content, left)
+            yield from _read_member(bounded, member.filename, member.file_size, file, settings)
+            left = bounded.left
+
+
+def _read_tar(
+    handle: BinaryIO, file: InputFile, settings: CorpusConfig
+) -> Iterator[Document | BadRecord | LeftOut]:
+    with tarfile.open(fileobj=handle, mode="r|") as archive:
+        for member in archive:
+            if member.isdir():
+                continue
+            content = archive.extractfile(member) if member.isreg() else None
+            if content is None:
+                yield LeftOut("link or device in an archive")
+                continue
+            bounded = _Bounded(cast(BinaryIO, content), member.size)
+            yield from _read_member(bounded, member.name, member.size, file, settings)
+
+
+def _read_member(
+    content: "_Bounded", name: str, size: int, file: InputFile, settings: CorpusConfig
+) -> Iterator[Document | BadRecord | LeftOut]:
+    """Read a file of an archive as if it lay in a directory of the archive's name."""
+    if why := why_left_out(name):
+        yield LeftOut(f"{why} in an archive")
+        return
+    if bare_suffix(name) in ARCHIVE_SUFFIXES:
+        yield LeftOut(f"{bare_suffix(name)} in an archive")
+        return
+    member = replace(file, path=f"{file.path}!{name}", name=f"{file.name}/{name}", size_bytes=size)
+    with (
+        io.BufferedReader(content, _BUFFER_BYTES) as buffered,
+        _decompress(cast(BinaryIO, buffered), compression_of(name), size) as handle,
+    ):
+        yield from _guarded(member, _read_stream(handle, member, settings))
 
 
 def _read_characters(
@@ -125,10 +226,9 @@ def _read_characters(
 class _Bounded(io.RawIOBase):
     """Reads the content of an archive, as long as that is in proportion to its size."""
 
-    def __init__(self, content: BinaryIO, stored_bytes: int):
+    def __init__(self, content: BinaryIO, limit: int):
         self._content = content
-        self._limit = max(_SMALL_BYTES, _MAX_RATIO * stored_bytes)
-        self._left = self._limit
+        self._limit = self.left = limit
 
     def readable(self) -> bool:
         """Return True."""
@@ -137,8 +237,8 @@ class _Bounded(io.RawIOBase):
     def readinto(self, buffer) -> int:
         """Fill the buffer; return 0 at the end."""
         data = self._content.read1(len(buffer))  # type: ignore[attr-defined]
-        self._left -= len(data)
-        if self._left < 0:
+        self.left -= len(data)
+        if self.left < 0:
             raise ValueError(
                 f"the archive unpacks to more than {self._limit:,} bytes: no text does"
             )
@@ -173,20 +273,21 @@ def _decompress(stored: BinaryIO, compression: str, stored_bytes: int) -> Binary
         content = cast(BinaryIO, io.BufferedReader(unpacked, _BUFFER_BYTES))
     else:
         return stored
-    return cast(BinaryIO, io.BufferedReader(_Bounded(content, stored_bytes), _BUFFER_BYTES))
+    limit = max(_SMALL_BYTES, _MAX_RATIO * stored_bytes)
+    return cast(BinaryIO, io.BufferedReader(_Bounded(content, limit), _BUFFER_BYTES))
 
 
 @contextmanager
 def _local_copy(handle: BinaryIO) -> Iterator[str]:
-    """Copy an archive's content, or a remote file, to a file: Parquet is read from its end."""
+    """Copy an archive's content, or a remote file, to a file, as some readers want one."""
     with tempfile.NamedTemporaryFile() as copy:
         size = 0
         while block := handle.read(_BUFFER_BYTES):
             size += len(block)
-            if size > _MAX_UNPACKED_PARQUET_BYTES:
+            if size > _MAX_COPY_BYTES:
                 raise ValueError(
-                    f"unpacks to more than {_MAX_UNPACKED_PARQUET_BYTES:,} bytes; Parquet "
-                    "compresses its pages itself: give smaller files, without the archive"
+                    f"unpacks to more than {_MAX_COPY_BYTES:,} bytes: give smaller files, or "
+                    "without the archive (Parquet compresses its pages itself)"
                 )
             copy.write(block)
         copy.flush()

@@ -34,6 +34,16 @@ class Document(NamedTuple):
     label: bytes = b""
 
 
+class LeftOut(NamedTuple):
+    """A record that is no text, such as a picture in a web archive.
+
+    Attributes:
+        why: What it is: a media type, "wiki redirect", ..
+    """
+
+    why: str
+
+
 def make_document(
     text: bytes,
     doc_id: bytes,

@@ -15,7 +15,7 @@ import numpy as np
 from components.ingest.config import CorpusConfig
 from components.ingest.manifest import InputFile
 from components.ingest.readers import read_file
-from components.ingest.records import Document
+from components.ingest.records import Document, LeftOut
 from components.ingest.unique_ids import id_keys, own_ids, rename
 from tokenmill.contracts.ingest import BadRecord
 from tokenmill.records.documents import (
@@ -33,6 +33,7 @@ BAD_RECORDS = "bad_records"
 COUNTS = "counts"
 REPAIRED = "repaired"
 RENAMED = "renamed"
+LEFT_OUT = "left_out"
 FILES, UNREADABLE = "files", "unreadable"  # counted under (FILES, "") and (FILES, UNREADABLE)
 
 _PARTS = "parts"
@@ -70,7 +71,8 @@ class Ingest(beam.PTransform):
     """Reads groups of files and writes their documents as sorted shards, by split.
 
     Outputs (a dict): COUNTS, a PCollection of ((split, source), (documents, bytes)), and of
-    ((FILES, ..), (files, bytes)) and ((RENAMED, ""), (documents, 0)), of which there may be several
+    ((FILES, ..), (files, bytes)), ((LEFT_OUT, why), (records, 0)) and
+    ((RENAMED, ""), (documents, 0)), of which there may be several
     for a key; BAD_RECORDS, one of BadRecord; REPAIRED, one of (kind, documents).
 
     Args:
@@ -167,14 +169,18 @@ def _read_group(
     number, files = group
     splits = {s: _Split(s, os.path.join(directory, f"{s}-{number:06d}"), shards) for s in SPLITS}
     repaired: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
     unreadable: dict[str, int] = {}
     try:
         for file in files:
             for item in read_file(file, settings):
                 if isinstance(item, BadRecord):
-                    if not item.record:
+                    if not item.record and item.file == file.path:  # and no file of an archive
                         unreadable[file.path] = file.size_bytes
                     yield beam.pvalue.TaggedOutput(BAD_RECORDS, item)
+                    continue
+                if isinstance(item, LeftOut):
+                    left_out[item.why] += 1
                     continue
                 if item.repaired:
                     repaired.update(item.repaired)
@@ -192,6 +198,8 @@ def _read_group(
     yield beam.pvalue.TaggedOutput(COUNTS, ((FILES, ""), (len(files), size)))
     lost = len(unreadable), sum(unreadable.values())
     yield beam.pvalue.TaggedOutput(COUNTS, ((FILES, UNREADABLE), lost))
+    for why, count in left_out.items():
+        yield beam.pvalue.TaggedOutput(COUNTS, ((LEFT_OUT, why), (count, 0)))
     for kind in repaired.items():
         yield beam.pvalue.TaggedOutput(REPAIRED, kind)
 

@@ -41,8 +41,18 @@ def _ingest(record: StepRecord) -> str:
             f"{documents} documents, {size}, {count(bad)} records quarantined",
             *([f"repaired {', '.join(repaired)}"] if repaired else []),
             *([f"{count(counts.shared_ids)} shared ids"] if counts.shared_ids else []),
+            *([f"left out {_most(counts.left_out)}"] if counts.left_out else []),
         )
     )
+
+
+def _most(counts: dict[str, int], shown: int = 6) -> str:
+    """Write the largest counts by name, and how many the others have."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    parts = [f"{count(number)} {name}" for name, number in ordered[:shown]]
+    if rest := sum(number for _, number in ordered[shown:]):
+        parts.append(f"{count(rest)} others")
+    return ", ".join(parts)
 
 
 def _statistics(record: StepRecord) -> str:

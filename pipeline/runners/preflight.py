@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 
 from components.ingest.manifest import InputFile, list_inputs
 from components.ingest.readers import read_file
+from components.ingest.records import Document
 from components.ingest.transforms import split_of
 from pipeline.config import Config
-from tokenmill.contracts.ingest import BadRecord
 from tokenmill.contracts.served_model import read_served_model
 from tokenmill.contracts.tokenizer import TOKENIZER_PATH
 from tokenmill.errors import TokenmillError
@@ -137,7 +137,7 @@ def check_classes(config: Config, files: Iterable[InputFile]) -> None:
     read, whole = 0, True
     for file in files:
         for item in read_file(file, config.corpus):
-            if not isinstance(item, BadRecord):
+            if isinstance(item, Document):
                 read += 1
                 if item.label and split_of(item.text, config.corpus.eval_fraction) == "train":
                     labels.update([item.label])

@@ -12,7 +12,7 @@ import struct
 import tarfile
 import time
 import zipfile
-from collections import Counter
+from collections import Counter, defaultdict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +21,7 @@ from format_files import MEGABYTE, csv_bytes, example, framed, parquet_bytes, re
 from test_ingest_executor import counts, documents_in, files_under, ingest, quarantined
 
 from components.ingest.config import CorpusConfig
-from components.ingest.formats import parquet_process
+from components.ingest.formats import process
 from components.ingest.manifest import describe_left_out, list_inputs, write_manifest
 from components.ingest.readers import read_file
 from pipeline.report.step_summary import summarize_step
@@ -104,7 +104,7 @@ def test_a_file_of_one_text_that_is_too_large_names_text_unit(tmp_path):
 
 
 def test_what_is_left_out_of_a_directory_is_told_by_kind(tmp_path):
-    for name in ("a.txt", "page.html", "b/c.pdf", "b/d.pdf", ".git/x.txt", "__MACOSX/._a.txt",
+    for name in ("a.txt", "page.css", "b/c.png", "b/d.png", ".git/x.txt", "__MACOSX/._a.txt",
                  ".ipynb_checkpoints/a.txt", "_SUCCESS"):  # fmt: skip
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("text")
@@ -117,7 +117,7 @@ def test_what_is_left_out_of_a_directory_is_told_by_kind(tmp_path):
         files = list_inputs([str(tmp_path)], left_out=left_out)
     assert [file.name for file in files] == ["a.txt"]
     assert left_out == {
-        ".html": 1, ".pdf": 2, "hidden": 3, "without suffix": 1, "links to directories": 1,
+        ".css": 1, ".png": 2, "hidden": 3, "without suffix": 1, "links to directories": 1,
         "broken links": 1, "pipes, sockets and devices": 2,
     }  # fmt: skip
     sentence = describe_left_out(left_out)
@@ -235,16 +235,16 @@ def test_the_process_that_decodes_parquet_ends_with_a_sentence_when_it_is_killed
     data = parquet_bytes({"text": [f"{i} " + "text " * 2000 for i in range(20_000)]})
     (tmp_path / "a.parquet").write_bytes(data)
     started = []
-    start = parquet_process._start
-    monkeypatch.setattr(parquet_process, "_idle", [])
-    monkeypatch.setattr(parquet_process, "_start", lambda: started.append(start()) or started[-1])
-    batches = parquet_process.decode_parquet(str(tmp_path / "a.parquet"), ("text",))
-    assert next(batches).names == ["text"]
-    assert next(batches).num_rows == 64
+    start, idle = process._start, defaultdict(list)
+    monkeypatch.setattr(process, "_idle", idle)
+    monkeypatch.setattr(process, "_start", lambda path: started.append(start(path)) or started[-1])
+    items = read_file(list_inputs([str(tmp_path / "a.parquet")])[0], CorpusConfig())
+    assert next(items).text.startswith(b"0 text")
     started[0].popen.send_signal(signal.SIGABRT)
-    with pytest.raises(ValueError, match="SIGABRT"):
-        list(batches)
-    assert parquet_process._idle == []
+    *_, bad = items
+    assert bad.record == 0
+    assert "SIGABRT" in bad.detail
+    assert not any(idle.values())
 
 
 @pytest.mark.parametrize("line", [b" " * 99 + b"\n", b"x" * 99 + b"\n", b"x"])

@@ -54,6 +54,9 @@ class IngestCounts(Document):
     read: Amount = key("Documents that were read.")
     quarantined: Quarantined
     repaired: dict[str, int] = key("Documents whose encoding was repaired (among read), by kind.")
+    left_out: dict[str, int] = key(
+        "Records that are no text (pictures in a web archive, redirects of a wiki), by what it is."
+    )
     shared_ids: int = key(
         "Documents (among read) that got an id of their own: others had theirs, too.", ge=0
     )
@@ -79,7 +82,7 @@ class BadRecord:
         record: Line (JSON lines, CSV, paragraphs), row (Parquet), value (JSON) or record
             (TFRecord), from 1; 0 for the file as a whole, or the rest of it.
         reason: unreadable_file, invalid_json, malformed_row, bad_checksum, invalid_example,
-            missing_text, not_utf8, empty_text or too_large.
+            missing_text, not_utf8, empty_text, too_large or extraction_failed.
         detail: What was found.
         size_bytes: Size of the record where it is known, else 0.
     """

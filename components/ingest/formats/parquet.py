@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from components.ingest.config import CorpusConfig
-from components.ingest.formats.parquet_process import decode_parquet
+from components.ingest.formats import parquet_process
+from components.ingest.formats.process import ProcessDied, ask
 from components.ingest.manifest import InputFile
 from components.ingest.records import (
     Document,
@@ -30,7 +31,7 @@ def read_parquet(
         settings.source_field,
         settings.label_field,
     )
-    batches = decode_parquet(path, tuple(field for field in dict.fromkeys(fields) if field))
+    batches = _decode(path, tuple(field for field in dict.fromkeys(fields) if field))
     schema = next(batches)
     wrong = wrong_columns(schema.names, fields) or _wrong_type(schema, settings.text_field)
     if wrong:
@@ -57,6 +58,26 @@ def read_parquet(
                 settings,
                 label=to_bytes(label),
             )
+
+
+def _decode(path: str, fields: tuple[str, ...]) -> Iterator[pa.Schema | pa.RecordBatch]:
+    """Yield the schema of a local file, then its columns `fields` in small batches.
+
+    No batches come if a field is there more than once.
+
+    Raises:
+        ValueError: The file cannot be decoded, or decoding it ended the process.
+    """
+    try:
+        for kind, data in ask(parquet_process.__file__, (path, fields)):
+            if kind == b"S":
+                yield pa.ipc.read_schema(pa.py_buffer(data))
+            else:
+                yield from pa.ipc.open_stream(data)
+    except ProcessDied as died:
+        raise ValueError(
+            f"Arrow's Parquet reader died of it ({died}): damaged, or made to unpack to gigabytes"
+        ) from None
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -1,22 +1,17 @@
-"""A process that decodes Parquet files: damaged or hostile ones end it, and not the run.
+"""The process that decodes Parquet files: damaged or hostile ones end it, and not the run.
 
 Arrow's C++ aborts (or reads where nothing is) on some files, and takes as much memory as a file of
-a kilobyte asks for. Here both are errors of one file. Run as a script, this is the process: it
-reads a request a line, and answers each by frames of an 8-byte length, a kind and the data:
-S, the schema; B, a record batch as an Arrow stream; E, an error; D, the end of the file.
+a kilobyte asks for. Here both are errors of one file. A request is a path and the fields; frames
+(components/ingest/formats/process.py) are S, the schema, and B, a record batch as an Arrow stream.
 """
 
-import contextlib
 import io
 import json
 import os
 import resource
 import signal
 import struct
-import subprocess
 import sys
-from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 
@@ -29,77 +24,6 @@ _MAX_MEMORY_BYTES = 3 << 30
 _MAX_RATIO = 200
 _SMALL_BYTES = 8 << 20
 _MAX_ROWS_PER_BYTE = 1000
-
-
-class _Process(NamedTuple):
-    popen: "subprocess.Popen[bytes]"
-    requests: BinaryIO
-    answers: BinaryIO
-
-
-_idle: list[_Process] = []  # processes that wait for a file; a thread takes one, and puts it back
-
-
-def decode_parquet(path: str, fields: tuple[str, ...]) -> Iterator[pa.Schema | pa.RecordBatch]:
-    """Yield the schema of a local file, then its columns `fields` in small batches.
-
-    No batches come if a field is there more than once.
-
-    Raises:
-        ValueError: The file cannot be decoded, or decoding it ended the process.
-    """
-    try:
-        process = _idle.pop()
-    except IndexError:
-        process = _start()
-    finished = False
-    try:
-        with contextlib.suppress(BrokenPipeError):
-            process.requests.write(json.dumps([path, fields]).encode() + b"\n")
-            process.requests.flush()
-        while True:
-            head = process.answers.read(_FRAME.size)
-            size, kind = _FRAME.unpack(head) if len(head) == _FRAME.size else (0, b"")
-            data = process.answers.read(size)
-            if not kind or len(data) < size:
-                raise ValueError(_death(process.popen.wait()))
-            if kind == b"S":
-                yield pa.ipc.read_schema(pa.py_buffer(data))
-                continue
-            if kind == b"B":
-                yield from pa.ipc.open_stream(data)
-                continue
-            finished = True
-            if kind == b"E":
-                raise ValueError(data.decode())
-            return
-    finally:
-        if finished:
-            _idle.append(process)
-        else:
-            process.popen.kill()
-            for end in (process.requests, process.answers):
-                with contextlib.suppress(BrokenPipeError):
-                    end.close()
-            process.popen.wait()
-
-
-def _start() -> _Process:
-    popen = subprocess.Popen(
-        # By its path: -m would look for packages in the user's directory first.
-        [sys.executable, os.path.abspath(__file__)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # "terminate called after ..", on the screen
-    )
-    assert popen.stdin is not None
-    assert popen.stdout is not None
-    return _Process(popen, popen.stdin, popen.stdout)  # type: ignore[arg-type]
-
-
-def _death(code: int) -> str:
-    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return f"Arrow's Parquet reader died of it ({how}): damaged, or made to unpack to gigabytes"
 
 
 def _decode(path: str, fields: list[str], send) -> None:

@@ -1,0 +1,351 @@
+"""The process that extracts text from web pages, archives of them, office documents, PDF and mail.
+
+What parses them is native code, or takes what memory and time the file asks for: here a crash, an
+endless loop or a gigabyte is the error of one record. A request is [kind, path, the largest record
+in bytes, the number of the record to go on behind, media type]. Frames
+(components/ingest/formats/process.py), for records from 1 in the order of the file:
+
+- N, the number of the record that is worked on
+- T, its text: a line of JSON (name, title) and the text as UTF-8
+- L, it is no text and left out: why
+- B, it cannot be read: a line of JSON [reason, detail, size in bytes]
+"""
+
+import contextlib
+import email.message
+import email.policy
+import gzip
+import io
+import json
+import mailbox
+import os
+import re
+import resource
+import signal
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple, cast
+from xml.etree import ElementTree
+
+_FRAME = struct.Struct("<Qc")
+_MAX_MEMORY_BYTES = 3 << 30
+_RECORD_SECONDS = 60
+_HEADER_BYTES = 1 << 16
+
+# What stands around the text of pages, by the elements, roles and the commonest names of classes.
+_NAVIGATION = [
+    "nav", "aside", "form", "button", "body > header", "body > footer",
+    "body > div > header", "body > div > footer",
+    "[role=navigation]", "[role=banner]", "[role=contentinfo]", "[role=search]",
+    "[role=complementary]", "[class*=navheader]", "[class*=navfooter]", "[class*=breadcrumb]",
+    "[class*=cookie]", ".nav", ".navbar", ".navigation", ".menu", ".related", ".sphinxsidebar",
+    "#sidebar", "#nav", "#navigation", "#menu", "#header", "#footer",
+]  # fmt: skip
+_HTML = ("text/html", "application/xhtml+xml")
+# Namespaces of MediaWiki whose links show nothing in the text: files and categories.
+_INVISIBLE_NAMESPACES = ("6", "14")
+_BLANK_LINES = re.compile(r"\n[ \t]*\n\s*")
+
+
+class _Text(NamedTuple):
+    text: str
+    name: str = ""
+    title: str = ""
+
+
+class _LeftOut(NamedTuple):
+    why: str
+
+
+class _Bad(NamedTuple):
+    reason: str
+    detail: str
+    size_bytes: int
+
+
+_Record = Callable[[], _Text | _LeftOut | _Bad]
+
+
+def extract_page(data: bytes, charset: str | None, name: str = "") -> _Text:
+    """Return the text of a page; its navigation is left out."""
+    from resiliparse.extract.html2text import extract_plain_text
+    from resiliparse.parse.html import HTMLTree
+
+    tree = HTMLTree.parse(_decoded(data, charset))
+    text = extract_plain_text(tree, main_content=False, alt_texts=False, skip_elements=_NAVIGATION)
+    return _Text(text, name, tree.title or "")
+
+
+def _decoded(data: bytes, charset: str | None) -> str:
+    """Decode a page: UTF-8 if it is that, else as its server or its head says, else by its look."""
+    from resiliparse.parse.encoding import bytes_to_str, detect_encoding
+
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        charset = charset or detect_encoding(data, from_html_meta=True) or "windows-1252"
+        return bytes_to_str(data, charset, errors="replace")
+
+
+def _html(path: str, most: int, kind: str) -> Iterator[_Record]:
+    def read() -> _Text | _Bad:
+        if (size := os.path.getsize(path)) > most:
+            return _Bad("too_large", f"{size:,} bytes of HTML", size)
+        with open(path, "rb") as file:
+            return extract_page(file.read(), None)
+
+    yield read
+
+
+def _warc(path: str, most: int, kind: str) -> Iterator[_Record]:
+    from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
+
+    def read(record: WarcRecord) -> _Text | _LeftOut | _Bad:
+        if record.record_type not in (
+            WarcRecordType.response, WarcRecordType.resource, WarcRecordType.conversion
+        ):  # fmt: skip
+            return _LeftOut(f"WARC {record.headers.get('WARC-Type') or 'record'}"[:80])
+        if record.content_length > most:
+            return _Bad("too_large", f"{record.content_length:,} bytes", record.content_length)
+        url = (record.headers.get("WARC-Target-URI") or "").strip("<>")
+        record.freeze()  # what is read of it does not move the archive's reader
+        record.parse_http(auto_decode="all", max_header_len=_HEADER_BYTES)
+        if record.http_headers:
+            if record.http_headers.status_code != 200:
+                return _LeftOut(f"HTTP status {record.http_headers.status_code}")
+            media, charset = record.http_content_type or "", record.http_charset
+        else:
+            media = (record.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+            charset = None
+        if media not in (*_HTML, "text/plain"):
+            return _LeftOut(media or "no media type")
+        data = record.reader.read(most + 1)
+        if len(data) > most:
+            return _Bad("too_large", f"{url}: over {most:,} bytes", len(data))
+        if media == "text/plain":
+            return _Text(_decoded(data, charset), url)
+        return extract_page(data, charset, url)
+
+    with open(path, "rb") as file:
+        packed = file.peek(2)[:2] == b"\x1f\x8b"
+        stream = _Ending(cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file)
+        for record in ArchiveIterator(
+            stream,
+            record_types=WarcRecordType.any_type,
+            parse_http=False,
+            max_header_len=_HEADER_BYTES,
+        ):
+            yield lambda record=record: read(record)  # type: ignore[misc]
+        if stream.last != b"\r\n\r\n":
+            raise ValueError("the archive breaks off: its last record has no end")
+
+
+class _Ending(io.RawIOBase):
+    """Reads a stream and keeps its last four bytes: half an archive is a whole one for FastWARC."""
+
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+        self._place = 0
+        self.last = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        # read1: an error in mid-file then loses nothing that came before it.
+        data = self._stream.read1(size)  # type: ignore[attr-defined]
+        self._place += len(data)
+        self.last = (self.last + data[-4:])[-4:]
+        return data
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go on by reading, as FastWARC does over what it does not want."""
+        left = offset - (self._place if whence == io.SEEK_SET else 0)
+        if left < 0 or whence == io.SEEK_END:
+            raise io.UnsupportedOperation("back, or to the end")
+        while left and (data := self.read(min(left, 1 << 20))):
+            left -= len(data)
+        return self._place
+
+
+def _mediawiki(path: str, most: int, kind: str) -> Iterator[_Record]:
+    """Yield the pages of a dump (XML, schema export-0.x), of which the articles are read."""
+    names = {"file", "image", "category"}
+
+    def read(page: ElementTree.Element) -> _Text | _LeftOut | _Bad:
+        found = {child.tag.rpartition("}")[2]: child for child in page}
+        title = found["title"].text or "" if "title" in found else ""
+        namespace = found["ns"].text if "ns" in found else "0"
+        if namespace != "0":
+            return _LeftOut(f"wiki namespace {namespace}")
+        if "redirect" in found:
+            return _LeftOut("wiki redirect")
+        revisions = [e for e in page if e.tag.endswith("}revision") or e.tag == "revision"]
+        if not revisions:
+            return _Bad("missing_text", f"{title}: no revision", 0)
+        texts = {e.tag.rpartition("}")[2]: e.text or "" for e in revisions[-1]}
+        model = texts.get("model", "wikitext")
+        if model != "wikitext":
+            return _LeftOut(f"wiki model {model}")
+        text = texts.get("text", "")
+        if len(text) > most:
+            return _Bad("too_large", f"{title}: {len(text):,} characters", len(text))
+        return _Text(_wikitext(text, names), title, title)
+
+    with open(path, "rb") as file:
+        root = None
+        for event, element in ElementTree.iterparse(file, events=("start", "end")):
+            tag = element.tag.rpartition("}")[2]
+            if root is None:
+                root = element
+                if tag != "mediawiki":
+                    raise ValueError(f"XML with the root {tag!r:.80}, and no MediaWiki dump")
+            elif event == "end" and tag == "namespace":
+                if element.get("key") in _INVISIBLE_NAMESPACES and element.text:
+                    names.add(element.text.lower())
+            elif event == "end" and tag == "page":
+                yield lambda page=element: read(page)  # type: ignore[misc]
+                root.clear()
+
+
+def _wikitext(text: str, invisible: set[str]) -> str:
+    """Return what a reader sees of wikitext: no templates, references, files and categories."""
+    import mwparserfromhell
+
+    code = mwparserfromhell.parse(text)
+    for link in code.filter_wikilinks():
+        namespace, colon, _ = str(link.title).partition(":")
+        if colon and namespace.strip().lower() in invisible:
+            _remove(code, link)
+    for tag in code.filter_tags(matches=lambda tag: str(tag.tag).lower() == "ref"):
+        _remove(code, tag)
+    return code.strip_code(normalize=True, collapse=True)
+
+
+def _remove(code, node) -> None:
+    with contextlib.suppress(ValueError):  # it went with the one that it was in
+        code.remove(node)
+
+
+def _mbox(path: str, most: int, kind: str) -> Iterator[_Record]:
+    box = mailbox.mbox(path, create=False)
+    if not len(box) and os.path.getsize(path):
+        raise ValueError("no mailbox: no line begins with From and a blank")
+    for key in box.iterkeys():
+        yield lambda key=key: _mail(box.get_bytes(key), most)  # type: ignore[misc]
+
+
+def _eml(path: str, most: int, kind: str) -> Iterator[_Record]:
+    def read() -> _Text | _LeftOut | _Bad:
+        with open(path, "rb") as file:
+            return _mail(file.read(_MAX_MEMORY_BYTES // 16), most)
+
+    yield read
+
+
+def _mail(data: bytes, most: int) -> _Text | _LeftOut | _Bad:
+    message = email.message_from_bytes(data, policy=email.policy.default)
+    assert isinstance(message, email.message.EmailMessage)
+    body = message.get_body(("plain", "html"))
+    name = str(message.get("Message-ID", "")).strip().strip("<>")
+    subject = str(message.get("Subject", ""))
+    if body is None:
+        return _LeftOut(f"mail of {message.get_content_type()}")
+    content = body.get_payload(decode=True)
+    if not isinstance(content, bytes):
+        return _LeftOut(f"mail of {message.get_content_type()}")
+    if len(content) > most:
+        return _Bad("too_large", f"{name}: {len(content):,} bytes", len(content))
+    charset = body.get_content_charset()
+    if body.get_content_subtype() == "html":
+        page = extract_page(content, charset)
+        return _Text(page.text, name, subject)
+    return _Text(_decoded(content, charset), name, subject)
+
+
+def _office(path: str, most: int, kind: str) -> Iterator[_Record]:
+    import kreuzberg
+
+    def read() -> _Text | _Bad:
+        config = kreuzberg.ExtractionConfig(use_cache=False)  # and no OCR
+        size = os.path.getsize(path)
+        try:
+            found = kreuzberg.extract_file_sync(path, kind, config)
+        except kreuzberg.KreuzbergError as error:
+            return _Bad("unreadable_file", str(error)[:400], size)
+        title = (found.metadata or {}).get("title")
+        if not found.content.strip():
+            return _Bad("empty_text", "no text in it (pictures of pages have none)", size)
+        return _Text(found.content, "", title if isinstance(title, str) else "")
+
+    yield read
+
+
+_READERS: dict[str, Callable[[str, int, str], Iterator[_Record]]] = {
+    "html": _html,
+    "warc": _warc,
+    "mediawiki": _mediawiki,
+    "mbox": _mbox,
+    "eml": _eml,
+    "office": _office,
+}
+
+
+def _extract(request: list, send: Callable[[bytes, bytes], None]) -> None:
+    kind, path, most, behind, media = request
+    records = _READERS[kind](path, most, media)
+    number = 0
+    while True:
+        signal.setitimer(signal.ITIMER_REAL, _RECORD_SECONDS)  # ends the process
+        if number >= behind:
+            send(b"N", b"%d" % (number + 1))
+        record = next(records, None)
+        if record is None:
+            return
+        number += 1
+        if number <= behind:
+            continue
+        try:
+            found = record()
+        except Exception as error:  # parsers raise what they like
+            found = _Bad("extraction_failed", f"{type(error).__name__}: {error}"[:400], 0)
+        if isinstance(found, _Text):
+            head = json.dumps([found.name, found.title]).encode()
+            text = _BLANK_LINES.sub("\n\n", found.text).strip()
+            send(b"T", head + b"\n" + text.encode("utf-8", "replace"))
+        elif isinstance(found, _LeftOut):
+            send(b"L", found.why.encode("utf-8", "replace"))
+        else:
+            send(b"B", json.dumps(found).encode())
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; then the input ends
+    resource.setrlimit(resource.RLIMIT_DATA, (_MAX_MEMORY_BYTES, _MAX_MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
+
+    def send(kind: bytes, data: bytes) -> None:
+        answers.write(_FRAME.pack(len(data), kind))
+        answers.write(data)
+        answers.flush()
+
+    for line in sys.stdin:
+        try:
+            _extract(json.loads(line), send)
+        except Exception as error:
+            name = "" if type(error) is ValueError else f"{type(error).__name__}: "
+            send(b"E", f"{name}{error}"[:400].encode("utf-8", "replace"))
+        else:
+            send(b"D", b"")
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+if __name__ == "__main__":
+    main()
