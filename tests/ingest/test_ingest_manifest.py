@@ -15,7 +15,7 @@ def corpus(tmp_path):
     for name in ("a.txt", "b.md", "c.jsonl.gz", "deep/er/d.NDJSON", "deep/e.json.zst", "f.rst.bz2"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
-    for name in ("picture.png", "deep/archive.tar.gz", "noext"):
+    for name in ("picture.png", "deep/archive.7z", "noext"):
         (root / name).write_text("not text")
     return root
 
