@@ -23,7 +23,8 @@ class CorpusConfig(Section):
     text_unit: Literal["file", "paragraph"] = "file"
     """What is a document in a text file: all of it, or what stands between blank lines."""
     text_field: str = "text"
-    """The key (JSON), column (CSV, Parquet) or feature (tf.Example) that holds the text."""
+    """The key (JSON), column (CSV, Parquet, Arrow) or feature (tf.Example) that holds the text; of
+    JSON, Parquet and Arrow also one within others, payload.body."""
     id_field: str = "id"
     """The one that holds a unique id; records without it are named file:offset."""
     source_field: str = "source"

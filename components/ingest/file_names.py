@@ -7,7 +7,7 @@ FORMATS = {
     "jsonl": (".jsonl", ".ndjson", ".json"),
     "text": (".txt", ".text", ".md", ".rst"),
     "csv": (".csv", ".tsv"),
-    "parquet": (".parquet", ".pq"),
+    "parquet": (".parquet", ".pq", ".arrow"),
     "tfrecord": (".tfrecord", ".tfrecords"),
     "html": (".html", ".htm", ".xhtml"),
     "warc": (".warc", ".wet"),
@@ -31,6 +31,8 @@ COMPRESSION_SUFFIXES = (".gz", ".bz2", ".zst")
 
 # As TensorFlow, Beam and TFX number shards, before or after the suffix of the compression.
 _SHARD = re.compile(r"-\d+-of-\d+$")
+# What Hugging Face's datasets writes beside its Arrow files.
+_OF_DATASETS = ("dataset_info.json", "dataset_dict.json", "state.json")
 _WIKI_DUMP = re.compile(r"-pages-|wiki[^/]*$", re.IGNORECASE)
 _TFX = re.compile(r"_(tfrecords?)$")  # data_tfrecord-00000-of-00001.gz
 
@@ -57,6 +59,8 @@ def why_left_out(name: str) -> str:
     """Say why a file below a directory is not read, by its path there; empty if it is read."""
     if is_hidden(name):
         return "hidden"
+    if os.path.basename(name) in _OF_DATASETS:
+        return "what datasets says of itself"
     if bare_suffix(name) == ".xml" and not _WIKI_DUMP.search(name):
         return ".xml"  # most XML is no MediaWiki dump
     if bare_suffix(name) in FORMAT_BY_SUFFIX or bare_suffix(name) in ARCHIVE_SUFFIXES:

@@ -4,7 +4,7 @@ import decimal
 import math
 import re
 from collections.abc import Sequence
-from typing import NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from components.ingest.config import CorpusConfig
 from components.ingest.encoding import decode_error, repair
@@ -140,6 +140,16 @@ def to_bytes(value: object) -> bytes | None:
     else:
         return None
     return data or None
+
+
+def value_at(record: dict[str, Any], field: str) -> Any:
+    """Return the value of a field, which may lie within others (payload.body); None for none."""
+    if field in record:
+        return record[field]
+    value: Any = record
+    for name in field.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _is_whole(value: object) -> TypeGuard[float | decimal.Decimal]:

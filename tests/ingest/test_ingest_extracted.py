@@ -1,4 +1,4 @@
-"""Web pages and their archives, wikis, mail, office documents and PDF; sound, broken and hostile."""
+"""Web pages, their archives, wikis, mail, office documents and PDF; sound, broken and hostile."""
 
 import bz2
 import gzip
@@ -124,6 +124,7 @@ def chunked(body, size=7):
     return b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in parts) + b"0\r\n\r\n"
 
 
+PLAIN = "Content-Type: text/plain\r\n"
 RECORDS = [
     warc_record(
         "warcinfo", b"software: test\r\n", headers="Content-Type: application/warc-fields\r\n"
@@ -169,13 +170,13 @@ def test_a_web_archive_is_its_pages_and_what_is_left_out_is_counted(tmp_path, na
 
 def test_the_plain_texts_of_common_crawl(tmp_path):
     records = [
-        warc_record("conversion", f"Text {i}\n".encode(), f"http://{i}.org/", "Content-Type: text/plain\r\n")
-        for i in range(300)
-    ]  # fmt: skip
+        warc_record("conversion", b"Text %d\n" % i, f"http://{i}.org/", PLAIN) for i in range(300)
+    ]
     path = write(tmp_path / "CC.warc.wet.gz", b"".join(map(gzip.compress, records)))
     documents, bad, left_out = read(path)
     assert texts(documents) == [f"Text {i}" for i in range(300)]
-    assert not bad and not left_out
+    assert not bad
+    assert not left_out
 
 
 def test_a_web_archive_that_breaks_off_says_so_and_keeps_what_came_before(tmp_path):
@@ -228,7 +229,8 @@ DUMP = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" xml:lang=
 <siteinfo><namespaces><namespace key="0"/><namespace key="6">Datei</namespace>
 <namespace key="14">Kategorie</namespace></namespaces></siteinfo>
 <page><title>Apfel</title><ns>0</ns><id>1</id><revision><id>2</id><model>wikitext</model>
-<text>{{Infobox|a=1}}Ein '''Apfel''' ist eine [[Frucht|Frucht des Apfelbaums]].&lt;ref&gt;Quelle&lt;/ref&gt;
+<text>{{Infobox|a=1}}Ein '''Apfel''' ist eine [[Frucht|Frucht des Apfelbaums]].\
+&lt;ref&gt;Quelle&lt;/ref&gt;
 [[Datei:Apfel.jpg|mini|Ein Bild]]
 == Sorten ==
 * [[Boskoop]]
@@ -238,7 +240,8 @@ DUMP = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" xml:lang=
 | Gala || 1934
 |}
 [[Kategorie:Obst]]</text></revision></page>
-<page><title>Äpfel</title><ns>0</ns><redirect title="Apfel"/><revision><text>#REDIRECT [[Apfel]]</text></revision></page>
+<page><title>Äpfel</title><ns>0</ns><redirect title="Apfel"/>
+<revision><text>#REDIRECT [[Apfel]]</text></revision></page>
 <page><title>Diskussion:Apfel</title><ns>1</ns><revision><text>Nein.</text></revision></page>
 <page><title>Leer</title><ns>0</ns><revision><text></text></revision></page>
 <page><title>Tief</title><ns>0</ns><revision><text>%s</text></revision></page>
@@ -253,7 +256,8 @@ def test_a_wiki_dump_is_the_text_of_its_articles(tmp_path, name):
     assert [d.doc_id.decode() for d in documents] == ["Apfel", "Tief"]
     text = texts(documents)[0]
     assert "Ein Apfel ist eine Frucht des Apfelbaums." in text
-    assert "Gala" in text and "1934" in text
+    assert "Gala" in text
+    assert "1934" in text
     for gone in ("Infobox", "Quelle", "Apfel.jpg", "Ein Bild", "Kategorie", "'''", "[[", "{|"):
         assert gone not in text
     assert [(b.reason, b.record) for b in bad] == [("empty_text", 4)]
@@ -333,7 +337,8 @@ def docx(*paragraphs):
             "[Content_Types].xml": '<Types xmlns="http://schemas.openxmlformats.org/package/2006/'
             'content-types"><Default Extension="xml" ContentType="application/vnd.openxmlformats-'
             'officedocument.wordprocessingml.document.main+xml"/></Types>',
-            "word/document.xml": f'<w:document xmlns:w="{space}"><w:body>{body}</w:body></w:document>',
+            "word/document.xml": f'<w:document xmlns:w="{space}"><w:body>{body}</w:body>'
+            "</w:document>",
         }
     )
 
@@ -346,8 +351,8 @@ def epub(*chapters):
     )
     files = {
         "mimetype": "application/epub+zip",
-        "META-INF/container.xml": '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container">'
-        '<rootfiles><rootfile full-path="a.opf"/></rootfiles></container>',
+        "META-INF/container.xml": '<container xmlns="urn:oasis:names:tc:opendocument:'
+        'xmlns:container"><rootfiles><rootfile full-path="a.opf"/></rootfiles></container>',
         "a.opf": '<package xmlns="http://www.idpf.org/2007/opf"><metadata '
         'xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>Buch</dc:title></metadata>'
         f"<manifest>{items}</manifest><spine>{spine}</spine></package>",

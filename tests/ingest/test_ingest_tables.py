@@ -2,14 +2,21 @@
 
 import csv
 import gzip
+import io
+import json
 import os
+from collections import Counter
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from format_files import MEGABYTE, csv_bytes, parquet_bytes, read
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from components.ingest.config import CorpusConfig
+from components.ingest.manifest import list_inputs
+from components.ingest.readers import read_file
 from components.ingest.records import Document
 
 on_files = settings(
@@ -161,3 +168,58 @@ def test_parquet_with_a_broken_page_keeps_what_came_before(tmp_path):
 def test_truncated_archive_of_parquet(tmp_path):
     whole = gzip.compress(parquet_bytes({"text": ["a", "b"]}))
     assert [b.reason for b in read(tmp_path / "a.parquet.gz", whole[:-9])[1]] == ["unreadable_file"]
+
+
+@pytest.mark.parametrize("kind", ["stream", "file"])
+def test_the_directory_that_hugging_face_datasets_saves_is_read(tmp_path, kind):
+    table = pa.table({"text": [f"text {i}" for i in range(500)], "id": range(500)})
+    new = pa.ipc.new_stream if kind == "stream" else pa.ipc.new_file
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        with new(str(tmp_path / split / "data-00000-of-00001.arrow"), table.schema) as writer:
+            writer.write_table(table, max_chunksize=200)
+        for name in ("state.json", "dataset_info.json"):
+            (tmp_path / split / name).write_text("{}")
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    left_out = Counter()
+    files = list_inputs([str(tmp_path)], left_out=left_out)
+    items = [item for file in files for item in read_file(file, CorpusConfig())]
+    assert [item.text for item in items] == [b"text %d" % i for i in range(500)] * 2
+    assert left_out == {"what datasets says of itself": 5, "links to directories": 0}
+
+
+def test_an_arrow_file_that_is_cut_off_or_noise_is_unreadable(tmp_path):
+    table = pa.table({"text": [f"text {i}" * 99 for i in range(500)]})
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    data = sink.getvalue()
+    for content in (data[:-2000], data[:100], os.urandom(4000), b"", b"ARROW1\0\0" + data):
+        (tmp_path / "a.arrow").write_bytes(content)
+        *_, bad = read_file(list_inputs([str(tmp_path / "a.arrow")])[0], CorpusConfig())
+        assert (bad.reason, bad.record) == ("unreadable_file", 0)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.parquet", "a.arrow"])
+def test_fields_within_others(tmp_path, name):
+    rows = [{"payload": {"body": f"text {i}", "meta": {"url": f"u{i}"}}, "id": 7} for i in range(3)]
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif name.endswith("arrow"):
+        table = pa.Table.from_pylist(rows)
+        with pa.ipc.new_stream(str(path), table.schema) as writer:
+            writer.write_table(table)
+    elif name.endswith("jsonl"):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        path.write_text(json.dumps(rows))
+    settings = CorpusConfig(text_field="payload.body", id_field="payload.meta.url")
+    items = list(read_file(list_inputs([str(path)])[0], settings))
+    assert [(item.doc_id, item.text) for item in items] == [
+        (b"u%d" % i, b"text %d" % i) for i in range(3)
+    ]
+    settings = CorpusConfig(text_field="payload.nothing")
+    bad = list(read_file(list_inputs([str(path)])[0], settings))
+    assert {item.reason for item in bad} == {"missing_text"}
+    assert "payload" in bad[0].detail

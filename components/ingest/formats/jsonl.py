@@ -22,6 +22,7 @@ from components.ingest.records import (
     source_or_none,
     to_bytes,
     too_large,
+    value_at,
 )
 from tokenmill.contracts.ingest import BadRecord
 
@@ -38,16 +39,20 @@ def read_json_lines(
     text_field, id_field = settings.text_field, settings.id_field
     source_field, max_bytes = settings.source_field, settings.max_document_bytes
     label_field = settings.label_field
+    fields = (text_field, id_field, source_field, label_field or "")
+    look_up: Callable[[Any, str], Any] = (
+        value_at if any("." in field for field in fields) else dict.get
+    )
     file_source, name = default_source(file), file_id(file)
     for number, line in enumerate(bounded_lines(handle, settings.max_record_bytes), start=1):
         # This loop is what ingest's throughput hangs on: the usual case first, and inline.
         try:
             record = loads(line)
-            text = record[text_field].encode()
-            doc_id = record.get(id_field)
-            source = record.get(source_field)
+            text = look_up(record, text_field).encode()
+            doc_id = look_up(record, id_field)
+            source = look_up(record, source_field)
         # What orjson refuses (a byte order mark, lone surrogates, NaN), and what is no object.
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError):
             if isinstance(line, TooLong):
                 yield too_large(file, number, line.size_bytes, settings)
             elif line and not line.isspace():
@@ -58,7 +63,7 @@ def read_json_lines(
             continue
         doc_id = to_bytes(doc_id) or b"%b:%d" % (name, number)
         source = source_or_none(source) or file_source
-        label = (to_bytes(record.get(label_field)) or b"") if label_field else b""
+        label = (to_bytes(look_up(record, label_field)) or b"") if label_field else b""
         sound = text.isascii() and b"\x1b" not in text and not text.isspace()
         if sound and 0 < len(text) <= max_bytes:
             yield Document(doc_id, source, text, label=label)
@@ -97,7 +102,7 @@ def _from_record(
     repaired: tuple[str, ...] = (),
 ) -> Document | BadRecord:
     """Make a document of a parsed JSON value, or say what is wrong with it."""
-    value = record.get(settings.text_field) if isinstance(record, dict) else None
+    value = value_at(record, settings.text_field) if isinstance(record, dict) else None
     if not isinstance(value, str):
         found = str(sorted(record)[:10] if isinstance(record, dict) else type(record).__name__)
         if isinstance(record, list) and record and isinstance(record[0], dict):
@@ -108,7 +113,7 @@ def _from_record(
         data = value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:  # a lone surrogate, "\ud800", is legal JSON
         return BadRecord(file.path, number, "not_utf8", str(error)[:500], size)
-    doc_id = to_bytes(record.get(settings.id_field)) or b"%b:%d" % (file_id(file), number)
-    source = source_or_none(record.get(settings.source_field)) or default_source(file)
-    label = to_bytes(record.get(settings.label_field)) if settings.label_field else None
+    doc_id = to_bytes(value_at(record, settings.id_field)) or b"%b:%d" % (file_id(file), number)
+    source = source_or_none(value_at(record, settings.source_field)) or default_source(file)
+    label = to_bytes(value_at(record, settings.label_field)) if settings.label_field else None
     return make_document(data, doc_id, source, file, number, settings, repaired, label)

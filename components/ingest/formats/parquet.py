@@ -1,4 +1,4 @@
-"""Parquet: a document a row."""
+"""Parquet and Arrow: a document a row."""
 
 from collections.abc import Iterator
 
@@ -76,7 +76,7 @@ def _decode(path: str, fields: tuple[str, ...]) -> Iterator[pa.Schema | pa.Recor
                 yield from pa.ipc.open_stream(data)
     except ProcessDied as died:
         raise ValueError(
-            f"Arrow's Parquet reader died of it ({died}): damaged, or made to unpack to gigabytes"
+            f"Arrow's reader died of it ({died}): damaged, or made to unpack to gigabytes"
         ) from None
 
 
