@@ -38,7 +38,8 @@ _NAVIGATION = [
     "nav", "aside", "form", "button", "body > header", "body > footer",
     "body > div > header", "body > div > footer",
     "[role=navigation]", "[role=banner]", "[role=contentinfo]", "[role=search]",
-    "[role=complementary]", "[class*=navheader]", "[class*=navfooter]", "[class*=breadcrumb]",
+    "[role=complementary]", "[class*=navheader]", "[class*=navfooter]",
+    ".docnav", "[class*=breadcrumb]",
     "[class*=cookie]", ".nav", ".navbar", ".navigation", ".menu", ".related", ".sphinxsidebar",
     "#sidebar", "#nav", "#navigation", "#menu", "#header", "#footer",
 ]  # fmt: skip

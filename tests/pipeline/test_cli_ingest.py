@@ -1,0 +1,75 @@
+"""`tokenmill ingest preview`, in a process of its own."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    (tmp_path / "de").mkdir()
+    for i in range(5):
+        (tmp_path / "de" / f"{i}.html").write_text(f"<nav>Menü</nav><p>Die {i}. Seite \x1b[31m")
+    (tmp_path / "records.jsonl.gz").write_bytes(gzip.compress(b'{"text": "one"}\n{"no": 1}\n'))
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr("a.txt", "plain text")
+        archive.writestr("b.png", "picture")
+    (tmp_path / "c.docx").write_bytes(b"no document")
+    (tmp_path / "style.css").write_text("p {}")
+    return tmp_path
+
+
+def preview(*arguments):
+    result = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "ingest", "preview", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "COLUMNS": "100"},
+    )
+    assert "Traceback" not in result.stdout + result.stderr
+    return result
+
+
+def test_a_mixed_directory_by_format(mixed):
+    found = json.loads(preview(mixed, "--json").stdout)
+    counts = {
+        kind: (n["files"], n["documents"], n["quarantined"], n["left_out"])
+        for kind, n in found["formats"].items()
+    }
+    assert counts == {
+        "html": (5, 5, 0, {}),
+        "jsonl": (1, 1, 1, {}),
+        "office": (1, 0, 1, {}),
+        "zip": (1, 1, 0, {".png in an archive": 1}),
+    }
+    assert found["left_out"] == {".css": 1}
+    shown = preview(mixed).stdout
+    for part in (
+        "Seite",
+        "missing_text",
+        "c.docx: unreadable_file",
+        ".png in an archive",
+        ".css (1)",
+    ):
+        assert part in shown
+    assert "\x1b[31m" not in shown
+    assert "Menü" not in shown
+
+
+def test_some_files_of_each_format(mixed):
+    found = json.loads(preview(mixed, "--json", "--files", 2).stdout)
+    html = found["formats"]["html"]
+    assert (html["files"], html["files_read"], html["documents"]) == (5, 2, 2)
+
+
+def test_what_is_not_there_is_a_sentence(tmp_path):
+    result = preview(tmp_path / "nowhere")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
