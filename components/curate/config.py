@@ -41,8 +41,9 @@ class CurateConfig(Section):
     """ISO 639 codes of the languages to keep (reason wrong_language); empty keeps all."""
     min_language_score: Fraction = 0.65
     """Least probability of one of these languages (FineWeb's threshold)."""
-    mask: tuple[Literal["url", "email", "ip"], ...] = ()
-    """Personal data to replace by <URL>, <EMAIL>, <IP>."""
+    mask: tuple[Literal["url", "email", "key", "ip", "iban", "card", "phone"], ...] = ()
+    """Personal data and secrets to replace by <URL>, <EMAIL>, <KEY> (of an API, or private), <IP>,
+    <IBAN>, <CARD>, <PHONE>."""
     max_drop_fraction: Fraction = 0.5
     """The run stops if a quality rule drops a larger share of a source, a language or the whole.
 

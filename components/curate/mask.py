@@ -1,15 +1,19 @@
-"""Masking of personal data: e-mail addresses, IP addresses and URLs become placeholders.
+"""Masking of personal data and secrets: addresses, numbers and keys become placeholders.
 
-Deliberately plain: what looks like one is masked; nothing is resolved. Four numbers of up to 255
-are an IPv4 address, as in Dolma and FineWeb, though they may be a version ("v1.2.3.4" is none).
+Deliberately plain: what looks like one is masked; nothing is resolved. Accounts and cards are
+numbers whose check digits are right; phone numbers are international ones that a country's plan
+has, since any date or bug number is a national one somewhere. Four numbers of up to 255 are an IPv4
+address, as in Dolma and FineWeb, though they may be a version ("v1.2.3.4" is none).
 Time is linear in the text, whatever it holds: a pattern starts once in a run of its characters, or
 is bounded.
 """
 
+import contextlib
+import functools
 import ipaddress
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 # Letters of scripts that are written without blanks, or whose particles follow a word without one
 # (Thai to Tibetan, Myanmar, Hangul, Khmer, kana, Han): where they begin, an address has ended.
@@ -54,12 +58,45 @@ _MAYBE_IPV6 = re.compile(
     r"(?<![0-9A-Za-z_])(?:[0-9A-Fa-f]{1,4}|:):[0-9A-Fa-f:.]{0,41}"
     r"(?:(?<=[0-9A-Fa-f])|(?<=::))(?![0-9A-Za-z_])"
 )
-KINDS = ("url", "email", "ip")
-"""In the order in which they are masked: a URL may hold an address."""
+# Keys by the prefixes that their issuers document, so that a leaked one can be found; private keys.
+_KEY = re.compile(
+    r"(?<![A-Za-z0-9_-])(?:"
+    r"gh[opsur]_[A-Za-z0-9]{36,251}|github_pat_[A-Za-z0-9_]{36,251}|glpat-[A-Za-z0-9_-]{20,64}"
+    r"|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{35}|xox[abeoprs]-[A-Za-z0-9-]{10,251}"
+    r"|[rs]k_(?:live|test)_[A-Za-z0-9]{16,251}|sk-[A-Za-z0-9_-]{32,251}|hf_[A-Za-z0-9]{30,64}"
+    r"|npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_-]{50,251}|SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}"
+    r"|eyJ[A-Za-z0-9_-]{10,2000}\.eyJ[A-Za-z0-9_-]{10,2000}\.[A-Za-z0-9_-]{10,2000}"
+    r")(?![A-Za-z0-9_-])"
+    r"|-----BEGIN (?:[A-Z]{1,16} )?PRIVATE KEY-----(?:[A-Za-z0-9+/=\s:,.]|-(?!-)){0,8000}"
+    r"-----END (?:[A-Z]{1,16} )?PRIVATE KEY-----"
+)
+_KEY_STARTS = re.compile(
+    r"gh[opsur]_|github_pat_|glpat-|AKIA|ASIA|AIza|xox|k_live_|k_test_|sk-|hf_|npm_|pypi-|SG\.|eyJ"
+    r"|PRIVATE KEY"
+)
+_IBAN = re.compile(
+    r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?:(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,3})?|[A-Z0-9]{11,30})"
+    r"(?![A-Za-z0-9])"
+)
+# Visa, Mastercard, Discover, UnionPay and JCB; American Express and Diners Club.
+_CARD = re.compile(
+    r"(?<![0-9A-Za-z])(?<![0-9][.,])(?:"
+    r"(?:4[0-9]{3}|5[1-5][0-9]{2}|2[2-7][0-9]{2}|6[0-9]{3}|35[0-9]{2})"
+    r"([ -]?)[0-9]{4}\1[0-9]{4}\1[0-9]{4}"
+    r"|3[47][0-9]{2}([ -]?)[0-9]{6}\2[0-9]{5}|3[068][0-9]{2}([ -]?)[0-9]{6}\3[0-9]{4}"
+    r")(?![0-9A-Za-z])(?![.,][0-9])"
+)
+_INTERNATIONAL = re.compile(
+    r"(?<![A-Za-z0-9_+])(?:\+[ (]{0,2}|00)[1-9](?:[ ()./\u2010-\u2013-]{0,3}\d){6,14}"
+    r"(?![A-Za-z0-9_])"
+)
+_LAST_GROUP = re.compile(r"[ ()./\u2010-\u2013-]+\d+$")
+KINDS = ("url", "email", "key", "ip", "iban", "card", "phone")
+"""In the order in which they are masked: a URL may hold an address, an IBAN a number."""
 
 
 def mask(text: str, kinds: Iterable[str]) -> tuple[str, dict[str, int]]:
-    """Replace what looks like personal data.
+    """Replace what looks like personal data, or a secret.
 
     Args:
         text: Any text.
@@ -73,9 +110,75 @@ def mask(text: str, kinds: Iterable[str]) -> tuple[str, dict[str, int]]:
         text, counts["url"] = _URL.subn("<URL>", text)
     if "email" in kinds and "@" in text:
         text, counts["email"] = _EMAIL.subn("<EMAIL>", text)
+    if "key" in kinds and _KEY_STARTS.search(text):
+        text, counts["key"] = _KEY.subn("<KEY>", text)
     if "ip" in kinds:
         text, counts["ip"] = _mask_ip(text)
+    if "iban" in kinds:
+        text, counts["iban"] = _substitute(_IBAN, "<IBAN>", text, _is_iban)
+    if "card" in kinds:
+        text, counts["card"] = _substitute(_CARD, "<CARD>", text, _is_card)
+    if "phone" in kinds:
+        text, counts["phone"] = _mask_phones(text)
     return text, {kind: count for kind, count in counts.items() if count}
+
+
+def _substitute(
+    pattern: re.Pattern[str], placeholder: str, text: str, is_one: Callable[[str], bool]
+) -> tuple[str, int]:
+    count = 0
+
+    def replace(found: re.Match[str]) -> str:
+        nonlocal count
+        if not is_one(found[0]):
+            return found[0]
+        count += 1
+        return placeholder
+
+    return pattern.sub(replace, text), count
+
+
+def _is_iban(text: str) -> bool:
+    """Tell whether the check digits are right (ISO 13616: the number modulo 97 is 1)."""
+    number = text.replace(" ", "")
+    digits = "".join(str(int(c, 36)) for c in number[4:] + number[:4])
+    return 15 <= len(number) <= 34 and int(digits) % 97 == 1
+
+
+def _is_card(text: str) -> bool:
+    """Tell whether the check digit is right (ISO/IEC 7812: Luhn), and it is no row of one digit."""
+    digits = [int(c) for c in text if c.isdigit()]
+    doubled = [d if i % 2 else sum(divmod(2 * d, 10)) for i, d in enumerate(digits[-2::-1])]
+    return (sum(doubled) + digits[-1]) % 10 == 0 and len(set(digits)) > 1
+
+
+def _mask_phones(text: str) -> tuple[str, int]:
+    count = 0
+
+    def replace(found: re.Match[str]) -> str:
+        nonlocal count
+        number, rest = found[0], ""
+        for _ in range(3):  # a number that another follows
+            if _is_phone(number):
+                count += 1
+                return f"<PHONE>{found.re.sub(replace, rest)}"
+            shorter = _LAST_GROUP.sub("", number)
+            if len(shorter) == len(number):
+                break
+            number, rest = shorter, number[len(shorter) :] + rest
+        return found[0]
+
+    return _INTERNATIONAL.sub(replace, text), count
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _is_phone(text: str) -> bool:
+    import phonenumbers
+
+    with contextlib.suppress(phonenumbers.NumberParseException):
+        number = phonenumbers.parse(f"+{text[2:]}" if text.startswith("00") else text)
+        return phonenumbers.is_valid_number(number)
+    return False
 
 
 def _mask_ip(text: str) -> tuple[str, int]:

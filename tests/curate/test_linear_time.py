@@ -27,6 +27,9 @@ WORST = [
     # Almost an address, time and again.
     "a.", "a@", "a.a@", "a@b.", "a@a.bb-", "中@", "1.1.1.", "255.", "::", "f:", "[::",
     "http://", "http://.", "http://中.",
+    # Almost a key, an account, a card, a phone number.
+    "ghp_", "eyJa.", "sk-a", "-----BEGIN PRIVATE KEY-----", "DE89 ", "DE89A", "4111 ", "4111-1",
+    "+1-", "+49 30 1", "0049", "(030) ", "00 1 ",
     # Marks in the wrong order, with and without letters; Hangul and Tibetan.
     "\u0301\u0323", "a" + "\u0301\u0323" * 15, "\u0f71\u0f72", "\u1100\u1161",
     # Almost mojibake.

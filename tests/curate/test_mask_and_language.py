@@ -65,6 +65,33 @@ def test_where_an_address_begins_and_ends(text, masked):
     assert mask(text, KINDS)[0] == (text if masked is None else masked)
 
 
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("Call +49 30 1234567, or 0049-30-1234567!", "Call <PHONE>, or <PHONE>!"),
+        ("电话+86 10 6552 9988转", "电话<PHONE>转"),
+        ("هاتف: +20 2 27921555.", "هاتف: <PHONE>."),
+        ("тел. +7 (495) 739-70-70;", "тел. <PHONE>;"),
+        ("+1 415-555-2671 +1 415-555-2672", "<PHONE> <PHONE>"),
+        ("+1 415-555-2671 12", "<PHONE> 12"),
+        ("(415) 555-2671, 030 901820", "(415) 555-2671, 030 901820"),  # of which country?
+        ("2026-11-29 12:30:45, 1,234,567.89 ISBN 978-3-16-148410-0", None),
+        ("DE89 3704 0044 0532 0130 00, GB82WEST12345698765432.", "<IBAN>, <IBAN>."),
+        ("口座FR1420041010050500013M02606です", "口座<IBAN>です"),
+        ("DE89 3704 0044 0532 0130 01 AB12CDEFGHIJKLMNO", None),  # wrong check digits
+        ("4111 1111 1111 1111, 378282246310005 5555-5555-5555-4444", "<CARD>, <CARD> <CARD>"),
+        ("4111 1111 1111 1112 1234567890123456 4444 4444 4444 4444", None),
+        ("карта4111111111111111", "карта<CARD>"),
+        ("key=AKIAIOSFODNN7EXAMPLE;", "key=<KEY>;"),
+        ("token ghp_" + "a1" * 18 + "。", "token <KEY>。"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----", "<KEY>"),
+        ("sk-learn, sk-short, AKIA, ghp_x, eyJ.eyJ.x", None),
+    ],
+)
+def test_what_is_an_account_a_number_or_a_key(text, masked):
+    assert mask(text, KINDS)[0] == (text if masked is None else masked)
+
+
 def test_a_url_that_holds_an_address_is_one_url():
     assert mask("http://a@b.org/1.2.3.4 c@d.org", KINDS) == (
         "<URL> <EMAIL>",
@@ -76,7 +103,8 @@ HOSTILE = st.lists(
     st.one_of(
         st.sampled_from(
             ["http://", "a", "@", ".", ":", "::", "1", "1.2.3.4", "f", "中", "。", "-", "xn--", "é",
-             "[", "]", "co", "<", ">", " "]
+             "[", "]", "co", "<", ">", " ", "+49 30 1234567", "4111 1111 1111 1111", "+", "00",
+             "DE89 3704 0044 0532 0130 00", "AKIAIOSFODNN7EXAMPLE", "415-555-2671", " 12"]
         ),
         st.characters(codec="utf-8"),
     ),
