@@ -21,6 +21,7 @@ from typing import Any
 
 from tokenmill import progress
 from tokenmill.errors import TokenmillError
+from tokenmill.generated_code import remove_generated_bytecode
 from tokenmill.library_logs import set_up_library_logging
 from tokenmill.preemption import StoppedError, handled_signals
 
@@ -162,6 +163,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     job = json.loads(sys.stdin.readline())
     set_up_library_logging()
+    remove_generated_bytecode()
     module, _, name = job["function"].rpartition(".")
     function = getattr(importlib.import_module(module), name)
     with open(int(sys.argv[1]), "w", encoding="utf-8") as out:

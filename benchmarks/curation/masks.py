@@ -2,10 +2,10 @@
 
     PYTHONPATH=. .venv/bin/python benchmarks/curation/masks.py NAME=FILE..
 
-Each FILE is a text in which nothing personal stands. Between its words 200 of each kind are planted,
-drawn by a fixed seed: phone numbers of all countries that
-libphonenumber knows, as they are written internationally; IBANs and card numbers with right check
-digits; keys. Prints for each text and kind how many were masked, and what was masked without one.
+Each FILE is a text in which nothing personal stands. Between its words 200 of each kind are
+planted, drawn by a fixed seed: phone numbers of all countries that libphonenumber knows, as they
+are written internationally; IBANs and card numbers with right check digits; keys; e-mail addresses.
+Prints for each text and kind how many were masked, and what was masked without one.
 """
 
 import random

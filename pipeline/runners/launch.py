@@ -22,6 +22,7 @@ from pipeline.runners.logs import LOG_NAME, send_output_to_log
 from pipeline.runners.preflight import check_before_start
 from tokenmill.errors import TokenmillError
 from tokenmill.files import check_is_no_pattern, write_json, write_text
+from tokenmill.generated_code import remove_generated_bytecode
 from tokenmill.library_logs import LOG_TIME_FORMAT, set_up_library_logging
 from tokenmill.preemption import EXIT_INTERRUPTED, ended_by_signals, exit_code_of
 from tokenmill.visible import visible_lines
@@ -66,6 +67,7 @@ def launch(
     log_path = os.path.join(run_directory, LOG_NAME)
     screen = RunConsole(send_output_to_log(log_path))
     set_up_library_logging()
+    remove_generated_bytecode()
     _print_config(screen, config, run_directory, chosen)
     try:
         with ended_by_signals():

@@ -92,7 +92,8 @@ class Workspace:
             capture_output=True,
             text=True,
             check=False,
-            env={**os.environ, "TMPDIR": str(self.temporary)},
+            # Bytecode is written, as it is for a user: AutoGraph's must not stay.
+            env={**os.environ, "TMPDIR": str(self.temporary), "PYTHONDONTWRITEBYTECODE": ""},
         )
         return Run(result.returncode, result.stdout + result.stderr, self.home)
 
