@@ -9,6 +9,7 @@ import bz2
 import functools
 import gzip
 import io
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -58,6 +59,8 @@ _FROM_PATH: dict[str, Callable[[str, InputFile, CorpusConfig], Iterator]] = {
 }
 
 _BUFFER_BYTES = 1 << 16
+# LZMA takes what memory its head asks for.
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
 # Text packs to a third or a tenth; an archive of a megabyte that unpacks to gigabytes is none.
 _MAX_RATIO = 200
 _SMALL_BYTES = 256 << 20
@@ -95,7 +98,7 @@ def _guarded(
     # Decompressors and filesystems raise many kinds; whichever it is, the run can go on.
     except (
         BeamIOError, OSError, EOFError, ValueError, zlib.error, pa.ArrowException,
-        tarfile.TarError, zipfile.BadZipFile,
+        tarfile.TarError, zipfile.BadZipFile, RuntimeError, struct.error, OverflowError,
     ) as error:  # fmt: skip
         kind = "" if type(error) is ValueError else f"{type(error).__name__}: "  # a sentence
         reason, detail = "unreadable_file", f"{kind}{error}"[:400]
@@ -151,12 +154,14 @@ def _read_zip(
         for member in archive.infolist():
             if member.is_dir():
                 continue
-            try:
-                content = cast(BinaryIO, archive.open(member))
-            except (RuntimeError, NotImplementedError) as error:  # encrypted; unknown compression
+            wrong = "encrypted" if member.flag_bits & 1 else ""
+            if member.compress_type not in _ZIP_METHODS:
+                wrong = f"compressed by method {member.compress_type}, not deflate or bzip2"
+            if wrong:
                 name = f"{file.path}!{member.filename}"
-                yield BadRecord(name, 0, "unreadable_file", f"{error}"[:400], member.file_size)
+                yield BadRecord(name, 0, "unreadable_file", wrong, member.file_size)
                 continue
+            content = cast(BinaryIO, archive.open(member))
             bounded = _Bounded(content, left)
             yield from _read_member(bounded, member.filename, member.file_size, file, settings)
             left = bounded.left
@@ -165,7 +170,9 @@ def _read_zip(
 def _read_tar(
     handle: BinaryIO, file: InputFile, settings: CorpusConfig
 ) -> Iterator[Document | BadRecord | LeftOut]:
-    with tarfile.open(fileobj=handle, mode="r|") as archive:
+    blocks = _Blocks(handle)
+    with tarfile.open(fileobj=cast(BinaryIO, blocks), mode="r|") as archive:
+        archive_stream = cast(BinaryIO, archive.fileobj)
         for member in archive:
             if member.isdir():
                 continue
@@ -175,6 +182,28 @@ def _read_tar(
                 continue
             bounded = _Bounded(cast(BinaryIO, content), member.size)
             yield from _read_member(bounded, member.name, member.size, file, settings)
+        # tarfile takes a damaged head, and the end of a file that breaks off, for the archive's.
+        while rest := archive_stream.read(_BUFFER_BYTES):
+            if rest.strip(b"\0"):
+                raise ValueError("the head of a file in it is damaged; what follows is lost")
+    if blocks.size % tarfile.BLOCKSIZE or blocks.last.strip(b"\0"):
+        raise ValueError("the archive breaks off: it has no end")
+
+
+class _Blocks:
+    """Reads a stream, and knows its size and its last block."""
+
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+        self.size = 0
+        self.last = b""
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes."""
+        data = self._stream.read(size)
+        self.size += len(data)
+        self.last = (self.last + data)[-tarfile.BLOCKSIZE :]
+        return data
 
 
 def _read_member(

@@ -77,6 +77,12 @@ def test_a_page_in_another_script(tmp_path, text):
     assert document.text.decode().count(text) == 3
 
 
+def test_a_page_that_does_not_say_its_charset_is_read_as_it_was_told(tmp_path):
+    path = write(tmp_path / "a.html", "<p>日本語の文章です。</p>".encode("shift_jis") * 3)
+    (document,), _, _ = read(path, encoding="shift_jis")
+    assert document.text.decode().count("日本語の文章です。") == 3
+
+
 def test_a_page_without_text_and_one_that_is_too_large(tmp_path):
     write(tmp_path / "empty.html", "<html><body><nav>Home</nav></body></html>")
     write(tmp_path / "large.html", "<p>" + "word " * 50_000)
@@ -469,6 +475,37 @@ def test_an_archive_is_read_as_a_directory_is(tmp_path, name):
     assert left_out == {
         ".png in an archive": 1, "hidden in an archive": 1, ".zip in an archive": 1, **links
     }  # fmt: skip
+
+
+def test_a_file_of_an_archive_that_is_encrypted_or_damaged_costs_itself(tmp_path):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("lzma.txt", b"text")
+        archive.writestr("sound.txt", b"sound", zipfile.ZIP_DEFLATED)
+        archive.writestr("damaged.txt", b"text " * 1000, zipfile.ZIP_DEFLATED)
+    packed = bytearray(data.getvalue())
+    place = packed.index(b"damaged.txt") + len(b"damaged.txt")
+    packed[place : place + 8] = b"\xff" * 8
+    documents, bad, _ = read(write(tmp_path / "a.zip", bytes(packed)))
+    assert texts(documents) == ["sound"]
+    assert [b.file.rpartition("!")[2] for b in bad] == ["lzma.txt", "damaged.txt"]
+    packed = bytearray(zipped({"a.txt": b"text"}))
+    for head, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        packed[packed.index(head) + flags] |= 1
+    _, (encrypted,), _ = read(write(tmp_path / "b.zip", bytes(packed)))
+    assert encrypted.detail == "encrypted"
+
+
+def test_a_tar_archive_whose_heads_are_damaged_says_so(tmp_path):
+    data = tarred({f"{i}.txt": b"text %d" % i for i in range(5)}, "w")
+    damaged = data.replace(b"3.txt", b"X.txt")  # its checksum is wrong
+    documents, bad, _ = read(write(tmp_path / "a.tar", damaged))
+    assert len(documents) == 3
+    assert [(b.reason, b.record) for b in bad] == [("unreadable_file", 0)]
+    for size in range(600, 5 * 1024, 100):
+        documents, bad, _ = read(write(tmp_path / "b.tar", data[:size]))
+        assert len(documents) >= size // 1024
+        assert bad[-1].record == 0
 
 
 def test_archives_of_files_that_are_broken_or_unpack_to_gigabytes(tmp_path):

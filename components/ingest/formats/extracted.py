@@ -44,7 +44,8 @@ def read_extracted(
     while True:
         reached = number
         try:
-            request = (kind, path, settings.max_record_bytes, number, media)
+            most = settings.max_record_bytes
+            request = (kind, path, most, number, media, settings.encoding)
             for frame, data in ask(extraction_process.__file__, request):
                 if frame == b"N":
                     number = int(data)

@@ -2,7 +2,8 @@
 
 What parses them is native code, or takes what memory and time the file asks for: here a crash, an
 endless loop or a gigabyte is the error of one record. A request is [kind, path, the largest record
-in bytes, the number of the record to go on behind, media type]. Frames
+in bytes, the number of the record to go on behind, the file's media type, the encoding of what
+names none]. Frames
 (components/ingest/formats/process.py), for records from 1 in the order of the file:
 
 - N, the number of the record that is worked on
@@ -89,17 +90,17 @@ def _decoded(data: bytes, charset: str | None) -> str:
         return bytes_to_str(data, charset, errors="replace")
 
 
-def _html(path: str, most: int, kind: str) -> Iterator[_Record]:
+def _html(path: str, most: int, media: str, encoding: str | None) -> Iterator[_Record]:
     def read() -> _Text | _Bad:
         if (size := os.path.getsize(path)) > most:
             return _Bad("too_large", f"{size:,} bytes of HTML", size)
         with open(path, "rb") as file:
-            return extract_page(file.read(), None)
+            return extract_page(file.read(), encoding)
 
     yield read
 
 
-def _warc(path: str, most: int, kind: str) -> Iterator[_Record]:
+def _warc(path: str, most: int, media: str, encoding: str | None) -> Iterator[_Record]:
     from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
     def read(record: WarcRecord) -> _Text | _LeftOut | _Bad:
@@ -115,16 +116,17 @@ def _warc(path: str, most: int, kind: str) -> Iterator[_Record]:
         if record.http_headers:
             if record.http_headers.status_code != 200:
                 return _LeftOut(f"HTTP status {record.http_headers.status_code}")
-            media, charset = record.http_content_type or "", record.http_charset
+            kind, charset = (record.http_content_type or "").lower(), record.http_charset
         else:
-            media = (record.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+            kind = (record.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
             charset = None
-        if media not in (*_HTML, "text/plain"):
-            return _LeftOut(media or "no media type")
+        if kind not in (*_HTML, "text/plain"):
+            return _LeftOut(kind[:80] or "no media type")
         data = record.reader.read(most + 1)
         if len(data) > most:
             return _Bad("too_large", f"{url}: over {most:,} bytes", len(data))
-        if media == "text/plain":
+        charset = charset or encoding
+        if kind == "text/plain":
             return _Text(_decoded(data, charset), url)
         return extract_page(data, charset, url)
 
@@ -173,7 +175,7 @@ class _Ending(io.RawIOBase):
         return self._place
 
 
-def _mediawiki(path: str, most: int, kind: str) -> Iterator[_Record]:
+def _mediawiki(path: str, most: int, media: str, encoding: str | None) -> Iterator[_Record]:
     """Yield the pages of a dump (XML, schema export-0.x), of which the articles are read."""
     names = {"file", "image", "category"}
 
@@ -232,23 +234,23 @@ def _remove(code, node) -> None:
         code.remove(node)
 
 
-def _mbox(path: str, most: int, kind: str) -> Iterator[_Record]:
+def _mbox(path: str, most: int, media: str, encoding: str | None) -> Iterator[_Record]:
     box = mailbox.mbox(path, create=False)
     if not len(box) and os.path.getsize(path):
         raise ValueError("no mailbox: no line begins with From and a blank")
     for key in box.iterkeys():
-        yield lambda key=key: _mail(box.get_bytes(key), most)  # type: ignore[misc]
+        yield lambda key=key: _mail(box.get_bytes(key), most, encoding)  # type: ignore[misc]
 
 
-def _eml(path: str, most: int, kind: str) -> Iterator[_Record]:
+def _eml(path: str, most: int, media: str, encoding: str | None) -> Iterator[_Record]:
     def read() -> _Text | _LeftOut | _Bad:
         with open(path, "rb") as file:
-            return _mail(file.read(_MAX_MEMORY_BYTES // 16), most)
+            return _mail(file.read(), most, encoding)
 
     yield read
 
 
-def _mail(data: bytes, most: int) -> _Text | _LeftOut | _Bad:
+def _mail(data: bytes, most: int, encoding: str | None) -> _Text | _LeftOut | _Bad:
     message = email.message_from_bytes(data, policy=email.policy.default)
     assert isinstance(message, email.message.EmailMessage)
     body = message.get_body(("plain", "html"))
@@ -261,21 +263,21 @@ def _mail(data: bytes, most: int) -> _Text | _LeftOut | _Bad:
         return _LeftOut(f"mail of {message.get_content_type()}")
     if len(content) > most:
         return _Bad("too_large", f"{name}: {len(content):,} bytes", len(content))
-    charset = body.get_content_charset()
+    charset = body.get_content_charset() or encoding
     if body.get_content_subtype() == "html":
         page = extract_page(content, charset)
         return _Text(page.text, name, subject)
     return _Text(_decoded(content, charset), name, subject)
 
 
-def _office(path: str, most: int, kind: str) -> Iterator[_Record]:
+def _office(path: str, most: int, media: str, encoding: str | None) -> Iterator[_Record]:
     import kreuzberg
 
     def read() -> _Text | _Bad:
         config = kreuzberg.ExtractionConfig(use_cache=False)  # and no OCR
         size = os.path.getsize(path)
         try:
-            found = kreuzberg.extract_file_sync(path, kind, config)
+            found = kreuzberg.extract_file_sync(path, media, config)
         except kreuzberg.KreuzbergError as error:
             return _Bad("unreadable_file", str(error)[:400], size)
         title = (found.metadata or {}).get("title")
@@ -286,7 +288,7 @@ def _office(path: str, most: int, kind: str) -> Iterator[_Record]:
     yield read
 
 
-_READERS: dict[str, Callable[[str, int, str], Iterator[_Record]]] = {
+_READERS: dict[str, Callable[[str, int, str, str | None], Iterator[_Record]]] = {
     "html": _html,
     "warc": _warc,
     "mediawiki": _mediawiki,
@@ -297,8 +299,8 @@ _READERS: dict[str, Callable[[str, int, str], Iterator[_Record]]] = {
 
 
 def _extract(request: list, send: Callable[[bytes, bytes], None]) -> None:
-    kind, path, most, behind, media = request
-    records = _READERS[kind](path, most, media)
+    kind, path, most, behind, media, encoding = request
+    records = _READERS[kind](path, most, media, encoding)
     number = 0
     while True:
         signal.setitimer(signal.ITIMER_REAL, _RECORD_SECONDS)  # ends the process
