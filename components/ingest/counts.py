@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from components.ingest.transforms import FILES, LEFT_OUT, RENAMED, REPAIRED, UNREADABLE
+from components.ingest.transforms import FILES, FORMATS, LEFT_OUT, RENAMED, REPAIRED, UNREADABLE
 from tokenmill.contracts.ingest import (
     Amount,
     BadRecord,
@@ -44,12 +44,15 @@ def write_counts(counts: Iterable[Count], quarantine_uri: str) -> None:
     quarantined = Quarantined(documents=0, bytes=0, by_reason={})
     repaired: dict[str, int] = {}
     left_out: dict[str, int] = {}
+    formats: dict[str, Amount] = {}
     renamed = 0
     files = {"": (0, 0), UNREADABLE: (0, 0)}
     splits = {split: IngestedSplit(documents=0, bytes=0, by_source={}) for split in SPLITS}
     for (split, name), (documents, size) in sorted(counts):
         if split == REPAIRED:
             repaired[name] = documents
+        elif split == FORMATS:
+            formats[name] = Amount(documents=documents, bytes=size)
         elif split == LEFT_OUT:
             left_out[name] = documents
         elif split == RENAMED:
@@ -75,6 +78,7 @@ def write_counts(counts: Iterable[Count], quarantine_uri: str) -> None:
             read=read,
             quarantined=quarantined,
             repaired=repaired,
+            formats=formats,
             left_out=left_out,
             shared_ids=renamed,
             splits=splits,

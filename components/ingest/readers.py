@@ -113,7 +113,7 @@ def _read_file(file: InputFile, settings: CorpusConfig) -> Iterator[Document | B
         if suffix == ".zip":
             yield from _read_zip(file.path, file, settings)
             return
-        if (kind := _kind(file, settings)) in _FROM_PATH:
+        if (kind := kind_of(file, settings)) in _FROM_PATH:
             yield from _FROM_PATH[kind](file.path, file, settings)
             return
     with ExitStack() as stack:
@@ -128,7 +128,11 @@ def _read_file(file: InputFile, settings: CorpusConfig) -> Iterator[Document | B
             yield from _read_stream(handle, file, settings)
 
 
-def _kind(file: InputFile, settings: CorpusConfig) -> str:
+def kind_of(file: InputFile, settings: CorpusConfig) -> str:
+    """Return the format that a file is read as; of an archive of files, its suffix (zip)."""
+    suffix = bare_suffix(file.path)
+    if suffix in ARCHIVE_SUFFIXES:
+        return suffix.lstrip(".")
     return format_of(file.path) if settings.format == "auto" else settings.format
 
 
@@ -136,7 +140,7 @@ def _read_stream(
     handle: BinaryIO, file: InputFile, settings: CorpusConfig
 ) -> Iterator[Document | BadRecord | LeftOut]:
     """Read what is no archive of files, unpacked."""
-    kind = _kind(file, settings)
+    kind = kind_of(file, settings)
     if kind in _CHARACTERS:
         yield from _read_characters(handle, kind, file, settings)
     elif kind in _FROM_PATH:

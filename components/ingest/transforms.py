@@ -14,7 +14,7 @@ import numpy as np
 
 from components.ingest.config import CorpusConfig
 from components.ingest.manifest import InputFile
-from components.ingest.readers import read_file
+from components.ingest.readers import kind_of, read_file
 from components.ingest.records import Document, LeftOut
 from components.ingest.unique_ids import id_keys, own_ids, rename
 from tokenmill.contracts.ingest import BadRecord
@@ -34,6 +34,7 @@ COUNTS = "counts"
 REPAIRED = "repaired"
 RENAMED = "renamed"
 LEFT_OUT = "left_out"
+FORMATS = "formats"
 FILES, UNREADABLE = "files", "unreadable"  # counted under (FILES, "") and (FILES, UNREADABLE)
 
 _PARTS = "parts"
@@ -71,9 +72,9 @@ class Ingest(beam.PTransform):
     """Reads groups of files and writes their documents as sorted shards, by split.
 
     Outputs (a dict): COUNTS, a PCollection of ((split, source), (documents, bytes)), and of
-    ((FILES, ..), (files, bytes)), ((LEFT_OUT, why), (records, 0)) and
-    ((RENAMED, ""), (documents, 0)), of which there may be several
-    for a key; BAD_RECORDS, one of BadRecord; REPAIRED, one of (kind, documents).
+    ((FILES, ..), (files, bytes)), ((FORMATS, format), (documents, bytes)), ((LEFT_OUT, why),
+    (records, 0)) and ((RENAMED, ""), (documents, 0)), of which there may be several for a key;
+    BAD_RECORDS, one of BadRecord; REPAIRED, one of (kind, documents).
 
     Args:
         files: What to read.
@@ -170,9 +171,11 @@ def _read_group(
     splits = {s: _Split(s, os.path.join(directory, f"{s}-{number:06d}"), shards) for s in SPLITS}
     repaired: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
+    formats: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
     unreadable: dict[str, int] = {}
     try:
         for file in files:
+            by_format = formats[kind_of(file, settings)]
             for item in read_file(file, settings):
                 if isinstance(item, BadRecord):
                     if not item.record and item.file == file.path:  # and no file of an archive
@@ -182,6 +185,8 @@ def _read_group(
                 if isinstance(item, LeftOut):
                     left_out[item.why] += 1
                     continue
+                by_format[0] += 1
+                by_format[1] += len(item.text)
                 if item.repaired:
                     repaired.update(item.repaired)
                 yield from splits[split_of(item.text, settings.eval_fraction)].add(item)
@@ -198,6 +203,8 @@ def _read_group(
     yield beam.pvalue.TaggedOutput(COUNTS, ((FILES, ""), (len(files), size)))
     lost = len(unreadable), sum(unreadable.values())
     yield beam.pvalue.TaggedOutput(COUNTS, ((FILES, UNREADABLE), lost))
+    for name, (count, size) in formats.items():
+        yield beam.pvalue.TaggedOutput(COUNTS, ((FORMATS, name), (count, size)))
     for why, count in left_out.items():
         yield beam.pvalue.TaggedOutput(COUNTS, ((LEFT_OUT, why), (count, 0)))
     for kind in repaired.items():

@@ -5,9 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from components.ingest.file_names import ARCHIVE_SUFFIXES, bare_suffix, format_of
 from components.ingest.manifest import InputFile, describe_left_out, list_inputs
-from components.ingest.readers import read_file
+from components.ingest.readers import kind_of, read_file
 from components.ingest.records import Document, LeftOut
 from pipeline.loader import load_run_config
 from pipeline.report.tables import escape, plain_table, stdout_console
@@ -47,11 +46,7 @@ def preview_ingest(
     files = list_inputs(paths, "PATH", left_out=left_out)
     by_format: dict[str, list[InputFile]] = {}
     for file in files:
-        kind: str = config.corpus.format
-        if kind == "auto":
-            suffix = bare_suffix(file.path)
-            kind = suffix.lstrip(".") if suffix in ARCHIVE_SUFFIXES else format_of(file.path)
-        by_format.setdefault(kind, []).append(file)
+        by_format.setdefault(kind_of(file, config.corpus), []).append(file)
     formats = {}
     for kind, of_kind in sorted(by_format.items()):
         chosen = sorted(of_kind, key=lambda f: stable_hash(f.name.encode()))[:most_files]

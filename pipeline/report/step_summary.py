@@ -35,10 +35,12 @@ def _ingest(record: StepRecord) -> str:
     size = megabytes(record.number("examples", "bytes"))
     bad = record.number("quarantine", "records")
     counts = read_ingest_counts(record.one("quarantine").uri)
+    by_format = {name: amount.documents for name, amount in counts.formats.items()}
     repaired = [f"{count(number)} {kind}" for kind, number in counts.repaired.items()]
     return ", ".join(
         (
             f"{documents} documents, {size}, {count(bad)} records quarantined",
+            *([f"of {_most(by_format)}"] if len(by_format) > 1 else []),
             *([f"repaired {', '.join(repaired)}"] if repaired else []),
             *([f"{count(counts.shared_ids)} shared ids"] if counts.shared_ids else []),
             *([f"left out {_most(counts.left_out)}"] if counts.left_out else []),

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import random
+import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -270,3 +271,21 @@ def test_settings_reach_the_readers(tmp_path):
     assert examples.get_int_custom_property("documents") == 50
     assert counts(quarantine)["repaired"] == {}
     assert examples.span == 0
+
+
+def test_a_mixed_directory_is_counted_by_format_and_adds_up(tmp_path):
+    corpus = write_corpus(tmp_path / "in", RECORDS[:100], files=2)
+    for i in range(30):
+        (corpus / f"{i}.html").write_text(f"<nav>Menu</nav><p>Page {i}</p>")
+    with zipfile.ZipFile(corpus / "all.zip", "w") as archive:
+        archive.writestr("a.txt", "plain text")
+        archive.writestr("b.png", "picture")
+    examples, quarantine = ingest(tmp_path, corpus)
+    found = counts(quarantine)
+    assert {name: amount["documents"] for name, amount in found["formats"].items()} == {
+        "html": 30, "jsonl": 100, "zip": 1
+    }  # fmt: skip
+    for unit in ("documents", "bytes"):
+        assert sum(amount[unit] for amount in found["formats"].values()) == found["read"][unit]
+    assert found["left_out"] == {".png in an archive": 1}
+    assert len(documents_in(examples.uri, "train")) + len(documents_in(examples.uri, "eval")) == 131

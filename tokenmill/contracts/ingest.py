@@ -54,6 +54,9 @@ class IngestCounts(Document):
     read: Amount = key("Documents that were read.")
     quarantined: Quarantined
     repaired: dict[str, int] = key("Documents whose encoding was repaired (among read), by kind.")
+    formats: dict[str, Amount] = key(
+        "Documents by the format of their file; of an archive of files by its suffix (zip)."
+    )
     left_out: dict[str, int] = key(
         "Records that are no text (pictures in a web archive, redirects of a wiki), by what it is."
     )
