@@ -42,14 +42,15 @@ def read_extracted(
     number = deaths = 0
     media = OFFICE_MEDIA_TYPES.get(bare_suffix(file.path), "")
     while True:
-        reached = number
+        reached, is_answered = number, False
         try:
             most = settings.max_record_bytes
             request = (kind, path, most, number, media, settings.encoding)
             for frame, data in ask(extraction_process.__file__, request):
                 if frame == b"N":
-                    number = int(data)
+                    number, is_answered = int(data), False
                     continue
+                is_answered = True
                 yield _item(frame, data, 0 if kind in _WHOLE_FILES else number, file, settings)
             return
         except ProcessDied as died:
@@ -62,7 +63,8 @@ def read_extracted(
                 raise ValueError(detail) from None
             if deaths == _MOST_DEATHS:
                 raise ValueError(f"{deaths} records ended the process that reads it") from None
-            yield BadRecord(file.path, number, "extraction_failed", detail, 0)
+            if not is_answered:  # else it was killed from outside, between two records
+                yield BadRecord(file.path, number, "extraction_failed", detail, 0)
 
 
 def _item(
