@@ -554,7 +554,9 @@ def test_the_screen_tells_repairs_and_shared_ids(tmp_path):
     outputs = {"examples": [examples.mlmd_artifact], "quarantine": [quarantine.mlmd_artifact]}
     summary = summarize_step("CorpusExampleGen", StepRecord(False, outputs))
     assert summary.startswith("203 documents, ")
-    assert summary.endswith("0 records quarantined, repaired 1 cp1252, 1 shared ids")
+    assert summary.endswith(
+        "0 records quarantined, of 202 jsonl, 1 text, repaired 1 cp1252, 1 shared ids"
+    )
 
 
 @pytest.mark.parametrize(
