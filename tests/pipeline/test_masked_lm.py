@@ -111,6 +111,7 @@ def test_it_goes_on_from_a_pushed_model(workspace, masked_run):
         "--set", f"model.base_model={pushed}",
         "--set", f"tokenizer.path={pushed}/assets.extra/tokenizer.model",
         "--set", "train.max_steps=2", "--set", "train.learning_rate=1e-6",
+        "--set", "evaluate.require_improvement=false",  # there is next to none
     )  # fmt: skip
     assert run.exit_code == 0, run.output
     run.home = home
@@ -132,7 +133,8 @@ def test_the_presets_run_when_made_small(workspace, preset):
         "tokenizer.vocab_size": 600, "model.layers": 2, "model.d_model": 32, "model.heads": 2,
         "model.d_ff": 64, "model.sequence_length": 64, "train.strategy": "default",
         "train.global_batch_size": 16, "train.max_steps": 2, "cost.chip": "cpu-vcpu",
-        "cost.chips": "auto", "cost.mfu": 0.4,
+        "cost.chips": "auto", "cost.mfu": 0.4, "evaluate.require_improvement": "false",
+        "evaluate.beat_baseline": "false",
     }  # fmt: skip
     home = workspace.root / preset
     arguments = [part for key, value in small.items() for part in ("--set", f"{key}={value}")]
