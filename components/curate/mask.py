@@ -76,21 +76,24 @@ _KEY_STARTS = re.compile(
 )
 _IBAN = re.compile(
     r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?:(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,3})?|[A-Z0-9]{11,30})"
-    r"(?![A-Za-z0-9])"
+    r"(?![A-Za-z0-9])(?!\.[0-9])"
 )
 # Visa, Mastercard, Discover, UnionPay and JCB; American Express and Diners Club.
 _CARD = re.compile(
-    r"(?<![0-9A-Za-z])(?<![0-9][.,])(?:"
+    r"(?<![0-9A-Za-z])(?<![0-9]\.)(?:"
     r"(?:4[0-9]{3}|5[1-5][0-9]{2}|2[2-7][0-9]{2}|6[0-9]{3}|35[0-9]{2})"
     r"([ -]?)[0-9]{4}\1[0-9]{4}\1[0-9]{4}"
     r"|3[47][0-9]{2}([ -]?)[0-9]{6}\2[0-9]{5}|3[068][0-9]{2}([ -]?)[0-9]{6}\3[0-9]{4}"
-    r")(?![0-9A-Za-z])(?![.,][0-9])"
+    r")(?![0-9A-Za-z])(?!\.[0-9])"
 )
-_INTERNATIONAL = re.compile(
-    r"(?<![A-Za-z0-9_+])(?:\+[ (]{0,2}|00)[1-9](?:[ ()./\u2010-\u2013-]{0,3}\d){6,14}"
-    r"(?![A-Za-z0-9_])"
+# What has a point and a digit before or behind it is a number of another kind.
+_NUMBER = (
+    r"(?:\+[ (]{0,2}|(?<!\d\.)00)[1-9](?:[ ()./\u2010-\u2013-]{0,3}\d){6,14}"
+    r"(?![A-Za-z0-9_])(?!\.\d)"
 )
-_LAST_GROUP = re.compile(r"[ ()./\u2010-\u2013-]+\d+$")
+_PHONE = re.compile(rf"(?<![A-Za-z0-9_+]){_NUMBER}")
+_NEXT_PHONE = re.compile(_NUMBER)  # directly behind one that is masked
+_LAST_GROUP = re.compile(r"[ ()/\u2010-\u2013-][ ()./\u2010-\u2013-]*\d[\d.]*$")
 KINDS = ("url", "email", "key", "ip", "iban", "card", "phone")
 """In the order in which they are masked: a URL may hold an address, an IBAN a number."""
 
@@ -153,22 +156,29 @@ def _is_card(text: str) -> bool:
 
 
 def _mask_phones(text: str) -> tuple[str, int]:
-    count = 0
+    parts: list[str] = []
+    done = 0  # characters that are in parts, or masked
+    found = _PHONE.search(text)
+    while found:
+        if number := _phone_in(found[0]):
+            parts.append(text[done : found.start()])
+            done = found.start() + len(number)
+            found = _NEXT_PHONE.match(text, done) or _PHONE.search(text, done)
+        else:
+            found = _PHONE.search(text, found.end())
+    return "<PHONE>".join((*parts, text[done:])), len(parts)
 
-    def replace(found: re.Match[str]) -> str:
-        nonlocal count
-        number, rest = found[0], ""
-        for _ in range(3):  # a number that another follows
-            if _is_phone(number):
-                count += 1
-                return f"<PHONE>{found.re.sub(replace, rest)}"
-            shorter = _LAST_GROUP.sub("", number)
-            if len(shorter) == len(number):
-                break
-            number, rest = shorter, number[len(shorter) :] + rest
-        return found[0]
 
-    return _INTERNATIONAL.sub(replace, text), count
+def _phone_in(text: str) -> str:
+    """Return the number that a text begins with, which others may follow; empty for none."""
+    for _ in range(3):
+        if _is_phone(text):
+            return text
+        shorter = _LAST_GROUP.sub("", text)
+        if len(shorter) == len(text):
+            break
+        text = shorter
+    return ""
 
 
 @functools.lru_cache(maxsize=1 << 14)
@@ -183,16 +193,8 @@ def _is_phone(text: str) -> bool:
 
 def _mask_ip(text: str) -> tuple[str, int]:
     versions_6 = 0
-
-    def replace(found: re.Match[str]) -> str:
-        nonlocal versions_6
-        if not _is_ipv6(found[0]):
-            return found[0]
-        versions_6 += 1
-        return "<IP>"
-
     if ":" in text:
-        text = _MAYBE_IPV6.sub(replace, text)
+        text, versions_6 = _substitute(_MAYBE_IPV6, "<IP>", text, _is_ipv6)
     text, versions_4 = _IPV4.subn("<IP>", text)
     return text, versions_4 + versions_6
 
