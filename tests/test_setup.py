@@ -65,7 +65,7 @@ class Machine:
         (self.bin / f"python{VERSION}").symlink_to(sys.executable)
 
     def calls(self):
-        """What uv was called with since the last time."""
+        """Return what uv was called with since this was asked for last."""
         lines = self.calls_file.read_text().splitlines() if self.calls_file.exists() else []
         self.calls_file.unlink(missing_ok=True)
         return lines

@@ -7,7 +7,7 @@ are found later; these hashes are written beside it.
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -133,7 +133,7 @@ def judge_batch(
     doc_ids, sources, raw, raw_bytes, labels = (batch.column(i).to_pylist() for i in range(5))
     texts = [normalize(text.decode()) for text in raw]
     if settings.mask:
-        texts = _mask_all(texts, settings, edits.masked)
+        texts = _mask_all(texts, settings.mask, edits.masked)
     removed = remove_lines(texts, thresholds_of(settings))
     texts, removed_bytes = removed.texts, removed_bytes + edits.add(removed)
     judged = judge_texts(texts, settings)
@@ -180,10 +180,10 @@ def judge_batch(
     return [dropped[i] for i in sorted(dropped)]
 
 
-def _mask_all(texts: list[str], settings: CurateConfig, masked: Counter[str]) -> list[str]:
+def _mask_all(texts: list[str], kinds: Iterable[str], masked: Counter[str]) -> list[str]:
     result = []
     for text in texts:
-        text, counts = mask(text, settings.mask)
+        text, counts = mask(text, kinds)
         result.append(text)
         masked.update(counts)
     return result

@@ -15,7 +15,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import BinaryIO, cast
 
@@ -45,17 +45,11 @@ from tokenmill.files import open_file
 
 Reader = Callable[[BinaryIO, InputFile, CorpusConfig], Iterator[Document | BadRecord]]
 
-_READERS: dict[str, Reader] = {
+# Formats that may come in other encodings.
+_CHARACTERS: dict[str, Reader] = {
     "jsonl": read_json_lines,
     "text": read_text,
     "csv": read_delimited,
-    "tfrecord": read_tfrecord,
-}
-_CHARACTERS = ("jsonl", "text", "csv")  # formats that may come in other encodings
-# Formats that are read from a local file, by its path.
-_FROM_PATH: dict[str, Callable[[str, InputFile, CorpusConfig], Iterator]] = {
-    "parquet": read_parquet,
-    **{kind: functools.partial(read_extracted, kind) for kind in EXTRACTED},
 }
 
 _BUFFER_BYTES = 1 << 16
@@ -107,25 +101,16 @@ def _guarded(
 
 
 def _read_file(file: InputFile, settings: CorpusConfig) -> Iterator[Document | BadRecord | LeftOut]:
-    suffix, compression = bare_suffix(file.path), compression_of(file.path)
-    is_local = "://" not in file.path
-    if is_local and (not compression or (suffix, compression) == (".warc", ".gz")):
-        if suffix == ".zip":
-            yield from _read_zip(file.path, file, settings)
-            return
-        if (kind := kind_of(file, settings)) in _FROM_PATH:
-            yield from _FROM_PATH[kind](file.path, file, settings)
-            return
-    with ExitStack() as stack:
-        stored = stack.enter_context(open_file(file.path))
-        handle = stack.enter_context(_decompress(stored, compression, file.size_bytes))
-        if suffix in (".tar", ".tgz", ".tbz2"):
-            yield from _read_tar(handle, file, settings)
-        elif suffix == ".zip":
-            path = stack.enter_context(_local_copy(handle))
-            yield from _read_zip(path, file, settings)
-        else:
-            yield from _read_stream(handle, file, settings)
+    kind, compression = kind_of(file, settings), compression_of(file.path)
+    is_packed = compression and (kind, compression) != ("warc", ".gz")  # its reader unpacks it
+    if kind in _FROM_PATH and "://" not in file.path and not is_packed:
+        yield from _FROM_PATH[kind](file.path, file, settings)
+        return
+    with (
+        open_file(file.path) as stored,
+        _decompress(stored, compression, file.size_bytes) as handle,
+    ):
+        yield from _read_stream(handle, file, settings)
 
 
 def kind_of(file: InputFile, settings: CorpusConfig) -> str:
@@ -139,7 +124,7 @@ def kind_of(file: InputFile, settings: CorpusConfig) -> str:
 def _read_stream(
     handle: BinaryIO, file: InputFile, settings: CorpusConfig
 ) -> Iterator[Document | BadRecord | LeftOut]:
-    """Read what is no archive of files, unpacked."""
+    """Read a file, unpacked."""
     kind = kind_of(file, settings)
     if kind in _CHARACTERS:
         yield from _read_characters(handle, kind, file, settings)
@@ -147,7 +132,7 @@ def _read_stream(
         with _local_copy(handle) as path:
             yield from _FROM_PATH[kind](path, file, settings)
     else:
-        yield from _READERS[kind](handle, file, settings)
+        yield from _FROM_STREAM[kind](handle, file, settings)
 
 
 def _read_zip(
@@ -241,7 +226,7 @@ def _read_characters(
     if settings.encoding:  # by now it is UTF-8, but for bytes that were none of that encoding
         update = {"encoding": None, "repair_encoding": encoding is None}
         settings = settings.model_copy(update=update)
-    read = _READERS[kind]
+    read = _CHARACTERS[kind]
     if encoding is None:
         yield from read(handle, file, settings)
         return
@@ -325,3 +310,15 @@ def _local_copy(handle: BinaryIO) -> Iterator[str]:
             copy.write(block)
         copy.flush()
         yield copy.name
+
+
+# Formats that are read from a local file, by its path; and as they come.
+_FROM_PATH: dict[str, Callable[[str, InputFile, CorpusConfig], Iterator]] = {
+    "parquet": read_parquet,
+    **{kind: functools.partial(read_extracted, kind) for kind in EXTRACTED},
+    "zip": _read_zip,
+}
+_FROM_STREAM: dict[str, Callable[[BinaryIO, InputFile, CorpusConfig], Iterator]] = {
+    "tfrecord": read_tfrecord,
+    **dict.fromkeys(("tar", "tgz", "tbz2"), _read_tar),
+}

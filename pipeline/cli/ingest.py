@@ -12,7 +12,7 @@ from tokenmill.visible import visible_lines
 
 @click.group()
 def ingest() -> None:
-    """What is read: try it on files.
+    """Try on files what a run would read of them.
 
     \b
     tokenmill ingest preview my_texts/ crawl.warc.gz

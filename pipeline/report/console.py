@@ -134,6 +134,15 @@ def count(number: float) -> str:
     return f"{number:,.0f}"
 
 
+def largest_counts(counts: dict[str, int], most: int) -> str:
+    """Write the largest counts by name, `most` of them, and how many the others have."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    parts = [f"{count(number)} {name}" for name, number in ordered[:most]]
+    if rest := sum(number for _, number in ordered[most:]):
+        parts.append(f"{count(rest)} others")
+    return ", ".join(parts)
+
+
 def megabytes(size_bytes: float) -> str:
     """Format a size in decimal units: 1 MB = 10^6 bytes."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

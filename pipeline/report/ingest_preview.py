@@ -9,6 +9,7 @@ from components.ingest.manifest import InputFile, describe_left_out, list_inputs
 from components.ingest.readers import kind_of, read_file
 from components.ingest.records import Document, LeftOut
 from pipeline.loader import load_run_config
+from pipeline.report.console import largest_counts
 from pipeline.report.tables import escape, plain_table, stdout_console
 from tokenmill.contracts.ingest import BadRecord
 from tokenmill.records.keys import stable_hash
@@ -86,12 +87,12 @@ def print_ingest_preview(found: dict[str, Any]) -> None:
     console.print(table)
     for kind, numbers in found["formats"].items():
         console.print(f"\n[bold]{kind}[/]")
-        for title in ("left_out", "by_reason"):
-            if numbers[title]:
-                counts = sorted(numbers[title].items(), key=lambda item: (-item[1], item[0]))
-                shown = ", ".join(f"{count:,} {name}" for name, count in counts)
-                word = "left out" if title == "left_out" else "quarantined"
-                console.print(f"  {word}: {escape(shown)}")
+        for word, counts in (
+            ("left out", numbers["left_out"]),
+            ("quarantined", numbers["by_reason"]),
+        ):
+            if counts:
+                console.print(f"  {word}: {escape(largest_counts(counts, len(counts)))}")
         for line in numbers["bad"]:
             console.print(f"  [yellow]![/] {escape(line)}")
         if numbers["first"]:

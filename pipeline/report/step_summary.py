@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 
 from components.validate.statistics import summarize_statistics
-from pipeline.report.console import count, duration, megabytes
+from pipeline.report.console import count, duration, largest_counts, megabytes
 from pipeline.report.quality import describe_quality
 from tokenmill.contracts.calibration import read_calibration
 from tokenmill.contracts.cost_report import read_cost_report
@@ -40,21 +40,12 @@ def _ingest(record: StepRecord) -> str:
     return ", ".join(
         (
             f"{documents} documents, {size}, {count(bad)} records quarantined",
-            *([f"of {_most(by_format)}"] if len(by_format) > 1 else []),
+            *([f"of {largest_counts(by_format, 6)}"] if len(by_format) > 1 else []),
             *([f"repaired {', '.join(repaired)}"] if repaired else []),
             *([f"{count(counts.shared_ids)} shared ids"] if counts.shared_ids else []),
-            *([f"left out {_most(counts.left_out)}"] if counts.left_out else []),
+            *([f"left out {largest_counts(counts.left_out, 6)}"] if counts.left_out else []),
         )
     )
-
-
-def _most(counts: dict[str, int], shown: int = 6) -> str:
-    """Write the largest counts by name, and how many the others have."""
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    parts = [f"{count(number)} {name}" for name, number in ordered[:shown]]
-    if rest := sum(number for _, number in ordered[shown:]):
-        parts.append(f"{count(rest)} others")
-    return ", ".join(parts)
 
 
 def _statistics(record: StepRecord) -> str:

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import random
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command_line import tokenmill
 from ml_metadata.proto import metadata_store_pb2
 
 from components.curate.counts import OutcomeCounts, summarize
@@ -20,29 +20,16 @@ from tokenmill.metadata.store import open_store
 from tokenmill.records.tfrecord import write_tfrecords
 
 
-def tokenmill_curate(*arguments):
-    result = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", "curate", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "COLUMNS": "100"},
-    )
-    assert "Traceback" not in result.stdout + result.stderr
-    return result
-
-
 def shown(*arguments):
     """What a command that succeeds prints, and nothing beside it."""
-    result = tokenmill_curate(*arguments)
+    result = tokenmill("curate", *arguments)
     assert (result.returncode, result.stderr) == (0, "")
     return result.stdout
 
 
 def refused(*arguments):
     """The message of a command that fails."""
-    result = tokenmill_curate(*arguments)
+    result = tokenmill("curate", *arguments)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith("error: ")
     return result.stderr

@@ -2,12 +2,10 @@
 
 import gzip
 import json
-import os
-import subprocess
-import sys
 import zipfile
 
 import pytest
+from command_line import tokenmill
 
 
 @pytest.fixture
@@ -25,16 +23,7 @@ def mixed(tmp_path):
 
 
 def preview(*arguments):
-    result = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", "ingest", "preview", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "COLUMNS": "100"},
-    )
-    assert "Traceback" not in result.stdout + result.stderr
-    return result
+    return tokenmill("ingest", "preview", *arguments)
 
 
 def test_a_mixed_directory_by_format(mixed):

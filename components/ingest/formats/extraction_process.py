@@ -1,10 +1,10 @@
-"""The process that extracts text from web pages, archives of them, office documents, PDF and mail.
+"""What extracts text from web pages, their archives, wikis, mail, office documents and PDF.
 
-What parses them is native code, or takes what memory and time the file asks for: here a crash, an
-endless loop or a gigabyte is the error of one record. A request is [kind, path, the largest record
-in bytes, the number of the record to go on behind, the file's media type, the encoding of what
-names none]. Frames
-(components/ingest/formats/process.py), for records from 1 in the order of the file:
+What parses them is native code, or takes what memory and time the file asks for: in a process of
+its own a crash, an endless loop or a gigabyte is the error of one record. A request is [kind, path,
+the largest record in bytes, the number of the record to go on behind, the file's media type, the
+encoding of what names none]. Frames (components/ingest/formats/process.py), for records from 1 in
+the order of the file:
 
 - N, the number of the record that is worked on
 - T, its text: a line of JSON (name, title) and the text as UTF-8
@@ -21,16 +21,11 @@ import json
 import mailbox
 import os
 import re
-import resource
 import signal
-import struct
-import sys
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple, cast
 from xml.etree import ElementTree
 
-_FRAME = struct.Struct("<Qc")
-_MAX_MEMORY_BYTES = 3 << 30
 _RECORD_SECONDS = 60
 _HEADER_BYTES = 1 << 16
 
@@ -180,17 +175,16 @@ def _mediawiki(path: str, most: int, media: str, encoding: str | None) -> Iterat
     names = {"file", "image", "category"}
 
     def read(page: ElementTree.Element) -> _Text | _LeftOut | _Bad:
-        found = {child.tag.rpartition("}")[2]: child for child in page}
+        found = {child.tag.rpartition("}")[2]: child for child in page}  # the last revision
         title = found["title"].text or "" if "title" in found else ""
         namespace = found["ns"].text if "ns" in found else "0"
         if namespace != "0":
             return _LeftOut(f"wiki namespace {namespace}")
         if "redirect" in found:
             return _LeftOut("wiki redirect")
-        revisions = [e for e in page if e.tag.endswith("}revision") or e.tag == "revision"]
-        if not revisions:
+        if "revision" not in found:
             return _Bad("missing_text", f"{title}: no revision", 0)
-        texts = {e.tag.rpartition("}")[2]: e.text or "" for e in revisions[-1]}
+        texts = {e.tag.rpartition("}")[2]: e.text or "" for e in found["revision"]}
         model = texts.get("model", "wikitext")
         if model != "wikitext":
             return _LeftOut(f"wiki model {model}")
@@ -298,6 +292,14 @@ _READERS: dict[str, Callable[[str, int, str, str | None], Iterator[_Record]]] = 
 }
 
 
+def answer(request: list, send: Callable[[bytes, bytes], None]) -> None:
+    """Send the records of a file; one that takes over a minute ends the process."""
+    try:
+        _extract(request, send)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
 def _extract(request: list, send: Callable[[bytes, bytes], None]) -> None:
     kind, path, most, behind, media, encoding = request
     records = _READERS[kind](path, most, media, encoding)
@@ -324,31 +326,3 @@ def _extract(request: list, send: Callable[[bytes, bytes], None]) -> None:
             send(b"L", found.why.encode("utf-8", "replace"))
         else:
             send(b"B", json.dumps(found).encode())
-
-
-def main() -> None:
-    """Answer requests until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; then the input ends
-    resource.setrlimit(resource.RLIMIT_DATA, (_MAX_MEMORY_BYTES, _MAX_MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
-
-    def send(kind: bytes, data: bytes) -> None:
-        answers.write(_FRAME.pack(len(data), kind))
-        answers.write(data)
-        answers.flush()
-
-    for line in sys.stdin:
-        try:
-            _extract(json.loads(line), send)
-        except Exception as error:
-            name = "" if type(error) is ValueError else f"{type(error).__name__}: "
-            send(b"E", f"{name}{error}"[:400].encode("utf-8", "replace"))
-        else:
-            send(b"D", b"")
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-if __name__ == "__main__":
-    main()

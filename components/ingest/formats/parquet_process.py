@@ -1,4 +1,4 @@
-"""The process that decodes Parquet and Arrow: a damaged or hostile file ends it, and not the run.
+"""What decodes Parquet and Arrow, in a process: a hostile file ends that, and not the run.
 
 Arrow's C++ aborts (or reads where nothing is) on some files, and takes as much memory as a file of
 a kilobyte asks for. Here both are errors of one file. A request is a path and the fields; frames
@@ -6,28 +6,23 @@ a kilobyte asks for. Here both are errors of one file. A request is a path and t
 """
 
 import io
-import json
 import os
-import resource
-import signal
-import struct
-import sys
+from collections.abc import Callable
 
 import pyarrow as pa
 
-_FRAME = struct.Struct("<Qc")
 _BATCH_ROWS = 64  # few: a dictionary page of some kB can stand for a long text in every row
 _SENT_BYTES = 16 << 20  # at once, unless a row has more
 _BUFFER_BYTES = 1 << 20  # pages as they come, not whole row groups
-_MAX_MEMORY_BYTES = 3 << 30
 # What a column unpacks to in a row group, over what it takes in the file: text has 3 to 10.
 _MAX_RATIO = 200
 _SMALL_BYTES = 8 << 20
 _MAX_ROWS_PER_BYTE = 1000
 
 
-def _decode(path: str, fields: list[str], send) -> None:
-    """Send the batches of a file, in the process."""
+def answer(request: list, send: Callable[[bytes, bytes], None]) -> None:
+    """Send the schema of a file, then its batches."""
+    path, fields = request
     with open(path, "rb") as opened:
         head = opened.read(8)
     if head[:4] == b"PAR1":
@@ -131,30 +126,3 @@ def _stream(batch: pa.RecordBatch) -> bytes:
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
     return sink.getvalue()
-
-
-def main() -> None:
-    """Answer requests until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; then the input ends
-    resource.setrlimit(resource.RLIMIT_DATA, (_MAX_MEMORY_BYTES, _MAX_MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    answers = sys.stdout.buffer
-
-    def send(kind: bytes, data: bytes) -> None:
-        answers.write(_FRAME.pack(len(data), kind))
-        answers.write(data)
-        answers.flush()
-
-    for line in sys.stdin:
-        path, fields = json.loads(line)
-        try:
-            _decode(path, fields, send)
-        except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-            kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
-            send(b"E", f"{kind}{error}"[:400].encode())
-        else:
-            send(b"D", b"")
-
-
-if __name__ == "__main__":
-    main()
