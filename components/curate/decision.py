@@ -11,7 +11,7 @@ from components.curate.counts import LANGUAGE, LANGUAGE_DROPPED, NOT_JUDGED
 from components.curate.languages import languages
 from components.curate.rules import RULES, judge, thresholds_of
 from components.curate.text_columns import TextColumns
-from tokenmill.text.language import identify
+from tokenmill.text.language import UNDETERMINED, identify
 
 EMPTY = "empty"
 WRONG_LANGUAGE = "wrong_language"
@@ -22,7 +22,7 @@ class Judged(NamedTuple):
 
     Attributes:
         dropped: (reason, value, threshold) of each text that is dropped, by its place.
-        languages: The language of each; none if no rule asks for it.
+        languages: The language of each, UNDETERMINED where it is not known.
         not_judged: bool [texts] by reason, which ones a rule has no measure for.
     """
 
@@ -43,8 +43,17 @@ class Judged(NamedTuple):
         return counts
 
 
-def judge_texts(texts: Sequence[str], config: CurateConfig) -> Judged:
-    """Judge normalized texts."""
+def judge_texts(
+    texts: Sequence[str], config: CurateConfig, declared: Sequence[str] | None = None
+) -> Judged:
+    """Judge normalized texts.
+
+    Args:
+        texts: The texts.
+        config: Thresholds and languages.
+        declared: The language that the input says of each, empty for none: what a text is taken
+            for that does not show its language.
+    """
     columns = TextColumns(texts)
     found = {i: (EMPTY, 0.0, 1.0) for i, text in enumerate(texts) if not text}
     if config.languages:
@@ -59,5 +68,7 @@ def judge_texts(texts: Sequence[str], config: CurateConfig) -> Judged:
         reason = RULES[decisions.rule[i]].reason
         value, threshold = float(decisions.value[i]), float(decisions.threshold[i])
         found.setdefault(i, (reason, value, threshold))
-    asked = bool(config.languages) or any(rule.setting in thresholds for rule in RULES)
-    return Judged(found, languages(columns) if asked else [], decisions.not_judged)
+    codes = languages(columns)
+    if declared is not None:
+        codes = [d if d and c == UNDETERMINED else c for c, d in zip(codes, declared, strict=True)]
+    return Judged(found, codes, decisions.not_judged)

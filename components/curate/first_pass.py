@@ -130,25 +130,28 @@ def judge_batch(
         edits: Takes what is changed.
         removed_bytes: int64 [documents], bytes of lines that are gone already.
     """
-    doc_ids, sources, raw, raw_bytes, labels = (batch.column(i).to_pylist() for i in range(5))
+    doc_ids, sources, raw, raw_bytes, labels, declared, metadata = (
+        column.to_pylist() for column in batch.columns
+    )
     texts = [normalize(text.decode()) for text in raw]
     if settings.mask:
         texts = _mask_all(texts, settings.mask, edits.masked)
     removed = remove_lines(texts, thresholds_of(settings))
     texts, removed_bytes = removed.texts, removed_bytes + edits.add(removed)
-    judged = judge_texts(texts, settings)
+    judged = judge_texts(texts, settings, [code.decode() for code in declared])
     edits.tallies.update(judged.tallies())
     decisions = judged.dropped
     dropped = {
         i: DroppedDocument(
             split, doc_ids[i], sources[i], texts[i], raw_bytes[i], *decision, b"",
-            judged.languages[i] if judged.languages else "",
+            judged.languages[i],
         )
         for i, decision in decisions.items()
     }  # fmt: skip
     passed = np.array([i for i in range(len(texts)) if i not in decisions], np.int64)
     encoded = [text.encode() for text in texts]
-    columns = (doc_ids, sources, encoded, labels)
+    languages = [code.encode() for code in judged.languages]
+    columns = (doc_ids, sources, encoded, labels, languages, metadata)
     kept = document_batch(*([column[i] for i in passed] for column in columns))
     payloads = {i: record.shortened().to_line() for i, record in dropped.items()}
     payloads.update(zip(passed.tolist(), (p for _, p in encode_documents(kept)), strict=True))

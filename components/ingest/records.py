@@ -25,6 +25,8 @@ class Document(NamedTuple):
         text: Valid UTF-8, not blank.
         repaired: What was repaired: bom, utf-16, utf-32, cp1252, mojibake.
         label: Its class; empty if it has none.
+        language: ISO 639, as the input says; empty if it does not.
+        metadata: A JSON object with sorted keys (title, url, date, license); empty for none.
     """
 
     doc_id: bytes
@@ -32,6 +34,8 @@ class Document(NamedTuple):
     text: bytes
     repaired: tuple[str, ...] = ()
     label: bytes = b""
+    language: bytes = b""
+    metadata: bytes = b""
 
 
 class LeftOut(NamedTuple):

@@ -152,11 +152,8 @@ class _Split:
 
     def _flush(self) -> None:
         documents, self._pending, self._bytes = self._pending, [], 0
-        doc_ids = [document.doc_id for document in documents]
-        sources = [document.source for document in documents]
-        texts = [document.text for document in documents]
-        labels = [document.label for document in documents]
-        batch = document_batch(doc_ids, sources, texts, labels)
+        doc_ids, sources, texts, _, labels, languages, metadata = zip(*documents, strict=True)
+        batch = document_batch(doc_ids, sources, texts, labels, languages, metadata)
         payloads = [payload for _, payload in encode_documents(batch)]
         sizes = [len(text) for text in texts]
         keys = id_keys(doc_ids)

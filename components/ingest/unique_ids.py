@@ -3,8 +3,9 @@
 from collections import Counter, defaultdict
 
 import numpy as np
+import pyarrow as pa
 
-from tokenmill.records.documents import decode_documents, document_batch, encode_documents
+from tokenmill.records.documents import decode_documents, encode_documents
 from tokenmill.records.keys import own_id, stable_hash
 from tokenmill.records.staging import Staging, read_rows
 
@@ -59,6 +60,6 @@ def own_ids(staging: Staging, shard: int) -> dict[int, bytes]:
 
 def rename(record: bytes, doc_id: bytes) -> bytes:
     """Return the record of a document (a serialized tf.Example) with another id."""
-    _, *columns = decode_documents([record]).columns
-    sources, texts, _, labels = (column.to_pylist() for column in columns)
-    return encode_documents(document_batch([doc_id], sources, texts, labels))[0][1]
+    batch = decode_documents([record])
+    columns = [pa.array([doc_id], pa.large_binary()), *batch.columns[1:]]
+    return encode_documents(pa.RecordBatch.from_arrays(columns, schema=batch.schema))[0][1]

@@ -77,9 +77,7 @@ class Curation(Document):
     splits: dict[str, SplitCuration]
     masked: dict[str, int] = key("Pieces of personal data that were masked, by kind.")
     removed_lines: dict[str, RemovedLines] = key("Lines that were removed, by reason.")
-    languages: dict[str, LanguageCuration] = key(
-        "Documents by language (ISO 639, und: none for certain); empty if no rule is in use."
-    )
+    languages: dict[str, LanguageCuration] = key("Documents by language (ISO 639; und: not known).")
     not_judged: dict[str, dict[str, int]] = key(
         "Documents that a rule has no measure for and let pass, by reason and language."
     )
@@ -124,7 +122,7 @@ class DroppedDocument(NamedTuple):
         threshold: What it was held against.
         kept_copy: Id of the copy that stays, or of who has the same run of words: a document, or
             "benchmark text N" (from 1, over all benchmark files); empty if there is none.
-        language: ISO 639 code; empty where it was not asked for.
+        language: ISO 639 code; und where it is not known.
         shared: The beginning of the run of words that a contaminated document shares.
     """
 

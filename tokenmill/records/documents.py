@@ -2,10 +2,11 @@
 
 A document has four features, everywhere: `doc_id` (stable and unique: ingest gives documents that
 share an id ids of their own), `source` (where it came from), `text` (UTF-8) and `byte_count`
-(length of `text` in bytes). A labeled one (corpus.label_field) has `label` too. Records lie in
-shards that are chosen by a hash of `doc_id` (as it came in) and sorted by it, so that the same
-documents give the same files whatever the order, the bundles or the number of workers that computed
-them.
+(length of `text` in bytes). Where they are known, it has `label` (its class), `language` (ISO 639:
+before curation as the input says, behind it as found) and `metadata` (a JSON object with sorted
+keys: title, url, date, license). Records lie in shards that are chosen by a hash of `doc_id` (as it
+came in) and sorted by it, so that the same documents give the same files whatever the order, the
+bundles or the number of workers that computed them.
 
 Nothing here, nor in what Beam's workers run for ingest and curation, imports TensorFlow: it takes
 some seconds and 500 MB of every worker.
@@ -24,7 +25,10 @@ from tokenmill.records.splits import split_directory
 from tokenmill.records.tfrecord import read_tfrecords
 
 DOCUMENT_FEATURES = ("doc_id", "source", "text", "byte_count")
-"""What every document on disk has; `label` is there where it is not empty."""
+"""What every document on disk has."""
+
+OPTIONAL_FEATURES = ("label", "language", "metadata")
+"""What a document has where it is not empty."""
 
 DOCUMENT_SCHEMA = pa.schema(
     [
@@ -32,7 +36,7 @@ DOCUMENT_SCHEMA = pa.schema(
         ("source", pa.large_binary()),
         ("text", pa.large_binary()),
         ("byte_count", pa.int64()),
-        ("label", pa.large_binary()),
+        *((name, pa.large_binary()) for name in OPTIONAL_FEATURES),
     ]
 )
 
@@ -48,6 +52,8 @@ def document_batch(
     sources: Sequence[bytes],
     texts: Sequence[bytes],
     labels: Sequence[bytes] | None = None,
+    languages: Sequence[bytes] | None = None,
+    metadata: Sequence[bytes] | None = None,
 ) -> pa.RecordBatch:
     """Build a batch of documents; `byte_count` is the length of each text in bytes.
 
@@ -56,14 +62,20 @@ def document_batch(
         sources: Where each came from.
         texts: UTF-8.
         labels: Class of each, empty where it has none; None: no document has one.
+        languages: Language of each, likewise.
+        metadata: A JSON object of each, likewise.
     """
+    none = [b""] * len(texts)
     return pa.RecordBatch.from_arrays(
         [
             pa.array(doc_ids, pa.large_binary()),
             pa.array(sources, pa.large_binary()),
             pa.array(texts, pa.large_binary()),
             pa.array([len(text) for text in texts], pa.int64()),
-            pa.array([b""] * len(texts) if labels is None else labels, pa.large_binary()),
+            *(
+                pa.array(none if values is None else values, pa.large_binary())
+                for values in (labels, languages, metadata)
+            ),
         ],
         schema=DOCUMENT_SCHEMA,
     )
@@ -75,10 +87,11 @@ def decode_documents(serialized: list[bytes]) -> pa.RecordBatch:
     columns = [
         batch.column(batch.schema.get_field_index(name)).flatten() for name in DOCUMENT_FEATURES
     ]
-    labels = [b""] * batch.num_rows
-    if (place := batch.schema.get_field_index("label")) >= 0:
-        labels = [values[0] if values else b"" for values in batch.column(place).to_pylist()]
-    columns.append(pa.array(labels, pa.large_binary()))
+    for name in OPTIONAL_FEATURES:
+        found = [b""] * batch.num_rows
+        if (place := batch.schema.get_field_index(name)) >= 0:
+            found = [values[0] if values else b"" for values in batch.column(place).to_pylist()]
+        columns.append(pa.array(found, pa.large_binary()))
     return pa.RecordBatch.from_arrays(columns, schema=DOCUMENT_SCHEMA)
 
 
@@ -89,9 +102,9 @@ def encode_documents(batch: pa.RecordBatch) -> list[tuple[bytes, bytes]]:
     serialization does (a fifth of its time): the C++ batch encoder of tfx-bsl orders the features
     anew in every process, and the files would differ from run to run. The text comes last.
     """
-    columns = [batch.column(i).to_pylist() for i in range(5)]
+    columns = (column.to_pylist() for column in batch.columns)
     pairs = []
-    for doc_id, source, text, byte_count, label in zip(*columns, strict=True):
+    for doc_id, source, text, byte_count, *optional in zip(*columns, strict=True):
         number = _varint(byte_count)
         features = b"".join(
             (
@@ -99,7 +112,7 @@ def encode_documents(batch: pa.RecordBatch) -> list[tuple[bytes, bytes]]:
                 number,
                 _feature_head(b"doc_id", b"\x0a", len(doc_id)),
                 doc_id,
-                *((_feature_head(b"label", b"\x0a", len(label)), label) if label else ()),
+                *_optional_features(optional),
                 _feature_head(b"source", b"\x0a", len(source)),
                 source,
                 _feature_head(b"text", b"\x0a", len(text)),
@@ -108,6 +121,13 @@ def encode_documents(batch: pa.RecordBatch) -> list[tuple[bytes, bytes]]:
         )
         pairs.append((doc_id, b"\x0a" + _varint(len(features)) + features))
     return pairs
+
+
+def _optional_features(values: Sequence[bytes]) -> Iterator[bytes]:
+    for name, value in zip(OPTIONAL_FEATURES, values, strict=True):
+        if value:
+            yield _feature_head(name.encode(), b"\x0a", len(value))
+            yield value
 
 
 @functools.lru_cache(maxsize=1 << 14)
