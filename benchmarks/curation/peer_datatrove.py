@@ -25,6 +25,7 @@ from datatrove.pipeline.filters import (
 )
 from datatrove.pipeline.readers import JsonlReader
 from datatrove.pipeline.writers import JsonlWriter
+from datatrove.utils.typeshelper import Languages
 
 
 def run(steps: list, work: str, name: str) -> float:
@@ -51,13 +52,10 @@ def filters(source: str, work: str) -> float:
     return run(steps, work, "filters")
 
 
-def minhash(source: str, work: str) -> float:
+def minhash(source: str, work: str, language: str = Languages.english) -> float:
     config = MinhashConfig()  # 14 buckets of 8 hashes over 5-grams, the default
-    seconds = run(
-        [JsonlReader(source), MinhashDedupSignature(f"{work}/signatures", config=config)],
-        work,
-        "signatures",
-    )
+    signature = MinhashDedupSignature(f"{work}/signatures", config=config, language=language)
+    seconds = run([JsonlReader(source), signature], work, "signatures")
     for bucket in range(config.num_buckets):
         # One task a bucket, as datatrove requires; run one after the other.
         step = MinhashDedupBuckets(f"{work}/signatures", f"{work}/buckets", config=config)
@@ -97,4 +95,5 @@ def main() -> None:
     print(json.dumps(seconds))
 
 
-main()
+if __name__ == "__main__":
+    main()
