@@ -23,6 +23,11 @@ class InputDocuments:
 
     def read_files(self, paths: Sequence[str]) -> Iterator[tuple[bytes, bytes, bytes]]:
         """Yield (id, source, text) of each document of the files."""
+        for document in self.read_documents(paths):
+            yield document.doc_id, document.source, document.text
+
+    def read_documents(self, paths: Sequence[str]) -> Iterator[Document]:
+        """Yield each document of the files."""
         files = list_inputs(paths, "PATH")
         self.files = len(files)
         for file in files:
@@ -32,4 +37,4 @@ class InputDocuments:
                     self.first_bad = self.first_bad or str(item)
                 elif isinstance(item, Document):
                     self.read += 1
-                    yield item.doc_id, item.source, item.text
+                    yield item

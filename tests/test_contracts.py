@@ -163,7 +163,21 @@ def test_numbers_that_are_not_finite_are_not_written(tmp_path):
 def test_records_are_read_back(tmp_path):
     dropped = [
         DroppedDocument("eval", b"a", b"web", TEXTS[-1], 9, "min_words", 1 / 3, 2.0, b""),
-        DroppedDocument("train", b"b", b"", TEXTS[-2], 2**40, "exact_duplicate", 1, 0, b"a"),
+        DroppedDocument(
+            "train",
+            b"b",
+            b"",
+            TEXTS[-2],
+            2**40,
+            "exact_duplicate",
+            1,
+            0,
+            b"a",
+            "de",
+            "shared",
+            b'{"title":"\xc3\xa4","url":"https://e.org"}',
+            "word",
+        ),
     ]
     lines = [record.to_line() for record in dropped]
     write_dropped_shard(str(tmp_path), 0, 2, lines[:1])

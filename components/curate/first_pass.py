@@ -144,7 +144,7 @@ def judge_batch(
     dropped = {
         i: DroppedDocument(
             split, doc_ids[i], sources[i], texts[i], raw_bytes[i], *decision, b"",
-            judged.languages[i],
+            judged.languages[i], metadata=metadata[i],
         )
         for i, decision in decisions.items()
     }  # fmt: skip

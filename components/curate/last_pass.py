@@ -131,7 +131,8 @@ class _Why:
     def record(self, record: Record) -> bytes:
         """Return the record of one dropped document."""
         batch = decode_documents([record.payload])
-        doc_id, source, text = (batch.column(i)[0].as_py() for i in range(3))
+        names = ("doc_id", "source", "text", "language", "metadata")
+        doc_id, source, text, language, metadata = (batch.column(n)[0].as_py() for n in names)
         text = text.decode()
         reason, value, threshold, kept_copy, run = self._reasons[record.reference]
         dropped = DroppedDocument(
@@ -144,7 +145,9 @@ class _Why:
             value,
             threshold,
             kept_copy,
-            shared=_words(text, *run),
+            language.decode(),
+            _words(text, *run),
+            metadata,
         )
         return dropped.shortened().to_line()
 

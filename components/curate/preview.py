@@ -23,6 +23,7 @@ from components.curate.rules import RULES, thresholds_of
 from components.curate.rules.lines import remove_lines
 from components.curate.rules.rule import Rule
 from components.curate.text_columns import TextColumns
+from tokenmill.records.document_metadata import decode_metadata
 from tokenmill.text.normalize import normalize
 
 REASONS = (EMPTY, WRONG_LANGUAGE, *(rule.reason for rule in RULES))
@@ -38,6 +39,8 @@ class SampledDocument(NamedTuple):
     doc_id: str
     source: str
     text: str
+    language: str = ""
+    metadata: str = ""
 
 
 class Example(NamedTuple):
@@ -48,6 +51,7 @@ class Example(NamedTuple):
     value: float
     threshold: float
     excerpt: str
+    metadata: dict[str, str]
 
 
 @dataclass
@@ -79,13 +83,14 @@ class Preview:
     remarks: list[str] = field(default_factory=list)
 
 
-def sample(documents: Iterable[tuple[bytes, bytes, bytes]], size: int) -> list[SampledDocument]:
-    """Choose the `size` documents (id, source, text) with the least hash: the same every time.
+def sample(documents: Iterable[tuple[bytes, ...]], size: int) -> list[SampledDocument]:
+    """Choose the `size` documents with the least hash of id and text: the same every time.
 
-    In the order of their hashes, so that the first few are a sample, too.
+    A document is (id, source, text, declared language, metadata). In the order of their hashes, so
+    that the first few are a sample, too.
     """
 
-    def keyed() -> Iterable[tuple[bytes, int, tuple[bytes, bytes, bytes]]]:
+    def keyed() -> Iterable[tuple[bytes, int, tuple[bytes, ...]]]:
         for number, document in enumerate(documents):
             digest = hashlib.blake2b(document[0], digest_size=8)
             digest.update(b"\0" + document[2])
@@ -125,15 +130,23 @@ def preview(documents: Sequence[SampledDocument], config: CurateConfig, examples
         for rule in rules:
             values[rule.setting].append(rule.measure(columns))
         sizes += [len(document.text.encode()) for document in batch]
-        judged = judge_texts(texts, config)
+        judged = judge_texts(texts, config, [document.language for document in batch])
         tallies.update(judged.tallies())
         for i, (reason, value, threshold) in sorted(judged.dropped.items()):
             reasons[start + i] = reason
             found = result.examples.setdefault(reason, [])
             if len(found) < examples:
                 document = batch[i]
-                excerpt = texts[i][:EXCERPT_CHARACTERS]
-                found.append(Example(document.doc_id, document.source, value, threshold, excerpt))
+                found.append(
+                    Example(
+                        document.doc_id,
+                        document.source,
+                        value,
+                        threshold,
+                        texts[i][:EXCERPT_CHARACTERS],
+                        decode_metadata(document.metadata.encode()),
+                    )
+                )
     result.sizes = np.array(sizes, np.int64)
     result.raw_bytes = sum(sizes)
     totals = {reason: (0, 0) for reason in REASONS}

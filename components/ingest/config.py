@@ -32,6 +32,16 @@ class CorpusConfig(Section):
     label_field: str | None = None
     """The one that holds the class of a record, a string or a whole number; for the task
     classification, which leaves out records without it."""
+    title_field: str = "title"
+    """The one that holds a title; this and those below are left out where they are not there."""
+    url_field: str = "url"
+    """The one that holds where a text was found."""
+    date_field: str = "date"
+    """The one that holds a date, as text, a number or a timestamp."""
+    license_field: str = "license"
+    """The one that holds a license: its SPDX id (CC-BY-SA-4.0), its URL, ..."""
+    language_field: str = "language"
+    """The one that holds a language tag: de, deu, de-DE, .."""
     csv_delimiter: Annotated[str, Field(pattern='^[^\\r\\n"]$')] = ","
     """What parts the columns of .csv files; .tsv files have tabs."""
     encoding: str | None = None

@@ -57,8 +57,12 @@ def make_document(
     settings: CorpusConfig,
     repaired: tuple[str, ...] = (),
     label: bytes | None = None,
+    declared: tuple[bytes, bytes] = (b"", b""),
 ) -> Document | BadRecord:
-    """Make a document of `text`, its encoding repaired where safe, or say what is wrong with it."""
+    """Make a document of `text`, its encoding repaired where safe, or say what is wrong with it.
+
+    `declared` are its language and metadata (components/ingest/declared.py).
+    """
     if len(text) > settings.max_document_bytes:
         return too_large(file, record, len(text), settings)
     size = len(text)
@@ -86,7 +90,7 @@ def make_document(
                 return too_large(file, record, len(text), settings)
     if not text or text.isspace():
         return BadRecord(file.path, record, "empty_text", "only blanks", len(text))
-    return Document(doc_id, source, text, repaired, label or b"")
+    return Document(doc_id, source, text, repaired, label or b"", *declared)
 
 
 def not_utf8(file: InputFile, record: int, data: bytes, settings: CorpusConfig) -> BadRecord:

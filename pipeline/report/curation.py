@@ -75,12 +75,17 @@ def print_document(console: Console, record: dict[str, Any], reason: str) -> Non
     why = []
     if reason in signs:  # the numbers of other reasons say nothing
         why.append(f"{number(record['value'])} {signs[reason]} {number(record['threshold'])}")
+    if record.get("matched"):
+        why.append(f"“{record['matched']}” is on the list")
     if record.get("shared"):
         why.append(f"shares “{' '.join(record['shared'].split())}” with {record['kept_copy']}")
     elif record.get("kept_copy"):
         why.append(f"copy of {record['kept_copy']}")
     where = f"{record['source']}, {record['split']}" if "split" in record else record["source"]
     console.print(escape(f"  {record['doc_id']}  ({where})"), soft_wrap=True)
+    known = [record["metadata"][name] for name in ("title", "url") if name in record["metadata"]]
+    if known:
+        console.print(escape(f"    {', '.join(known)}"), soft_wrap=True)
     if why:
         console.print(escape(f"    {', '.join(why)}"), soft_wrap=True)
     excerpt = Text("    " + visible(" ".join(record["excerpt"].split())), style="dim")

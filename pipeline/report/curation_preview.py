@@ -34,7 +34,11 @@ def preview_files(
     config, _ = load_run_config(preset, config_path, overrides, paths)
     check_choice("--reason", reason, REASONS, "There are")
     reading = InputDocuments(config.corpus)
-    documents = sample(reading.read_files(paths), size)
+    read = (
+        (item.doc_id, item.source, item.text, item.language, item.metadata)
+        for item in reading.read_documents(paths)
+    )
+    documents = sample(read, size)
     if not documents:
         raise TokenmillError(f"no document can be read from {', '.join(paths)}.", reading.first_bad)
     result = preview(documents, config.curate, examples=10 if reason else 2)

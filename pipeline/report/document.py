@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from pipeline.report.tables import echo
-from tokenmill.contracts.document_status import DroppedDocument
+from tokenmill.contracts.document_status import DroppedDocument, KeptDocument
 from tokenmill.contracts.training import read_telemetry
 from tokenmill.errors import TokenmillError
 from tokenmill.metadata.output_directory import open_runs
@@ -18,6 +18,8 @@ from tokenmill.provenance.explain import (
     times_trained,
 )
 from tokenmill.provenance.rows import Placement
+from tokenmill.records.document_metadata import METADATA_FIELDS
+from tokenmill.text.language import UNDETERMINED
 from tokenmill.visible import visible
 
 _PLACEMENTS_SHOWN = 10
@@ -119,13 +121,26 @@ def print_documents(found: list[Explanation]) -> None:
             if document.shared:
                 words = visible(" ".join(document.shared.split()))
                 echo(f"  shares “{words}” with {visible(document.kept_copy)}")
+            elif document.matched:
+                echo(f"  on the list: {visible(document.matched)}")
             elif document.kept_copy:
                 echo(f"  the text that stays: {visible(document.kept_copy)}")
+            _print_known(document)
             echo(f"  its text begins: {visible(' '.join(document.excerpt.split())[:120])}")
         else:
             echo(f"  source {visible(document.source)}, {document.split} split, "
                        f"{document.byte_count:,} bytes: kept")  # fmt: skip
+            _print_known(document)
             _print_placements(placements or [])
+
+
+def _print_known(document: KeptDocument | DroppedDocument) -> None:
+    """Print the language of a document, and what its record says of it."""
+    language = document.language
+    echo(f"  language: {'not known' if language == UNDETERMINED else language}")
+    for name in METADATA_FIELDS:
+        if value := document.metadata.get(name):
+            echo(f"  {name}: {visible(value)}")
 
 
 # What the value of a rule is, where the rule's name does not say it.

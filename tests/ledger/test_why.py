@@ -14,13 +14,22 @@ from tokenmill.rows.schedule import RowOrder
 def index(tmp_path_factory, packed_documents):
     uri = str(tmp_path_factory.mktemp("ledger"))
     kept = [
-        {"doc_id": name, "status": "kept", "split": split, "source": "made", "byte_count": 3 * n}
+        {
+            "doc_id": name,
+            "status": "kept",
+            "split": split,
+            "source": "made",
+            "byte_count": 3 * n,
+            "language": "en",
+            "metadata": {},
+        }
         for split, documents in packed_documents.items()
         for name, n in documents
     ]
     dropped = [
         {"doc_id": "short", "status": "dropped", "reason": "too_short", "value": 3.0,
-         "threshold": 50.0, "kept_copy": "", "language": "en", "shared": "", "source": "made",
+         "threshold": 50.0, "kept_copy": "", "language": "en", "shared": "",
+         "metadata": {}, "matched": "", "source": "made",
          "split": "train", "raw_bytes": 9,
          "excerpt": "Some text"}
     ]  # fmt: skip

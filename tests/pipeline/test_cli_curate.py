@@ -87,7 +87,9 @@ def corpus(tmp_path_factory):
 
     records = [{"id": f"sound-{i}", "text": sentence(40), "source": "web"} for i in range(400)]
     records += [{"id": f"short-{i}", "text": sentence(5), "source": "web"} for i in range(40)]
-    records += [{"id": f"code-{i}", "text": "{ " + sentence(40)} for i in range(10)]
+    records += [
+        {"id": f"code-{i}", "text": "{ " + sentence(40), "title": f"Code {i}"} for i in range(10)
+    ]
     german = "Das Wetter war schön, und so gingen wir mit den Hunden lange am Fluss entlang "
     german += "nach Hause, bis es Abend wurde."
     records.append({"id": "german", "text": "An ann@example.org: " + german})
@@ -111,6 +113,7 @@ def test_preview_counts_and_explains(corpus):
     assert lines_with("curly_brackets", output)[0].split()[1] == "10"
     assert "5 < 20" in output
     assert "1 > 0" in output
+    assert len(lines_with("Code", output)) == 2
     # Quantiles of the number of words: 5 in 40 of 451, 40 or 41 in nearly all others.
     tuning = output[output.index("Values in the sample") :]
     quantiles, drops = lines_with("too_few_words", tuning)
@@ -310,7 +313,15 @@ def home(tmp_path_factory):
     first = store.artifact(
         rejects(30, "near_duplicate", "web", kept_copy=b"the-original")
         + rejects(4, "near_duplicate", "books", kept_copy=b"the-original")
-        + rejects(2, "too_few_words", "books", value=3.0, threshold=10.0, split="eval")
+        + rejects(
+            2,
+            "too_few_words",
+            "books",
+            value=3.0,
+            threshold=10.0,
+            split="eval",
+            metadata=b'{"title": "Of [bold] books", "url": "https://e.org/1"}',
+        )
     )
     second = store.artifact(rejects(1, "curly_brackets", "web"))
     store.run("2024-01", first)
@@ -329,7 +340,7 @@ def test_inspect_shows_counts_first_and_samples_of_the_newest_run(home):
     assert output.count("(web, train)") + output.count("(books, train)") == 3
     assert output.count("(books, eval)") == 2
     assert output.count("0.93 >= 0.8, copy of the-original") == 3
-    assert output.count("3 < 10") == 2
+    assert output.count("3 < 10") == output.count("Of [bold] books, https://e.org/1") == 2
     assert "[bold] the text of document" in output
     assert max(map(len, lines)) <= 100
 

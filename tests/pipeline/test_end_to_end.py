@@ -243,6 +243,7 @@ def test_why_says_by_which_rule_and_for_which_copy(first_run, workspace):
     copy = next(r for r in rejected if r["reason"] == "exact_duplicate")
     (status,) = ask("why", copy["doc_id"], "--run", home)["documents"]
     assert (status["status"], status["kept_copy"]) == ("dropped", copy["kept_copy"])
+    assert status["language"]
     (stays,) = ask("why", copy["kept_copy"], "--run", home)["documents"]
     assert stays["source"]
     quarantine = newest_artifact(first_run, "components.Quarantine").uri

@@ -71,12 +71,14 @@ def test_why_shows_ids_and_sources_on_a_line_each(capsys):
                 DroppedDocument(
                     doc_id=f"{HOSTILE}\nkept", source=HOSTILE, split="train", status="dropped",
                     reason="exact_duplicate", value=1.0, threshold=1.0, raw_bytes=3,
-                    kept_copy=HOSTILE, excerpt=HOSTILE, shared="", language="",
+                    kept_copy=HOSTILE, excerpt=HOSTILE, shared="", language="und",
+                    metadata={"title": HOSTILE, "url": HOSTILE}, matched=HOSTILE,
                 )
             ),
             Explanation(
                 KeptDocument(
                     doc_id=HOSTILE, source=HOSTILE, split="train", status="kept", byte_count=3,
+                    language="de", metadata={"license": HOSTILE},
                 ),
                 [],
             ),

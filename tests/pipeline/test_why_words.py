@@ -12,7 +12,7 @@ def dropped(reason, value, threshold, copy="", shared=""):
     return DroppedDocument(
         doc_id="a/1", status="dropped", source="a", split="train", raw_bytes=10,
         reason=reason, value=value, threshold=threshold, kept_copy=copy, excerpt="Some\n text.",
-        language="en", shared=shared,
+        language="en", shared=shared, metadata={"url": "https://e.org/1"}, matched="",
     )  # fmt: skip
 
 
@@ -33,6 +33,16 @@ def test_a_dropped_document_says_what_the_value_is(document, words, capsys):
     printed = capsys.readouterr().out
     for word in words:
         assert word in printed
+
+
+def test_why_shows_language_and_what_the_record_says(capsys):
+    document = dropped("near_duplicate", 0.868, 0.8, "a/2").model_copy(
+        update={"metadata": {"title": "A\x1b title", "license": "MIT"}, "language": "und"}
+    )
+    print_documents([Explanation(document)])
+    printed = capsys.readouterr().out
+    for line in ("  language: not known", r"  title: A\u001b title", "  license: MIT"):
+        assert line in printed.splitlines()
 
 
 def model(**times):

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field
 from tokenmill.contracts.base import Document, Part, key, read_document, write_document
 from tokenmill.contracts.ingest import Amount
 from tokenmill.files import list_files
+from tokenmill.records.document_metadata import decode_metadata, encode_metadata
 from tokenmill.records.tfrecord import read_tfrecords, write_tfrecords
 
 CURATION_NAME = "curation.json"
@@ -124,6 +125,8 @@ class DroppedDocument(NamedTuple):
             "benchmark text N" (from 1, over all benchmark files); empty if there is none.
         language: ISO 639 code; und where it is not known.
         shared: The beginning of the run of words that a contaminated document shares.
+        metadata: Title, url, date, license (tokenmill/records/document_metadata.py).
+        matched: What of it is on a list for which it was dropped: a word, a URL, a license.
     """
 
     split: str
@@ -137,17 +140,21 @@ class DroppedDocument(NamedTuple):
     kept_copy: bytes
     language: str = ""
     shared: str = ""
+    metadata: bytes = b""
+    matched: str = ""
 
     def shortened(self) -> DroppedDocument:
         """Return the same with the beginning of the texts only."""
         return self._replace(
-            excerpt=self.excerpt[:_EXCERPT_CHARACTERS], shared=self.shared[:_EXCERPT_CHARACTERS]
+            excerpt=self.excerpt[:_EXCERPT_CHARACTERS],
+            shared=self.shared[:_EXCERPT_CHARACTERS],
+            matched=self.matched[:_EXCERPT_CHARACTERS],
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields, ids and source as text."""
+        """Return the fields, ids and source as text, metadata as an object."""
         texts = {name: getattr(self, name).decode() for name in ("doc_id", "source", "kept_copy")}
-        return {**self._asdict(), **texts}
+        return {**self._asdict(), **texts, "metadata": decode_metadata(self.metadata)}
 
     def to_line(self) -> bytes:
         """Return the record as it is stored."""
@@ -170,7 +177,8 @@ def read_dropped_shard(path: str) -> Iterator[DroppedDocument]:
     for line in read_tfrecords(path):
         fields = json.loads(line)
         ids = {name: fields[name].encode() for name in ("doc_id", "source", "kept_copy")}
-        yield DroppedDocument(**{**fields, **ids})
+        metadata = encode_metadata(fields["metadata"])
+        yield DroppedDocument(**{**fields, **ids, "metadata": metadata})
 
 
 def write_dropped_shard(dropped_uri: str, shard: int, shards: int, lines: Iterable[bytes]) -> None:

@@ -20,6 +20,8 @@ class KeptDocument(Document):
     source: str = key("Where it came from.")
     split: Literal["train", "eval"] = key("Its split.")
     byte_count: int = key("Bytes of its text after normalization.", ge=0)
+    language: str = key("ISO 639 code; und where it is not known.")
+    metadata: dict[str, str] = key("What its record says: some of title, url, date, license.")
 
 
 class DroppedDocument(Document):
@@ -35,8 +37,10 @@ class DroppedDocument(Document):
     value: Number = key("What was measured.")
     threshold: Number = key("What it was held against.")
     kept_copy: str = key("Id of the copy that stays, or of who shares words; empty if none.")
-    language: str = key("ISO 639 code; empty where it was not asked for.")
+    language: str = key("ISO 639 code; und where it is not known.")
     shared: str = key("The beginning of the words that a contaminated document shares.")
+    metadata: dict[str, str] = key("What its record says: some of title, url, date, license.")
+    matched: str = key("What of it is on a list for which it was dropped; empty if none.")
 
 
 class QuarantinedRecord(Document):

@@ -25,6 +25,7 @@ from tokenmill.contracts.curation import list_dropped_shards, read_dropped_shard
 from tokenmill.contracts.document_status import DROPPED, KEPT, QUARANTINED, RECORDS_NAME
 from tokenmill.contracts.ingest import read_quarantine
 from tokenmill.files import AtomicFile, list_files, open_file, write_bytes
+from tokenmill.records.document_metadata import decode_metadata
 from tokenmill.records.keys import shared_id, stable_hash
 from tokenmill.records.splits import SPLITS, split_directory
 
@@ -65,11 +66,14 @@ def _kept(path: str, split: str) -> Iterator[tuple[bytes, bytes]]:
     from tokenmill.records.documents import read_documents
 
     for documents in read_documents(path):
-        columns = (documents.column(i).to_pylist() for i in (0, 1, 3))
-        for doc_id, source, size in zip(*columns, strict=True):
+        names = ("doc_id", "source", "byte_count", "language", "metadata")
+        columns = (documents.column(name).to_pylist() for name in names)
+        for doc_id, source, size, language, metadata in zip(*columns, strict=True):
             status = {
                 "byte_count": size,
                 "doc_id": doc_id.decode(),
+                "language": language.decode(),
+                "metadata": decode_metadata(metadata),
                 "status": KEPT,
                 "source": source.decode(),
                 "split": split,

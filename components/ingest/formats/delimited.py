@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from components.ingest.config import CorpusConfig
+from components.ingest.declared import DeclaredFields
 from components.ingest.encoding import BOM
 from components.ingest.file_names import bare_suffix
 from components.ingest.lines import TooLong, bounded_lines
@@ -104,6 +105,7 @@ def read_delimited(
     reader = csv.reader(lines, delimiter="\t" if is_tsv else settings.csv_delimiter, strict=True)
     source_name, name = default_source(file), file_id(file)
     header: list[str] = []
+    declared_fields, declared_at = DeclaredFields(settings), {}
     text_at = 0
     id_at = source_at = label_at = -1
     repaired: tuple[str, ...] = ()
@@ -144,6 +146,12 @@ def read_delimited(
                 source_at = header.index(settings.source_field)
             if settings.label_field and settings.label_field in header:
                 label_at = header.index(settings.label_field)
+            # Of two columns of a name nobody knows which is meant.
+            declared_at = {
+                field: header.index(field)
+                for field in declared_fields.names
+                if header.count(field) == 1
+            }
             repaired = ("bom",) if lines.has_bom else ()
             continue
         if len(row) != len(header):
@@ -159,5 +167,6 @@ def read_delimited(
             settings,
             repaired,
             to_bytes(row[label_at]) if label_at >= 0 else None,
+            declared_fields.read({field: row[at] for field, at in declared_at.items()}.get),
         )
         repaired = ()  # the mark is the file's: counted once, with its first document

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 
 from components.ingest.config import CorpusConfig
+from components.ingest.declared import declare
 from components.ingest.file_names import OFFICE_MEDIA_TYPES, bare_suffix
 from components.ingest.formats import extraction_process
 from components.ingest.formats.process import ProcessDied, ask
@@ -78,10 +79,13 @@ def _item(
             return too_large(file, record, size, settings, f"; {detail}")
         return BadRecord(file.path, record, reason, detail, size)
     head, _, text = data.partition(b"\n")
-    name, _title = json.loads(head)
+    known = json.loads(head)
+    name = known.pop("name")
     doc_id = file_id(file)
     if name:
         doc_id = name.encode("utf-8", "replace")
     elif record:
         doc_id = b"%b:%d" % (doc_id, record)
-    return make_document(text, doc_id, default_source(file), file, record, settings)
+    return make_document(
+        text, doc_id, default_source(file), file, record, settings, declared=declare(known)
+    )

@@ -7,7 +7,8 @@ encoding of what names none]. Frames (components/ingest/formats/process.py), for
 the order of the file:
 
 - N, the number of the record that is worked on
-- T, its text: a line of JSON (name, title) and the text as UTF-8
+- T, its text: a line of JSON (name and, where they are known, title, url, date, license, language)
+  and the text as UTF-8
 - L, it is no text and left out: why
 - B, it cannot be read: a line of JSON [reason, detail, size in bytes]
 """
@@ -22,6 +23,7 @@ import mailbox
 import os
 import re
 import signal
+import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple, cast
 from xml.etree import ElementTree
@@ -39,6 +41,13 @@ _NAVIGATION = [
     "[class*=cookie]", ".nav", ".navbar", ".navigation", ".menu", ".related", ".sphinxsidebar",
     "#sidebar", "#nav", "#navigation", "#menu", "#header", "#footer",
 ]  # fmt: skip
+# What the names of a page's <meta> say: Open Graph, Dublin Core, schema.org.
+_META = {
+    "article:published_time": "date", "datepublished": "date", "date": "date", "dc.date": "date",
+    "dc.date.issued": "date", "dcterms.date": "date", "dcterms.issued": "date",
+    "license": "license", "dcterms.license": "license", "dc.rights.license": "license",
+    "content-language": "language",
+}  # fmt: skip
 _HTML = ("text/html", "application/xhtml+xml")
 # Namespaces of MediaWiki whose links show nothing in the text: files and categories.
 _INVISIBLE_NAMESPACES = ("6", "14")
@@ -46,9 +55,11 @@ _BLANK_LINES = re.compile(r"\n[ \t]*\n\s*")
 
 
 class _Text(NamedTuple):
+    """The text of a record, its name, and what is known of it, by name; empty is not known."""
+
     text: str
     name: str = ""
-    title: str = ""
+    known: dict[str, str] = {}
 
 
 class _LeftOut(NamedTuple):
@@ -65,13 +76,44 @@ _Record = Callable[[], _Text | _LeftOut | _Bad]
 
 
 def extract_page(data: bytes, charset: str | None, name: str = "") -> _Text:
-    """Return the text of a page; its navigation is left out."""
+    """Return the text of a page, without its navigation, and what its head says of it."""
     from resiliparse.extract.html2text import extract_plain_text
     from resiliparse.parse.html import HTMLTree
 
-    tree = HTMLTree.parse(_decoded(data, charset))
+    page = _decoded(data, charset)
+    tree = HTMLTree.parse(page)
+    known = _known_of_page(tree, "license" in page)
     text = extract_plain_text(tree, main_content=False, alt_texts=False, skip_elements=_NAVIGATION)
-    return _Text(text, name, tree.title or "")
+    return _Text(text, name, known)
+
+
+def _known_of_page(tree, has_license: bool) -> dict[str, str]:
+    """Return title, language, canonical URL, date and license as a page's head says them.
+
+    Args:
+        tree: The page.
+        has_license: Whether to look for a license, also in the whole page.
+    """
+    known = {"title": tree.title or ""}
+    root, head = tree.document.query_selector("html"), tree.head
+    if root is not None:
+        known["language"] = root.getattr("lang") or root.getattr("xml:lang") or ""
+    for element in head.query_selector_all("meta[content], link[href]") if head else ():
+        if element.tag == "link":
+            kinds = (element.getattr("rel") or "").lower().split()
+            url = element.getattr("href") or ""
+            if "canonical" in kinds and url.startswith(("https://", "http://")):
+                known.setdefault("url", url)
+            continue
+        names = (element.getattr(name) for name in ("name", "property", "itemprop", "http-equiv"))
+        name = _META.get(next(filter(None, names), "").lower())
+        if name and not known.get(name):
+            known[name] = element.getattr("content") or ""
+    if has_license:
+        link = tree.document.query_selector("[rel~=license][href]")
+        if link is not None:
+            known["license"] = link.getattr("href") or ""
+    return known
 
 
 def _decoded(data: bytes, charset: str | None) -> str:
@@ -106,12 +148,16 @@ def _warc(path: str, most: int, media: str, encoding: str | None) -> Iterator[_R
         if record.content_length > most:
             return _Bad("too_large", f"{record.content_length:,} bytes", record.content_length)
         url = (record.headers.get("WARC-Target-URI") or "").strip("<>")
+        known = {"url": url, "date": record.headers.get("WARC-Date") or ""}
+        # Common Crawl's, of plain texts.
+        language = record.headers.get("WARC-Identified-Content-Language") or ""
         record.freeze()  # what is read of it does not move the archive's reader
         record.parse_http(auto_decode="all", max_header_len=_HEADER_BYTES)
         if record.http_headers:
             if record.http_headers.status_code != 200:
                 return _LeftOut(f"HTTP status {record.http_headers.status_code}")
             kind, charset = (record.http_content_type or "").lower(), record.http_charset
+            language = record.http_headers.get("Content-Language") or ""
         else:
             kind = (record.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
             charset = None
@@ -122,8 +168,10 @@ def _warc(path: str, most: int, media: str, encoding: str | None) -> Iterator[_R
             return _Bad("too_large", f"{url}: over {most:,} bytes", len(data))
         charset = charset or encoding
         if kind == "text/plain":
-            return _Text(_decoded(data, charset), url)
-        return extract_page(data, charset, url)
+            return _Text(_decoded(data, charset), url, {**known, "language": language})
+        page = extract_page(data, charset, url)
+        language = page.known.get("language") or language
+        return page._replace(known={**page.known, **known, "language": language})
 
     with open(path, "rb") as file:
         packed = file.peek(2)[:2] == b"\x1f\x8b"
@@ -173,6 +221,7 @@ class _Ending(io.RawIOBase):
 def _mediawiki(path: str, most: int, media: str, encoding: str | None) -> Iterator[_Record]:
     """Yield the pages of a dump (XML, schema export-0.x), of which the articles are read."""
     names = {"file", "image", "category"}
+    language = base = ""
 
     def read(page: ElementTree.Element) -> _Text | _LeftOut | _Bad:
         found = {child.tag.rpartition("}")[2]: child for child in page}  # the last revision
@@ -191,7 +240,11 @@ def _mediawiki(path: str, most: int, media: str, encoding: str | None) -> Iterat
         text = texts.get("text", "")
         if len(text) > most:
             return _Bad("too_large", f"{title}: {len(text):,} characters", len(text))
-        return _Text(_wikitext(text, names), title, title)
+        known = {"title": title, "date": texts.get("timestamp", ""), "language": language}
+        if title and "?" not in base and "/" in base:
+            path = urllib.parse.quote(title.replace(" ", "_"), safe=";@$!*(),/~:")
+            known["url"] = f"{base.rpartition('/')[0]}/{path}"
+        return _Text(_wikitext(text, names), title, known)
 
     with open(path, "rb") as file:
         root = None
@@ -199,11 +252,14 @@ def _mediawiki(path: str, most: int, media: str, encoding: str | None) -> Iterat
             tag = element.tag.rpartition("}")[2]
             if root is None:
                 root = element
+                language = root.get("{http://www.w3.org/XML/1998/namespace}lang") or ""
                 if tag != "mediawiki":
                     raise ValueError(f"XML with the root {tag!r:.80}, and no MediaWiki dump")
             elif event == "end" and tag == "namespace":
                 if element.get("key") in _INVISIBLE_NAMESPACES and element.text:
                     names.add(element.text.lower())
+            elif event == "end" and tag == "base":  # the URL of the main page
+                base = element.text or ""
             elif event == "end" and tag == "page":
                 yield lambda page=element: read(page)  # type: ignore[misc]
                 root.clear()
@@ -249,7 +305,11 @@ def _mail(data: bytes, most: int, encoding: str | None) -> _Text | _LeftOut | _B
     assert isinstance(message, email.message.EmailMessage)
     body = message.get_body(("plain", "html"))
     name = str(message.get("Message-ID", "")).strip().strip("<>")
-    subject = str(message.get("Subject", ""))
+    known = {
+        "title": str(message.get("Subject", "")),
+        "date": _mail_date(message),
+        "language": str(message.get("Content-Language", "")),
+    }
     if body is None:
         return _LeftOut(f"mail of {message.get_content_type()}")
     content = body.get_payload(decode=True)
@@ -260,8 +320,16 @@ def _mail(data: bytes, most: int, encoding: str | None) -> _Text | _LeftOut | _B
     charset = body.get_content_charset() or encoding
     if body.get_content_subtype() == "html":
         page = extract_page(content, charset)
-        return _Text(page.text, name, subject)
-    return _Text(_decoded(content, charset), name, subject)
+        known["language"] = known["language"] or page.known.get("language", "")
+        return _Text(page.text, name, known)
+    return _Text(_decoded(content, charset), name, known)
+
+
+def _mail_date(message: email.message.EmailMessage) -> str:
+    """Return the date of a mail in ISO 8601; empty if there is none, or none that is a date."""
+    with contextlib.suppress(Exception):  # headers that are hostile raise what they like
+        return message["Date"].datetime.isoformat()
+    return ""
 
 
 def _office(path: str, most: int, media: str, encoding: str | None) -> Iterator[_Record]:
@@ -274,12 +342,18 @@ def _office(path: str, most: int, media: str, encoding: str | None) -> Iterator[
             found = kreuzberg.extract_file_sync(path, media, config)
         except kreuzberg.KreuzbergError as error:
             return _Bad("unreadable_file", str(error)[:400], size)
-        title = (found.metadata or {}).get("title")
         if not found.content.strip():
             return _Bad("empty_text", "no text in it (pictures of pages have none)", size)
-        return _Text(found.content, "", title if isinstance(title, str) else "")
+        return _Text(found.content, "", _known_of_file(dict(found.metadata or {})))
 
     yield read
+
+
+def _known_of_file(metadata: dict) -> dict[str, str]:
+    """Return title, language, date and license of what kreuzberg knows of a file."""
+    keys = {"title": "title", "language": "language", "date": "created_at", "license": "rights"}
+    found = {name: metadata.get(key) for name, key in keys.items()}
+    return {name: value for name, value in found.items() if isinstance(value, str)}
 
 
 _READERS: dict[str, Callable[[str, int, str, str | None], Iterator[_Record]]] = {
@@ -319,7 +393,7 @@ def _extract(request: list, send: Callable[[bytes, bytes], None]) -> None:
         except Exception as error:  # parsers raise what they like
             found = _Bad("extraction_failed", f"{type(error).__name__}: {error}"[:400], 0)
         if isinstance(found, _Text):
-            head = json.dumps([found.name, found.title]).encode()
+            head = json.dumps({"name": found.name, **found.known}).encode()
             text = _BLANK_LINES.sub("\n\n", found.text).strip()
             send(b"T", head + b"\n" + text.encode("utf-8", "replace"))
         elif isinstance(found, _LeftOut):

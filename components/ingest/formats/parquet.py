@@ -1,10 +1,12 @@
 """Parquet and Arrow: a document a row."""
 
+import datetime
 from collections.abc import Iterator
 
 import pyarrow as pa
 
 from components.ingest.config import CorpusConfig
+from components.ingest.declared import DeclaredFields
 from components.ingest.formats import parquet_process
 from components.ingest.formats.process import ProcessDied, ask
 from components.ingest.manifest import InputFile
@@ -20,6 +22,9 @@ from components.ingest.records import (
 )
 from tokenmill.contracts.ingest import BadRecord
 
+_EPOCH = datetime.datetime(1970, 1, 1)
+_PER_SECOND = {"s": 1, "ms": 1000, "us": 10**6, "ns": 10**9}
+
 
 def read_parquet(
     path: str, file: InputFile, settings: CorpusConfig
@@ -31,7 +36,10 @@ def read_parquet(
         settings.source_field,
         settings.label_field,
     )
-    batches = _decode(path, tuple(field for field in dict.fromkeys(fields) if field))
+    declared_fields = DeclaredFields(settings)
+    declared_names = tuple(sorted(declared_fields.names))
+    named = tuple(field for field in dict.fromkeys(fields) if field)
+    batches = _decode(path, named, declared_names)
     schema = next(batches)
     wrong = wrong_columns(schema.names, fields) or _wrong_type(schema, settings.text_field)
     if wrong:
@@ -43,7 +51,10 @@ def read_parquet(
     row = 0
     for batch in batches:
         columns_of_batch = (_values(batch, field) for field in fields)
-        for text, doc_id, source, label in zip(*columns_of_batch, strict=True):
+        declared_columns = {field: _values(batch, field) for field in declared_names}
+        if declared_fields.date in batch.schema.names:
+            declared_columns[declared_fields.date] = _dates(batch, declared_fields.date)
+        for place, (text, doc_id, source, label) in enumerate(zip(*columns_of_batch, strict=True)):
             row += 1
             if text is None:
                 detail = f"null in column {settings.text_field!r}"
@@ -57,19 +68,25 @@ def read_parquet(
                 row,
                 settings,
                 label=to_bytes(label),
+                declared=declared_fields.read(
+                    {f: c[place] for f, c in declared_columns.items()}.get
+                ),
             )
 
 
-def _decode(path: str, fields: tuple[str, ...]) -> Iterator[pa.Schema | pa.RecordBatch]:
+def _decode(
+    path: str, fields: tuple[str, ...], optional: tuple[str, ...]
+) -> Iterator[pa.Schema | pa.RecordBatch]:
     """Yield the schema of a local file, then its columns `fields` in small batches.
 
-    No batches come if a field is there more than once.
+    No batches come if one of `fields` is there more than once; of `optional`, such a field is left
+    out.
 
     Raises:
         ValueError: The file cannot be decoded, or decoding it ended the process.
     """
     try:
-        for kind, data in ask(parquet_process.__file__, (path, fields)):
+        for kind, data in ask(parquet_process.__file__, (path, fields, optional)):
             if kind == b"S":
                 yield pa.ipc.read_schema(pa.py_buffer(data))
             else:
@@ -96,6 +113,29 @@ def _wrong_type(schema: pa.Schema, field: str) -> str:
     """Say that the text column holds no text, or nothing."""
     kind = schema.field(field).type
     return "" if _is_text(kind) else f"column {field!r} is {kind}, not text"
+
+
+def _dates(batch: pa.RecordBatch, field: str) -> list:
+    """Return a column as `_values` does, but dates and timestamps in ISO 8601, to the second."""
+    column = batch.column(batch.schema.get_field_index(field))
+    kind = column.type
+    if pa.types.is_date32(kind):
+        days = column.cast(pa.int32()).to_pylist()
+        return [day if day is None else _iso(day * 86_400, "")[:10] for day in days]
+    if not (pa.types.is_timestamp(kind) or pa.types.is_date64(kind)):
+        return _values(batch, field)
+    per_second = _PER_SECOND[kind.unit] if pa.types.is_timestamp(kind) else 1000
+    zone = "Z" if pa.types.is_timestamp(kind) and kind.tz else ""  # stored as UTC
+    numbers = column.cast(pa.int64()).to_pylist()
+    return [number if number is None else _iso(number // per_second, zone) for number in numbers]
+
+
+def _iso(seconds: int, zone: str) -> str:
+    """Return the time so many seconds after 1970; empty for one beyond Python's years."""
+    try:
+        return (_EPOCH + datetime.timedelta(seconds=seconds)).isoformat() + zone
+    except OverflowError:
+        return ""
 
 
 def _values(batch: pa.RecordBatch, field: str | None) -> list:

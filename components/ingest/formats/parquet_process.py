@@ -1,7 +1,8 @@
 """What decodes Parquet and Arrow, in a process: a hostile file ends that, and not the run.
 
 Arrow's C++ aborts (or reads where nothing is) on some files, and takes as much memory as a file of
-a kilobyte asks for. Here both are errors of one file. A request is a path and the fields; frames
+a kilobyte asks for. Here both are errors of one file. A request is a path, the fields, and those
+that are left out where there are several of a name; frames
 (components/ingest/formats/process.py) are S, the schema, and B, a record batch as an Arrow stream.
 """
 
@@ -22,7 +23,7 @@ _MAX_ROWS_PER_BYTE = 1000
 
 def answer(request: list, send: Callable[[bytes, bytes], None]) -> None:
     """Send the schema of a file, then its batches."""
-    path, fields = request
+    path, *fields = request
     with open(path, "rb") as opened:
         head = opened.read(8)
     if head[:4] == b"PAR1":
@@ -41,14 +42,16 @@ def answer(request: list, send: Callable[[bytes, bytes], None]) -> None:
                     _send(batch.slice(start, _BATCH_ROWS), columns, send)
 
 
-def _decode_parquet(path: str, fields: list[str], send) -> None:
+def _decode_parquet(path: str, fields: list[list[str]], send) -> None:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(path, buffer_size=_BUFFER_BYTES)
     columns = _columns(file.schema_arrow, fields, send)
     if not columns:
         return
-    if wrong := _out_of_proportion(file.metadata, columns, os.path.getsize(path)):
+    # Of short values, such as licenses, all may be the same: only the others are looked at.
+    texts = [column for column in columns if column in fields[0]]
+    if wrong := _out_of_proportion(file.metadata, texts, os.path.getsize(path)):
         raise ValueError(wrong)
     rows = 0
     for batch in file.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
@@ -58,10 +61,10 @@ def _decode_parquet(path: str, fields: list[str], send) -> None:
         raise ValueError(f"holds {rows:,} of the {file.metadata.num_rows:,} rows that it says")
 
 
-def _columns(schema: pa.Schema, fields: list[str], send) -> list[str]:
+def _columns(schema: pa.Schema, fields: list[list[str]], send) -> list[str]:
     """Send the schema, with what lies within structs by its path; return what is to be read.
 
-    Nothing if a field is there more than once.
+    Nothing if one of the first fields is there more than once.
     """
     found = []
     pending = [(field.name, field.type) for field in reversed(schema)]
@@ -73,8 +76,12 @@ def _columns(schema: pa.Schema, fields: list[str], send) -> list[str]:
             pending += reversed(inner)
     send(b"S", pa.schema(found).serialize().to_pybytes())
     names = [name for name, _ in found]
-    columns = [field for field in fields if field in names]
-    return [] if any(names.count(field) > 1 for field in columns) else columns
+    required, optional = fields
+    columns = [field for field in required if field in names]
+    if any(names.count(field) > 1 for field in columns):
+        return []
+    others = [field for field in optional if names.count(field) == 1 and field not in columns]
+    return columns + others
 
 
 def _send(batch: pa.RecordBatch, columns: list[str], send) -> None:

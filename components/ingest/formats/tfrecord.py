@@ -1,11 +1,13 @@
 """TFRecord files of tf.Examples: a document an example."""
 
+import functools
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from google.protobuf.message import DecodeError
 
 from components.ingest.config import CorpusConfig
+from components.ingest.declared import DeclaredFields
 from components.ingest.manifest import InputFile
 from components.ingest.records import (
     Document,
@@ -32,6 +34,7 @@ def read_tfrecord(
     import tensorflow as tf  # 2 s and 500 MB: other formats do without
 
     source_name, name = default_source(file), file_id(file)
+    declared_fields = DeclaredFields(settings)
     for number, record in enumerate(scan_tfrecords(handle, settings.max_record_bytes), 1):
         if record.data is None:
             yield too_large(file, number, record.size, settings)
@@ -60,6 +63,7 @@ def read_tfrecord(
             label=to_bytes(_value(features, settings.label_field))
             if settings.label_field
             else None,
+            declared=declared_fields.read(functools.partial(_value, features)),
         )
 
 
