@@ -17,6 +17,7 @@ from tfx.types import Channel, standard_artifacts
 
 from components.cost_report.component import CostReport
 from components.curate.component import Curator
+from components.curate.list_entries import pin_lists
 from components.evaluate.baseline import BaselineConfig
 from components.evaluate.component import BaselineEvaluator
 from components.evaluate.eval_config import SLICES_MODULE, make_eval_config
@@ -51,6 +52,7 @@ def create_components(
         estimate: Only the steps up to the ledger.
     """
     run_directory = absolute_path(config.output_dir)
+    inputs = os.path.join(run_directory, "inputs")
 
     # 1 ingest: files -> documents in a train and an eval split
     ingest = CorpusExampleGen(manifest_directory, config.corpus).with_id("CorpusExampleGen")
@@ -64,7 +66,6 @@ def create_components(
     if pinned is None:
         schema_gen: BaseNode = SchemaGen(statistics=statistics)
     else:
-        inputs = os.path.join(run_directory, "inputs")
         schema_gen = ImportSchemaGen(schema_file=pin_schema(pinned, inputs))
     schema = schema_gen.outputs["schema"]
     validator = ExampleValidator(statistics=statistics, schema=schema)
@@ -79,7 +80,8 @@ def create_components(
 
     # 3 curate: normalize, filter, deduplicate
     benchmarks = read_benchmarks(config.curate.benchmark_files, config.corpus)
-    curator = Curator(documents, config.curate, benchmarks, config.corpus.shards)
+    lists = pin_lists(config.curate.lists, inputs)
+    curator = Curator(documents, config.curate, benchmarks, lists, config.corpus.shards)
     curator.add_upstream_node(gate)
     curated = curator.outputs["curated_examples"]
 

@@ -39,6 +39,7 @@ def main() -> None:
         properties = {
             "config": config.curate.to_json(),
             "benchmarks": "[]",
+            "lists": "{}",
             "shards": config.corpus.shards,
         }
         found["curate"] = measure(curate, f"{work}/examples", work, 1, properties)

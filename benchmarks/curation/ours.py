@@ -165,6 +165,7 @@ def main() -> None:
     properties = {
         "config": config.curate.to_json(),
         "benchmarks": "[]",
+        "lists": "{}",
         "shards": config.corpus.shards,
     }
     result["curate"] = measure(curate, examples, work, workers, properties)

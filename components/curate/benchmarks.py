@@ -18,13 +18,12 @@ from components.curate.decontaminate import (
     common_above,
     contaminated,
     count_in,
-    is_in,
     read_batches,
     shared_runs,
 )
 from components.curate.deduplicate import NO_COPY, DroppedGroup
 from components.curate.near_duplicates import Shingles, bare_words
-from components.curate.text_columns import ngrams
+from components.curate.text_columns import is_in, ngrams
 from tokenmill.records.staging import StagedPart
 
 MIN_WHOLE_WORDS = 5

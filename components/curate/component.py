@@ -16,6 +16,7 @@ from components.curate.counts import (
     TALLIES,
     write_report,
 )
+from components.curate.list_entries import ListFiles
 from components.curate.losses import (
     KEEP_CONTAMINATED,
     check_losses,
@@ -37,6 +38,7 @@ class CuratorSpec(component_spec.ComponentSpec):
     PARAMETERS = {
         "config": component_spec.ExecutionParameter(type=str),
         "benchmarks": component_spec.ExecutionParameter(type=str),
+        "lists": component_spec.ExecutionParameter(type=str),
         "shards": component_spec.ExecutionParameter(type=int),
     }
     INPUTS = {"examples": component_spec.ChannelParameter(type=Examples)}
@@ -61,6 +63,7 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
         dropped = artifact_utils.get_single_instance(output_dict["dropped"])
         config = CurateConfig.from_json(exec_properties["config"])
         benchmarks = tuple(json.loads(exec_properties["benchmarks"]))
+        list_files = ListFiles(**json.loads(exec_properties["lists"]))
         shards = exec_properties["shards"]
         curated.split_names = examples.split_names
         for key in ("payload_format", "file_format"):
@@ -68,7 +71,14 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
 
         with staged_run(self._get_tmp_dir()) as staging, self._make_beam_pipeline() as pipeline:
             result = pipeline | Curate(
-                config, benchmarks, examples.uri, curated.uri, dropped.uri, staging, shards
+                config,
+                benchmarks,
+                examples.uri,
+                curated.uri,
+                dropped.uri,
+                staging,
+                shards,
+                list_files,
             )
             lists = [
                 beam.pvalue.AsSingleton(result[name] | f"List[{name}]" >> beam.combiners.ToList())
@@ -122,6 +132,7 @@ class Curator(base_beam_component.BaseBeamComponent):
         examples: Channel of `Examples`.
         config: Rules and thresholds.
         benchmarks: The texts of config.benchmark_files, which must not occur in train.
+        lists: The files of config.lists, as pinned.
         shards: Files per split.
     """
 
@@ -129,13 +140,19 @@ class Curator(base_beam_component.BaseBeamComponent):
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(CuratorExecutor)
 
     def __init__(
-        self, examples: Channel, config: CurateConfig, benchmarks: tuple[str, ...], shards: int
+        self,
+        examples: Channel,
+        config: CurateConfig,
+        benchmarks: tuple[str, ...],
+        lists: ListFiles,
+        shards: int,
     ):
         spec = CuratorSpec(
             examples=examples,
-            # Of benchmark files their content counts, not where they are.
-            config=config.to_json(exclude={"benchmark_files"}),
+            # Of benchmark files and lists their content counts, not where they are.
+            config=config.to_json(exclude={"benchmark_files", *config.lists}),
             benchmarks=json.dumps(benchmarks),
+            lists=json.dumps(lists._asdict(), sort_keys=True),
             shards=shards,
             curated_examples=Channel(type=Examples),
             dropped=Channel(type=DroppedDocuments),

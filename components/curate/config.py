@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from components.curate.list_entries import FILE_SIGN, ListFiles, parse_entry
 from tokenmill.config_model import Fraction, PositiveInt, Section
 from tokenmill.nearest import did_you_mean
 from tokenmill.text.language import LANGUAGES
@@ -25,6 +26,23 @@ def _language_codes(value: Any) -> Any:
     return codes
 
 
+def _entries(key: str) -> BeforeValidator:
+    """Return what takes one entry for a list of one, and raises ValueError for what is none."""
+
+    def check(value: Any) -> Any:
+        entries = (value,) if isinstance(value, str) else value
+        for entry in entries if isinstance(entries, list | tuple) else ():
+            if not isinstance(entry, str) or entry.startswith(FILE_SIGN):
+                continue
+            try:
+                parse_entry(key, entry)
+            except ValueError as error:
+                raise ValueError(f"{entry!r}: expected {error}") from None
+        return entries
+
+    return BeforeValidator(check)
+
+
 Threshold = Annotated[float, Field(ge=0.0)] | Literal["off"] | None
 
 
@@ -41,6 +59,19 @@ class CurateConfig(Section):
     """ISO 639 codes of the languages to keep (reason wrong_language); empty keeps all."""
     min_language_score: Fraction = 0.65
     """Least probability of one of these languages (FineWeb's threshold)."""
+    urls: Annotated[tuple[str, ...], _entries("urls")] = ()
+    """Keep only documents of these hosts (example.org, with its subdomains) or of URLs that begin
+    so (example.org/blog/); "@FILE" stands for a file with one a line. Reasons: no_url,
+    url_not_allowed; empty keeps all."""
+    deny_urls: Annotated[tuple[str, ...], _entries("deny_urls")] = ()
+    """Drop documents of these hosts, or of URLs that begin so (reason denied_url); likewise."""
+    licenses: Annotated[tuple[str, ...], _entries("licenses")] = ()
+    """Keep only documents whose license one of these patterns matches (MIT, CC-BY*), or "@FILE".
+    Reasons: no_license, license_not_allowed; empty keeps all."""
+    deny_licenses: Annotated[tuple[str, ...], _entries("deny_licenses")] = ()
+    """Drop documents whose license one of these patterns matches (reason denied_license)."""
+    deny_words: Annotated[tuple[str, ...], _entries("deny_words")] = ()
+    """Drop documents with one of these words or phrases (reason denied_word), or of "@FILE"."""
     mask: tuple[Literal["url", "email", "key", "ip", "iban", "card", "phone"], ...] = ()
     """Personal data and secrets to replace by <URL>, <EMAIL>, <KEY> (of an API, or private), <IP>,
     <IBAN>, <CARD>, <PHONE>."""
@@ -74,6 +105,11 @@ class CurateConfig(Section):
     """Texts that must not occur in train: files as for corpus.input.
 
     Those of fewer words than a run are looked for as a whole, if they have five words."""
+
+    @property
+    def lists(self) -> dict[str, tuple[str, ...]]:
+        """Return the lists of hosts, licenses and words, by key; an empty one is not in use."""
+        return {key: getattr(self, key) for key in ListFiles._fields}
 
     max_line_word_characters: Threshold = None
     min_line_end_marks: Threshold = None

@@ -9,6 +9,7 @@ import numpy as np
 from components.curate.config import CurateConfig
 from components.curate.counts import LANGUAGE, LANGUAGE_DROPPED, NOT_JUDGED
 from components.curate.languages import languages
+from components.curate.lists import Lists
 from components.curate.rules import RULES, judge, thresholds_of
 from components.curate.text_columns import TextColumns
 from tokenmill.text.language import UNDETERMINED, identify
@@ -24,11 +25,13 @@ class Judged(NamedTuple):
         dropped: (reason, value, threshold) of each text that is dropped, by its place.
         languages: The language of each, UNDETERMINED where it is not known.
         not_judged: bool [texts] by reason, which ones a rule has no measure for.
+        matched: What of a text is on a list for which it is dropped, by its place.
     """
 
     dropped: dict[int, tuple[str, float, float]]
     languages: list[str]
     not_judged: dict[str, np.ndarray]
+    matched: dict[int, str]
 
     def tallies(self) -> Counter[tuple[str, ...]]:
         """Count documents by language, those of them that are dropped, and those not judged."""
@@ -44,7 +47,11 @@ class Judged(NamedTuple):
 
 
 def judge_texts(
-    texts: Sequence[str], config: CurateConfig, declared: Sequence[str] | None = None
+    texts: Sequence[str],
+    config: CurateConfig,
+    declared: Sequence[str] | None = None,
+    metadata: Sequence[bytes] | None = None,
+    lists: Lists | None = None,
 ) -> Judged:
     """Judge normalized texts.
 
@@ -53,9 +60,17 @@ def judge_texts(
         config: Thresholds and languages.
         declared: The language that the input says of each, empty for none: what a text is taken
             for that does not show its language.
+        metadata: What the input says of each beside; None for nothing of any.
+        lists: Of hosts, licenses and words; None for none.
     """
     columns = TextColumns(texts)
     found = {i: (EMPTY, 0.0, 1.0) for i, text in enumerate(texts) if not text}
+    matched = {}
+    if lists is not None:
+        listed = lists.judge(texts, metadata or [b""] * len(texts))
+        for i, (reason, entry) in listed.items():
+            if i not in found:
+                found[i], matched[i] = (reason, 1.0, 0.0), entry
     if config.languages:
         columns.identified = identify(texts)
         for i, (language, score) in enumerate(columns.identified):
@@ -71,4 +86,4 @@ def judge_texts(
     codes = languages(columns)
     if declared is not None:
         codes = [d if d and c == UNDETERMINED else c for c, d in zip(codes, declared, strict=True)]
-    return Judged(found, codes, decisions.not_judged)
+    return Judged(found, codes, decisions.not_judged, matched)

@@ -25,7 +25,7 @@ from components.curate.counts import CONTAMINATED
 from components.curate.deduplicate import DroppedGroup, dropped_mask
 from components.curate.first_pass import DROPPED_ROW
 from components.curate.near_duplicates import Shingles, bare_words, shingle
-from components.curate.text_columns import ngrams
+from components.curate.text_columns import is_in, ngrams
 from tokenmill.records.documents import BATCH_BYTES, BATCH_DOCUMENTS
 from tokenmill.records.staging import StagedPart, Staging, read_rows, read_texts
 
@@ -287,14 +287,6 @@ def contaminated(
         np.array(kept, np.int64),
         np.array(runs, np.int64),
     )
-
-
-def is_in(hashes: np.ndarray, ascending: np.ndarray) -> np.ndarray:
-    """Tell which hashes are among the others, bool [hashes]."""
-    if not len(ascending):
-        return np.zeros(len(hashes), bool)
-    place = np.minimum(np.searchsorted(ascending, hashes), len(ascending) - 1)
-    return ascending[place] == hashes
 
 
 def count_in(shingles: Shingles, ascending: np.ndarray) -> np.ndarray:

@@ -24,6 +24,8 @@ from components.curate.counts import (
     OutcomeCounts,
 )
 from components.curate.decision import judge_texts
+from components.curate.list_entries import NO_LISTS, ListFiles
+from components.curate.lists import Lists, read_lists
 from components.curate.mask import mask
 from components.curate.near_duplicates import all_ngrams, band_hashes
 from components.curate.rules import thresholds_of
@@ -53,6 +55,7 @@ def first_pass(
     directory: str,
     shards: int,
     frequent: np.ndarray | None = None,
+    list_files: ListFiles = NO_LISTS,
 ) -> Iterator[Any]:
     """Stage the documents of a file; yield the parts and, tagged, what was counted.
 
@@ -62,9 +65,11 @@ def first_pass(
         directory: The staging directory.
         shards: Shards that will be written.
         frequent: uint64, ascending: hashes of the lines to remove; None removes none.
+        list_files: The lists of hosts, licenses and words that are in use.
     """
     name = f"{file.split}-{stable_hash(file.path.encode()):016x}"
     staging = StagingWriter(os.path.join(directory, name), file.split, shards)
+    lists = read_lists(list_files) if list_files != NO_LISTS else None
     counts: dict[tuple[str, str, str], list[int]] = {}
     edits = Edits()
     try:
@@ -74,7 +79,7 @@ def first_pass(
                 batch, removed = remove_frequent(batch, frequent)
                 removed_bytes += edits.add(removed)
             for record in judge_batch(
-                batch, file.split, settings, staging.part(), edits, removed_bytes
+                batch, file.split, settings, staging.part(), edits, removed_bytes, lists
             ):
                 key = (record.split, record.source.decode(), record.reason)
                 total = counts.setdefault(key, [0, 0])
@@ -119,6 +124,7 @@ def judge_batch(
     part: PartWriter,
     edits: Edits,
     removed_bytes: np.ndarray,
+    lists: Lists | None,
 ) -> list[DroppedDocument]:
     """Normalize and judge a batch, and stage it; return the dropped documents.
 
@@ -129,6 +135,7 @@ def judge_batch(
         part: Where they go.
         edits: Takes what is changed.
         removed_bytes: int64 [documents], bytes of lines that are gone already.
+        lists: Of hosts, licenses and words; None for none.
     """
     doc_ids, sources, raw, raw_bytes, labels, declared, metadata = (
         column.to_pylist() for column in batch.columns
@@ -138,13 +145,14 @@ def judge_batch(
         texts = _mask_all(texts, settings.mask, edits.masked)
     removed = remove_lines(texts, thresholds_of(settings))
     texts, removed_bytes = removed.texts, removed_bytes + edits.add(removed)
-    judged = judge_texts(texts, settings, [code.decode() for code in declared])
+    judged = judge_texts(texts, settings, [code.decode() for code in declared], metadata, lists)
     edits.tallies.update(judged.tallies())
     decisions = judged.dropped
     dropped = {
         i: DroppedDocument(
             split, doc_ids[i], sources[i], texts[i], raw_bytes[i], *decision, b"",
             judged.languages[i], metadata=metadata[i],
+            matched=judged.matched.get(i, ""),
         )
         for i, decision in decisions.items()
     }  # fmt: skip

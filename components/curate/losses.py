@@ -12,6 +12,7 @@ from typing import NamedTuple
 from components.curate.config import CurateConfig
 from components.curate.counts import CONTAMINATED, samples_by_reason
 from components.curate.decision import EMPTY, WRONG_LANGUAGE
+from components.curate.lists import LIST_REASONS
 from components.curate.rules import LINE_RULES, RULES
 from tokenmill.contracts.curation import Curation, DroppedDocument, read_dropped
 from tokenmill.errors import TokenmillError
@@ -36,7 +37,8 @@ KEEP_CONTAMINATED = {
 
 # What is said, even if it is let pass.
 _MUCH = 0.5
-_NOT_RULES = (EMPTY, WRONG_LANGUAGE)
+_ASKED_FOR = (WRONG_LANGUAGE, *LIST_REASONS)  # by name: they stop no run
+_NOT_RULES = (EMPTY, *_ASKED_FOR)
 TOGETHER = "all rules together"
 _GROUPS_SHOWN = 3
 _RULES_SHOWN = 3
@@ -112,7 +114,7 @@ def find_losses(curation: Curation, max_fraction: float) -> list[list[Loss]]:
 
 
 def check_losses(curation: Curation, config: CurateConfig, dropped_uri: str) -> None:
-    """Raise a TokenmillError if one rule takes too much; languages not asked for may go.
+    """Raise a TokenmillError if one rule takes too much; what the user's lists name may go.
 
     Args:
         curation: The counts.
@@ -122,7 +124,7 @@ def check_losses(curation: Curation, config: CurateConfig, dropped_uri: str) -> 
     lost = [
         losses
         for losses in find_losses(curation, config.max_drop_fraction)
-        if losses[0].reason not in (WRONG_LANGUAGE, TOGETHER)
+        if losses[0].reason not in (*_ASKED_FOR, TOGETHER)
     ]
     arrived, contaminated, _ = _contaminated(curation, "train")
     if arrived >= MIN_DOCUMENTS and contaminated > config.max_drop_fraction * arrived:

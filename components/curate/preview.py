@@ -17,6 +17,7 @@ import numpy as np
 from components.curate.config import CurateConfig
 from components.curate.counts import KEPT, OutcomeCounts, summarize
 from components.curate.decision import EMPTY, WRONG_LANGUAGE, judge_texts
+from components.curate.lists import LIST_REASONS, lists_of
 from components.curate.losses import curation_remarks
 from components.curate.mask import mask
 from components.curate.rules import RULES, thresholds_of
@@ -26,7 +27,7 @@ from components.curate.text_columns import TextColumns
 from tokenmill.records.document_metadata import decode_metadata
 from tokenmill.text.normalize import normalize
 
-REASONS = (EMPTY, WRONG_LANGUAGE, *(rule.reason for rule in RULES))
+REASONS = (EMPTY, *LIST_REASONS, WRONG_LANGUAGE, *(rule.reason for rule in RULES))
 QUANTILES = (1, 5, 25, 50, 75, 95, 99)
 EXCERPT_CHARACTERS = 200
 
@@ -52,6 +53,7 @@ class Example(NamedTuple):
     threshold: float
     excerpt: str
     metadata: dict[str, str]
+    matched: str
 
 
 @dataclass
@@ -109,6 +111,7 @@ def preview(documents: Sequence[SampledDocument], config: CurateConfig, examples
         examples: How many dropped documents to keep of each reason.
     """
     result = Preview(documents=len(documents))
+    lists = lists_of(config.lists)
     rules = in_use(thresholds_of(config))
     values: dict[str, list[np.ndarray]] = {rule.setting: [np.zeros(0)] for rule in rules}
     sizes: list[int] = []
@@ -130,7 +133,13 @@ def preview(documents: Sequence[SampledDocument], config: CurateConfig, examples
         for rule in rules:
             values[rule.setting].append(rule.measure(columns))
         sizes += [len(document.text.encode()) for document in batch]
-        judged = judge_texts(texts, config, [document.language for document in batch])
+        judged = judge_texts(
+            texts,
+            config,
+            [document.language for document in batch],
+            [document.metadata.encode() for document in batch],
+            lists,
+        )
         tallies.update(judged.tallies())
         for i, (reason, value, threshold) in sorted(judged.dropped.items()):
             reasons[start + i] = reason
@@ -145,6 +154,7 @@ def preview(documents: Sequence[SampledDocument], config: CurateConfig, examples
                         threshold,
                         texts[i][:EXCERPT_CHARACTERS],
                         decode_metadata(document.metadata.encode()),
+                        judged.matched.get(i, ""),
                     )
                 )
     result.sizes = np.array(sizes, np.int64)

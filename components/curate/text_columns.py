@@ -321,5 +321,13 @@ def ngrams(hashes: np.ndarray, spans: Spans, n: int) -> tuple[np.ndarray, np.nda
     return combined, index
 
 
+def is_in(hashes: np.ndarray, ascending: np.ndarray) -> np.ndarray:
+    """Tell which numbers are among the others, which are ascending, bool [hashes]."""
+    if not len(ascending):
+        return np.zeros(len(hashes), bool)
+    place = np.minimum(np.searchsorted(ascending, hashes), len(ascending) - 1)
+    return ascending[place] == hashes
+
+
 def _offsets(counts: np.ndarray) -> np.ndarray:
     return np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))

@@ -31,6 +31,7 @@ from components.curate.deduplicate import (
 )
 from components.curate.first_pass import first_pass
 from components.curate.last_pass import count, write_dropped, write_kept
+from components.curate.list_entries import NO_LISTS, ListFiles
 from tokenmill.records.documents import DocumentFile
 from tokenmill.records.sorted_hashes import BUCKETS
 from tokenmill.records.splits import SPLITS, split_directory
@@ -52,6 +53,7 @@ class Curate(beam.PTransform):
             the caller's to remove.
         shards: Files a split, and of dropped documents; also the ranges of hashes in which
             copies are looked for.
+        list_files: The lists of hosts, licenses and words that are in use.
     """
 
     def __init__(
@@ -63,9 +65,11 @@ class Curate(beam.PTransform):
         dropped_uri: str,
         staging_directory: str,
         shards: int,
+        list_files: ListFiles = NO_LISTS,
     ):
         super().__init__()
         self._settings, self._benchmarks = settings, benchmarks
+        self._list_files = list_files
         self._examples, self._curated, self._dropped = examples_uri, curated_uri, dropped_uri
         self._staging, self._shards = staging_directory, shards
         self._hash_ranges = min(shards, BUCKETS)
@@ -81,7 +85,12 @@ class Curate(beam.PTransform):
             | "SpreadFiles" >> beam.Reshuffle()
             | "FirstPass"
             >> beam.FlatMap(
-                first_pass, settings, self._staging, shards, self._frequent_lines(pipeline, files)
+                first_pass,
+                settings,
+                self._staging,
+                shards,
+                self._frequent_lines(pipeline, files),
+                self._list_files,
             ).with_outputs(COUNTS, MASKED, REMOVED_LINES, TALLIES, main="parts")
         )
         parts = judged.parts

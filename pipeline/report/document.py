@@ -121,8 +121,6 @@ def print_documents(found: list[Explanation]) -> None:
             if document.shared:
                 words = visible(" ".join(document.shared.split()))
                 echo(f"  shares “{words}” with {visible(document.kept_copy)}")
-            elif document.matched:
-                echo(f"  on the list: {visible(document.matched)}")
             elif document.kept_copy:
                 echo(f"  the text that stays: {visible(document.kept_copy)}")
             _print_known(document)
@@ -149,11 +147,25 @@ _VALUES = {
     "contaminated": "n-grams shared with the other split or a benchmark",
 }
 
+# What it means to be on a list of the configuration, or on none.
+_LISTED = {
+    "denied_url": "its URL is on the list curate.deny_urls",
+    "no_url": "nothing says its URL, and curate.urls lists those to keep",
+    "url_not_allowed": "its URL is not on the list curate.urls",
+    "denied_license": "its license is on the list curate.deny_licenses",
+    "no_license": "nothing says its license, and curate.licenses lists those to keep",
+    "license_not_allowed": "its license is not on the list curate.licenses",
+    "denied_word": "it has a word of the list curate.deny_words",
+}
+
 
 def _reason(document: DroppedDocument) -> str:
     """Say the rule, its value and its limit in words."""
     if document.reason == "exact_duplicate":
         return "exact_duplicate: the same text, once normalized, is there already"
+    if document.reason in _LISTED:
+        listed = f": {visible(document.matched)}" if document.matched else ""
+        return f"{document.reason}: {_LISTED[document.reason]}{listed}"
     measure = _VALUES.get(document.reason, "value")
     return f"{document.reason}: {measure} {document.value:g}, limit {document.threshold:g}"
 

@@ -13,6 +13,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from components.curate.config import CurateConfig
 from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, TALLIES, summarize
+from components.curate.list_entries import NO_LISTS
 from components.curate.transforms import Curate
 from tokenmill.beam_arguments import beam_arguments
 from tokenmill.contracts.curation import read_dropped
@@ -94,7 +95,7 @@ def curate(tmp_path):
     """(documents as (split, id, source, text), settings, file size, workers) -> Curated."""
     runs = itertools.count()
 
-    def run(documents, settings, size=50, workers=1):
+    def run(documents, settings, size=50, workers=1, list_files=NO_LISTS):
         home = tmp_path / f"run-{next(runs)}"
         home.mkdir()
         uris = {name: str(home / name) for name in ("examples", "curated", "dropped", "staging")}
@@ -103,7 +104,13 @@ def curate(tmp_path):
         with beam.Pipeline(options=options) as pipeline:
             for name, output in (
                 pipeline
-                | Curate(settings.config, settings.benchmarks, *uris.values(), settings.partitions)
+                | Curate(
+                    settings.config,
+                    settings.benchmarks,
+                    *uris.values(),
+                    settings.partitions,
+                    list_files,
+                )
             ).items():
                 path = str(home / f"{name}.pickle")
                 (

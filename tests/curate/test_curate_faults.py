@@ -79,7 +79,7 @@ def ingest_step(home, source, **read):
 
 
 def curate_step(home, examples, settings=CONFIG):
-    properties = {"config": settings.to_json(), "benchmarks": "[]", "shards": SHARDS}
+    properties = {"config": settings.to_json(), "benchmarks": "[]", "lists": "{}", "shards": SHARDS}
     return Step(home, "curate", properties, examples)
 
 

@@ -76,7 +76,7 @@ def curate(home, splits, files=1, shards=2, settings=CONFIG):
     CuratorExecutor(context).Do(
         {"examples": [examples]},
         {"curated_examples": [curated], "dropped": [dropped]},
-        {"config": settings.to_json(), "benchmarks": "[]", "shards": shards},
+        {"config": settings.to_json(), "benchmarks": "[]", "lists": "{}", "shards": shards},
     )
     return curated, dropped
 

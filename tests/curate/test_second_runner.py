@@ -91,7 +91,7 @@ def run(home, source, beam_arguments):
     executor(CuratorExecutor).Do(
         {"examples": [artifacts["examples"]]},
         {"curated_examples": [artifacts["curated"]], "dropped": [artifacts["dropped"]]},
-        {"config": CONFIG.to_json(), "benchmarks": "[]", "shards": SHARDS},
+        {"config": CONFIG.to_json(), "benchmarks": "[]", "lists": "{}", "shards": SHARDS},
     )
     files = [p for name in artifacts for p in (home / name).rglob("*") if p.is_file()]
     assert not [p for p in (home / "tmp").rglob("*") if p.is_file()]
