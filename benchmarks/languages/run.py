@@ -97,6 +97,7 @@ def run(documents: Iterable[Mapping[str, str]], work: str, settings: Sequence[st
     properties = {
         "config": config.curate.to_json(),
         "benchmarks": "[]",
+        "lists": "{}",
         "shards": config.corpus.shards,
     }
     curate(os.path.join(work, "examples"), work, 1, properties)

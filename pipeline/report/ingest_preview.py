@@ -12,6 +12,7 @@ from pipeline.loader import load_run_config
 from pipeline.report.console import largest_counts
 from pipeline.report.tables import escape, plain_table, stdout_console
 from tokenmill.contracts.ingest import BadRecord
+from tokenmill.records.document_metadata import METADATA_FIELDS, decode_metadata
 from tokenmill.records.keys import stable_hash
 
 _SHOWN_CHARACTERS = 240
@@ -66,7 +67,8 @@ def _count(found: _Format, item: Document | BadRecord | LeftOut) -> None:
         found.bytes += len(item.text)
         if not found.first:
             text = item.text.decode()[:_SHOWN_CHARACTERS]
-            found.first = {"doc_id": item.doc_id.decode(), "text": text}
+            declared = {"language": item.language.decode(), **decode_metadata(item.metadata)}
+            found.first = {"doc_id": item.doc_id.decode(), "text": text, **declared}
     elif isinstance(item, BadRecord):
         found.quarantined += 1
         found.by_reason[item.reason] += 1
@@ -98,5 +100,8 @@ def print_ingest_preview(found: dict[str, Any]) -> None:
         if numbers["first"]:
             text = " ".join(numbers["first"]["text"].split())
             console.print(f"  {escape(numbers['first']['doc_id'])}: {escape(text)}")
+            for name in ("language", *METADATA_FIELDS):
+                if value := numbers["first"].get(name):
+                    console.print(f"    {name}: {escape(value)}", soft_wrap=True)
     if sentence := describe_left_out(Counter(found["left_out"])):
         console.print(f"\n{escape(sentence)}")

@@ -23,6 +23,7 @@ max_quarantine_fraction = 0.3  # one file of four is noise
 
 [curate]
 rules = "code-docs"
+deny_urls = ["denied.example/private/"]
 
 [tokenizer]
 vocab_size = 1200
@@ -134,7 +135,10 @@ def workspace(tmp_path_factory) -> Workspace:
     corpus.mkdir()
     records = slice_of_embedded_corpus(every=12)
     # The package with most copies, whole, so that there are duplicates to drop.
-    lines = [json.dumps(r) for r in records]
+    records = [{**r, "url": f"https://docs.example/{i}"} for i, r in enumerate(records)]
+    denied = {"id": "denied", "url": "https://www.denied.example/private/1", "title": "A secret"}
+    lines = [json.dumps({**denied, "text": "The text of a page that nobody is to learn from."})]
+    lines += [json.dumps(r) for r in records]
     lines += [json.dumps({**r, "id": f"copy-{r['id']}"}) for r in records[:40]]
     lines += Workspace.bad_lines
     (corpus / "documents.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -164,6 +164,25 @@ def test_preview_by_language_with_masks_and_one_reason(corpus):
     assert "too_few_words" not in output
 
 
+def test_preview_by_lists(corpus, tmp_path):
+    words = tmp_path / "words.txt"
+    words.write_text("# of one document\nabend wurde\n")
+    options = ("--set", f"curate.deny_words=@{words}", "--set", "curate.licenses=MIT")
+    output = shown("preview", corpus, "--rules", "none", *options)
+    assert lines_with("no_license", output)[0].split()[1] == "451"
+    output = shown("preview", corpus, "--rules", "none", *options[:2])
+    assert lines_with("denied_word", output)[0].split()[1] == "1"
+    assert "“abend wurde” is on the list" in output
+    found = shown("preview", corpus, "--rules", "none", *options[:2], "--json")
+    assert json.loads(found)["examples"]["denied_word"][0]["matched"] == "abend wurde"
+    words.unlink()
+    message = refused("preview", corpus, *options)
+    assert f"curate.deny_words: {words}: cannot be read: No such file" in message
+    message = refused("preview", corpus, "--set", 'curate.urls=["a b"]')
+    assert "curate.urls" in message
+    assert "expected a host, example.org" in message
+
+
 def test_preview_takes_the_rules_of_the_configuration(corpus, tmp_path):
     config = tmp_path / "mine.toml"
     config.write_text('[corpus]\ntext_field = "id"\n[curate]\nrules = "none"\nmin_words = 2\n')

@@ -13,7 +13,9 @@ def mixed(tmp_path):
     (tmp_path / "de").mkdir()
     for i in range(5):
         (tmp_path / "de" / f"{i}.html").write_text(f"<nav>Menü</nav><p>Die {i}. Seite \x1b[31m")
-    (tmp_path / "records.jsonl.gz").write_bytes(gzip.compress(b'{"text": "one"}\n{"no": 1}\n'))
+    (tmp_path / "records.jsonl.gz").write_bytes(
+        gzip.compress(b'{"text": "one", "title": "A [b] title"}\n{"no": 1}\n')
+    )
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         archive.writestr("a.txt", "plain text")
         archive.writestr("b.png", "picture")
@@ -42,6 +44,7 @@ def test_a_mixed_directory_by_format(mixed):
     shown = preview(mixed).stdout
     for part in (
         "Seite",
+        "    title: A [b] title",
         "missing_text",
         "c.docx: unreadable_file",
         ".png in an archive",

@@ -222,6 +222,7 @@ def test_why_follows_a_document_to_its_rows_and_models_and_back(first_run):
     found = ask("why", kept, "--run", home)
     (status,), (model,) = found["documents"], found["models"]
     assert status["status"] == "kept"
+    assert status["metadata"]["url"].startswith("https://docs.example/")
     assert sum(place["length"] for place in status["placements"]) > 1
     assert model["pushed_to"]
     # 250 steps of 32 rows over fewer than 8000 rows: each is read once or twice
@@ -244,6 +245,10 @@ def test_why_says_by_which_rule_and_for_which_copy(first_run, workspace):
     (status,) = ask("why", copy["doc_id"], "--run", home)["documents"]
     assert (status["status"], status["kept_copy"]) == ("dropped", copy["kept_copy"])
     assert status["language"]
+    assert status["metadata"]["url"].startswith("https://docs.example/")
+    (status,) = ask("why", "denied", "--run", home)["documents"]
+    assert (status["reason"], status["matched"]) == ("denied_url", "denied.example/private/")
+    assert status["metadata"]["title"] == "A secret"
     (stays,) = ask("why", copy["kept_copy"], "--run", home)["documents"]
     assert stays["source"]
     quarantine = newest_artifact(first_run, "components.Quarantine").uri
