@@ -11,9 +11,7 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
 from tokenmill.contracts.evaluation import LANGUAGE, LENGTH
-from tokenmill.text.language import determined, identify
-
-UNCERTAIN = "uncertain"
+from tokenmill.records.documents import decode_documents
 
 _BYTES_ABOVE = (0, 1_000, 4_000, 16_000)
 _LENGTH_NAMES = ("under 1 kB", "1-4 kB", "4-16 kB", "16 kB and more")
@@ -27,19 +25,17 @@ def length_name(byte_count: int) -> str:
 def add_slice_features(extracts: dict[str, Any]) -> dict[str, Any]:
     """Add two features to a batch of TFMA extracts: `length` and `language`.
 
+    The language is what curation found. TFMA's own features lack it: they are those of the schema,
+    which is of the documents before curation.
+
     Args:
-        extracts: Batched extracts with the features `text` and `byte_count`, [batch, 1] each.
+        extracts: Batched extracts with the curated documents, serialized.
     """
-    features = dict(extracts[tfma.FEATURES_KEY])
-    counts = np.asarray(features["byte_count"]).ravel()
-    texts = [text.decode() for text in np.asarray(features["text"], object).ravel()]
-    features[LENGTH] = _column([length_name(count) for count in counts])
-    features[LANGUAGE] = _column(determined(identify(texts), UNCERTAIN))
-    return {**extracts, tfma.FEATURES_KEY: features}
-
-
-def _column(values: list[str]) -> np.ndarray:
-    return np.array([[value.encode()] for value in values], object)
+    documents = decode_documents(list(extracts[tfma.INPUT_KEY]))
+    lengths = [length_name(count).encode() for count in documents.column("byte_count").to_pylist()]
+    added = {LENGTH: lengths, LANGUAGE: documents.column("language").to_pylist()}
+    columns = {name: np.array([[v] for v in values], object) for name, values in added.items()}
+    return {**extracts, tfma.FEATURES_KEY: {**extracts[tfma.FEATURES_KEY], **columns}}
 
 
 def custom_extractors(

@@ -37,6 +37,7 @@ from tokenmill.cost.memory import Precision, estimate_memory
 from tokenmill.errors import TokenmillError
 from tokenmill.model.shape import ModelShape
 from tokenmill.records.keys import stable_hash
+from tokenmill.text.language import determined, identify
 from tokenmill.text.tokenization import load_tokenizer, tokenize
 from tokenmill.text.vocabulary import UNLEARNED_TOKENS
 
@@ -59,6 +60,7 @@ class Candidate:
         model_type: `bpe` or `unigram`.
         vocab_size: Tokens in all.
         bytes_per_token: Held-out bytes over tokens (without begin and end tokens).
+        bytes_per_token_by_language: The same of each language that has tokens.
         tokens_per_word_by_source: Tokens over words (runs without white space).
         unused_fraction: Share of the learned tokens that no held-out text has.
         byte_token_fraction: Share of the tokens that are single bytes of byte fallback.
@@ -75,6 +77,7 @@ class Candidate:
     model_type: str
     vocab_size: int
     bytes_per_token: float
+    bytes_per_token_by_language: dict[str, float]
     tokens_per_word_by_source: dict[str, float]
     unused_fraction: float
     byte_token_fraction: float
@@ -93,6 +96,8 @@ class Sweep:
     Attributes:
         corpus_bytes: Bytes that `training_flops` is for.
         held_out_bytes: Bytes that the ratios were measured on.
+        held_out_bytes_by_language: The same by language as fastText identifies it (ISO 639; und:
+            not known).
         candidates: The vocabularies, by type and size.
         impossible: (model type, size, reason) of those that the text does not support.
         predicted_vocab_size: The best size for this model by Tao et al. 2024.
@@ -103,6 +108,7 @@ class Sweep:
 
     corpus_bytes: int
     held_out_bytes: int
+    held_out_bytes_by_language: dict[str, int]
     candidates: list[Candidate]
     impossible: list[tuple[str, int, str]]
     predicted_vocab_size: int
@@ -146,15 +152,15 @@ def sweep(
     """
     held_out = [d for d in documents if stable_hash(b"held-out/" + d[0]) < _HELD_OUT * 2**64]
     train = [d for d in documents if stable_hash(b"held-out/" + d[0]) >= _HELD_OUT * 2**64]
-    held_out_bytes = sum(len(d[2]) for d in held_out)
+    languages = determined(identify([d[2].decode() for d in held_out]))
+    bytes_by_language = _add_up(languages, [len(d[2]) for d in held_out])
+    held_out_bytes = sum(bytes_by_language.values())
     if not held_out_bytes or not train:
         raise TokenmillError(
             f"{len(documents):,} documents are too few: a tenth is held out to measure on.",
             "Give more documents.",
         )
-    by_source: dict[str, int] = {}
-    for _, source, text in train:
-        by_source[source.decode()] = by_source.get(source.decode(), 0) + len(text)
+    by_source = _add_up([d[1].decode() for d in train], [len(d[2]) for d in train])
     rates = sampling_rates(by_source, settings.sample_bytes, settings.source_weights)
     texts = list(Sentences(sample_documents(train, rates)))
     corpus_bytes = sum(len(d[2]) for d in documents)
@@ -166,7 +172,7 @@ def sweep(
         for size in sorted(set(sizes))
     ]
     progress(f"{wanted[0].model_type} {wanted[0].vocab_size:,}", 0)
-    measure = functools.partial(_train_and_measure, texts, held_out)
+    measure = functools.partial(_train_and_measure, texts, held_out, languages)
     for done, (each, measured) in enumerate(_in_processes(measure, wanted, workers), start=1):
         following = wanted[min(done, len(wanted) - 1)]
         progress(f"{following.model_type} {following.vocab_size:,}", done)
@@ -190,8 +196,9 @@ def sweep(
     cheapest = min(range(len(candidates)), key=lambda i: candidates[i].training_flops)
     best, reason = recommend(candidates, predicted)
     return Sweep(
-        corpus_bytes, held_out_bytes, candidates, impossible, predicted, cheapest, best, reason
-    )
+        corpus_bytes, held_out_bytes, bytes_by_language, candidates, impossible, predicted,
+        cheapest, best, reason,
+    )  # fmt: skip
 
 
 def _in_processes(
@@ -208,14 +215,17 @@ def _in_processes(
 
 
 def _train_and_measure(
-    texts: Sequence[str], held_out: Sequence[Document], settings: TokenizerConfig
+    texts: Sequence[str],
+    held_out: Sequence[Document],
+    languages: Sequence[str],
+    settings: TokenizerConfig,
 ) -> dict[str, Any] | str:
     """Return what `_measure` gives, or why the text does not support the vocabulary."""
     try:
         model = train_sentencepiece(texts, settings)
     except TokenmillError as error:
         return error.message
-    return _measure(model, texts, held_out, len(settings.user_symbols))
+    return _measure(model, texts, held_out, languages, len(settings.user_symbols))
 
 
 def predicted_vocab_size(shape: ModelShape) -> int:
@@ -288,7 +298,11 @@ def recommend(candidates: Sequence[Candidate], predicted: int) -> tuple[int, str
 
 
 def _measure(
-    model: bytes, sample: Sequence[str], held_out: Sequence[Document], user_symbols: int
+    model: bytes,
+    sample: Sequence[str],
+    held_out: Sequence[Document],
+    languages: Sequence[str],
+    user_symbols: int,
 ) -> dict[str, Any]:
     """Measure ratios of one model on held-out text, counted by the graph's op as everywhere."""
     with tempfile.TemporaryDirectory() as directory:
@@ -304,25 +318,38 @@ def _measure(
     for start in range(0, len(sample), _BATCH):
         ids = graph(tf.constant(sample[start : start + _BATCH]))
         seen += np.bincount(ids.flat_values.numpy(), minlength=size)
-    tokens: dict[str, int] = {}
-    words: dict[str, int] = {}
+    lengths: list[int] = []
     for start in range(0, len(held_out), _BATCH):
         batch = held_out[start : start + _BATCH]
         ids = graph(tf.constant([text for _, _, text in batch]))
         counts += np.bincount(ids.flat_values.numpy(), minlength=size)
-        for (_, source, text), length in zip(batch, ids.row_lengths().numpy(), strict=True):
-            name = source.decode()
-            tokens[name] = tokens.get(name, 0) + int(length)
-            words[name] = words.get(name, 0) + len(text.split())
+        lengths += ids.row_lengths().numpy().tolist()
+    sources = [source.decode() for _, source, _ in held_out]
+    tokens, words = (
+        _add_up(sources, values) for values in (lengths, [len(d[2].split()) for d in held_out])
+    )
+    sizes = [len(d[2]) for d in held_out]
+    language_bytes, language_tokens = (_add_up(languages, values) for values in (sizes, lengths))
     first_learned = UNLEARNED_TOKENS + user_symbols
-    total, held_out_bytes = int(counts.sum()), sum(len(d[2]) for d in held_out)
+    total, held_out_bytes = int(counts.sum()), sum(sizes)
     bits = -(counts * np.log2(seen / seen.sum())).sum()
     return {
         "bytes_per_token": held_out_bytes / total,
+        "bytes_per_token_by_language": {
+            code: language_bytes[code] / n for code, n in language_tokens.items() if n
+        },
         "tokens_per_word_by_source": {
-            name: tokens[name] / words[name] for name in sorted(tokens) if words[name]
+            name: n / words[name] for name, n in tokens.items() if words[name]
         },
         "unused_fraction": float((counts[first_learned:] == 0).mean()),
         "byte_token_fraction": float(counts[first_learned - 256 : first_learned].sum() / total),
         "unigram_bits_per_byte": float(bits / held_out_bytes),
     }
+
+
+def _add_up(names: Sequence[str], values: Sequence[int]) -> dict[str, int]:
+    """Add up a value of each document by the document's name, ascending by name."""
+    sums: dict[str, int] = {}
+    for name, value in zip(names, values, strict=True):
+        sums[name] = sums.get(name, 0) + value
+    return dict(sorted(sums.items()))

@@ -7,7 +7,7 @@ from rich.table import Table
 from components.curate.decontaminate import CONTAMINATED
 from components.curate.deduplicate import EXACT_DUPLICATE, NEAR_DUPLICATE
 from pipeline.report.console import count, megabytes
-from pipeline.report.tables import escape
+from pipeline.report.tables import escape, largest
 from tokenmill.contracts.ledger import Funnel, SourceFunnel
 
 _SOURCES_SHOWN = 20
@@ -21,13 +21,13 @@ def sources_table(funnel: Funnel) -> Table:
                  "curated docs", "tokens", "effective"):  # fmt: skip
         table.add_column(name, justify="right")
     accounts = sorted(funnel.by_source.items(), key=lambda item: (-item[1].raw.bytes, item[0]))
-    shown = accounts if len(accounts) <= _SOURCES_SHOWN + 1 else accounts[:_SOURCES_SHOWN]
+    shown, rest = largest(accounts, _SOURCES_SHOWN)
     for source, account in shown:
         table.add_row(escape(source), *_cells(_funnel_numbers(account)))
-    if others := accounts[len(shown) :]:
-        numbers = [_funnel_numbers(account) for _, account in others]
+    if rest:
+        numbers = [_funnel_numbers(account) for _, account in rest]
         sums = [sum(column) for column in zip(*numbers, strict=True)]
-        table.add_row(f"{count(len(others))} others", *_cells(sums))
+        table.add_row(f"{count(len(rest))} others", *_cells(sums))
     table.add_section()
     table.add_row("all", *_cells(_funnel_numbers(funnel.total)), style="bold")
     return table

@@ -1,8 +1,8 @@
 """Consoles and tables of the commands that print once and end."""
 
 import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 import click
 from rich import markup
@@ -11,6 +11,8 @@ from rich.segment import Segment
 from rich.table import Table
 
 from tokenmill.visible import visible, visible_lines
+
+_Item = TypeVar("_Item")
 
 
 class SafeConsole(Console):
@@ -40,11 +42,18 @@ def stdout_console(pipe_width: int = 100, highlight: bool = False) -> Console:
     return SafeConsole(highlight=highlight, width=None if sys.stdout.isatty() else pipe_width)
 
 
-def plain_table(
-    *columns: str, left: int = 1, overflow: OverflowMethod = "fold", title: str | None = None
-) -> Table:
+def largest(ordered: Sequence[_Item], most: int) -> tuple[Sequence[_Item], Sequence[_Item]]:
+    """Divide items into those with a line of their own, about the first `most`, and the others.
+
+    A single other gets its line, too: a line that names it is no longer than one that counts it.
+    """
+    shown = len(ordered) if len(ordered) <= most + 1 else most
+    return ordered[:shown], ordered[shown:]
+
+
+def plain_table(*columns: str, left: int = 1, overflow: OverflowMethod = "fold") -> Table:
     """Return a table without lines; the columns after the first `left` hold numbers."""
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, title=title, title_justify="left")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i < left else "right", overflow=overflow)
     return table

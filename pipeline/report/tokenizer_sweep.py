@@ -12,9 +12,12 @@ from components.tokenize.sweep import DEFAULT_SIZES, Sweep, sweep
 from pipeline.embedded_corpus import build_embedded_corpus
 from pipeline.input_documents import InputDocuments
 from pipeline.loader import load_config
-from pipeline.report.tables import SafeConsole, echo, escape, plain_table, stdout_console
+from pipeline.report.tables import SafeConsole, echo, escape, largest, plain_table, stdout_console
 from tokenmill.machine import vcpus
 from tokenmill.model.shape import ModelShape
+from tokenmill.text.language import language_label
+
+_ROWS_SHOWN = 8
 
 
 def sweep_files(
@@ -89,6 +92,7 @@ def _print_sweep(result: Sweep, shape: ModelShape) -> None:
     console.print(table)
     for model_type, size, reason in result.impossible:
         console.print(f"{model_type} {size:,} left out: {reason}", style="dim")
+    _print_languages(console, result)
     _print_sources(console, result)
     best = result.candidates[result.recommended]
     console.print(f"\n[bold]{best.model_type}, {best.vocab_size:,}[/]: {result.reason}.")
@@ -105,14 +109,37 @@ def _print_sweep(result: Sweep, shape: ModelShape) -> None:
     )
 
 
-def _print_sources(console: Console, result: Sweep, limit: int = 8) -> None:
-    first = result.candidates[0].tokens_per_word_by_source
+def _print_languages(console: Console, result: Sweep) -> None:
+    """Print what a token holds of each language, those with most text first; of one, nothing."""
+    sizes, measured = result.held_out_bytes_by_language, result.candidates[0]
+    codes = sorted(measured.bytes_per_token_by_language, key=lambda code: (-sizes[code], code))
+    if len(codes) < 2:
+        return
+    rows = {
+        language_label(code): [c.bytes_per_token_by_language[code] for c in result.candidates]
+        for code in codes
+    }
+    _print_ratios(console, result, "Bytes per token, by language", rows, "languages")
+
+
+def _print_sources(console: Console, result: Sweep) -> None:
+    rows = {
+        source: [c.tokens_per_word_by_source[source] for c in result.candidates]
+        for source in result.candidates[0].tokens_per_word_by_source
+    }
+    _print_ratios(console, result, "Tokens a word, by source", rows, "sources")
+
+
+def _print_ratios(
+    console: Console, result: Sweep, title: str, rows: dict[str, list[float]], kind: str
+) -> None:
+    """Print the first rows, a number for each candidate, and how many more there are."""
     columns = [f"{c.model_type}\n{c.vocab_size:,}" for c in result.candidates]
-    table = plain_table("", *columns, overflow="ellipsis", title="Tokens a word, by source")
-    for source in list(first)[:limit]:
-        cells = [f"{c.tokens_per_word_by_source[source]:.2f}" for c in result.candidates]
-        table.add_row(escape(source), *cells)
-    console.print()
+    table = plain_table("", *columns, overflow="ellipsis")
+    shown, rest = largest(list(rows), _ROWS_SHOWN)
+    for name in shown:
+        table.add_row(escape(name), *(f"{ratio:.2f}" for ratio in rows[name]))
+    console.print(f"\n{title}", style="italic")
     console.print(table)
-    if len(first) > limit:
-        console.print(f"and {len(first) - limit} more sources; --json has all.", style="dim")
+    if rest:
+        console.print(f"and {len(rest)} more {kind}; --json has all.", style="dim")

@@ -49,8 +49,11 @@ def test_slices_of_fewer_than_30_documents_are_named(loaded):
         {
             (): {"evaluated_documents": 59.0},
             **{(("source", s),): {"evaluated_documents": n} for s, n in documents.items()},
+            (("language", "de"),): {"evaluated_documents": 50.0},
+            (("language", "und"),): {"evaluated_documents": 9.0},
         }
     )
     summary = summarize_evaluation("")
-    assert summary.few_documents == ["source a"]
+    assert summary.few_documents == ["language not known", "source a"]
+    assert set(summary.by_language) == {"de", "und"}
     assert summary.by_source["b"] == {"evaluated_documents": 30.0}

@@ -5,6 +5,7 @@ import pytest
 import tensorflow_model_analysis as tfma
 
 from components.evaluate.slices import add_slice_features, length_name
+from tokenmill.records.documents import document_batch, encode_documents
 
 
 @pytest.mark.parametrize(
@@ -22,25 +23,21 @@ def test_length_classes_hold_their_lower_end(byte_count, name):
     assert length_name(byte_count) == name
 
 
-def test_a_batch_gets_its_lengths_and_languages():
-    texts = [
-        "The committee has decided to postpone the meeting until next week.",
-        "Le comité a décidé de reporter la réunion à la semaine prochaine.",
-        "x = 1",
-        "",
-    ]
-    encoded = [text.encode() for text in texts]
+def test_a_batch_gets_its_lengths_and_the_languages_that_curation_found():
+    # No language identification would find these of such texts.
+    languages = [b"en", b"zh", b"und"]
+    documents = document_batch(
+        [b"1", b"2", b"3"], [b"s"] * 3, [b"x = 1", b"1" * 5000, b"Guten Tag!"], languages=languages
+    )
     extracts = {
-        tfma.FEATURES_KEY: {
-            "text": np.array([[text] for text in encoded], object),
-            "byte_count": np.array([[len(text)] for text in encoded]),
-        },
+        tfma.INPUT_KEY: np.array([record for _, record in encode_documents(documents)], object),
+        tfma.FEATURES_KEY: {"source": np.array([[b"s"]] * 3, object)},
         "other": 1,
     }
     added = add_slice_features(extracts)
     features = added[tfma.FEATURES_KEY]
-    assert features["language"].ravel().tolist()[:2] == [b"en", b"fr"]
-    assert features["language"].ravel().tolist()[3] == b"uncertain"
-    assert set(features["length"].ravel().tolist()) == {b"under 1 kB"}
+    assert features["language"].tolist() == [[code] for code in languages]
+    assert features["length"].tolist() == [[b"under 1 kB"], [b"4-16 kB"], [b"under 1 kB"]]
+    assert features["source"].tolist() == [[b"s"]] * 3
     assert added["other"] == 1
     assert "length" not in extracts[tfma.FEATURES_KEY]  # the batch given is not changed

@@ -53,6 +53,10 @@ def test_figures_fit_together(result, documents):
         assert c.training_flops == pytest.approx(flops_per_token(shape).training * tokens)
         assert c.embedding_params == c.vocab_size * SHAPE.d_model
         assert set(c.tokens_per_word_by_source) == {"a", "b"}
+        sizes = result.held_out_bytes_by_language
+        assert sum(sizes.values()) == result.held_out_bytes
+        tokens = [sizes[code] / ratio for code, ratio in c.bytes_per_token_by_language.items()]
+        assert sum(tokens) == pytest.approx(result.held_out_bytes / c.bytes_per_token)
         assert 0 < c.vocabulary_memory_fraction < 1
     small, large = result.candidates[:2]
     assert large.bytes_per_token > small.bytes_per_token > 1
@@ -113,6 +117,35 @@ def test_command_prints_writes_and_plots(tmp_path, documents):
     wrong = CliRunner().invoke(cli, [*arguments[:4], "many"])
     assert wrong.exit_code == 1
     assert "--sizes" in wrong.output
+
+
+GERMAN = "Der Ausschuss hat beschlossen, die Sitzung auf die nächste Woche zu verschieben; {} Tage."
+CHINESE = "委员会决定将会议推迟到下个星期，第{}天，因为大家都没有时间参加。"
+
+
+def test_each_candidate_says_what_a_token_holds_of_each_language(tmp_path):
+    corpus = tmp_path / "texts.jsonl"
+    texts = [(GERMAN if i % 3 else CHINESE).format(i) * 3 for i in range(180)]
+    corpus.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    arguments = ["tokenizer", "sweep", str(corpus), "--sizes", "320,400", "--model-types", "bpe"]
+    done = CliRunner().invoke(cli, [*arguments, "--json", str(tmp_path / "s.json")])
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert set(found["held_out_bytes_by_language"]) == {"de", "zh"}
+    table = done.output.partition("Bytes per token, by language")[2].splitlines()
+    for code in ("de", "zh"):
+        ratios = [c["bytes_per_token_by_language"][code] for c in found["candidates"]]
+        (line,) = [line for line in table if line.startswith(f"{code} ")]
+        assert line.split()[1:] == [f"{ratio:.2f}" for ratio in ratios]
+
+
+def test_one_language_has_no_table(tmp_path):
+    corpus = tmp_path / "texts.jsonl"
+    corpus.write_text("\n".join(json.dumps({"text": GERMAN.format(i)}) for i in range(90)))
+    arguments = ["tokenizer", "sweep", str(corpus), "--sizes", "320", "--model-types", "bpe"]
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 0, done.output
+    assert "by language" not in done.output
 
 
 def test_the_tokenizer_beside_a_model_is_checked_by_its_hash(tmp_path):

@@ -8,6 +8,7 @@ import tensorflow_model_analysis as tfma
 
 from tokenmill.contracts.base import Document, key, read_document, write_document
 from tokenmill.contracts.cost_report import EvaluationSummary, Metrics
+from tokenmill.text.language import language_label
 
 BASELINE_CHECK_NAME = "baseline_check.json"
 
@@ -110,7 +111,7 @@ def summarize(evaluation_uri: str) -> EvaluationSummary:
         by_language=by(LANGUAGE),
         failures=[*read_failures(evaluation_uri), *read_baseline_check(evaluation_uri).failures],
         few_documents=[
-            f"{feature} {value}"
+            f"{feature} {language_label(value) if feature == LANGUAGE else value}"
             for feature, value in sorted(metrics)
             if feature and metrics[feature, value].get("evaluated_documents", 0) < FEW_DOCUMENTS
         ],

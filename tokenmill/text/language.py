@@ -52,6 +52,11 @@ def identify(texts: Sequence[str]) -> list[tuple[str, float]]:
     return answers
 
 
-def determined(answers: Sequence[tuple[str, float]], otherwise: str = UNDETERMINED) -> list[str]:
-    """Return the languages of `identify`'s answers, `otherwise` where the score is too low."""
-    return [code if score >= MIN_LANGUAGE_SCORE else otherwise for code, score in answers]
+def determined(answers: Sequence[tuple[str, float]]) -> list[str]:
+    """Return the languages of `identify`'s answers, UNDETERMINED where the score is too low."""
+    return [code if score >= MIN_LANGUAGE_SCORE else UNDETERMINED for code, score in answers]
+
+
+def language_label(code: str) -> str:
+    """Return what a person is shown for a language: its code, "not known" for UNDETERMINED."""
+    return "not known" if code == UNDETERMINED else code
