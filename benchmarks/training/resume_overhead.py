@@ -51,6 +51,7 @@ def write_rows(uri):
             np.full(count, 250),
             rng.integers(20, VOCAB, 250 * count).astype(np.int32),
             [b""] * count,
+            [b"en"] * count,
         )
         flags = np.zeros(VOCAB, np.uint8)
         directory = f"{uri}/Split-{split}"

@@ -323,10 +323,20 @@ def _check_sums(ingest: IngestCounts, packed: Mapping[str, PackedManifest]) -> N
     for split, manifest in packed.items():
         names = list(manifest.counted())
         totals.append((f"packing/{split}", manifest, manifest.by_source, names))
+        totals.append((f"packing/{split}/languages", manifest, manifest.by_language, names))
     for where, total, parts, names in totals:
         for name in names:
             whole, added = getattr(total, name), sum(getattr(p, name) for p in parts.values())
             _expect(whole == added, f"{where}: {whole} {name}, its parts have {added}")
+    for split, manifest in packed.items():
+        for source, by_language in manifest.loss_tokens_by_source_and_language.items():
+            whole = _packed_counts(manifest, source).loss_tokens
+            added = sum(by_language.values())
+            _expect(
+                whole == added,
+                f"packing/{split}: {whole} loss tokens of source {source}, its languages have "
+                f"{added}",
+            )
     for split, manifest in packed.items():
         # Context is read again for its successors' sake and bears no loss.
         filled = manifest.slots - manifest.padding_slots - manifest.context_slots
@@ -338,8 +348,7 @@ def _check_sums(ingest: IngestCounts, packed: Mapping[str, PackedManifest]) -> N
 
 def _packed_counts(manifest: PackedManifest, source: str) -> SourceCounts:
     """Return what packing counted of a source in a split; zeros where it has no document."""
-    nothing = dict.fromkeys(manifest.counted(), 0)
-    return manifest.by_source.get(source, SourceCounts(**nothing))
+    return manifest.by_source.get(source) or manifest.nothing()
 
 
 def _expect(holds: bool, what: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from components.ledger.config import LedgerJob
 from components.ledger.estimate import RunEstimate, RunEstimator
 from components.ledger.funnel import build_funnel
+from components.ledger.languages import language_texts
 from components.ledger.memory import memory_per_device, run_memory
 from components.ledger.savings import curation_savings
 from tokenmill.contracts.calibration import Calibration
@@ -100,6 +101,7 @@ def build_ledger(
     return Ledger(
         schema=LEDGER_SCHEMA,
         funnel=funnel,
+        by_language=language_texts(packed, run.cost.compute_usd, epochs_by_source),
         packing={
             "train": _packing(packed["train"]),
             "eval": _packing(packed["eval"]),

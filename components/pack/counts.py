@@ -1,5 +1,6 @@
 """Counts of each shard, added up and checked."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,9 @@ class ShardCounts(NamedTuple):
         packed_items: Items of the parts.
         slots: Slots of its rows with padding.
         by_source: Counts of its documents.
+        by_language: The same by language.
+        loss_tokens_by_source_and_language: Loss tokens of each source, by language; empty where
+            sources have no weights.
     """
 
     segments: int
@@ -28,16 +32,20 @@ class ShardCounts(NamedTuple):
     packed_items: int
     slots: int
     by_source: dict[str, SourceCounts]
+    by_language: dict[str, SourceCounts]
+    loss_tokens_by_source_and_language: dict[str, dict[str, int]]
 
 
-def count_sources(sources: list[str], columns: Mapping[str, np.ndarray]) -> dict[str, SourceCounts]:
-    """Add up a shard's documents by source.
+def count_by_name(
+    names_of_documents: list[str], columns: Mapping[str, np.ndarray]
+) -> dict[str, SourceCounts]:
+    """Add up a shard's documents by source or by language.
 
     Args:
-        sources: Source of each document.
+        names_of_documents: Source or language of each document.
         columns: What to add up, by its name in `SourceCounts`: a number for each document.
     """
-    names, index = np.unique(np.array(sources, object), return_inverse=True)
+    names, index = np.unique(np.array(names_of_documents, object), return_inverse=True)
     sums = {
         column: np.bincount(index, weights=values, minlength=len(names)).astype(np.int64)
         for column, values in columns.items()
@@ -48,9 +56,42 @@ def count_sources(sources: list[str], columns: Mapping[str, np.ndarray]) -> dict
     }
 
 
+def count_loss_tokens(
+    sources: list[str], languages: list[str], loss_tokens: np.ndarray
+) -> dict[str, dict[str, int]]:
+    """Add up the loss tokens of a shard's documents, int64 [documents], by source and language."""
+    found: dict[str, dict[str, int]] = {}
+    for source, language, count in zip(sources, languages, loss_tokens.tolist(), strict=True):
+        of_source = found.setdefault(source, {})
+        of_source[language] = of_source.get(language, 0) + count
+    return found
+
+
 def _add_up(parts: Iterable[SourceCounts], names: Iterable[str]) -> dict[str, int]:
     parts = list(parts)
     return {name: sum(getattr(part, name) for part in parts) for name in names}
+
+
+def _merge(
+    shards: Iterable[Mapping[str, SourceCounts]], names: Sequence[str]
+) -> dict[str, SourceCounts]:
+    """Add up the counts of all shards, source by source or language by language."""
+    parts: dict[str, list[SourceCounts]] = {}
+    for shard in shards:
+        for name, counts in shard.items():
+            parts.setdefault(name, []).append(counts)
+    return {name: SourceCounts(**_add_up(counts, names)) for name, counts in parts.items()}
+
+
+def _merge_loss_tokens(
+    shards: Iterable[Mapping[str, Mapping[str, int]]],
+) -> dict[str, dict[str, int]]:
+    """Add up what `count_loss_tokens` found of all shards."""
+    found: dict[str, Counter[str]] = {}
+    for shard in shards:
+        for source, by_language in shard.items():
+            found.setdefault(source, Counter()).update(by_language)
+    return {source: dict(by_language) for source, by_language in found.items()}
 
 
 def sum_shards(shards: Sequence[ShardCounts], task: str) -> PackedCounts:
@@ -69,11 +110,8 @@ def sum_shards(shards: Sequence[ShardCounts], task: str) -> PackedCounts:
         for name, field in SourceCounts.model_fields.items()
         if field.is_required() or task == "classification"
     ]
-    parts: dict[str, list[SourceCounts]] = {}
-    for shard in shards:
-        for source, counts in shard.by_source.items():
-            parts.setdefault(source, []).append(counts)
-    by_source = {source: SourceCounts(**_add_up(c, names)) for source, c in parts.items()}
+    by_source = _merge((shard.by_source for shard in shards), names)
+    by_language = _merge((shard.by_language for shard in shards), names)
     totals = SourceCounts(**_add_up(by_source.values(), names))
     slots = sum(shard.slots for shard in shards)
     segments = sum(shard.segments for shard in shards)
@@ -97,6 +135,11 @@ def sum_shards(shards: Sequence[ShardCounts], task: str) -> PackedCounts:
             f"make {totals.loss_tokens} targets ({expected} expected); {items} "
             f"were packed, into {filled - without_loss} slots"
         )
+    of_languages = SourceCounts(**_add_up(by_language.values(), names))
+    if of_languages != totals:
+        raise ArithmeticError(
+            f"packing does not balance: the sources have {totals}, the languages {of_languages}"
+        )
     return PackedCounts(
         **totals.counted(),
         slots=slots,
@@ -105,4 +148,8 @@ def sum_shards(shards: Sequence[ShardCounts], task: str) -> PackedCounts:
         padding_slots=slots - filled,
         segments=segments,
         by_source=by_source,
+        by_language=by_language,
+        loss_tokens_by_source_and_language=_merge_loss_tokens(
+            shard.loss_tokens_by_source_and_language for shard in shards
+        ),
     )

@@ -21,6 +21,7 @@ class TokenizedDocuments(NamedTuple):
         token_counts: Tokens of each, int64.
         tokens: Ids of all, one document after the other, int32.
         labels: Class of each, empty where it has none.
+        languages: Language of each, as curation found it.
     """
 
     doc_ids: list[bytes]
@@ -29,6 +30,7 @@ class TokenizedDocuments(NamedTuple):
     token_counts: np.ndarray
     tokens: np.ndarray
     labels: list[bytes]
+    languages: list[bytes]
 
     @classmethod
     def join(cls, parts: Sequence["TokenizedDocuments"]) -> "TokenizedDocuments":
@@ -40,6 +42,7 @@ class TokenizedDocuments(NamedTuple):
             np.concatenate([part.token_counts for part in parts]),
             np.concatenate([part.tokens for part in parts]),
             [label for part in parts for label in part.labels],
+            [language for part in parts for language in part.languages],
         )
 
     def take(self, numbers: np.ndarray) -> "TokenizedDocuments":
@@ -53,6 +56,7 @@ class TokenizedDocuments(NamedTuple):
             counts,
             self.tokens[spans(first[numbers], counts)],
             [self.labels[i] for i in numbers.tolist()],
+            [self.languages[i] for i in numbers.tolist()],
         )
 
 
@@ -62,6 +66,7 @@ _FEATURES = {
     "byte_count": tf.io.FixedLenFeature([], tf.int64),
     "token_ids": tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64),
     "label": tf.io.FixedLenFeature([], tf.string, default_value=""),
+    "language": tf.io.FixedLenFeature([], tf.string),
 }
 
 
@@ -76,13 +81,20 @@ def _parse(serialized: tf.Tensor) -> tuple[tf.Tensor, ...]:
         ids.row_lengths(),
         tf.cast(ids.flat_values, tf.int32),
         parsed["label"],
+        parsed["language"],
     )
 
 
 def _columns(arrays: Sequence[np.ndarray]) -> TokenizedDocuments:
-    doc_ids, sources, byte_counts, token_counts, tokens, labels = arrays
+    doc_ids, sources, byte_counts, token_counts, tokens, labels, languages = arrays
     return TokenizedDocuments(
-        doc_ids.tolist(), sources.tolist(), byte_counts, token_counts, tokens, labels.tolist()
+        doc_ids.tolist(),
+        sources.tolist(),
+        byte_counts,
+        token_counts,
+        tokens,
+        labels.tolist(),
+        languages.tolist(),
     )
 
 

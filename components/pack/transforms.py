@@ -10,7 +10,7 @@ from apache_beam.io import fileio
 from apache_beam.io.filesystem import FileMetadata
 
 from components.pack.classification import lay_out
-from components.pack.counts import ShardCounts, count_sources, sum_shards
+from components.pack.counts import ShardCounts, count_by_name, count_loss_tokens, sum_shards
 from components.pack.job import PackJob
 from components.pack.packing import build_rows, pack_parts
 from components.pack.tokenized import TokenizedDocuments, read_tokenized
@@ -120,6 +120,7 @@ def pack_shard(
     keys = list(zip(documents.doc_ids, documents.sources, strict=True))
     documents = documents.take(np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64))
     sources = [source.decode() for source in documents.sources]
+    languages = [code.decode() for code in documents.languages]
     layout = settings.layout
     token_counts = documents.token_counts
     columns = {
@@ -173,7 +174,13 @@ def pack_shard(
         frame_slots=layout.frame_slots * len(parts.row),
         packed_items=int(parts.length.sum()),
         slots=slots,
-        by_source=count_sources(sources, columns),
+        by_source=count_by_name(sources, columns),
+        by_language=count_by_name(languages, columns),
+        loss_tokens_by_source_and_language=count_loss_tokens(
+            sources, languages, columns["loss_tokens"]
+        )
+        if settings.source_weights
+        else {},
     )
     return ShardOutcome(entry, shard_counts, counts)
 

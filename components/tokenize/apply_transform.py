@@ -29,9 +29,9 @@ _BATCH_DOCUMENTS = 8192
 
 
 class ApplyTransform(beam.PTransform):
-    """Writes one split of documents as tf.Examples with token_ids, doc_id, source, byte_count.
+    """Writes one split of documents as tf.Examples with token_ids, but without their text.
 
-    And with their label, where documents have one.
+    They keep doc_id, source, byte_count, language and, where documents have one, label.
 
     Args:
         uri: Curated examples.
@@ -126,9 +126,9 @@ def _transformed(path: str, token_ids: TokenIds, counts: list[int]) -> Iterator[
         counts.append(len(ids.flatten()))
         singles = np.arange(batch.num_rows + 1, dtype=np.int64)
         labeled = pc.any(pc.greater(pc.binary_length(batch.column("label")), 0)).as_py()
+        names = ("byte_count", "doc_id", *(["label"] if labeled else []), "language", "source")
         columns = {
-            name: pa.LargeListArray.from_arrays(singles, batch.column(name))
-            for name in ("byte_count", "doc_id", *(["label"] if labeled else []), "source")
+            name: pa.LargeListArray.from_arrays(singles, batch.column(name)) for name in names
         }
         columns["token_ids"] = ids
         # Each feature for itself: joined, encoded messages are one message, and this encoder would

@@ -256,7 +256,7 @@ class TokenizingTransform(base_beam_component.BaseBeamComponent):
 
     Outputs:
         transform_graph: `TransformGraph`, raw text -> token ids; part of the pushed model.
-        transformed_examples: `Examples` with token_ids, doc_id, source, byte_count; its
+        transformed_examples: `Examples` with token_ids, doc_id, source, language, byte_count; its
             custom properties `train_tokens` and `eval_tokens` count the tokens of the splits.
 
     Args:

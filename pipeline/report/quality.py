@@ -8,7 +8,7 @@ from tokenmill.contracts.evaluation import FEW_DOCUMENTS
 from tokenmill.contracts.training import Losses
 
 # What is said of each task's model, in this order, where it was measured.
-_MEASURES = (
+MEASURES = (
     ("accuracy", ".1%", "accuracy {}"),
     ("macro_f1", ".3f", "macro F1 {}"),
     ("auc", ".3f", "AUC {}"),
@@ -26,7 +26,7 @@ def describe_quality(metrics: Metrics) -> str:
     """Describe the Evaluator's metrics of all documents in a few words."""
     found = [
         words.format(_with_interval(metrics, name, spec))
-        for name, spec, words in _MEASURES
+        for name, spec, words in MEASURES
         if name in metrics
     ]
     return (", ".join(found) or "nothing could be measured") + _of_few(metrics)

@@ -15,6 +15,7 @@ from pipeline.report.cost import (
     stages_table,
     steps_table,
 )
+from pipeline.report.languages import language_quality_table, languages_table
 from pipeline.report.quality import quality_notes, quality_table
 from pipeline.report.sources import sources_table
 from pipeline.report.tables import escape
@@ -61,9 +62,10 @@ def read_report(steps: dict[str, StepRecord], ledger: Ledger | None = None) -> R
 def print_report(console: Console, report: RunReport, steps: dict[str, StepRecord]) -> None:
     """Print the tables of a run: counts and estimate, and what a training took and is worth."""
     ledger, cost = report.ledger, report.cost_report
-    tables = [
+    tables: list[tuple[str, Table | None]] = [
         ("Documents as they came in", _statistics_table(report.statistics)),
         ("Tokens by source", sources_table(ledger.funnel)),
+        ("Training text by language", languages_table(ledger, cost)),
         ("The funnel", stages_table(ledger)),
         ("Dropped, by reason", _dropped_table(ledger)),
         (f"Cost on {describe_hardware(ledger)}", cost_table(ledger, cost)),
@@ -73,8 +75,11 @@ def print_report(console: Console, report: RunReport, steps: dict[str, StepRecor
             ("Where the trainer's time went", phases_table(cost)),
             ("What each step cost, and the training it saved", steps_table(cost, steps)),
             ("Quality on held-out text", quality_table(cost)),
+            ("Quality by language", language_quality_table(cost)),
         ]
     for title, table in tables:
+        if table is None:
+            continue
         console.print(f"\n[bold]{escape(title)}[/]", soft_wrap=True)
         console.print(table)
     console.print()

@@ -53,6 +53,12 @@ def sum_up(parts, names):
     return {name: sum(part[name] for part in parts) for name in names}
 
 
+def in_two_languages(totals):
+    """The counts of a split, divided between two languages."""
+    halves = {name: value // 2 for name, value in totals.items()}
+    return {"de": halves, "und": {name: value - halves[name] for name, value in totals.items()}}
+
+
 def reports_of(corpus):
     """What ingest, curation and packing would have written about a corpus."""
     sizes = ("documents", "bytes")
@@ -98,6 +104,7 @@ def reports_of(corpus):
             "slots": slots,
             "padding_slots": slots - totals["loss_tokens"],
             "by_source": rows,
+            "by_language": in_two_languages(totals),
         }
     ingest["read"] = sum_up(ingest["splits"].values(), sizes)
     return ingest, curation, packed
@@ -107,9 +114,12 @@ def funnel_of(ingest, curation, packed, *epochs):
     """The funnel of what `reports_of` gives; a wrong number passes on, whatever its sign."""
     manifests = {}
     for split, values in packed.items():
-        parts = values["by_source"].items()
-        by_source = {source: SourceCounts.model_construct(**counts) for source, counts in parts}
-        values = {**NOTHING, **values, "by_source": by_source}
+        counted = {
+            kind: {name: SourceCounts.model_construct(**counts) for name, counts in parts.items()}
+            for kind in ("by_source", "by_language")
+            for parts in (values[kind],)
+        }
+        values = {**NOTHING, **values, **counted}
         manifests[split] = PackedManifest.model_construct(**values)
     ingest = complete(IngestCounts, ingest, check=False)
     curation = complete(Curation, curation, check=False)
@@ -193,6 +203,7 @@ def test_a_source_that_appears_or_vanishes_in_packing_stops_the_run(corpus, spli
     packed[split]["by_source"]["stranger"] = extra
     for name, value in extra.items():
         packed[split][name] += value
+        packed[split]["by_language"]["de"][name] += value
     packed[split]["slots"] += 5
     with pytest.raises(UnbalancedLedgerError, match="stranger"):
         funnel_of(ingest, curation, packed, 1.0)
@@ -251,6 +262,7 @@ def test_targets_that_do_not_follow_from_the_tokens_stop_the_run(corpus, name, b
     ingest, curation, packed = reports_of(corpus)
     packed["train"][name] += by
     packed["train"]["by_source"]["z"][name] += by
+    packed["train"]["by_language"]["de"][name] += by
     with pytest.raises(UnbalancedLedgerError, match="z/train: packing made"):
         funnel_of(ingest, curation, packed, 1.0)
 
@@ -276,6 +288,16 @@ def test_each_stage_has_what_the_one_before_did_not_lose(corpus, epochs):
     for i in range(8):
         added = sum(a["stages"][i]["documents"] for a in funnel["by_source"].values())
         assert added == total[i]["documents"] - (3 if i == 0 else 0)
+
+
+def test_loss_tokens_by_source_and_language_are_those_of_the_source():
+    account = {"kept": 5, "kept_bytes": 90, "raw_bytes": 99, "tokens": 40, "empty": 0}
+    ingest, curation, packed = reports_of({"train": {"a": {**account, "dropped": {}}}, "eval": {}})
+    packed["train"]["loss_tokens_by_source_and_language"] = {"a": {"de": 22, "und": 23}}
+    funnel_of(ingest, curation, packed, 1.0, {"a": 1.0})
+    packed["train"]["loss_tokens_by_source_and_language"]["a"]["de"] = 21
+    with pytest.raises(UnbalancedLedgerError, match=r"45 loss tokens of source a, .* have 44"):
+        funnel_of(ingest, curation, packed, 1.0, {"a": 1.0})
 
 
 def test_context_slots_are_neither_loss_nor_padding():
@@ -308,7 +330,8 @@ def labeled_corpora(draw):
             account["truncated_tokens"] = draw(st.integers(0, kept))
             account["loss_tokens"] = kept - account["truncated_tokens"]
         parts = manifest["by_source"].values()
-        manifest.update({name: sum(a[name] for a in parts) for name in CLASSIFIED})
+        totals = {name: sum(a[name] for a in parts) for name in CLASSIFIED}
+        manifest.update(totals, by_language=in_two_languages(totals))
         manifest["padding_slots"] = manifest["slots"] - manifest["loss_tokens"]
     return ingest, curation, packed
 
@@ -342,7 +365,7 @@ def test_a_classifiers_documents_are_lost_for_a_reason(reports, data):
     )
     if train["by_source"]:
         source = data.draw(st.sampled_from(sorted(train["by_source"])))
-        for account in (train, train["by_source"][source]):
+        for account in (train, train["by_source"][source], train["by_language"]["und"]):
             account["truncated_tokens"] += 1
         with pytest.raises(UnbalancedLedgerError):
             funnel_of(ingest, curation, packed, 2.0)
@@ -373,8 +396,9 @@ def test_of_masked_lm_only_the_hidden_tokens_count():
     for manifest in packed.values():
         manifest |= {"task": "masked-lm", "mask_rate": 0.15, "loss_tokens": manifest["tokens"]}
         manifest["padding_slots"] = manifest["slots"] - manifest["loss_tokens"]
-        for counts in manifest["by_source"].values():
-            counts["loss_tokens"] = counts["tokens"]
+        for kind in ("by_source", "by_language"):
+            for counts in manifest[kind].values():
+                counts["loss_tokens"] = counts["tokens"]
     for account in (
         funnel_of(ingest, curation, packed, 3.0)["total"],
         funnel_of(ingest, curation, packed, 3.0, {"a": 3.0})["by_source"]["a"],

@@ -20,6 +20,7 @@ class TokenizedDocument(NamedTuple):
     byte_count: int
     token_ids: np.ndarray
     label: bytes = b""
+    language: bytes = b"en"
 
 
 def in_columns(documents):
@@ -32,6 +33,7 @@ def in_columns(documents):
         np.array([len(d.token_ids) for d in documents], np.int64),
         np.concatenate(ids).astype(np.int32),
         [d.label for d in documents],
+        [d.language for d in documents],
     )
 
 

@@ -44,7 +44,14 @@ cases = st.lists(
 def documents_of(case):
     rng = np.random.default_rng(len(case))
     return [
-        TokenizedDocument(b"d%d" % i, source, n + 1, rng.integers(16, VOCAB, n, np.int32), label)
+        TokenizedDocument(
+            b"d%d" % i,
+            source,
+            n + 1,
+            rng.integers(16, VOCAB, n, np.int32),
+            label,
+            (b"en", b"und")[n % 2],
+        )
         for i, (n, label, source) in enumerate(case)
     ]
 
@@ -125,6 +132,12 @@ def test_every_document_and_token_is_accounted_for(tmp_path_factory, case, lengt
         mine = [d for d in documents if d.source.decode() == source]
         assert account.documents == len(mine)
         assert account.tokens == sum(len(d.token_ids) for d in mine)
+    for name in manifest.counted():
+        added = sum(getattr(account, name) for account in manifest.by_language.values())
+        assert added == getattr(manifest, name), name
+    left_out = [d for d in with_tokens if d.language == b"und" and not d.label]
+    if "und" in manifest.by_language:
+        assert manifest.by_language["und"].dropped_no_label == len(left_out)
 
 
 def test_a_lost_document_stops_the_run(tmp_path):
@@ -190,8 +203,9 @@ def test_the_labels_are_those_of_documents_with_tokens(tmp_path):
             pa.array([[1]] * len(made), pa.large_list(pa.int64())),
             pa.array([ids for _, ids in made], pa.large_list(pa.int64())),
             pa.array([[label] for label, _ in made], column),
+            pa.array([[b"en"]] * len(made), column),
         ],
-        ["doc_id", "source", "byte_count", "token_ids", "label"],
+        ["doc_id", "source", "byte_count", "token_ids", "label", "language"],
     )
     records = RecordBatchToExamplesEncoder().encode(batch)
     for i in range(2):

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
-from made_documents import decode_tokenized
+from made_documents import TokenizedDocument, decode_tokenized, in_columns
 from made_manifest import packed_shard
 from tfx.types import Channel, standard_artifacts
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
@@ -20,7 +20,7 @@ from components.pack.component import Packer, PackerExecutor
 from components.pack.counts import ShardCounts
 from components.pack.job import SHARD_TOKENS, PackJob, shards_for
 from components.pack.tokenized import read_tokenized
-from components.pack.transforms import PackSplit, ShardOutcome, write_manifest
+from components.pack.transforms import PackSplit, ShardOutcome, pack_shard, write_manifest
 from tokenmill.beam_arguments import RUNNER, beam_arguments
 from tokenmill.contracts.packed_rows import PackedShard, RowFormat, SourceCounts
 from tokenmill.errors import TokenmillError
@@ -48,6 +48,11 @@ def make_documents(count, seed):
     ]
 
 
+def language_of(doc_id):
+    """The language that a made document is in, by its id."""
+    return (b"de", b"en", b"und")[doc_id[-1] % 3]
+
+
 def serialize(documents):
     ids, sources, sizes, tokens = zip(*documents, strict=True)
     batch = pa.RecordBatch.from_arrays(
@@ -56,8 +61,9 @@ def serialize(documents):
             pa.array([[s] for s in sources], pa.large_list(pa.large_binary())),
             pa.array([[n] for n in sizes], pa.large_list(pa.int64())),
             pa.array(tokens, pa.large_list(pa.int64())),
+            pa.array([[language_of(i)] for i in ids], pa.large_list(pa.large_binary())),
         ],
-        ["doc_id", "source", "byte_count", "token_ids"],
+        ["doc_id", "source", "byte_count", "token_ids", "language"],
     )
     return RecordBatchToExamplesEncoder().encode(batch)
 
@@ -158,15 +164,21 @@ def test_the_manifest_balances(packed, documents):
     )
     assert manifest["segments"] >= manifest["documents"] - manifest["dropped_empty"]
     assert set(manifest["by_source"]) == {"wiki", "b\u00fccher"}
-    for source, account in manifest["by_source"].items():
-        mine = [d for d in documents if d[1].decode() == source]
-        assert account == {
-            "documents": len(mine),
-            "bytes": sum(d[2] for d in mine),
-            "tokens": sum(len(d[3]) for d in mine),
-            "loss_tokens": sum(len(d[3]) + 1 for d in mine if d[3]),
-            "dropped_empty": sum(not d[3] for d in mine),
-        }
+    assert set(manifest["by_language"]) == {"de", "en", "und"}
+    of_source = {source: [] for source in manifest["by_source"]}
+    of_language = {language: [] for language in manifest["by_language"]}
+    for document in documents:
+        of_source[document[1].decode()].append(document)
+        of_language[language_of(document[0]).decode()].append(document)
+    for kind, parts in (("by_source", of_source), ("by_language", of_language)):
+        for name, mine in parts.items():
+            assert manifest[kind][name] == {
+                "documents": len(mine),
+                "bytes": sum(d[2] for d in mine),
+                "tokens": sum(len(d[3]) for d in mine),
+                "loss_tokens": sum(len(d[3]) + 1 for d in mine if d[3]),
+                "dropped_empty": sum(not d[3] for d in mine),
+            }
 
 
 def test_the_checksums_are_those_of_the_files(packed):
@@ -197,7 +209,7 @@ def test_documents_are_decoded_whether_or_not_they_have_tokens():
     none = decode_tokenized(serialize([(b"a", b"s", 3, []), (b"b", b"s", 4, [])]))
     assert tokens_of(none) == [[], []]
     without = tf.train.Example()
-    for name in ("doc_id", "source"):
+    for name in ("doc_id", "source", "language"):
         without.features.feature[name].bytes_list.value.append(b"x")
     without.features.feature["byte_count"].int64_list.value.append(1)
     assert tokens_of(decode_tokenized([without.SerializeToString()])) == [[]]
@@ -216,6 +228,8 @@ def test_missing_tokens_stop_the_run(tmp_path, counter):
         packed_items=7,
         slots=LENGTH,
         by_source={"s": account},
+        by_language={"en": account},
+        loss_tokens_by_source_and_language={},
     )
     entry = PackedShard(**packed_shard(file="rows-00000.tfrecord", rows=1, bytes=40))
     shard = ShardOutcome(entry, counts, np.zeros(VOCAB, np.int64))
@@ -293,6 +307,9 @@ def test_rows_hold_one_source_each_where_sources_have_weights(pack_documents, ra
             first += rows
     assert first == split.rows
     assert split.manifest.loss_tokens == sum(len(ids) + 1 for *_, ids in documents if ids)
+    assert split.manifest.loss_tokens_by_source_and_language == {
+        source: {"en": counts.loss_tokens} for source, counts in split.manifest.by_source.items()
+    }
 
 
 def test_shards_follow_the_size_of_a_split():
@@ -332,3 +349,11 @@ def test_a_document_of_50_megabytes_is_packed_whole(tmp_path):
     assert split.manifest.loss_tokens == len(tokens) + 4
     placements = find_document(str(tmp_path / "rows"), "train", b"large")
     assert sum(p.length for p in placements) == len(tokens) + 1
+
+
+def test_a_document_that_no_language_counts_stops_the_run(tmp_path):
+    documents = [TokenizedDocument(b"a", b"s", 9, np.arange(20, 25, dtype=np.int32))]
+    outcome = pack_shard((0, [in_columns(documents)]), str(tmp_path), SETTINGS, FLAGS)
+    outcome.counts.by_language["en"].bytes -= 1
+    with pytest.raises(ArithmeticError, match=r"does not balance: the sources have .*bytes=9"):
+        write_manifest([outcome], str(tmp_path), SETTINGS, FLAGS)

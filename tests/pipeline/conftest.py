@@ -111,6 +111,20 @@ def slice_of_embedded_corpus(every: int) -> list[dict]:
         return [json.loads(line) for i, line in enumerate(lines) if i % every == 0]
 
 
+def german_texts() -> list[str]:
+    """Documents in another language than those of the embedded corpus, all different."""
+    nouns = "Ausschuss Sitzung Woche Verfahren Beschluss Gemeinde Wasser Leitung Anlage Prüfung"
+    words = nouns.split()
+    return [
+        " ".join(
+            f"Der Bericht über {words[(i + j) % 10]} und {words[(i * j + 3) % 10]} wurde am "
+            f"{j + 1}. Tag der {i + 1}. Woche von der Verwaltung nicht ohne Gründe abgelehnt."
+            for j in range(6)
+        )
+        for i in range(40)
+    ]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def planted_secrets(tmp_path_factory) -> list[bytes]:
     """Secrets where users have them: in the environment of every run, and in a file it names."""
@@ -140,6 +154,7 @@ def workspace(tmp_path_factory) -> Workspace:
     lines = [json.dumps({**denied, "text": "The text of a page that nobody is to learn from."})]
     lines += [json.dumps(r) for r in records]
     lines += [json.dumps({**r, "id": f"copy-{r['id']}"}) for r in records[:40]]
+    lines += [json.dumps({"text": text, "source": "german"}) for text in german_texts()]
     lines += Workspace.bad_lines
     (corpus / "documents.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (corpus / "notes.txt").write_bytes("Café: text in a file of its own. ".encode() * 20)

@@ -110,6 +110,40 @@ def test_tokens_are_accounted_for_from_transform_to_ledger(first_run):
     assert total["train"]["tokens"] + total["eval"]["tokens"] == total["curated"]["tokens"]
 
 
+def test_every_language_is_accounted_for_from_curation_to_the_bill(first_run):
+    report = first_run.report()
+    ledger, cost = report["ledger"], report["cost_report"]
+    by_language = ledger["by_language"]
+    assert {"en", "de"} <= set(by_language)
+    for split in ("train", "eval"):
+        found: dict[str, dict[str, int]] = {}
+        sums = {}
+        for document in documents(_uri_by_step(first_run, "curated_examples"), split):
+            counts = found.setdefault(document["language"].decode(), {"documents": 0, "bytes": 0})
+            counts["documents"] += 1
+            counts["bytes"] += document["byte_count"]
+        transformed = _uri_by_step(first_run, "transformed_examples")
+        files = [str(p) for p in pathlib.Path(transformed, f"Split-{split}").iterdir()]
+        for record in tf.data.TFRecordDataset(files).as_numpy_iterator():
+            feature = tf.train.Example.FromString(record).features.feature
+            language = feature["language"].bytes_list.value[0].decode()
+            sums[language] = sums.get(language, 0) + len(feature["token_ids"].int64_list.value)
+        assert sums.keys() == found.keys()
+        for language, text in by_language.items():
+            counts = found.get(language, {"documents": 0, "bytes": 0})
+            assert {name: text[split][name] for name in counts} == counts
+            assert text[split]["tokens"] == sums.get(language, 0)
+    usd = sum(text["compute_usd"] for text in by_language.values())
+    assert usd == pytest.approx(ledger["cost"]["compute_usd"])
+    # The Evaluator, which reads the curated text itself, counts what the packer counted.
+    evaluated = cost["quality"]["evaluation"]["by_language"]
+    for language, text in by_language.items():
+        tokens = evaluated.get(language, {"evaluated_tokens": 0})["evaluated_tokens"]
+        assert tokens == text["eval"]["loss_tokens"]
+    for words in ("Training text by language", "Quality by language", "not known"):
+        assert words in first_run.output
+
+
 def test_training_data_holds_no_eval_text(first_run):
     uri = _uri_by_step(first_run, "curated_examples")
     train, held_out = ({d["text"] for d in documents(uri, s)} for s in ("train", "eval"))

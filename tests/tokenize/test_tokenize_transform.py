@@ -80,6 +80,11 @@ def odd_texts(docstrings) -> list[bytes]:
     return texts
 
 
+def language_of(doc_id):
+    """The language that curation would have found of a document, by its id."""
+    return (b"de", b"zh", b"und")[doc_id[-1] % 3]
+
+
 def transform(home, model, train, held_out, sampling=None):
     """Runs the Transform step; returns ({split: {doc_id: document}}, uri of its graph)."""
     examples = Examples()
@@ -89,7 +94,9 @@ def transform(home, model, train, held_out, sampling=None):
             rows = [(b"%s-%d" % (split.encode(), i), text) for i, text in enumerate(texts)][
                 shard::2
             ]
-            batch = document_batch([r[0] for r in rows], [b"s"] * len(rows), [r[1] for r in rows])
+            ids, bodies = [r[0] for r in rows], [r[1] for r in rows]
+            languages = [language_of(i) for i in ids]
+            batch = document_batch(ids, [b"s"] * len(rows), bodies, languages=languages)
             records = [record for _, record in encode_documents(batch)] if rows else []
             write_tfrecords(
                 f"{split_directory(examples.uri, split)}/{shard}.gz", records, gzip=True
@@ -126,6 +133,7 @@ def transform(home, model, train, held_out, sampling=None):
         records = list(tf.data.TFRecordDataset(sorted(files)).as_numpy_iterator())
         found[split] = by_id(decode_tokenized(records)) if records else {}
         assert len(found[split]) == len(records)
+        assert all(d.language == language_of(i) for i, d in found[split].items())
         tokens = sum(len(d.token_ids) for d in found[split].values())
         assert transformed.get_int_custom_property(f"{split}_tokens") == tokens
     return found, graph.uri
@@ -135,8 +143,9 @@ def by_id(documents):
     """Columns of documents as {doc_id: TokenizedDocument}."""
     ids = np.split(documents.tokens, np.cumsum(documents.token_counts)[:-1])
     rows = zip(
-        documents.doc_ids, documents.sources, documents.byte_counts.tolist(), ids, strict=True
-    )
+        documents.doc_ids, documents.sources, documents.byte_counts.tolist(), ids,
+        documents.labels, documents.languages, strict=True,
+    )  # fmt: skip
     return {row[0]: TokenizedDocument(*row) for row in rows}
 
 

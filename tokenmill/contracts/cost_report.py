@@ -104,7 +104,7 @@ class EvaluationSummary(Part):
     total: Metrics = key("Metrics of all documents.")
     by_source: dict[str, Metrics] = key("The same by source.")
     by_length: dict[str, Metrics] = key("The same by length of the document.")
-    by_language: dict[str, Metrics] = key("The same by language.")
+    by_language: dict[str, Metrics] = key("The same by language (ISO 639; und: not known).")
     failures: list[str] = key("A sentence for each threshold that was missed; empty if blessed.")
     few_documents: list[str] = Field(
         [], description="Slices of fewer than 30 documents: one of them may turn their numbers."

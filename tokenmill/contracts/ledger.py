@@ -88,6 +88,19 @@ class Funnel(Part):
     quarantined: Quarantined = key("Records that ingest could not read; they have no source.")
 
 
+class LanguageText(Part):
+    """Text of one language, and its part of the cost of training."""
+
+    train: SourceCounts = key("Packing of the training split.")
+    eval: SourceCounts = key("Packing of the evaluation split.")
+    bytes_per_token: float = key("Bytes of kept text a token, both splits.", ge=0)
+    token_share: float = key("Share of the training split's tokens, a fraction.", ge=0, le=1)
+    cost_share: float = key(
+        "Share of the loss tokens that training reads, repetitions counted, a fraction.", ge=0, le=1
+    )
+    compute_usd: float = key("This share of cost.compute_usd, USD.", ge=0)
+
+
 class Packing(Part):
     """Rows of a split: slots = loss_tokens + context_slots + padding_slots."""
 
@@ -357,6 +370,9 @@ class Ledger(Document):
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), title="ledger.json")
     schema_: str = Field(alias="schema", description="Name and version of this format.")
     funnel: Funnel
+    by_language: dict[str, LanguageText] = key(
+        "Each language that curation found (ISO 639; und: not known)."
+    )
     packing: dict[Literal["train", "eval"], Packing]
     model: Model
     memory: Memory

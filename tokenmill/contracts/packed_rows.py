@@ -38,7 +38,7 @@ DROP_REASONS = ("empty", *LABEL_REASONS)
 
 
 class SourceCounts(Part):
-    """What the packer counted of the documents of one source, or of all."""
+    """What the packer counted of the documents of one source or one language, or of all."""
 
     documents: int = key("Documents that arrived.", ge=0)
     bytes: int = key("Bytes of their text.", ge=0)
@@ -63,7 +63,7 @@ class SourceCounts(Part):
 
 
 class PackedCounts(SourceCounts):
-    """All sources, and the slots of the rows: loss_tokens + context_slots + padding_slots."""
+    """All documents, and the slots of the rows: loss_tokens + context_slots + padding_slots."""
 
     slots: int = key("Rows x sequence_length; of a classifier the sum of bucket widths.", ge=0)
     context_slots: int = key("Slots without a loss that are not padding.", ge=0)
@@ -71,6 +71,16 @@ class PackedCounts(SourceCounts):
     padding_slots: int = key("Empty slots.", ge=0)
     segments: int = key("Parts of documents in the rows.", ge=0)
     by_source: dict[str, SourceCounts] = key("The counts of each source.")
+    by_language: dict[str, SourceCounts] = key(
+        "The counts of each language (ISO 639; und: not known)."
+    )
+    loss_tokens_by_source_and_language: dict[str, dict[str, int]] = key(
+        "Loss tokens of each source, by language; empty without weights."
+    )
+
+    def nothing(self) -> SourceCounts:
+        """Return the counts of a source or language without a document: zeros."""
+        return SourceCounts(**dict.fromkeys(self.counted(), 0))
 
 
 class RowFormat(Part):
