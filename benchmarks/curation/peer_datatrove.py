@@ -1,7 +1,8 @@
 """datatrove on one JSON-lines file; run by run.py with the peer's own Python.
 
-    python peer_datatrove.py INPUT_DIR WORK_DIR filters|minhash|all KEPT_IDS
+    python peer_datatrove.py INPUT_DIR WORK_DIR filters|minhash|all KEPT_IDS [LANGUAGE]
 
+LANGUAGE, such as deu_Latn, chooses the word tokenizer: English if left out.
 One task, one worker, in this process. Prints CPU seconds by stage as JSON; imports are not counted.
 """
 
@@ -36,17 +37,17 @@ def run(steps: list, work: str, name: str) -> float:
     return time.process_time() - started
 
 
-def filters(source: str, work: str) -> float:
+def filters(source: str, work: str, language: str = Languages.english) -> float:
     steps = [
         JsonlReader(source),
-        GopherQualityFilter(),
+        GopherQualityFilter(language=language),
         # As in tokenmill's set `web`: all of C4 but terminal punctuation and citation marks.
         C4QualityFilter(
             filter_no_terminal_punct=False, min_num_sentences=3, min_words_per_line=5,
-            remove_citations=False,
+            remove_citations=False, language=language,
         ),
-        FineWebQualityFilter(),
-        GopherRepetitionFilter(),
+        FineWebQualityFilter(language=language),
+        GopherRepetitionFilter(language=language),
         JsonlWriter(f"{work}/filtered", compression=None),
     ]  # fmt: skip
     return run(steps, work, "filters")
@@ -78,14 +79,15 @@ def minhash(source: str, work: str, language: str = Languages.english) -> float:
 
 
 def main() -> None:
-    source, work, what, kept = sys.argv[1:]
+    source, work, what, kept = sys.argv[1:5]
+    language = sys.argv[5] if len(sys.argv) > 5 else Languages.english
     seconds = {}
     if what in ("filters", "all"):
-        seconds["filters"] = filters(source, work)
+        seconds["filters"] = filters(source, work, language)
     if what in ("minhash", "all"):
         # On the whole input, not only on what the filters left: so that both stages see the same
         # bytes in both systems.
-        seconds["minhash"] = minhash(source, work)
+        seconds["minhash"] = minhash(source, work, language)
         with (
             open(f"{work}/deduplicated/00000.jsonl", encoding="utf-8") as lines,
             open(kept, "w", encoding="utf-8") as out,

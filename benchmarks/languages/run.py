@@ -21,7 +21,7 @@ import json
 import os
 import shutil
 import sys
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
@@ -55,16 +55,18 @@ class Outcome(NamedTuple):
         ingested: Text by id, as ingest gave it.
         kept: Ids of the documents that stay.
         dropped: (reason, id of the copy that stays) by id.
+        held_out: How many documents ingest held out.
     """
 
     ingested: dict[str, str]
     kept: set[str]
     dropped: dict[str, tuple[str, str]]
+    held_out: int = 0
 
 
-def read_planted(work: str) -> list[dict[str, str]]:
-    """Read the benchmark corpus."""
-    with open(os.path.join(work, "planted.jsonl"), encoding="utf-8") as lines:
+def read_planted(work: str, name: str = "planted") -> list[dict[str, str]]:
+    """Read the benchmark corpus, or another of its form."""
+    with open(os.path.join(work, f"{name}.jsonl"), encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 
 
@@ -105,19 +107,20 @@ def run(documents: Iterable[Mapping[str, str]], work: str, settings: Sequence[st
         record.doc_id.decode(): (record.reason, record.kept_copy.decode())
         for record in read_dropped(os.path.join(work, "dropped"))
     }
-    kept = set(read_texts(os.path.join(work, "curated")))
-    return Outcome(read_texts(os.path.join(work, "examples")), kept, dropped)
+    kept = [set(read_texts(os.path.join(work, "curated"), split)) for split in SPLITS]
+    ingested = [read_texts(os.path.join(work, "examples"), split) for split in SPLITS]
+    held_out = len(ingested[SPLITS.index("eval")])
+    return Outcome(dict(ChainMap(*ingested)), set().union(*kept), dropped, held_out)
 
 
-def read_texts(uri: str) -> dict[str, str]:
-    """Read the texts of an Examples artifact, by id."""
+def read_texts(uri: str, split: str) -> dict[str, str]:
+    """Read the texts of a split of an Examples artifact, by id."""
     texts = {}
-    for split in SPLITS:
-        for name in list_files(split_directory(uri, split), "*"):
-            for batch in read_documents(name):
-                columns = batch.to_pydict()
-                for doc_id, text in zip(columns["doc_id"], columns["text"], strict=True):
-                    texts[doc_id.decode()] = text.decode()
+    for name in list_files(split_directory(uri, split), "*"):
+        for batch in read_documents(name):
+            columns = batch.to_pydict()
+            for doc_id, text in zip(columns["doc_id"], columns["text"], strict=True):
+                texts[doc_id.decode()] = text.decode()
     return texts
 
 
@@ -152,10 +155,12 @@ def _cell(value: Any) -> str:
     return f"{100 * value:.0f}" if isinstance(value, float) else str(value)
 
 
-def measure_rules(documents: Sequence[Mapping[str, str]], work: str, name: str) -> None:
+def measure_rules(
+    documents: Sequence[Mapping[str, str]], work: str, name: str, settings: Sequence[str] = ()
+) -> None:
     """Print what a rule set keeps of clean documents and finds of noise."""
     given = [d for d in documents if kind_of(d["id"]) not in COPIES]
-    settings = [f"curate.rules={name}", "curate.decontaminate=off", *NO_COPIES]
+    settings = [f"curate.rules={name}", "curate.decontaminate=off", *NO_COPIES, *settings]
     print_rules(given, run(given, work, settings), name)
 
 
@@ -170,7 +175,7 @@ def print_rules(given: Sequence[Mapping[str, str]], outcome: Outcome, name: str)
     )
     clean = [d["id"] for d in given if kind_of(d["id"]) == "clean"]
     values.update(shares((doc_id[:2], "clean kept", doc_id in outcome.kept) for doc_id in clean))
-    for language in LANGUAGES:
+    for language in sorted({doc_id[:2] for doc_id in clean}):
         mine = [doc_id for doc_id in clean if doc_id.startswith(language)]
         reasons = Counter(outcome.dropped[i][0] for i in mine if i in outcome.dropped)
         values[language, "clean lost by"] = ", ".join(
@@ -202,7 +207,7 @@ def print_copies(given: Sequence[Mapping[str, str]], outcome: Outcome) -> None:
         for doc_id, (_, kept_copy) in outcome.dropped.items()
         if doc_id not in partner or kept_copy not in ("", partner[doc_id])
     )
-    values.update({(language, "false"): false[language] for language in LANGUAGES})
+    values.update({(language, "false"): false[language] for language, _ in tuple(values)})
     table("% of copies found; false copies", (*COPIES, "false"), values)
 
 

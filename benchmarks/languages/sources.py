@@ -9,7 +9,8 @@ these three `--courses` names a directory with bare clones of COURSES, whose Mar
 by machine.
 
 A page is cut into documents of 1 to 5 kB at its blank lines. Program listings and tables are left
-out; so is a paragraph that another page of the language has, or that was left in English.
+out; so is a paragraph that another page of the language has, that was left in English, or that says
+that the page was translated by machine.
 """
 
 import argparse
@@ -39,6 +40,7 @@ PACKAGES = (
 
 COURSES = ("microsoft/Security-101", "microsoft/edgeai-for-beginners")
 """Licenses: CC0-1.0 and MIT."""
+DISCLAIMER = "Co-op Translator"
 
 # Names of a language in the packages: LibreOffice's directory, the handbook's, the others'.
 _NAMES = {
@@ -157,7 +159,7 @@ def documents(pages: Iterable[tuple[str, str]], language: str) -> Iterator[dict[
         for paragraph in _BLANK_LINES.split(text):
             paragraph = paragraph.strip()
             key = " ".join(paragraph.lower().split())
-            if not key or key in seen or not is_in(paragraph, language):
+            if not key or key in seen or DISCLAIMER in paragraph or not is_in(paragraph, language):
                 continue
             seen.add(key)
             if not part:
