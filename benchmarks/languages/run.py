@@ -55,13 +55,13 @@ class Outcome(NamedTuple):
         ingested: Text by id, as ingest gave it.
         kept: Ids of the documents that stay.
         dropped: (reason, id of the copy that stays) by id.
-        held_out: How many documents ingest held out.
+        held_out: Ids of the documents that ingest held out.
     """
 
     ingested: dict[str, str]
     kept: set[str]
     dropped: dict[str, tuple[str, str]]
-    held_out: int = 0
+    held_out: frozenset[str] = frozenset()
 
 
 def read_planted(work: str, name: str = "planted") -> list[dict[str, str]]:
@@ -109,7 +109,7 @@ def run(documents: Iterable[Mapping[str, str]], work: str, settings: Sequence[st
     }
     kept = [set(read_texts(os.path.join(work, "curated"), split)) for split in SPLITS]
     ingested = [read_texts(os.path.join(work, "examples"), split) for split in SPLITS]
-    held_out = len(ingested[SPLITS.index("eval")])
+    held_out = frozenset(ingested[SPLITS.index("eval")])
     return Outcome(dict(ChainMap(*ingested)), set().union(*kept), dropped, held_out)
 
 
