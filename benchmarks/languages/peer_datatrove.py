@@ -145,7 +145,7 @@ def main() -> None:
             OSError,
             LookupError,
         ) as error:  # a tokenizer that has to be downloaded
-            print(f"{language}: left out: {error}")
+            print(f"{language}: left out: {error}", flush=True)
             continue
         found["languages"].append(language)
         for reasons, into in zip(judged, found["filters"].values(), strict=True):
@@ -154,9 +154,9 @@ def main() -> None:
         found["repaired"].update(
             {d["id"]: repair.format(d["text"]) for d in given if "original" in d}
         )
-        print(f"{language}: done")
-    with open(path, "w", encoding="utf-8") as out:
-        json.dump(found, out)
+        print(f"{language}: done", flush=True)
+        with open(path, "w", encoding="utf-8") as out:  # so that what is done can be seen
+            json.dump(found, out)
 
 
 if __name__ == "__main__":
