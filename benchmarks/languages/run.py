@@ -96,13 +96,8 @@ def run(documents: Iterable[Mapping[str, str]], work: str, settings: Sequence[st
     manifest = write_manifest(list_inputs([path]), work)
     steps = {step.id: step for step in create_components(config, manifest)}
     ingest(work, 1, dict(steps["CorpusExampleGen"].exec_properties))
-    properties = {
-        "config": config.curate.to_json(),
-        "benchmarks": "[]",
-        "lists": "{}",
-        "shards": config.corpus.shards,
-    }
-    curate(os.path.join(work, "examples"), work, 1, properties)
+    curator = dict(steps["Curator"].exec_properties)
+    curate(os.path.join(work, "examples"), work, 1, curator)
     dropped = {
         record.doc_id.decode(): (record.reason, record.kept_copy.decode())
         for record in read_dropped(os.path.join(work, "dropped"))
