@@ -29,6 +29,8 @@ _URL = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
+_PLAIN_HOST = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)*")
+
 
 class ListFiles(NamedTuple):
     """The file of each list that is in use, by its key in [curate]; empty for none."""
@@ -63,6 +65,8 @@ def split_url(url: str) -> tuple[str, str] | None:
 
 
 def _url_entry(text: str) -> str:
+    if _PLAIN_HOST.fullmatch(text):  # of a block list millions
+        return text
     parts = None if re.search(r"\s", text) else split_url(text.removeprefix("*."))
     if parts is None:
         raise ValueError("a host, example.org, or the beginning of a URL, example.org/blog/")
@@ -162,6 +166,16 @@ def _blocks_of_file(key: str, path: str) -> Iterator[list[str]]:
             "Expected one a line; without the key, there is no list.",
         )
     yield block
+
+
+def list_paths(values: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+    """Return (key, path) of each @FILE of the lists, by key of `ListFiles`."""
+    return [
+        (key, value.removeprefix(FILE_SIGN))
+        for key, entries in values.items()
+        for value in entries
+        if value.startswith(FILE_SIGN)
+    ]
 
 
 def pin_lists(values: Mapping[str, Sequence[str]], directory: str) -> ListFiles:

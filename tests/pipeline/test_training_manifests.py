@@ -225,6 +225,7 @@ def test_a_pod_may_do_little_and_is_bounded(tmp_path):
         ('corpus.input=["/data/*.txt"]', r"corpus.input = '/data/\*.txt' lies outside"),
         ('corpus.input=["texts/"]', "corpus.input = 'texts/' lies outside"),
         ('tokenizer.path="/shared/running/t"', "tokenizer.path = .*outside.*mounted, /shared/run"),
+        ("curate.deny_urls=@hosts.txt", "curate.deny_urls = 'hosts.txt' lies outside"),
         ('curate.benchmark_files=["b.txt"]', "curate.benchmark_files = 'b.txt' lies outside"),
     ],
 )

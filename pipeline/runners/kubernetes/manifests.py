@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
+from components.curate.list_entries import list_paths
 from pipeline.config import Config
 from pipeline.loader import dump_config
 from pipeline.runners.engine_check import (
@@ -83,6 +84,7 @@ def _check(config: Config, engine: Engine) -> None:
     # The chief does what compile does, too.
     read = [*read_by_containers(config), ("validate.schema_path", config.validation.schema_path)]
     read += [("curate.benchmark_files", path) for path in config.curate.benchmark_files]
+    read += [(f"curate.{key}", path) for key, path in list_paths(config.curate.lists)]
     wrong += [
         f"{key} = {path!r} lies outside of what the pods have mounted, {mounted}"
         for key, path in paths_outside(read, mounted)
