@@ -27,6 +27,7 @@ from datatrove.pipeline.filters import (
 from datatrove.pipeline.readers import JsonlReader
 from datatrove.pipeline.writers import JsonlWriter
 from datatrove.utils.typeshelper import Languages
+from datatrove.utils.word_tokenizers import load_word_tokenizer
 
 
 def run(steps: list, work: str, name: str) -> float:
@@ -54,6 +55,7 @@ def filters(source: str, work: str, language: str = Languages.english) -> float:
 
 
 def minhash(source: str, work: str, language: str = Languages.english) -> float:
+    load_word_tokenizer.cache_clear()  # jieba's cannot be copied, as the executor does, once used
     config = MinhashConfig()  # 14 buckets of 8 hashes over 5-grams, the default
     signature = MinhashDedupSignature(f"{work}/signatures", config=config, language=language)
     seconds = run([JsonlReader(source), signature], work, "signatures")

@@ -25,7 +25,6 @@ from datatrove.pipeline.filters import (
     GopherRepetitionFilter,
 )
 from datatrove.pipeline.formatters import FTFYFormatter
-from datatrove.utils.word_tokenizers import load_word_tokenizer
 
 from benchmarks.curation.peer_datatrove import minhash
 
@@ -113,7 +112,6 @@ def find_copies(documents: list[dict[str, str]], code: str, work: str) -> list[s
     with open(f"{work}/in/in.jsonl", "w", encoding="utf-8") as out:
         for document in documents:
             out.write(json.dumps({"id": document["id"], "text": document["text"]}) + "\n")
-    load_word_tokenizer.cache_clear()  # jieba's cannot be copied, as the executor does, once used
     minhash(f"{work}/in", work, code)
     with open(f"{work}/deduplicated/00000.jsonl", encoding="utf-8") as lines:
         kept = {json.loads(line)["id"] for line in lines}
