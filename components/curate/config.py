@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from components.curate.list_entries import FILE_SIGN, ListFiles, parse_entry
 from tokenmill.config_model import Fraction, PositiveInt, Section
@@ -26,6 +26,20 @@ def _language_codes(value: Any) -> Any:
     return codes
 
 
+Limit = Annotated[float, Field(ge=0.0)] | Literal["off"]
+Threshold = Limit | None
+
+
+LINE_THRESHOLDS = (
+    "max_line_word_characters",
+    "min_line_end_marks",
+    "min_line_words",
+    "max_line_javascript",
+    "max_line_policy_phrases",
+)
+"""Those of rules for lines, which come before a document's language is known."""
+
+
 def _entries(key: str) -> BeforeValidator:
     """Return what takes one entry for a list of one, and raises ValueError for what is none."""
 
@@ -43,9 +57,6 @@ def _entries(key: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-Threshold = Annotated[float, Field(ge=0.0)] | Literal["off"] | None
-
-
 class CurateConfig(Section):
     """Curation.
 
@@ -53,12 +64,20 @@ class CurateConfig(Section):
     threshold like any other. `tokenmill curate rules` lists rules, thresholds and sources.
     """
 
-    rules: Literal["web", "technical-prose", "code-docs", "c4", "none"] = "technical-prose"
-    """The set of quality rules: what the papers say for web text, or milder ones."""
+    rules: Literal["web", "technical-prose", "code-docs", "c4", "fineweb-2", "none"] = (
+        "technical-prose"
+    )
+    """The set of quality rules: what the papers say for web text, or milder ones; fineweb-2 has
+    thresholds for each of 175 languages."""
+    language_thresholds: dict[str, dict[str, Limit]] = {}
+    """Thresholds of a language, by its ISO 639 code, before those for all: [curate
+    .language_thresholds.de] with min_words = 20. `tokenmill curate calibrate` derives them."""
     languages: Annotated[tuple[str, ...], BeforeValidator(_language_codes)] = ()
     """ISO 639 codes of the languages to keep (reason wrong_language); empty keeps all."""
     min_language_score: Fraction = 0.65
-    """Least probability of one of these languages (FineWeb's threshold)."""
+    """Least probability of a language; below it the language is not known (FineWeb's threshold)."""
+    unknown_language: Literal["keep", "drop"] = "keep"
+    """What becomes of documents whose language is not known, if languages says what to keep."""
     urls: Annotated[tuple[str, ...], _entries("urls")] = ()
     """Keep only documents of these hosts (example.org, with its subdomains) or of URLs that begin
     so (example.org/blog/); "@FILE" stands for a file with one a line. Reasons: no_url,
@@ -111,6 +130,29 @@ class CurateConfig(Section):
         """Return the lists of hosts, licenses and words, by key; an empty one is not in use."""
         return {key: getattr(self, key) for key in ListFiles._fields}
 
+    @field_validator("language_thresholds")
+    @classmethod
+    def _are_thresholds(cls, given: dict[str, dict[str, Limit]]) -> dict[str, dict[str, Limit]]:
+        _language_codes(tuple(given))
+        names = [
+            name
+            for name, field in cls.model_fields.items()
+            if field.annotation == cls.model_fields["min_words"].annotation
+            and name not in LINE_THRESHOLDS
+        ]
+        for code, thresholds in given.items():
+            for name in thresholds:
+                if name not in names:
+                    raise ValueError(
+                        f"{code}.{name} is no threshold of a rule for documents"
+                        f"{did_you_mean(name, names)}"
+                    )
+        return given
+
+    def __hash__(self) -> int:
+        """Hash what cannot change; a dict, which pydantic would hash, has no hash."""
+        return hash((self.rules, self.languages))
+
     max_line_word_characters: Threshold = None
     min_line_end_marks: Threshold = None
     min_line_words: Threshold = None
@@ -127,6 +169,8 @@ class CurateConfig(Section):
     min_stop_words: Threshold = None
     min_letter_fraction: Threshold = None
     max_digit_fraction: Threshold = None
+    max_menu_character_fraction: Threshold = None
+    max_replacement_character_fraction: Threshold = None
     min_sentences: Threshold = None
     max_curly_brackets: Threshold = None
     max_lorem_ipsum: Threshold = None

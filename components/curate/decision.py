@@ -8,11 +8,11 @@ import numpy as np
 
 from components.curate.config import CurateConfig
 from components.curate.counts import LANGUAGE, LANGUAGE_DROPPED, NOT_JUDGED
-from components.curate.languages import languages
+from components.curate.languages import identified
 from components.curate.lists import Lists
-from components.curate.rules import RULES, judge, thresholds_of
+from components.curate.rules import RULES, judge, language_thresholds_of, thresholds_of
 from components.curate.text_columns import TextColumns
-from tokenmill.text.language import UNDETERMINED, identify
+from tokenmill.text.language import UNDETERMINED, determined
 
 EMPTY = "empty"
 WRONG_LANGUAGE = "wrong_language"
@@ -64,6 +64,9 @@ def judge_texts(
         lists: Of hosts, licenses and words; None for none.
     """
     columns = TextColumns(texts)
+    codes = determined(identified(columns), min_score=config.min_language_score)
+    if declared is not None:
+        codes = [d if d and c == UNDETERMINED else c for c, d in zip(codes, declared, strict=True)]
     found = {i: (EMPTY, 0.0, 1.0) for i, text in enumerate(texts) if not text}
     matched = {}
     if lists is not None:
@@ -72,18 +75,15 @@ def judge_texts(
             if i not in found:
                 found[i], matched[i] = (reason, 1.0, 0.0), entry
     if config.languages:
-        columns.identified = identify(texts)
-        for i, (language, score) in enumerate(columns.identified):
-            score = score if language in config.languages else 0.0
-            if score < config.min_language_score:
+        kept = {*config.languages, *((UNDETERMINED,) if config.unknown_language == "keep" else ())}
+        for i, code in enumerate(codes):
+            if code not in kept:
+                language, score = identified(columns)[i]
+                score = score if language in config.languages else 0.0
                 found.setdefault(i, (WRONG_LANGUAGE, score, config.min_language_score))
-    thresholds = thresholds_of(config)
-    decisions = judge(columns, thresholds)
+    decisions = judge(columns, thresholds_of(config), language_thresholds_of(config), codes)
     for i in (decisions.rule >= 0).nonzero()[0].tolist():
         reason = RULES[decisions.rule[i]].reason
         value, threshold = float(decisions.value[i]), float(decisions.threshold[i])
         found.setdefault(i, (reason, value, threshold))
-    codes = languages(columns)
-    if declared is not None:
-        codes = [d if d and c == UNDETERMINED else c for c, d in zip(codes, declared, strict=True)]
     return Judged(found, codes, decisions.not_judged, matched)

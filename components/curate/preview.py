@@ -20,7 +20,7 @@ from components.curate.decision import EMPTY, WRONG_LANGUAGE, judge_texts
 from components.curate.lists import LIST_REASONS, lists_of
 from components.curate.losses import curation_remarks
 from components.curate.mask import mask
-from components.curate.rules import RULES, thresholds_of
+from components.curate.rules import RULES, is_in_use, limits_of, thresholds_of
 from components.curate.rules.lines import remove_lines
 from components.curate.rules.rule import Rule
 from components.curate.text_columns import TextColumns
@@ -69,7 +69,10 @@ class Preview:
         removed_lines: (lines, bytes) by the rule for lines that removed them.
         examples: Some dropped documents by reason.
         values: float64 [documents] by the setting of each rule in use.
+        limits: What they are held against, likewise; NaN where the rule is off for the language.
         sizes: int64 [documents], bytes as read.
+        languages: Of each document, UNDETERMINED where it is not known.
+        reasons: Of the documents that are dropped, by their place.
         remarks: Sentences that a person has to see.
     """
 
@@ -81,7 +84,10 @@ class Preview:
     removed_lines: dict[str, tuple[int, int]] = field(default_factory=dict)
     examples: dict[str, list[Example]] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
+    limits: dict[str, np.ndarray] = field(default_factory=dict)
     sizes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    languages: list[str] = field(default_factory=list)
+    reasons: dict[int, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
 
@@ -112,12 +118,11 @@ def preview(documents: Sequence[SampledDocument], config: CurateConfig, examples
     """
     result = Preview(documents=len(documents))
     lists = lists_of(config.lists)
-    rules = in_use(thresholds_of(config))
+    rules = in_use(config)
     values: dict[str, list[np.ndarray]] = {rule.setting: [np.zeros(0)] for rule in rules}
     sizes: list[int] = []
     masked: Counter[str] = Counter()
     tallies: Counter[tuple[str, ...]] = Counter()
-    reasons: dict[int, str] = {}
     for start in range(0, len(documents), _BATCH_DOCUMENTS):
         batch = documents[start : start + _BATCH_DOCUMENTS]
         texts = [normalize(document.text) for document in batch]
@@ -141,8 +146,9 @@ def preview(documents: Sequence[SampledDocument], config: CurateConfig, examples
             lists,
         )
         tallies.update(judged.tallies())
+        result.languages += judged.languages
         for i, (reason, value, threshold) in sorted(judged.dropped.items()):
-            reasons[start + i] = reason
+            result.reasons[start + i] = reason
             found = result.examples.setdefault(reason, [])
             if len(found) < examples:
                 document = batch[i]
@@ -160,71 +166,79 @@ def preview(documents: Sequence[SampledDocument], config: CurateConfig, examples
     result.sizes = np.array(sizes, np.int64)
     result.raw_bytes = sum(sizes)
     totals = {reason: (0, 0) for reason in REASONS}
-    for place, reason in reasons.items():
+    for place, reason in result.reasons.items():
         totals[reason] = (totals[reason][0] + 1, totals[reason][1] + sizes[place])
     result.dropped = {reason: total for reason, total in totals.items() if total[0]}
     gone = [sum(total[i] for total in result.dropped.values()) for i in (0, 1)]
     result.kept = (len(documents) - gone[0], result.raw_bytes - gone[1])
     result.masked = dict(sorted(masked.items()))
     result.values = {setting: np.concatenate(parts) for setting, parts in values.items()}
-    result.remarks = _remarks(documents, sizes, reasons, result.removed_lines, tallies, config)
+    result.limits = {rule.setting: limits_of(rule, config, result.languages) for rule in rules}
+    result.remarks = _remarks(documents, sizes, result, tallies, config)
     return result
 
 
 def _remarks(
     documents: Sequence[SampledDocument],
     sizes: Sequence[int],
-    reasons: dict[int, str],
-    removed_lines: dict[str, tuple[int, int]],
+    result: Preview,
     tallies: Counter[tuple[str, ...]],
     config: CurateConfig,
 ) -> list[str]:
     """Say what a run would stop for or remark on, had it these documents."""
     outcomes: dict[tuple[str, str, str], list[int]] = {}
     for i, document in enumerate(documents):
-        account = outcomes.setdefault(("train", document.source, reasons.get(i, KEPT)), [0, 0])
+        account = outcomes.setdefault(
+            ("train", document.source, result.reasons.get(i, KEPT)), [0, 0]
+        )
         account[0] += 1
         account[1] += sizes[i]
     counts = [
         (name, OutcomeCounts(number, size, 0, 0)) for name, (number, size) in outcomes.items()
     ]
-    curation = summarize(counts, (), removed_lines.items(), tallies.items())
+    curation = summarize(counts, (), result.removed_lines.items(), tallies.items())
     return curation_remarks(curation, config.max_drop_fraction)
 
 
-def in_use(thresholds: dict[str, float]) -> list[Rule]:
+def in_use(config: CurateConfig) -> list[Rule]:
     """Return the rules with a threshold, in the order in which they judge."""
-    return [rule for rule in RULES if rule.setting in thresholds]
+    return [rule for rule in RULES if is_in_use(rule, config)]
 
 
-def tuning(result: Preview, rule: Rule, threshold: float) -> dict[str, Any]:
+def tuning(result: Preview, rule: Rule) -> dict[str, Any]:
     """Return a rule's values over the sample, and what its threshold and those beside it drop.
 
     Shares are of all documents of the sample, whatever other rules say; quantiles of those that
-    the rule has a measure for, None if it has for none.
+    the rule has a measure for, None if it has for none. A threshold that differs by language is
+    None, and has none beside it.
     """
     values = result.values[rule.setting]
     judged = values[~np.isnan(values)]
     quantiles = (
         np.percentile(judged, QUANTILES).tolist() if len(judged) else [None] * len(QUANTILES)
     )
-    looser, stricter = neighbors(rule, threshold)
+    limits = result.limits[rule.setting]
+    numbers = set(limits[~np.isnan(limits)].tolist())
+    threshold = numbers.pop() if len(numbers) == 1 else None
+    looser, stricter = (None, None) if threshold is None else neighbors(rule, threshold)
     return {
         "reason": rule.reason,
         "setting": rule.setting,
         "drop_if": rule.drop_if,
         "quantiles": {str(q): value for q, value in zip(QUANTILES, quantiles, strict=True)},
-        "threshold": _dropped_alone(result, rule, threshold),
-        "looser": None if looser is None else _dropped_alone(result, rule, looser),
-        "stricter": None if stricter is None else _dropped_alone(result, rule, stricter),
+        "threshold": {"value": threshold, **_dropped_alone(result, rule, limits)},
+        **{
+            name: {"value": value, **_dropped_alone(result, rule, value)}
+            if value is not None
+            else None
+            for name, value in (("looser", looser), ("stricter", stricter))
+        },
     }
 
 
-def _dropped_alone(result: Preview, rule: Rule, threshold: float) -> dict[str, float]:
-    values = result.values[rule.setting]
-    drops = values < threshold if rule.drop_if == "below" else values > threshold
+def _dropped_alone(result: Preview, rule: Rule, threshold: float | np.ndarray) -> dict[str, float]:
+    drops = rule.drops(result.values[rule.setting], threshold)
     return {
-        "value": threshold,
         "documents": float(drops.mean()),
         "bytes": float(result.sizes[drops].sum() / max(1, result.raw_bytes)),
     }
@@ -278,8 +292,6 @@ def as_json(result: Preview, config: CurateConfig, reason: str | None) -> dict[s
             if reason in (None, name)
         },
         "tuning": [
-            tuning(result, rule, thresholds_of(config)[rule.setting])
-            for rule in in_use(thresholds_of(config))
-            if reason in (None, rule.reason)
+            tuning(result, rule) for rule in in_use(config) if reason in (None, rule.reason)
         ],
     }

@@ -5,8 +5,9 @@ characters. Hashes of words, lines and n-grams come from one prefix sum over the
 
 A word is a run of characters without a blank. Scripts that are written without blanks are cut:
 
-- A Chinese character, a kana, a bopomofo letter or a Yi syllable is a word of its own (a Chinese
-  word has some 1.5 of them).
+- A Chinese character, a bopomofo letter or a Yi syllable is a word of its own (a Chinese word has
+  some 1.5 of them), and so is a run of hiragana or of katakana: a Japanese word, and the particles
+  behind it, change the script.
 - Thai, Lao, Tibetan, Burmese, Khmer and their kin are cut into pieces of four characters on average
   (a Thai word has four to five). Where a piece ends goes by the three characters at its end, so
   that the same text has the same pieces wherever it stands.
@@ -35,6 +36,10 @@ PIECE_CHARACTERS = (
     (0x1780, 0x17FF), (0x1950, 0x19DF), (0x1A20, 0x1AAF), (0x1B00, 0x1B7F), (0xA980, 0xA9DF),
     (0xA9E0, 0xA9FF), (0xAA60, 0xAA7F),
 )  # fmt: skip
+HIRAGANA = ((0x3041, 0x3096), (0x309D, 0x309F))
+KATAKANA = ((0x30A1, 0x30FA), (0x30FC, 0x30FF), (0x31F0, 0x31FF), (0xFF66, 0xFF9F))
+LONG_VOWEL = 0x30FC
+HANGUL = (0xAC00, 0xD7A3)
 CLOSING_CHARACTERS = (
     (0x3001, 0x3004), (0x3008, 0x303F), (0x30FB, 0x30FB), (0xFF01, 0xFF0F), (0xFF1A, 0xFF20),
     (0xFF3B, 0xFF40), (0xFF5B, 0xFF65),
@@ -127,10 +132,8 @@ class TextColumns:
         self.first = _offsets(np.array([len(t) for t in texts], np.int64))
         # By n, filled in by the repetition rules, which build each n on the one below.
         self.repeated_ngrams: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        # What languages.py found, once it was asked for: language and score of each document, and
-        # how many of the English stop words it has.
+        # What languages.py found, once it was asked for: language and score of each document.
         self.identified: list[tuple[str, float]] | None = None
-        self.english_stop_words: np.ndarray | None = None
 
     @functools.cached_property
     def classes(self) -> np.ndarray:
@@ -192,16 +195,27 @@ class TextColumns:
         starts_word = (self.classes & (LETTER | DIGIT)) > 0
         after_whole = whole | ((self.classes & CLOSES) > 0)
         cuts[1:] |= starts_word[1:] & after_whole[:-1]
+        cuts[1:] &= ~self._goes_on_in_kana()
         if has_pieces:
             cuts[1:] |= (pieces[1:] != pieces[:-1]) & (pieces | starts_word)[1:]
             window = mix(self.codes.astype(np.uint64))
             window[2:] += window[1:-1] * _BASE + window[:-2] * _BASE_SQUARED
             ends = pieces & (mix(window) % np.uint64(MEAN_PIECE) == 0)
-            # The three characters have to be of one document.
+            # The three characters have to be of one run of one document.
+            ends[2:] &= pieces[1:-1] & pieces[:-2]
             for place in (self.first[:-1], self.first[:-1] + 1):
                 ends[place[place < len(ends)]] = False
             cuts[1:] |= ends[:-1] & pieces[1:]
         return cuts
+
+    def _goes_on_in_kana(self) -> np.ndarray:
+        """Tell which characters go on in the kana before them, bool [characters - 1]: no first."""
+        kana = np.zeros(len(self.codes), np.uint8)
+        for kind, ranges in enumerate((HIRAGANA, KATAKANA), start=1):
+            for first, last in ranges:
+                kana[(self.codes >= first) & (self.codes <= last)] = kind
+        before, here = kana[:-1], kana[1:]
+        return (here > 0) & ((here == before) | ((self.codes[1:] == LONG_VOWEL) & (before > 0)))
 
     @property
     def lines(self) -> Spans:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import Literal
 
 import click
 
@@ -17,18 +18,22 @@ def curate() -> None:
     \b
     tokenmill curate rules
     tokenmill curate preview my_texts/ --rules web --set curate.min_words=20
+    tokenmill curate calibrate my_texts/ --rules web --out thresholds.toml
     tokenmill curate inspect runs/demo --reason near_duplicate
     """  # noqa: D301  (click wants the backspace)
 
 
 @curate.command()
 @click.option("--rules", "rule_set", metavar="SET", help="Only the rules of one set.")
-def rules(rule_set: str | None) -> None:
+@click.option(
+    "--language", metavar="CODE", help="The thresholds that fineweb-2 has for a language."
+)
+def rules(rule_set: str | None, language: str | None) -> None:
     """List all rules: reason, setting, threshold by set, source."""
     with user_errors_only():
         from pipeline.report.curation import print_rules
 
-        print_rules(rule_set)
+        print_rules(rule_set, language)
 
 
 @curate.command()
@@ -63,6 +68,67 @@ def preview(
             click.echo(visible_lines(json.dumps(found, ensure_ascii=False, indent=2)))
         else:
             print_preview(found, reason)
+
+
+@curate.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--rules", "rule_set", metavar="SET", help="The rule set (curate.rules).")
+@click.option(
+    "--method", type=click.Choice(["tail", "quantile", "mean-std"]), default="tail",
+    show_default=True,
+    help="A threshold drops --tail of the documents, or what it drops of --reference, or lies as "
+    "many standard deviations from the mean as there.",
+)  # fmt: skip
+@click.option(
+    "--tail", "share", type=click.FloatRange(0, 0.5), default=0.01, show_default=True,
+    metavar="SHARE", help="What each rule drops of a language at most.",
+)  # fmt: skip
+@click.option(
+    "--reference", default="en", show_default=True, metavar="LANGUAGE",
+    help="The language whose thresholds are right.",
+)  # fmt: skip
+@click.option(
+    "--min-documents", type=click.IntRange(1), default=100, show_default=True, metavar="N",
+    help="Leave out languages with fewer documents in the sample.",
+)  # fmt: skip
+@run_config_options
+@click.option(
+    "--sample", "size", type=click.IntRange(1), default=20000, show_default=True, metavar="N",
+    help="Take N documents, chosen by a hash: the same every time.",
+)  # fmt: skip
+@click.option("--out", metavar="FILE", help="Write the thresholds, as a TOML configuration.")
+@json_option
+def calibrate(
+    paths: Sequence[str],
+    rule_set: str | None,
+    method: Literal["tail", "quantile", "mean-std"],
+    share: float,
+    reference: str,
+    min_documents: int,
+    overrides: Sequence[str],
+    config_path: str | None,
+    preset: str | None,
+    size: int,
+    out: str | None,
+    as_json: bool,
+) -> None:
+    """Derive thresholds for each language from files, and show what they would drop.
+
+    The rules that count words, their lengths and repetitions mean something else in each language;
+    this finds their thresholds as FineWeb-2 did, from the language's own documents. Give it clean
+    text: what is typical there is kept.
+    """
+    with user_errors_only():
+        from pipeline.report.curation_calibration import calibrate_files, print_calibration
+
+        found = calibrate_files(
+            (paths, rule_set, overrides, config_path, preset, size),
+            method, share, reference, min_documents, out,
+        )  # fmt: skip
+        if as_json:
+            click.echo(visible_lines(json.dumps(found, ensure_ascii=False, indent=2)))
+        else:
+            print_calibration(found)
 
 
 @curate.command()

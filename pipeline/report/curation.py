@@ -6,23 +6,28 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from components.curate import fineweb2
 from components.curate.rules import LINE_RULES, RULE_SETS, RULES
 from pipeline.report.tables import escape, plain_table, stdout_console
 from tokenmill.errors import TokenmillError
 from tokenmill.nearest import did_you_mean
+from tokenmill.text.language import LANGUAGES
 from tokenmill.visible import visible
 
+_SHOWN_TOGETHER = ("web", "technical-prose", "code-docs")
 
-def print_rules(rule_set: str | None) -> None:
-    """Print all rules, or those of one set.
+
+def print_rules(rule_set: str | None, language: str | None = None) -> None:
+    """Print all rules, or those of one set, as they are for all languages or for one.
 
     Raises:
-        TokenmillError: There is no such set.
+        TokenmillError: There is no such set or language.
     """
     check_choice("--rules", rule_set, RULE_SETS, "There are")
+    check_choice("--language", language, sorted(LANGUAGES), "There are")
     console = stdout_console()
-    # A column for c4 does not fit: it is a part of web, and one rule.
-    sets = [s for s in RULE_SETS if s not in ("c4", "none")] if rule_set is None else [rule_set]
+    # Columns for c4 and fineweb-2 do not fit: the one is a part of web, and one rule.
+    sets = list(_SHOWN_TOGETHER) if rule_set is None else [rule_set]
     headers = [s.replace("-", "-\n") for s in sets]
     table = plain_table("reason", "setting (curate.)", *headers, left=2)
     source = ""
@@ -33,16 +38,20 @@ def print_rules(rule_set: str | None) -> None:
             source = rule.source
             table.add_row("", f"[dim]{source}[/]")
         sign = "<" if rule.drop_if == "below" else ">"
-        shown = [
-            f"{sign} {number(rule.thresholds[s])}" if s in rule.thresholds else "off" for s in sets
-        ]
+        thresholds = dict(rule.thresholds)
+        if rule_set == fineweb2.RULE_SET and language:
+            of_language = fineweb2.thresholds_by_language().get(language, {})
+            thresholds[rule_set] = of_language.get(rule.setting, thresholds[rule_set])
+        shown = [f"{sign} {number(thresholds[s])}" if s in thresholds else "off" for s in sets]
         table.add_row(rule.reason, rule.setting, *shown)
     console.print(table)
     console.print(
         '\n"< 50" drops documents with less than 50, "> 0.3" those with more than 0.3. A document '
         "is\ndropped for the first rule, in this order, that drops it; before, the rules called "
         "line_... remove\nsingle lines. The set c4 has the rules of Raffel et al. only (--rules c4 "
-        "lists them), none has none."
+        "lists them), fineweb-2 those\nof Penedo et al. 2025, with thresholds for each language "
+        "(--rules fineweb-2 --language de; without\na language: those for English, and for text "
+        "whose language is not known); none has none."
     )
 
 

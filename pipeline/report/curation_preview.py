@@ -5,13 +5,42 @@ from typing import Any
 
 from rich.console import Console
 
-from components.curate.preview import REASONS, as_json, preview, sample
+from components.curate.config import CurateConfig
+from components.curate.preview import REASONS, SampledDocument, as_json, preview, sample
 from components.curate.rules import RULE_SETS
 from pipeline.input_documents import InputDocuments
 from pipeline.loader import load_run_config
 from pipeline.report.curation import check_choice, number, print_document
 from pipeline.report.tables import escape, plain_table, stdout_console
 from tokenmill.errors import TokenmillError
+
+
+def read_sample(
+    paths: Sequence[str],
+    rule_set: str | None,
+    overrides: Sequence[str],
+    config_path: str | None,
+    preset: str | None,
+    size: int,
+) -> tuple[list[SampledDocument], CurateConfig, InputDocuments]:
+    """Read `size` documents of files; return the section [curate] and what was read, too.
+
+    Raises:
+        TokenmillError: An option names what is not there, or no document can be read.
+    """
+    check_choice("--rules", rule_set, RULE_SETS, "There are")
+    if rule_set is not None:
+        overrides = (*overrides, f"curate.rules={rule_set}")
+    config, _ = load_run_config(preset, config_path, overrides, paths)
+    reading = InputDocuments(config.corpus)
+    read = (
+        (item.doc_id, item.source, item.text, item.language, item.metadata)
+        for item in reading.read_documents(paths)
+    )
+    documents = sample(read, size)
+    if not documents:
+        raise TokenmillError(f"no document can be read from {', '.join(paths)}.", reading.first_bad)
+    return documents, config.curate, reading
 
 
 def preview_files(
@@ -28,27 +57,16 @@ def preview_files(
     Raises:
         TokenmillError: An option names what is not there, or no document can be read.
     """
-    check_choice("--rules", rule_set, RULE_SETS, "There are")
-    if rule_set is not None:
-        overrides = (*overrides, f"curate.rules={rule_set}")
-    config, _ = load_run_config(preset, config_path, overrides, paths)
     check_choice("--reason", reason, REASONS, "There are")
-    reading = InputDocuments(config.corpus)
-    read = (
-        (item.doc_id, item.source, item.text, item.language, item.metadata)
-        for item in reading.read_documents(paths)
-    )
-    documents = sample(read, size)
-    if not documents:
-        raise TokenmillError(f"no document can be read from {', '.join(paths)}.", reading.first_bad)
-    result = preview(documents, config.curate, examples=10 if reason else 2)
+    documents, config, reading = read_sample(paths, rule_set, overrides, config_path, preset, size)
+    result = preview(documents, config, examples=10 if reason else 2)
     return {
         "files": reading.files,
         "documents_read": reading.read,
         "unreadable_records": reading.bad,
         "first_unreadable": reading.first_bad,
-        "rules": config.curate.rules,
-        **as_json(result, config.curate, reason),
+        "rules": config.rules,
+        **as_json(result, config, reason),
     }
 
 
@@ -68,9 +86,9 @@ def print_preview(found: dict[str, Any], reason: str | None) -> None:
         if reason in (None, name):
             cells = (
                 f"{numbers['documents']:,}",
-                _share(numbers["documents"] / sampled["documents"]),
+                share_text(numbers["documents"] / sampled["documents"]),
                 f"{numbers['bytes']:,}",
-                _share(numbers["bytes"] / max(1, sampled["bytes"])),
+                share_text(numbers["bytes"] / max(1, sampled["bytes"])),
             )
             table.add_row(f"[bold]{name}[/]" if name == "kept" else name, *cells)
     console.print()
@@ -109,13 +127,17 @@ def _print_tuning(console: Console, rules: Sequence[dict[str, Any]]) -> None:
             if it is None:
                 cells += ["–", "", ""]
             else:
-                value = f"{signs[rule['drop_if']]} {number(it['value'])}"
-                cells += [value, _share(it["documents"]), _share(it["bytes"])]
+                sign = signs[rule["drop_if"]]
+                value = (
+                    f"{sign} {number(it['value'])}" if it["value"] is not None else "by language"
+                )
+                cells += [value, share_text(it["documents"]), share_text(it["bytes"])]
         table.add_row(rule["reason"], *cells)
     console.print(table)
 
 
-def _share(value: float) -> str:
+def share_text(value: float) -> str:
+    """Write a share from 0 to 1 in percent."""
     if value == 0:
         return "0"
     return f"{value:.1%}" if value >= 0.0005 else "<0.1%"

@@ -8,6 +8,7 @@ import unicodedata
 from collections import Counter
 
 from components.curate import text_columns
+from components.curate.rules.rule import SENTENCE_ENDS as ENDS
 
 STOP_WORDS = {"the", "be", "to", "of", "and", "that", "have", "with"}
 
@@ -20,7 +21,6 @@ WHOLE, PIECES, CLOSES = map(
     _characters,
     (text_columns.WORD_CHARACTERS, text_columns.PIECE_CHARACTERS, text_columns.CLOSING_CHARACTERS),
 )
-ENDS = ".!?。！？｡؟۔।॥։።፧၊။។៕།༎"
 CLOSING = "\"'”’»)）」』】》"
 
 
@@ -48,6 +48,17 @@ def word_places(text, cut_long_words=False):
     return found
 
 
+def kana(character):
+    """Which kana it is, or None; Unicode's names tell."""
+    for script, ranges in (
+        ("hiragana", text_columns.HIRAGANA),
+        ("katakana", text_columns.KATAKANA),
+    ):
+        if any(first <= ord(character) <= last for first, last in ranges):
+            return script
+    return None
+
+
 def _cut(text, start, end, in_piece):
     places = [start]
     for i in range(start + 1, end):
@@ -56,9 +67,13 @@ def _cut(text, start, end, in_piece):
         after_whole = (before in WHOLE and not in_piece(i - 1)) or before in CLOSES
         begins_word = text[i].isalpha() or text[i].isdigit()
         cut = whole or (begins_word and after_whole)
+        if kana(text[i]) is not None and (
+            kana(text[i]) == kana(before) or (text[i] == "ー" and kana(before) is not None)
+        ):
+            cut = False
         if in_piece(i) != in_piece(i - 1):
             cut = cut or in_piece(i) or begins_word
-        if in_piece(i) and in_piece(i - 1) and i >= 3:
+        if i >= 3 and all(in_piece(i - back) for back in range(4)):
             one, two, three = (_mix(ord(c)) for c in text[i - 3 : i])
             base = 0x100000001B3
             cut = cut or _mix((three + two * base + one * base * base) % 2**64) % 4 == 0
@@ -127,15 +142,35 @@ def _has_letter(word):
     return any(c.isalpha() or c in PIECES or unicodedata.category(c)[0] == "M" for c in word)
 
 
+def _parts_sentences_by_blanks(text):
+    return 2 * sum(c in PIECES for c in text) > len(_solid(text))
+
+
+def _punctuated_lines(text):
+    if _parts_sentences_by_blanks(text):
+        return math.nan
+    return _share(sum(line[-1] in ENDS + "\"'”’»」』" for line in _lines(text)), len(_lines(text)))
+
+
+def _menus(text):
+    short = whole = 0
+    for line in re.split(r"[\n|¦•·»›→]", text):
+        if words := split_words(line):
+            characters = sum(map(len, words))
+            whole += characters
+            if words[-1][-1] not in ENDS + ",;:" and (len(words) <= 4 or len(line.strip()) <= 10):
+                short += characters
+    return _share(short, whole)
+
+
 def _sentences(text):
     ends = 0
     for word in split_words(text):
         if len(word) > 1 and word[-1] in CLOSING:
             word = word[:-1]
         ends += word[-1] in ENDS
-    if 2 * sum(c in PIECES for c in text) > len(_solid(text)):
-        return math.nan
-    return ends
+    ends += sum(line[-1] in ":：" and len(split_words(line)) >= 5 for line in _lines(text))
+    return math.nan if _parts_sentences_by_blanks(text) else ends
 
 
 def _lorem(text):
@@ -195,9 +230,9 @@ MEASURES = {
     "min_sentences": _sentences,
     "max_curly_brackets": lambda t: t.count("{"),
     "max_lorem_ipsum": _lorem,
-    "min_punctuated_line_fraction": lambda t: _share(
-        sum(line[-1] in ENDS + "\"'”’»」』" for line in _lines(t)), len(_lines(t))
-    ),
+    "min_punctuated_line_fraction": _punctuated_lines,
+    "max_menu_character_fraction": _menus,
+    "max_replacement_character_fraction": lambda t: _share(t.count("\ufffd"), len(_solid(t))),
     "max_short_line_fraction": lambda t: _share(
         sum(len(line) < 30 for line in _lines(t)), len(_lines(t))
     ),

@@ -289,13 +289,17 @@ def test_other_languages_go(curate):
         b"none": "123 456 789",
     }
     documents = [("train", i, b"s", t.encode()) for i, t in texts.items()]
-    result = curate(documents, curate.settings(languages=("en", "fr")))
+    result = curate(documents, curate.settings(languages=("en", "fr"), unknown_language="drop"))
     assert result.ids("train") == [b"en", b"fr"]
     assert result.reasons() == {b"de": "wrong_language", b"none": "wrong_language"}
     assert {(r.value, r.threshold) for r in result.dropped} == {(0.0, 0.65)}
-    strict = curate(documents, curate.settings(languages=("en",), min_language_score=1.0))
-    unsure = {r.doc_id: r.value for r in strict.dropped}[b"en"]
+    # What is in no language for certain stays, unless asked.
+    result = curate(documents, curate.settings(languages=("en", "fr")))
+    assert result.reasons() == {b"de": "wrong_language"}
+    strict = curate.settings(languages=("en",), min_language_score=1.0, unknown_language="drop")
+    unsure = {r.doc_id: r.value for r in curate(documents, strict).dropped}[b"en"]
     assert 0.5 < unsure < 1  # its language is right, and not certain enough
+    assert not curate(documents, curate.settings(languages=("en",), min_language_score=1.0)).dropped
 
 
 def test_masking_is_counted_and_comes_before_the_search_for_copies(curate):

@@ -2,14 +2,15 @@
 
 import pytest
 
+from components.curate import fineweb2
 from components.curate.config import CurateConfig
 from components.curate.counts import OutcomeCounts, summarize
-from components.curate.languages import languages, stop_words
+from components.curate.languages import identified, stop_words
 from components.curate.losses import check_losses, curation_remarks
 from components.curate.text_columns import TextColumns
 from tokenmill.contracts.curation import DroppedDocument, write_dropped_shard
 from tokenmill.errors import TokenmillError
-from tokenmill.text.language import LANGUAGES
+from tokenmill.text.language import LANGUAGES, MIN_LANGUAGE_SCORE
 
 GERMAN = (
     "Der Wagen steht vor dem Haus und die Leute warten auf den Regen, der nicht kommen will, "
@@ -30,18 +31,42 @@ TEXTS = {
 @pytest.mark.parametrize("code", sorted(TEXTS))
 def test_a_text_has_stop_words_of_its_language(code):
     columns = TextColumns([TEXTS[code], "x1 x2 x3"])
-    assert languages(columns)[0] == code
+    assert identified(columns)[0][0] == code
     assert stop_words(columns)[0] >= 2
     assert stop_words(columns)[1] == 0  # no language, no stop words
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["训练一个语言模型需要大量的文本数据。", "ประเทศไทยเป็นประเทศในทวีปเอเชียตะวันออกเฉียงใต้",
-     "これは日本語の文章です。", "საქართველო არის ქვეყანა კავკასიაში, რომელიც მდებარეობს"],
-)  # fmt: skip
-def test_a_language_without_a_list_is_not_judged(text):
-    assert stop_words(TextColumns([text])).tolist() == pytest.approx([float("nan")], nan_ok=True)
+    ("code", "text", "at_least"),
+    [
+        ("zh", "训练一个语言模型需要大量的文本数据，他也是为了人和数据。", 5),
+        ("ja", "これは日本語の文章です。この文章には助詞がたくさんあります。", 5),
+        ("th", "ประเทศไทยเป็นประเทศในทวีปเอเชียตะวันออกเฉียงใต้ และมีชายแดน", 3),
+        ("km", "ប្រទេសកម្ពុជាជាប្រទេសមួយនៅក្នុងតំបន់អាស៊ីអាគ្នេយ៍ និងមានប្រជាជនច្រើន", 4),
+        ("ka", "საქართველო არის ქვეყანა კავკასიაში, რომელიც მდებარეობს და იყო", 2),
+    ],
+)
+def test_stop_words_of_scripts_without_blanks_are_found_wherever_they_stand(code, text, at_least):
+    columns = TextColumns([text, "x" + text])
+    assert identified(columns)[0][0] == code
+    assert all(stop_words(columns) >= at_least)
+
+
+def test_text_without_blanks_in_no_certain_language_is_not_judged():
+    """Characters that stand in a list of stop words by chance say nothing."""
+    text = "甲乙丙丁戊己庚辛壬癸ไไไไ"
+    columns = TextColumns([text])
+    assert identified(columns)[0][1] < MIN_LANGUAGE_SCORE
+    assert stop_words(columns).tolist() == pytest.approx([float("nan")], nan_ok=True)
+
+
+def test_every_language_but_english_has_thresholds_and_stop_words():
+    """All of lid.176 but Bihari, which is a group of languages."""
+    assert {*LANGUAGES} - {*fineweb2.thresholds_by_language()} == {"en", "bh"}
+    settings = {frozenset(of) for of in fineweb2.thresholds_by_language().values()}
+    assert len(settings) == 1
+    assert settings.pop() <= set(CurateConfig.model_fields)
+    assert all(fineweb2.stop_words_of(code) for code in fineweb2.thresholds_by_language())
 
 
 def curation(*groups, removed_lines=(), masked=()):

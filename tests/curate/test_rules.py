@@ -76,6 +76,16 @@ CRAFTED = [
     ("min_letter_fraction", "漢字", 1.0),
     ("max_digit_fraction", "1 2 ab", 0.5),
     ("min_sentences", 'One. Two! "Three?" four (five.) 3.5', 4.0),
+    ("min_sentences", "It can do the following:\nOne:", 1.0),  # a short line is a heading
+    ("min_sentences", "क ख ग घ ङ:\n- च", 1.0),
+    ("max_menu_character_fraction", "Home | About us | Log in", 1.0),
+    ("max_menu_character_fraction", "One sentence. | and a phrase of five words", 0.0),
+    (
+        "max_menu_character_fraction",
+        "首页\n关于我们的公司和服务\n这是一个很长的句子没有标点符号",
+        12 / 27,
+    ),
+    ("max_replacement_character_fraction", "ab\ufffd d", 0.25),
     ("max_lorem_ipsum", "Lorem ipsum lorem dolor ipsum", 1.0),
     ("min_punctuated_line_fraction", 'a.\nb\n"c"\nd:', 0.5),
     ("max_short_line_fraction", f"{'x' * 30}\n{'x' * 29}", 0.5),

@@ -69,7 +69,12 @@ def test_long_words_are_cut_where_copies_are_looked_for(characters, size):
             "文 本， 而 TensorFlow 的“ 好”。",
             "文 本 而 TensorFlow 的 好",
         ),
-        ("カナ（ABC）、Foo", "カ ナ（ ABC）、 Foo", "カ ナ ABC Foo"),
+        ("カナ（ABC）、Foo", "カナ（ ABC）、 Foo", "カナ ABC Foo"),
+        (
+            "東京でラーメンを食べたー。",
+            "東 京 で ラーメン を 食 べたー。",
+            "東 京 で ラーメン を 食 べたー",
+        ),
         ("(ไทย) -- x_y!", "(ไทย) -- x_y!", "ไทย x_y"),
         ("한국어 문장. שלום, العربية؟", "한국어 문장. שלום, العربية؟", "한국어 문장 שלום العربية"),
     ],

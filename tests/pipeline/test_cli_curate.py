@@ -71,6 +71,69 @@ def test_rules_of_one_set():
     assert "technical-prose" in message
 
 
+def test_rules_of_a_language():
+    german = shown("rules", "--rules", "fineweb-2", "--language", "de")
+    (line,) = lines_with("max_mean_word_length", german)
+    assert line.split()[2:] == [">", "15"]
+    (line,) = lines_with("max_mean_word_length", shown("rules", "--rules", "fineweb-2"))
+    assert line.split()[2:] == [">", "10"]
+    assert "--language deu: there is no such one" in refused("rules", "--language", "deu")
+
+
+# ---- calibrate
+
+
+def test_calibrate_writes_thresholds_that_a_preview_takes(tmp_path):
+    words = [
+        "der",
+        "Wagen",
+        "steht",
+        "vor",
+        "dem",
+        "Haus",
+        "und",
+        "die",
+        "Leute",
+        "warten",
+        "auf",
+        "Regen",
+        "nicht",
+        "weil",
+        "Wind",
+    ]
+    rng = random.Random(1)
+    texts = [" ".join(rng.choices(words, k=60)) + "." for _ in range(150)]
+    texts += ["The weather of a river was calm and quiet today with that."] * 20
+    lines = [json.dumps({"id": f"{i:03}", "text": text}) for i, text in enumerate(texts)]
+    (tmp_path / "texts.jsonl").write_text("\n".join(lines) + "\n")
+    out = tmp_path / "thresholds.toml"
+    output = shown("calibrate", tmp_path / "texts.jsonl", "--rules", "web", "--out", out)
+    assert max(map(len, output.splitlines())) <= 100
+    assert "170 documents; rules: web; method: tail" in output
+    assert "en 20 documents: fewer than 100, left out" in output
+    assert "thresholds written" in output
+    (row,) = lines_with("max_mean_word_length", output)
+    derived = float(row.split()[-2])
+    assert f"max_mean_word_length = {derived:g}" in out.read_text()
+    found = json.loads(
+        shown("preview", tmp_path / "texts.jsonl", "--config", out, "--rules", "web", "--json")
+    )
+    dropped = {name: numbers["documents"] for name, numbers in found["dropped"].items()}
+    assert dropped.get("long_words", 0) <= 1
+    (rule,) = (rule for rule in found["tuning"] if rule["setting"] == "max_mean_word_length")
+    assert rule["threshold"]["value"] is None  # it differs by language
+    assert rule["looser"] is None
+
+    as_json = json.loads(shown("calibrate", tmp_path / "texts.jsonl", "--rules", "web", "--json"))
+    assert as_json["languages"]["de"]["documents"] == 150
+    message = refused("calibrate", tmp_path / "texts.jsonl", "--method", "quantile")
+    assert "20 documents are in en" in message
+    few = shown("calibrate", tmp_path / "texts.jsonl", "--min-documents", "1000", "--out", out)
+    assert "No language has 1,000 documents" in few
+    message = refused("calibrate", tmp_path / "texts.jsonl", "--reference", "deu")
+    assert "--reference deu: there is no such one" in message
+
+
 # ---- preview
 
 

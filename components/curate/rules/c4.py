@@ -2,8 +2,14 @@
 
 import numpy as np
 
-from components.curate.rules.rule import CLOSING_QUOTES, SENTENCE_ENDS, Rule, sets
-from components.curate.text_columns import PIECES, TextColumns
+from components.curate.rules.rule import (
+    CLOSING_QUOTES,
+    SENTENCE_ENDS,
+    Rule,
+    parts_sentences_by_blanks,
+    sets,
+)
+from components.curate.text_columns import TextColumns
 
 _SOURCE = "Raffel et al. 2020, 2.2"
 
@@ -15,6 +21,8 @@ def _curly_brackets(columns: TextColumns) -> np.ndarray:
 def _sentences(columns: TextColumns) -> np.ndarray:
     """Words that end a sentence: their last character, a closing quote aside, is . ! or ?.
 
+    Also a colon at the end of a line of five words or more, which a list follows.
+
     NaN for a text in Thai, Lao and the like, which may part sentences by blanks alone, without one.
     """
     words, codes = columns.words, columns.codes
@@ -22,8 +30,10 @@ def _sentences(columns: TextColumns) -> np.ndarray:
     closer = np.isin(last, [ord(c) for c in CLOSING_QUOTES]) & (words.length > 1)
     last = np.where(closer, codes[np.maximum(words.end - 2, 0)], last)
     sentences = words.sum(np.isin(last, [ord(c) for c in SENTENCE_ENDS]))
-    pieces = columns.count((columns.classes & PIECES) > 0)
-    return np.where(pieces * 2 > columns.solid_characters, np.nan, sentences)
+    lines = columns.lines
+    colons = np.isin(codes[lines.end - 1], [ord(c) for c in ":："])
+    sentences += lines.sum(colons & (columns.words_of_line >= 5))
+    return np.where(parts_sentences_by_blanks(columns), np.nan, sentences)
 
 
 def _lorem_ipsum(columns: TextColumns) -> np.ndarray:

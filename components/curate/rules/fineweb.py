@@ -3,7 +3,13 @@
 import numpy as np
 
 from components.curate.rules.repetition import duplicate_line_characters
-from components.curate.rules.rule import SENTENCE_ENDS, Rule, fraction, sets
+from components.curate.rules.rule import (
+    SENTENCE_ENDS,
+    Rule,
+    fraction,
+    parts_sentences_by_blanks,
+    sets,
+)
 from components.curate.text_columns import LINE_FEED, TextColumns
 
 _SOURCE = "Penedo et al. 2024, 3.6"
@@ -14,10 +20,12 @@ _SHORT_LINE_CHARACTERS = 30
 
 
 def _punctuated_lines(columns: TextColumns) -> np.ndarray:
-    """Share of the lines that end in terminal punctuation."""
+    """Share of the lines that end in terminal punctuation; NaN for Thai, Lao and the like."""
     lines = columns.lines
     ends = np.isin(columns.codes[lines.end - 1], [ord(c) for c in _LINE_ENDS])
-    return fraction(lines.sum(ends), lines.count)
+    return np.where(
+        parts_sentences_by_blanks(columns), np.nan, fraction(lines.sum(ends), lines.count)
+    )
 
 
 def _short_lines(columns: TextColumns) -> np.ndarray:
@@ -37,7 +45,7 @@ RULES = (
         _punctuated_lines,
         "below",
         _SOURCE,
-        sets(0.12),
+        sets(0.12, fineweb2=0.12),
     ),
     Rule("short_lines", "max_short_line_fraction", _short_lines, "above", _SOURCE, sets(0.67, 0.9)),
     Rule(
@@ -46,7 +54,7 @@ RULES = (
         duplicate_line_characters,
         "above",
         _CODE,
-        sets(0.01),
+        sets(0.01, fineweb2=0.1),
     ),
     Rule(
         "many_line_feeds",
@@ -54,6 +62,6 @@ RULES = (
         _line_feeds_per_word,
         "above",
         _CODE,
-        sets(0.3, 0.5),
+        sets(0.3, 0.5, fineweb2=0.3),
     ),
 )

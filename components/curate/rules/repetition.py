@@ -149,7 +149,7 @@ RULES = (
         duplicate_lines,
         "above",
         _SOURCE,
-        sets(0.3, 0.3, 0.5),
+        sets(0.3, 0.3, 0.5, fineweb2=0.3),
     ),
     Rule(
         "duplicate_paragraphs",
@@ -182,7 +182,7 @@ RULES = (
             functools.partial(top_ngram_characters, n=n),
             "above",
             _SOURCE,
-            sets(*thresholds),
+            sets(*thresholds, fineweb2=thresholds[0]),
         )
         for n, thresholds in _TOP_NGRAMS.items()
     ),
@@ -193,7 +193,7 @@ RULES = (
             functools.partial(duplicate_ngram_characters, n=n),
             "above",
             _SOURCE,
-            sets(*thresholds),
+            sets(*thresholds, fineweb2=thresholds[0]),
         )
         for n, thresholds in _DUPLICATE_NGRAMS.items()
     ),
