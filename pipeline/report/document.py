@@ -19,7 +19,7 @@ from tokenmill.provenance.explain import (
 )
 from tokenmill.provenance.rows import Placement
 from tokenmill.records.document_metadata import METADATA_FIELDS
-from tokenmill.text.language import UNDETERMINED
+from tokenmill.text.language import language_label
 from tokenmill.visible import visible
 
 _PLACEMENTS_SHOWN = 10
@@ -134,8 +134,7 @@ def print_documents(found: list[Explanation]) -> None:
 
 def _print_known(document: KeptDocument | DroppedDocument) -> None:
     """Print the language of a document, and what its record says of it."""
-    language = document.language
-    echo(f"  language: {'not known' if language == UNDETERMINED else language}")
+    echo(f"  language: {language_label(document.language)}")
     for name in METADATA_FIELDS:
         if value := document.metadata.get(name):
             echo(f"  {name}: {visible(value)}")
