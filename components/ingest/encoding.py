@@ -3,6 +3,10 @@
 Safe means: the bytes are defined in the other encoding, and what comes out looks like text. The
 rest stays as it is (text that is UTF-8) or is refused (bytes that are not).
 
+Another encoding is taken for what it looks like (uchardet), if all bytes are defined in it, and
+what comes out is, by fastText, in a language that is written in it. Only encodings of scripts other
+than Latin are: the languages of the Latin ones differ in few letters.
+
 Mojibake (UTF-8 that was read as a code page) is undone by evidence, since every pair of its
 characters may stand in a sound text ("MAÇÃ»."): all characters beyond ASCII must be whole UTF-8
 sequences, and some must be what no sound text has. A text about encodings is left alone.
@@ -12,6 +16,10 @@ import codecs
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
+
+from resiliparse.parse.encoding import detect_encoding
+
+from tokenmill.text.language import identify
 
 BOM = codecs.BOM_UTF8
 
@@ -104,6 +112,29 @@ _NOT_TOGETHER = (
 )  # fmt: skip
 _HIGH_LETTERS = re.compile(f"[{_HIGH_LETTER}]")
 _LETTERS = re.compile(f"[A-Za-z{_HIGH_LETTER}]")
+_CYRILLIC = frozenset(
+    {"ru", "uk", "be", "bg", "sr", "mk", "kk", "ky", "tg", "mn", "tt", "ba", "os"}
+)
+_ARABIC = frozenset({"ar", "arz", "fa", "ur", "ckb", "ps", "ug"})
+# By the name that uchardet gives: the codec, which may know more characters, and its languages.
+_ENCODINGS = {
+    **{name: (name, _CYRILLIC) for name in ("cp1251", "iso8859-5", "cp866", "cp855")},
+    "koi8-r": ("koi8_u", _CYRILLIC),
+    **{name: (name, frozenset({"el"})) for name in ("cp1253", "iso8859-7")},
+    **{name: (name, _ARABIC) for name in ("cp1256", "iso8859-6")},
+    **{name: (name, frozenset({"he", "yi"})) for name in ("cp1255", "iso8859-8")},
+    **{name: ("cp874", frozenset({"th"})) for name in ("tis-620", "iso8859-11", "cp874")},
+    "shift_jis": ("cp932", frozenset({"ja"})),
+    "cp932": ("cp932", frozenset({"ja"})),
+    "euc_jp": ("euc_jp", frozenset({"ja"})),
+    **{name: ("gb18030", frozenset({"zh", "wuu", "yue"})) for name in ("gb18030", "gbk", "gb2312")},
+    "big5": ("big5", frozenset({"zh", "wuu", "yue"})),
+    "utf-8": ("cp949", frozenset({"ko"})),  # its name for what it does not know: Korean, too
+}
+_LEAST_LANGUAGE_SCORE = 0.8
+_DETECTED_BYTES = 1 << 16
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
+_MAX_UTF8_SHARE = 0.7  # of the bytes beyond ASCII; in Greek, Cyrillic and CJK 0 to 50 %
 _MAX_HIGH_LETTERS = 0.4  # of all letters; French has 4 %, Cyrillic as Windows-1252 has 100 %
 
 
@@ -112,7 +143,7 @@ def repair(data: bytes, other_encodings: bool) -> tuple[bytes, tuple[str, ...]] 
 
     Args:
         data: One document's text.
-        other_encodings: Repair Windows-1252 and mojibake too, not the byte order mark only.
+        other_encodings: Repair other encodings and mojibake too, not the byte order mark only.
     """
     kinds: tuple[str, ...] = ()
     if data.startswith(BOM):
@@ -120,13 +151,42 @@ def repair(data: bytes, other_encodings: bool) -> tuple[bytes, tuple[str, ...]] 
     try:
         data.decode("utf-8")
     except UnicodeDecodeError:
-        text = decode_cp1252(data) if other_encodings else None
-        return None if text is None else (text.encode("utf-8"), (*kinds, "cp1252"))
+        found = decode_other(data) if other_encodings else None
+        return None if found is None else (found[0].encode("utf-8"), (*kinds, found[1]))
     if other_encodings and not data.isascii():
         fixed = _without_mojibake(data)
         if fixed != data:
             return fixed, (*kinds, "mojibake")
     return data, kinds
+
+
+def decode_other(data: bytes) -> tuple[str, str] | None:
+    """Decode what is not UTF-8; return the text and the encoding, None if none is safe."""
+    if detected := _decode_detected(data):
+        return detected
+    text = decode_cp1252(data)
+    return None if text is None else (text, "cp1252")
+
+
+def _decode_detected(data: bytes) -> tuple[str, str] | None:
+    first = _NOT_ASCII.search(data)
+    if first is None:
+        return None
+    beyond_ascii = len(data) - len(data.translate(None, bytes(range(0x80, 0x100))))
+    if sum(map(len, _UTF8_SEQUENCE.findall(data))) > _MAX_UTF8_SHARE * beyond_ascii:
+        return None  # UTF-8 with a broken place
+    name = detect_encoding(data[first.start() : first.start() + _DETECTED_BYTES])
+    if name not in _ENCODINGS:
+        return None
+    encoding, languages = _ENCODINGS[name]
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+    if _CONTROL.search(text):
+        return None
+    ((language, score),) = identify([text[len(data[: first.start()]) :]])
+    return (text, encoding) if language in languages and score >= _LEAST_LANGUAGE_SCORE else None
 
 
 def decode_cp1252(data: bytes) -> str | None:

@@ -119,6 +119,52 @@ def test_repair_gives_utf8_or_nothing(data):
     assert text is None or text.encode("cp1252") == data
 
 
+IN_LANGUAGES = {
+    "ru": "Все люди рождаются свободными и равными в своем достоинстве и правах, они наделены.",
+    "uk": "Всі люди народжуються вільними і рівними у своїй гідності та правах. Їх наділено.",
+    "el": "Όλοι οι άνθρωποι γεννιούνται ελεύθεροι και ίσοι στην αξιοπρέπεια και τα δικαιώματα.",
+    "ja": "すべての人間は、生まれながらにして自由であり、かつ、尊厳と権利とについて平等である。",
+    "zh": "人人生而自由，在尊严和权利上一律平等。他们赋有理性和良心，并应以兄弟关系的精神相对待。",
+    "tw": "人人生而自由，在尊嚴和權利上一律平等。他們賦有理性和良心，並應以兄弟關係的精神相對待。",
+    "ko": "모든 인간은 태어날 때부터 자유로우며 그 존엄과 권리에 있어 동등하다. 인간은 천부적으로",
+    "th": "มนุษย์ทั้งหลายเกิดมามีอิสระและเสมอภาคกันในเกียรติศักดิ์และสิทธิ ต่างมีเหตุผลและมโนธรรม",
+    "ar": "يولد جميع الناس أحرارا متساوين في الكرامة والحقوق، وقد وهبوا عقلا وضميرا وعليهم",
+    "he": "כל בני האדם נולדו בני חורין ושווים בערכם ובזכויותיהם. כולם חוננו בתבונה ובמצפון",
+}
+
+
+@pytest.mark.parametrize(
+    ("code", "encoding"),
+    [
+        *(("ru", encoding) for encoding in ("koi8_u", "cp1251", "iso8859-5", "cp866")),
+        ("uk", "koi8_u"), ("uk", "cp1251"), ("el", "iso8859-7"), ("ja", "cp932"), ("ja", "euc_jp"),
+        ("zh", "gb18030"), ("tw", "big5"), ("ko", "cp949"), ("th", "cp874"), ("ar", "cp1256"),
+        ("he", "cp1255"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".csv"])
+def test_text_that_is_in_the_language_of_an_encoding_is_in_it(tmp_path, code, encoding, suffix):
+    text = IN_LANGUAGES[code]
+    content = {
+        ".txt": text,
+        ".jsonl": json.dumps({"text": text}, ensure_ascii=False),
+        ".csv": f'text\n"{text}"\n',
+    }[suffix]
+    documents, bad = read(tmp_path, f"a{suffix}", content.encode(encoding))
+    assert not bad
+    assert [(d.text.decode(), d.repaired) for d in documents] == [(text, (encoding,))]
+    documents, bad = read(tmp_path, "b.txt", text.encode(encoding), repair_encoding=False)
+    assert (documents, [b.reason for b in bad]) == ([], ["not_utf8"])
+
+
+@pytest.mark.parametrize("code", IN_LANGUAGES)
+def test_utf8_with_a_broken_place_is_in_no_other_encoding(code):
+    data = bytearray((IN_LANGUAGES[code] * 3).encode())
+    for place in range(7, len(data), 97):
+        data[place] = 0xFF if data[place] < 0x80 else data[place] ^ 0x40
+    assert repair(bytes(data), True) is None
+
+
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
 @pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".csv"])
 def test_utf16_and_utf32_by_their_mark(tmp_path, suffix, encoding):

@@ -9,7 +9,7 @@ import orjson
 
 from components.ingest.config import CorpusConfig
 from components.ingest.declared import NOTHING, DeclaredFields
-from components.ingest.encoding import BOM, decode_cp1252
+from components.ingest.encoding import BOM, decode_other
 from components.ingest.file_names import bare_suffix
 from components.ingest.formats.json_values import begins_pretty, json_values
 from components.ingest.lines import TooLong, bounded_lines
@@ -96,10 +96,10 @@ def _carefully(
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError:
-        decoded = decode_cp1252(line) if settings.repair_encoding else None
+        decoded = decode_other(line) if settings.repair_encoding else None
         if decoded is None:
             return not_utf8(file, number, line, settings)
-        text, repaired = decoded, (*repaired, "cp1252")
+        text, repaired = decoded[0], (*repaired, decoded[1])
     try:
         record: Any = json.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: also a number of 5,000 digits
