@@ -234,7 +234,8 @@ MEASURES = {
     "max_menu_character_fraction": _menus,
     "max_replacement_character_fraction": lambda t: _share(t.count("\ufffd"), len(_solid(t))),
     "max_short_line_fraction": lambda t: _share(
-        sum(len(line) < 30 for line in _lines(t)), len(_lines(t))
+        sum(len(line) + 2 * sum(c in WHOLE for c in line) < 30 for line in _lines(t)),
+        len(_lines(t)),
     ),
     "max_repeated_line_characters": lambda t: _share(sum(map(len, _repeats(_lines(t)))), len(t)),
     "max_line_feeds_per_word": lambda t: _share(t.count("\n"), len(split_words(t))),

@@ -89,6 +89,7 @@ CRAFTED = [
     ("max_lorem_ipsum", "Lorem ipsum lorem dolor ipsum", 1.0),
     ("min_punctuated_line_fraction", 'a.\nb\n"c"\nd:', 0.5),
     ("max_short_line_fraction", f"{'x' * 30}\n{'x' * 29}", 0.5),
+    ("max_short_line_fraction", f"{'本' * 10}\n{'本' * 9}あ\n{'本' * 9} 1", 1 / 3),
     ("max_line_feeds_per_word", "a\n\nb", 1.0),
     ("max_duplicate_line_fraction", "a\n a \nb\nA", 0.25),
     ("max_duplicate_line_character_fraction", "aa\naa\n", 1 / 3),

@@ -10,7 +10,7 @@ from components.curate.rules.rule import (
     parts_sentences_by_blanks,
     sets,
 )
-from components.curate.text_columns import LINE_FEED, TextColumns
+from components.curate.text_columns import LINE_FEED, WORD, TextColumns
 
 _SOURCE = "Penedo et al. 2024, 3.6"
 # Where code and paper may differ, the numbers are those of the code that made FineWeb.
@@ -29,8 +29,11 @@ def _punctuated_lines(columns: TextColumns) -> np.ndarray:
 
 
 def _short_lines(columns: TextColumns) -> np.ndarray:
+    """Share of the lines of fewer than 30 characters; a Chinese one or a kana counts for three."""
     lines = columns.lines
-    return fraction(lines.sum(lines.length < _SHORT_LINE_CHARACTERS), lines.count)
+    wide = np.concatenate(([0], np.cumsum((columns.classes & WORD) > 0)))
+    length = lines.length + 2 * (wide[lines.end] - wide[lines.start])
+    return fraction(lines.sum(length < _SHORT_LINE_CHARACTERS), lines.count)
 
 
 def _line_feeds_per_word(columns: TextColumns) -> np.ndarray:
