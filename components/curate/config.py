@@ -115,7 +115,7 @@ class CurateConfig(Section):
     decontaminate: GivesWay = "held-out"
     """Which split loses a document if both share a run of words (reason contaminated)."""
     decontaminate_ngram_words: PositiveInt = 13
-    """Words of a run (of scripts without blanks: characters, or pieces of four)."""
+    """Words of a run (of scripts without blanks: pieces as long as words)."""
     decontaminate_max_documents: PositiveInt | Literal["auto"] = "auto"
     """A run of words that more documents have is boilerplate, and contaminates nothing.
 

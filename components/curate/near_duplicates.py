@@ -63,18 +63,25 @@ def all_ngrams(texts: Sequence[str], ngram_words: int, bare: bool = False) -> Sh
     Args:
         texts: The texts; case is ignored, and long words are cut into pieces.
         ngram_words: Words of an n-gram.
-        bare: Whether the punctuation around words is ignored, too.
+        bare: Whether words are those of `bare_words`.
     """
-    columns = TextColumns([text.lower() for text in texts], cut_long_words=True)
-    words = columns.bare_words if bare else columns.words
+    if bare:
+        columns, words = bare_words(texts)
+    else:
+        columns = TextColumns([text.lower() for text in texts], cut_long_words=True)
+        words = columns.words
     hashes, first_word = ngrams(columns.hash_spans(words), words, ngram_words)
     counts = np.bincount(words.document[first_word], minlength=len(texts))
     return Shingles(hashes, np.concatenate(([0], np.cumsum(counts))))
 
 
 def bare_words(texts: Sequence[str]) -> tuple[TextColumns, Spans]:
-    """Return what `all_ngrams` takes n-grams of."""
-    columns = TextColumns([text.lower() for text in texts], cut_long_words=True)
+    """Return the words that overlaps are found by: case and the punctuation around them ignored.
+
+    Thirteen Chinese characters are eight words, which many texts have in common: they are joined.
+    """
+    lowered = [text.lower() for text in texts]
+    columns = TextColumns(lowered, cut_long_words=True, join_characters=True)
     return columns, columns.bare_words
 
 

@@ -30,8 +30,18 @@ def _mix(value):
     return value ^ value >> 31
 
 
-def word_places(text, cut_long_words=False):
+def word_places(text, cut_long_words=False, join_characters=False):
     """(start, end) of each word: runs without blanks, cut where a script has none."""
+    if join_characters:
+        places = word_places(text, cut_long_words)
+        for place in range(len(places) - 2, -1, -1):
+            (start, end), (next_start, next_end) = places[place : place + 2]
+            pair = text[end - 1 : end + 1]
+            is_han = all(c in WHOLE and c >= "\u3400" for c in pair)
+            number = (ord(pair[0]) * 0x100000001B3 + ord(pair[-1])) % 2**64
+            if end == next_start and is_han and _mix(number) % 3 == 0:
+                places[place : place + 2] = [(start, next_end)]
+        return places
     found = []
     for match in re.finditer(r"\S+", text):
         found += _cut(text, *match.span(), lambda i: text[i] in PIECES)

@@ -61,6 +61,23 @@ def test_long_words_are_cut_where_copies_are_looked_for(characters, size):
     ] == [word_places(t, cut_long_words=True) for t in texts]  # fmt: skip
 
 
+@given(st.lists(st.text("的一是不了在人有我他 ab。を本", max_size=40), min_size=1, max_size=4))
+def test_joined_characters_as_plain_python_has_them(texts):
+    columns = TextColumns(texts, cut_long_words=True, join_characters=True)
+    found = zip(columns.words.document, columns.words.start, columns.words.end, strict=True)
+    by_text = [[] for _ in texts]
+    for document, start, end in found:
+        first = columns.first[document]
+        by_text[document].append((start - first, end - first))
+    assert by_text == [word_places(text, True, join_characters=True) for text in texts]
+
+
+def test_joined_characters_make_words_of_the_length_of_words():
+    text = "".join(chr(0x4E00 + (i * i * 7919) % 3000) for i in range(20_000))
+    words = TextColumns([text], join_characters=True).words
+    assert len(words.start) == pytest.approx(20_000 / 1.5, rel=0.03)
+
+
 @pytest.mark.parametrize(
     ("text", "words", "bare"),
     [
