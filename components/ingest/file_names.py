@@ -14,7 +14,7 @@ FORMATS = {
     "mediawiki": (".xml",),
     "mbox": (".mbox",),
     "eml": (".eml",),
-    "office": (".pdf", ".epub", ".docx", ".pptx", ".odt", ".odp", ".rtf"),
+    "office": (".pdf", ".epub", ".docx", ".pptx", ".xlsx", ".odt", ".odp", ".ods", ".rtf"),
 }
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tbz2")
 OFFICE_MEDIA_TYPES = {
@@ -22,8 +22,10 @@ OFFICE_MEDIA_TYPES = {
     ".epub": "application/epub+zip",
     ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
     ".pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
     ".odt": "application/vnd.oasis.opendocument.text",
     ".odp": "application/vnd.oasis.opendocument.presentation",
+    ".ods": "application/vnd.oasis.opendocument.spreadsheet",
     ".rtf": "application/rtf",
 }
 FORMAT_BY_SUFFIX = {suffix: name for name, suffixes in FORMATS.items() for suffix in suffixes}

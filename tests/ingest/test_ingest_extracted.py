@@ -352,6 +352,45 @@ def docx(*paragraphs):
     )
 
 
+def xlsx(*rows):
+    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    package = "http://schemas.openxmlformats.org/package/2006/relationships"
+    cells = "".join(
+        "<row>" + "".join(f'<c t="inlineStr"><is><t>{text}</t></is></c>' for text in row) + "</row>"
+        for row in rows
+    )
+    return zipped(
+        {
+            "_rels/.rels": f'<Relationships xmlns="{package}"><Relationship Id="r1" '
+            f'Type="{office}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+            "xl/workbook.xml": f'<workbook xmlns="{main}" xmlns:r="{office}"><sheets>'
+            '<sheet name="Preise" sheetId="1" r:id="r1"/></sheets></workbook>',
+            "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{package}"><Relationship '
+            f'Id="r1" Type="{office}/worksheet" Target="worksheets/sheet1.xml"/></Relationships>',
+            "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{main}"><sheetData>{cells}'
+            "</sheetData></worksheet>",
+        }
+    )
+
+
+def ods(rows):
+    names = " ".join(
+        f'xmlns:{name}="urn:oasis:names:tc:opendocument:xmlns:{name}:1.0"'
+        for name in ("office", "table", "text")
+    )
+    return zipped(
+        {
+            "mimetype": "application/vnd.oasis.opendocument.spreadsheet",
+            "META-INF/manifest.xml": '<manifest:manifest xmlns:manifest="urn:oasis:names:tc:'
+            'opendocument:xmlns:manifest:1.0"/>',
+            "content.xml": f"<office:document-content {names}><office:body><office:spreadsheet>"
+            f'<table:table table:name="T">{rows}</table:table></office:spreadsheet></office:body>'
+            "</office:document-content>",
+        }
+    )
+
+
 def epub(*chapters):
     spine = "".join(f'<itemref idref="c{i}"/>' for i in range(len(chapters)))
     items = "".join(
@@ -396,9 +435,14 @@ def test_office_documents_books_and_pdf_are_their_text(tmp_path):
     write(tmp_path / "b.epub", epub("Chapter one.", "Chapter two."))
     write(tmp_path / "c.pdf", pdf("Text in a page"))
     write(tmp_path / "d.rtf", rb"{\rtf1\ansi Rich {\b text}\par}")
+    write(tmp_path / "e.xlsx", xlsx(["Stadt", "Läden"], ["Köln", "am Fluss"]))
+    cell = '<table:table-cell office:value-type="string"><text:p>東京 a</text:p></table:table-cell>'
+    write(tmp_path / "f.ods", ods(f"<table:table-row>{cell}</table:table-row>"))
     documents, bad, _ = read(tmp_path)
     assert not bad
-    first, second, third, fourth = texts(documents)
+    first, second, third, fourth, fifth, sixth = texts(documents)
+    assert fifth.split() == ["Preise", "Stadt", "Läden", "Köln", "am", "Fluss"]
+    assert sixth.split() == ["T", "東京", "a"]
     assert first.split() == ["Erster", "Absatz.", "第二段落。"]
     assert second.index("Chapter one.") < second.index("Chapter two.")
     assert "Text in a page" in third
@@ -417,6 +461,18 @@ def test_damaged_office_documents_are_bad_files_and_the_next_is_read(tmp_path):
     assert "der letzte" in texts(documents)
     assert len(documents) + len(bad) == 11
     assert {b.record for b in bad} == {0}
+
+
+def test_a_spreadsheet_of_a_billion_cells_is_one_bad_file_or_a_small_text(tmp_path):
+    cell = '<table:table-cell table:number-columns-repeated="16384" office:value-type="string">'
+    cell += "<text:p>x</text:p>"
+    row = f'<table:table-row table:number-rows-repeated="1048576">{cell}</table:table-cell>'
+    write(tmp_path / "a.ods", ods(f"{row}</table:table-row>"))
+    write(tmp_path / "z.xlsx", xlsx(["the last"]))
+    documents, bad, _ = read(tmp_path)
+    assert "the last" in texts(documents)[-1]
+    assert len(documents) + len(bad) == 2
+    assert all(len(text) <= CorpusConfig().max_document_bytes for text in texts(documents))
 
 
 def test_a_document_that_unpacks_to_gigabytes_is_one_bad_file(tmp_path):
