@@ -61,9 +61,10 @@ def preview(
     Copies, overlaps and boilerplate lines need all documents; only a run finds them.
     """
     with user_errors_only():
-        from pipeline.report.curation_preview import preview_files, print_preview
+        from pipeline.report.curation_preview import Sampling, preview_files, print_preview
 
-        found = preview_files(paths, rule_set, overrides, config_path, preset, size, reason)
+        sampling = Sampling(paths, rule_set, overrides, config_path, preset, size)
+        found = preview_files(sampling, reason)
         if as_json:
             click.echo(visible_lines(json.dumps(found, ensure_ascii=False, indent=2)))
         else:
@@ -120,11 +121,10 @@ def calibrate(
     """
     with user_errors_only():
         from pipeline.report.curation_calibration import calibrate_files, print_calibration
+        from pipeline.report.curation_preview import Sampling
 
-        found = calibrate_files(
-            (paths, rule_set, overrides, config_path, preset, size),
-            method, share, reference, min_documents, out,
-        )  # fmt: skip
+        sampling = Sampling(paths, rule_set, overrides, config_path, preset, size)
+        found = calibrate_files(sampling, method, share, reference, min_documents, out)
         if as_json:
             click.echo(visible_lines(json.dumps(found, ensure_ascii=False, indent=2)))
         else:

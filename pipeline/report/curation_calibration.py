@@ -1,18 +1,17 @@
 """Thresholds by language, derived from files, and what they would drop."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from components.curate.calibrate import Method, as_toml, calibrate
 from pipeline.report.curation import check_choice, number, print_document
-from pipeline.report.curation_preview import read_sample, share_text
+from pipeline.report.curation_preview import Sampling, share_text
 from pipeline.report.tables import escape, plain_table, stdout_console
 from tokenmill.files import write_text
 from tokenmill.text.language import LANGUAGES
 
 
 def calibrate_files(
-    sampling: tuple[Sequence[str], str | None, Sequence[str], str | None, str | None, int],
+    sampling: Sampling,
     method: Method,
     share: float,
     reference: str,
@@ -22,7 +21,7 @@ def calibrate_files(
     """Derive thresholds from documents of files; return the JSON of what was found.
 
     Args:
-        sampling: What `read_sample` takes.
+        sampling: Which documents.
         method: One of METHODS.
         share: Of `tail`: what each rule drops at most.
         reference: Of the others: the language whose thresholds are right.
@@ -33,7 +32,7 @@ def calibrate_files(
         TokenmillError: An option names what is not there, or there are too few documents.
     """
     check_choice("--reference", reference, sorted(LANGUAGES), "There are")
-    documents, config, _ = read_sample(*sampling)
+    documents, config, _ = sampling.read()
     found, left_out = calibrate(documents, config, method, share, reference, min_documents)
     if out and found:
         write_text(out, as_toml(found))

@@ -1,7 +1,7 @@
 """A preview of curation: what the rules would do to a sample of files."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
@@ -15,50 +15,56 @@ from pipeline.report.tables import escape, plain_table, stdout_console
 from tokenmill.errors import TokenmillError
 
 
-def read_sample(
-    paths: Sequence[str],
-    rule_set: str | None,
-    overrides: Sequence[str],
-    config_path: str | None,
-    preset: str | None,
-    size: int,
-) -> tuple[list[SampledDocument], CurateConfig, InputDocuments]:
-    """Read `size` documents of files; return the section [curate] and what was read, too.
+class Sampling(NamedTuple):
+    """Which documents of which files, and the configuration they are judged by.
 
-    Raises:
-        TokenmillError: An option names what is not there, or no document can be read.
+    Attributes:
+        paths: Files, directories or globs.
+        rule_set: The set of rules; None for the configuration's.
+        overrides: SECTION.KEY=VALUE.
+        config_path: A TOML configuration.
+        preset: A preset.
+        size: How many documents.
     """
-    check_choice("--rules", rule_set, RULE_SETS, "There are")
-    if rule_set is not None:
-        overrides = (*overrides, f"curate.rules={rule_set}")
-    config, _ = load_run_config(preset, config_path, overrides, paths)
-    reading = InputDocuments(config.corpus)
-    read = (
-        (item.doc_id, item.source, item.text, item.language, item.metadata)
-        for item in reading.read_documents(paths)
-    )
-    documents = sample(read, size)
-    if not documents:
-        raise TokenmillError(f"no document can be read from {', '.join(paths)}.", reading.first_bad)
-    return documents, config.curate, reading
+
+    paths: Sequence[str]
+    rule_set: str | None
+    overrides: Sequence[str]
+    config_path: str | None
+    preset: str | None
+    size: int
+
+    def read(self) -> tuple[list[SampledDocument], CurateConfig, InputDocuments]:
+        """Read the documents; return the section [curate] and what was read, too.
+
+        Raises:
+            TokenmillError: An option names what is not there, or no document can be read.
+        """
+        check_choice("--rules", self.rule_set, RULE_SETS, "There are")
+        rules = (f"curate.rules={self.rule_set}",) if self.rule_set is not None else ()
+        config, _ = load_run_config(
+            self.preset, self.config_path, (*self.overrides, *rules), self.paths
+        )
+        reading = InputDocuments(config.corpus)
+        read = (
+            (item.doc_id, item.source, item.text, item.language, item.metadata)
+            for item in reading.read_documents(self.paths)
+        )
+        documents = sample(read, self.size)
+        if not documents:
+            paths = ", ".join(self.paths)
+            raise TokenmillError(f"no document can be read from {paths}.", reading.first_bad)
+        return documents, config.curate, reading
 
 
-def preview_files(
-    paths: Sequence[str],
-    rule_set: str | None,
-    overrides: Sequence[str],
-    config_path: str | None,
-    preset: str | None,
-    size: int,
-    reason: str | None,
-) -> dict[str, Any]:
-    """Judge `size` documents of the files; return the JSON of what was found.
+def preview_files(sampling: Sampling, reason: str | None) -> dict[str, Any]:
+    """Judge documents of files; return the JSON of what was found.
 
     Raises:
         TokenmillError: An option names what is not there, or no document can be read.
     """
     check_choice("--reason", reason, REASONS, "There are")
-    documents, config, reading = read_sample(paths, rule_set, overrides, config_path, preset, size)
+    documents, config, reading = sampling.read()
     result = preview(documents, config, examples=10 if reason else 2)
     return {
         "files": reading.files,
