@@ -156,5 +156,5 @@ def _words(text: str, first: int, count: int) -> str:
     """Return a run of words of a text, as `bare_words` counts them."""
     if not count:
         return ""
-    words = TextColumns([text], cut_long_words=True, join_characters=True).bare_words
+    words = TextColumns([text], cut_long_words=True, east_asian="words").bare_words
     return text[words.start[first] : words.end[min(first + count, len(words.end)) - 1]]

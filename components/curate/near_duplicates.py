@@ -68,7 +68,8 @@ def all_ngrams(texts: Sequence[str], ngram_words: int, bare: bool = False) -> Sh
     if bare:
         columns, words = bare_words(texts)
     else:
-        columns = TextColumns([text.lower() for text in texts], cut_long_words=True)
+        lowered = [text.lower() for text in texts]
+        columns = TextColumns(lowered, cut_long_words=True, east_asian="characters")
         words = columns.words
     hashes, first_word = ngrams(columns.hash_spans(words), words, ngram_words)
     counts = np.bincount(words.document[first_word], minlength=len(texts))
@@ -81,7 +82,7 @@ def bare_words(texts: Sequence[str]) -> tuple[TextColumns, Spans]:
     Thirteen Chinese characters are eight words, which many texts have in common: they are joined.
     """
     lowered = [text.lower() for text in texts]
-    columns = TextColumns(lowered, cut_long_words=True, join_characters=True)
+    columns = TextColumns(lowered, cut_long_words=True, east_asian="words")
     return columns, columns.bare_words
 
 

@@ -7,7 +7,7 @@ A word is a run of characters without a blank. Scripts that are written without 
 
 - A Chinese character, a bopomofo letter or a Yi syllable is a word of its own (a Chinese word has
   some 1.5 of them), and so is a run of hiragana or of katakana: a Japanese word, and the particles
-  behind it, change the script.
+  behind it, change the script. (Other ways: see TextColumns.)
 - Thai, Lao, Tibetan, Burmese, Khmer and their kin are cut into pieces of four characters on average
   (a Thai word has four to five). Where a piece ends goes by the three characters at its end, so
   that the same text has the same pieces wherever it stands.
@@ -18,6 +18,7 @@ import functools
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -126,15 +127,20 @@ class TextColumns:
     Args:
         texts: The documents.
         cut_long_words: Whether words of more than LONGWORD_CHARACTERS are cut into pieces.
-        join_characters: Whether one in JOINED pairs of Chinese characters is a word, chosen by the
-            pair: words are as long as those of the language, on average, if not the same.
+        east_asian: What is a word of Chinese and Japanese text: each of the "characters", where
+            copies are looked for (a changed one changes few n-grams); or "runs" of kana and single
+            Chinese characters; or "words", for which one in JOINED pairs of Chinese characters is
+            joined, chosen by the pair: on average they are as long as words are.
     """
 
     def __init__(
-        self, texts: Sequence[str], cut_long_words: bool = False, join_characters: bool = False
+        self,
+        texts: Sequence[str],
+        cut_long_words: bool = False,
+        east_asian: Literal["characters", "runs", "words"] = "runs",
     ):
         self.texts, self.documents = texts, len(texts)
-        self._cut_long_words, self._join_characters = cut_long_words, join_characters
+        self._cut_long_words, self._east_asian = cut_long_words, east_asian
         self.codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
         self.first = _offsets(np.array([len(t) for t in texts], np.int64))
         # By n, filled in by the repetition rules, which build each n on the one below.
@@ -202,8 +208,9 @@ class TextColumns:
         starts_word = (self.classes & (LETTER | DIGIT)) > 0
         after_whole = whole | ((self.classes & CLOSES) > 0)
         cuts[1:] |= starts_word[1:] & after_whole[:-1]
-        cuts[1:] &= ~self._goes_on_in_kana()
-        if self._join_characters:
+        if self._east_asian != "characters":
+            cuts[1:] &= ~self._goes_on_in_kana()
+        if self._east_asian == "words":
             is_han = whole & (self.codes >= FIRST_HAN)
             pairs = self.codes[:-1].astype(np.uint64) * _BASE + self.codes[1:]
             cuts[1:] &= ~(is_han[1:] & is_han[:-1] & (mix(pairs) % np.uint64(JOINED) == 0))

@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import re
 from collections import Counter
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_long_words_are_cut_where_copies_are_looked_for(characters, size):
 
 @given(st.lists(st.text("的一是不了在人有我他 ab。を本", max_size=40), min_size=1, max_size=4))
 def test_joined_characters_as_plain_python_has_them(texts):
-    columns = TextColumns(texts, cut_long_words=True, join_characters=True)
+    columns = TextColumns(texts, cut_long_words=True, east_asian="words")
     found = zip(columns.words.document, columns.words.start, columns.words.end, strict=True)
     by_text = [[] for _ in texts]
     for document, start, end in found:
@@ -72,9 +73,22 @@ def test_joined_characters_as_plain_python_has_them(texts):
     assert by_text == [word_places(text, True, join_characters=True) for text in texts]
 
 
+@given(st.lists(st.text("東ラめ ab。", max_size=20), min_size=1, max_size=3))
+def test_characters_of_their_own_where_copies_are_looked_for(texts):
+    columns = TextColumns(texts, east_asian="characters")
+    expected = [
+        [word for run in text.split() for word in re.findall("[a-b]+。*|[東ラめ]。*|。+", run)]
+        for text in texts
+    ]
+    assert ["".join(found) for found in slices(columns, columns.words, texts)] == [
+        "".join(found) for found in expected
+    ]
+    assert columns.words.count.tolist() == [len(found) for found in expected]
+
+
 def test_joined_characters_make_words_of_the_length_of_words():
     text = "".join(chr(0x4E00 + (i * i * 7919) % 3000) for i in range(20_000))
-    words = TextColumns([text], join_characters=True).words
+    words = TextColumns([text], east_asian="words").words
     assert len(words.start) == pytest.approx(20_000 / 1.5, rel=0.03)
 
 
