@@ -38,7 +38,7 @@ def stop_words(columns: TextColumns) -> np.ndarray:
     their characters stand. NaN for a document in a language without a list, and for one of which a
     quarter or more is in scripts without blanks, but in no language for certain.
     """
-    counts = _different(columns, *_found(columns, "en"))
+    counts = _different(columns, *_found_english(columns))
     without_blanks = columns.count((columns.classes & (WORD | PIECES)) > 0)
     has_no_words = (without_blanks > 0) & (without_blanks * 4 >= columns.solid_characters)
     by_code: dict[str, list[int]] = {}
@@ -64,11 +64,18 @@ def stop_words(columns: TextColumns) -> np.ndarray:
 
 def _is_english(columns: TextColumns) -> np.ndarray:
     """Tell which documents are English for certain, bool [documents]."""
-    document, kind = _found(columns, "en")
+    document, kind = _found_english(columns)
     occurrences = np.bincount(document, minlength=columns.documents)
     return (_different(columns, document, kind) >= _ENGLISH_AT_LEAST) & (
         occurrences >= _ENGLISH_SHARE * columns.words.count
     )
+
+
+def _found_english(columns: TextColumns) -> tuple[np.ndarray, np.ndarray]:
+    """Find the stop words of English, once a batch: the language and the rule both need them."""
+    if columns.english_stop_words is None:
+        columns.english_stop_words = _found(columns, "en")
+    return columns.english_stop_words
 
 
 def _found(

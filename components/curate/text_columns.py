@@ -145,8 +145,10 @@ class TextColumns:
         self.first = _offsets(np.array([len(t) for t in texts], np.int64))
         # By n, filled in by the repetition rules, which build each n on the one below.
         self.repeated_ngrams: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        # What languages.py found, once it was asked for: language and score of each document.
+        # What languages.py found, once it was asked for: language and score of each document, and
+        # the occurrences of English stop words: document and which word.
         self.identified: list[tuple[str, float]] | None = None
+        self.english_stop_words: tuple[np.ndarray, np.ndarray] | None = None
 
     @functools.cached_property
     def classes(self) -> np.ndarray:
