@@ -21,11 +21,6 @@ class InputDocuments:
         self.files = self.read = self.bad = 0
         self.first_bad = ""
 
-    def read_files(self, paths: Sequence[str]) -> Iterator[tuple[bytes, bytes, bytes]]:
-        """Yield (id, source, text) of each document of the files."""
-        for document in self.read_documents(paths):
-            yield document.doc_id, document.source, document.text
-
     def read_documents(self, paths: Sequence[str]) -> Iterator[Document]:
         """Yield each document of the files."""
         files = list_inputs(paths, "PATH")

@@ -64,9 +64,7 @@ def judge_texts(
         lists: Of hosts, licenses and words; None for none.
     """
     columns = TextColumns(texts)
-    codes = determined(identified(columns), min_score=config.min_language_score)
-    if declared is not None:
-        codes = [d if d and c == UNDETERMINED else c for c, d in zip(codes, declared, strict=True)]
+    codes = determined(identified(columns), declared, config.min_language_score)
     found = {i: (EMPTY, 0.0, 1.0) for i, text in enumerate(texts) if not text}
     matched = {}
     if lists is not None:

@@ -96,7 +96,7 @@ class Sweep:
     Attributes:
         corpus_bytes: Bytes that `training_flops` is for.
         held_out_bytes: Bytes that the ratios were measured on.
-        held_out_bytes_by_language: The same by language as fastText identifies it (ISO 639; und:
+        held_out_bytes_by_language: The same by language as in curation (ISO 639; und:
             not known).
         candidates: The vocabularies, by type and size.
         impossible: (model type, size, reason) of those that the text does not support.
@@ -131,6 +131,7 @@ def sweep(
     batch_per_device: int,
     progress: Callable[[str, int], None] = lambda *_: None,
     workers: int = 1,
+    declared: Sequence[str] | None = None,
 ) -> Sweep:
     """Train and measure a vocabulary of each type and size.
 
@@ -146,13 +147,20 @@ def sweep(
         batch_per_device: Rows of sequence_length tokens on one chip in one step.
         progress: Told the name of what is next and how many are done.
         workers: Processes that train vocabularies at the same time.
+        declared: The language that the input says of each document, empty for none: counted where
+            the text does not show its own.
 
     Raises:
         TokenmillError: There are too few documents, or the text supports none of the sizes.
     """
-    held_out = [d for d in documents if stable_hash(b"held-out/" + d[0]) < _HELD_OUT * 2**64]
-    train = [d for d in documents if stable_hash(b"held-out/" + d[0]) >= _HELD_OUT * 2**64]
-    languages = determined(identify([d[2].decode() for d in held_out]))
+    held_out, train, held_out_declared = [], [], []
+    for document, language in zip(documents, declared or [""] * len(documents), strict=True):
+        if stable_hash(b"held-out/" + document[0]) < _HELD_OUT * 2**64:
+            held_out.append(document)
+            held_out_declared.append(language)
+        else:
+            train.append(document)
+    languages = determined(identify([d[2].decode() for d in held_out]), held_out_declared)
     bytes_by_language = _add_up(languages, [len(d[2]) for d in held_out])
     held_out_bytes = sum(bytes_by_language.values())
     if not held_out_bytes or not train:

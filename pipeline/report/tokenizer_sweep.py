@@ -38,7 +38,10 @@ def sweep_files(
     config = load_config(preset, config_path, overrides)
     inputs = paths or config.corpus.input or [str(build_embedded_corpus().path)]
     reading = InputDocuments(config.corpus)
-    documents = list(reading.read_files(inputs))
+    documents, declared = [], []
+    for item in reading.read_documents(inputs):
+        documents.append((item.doc_id, item.source, item.text))
+        declared.append(item.language.decode())
     if reading.bad:
         echo(f"{reading.bad:,} records cannot be read; a run would quarantine them.", err=True)
     with _progress(len(sizes) * len(types)) as progress:
@@ -52,6 +55,7 @@ def sweep_files(
             config.train.global_batch_size,
             progress,
             workers=vcpus(),
+            declared=declared,
         )
     _print_sweep(result, config.shape())
     return result

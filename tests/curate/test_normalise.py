@@ -1,5 +1,6 @@
 """Normalization changes how a text is written, not what it says."""
 
+import itertools
 import time
 import unicodedata
 
@@ -100,3 +101,27 @@ def test_content_key_tells_other_texts_apart(a, b):
 
 def test_content_key_keeps_word_boundaries():
     assert content_key(b"now here") != content_key(b"nowhere")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            # Marks up to U+FFFF and above, letters that they join, an emoji.
+            st.sampled_from(
+                ["\u0323", "\u0301", "\u3099", "\U0001d165", "\U00011099", "e", "か", "😀"]
+            ),
+            st.integers(1, 40),
+        ),
+        max_size=8,
+    ).map(lambda runs: "".join(character * count for character, count in runs))
+)
+def test_only_runs_of_more_than_30_marks_are_not_composed(text):
+    parts, composed = [], ""
+    for is_mark, run in itertools.groupby(text, lambda c: unicodedata.combining(c) > 0):
+        characters = "".join(run)
+        if is_mark and len(characters) > 30:
+            parts += [unicodedata.normalize("NFC", composed), characters]
+            composed = ""
+        else:
+            composed += characters
+    assert normalize(text) == "".join([*parts, unicodedata.normalize("NFC", composed)])

@@ -22,15 +22,17 @@ from tokenmill.metadata.server_url import PASSWORD_VARIABLE, parse_server_url
 
 _ANSWER_SECONDS = 10.0
 _ATTEMPTS = 10
-# What ML Metadata says where another client makes the tables at the same time.
-_AT_ONCE = (
-    "concurrent connection",
-    "duplicate key",
-    "already exists",
-    "Table '",
-    'relation "',
-    "Deadlock",
-    "Desired table and columns don't exist",
+# What a server says that will say the same a second later. Anything else may come of another client
+# that makes the tables at the same time, for which each server has many words.
+_FINAL = (
+    "Access denied",
+    "Unknown database",
+    "command denied",
+    "authentication failed",
+    "permission denied",
+    'database "',
+    'role "',
+    "no pg_hba.conf entry",
 )
 # Private-use characters that stand for a backslash and for themselves.
 _ESCAPED = (("\uf05c", "\uf05ce"), ("\\", "\uf05cb"))
@@ -91,7 +93,7 @@ def open_store(location: str) -> mlmd.MetadataStore:
                 return mlmd.MetadataStore(config)
         except (RuntimeError, mlmd.errors.StatusError) as error:
             why = (native or str(error).splitlines())[-1][:300]
-            if attempt + 1 == _ATTEMPTS or not any(words in why for words in _AT_ONCE):
+            if attempt + 1 == _ATTEMPTS or any(words in why for words in _FINAL):
                 break
             time.sleep(random.uniform(0.2, 2.0))  # the other one is done by then
     raise TokenmillError(

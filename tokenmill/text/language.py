@@ -75,10 +75,23 @@ def _best(text: str) -> tuple[str, float]:
 
 
 def determined(
-    answers: Sequence[tuple[str, float]], min_score: float = MIN_LANGUAGE_SCORE
+    answers: Sequence[tuple[str, float]],
+    declared: Sequence[str] | None = None,
+    min_score: float = MIN_LANGUAGE_SCORE,
 ) -> list[str]:
-    """Return the languages of `identify`'s answers, UNDETERMINED where the score is too low."""
-    return [code if code and score >= min_score else UNDETERMINED for code, score in answers]
+    """Return the language of each text.
+
+    Args:
+        answers: Of `identify`.
+        declared: What the input says of each text, empty for none: what it is taken for where the
+            score is too low.
+        min_score: Below it a text is of the declared language, or else UNDETERMINED.
+    """
+    others = declared if declared is not None else [""] * len(answers)
+    return [
+        code if code and score >= min_score else other or UNDETERMINED
+        for (code, score), other in zip(answers, others, strict=True)
+    ]
 
 
 def language_label(code: str) -> str:

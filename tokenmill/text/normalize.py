@@ -22,20 +22,45 @@ _MOST_MARKS = 30
 
 
 @functools.cache
-def _too_many_marks() -> re.Pattern[str]:
-    """Compile a search for runs of more than _MOST_MARKS characters that canonical order moves."""
-    marks = (
+def _too_many_marks(astral: bool) -> re.Pattern[str]:
+    """Compile a search for runs of more than _MOST_MARKS characters that canonical order moves.
+
+    Args:
+        astral: Whether characters above U+FFFF count. With them a class of characters is a list of
+            ranges to the engine, without them a table: 60 times as fast.
+    """
+    below, above = _marks()
+    one = f"[{below}{above if astral else ''}]"
+    # The first apart, as the engine skips to what a pattern of a fixed beginning may begin with.
+    return re.compile(f"{one}{one}{{{_MOST_MARKS},}}")
+
+
+@functools.cache
+def _marks() -> tuple[str, str]:
+    """Return all characters that canonical order moves: those up to U+FFFF, those above."""
+    marks = [
         chr(code)
         for code in range(0x300, 0x20000)
         if unicodedata.combining(unicodedata.normalize("NFD", chr(code))[0])
+    ]
+    return (
+        "".join(mark for mark in marks if mark <= "\uffff"),
+        "".join(mark for mark in marks if mark > "\uffff"),
     )
-    return re.compile(f"[{''.join(marks)}]{{{_MOST_MARKS + 1},}}")
+
+
+@functools.cache
+def _astral_marks() -> re.Pattern[str]:
+    """Compile a search for the range in which marks above U+FFFF are: no emoji."""
+    _, astral = _marks()
+    return re.compile(f"[{astral[0]}-{astral[-1]}]")
 
 
 def _compose(text: str) -> str:
     """Return text in NFC, but for runs of too many marks, which stay as they are."""
     parts, start = [], 0
-    for run in _too_many_marks().finditer(text):
+    astral = _astral_marks().search(text) is not None
+    for run in _too_many_marks(astral).finditer(text):
         parts += [unicodedata.normalize("NFC", text[start : run.start()]), run[0]]
         start = run.end()
     return "".join([*parts, unicodedata.normalize("NFC", text[start:])])
