@@ -71,7 +71,7 @@ _STYLE_WORDS = {
 }
 _GATED = ("swiglu", "geglu", "reglu")
 # Keys of [model] that are no fields of a shape, or not by that name and value.
-_OWN_KEYS = {"base_model", "style", "causal", "head_dim", "mlp", "positions"}
+_OWN_KEYS = {"base_model", "style", "causal", "mlp", "positions"}
 # Keys of [model] that mean something without a shape.
 _SAY_NO_SHAPE = {"style", "sequence_length"}
 
@@ -84,11 +84,9 @@ class PlanModel(ModelConfig):
     by d_ff / d_model. None assumes nothing: keys have the defaults of a run."""
     causal: bool | None = None
     """Whether a token attends to earlier tokens only; None goes by train.task."""
-    head_dim: PositiveInt | None = None
-    """Width of a head, in features; None means d_model / heads."""
     sequence_length: Annotated[int, Field(ge=1)] = 256
-    mlp: Literal["gelu", "relu", "squared-relu", "swiglu", "geglu", "reglu"] = "gelu"  # type: ignore[assignment]
-    """relu and squared-relu count as gelu, geglu and reglu as swiglu."""
+    mlp: Literal["gelu", "gelu_exact", "relu", "squared-relu", "swiglu", "geglu", "reglu"] = "gelu"  # type: ignore[assignment]
+    """gelu_exact, relu and squared-relu count as gelu, geglu and reglu as swiglu."""
     positions: Literal["rope", "learned", "alibi", "sinusoidal", "none", "relative"] = "rope"  # type: ignore[assignment]
     """learned is a table, relative (Transformer-XL) a matrix a layer, the others are free."""
     experts: PositiveInt = 1
@@ -146,7 +144,6 @@ class PlanConfig(Config):
                 "model.causal = false contradicts model.encoder_layers, an encoder beside a decoder"
             )
         return PlannedShape(
-            head_width=model.head_dim,
             vocab_size=vocab_size,
             positions="learned" if model.positions == "learned" else "rope",
             relative_positions=model.positions == "relative",

@@ -48,6 +48,16 @@ def test_layer_follows_korthikanti(batch, length, heads, head_dim):
     assert layer("full") == 2 * sbh
 
 
+def test_norms_of_q_and_k_keep_their_inputs():
+    plain = shape(d_model=768, heads=12, kv_heads=4, head_dim=128)
+    normed = dataclasses.replace(plain, qk_norm=True)
+    kept = [
+        layer_activation_bytes(s, batch=2, precision="float32", dropout=False)
+        for s in (plain, normed)
+    ]
+    assert kept[1] - kept[0] == 4 * 2 * plain.sequence_length * (12 + 4) * 128
+
+
 def test_gpt3_example_of_korthikanti():
     # Section 5: for GPT-3, 5·a·s/h = 80, so the scores outweigh the other 34.
     model = shape(d_model=12288, heads=96, d_ff=4 * 12288, sequence_length=2048)

@@ -64,6 +64,57 @@ def test_swiglu_biases_and_grouped_queries():
     assert parts["mlp"] == 32 * (3 * 4096 * 11008 + 2 * 11008 + 4096)
 
 
+def test_mistral_nemo_is_exact():
+    """12,247,782,400 parameters: heads of 128 features, though d_model / heads is 160."""
+    shape = ModelShape(
+        **{
+            **LLAMA_2_7B,
+            "layers": 40,
+            "d_model": 5120,
+            "d_ff": 14336,
+            "kv_heads": 8,
+            "head_dim": 128,
+            "vocab_size": 131072,
+        }
+    )
+    assert (shape.attention_width, shape.kv_dim) == (4096, 1024)
+    assert shape.params_total == 12_247_782_400
+
+
+def test_qwen2_and_qwen3_are_exact():
+    """494,032,768 and 596,049,920 parameters (Qwen2.5-0.5B, Qwen3-0.6B as released)."""
+    qwen2 = {
+        **LLAMA_2_7B,
+        "layers": 24,
+        "d_model": 896,
+        "heads": 14,
+        "kv_heads": 2,
+        "d_ff": 4864,
+        "vocab_size": 151936,
+        "tie_embeddings": True,
+        "qkv_bias": True,
+    }
+    qwen3 = {
+        **qwen2,
+        "layers": 28,
+        "d_model": 1024,
+        "heads": 16,
+        "kv_heads": 8,
+        "head_dim": 128,
+        "d_ff": 3072,
+        "qkv_bias": None,
+        "qk_norm": True,
+    }
+    assert ModelShape(**qwen2).params_total == 494_032_768
+    assert ModelShape(**qwen3).params_total == 596_049_920
+
+
+def test_a_head_of_the_usual_width_changes_nothing():
+    usual, said = ModelShape(**LLAMA_2_7B), ModelShape(**LLAMA_2_7B, head_dim=128)
+    assert usual.params_by_part() == said.params_by_part()
+    assert usual.head_width == said.head_width == 128
+
+
 def test_tying_saves_one_embedding_but_no_products():
     untied = ModelShape(**LLAMA_2_7B)
     tied = ModelShape(**{**LLAMA_2_7B, "tie_embeddings": True})
@@ -84,9 +135,26 @@ def test_tying_saves_one_embedding_but_no_products():
         ({"kv_heads": 0}, "kv_heads = 0"),
         ({"positions": "alibi"}, "one of rope, learned"),
         ({"norm": "batch"}, "one of layer, rms"),
-        ({"mlp": "relu"}, "one of gelu, swiglu"),
+        ({"mlp": "relu"}, "one of gelu, gelu_exact, swiglu"),
         ({"use_bias": "no"}, "use_bias = 'no'"),
         ({"positions": "rope", "heads": 256}, "even d_model / heads"),
+        ({"positions": "rope", "head_dim": 5}, "head_dim = 5: expected an even number"),
+        ({"head_dim": 0}, "head_dim = 0"),
+        ({"qkv_bias": 1}, "qkv_bias = 1"),
+        ({"qk_norm": None}, "qk_norm = None"),
+        ({"norm_epsilon": 0.0}, "norm_epsilon = 0.0"),
+        ({"norm_epsilon": float("nan")}, "norm_epsilon = nan"),
+        ({"rope_base": True}, "rope_base = True"),
+        ({"rope_base": float("inf")}, "rope_base = inf"),
+        ({"rope_scaling": "yarn"}, "one of none, linear, llama3"),
+        ({"rope_factor": 8.0}, "expected 1 where rope_scaling = 'none'"),
+        ({"rope_scaling": "linear", "rope_factor": 8.0}, "'none' where positions = 'learned'"),
+        ({"positions": "rope", "rope_scaling": "linear", "rope_factor": 0.5}, "at least 1"),
+        (
+            {"positions": "rope", "rope_scaling": "llama3", "rope_low_frequency_factor": 4.0},
+            "less than rope_high_frequency_factor = 4.0",
+        ),
+        ({"rope_original_length": 0}, "rope_original_length = 0"),
     ],
 )
 def test_a_wrong_field_is_named(change, words):
@@ -120,7 +188,7 @@ def test_parts_add_up_and_grow(layers, heads, groups, width, bias, mlp, tied):
     parts = shape.params_by_part()
     assert shape.params_total == sum(parts.values())
     assert min(parts.values()) >= 0
-    assert shape.head_dim == width
+    assert shape.head_width == width
     deeper = ModelShape(**{**base, "layers": layers + 1})
     assert deeper.params_non_embedding > shape.params_non_embedding
 

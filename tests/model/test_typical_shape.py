@@ -61,7 +61,7 @@ def test_without_extras_it_is_a_model_shape(
 
 
 def test_wide_heads_change_attention_only():
-    wide, usual = planned(head_width=128), planned()
+    wide, usual = planned(head_dim=128), planned()
     assert wide.params_by_part()["attention"] == 2 * usual.params_by_part()["attention"]
     assert wide.params_by_part()["mlp"] == usual.params_by_part()["mlp"]
     palm = flops_per_token_palm(
@@ -72,7 +72,7 @@ def test_wide_heads_change_attention_only():
 
 
 def test_heads_of_any_width_need_not_divide_d_model():
-    assert planned(heads=6, kv_heads=2, head_width=100).kv_dim == 200
+    assert planned(heads=6, kv_heads=2, head_dim=100).kv_dim == 200
     with pytest.raises(ValueError, match="heads"):
         planned(heads=6)
 
@@ -110,7 +110,7 @@ def test_mixtral_8x7b():
 def test_t5(change, params):
     head = 64 if change["d_model"] == 768 or change["heads"] == 16 else 128
     shape = planned(
-        **change, head_width=head, mlp="gelu", vocab_size=32128, encoder_layers=change["layers"]
+        **change, head_dim=head, mlp="gelu", vocab_size=32128, encoder_layers=change["layers"]
     )
     assert shape.params_total == pytest.approx(params, rel=0.01)
     # A token passes one of the two stacks: 6·N counts nearly twice.
@@ -134,10 +134,10 @@ def test_relative_positions_add_a_matrix_a_layer():
     [
         ({"experts_per_token": 2}, "experts_per_token = 2"),
         ({"experts": 0}, "experts = 0"),
-        ({"head_width": 0}, "head_width = 0"),
+        ({"head_dim": 0}, "head_dim = 0"),
         ({"encoder_layers": -1}, "encoder_layers = -1"),
         ({"encoder_token_share": 0.0}, "encoder_token_share = 0.0"),
-        ({"kv_heads": 3, "head_width": 64}, "kv_heads = 3"),
+        ({"kv_heads": 3, "head_dim": 64}, "kv_heads = 3"),
     ],
 )
 def test_a_wrong_field_is_named(change, words):

@@ -1,16 +1,20 @@
 """The model against its own documentation and against NumPy."""
 
+import dataclasses
 import itertools
 import math
 
 import numpy as np
 import pytest
+import scipy.special
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_documents import pack
 
+from tokenmill.cost.flops import flops_per_token
 from tokenmill.model.decoder import Decoder
+from tokenmill.model.generation import decode_step, prefill, widen
 from tokenmill.model.shape import ModelShape
 from tokenmill.rows.packed_split import Batch, densify
 
@@ -45,6 +49,29 @@ SHAPES = {
         tie_embeddings=False,
     ),
     "rope-swiglu-rms-mqa-bias": make_shape(mlp="swiglu", norm="rms", kv_heads=1),
+    "wide-heads-qk-norm-llama3": make_shape(
+        d_model=18,
+        head_dim=6,
+        kv_heads=2,
+        mlp="swiglu",
+        norm="rms",
+        use_bias=False,
+        qkv_bias=True,
+        qk_norm=True,
+        norm_epsilon=1e-2,
+        rope_base=50.0,
+        rope_scaling="llama3",
+        rope_factor=8.0,
+        rope_original_length=32,
+    ),
+    "exact-gelu-linear-layer": make_shape(
+        mlp="gelu_exact",
+        norm_epsilon=1e-2,
+        qkv_bias=False,
+        qk_norm=True,
+        rope_scaling="linear",
+        rope_factor=3.0,
+    ),
 }
 
 
@@ -98,6 +125,38 @@ def test_the_model_has_as_many_parameters_as_the_ledger_counts(kv_heads):
         decoder = Decoder(shape, seed=0)
         trainable = sum(math.prod(w.shape) for w in decoder.trainable_variables)
         assert trainable == shape.params_total == decoder.count_params(), shape
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("kv_heads", [None, 1])
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_parts_are_counted_exactly(name, kv_heads, use_bias):
+    shape = dataclasses.replace(SHAPES[name], kv_heads=kv_heads, use_bias=use_bias)
+    parts = shape.params_by_part()
+    counted = dict.fromkeys(parts, 0)
+    for weight in Decoder(shape, seed=0).trainable_variables:
+        path = weight.path.split("/", 1)[1]
+        part = next(
+            (p for p in ("token_embedding", "position_embedding", "mlp/") if p in path), "attention"
+        )
+        if "norm" in path:
+            part = "norms"
+        if "output_layer" in path:
+            part = "output_projection"
+        counted[part.rstrip("/")] += math.prod(weight.shape)
+    assert counted == parts
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_flops_are_two_for_each_weight_of_a_product(name):
+    shape = SHAPES[name]
+    kernels = [w for w in Decoder(shape, seed=0).trainable_variables if w.name == "kernel"]
+    count = flops_per_token(shape)
+    products = count.attention_projections + count.mlp
+    products += 0 if shape.tie_embeddings else count.output_projection
+    assert products == 2 * sum(math.prod(w.shape) for w in kernels)
+    scores = 2 * 2 * shape.layers * shape.heads * shape.head_width * LENGTH
+    assert count.attention_scores_values == scores
 
 
 def test_the_seed_decides_the_weights():
@@ -186,6 +245,25 @@ def test_word_order_matters(positions):
     assert np.abs(after - before)[0, 9].max() > 1e-3
 
 
+def test_the_cache_gives_the_logits_of_the_whole_forward_pass(model):
+    rng = np.random.default_rng(4)
+    tokens = rng.integers(4, VOCAB, (3, 12)).astype(np.int32)
+    positions = np.broadcast_to(np.arange(12, dtype=np.int32), tokens.shape)
+    whole = model(tokens, np.ones_like(tokens), positions).numpy()
+    lengths = np.array([1, 3, 5], np.int32)  # of the prompts; what stands behind them is not read
+    hidden, caches = prefill(model, tf.constant(tokens[:, :5]))
+    logits = model.logits(hidden).numpy()
+    for row, length in enumerate(lengths):
+        np.testing.assert_allclose(logits[row, :length], whole[row, :length], atol=1e-5)
+    caches = widen(caches, 12)
+    for step in range(7):
+        places = lengths + step
+        token = tokens[np.arange(3), places]
+        hidden_BD, caches = decode_step(model, tf.constant(token), tf.constant(places), caches)
+        expected = whole[np.arange(3), places]
+        np.testing.assert_allclose(model.logits(hidden_BD).numpy(), expected, atol=1e-5)
+
+
 # The forward pass once more, in NumPy and float64, from the papers' formulas.
 
 
@@ -198,20 +276,38 @@ def dense(x, layer):
     return y if layer.bias is None else y + array(layer.bias)
 
 
-def normalize(x, layer, kind):
-    if kind == "rms":
-        return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * array(layer.scale)
+def normalize(x, layer, shape, kind=None):
+    epsilon = shape.norm_epsilon or {"rms": 1e-6, "layer": 1e-5}[shape.norm]
+    if (kind or shape.norm) == "rms":
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + epsilon) * array(layer.scale)
     centred = x - x.mean(-1, keepdims=True)
-    deviation = np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+    deviation = np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon)
     return centred / deviation * array(layer.gamma) + array(layer.beta)
 
 
-def turn(vector, position):
-    """Rotates the pair (j, j + half) of one head by position * 10000 ** (-j / half)."""
+def frequency(shape, j):
+    """Llama 3's scaling as in Meta's code (llama-models, apply_scaling): by wavelength."""
+    found = shape.rope_base ** (-2 * j / shape.head_width)
+    if shape.rope_scaling == "none":
+        return found
+    if shape.rope_scaling == "linear":
+        return found / shape.rope_factor
+    length, wavelength = shape.rope_original_length, 2 * math.pi / found
+    low, high = shape.rope_low_frequency_factor, shape.rope_high_frequency_factor
+    if wavelength < length / high:
+        return found
+    if wavelength > length / low:
+        return found / shape.rope_factor
+    smooth = (length / wavelength - low) / (high - low)
+    return (1 - smooth) * found / shape.rope_factor + smooth * found
+
+
+def turn(vector, position, shape):
+    """Rotates the pair (j, j + half) of one head by position * frequency."""
     half = len(vector) // 2
     turned = np.empty_like(vector)
     for j in range(half):
-        angle = position * 10_000.0 ** (-j / half)
+        angle = position * frequency(shape, j)
         a, b = vector[j], vector[j + half]
         turned[j] = a * math.cos(angle) - b * math.sin(angle)
         turned[j + half] = a * math.sin(angle) + b * math.cos(angle)
@@ -219,13 +315,16 @@ def turn(vector, position):
 
 
 def attend(x, layer, shape, segments, positions):
-    width, group = shape.head_dim, shape.heads // shape.key_value_heads
+    width, group = shape.head_width, shape.heads // shape.key_value_heads
     steps = len(x)
     qkv = dense(x, layer.qkv).reshape(steps, -1, width)
     q, k, v = np.split(qkv, [shape.heads, shape.heads + shape.key_value_heads], axis=1)
+    if shape.qk_norm:
+        q = normalize(q, layer.q_norm, shape, "rms")
+        k = normalize(k, layer.k_norm, shape, "rms")
     if shape.positions == "rope":
-        q = np.array([[turn(h, positions[t]) for h in q[t]] for t in range(steps)])
-        k = np.array([[turn(h, positions[t]) for h in k[t]] for t in range(steps)])
+        q = np.array([[turn(h, positions[t], shape) for h in q[t]] for t in range(steps)])
+        k = np.array([[turn(h, positions[t], shape) for h in k[t]] for t in range(steps)])
     mixed = np.zeros((steps, shape.heads, width))
     for t in range(steps):
         seen = [s for s in range(t + 1) if segments[s] == segments[t]]
@@ -244,6 +343,8 @@ def feed_forward(x, layer, shape):
     if shape.mlp == "swiglu":
         gate = dense(x, layer.gate)
         return dense(gate / (1 + np.exp(-gate)) * up, layer.down)
+    if shape.mlp == "gelu_exact":
+        return dense(up * (1 + scipy.special.erf(up / math.sqrt(2))) / 2, layer.down)
     gelu = 0.5 * up * (1 + np.tanh(math.sqrt(2 / math.pi) * (up + 0.044715 * up**3)))
     return dense(gelu, layer.down)
 
@@ -256,10 +357,10 @@ def reference_logits(model, inputs, segments, positions):
     if shape.positions == "learned":
         x = x + array(model.position_embedding.embeddings)[positions]
     for block in model.blocks:
-        normal = normalize(x, block.attention_norm, shape.norm)
+        normal = normalize(x, block.attention_norm, shape)
         x = x + attend(normal, block.attention, shape, segments, positions)
-        x = x + feed_forward(normalize(x, block.mlp_norm, shape.norm), block.mlp, shape)
-    x = normalize(x, model.final_norm, shape.norm)
+        x = x + feed_forward(normalize(x, block.mlp_norm, shape), block.mlp, shape)
+    x = normalize(x, model.final_norm, shape)
     return x @ (table.T if shape.tie_embeddings else array(model.output_layer.kernel))
 
 

@@ -53,6 +53,9 @@ SHAPES = {
     "untied mlm": make_shape(tie_embeddings=False, type_vocab_size=0),
     "rope lm": make_shape(head="lm", positions="rope"),
     "classifier": make_shape(head="classifier", classes=3),
+    "exact gelu, narrow heads": make_shape(
+        mlp="gelu_exact", head_dim=6, norm_epsilon=1e-4, qk_norm=True
+    ),
 }
 kinds = pytest.mark.parametrize("kind", SHAPES)
 

@@ -212,7 +212,8 @@ def flops_per_token(
 ) -> TokenFlops:
     """Count the matrix products of one token exactly, by part.
 
-    Forward, per layer: 2·(2·d² + 2·d·kv_dim) for the projections, 4·T·d for scores and values
+    Forward, per layer: 2·(2·d·w + 2·d·kv_dim) for the projections, w being the width of all query
+    heads (d in most models), 4·T·w for scores and values
     (grouped-query attention saves none of it), 2·3·d·d_ff for swiglu or 2·2·d·d_ff for gelu; once:
     2·d·V for the logits (of a classifier 2·d·classes), and 2·d² for the dense layer of an encoder's
     head.

@@ -199,6 +199,8 @@ def layer_activation_bytes(
     # Inputs of two norms, of q/k/v and of the MLP: 4·d; of o, and q: as wide as all query heads
     # (d in most models); k and v: kv_dim each.
     features = 4 * d + 2 * width + 2 * shape.kv_dim
+    if shape.qk_norm:  # inputs of the norms of q and k
+        features += width + shape.kv_dim
     # gelu keeps its input and output; swiglu gate, value, silu(gate) and their product.
     features += (4 if shape.mlp == "swiglu" else 2) * d_ff
     masks = 2 * d if dropout else 0  # after attention and after the MLP

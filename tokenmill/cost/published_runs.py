@@ -134,7 +134,7 @@ def _run_shape(row: Row) -> PlannedShape | None:
     fields: dict[str, Any] = dict(
         sizes,
         kv_heads=row.whole("kv_heads"),
-        head_width=row.whole("head_dim"),
+        head_dim=row.whole("head_dim"),
         encoder_layers=row.whole("encoder_layers") or 0,
         experts=row.whole("experts") or 1,
         experts_per_token=row.whole("experts_per_token") or 1,

@@ -5,7 +5,17 @@ from typing import Annotated
 from pydantic import Field
 
 from tokenmill.config_model import PositiveInt, Section
-from tokenmill.model.shape import Head, Mlp, ModelShape, Norm, NormPosition, Positions
+from tokenmill.model.shape import (
+    Head,
+    Mlp,
+    ModelShape,
+    Norm,
+    NormPosition,
+    Positions,
+    RopeScaling,
+)
+
+PositiveFloat = Annotated[float, Field(gt=0.0)]
 
 HEADS: dict[str, Head] = {
     "causal-lm": "lm",
@@ -28,6 +38,7 @@ class ModelConfig(Section):
     positions: Positions = "rope"
     norm: Norm = "layer"
     mlp: Mlp = "gelu"
+    """gelu is the tanh form, gelu_exact the one with the error function (BERT as released)."""
     use_bias: bool = True
     tie_embeddings: bool = True
     norm_position: NormPosition = "pre"
@@ -36,6 +47,25 @@ class ModelConfig(Section):
     """Rows of a token type embedding; BERT has 2, of which packed documents use the first."""
     classes: Annotated[int, Field(ge=0)] = 0
     """How many classes the task classification has: labels of the training split."""
+    head_dim: PositiveInt | None = None
+    """Width of a head, in features; None means d_model / heads."""
+    qkv_bias: bool | None = None
+    """Biases of the projections to q, k and v (Qwen 2); None means as use_bias."""
+    qk_norm: bool = False
+    """RMS norms of each head's q and k before they are rotated (Qwen 3)."""
+    norm_epsilon: PositiveFloat | None = None
+    """None means 1e-6 for rms, 1e-5 for layer in a decoder, 1e-12 in an encoder."""
+    rope_base: PositiveFloat = 10_000.0
+    rope_scaling: RopeScaling = "none"
+    """Lower frequencies of rope for longer texts: linear, or Llama 3's by wavelength."""
+    rope_factor: Annotated[float, Field(ge=1.0)] = 1.0
+    """What rope_scaling divides frequencies by."""
+    rope_low_frequency_factor: PositiveFloat = 1.0
+    """llama3: waves longer than rope_original_length / this are lowered in full."""
+    rope_high_frequency_factor: PositiveFloat = 4.0
+    """llama3: waves shorter than rope_original_length / this are kept."""
+    rope_original_length: PositiveInt = 8192
+    """llama3: tokens of the sequences before the scaling."""
     base_model: str | None = None
     """Directory of a pushed model whose weights training starts from; None means random ones. Its
     shape and tokenizer are taken, where neither the user's file nor an option says another."""

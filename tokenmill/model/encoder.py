@@ -79,7 +79,7 @@ class Encoder(Backbone):
             features = ops.tanh(self.pooler(x_ND))
             return features, ops.transpose(self.classifier.kernel), self.classifier.bias
         if self.head_dense is not None and self.head_norm is not None:
-            x_ND = self.head_norm(ops.gelu(self.head_dense(x_ND), approximate=True))
+            x_ND = self.head_norm(self.builder.gelu(self.head_dense(x_ND)))
         if self.output_layer is not None:
             return x_ND, ops.transpose(self.output_layer.kernel), self.output_bias
         return x_ND, ops.convert_to_tensor(self.token_embedding.embeddings), self.output_bias

@@ -13,23 +13,13 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from tokenmill.model.rotary import rope_frequencies, rotate_by_position
 from tokenmill.model.shape import ModelShape, query_blocks
 
 # GPT-2 (Radford et al. 2019) and BERT (Devlin et al. 2018): weights from N(0, 0.02); GPT-2 scales
 # projections into the residual stream down by the root of their number.
 _INIT_STDDEV = 0.02
-_ROPE_BASE = 10_000.0
 _MASKED_SCORE = -1e9
-
-
-def rotate_by_position(x_BTHK: Any, positions_BT: Any) -> Any:
-    """Apply rotary position embedding (Su et al. 2021), halves paired as in GPT-NeoX."""
-    half = x_BTHK.shape[-1] // 2
-    frequencies = ops.exp(-ops.log(_ROPE_BASE) * ops.arange(half, dtype="float32") / float(half))
-    angles = ops.cast(positions_BT, "float32")[:, :, None, None] * frequencies
-    cos, sin = ops.cast(ops.cos(angles), x_BTHK.dtype), ops.cast(ops.sin(angles), x_BTHK.dtype)
-    first, second = x_BTHK[..., :half], x_BTHK[..., half:]
-    return ops.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
 def segment_mask(segment_ids_BT: Any, causal: bool) -> Any:
@@ -157,11 +147,22 @@ class Builder:
         return layer
 
     def norm(self, name: str) -> keras.layers.Layer:
-        """Make the shape's norm, with the epsilon of GPT-2, of BERT, or of Llama 1."""
+        """Make the shape's norm."""
         if self.shape.norm == "rms":
-            return keras.layers.RMSNormalization(epsilon=1e-6, dtype=self.dtype, name=name)
-        epsilon = 1e-5 if self.shape.causal else 1e-12
-        return keras.layers.LayerNormalization(epsilon=epsilon, dtype=self.dtype, name=name)
+            return self.rms_norm(name)
+        return keras.layers.LayerNormalization(
+            epsilon=self.shape.epsilon, dtype=self.dtype, name=name
+        )
+
+    def rms_norm(self, name: str) -> keras.layers.Layer:
+        """Make an RMS norm (Zhang and Sennrich 2019) over the last axis."""
+        return keras.layers.RMSNormalization(
+            epsilon=self.shape.epsilon, dtype=self.dtype, name=name
+        )
+
+    def gelu(self, x: Any) -> Any:
+        """Apply GELU (Hendrycks and Gimpel 2016) in the shape's form: tanh, unless exact."""
+        return ops.gelu(x, approximate=self.shape.mlp != "gelu_exact")
 
     def embedding(self, rows: int, name: str) -> keras.layers.Embedding:
         """Make a table of `rows` vectors of the model's width."""
@@ -185,23 +186,31 @@ class Attention(keras.layers.Layer):
         self._heads, self._kv_heads, self._width = (
             shape.heads,
             shape.key_value_heads,
-            shape.head_dim,
+            shape.head_width,
         )
-        self._rope, self._causal = shape.positions == "rope", shape.causal
+        self._causal = shape.causal
+        self._frequencies = rope_frequencies(shape) if shape.positions == "rope" else None
         # Query heads, then key heads, then value heads, in one product.
-        self.qkv = build.dense((self._heads + 2 * self._kv_heads) * self._width, "qkv")
+        self.qkv = build.dense(
+            (self._heads + 2 * self._kv_heads) * self._width, "qkv", use_bias=shape.has_qkv_bias
+        )
+        self.q_norm = build.rms_norm("q_norm") if shape.qk_norm else None
+        self.k_norm = build.rms_norm("k_norm") if shape.qk_norm else None
         self.output_projection = build.dense(shape.d_model, "output_projection", residual=True)
 
     def build(self, input_shape):
         """Build the projections for inputs [N, D]."""
         self.qkv.build(input_shape)
         self.output_projection.build((None, self._heads * self._width))
+        for norm in (self.q_norm, self.k_norm):
+            if norm is not None:
+                norm.build((None, None, None, self._width))
         self.built = True
 
     def heads(self, x_ND, positions_BT):
         """Project to heads: [N, D] -> q [B, H, T, K], k and v [B, G, T, K].
 
-        With rope, q and k are rotated by position.
+        With qk_norm, q and k are normed; then, with rope, rotated by position.
         """
         length = positions_BT.shape[1]
         rows = tf.shape(positions_BT)[0] if length is None else -1
@@ -209,8 +218,11 @@ class Attention(keras.layers.Layer):
         heads, groups = self._heads, self._kv_heads
         qkv = ops.reshape(self.qkv(x_ND), (rows, steps, heads + 2 * groups, self._width))
         q, k, v = qkv[:, :, :heads], qkv[:, :, heads:-groups], qkv[:, :, -groups:]
-        if self._rope:
-            q, k = rotate_by_position(q, positions_BT), rotate_by_position(k, positions_BT)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if self._frequencies is not None:
+            q = rotate_by_position(q, positions_BT, self._frequencies)
+            k = rotate_by_position(k, positions_BT, self._frequencies)
         return tuple(ops.transpose(x, (0, 2, 1, 3)) for x in (q, k, v))
 
     def for_each_query_head(self, x_BGTK):
@@ -247,12 +259,12 @@ class Attention(keras.layers.Layer):
 
 
 class Mlp(keras.layers.Layer):
-    """GELU (tanh form, as in GPT-2 and BERT) or SwiGLU (Shazeer 2020)."""
+    """GELU (in the tanh form of GPT-2, or exact) or SwiGLU (Shazeer 2020)."""
 
     def __init__(self, build: Builder, name: str):
         super().__init__(dtype=build.dtype, name=name)
         shape = build.shape
-        self._inner_units = shape.d_ff
+        self._inner_units, self._gelu = shape.d_ff, build.gelu
         self.gate = build.dense(shape.d_ff, "gate") if shape.mlp == "swiglu" else None
         self.up = build.dense(shape.d_ff, "up")
         self.down = build.dense(shape.d_model, "down", residual=True)
@@ -268,7 +280,7 @@ class Mlp(keras.layers.Layer):
     def call(self, x_ND):
         """Apply the MLP to each token: [N, D] -> [N, D]."""
         if self.gate is None:
-            return self.down(ops.gelu(self.up(x_ND), approximate=True))
+            return self.down(self._gelu(self.up(x_ND)))
         return self.down(ops.silu(self.gate(x_ND)) * self.up(x_ND))
 
 

@@ -6,12 +6,14 @@ thing. Standard library only: importing it costs nothing.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 Positions = Literal["rope", "learned"]
 Norm = Literal["layer", "rms"]
-Mlp = Literal["gelu", "swiglu"]
+Mlp = Literal["gelu", "gelu_exact", "swiglu"]
+RopeScaling = Literal["none", "linear", "llama3"]
 NormPosition = Literal["pre", "post"]
 Head = Literal["lm", "mlm", "classifier"]
 
@@ -20,10 +22,17 @@ _CHOICES = {
     "positions": get_args(Positions),
     "norm": get_args(Norm),
     "mlp": get_args(Mlp),
+    "rope_scaling": get_args(RopeScaling),
     "norm_position": get_args(NormPosition),
     "head": get_args(Head),
 }
-_FLAGS = ("use_bias", "tie_embeddings", "causal")
+_FLAGS = ("use_bias", "tie_embeddings", "causal", "qk_norm")
+_POSITIVE_NUMBERS = (
+    "rope_base",
+    "rope_factor",
+    "rope_low_frequency_factor",
+    "rope_high_frequency_factor",
+)
 
 
 # Queries of a causal row are cut into blocks of at least so many, each with the keys up to its end.
@@ -46,7 +55,7 @@ class ModelShape:
     Attributes:
         layers: Number of Transformer layers.
         d_model: Width of the residual stream.
-        heads: Number of query heads; each is ``d_model // heads`` wide.
+        heads: Number of query heads.
         kv_heads: Number of key and value heads; None means ``heads``. Fewer is grouped-query
             attention (Ainslie et al. 2023), 1 is multi-query attention (Shazeer 2019).
         d_ff: Inner width of the MLP.
@@ -55,7 +64,8 @@ class ModelShape:
         positions: ``rope`` has no parameters, ``learned`` a table.
         norm: ``layer`` has a scale and a bias, ``rms`` a scale only.
         use_bias: Whether the linear layers of attention and MLP have biases.
-        mlp: ``gelu`` has two matrices, ``swiglu`` three (Shazeer 2020).
+        mlp: ``gelu`` (tanh form) and ``gelu_exact`` have two matrices, ``swiglu`` three (Shazeer
+            2020). The dense layer of the head ``mlm`` has the same GELU.
         tie_embeddings: Whether the output projection reuses the token embedding.
         causal: Whether a token attends to earlier tokens only.
         norm_position: ``pre``: norms before attention and MLP and one behind the last layer
@@ -64,6 +74,24 @@ class ModelShape:
         head: ``lm``: the output projection alone; ``mlm``: BERT's dense layer, norm and an output
             bias before it; ``classifier``: BERT's pooler and a dense layer instead of it.
         classes: Classes of a classifier.
+        head_dim: Features of a head, as configured; None means ``d_model // heads``. ``head_width``
+            is the number itself.
+        qkv_bias: Whether the projections to q, k and v have biases; None means as ``use_bias``.
+            Qwen 2 has them there alone.
+        qk_norm: Whether each head of q and of k passes an RMS norm before it is rotated (Henry et
+            al. 2020; Qwen 3). All heads of a layer share one scale for q and one for k.
+        norm_epsilon: What a norm adds to the variance or mean square; None means 1e-6 for ``rms``,
+            1e-5 for ``layer`` in a decoder and 1e-12 in an encoder.
+        rope_base: Base of the angles: pair j of K features turns by
+            ``position * rope_base ** (-2 * j / K)``.
+        rope_scaling: How these frequencies are lowered for longer texts: ``none``; ``linear``:
+            divided by ``rope_factor`` (Chen et al. 2023); ``llama3``: those whose wavelength is
+            over ``rope_original_length / rope_low_frequency_factor`` divided, those under
+            ``rope_original_length / rope_high_frequency_factor`` kept, between them both mixed.
+        rope_factor: See ``rope_scaling``.
+        rope_low_frequency_factor: See ``rope_scaling``.
+        rope_high_frequency_factor: See ``rope_scaling``.
+        rope_original_length: Tokens of the sequences before the scaling.
     """
 
     layers: int
@@ -83,10 +111,20 @@ class ModelShape:
     type_vocab_size: int = 0
     head: Head = "lm"
     classes: int = 0
+    head_dim: int | None = None
+    qkv_bias: bool | None = None
+    qk_norm: bool = False
+    norm_epsilon: float | None = None
+    rope_base: float = 10_000.0
+    rope_scaling: RopeScaling = "none"
+    rope_factor: float = 1.0
+    rope_low_frequency_factor: float = 1.0
+    rope_high_frequency_factor: float = 4.0
+    rope_original_length: int = 8192
 
     def __post_init__(self) -> None:
-        sizes = _SIZES if self.kv_heads is None else (*_SIZES, "kv_heads")
-        for field in sizes:
+        optional = [f for f in ("kv_heads", "head_dim") if getattr(self, f) is not None]
+        for field in (*_SIZES, "rope_original_length", *optional):
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(
@@ -100,7 +138,7 @@ class ModelShape:
                     f"model.{field} = {value!r}: expected one of {', '.join(allowed)}; "
                     "choose one of them."
                 )
-        for field in _FLAGS:
+        for field in _FLAGS if self.qkv_bias is None else (*_FLAGS, "qkv_bias"):
             value = getattr(self, field)
             if not isinstance(value, bool):
                 raise ValueError(
@@ -119,33 +157,71 @@ class ModelShape:
                 "choose it, or causal = false."
             )
         self._check_heads()
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        epsilon = [] if self.norm_epsilon is None else ["norm_epsilon"]
+        for field in (*_POSITIVE_NUMBERS, *epsilon):
+            value = getattr(self, field)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or value <= 0:
+                raise ValueError(
+                    f"model.{field} = {value!r}: expected a number above 0; "
+                    "correct it in the model section of the configuration."
+                )
+        if self.rope_scaling == "none" and self.rope_factor != 1:
+            raise ValueError(
+                f"model.rope_factor = {self.rope_factor}: expected 1 where rope_scaling = 'none'; "
+                "choose linear or llama3, or leave it out."
+            )
+        if self.rope_scaling != "none" and self.positions != "rope":
+            raise ValueError(
+                f"model.rope_scaling = {self.rope_scaling!r}: expected 'none' where positions = "
+                f"{self.positions!r}; choose positions = 'rope', or leave it out."
+            )
+        if self.rope_factor < 1:
+            raise ValueError(
+                f"model.rope_factor = {self.rope_factor}: expected at least 1, by which "
+                "frequencies are divided; correct it in the model section of the configuration."
+            )
+        low, high = self.rope_low_frequency_factor, self.rope_high_frequency_factor
+        if self.rope_scaling == "llama3" and low >= high:
+            raise ValueError(
+                f"model.rope_low_frequency_factor = {low}: expected less than "
+                f"rope_high_frequency_factor = {high}; correct one of them."
+            )
 
     def _check_heads(self) -> None:
-        if self.d_model % self.heads:
+        if self.head_dim is None and self.d_model % self.heads:
             # A head of at least two features, and of an even number.
             fit = [n for n in range(1, self.d_model // 2 + 1) if self.d_model % (2 * n) == 0]
             near = sorted(sorted(fit, key=lambda n: abs(n - self.heads))[:2])
             such = " or ".join(f"--set model.heads={n}" for n in near) or "an even d_model"
             raise ValueError(
                 f"model.heads = {self.heads}: expected a divisor of d_model = {self.d_model}, so "
-                f"that every head is equally wide; choose {such}"
+                f"that every head is equally wide; choose {such}, or set head_dim"
             )
         if self.heads % self.key_value_heads:
             raise ValueError(
                 f"model.kv_heads = {self.key_value_heads}: expected a divisor of heads = "
                 f"{self.heads}; choose one, so that every key head serves as many query heads."
             )
-        if self.positions == "rope" and self.head_dim % 2:
+        if self.positions == "rope" and self.head_width % 2:
+            if self.head_dim is not None:
+                raise ValueError(
+                    f"model.head_dim = {self.head_dim}: expected an even number for rope, which "
+                    "turns pairs of features; change it or use positions = 'learned'."
+                )
             raise ValueError(
                 f"model.heads = {self.heads}: expected an even d_model / heads for "
-                f"rope, which turns pairs of features, but it is {self.head_dim}; change heads "
+                f"rope, which turns pairs of features, but it is {self.head_width}; change heads "
                 "or use positions = 'learned'."
             )
 
     @property
-    def head_dim(self) -> int:
+    def head_width(self) -> int:
         """Width of one attention head, in features."""
-        return self.d_model // self.heads
+        return self.d_model // self.heads if self.head_dim is None else self.head_dim
 
     @property
     def key_value_heads(self) -> int:
@@ -155,35 +231,67 @@ class ModelShape:
     @property
     def kv_dim(self) -> int:
         """Width of all key (or all value) heads together, in features."""
-        return self.key_value_heads * self.head_dim
+        return self.key_value_heads * self.head_width
 
     @property
     def mlp_inner_matrices(self) -> int:
         """Matrices from d_model to d_ff in an MLP: 1 for gelu, 2 (gate and value) for swiglu."""
         return 2 if self.mlp == "swiglu" else 1
 
+    @property
+    def has_qkv_bias(self) -> bool:
+        """Whether the projections to q, k and v have biases, with the default filled in."""
+        return self.use_bias if self.qkv_bias is None else self.qkv_bias
+
+    @property
+    def epsilon(self) -> float:
+        """What the norms add to the variance or mean square, with the default filled in."""
+        if self.norm_epsilon is not None:
+            return self.norm_epsilon
+        if self.norm == "rms":
+            return 1e-6  # Llama 1
+        return 1e-5 if self.causal else 1e-12  # GPT-2, BERT
+
+    @property
+    def attention_params(self) -> int:
+        """Parameters of one attention: q and o of d*H*K each, k and v of d*kv_dim, and biases."""
+        width = self.attention_width
+        params = 2 * self.d_model * (width + self.kv_dim)
+        params += width + 2 * self.kv_dim if self.has_qkv_bias else 0
+        return params + (self.d_model if self.use_bias else 0)
+
+    @property
+    def mlp_params(self) -> int:
+        """Parameters of one MLP: its inner matrices, one of d_ff*d, and biases."""
+        inner = self.mlp_inner_matrices
+        params = (inner + 1) * self.d_model * self.d_ff
+        return params + (inner * self.d_ff + self.d_model if self.use_bias else 0)
+
+    @property
+    def norm_params(self) -> int:
+        """Parameters of one norm of the residual stream."""
+        return 2 * self.d_model if self.norm == "layer" else self.d_model
+
+    @property
+    def qk_norm_params(self) -> int:
+        """Parameters of one attention's norms of q and k: a scale for each."""
+        return 2 * self.head_width if self.qk_norm else 0
+
     def params_by_part(self) -> dict[str, int]:
         """Count the parameters exactly.
 
-        Per layer: attention has q and o of d*d, k and v of d*kv_dim; the MLP has its inner
-        matrices and one of d_ff*d; with ``use_bias`` each has a bias as wide as its output. Norms:
-        two a layer and one behind the last layer or the embeddings. The head of ``mlm`` is a dense
-        layer d*d + d, a norm and a bias V, that of ``classifier`` a dense layer d*d + d (pooler)
-        and one of d*classes + classes. The output projection is d*V, 0 when tied or classifying.
+        Per layer: attention has q and o of d*H*K, k and v of d*kv_dim; the MLP has its inner
+        matrices and one of d_ff*d; each has a bias as wide as its output where ``use_bias`` and
+        ``qkv_bias`` say so. Norms: two a layer and one behind the last layer or the embeddings;
+        ``qk_norm`` adds 2*K a layer. The head of ``mlm`` is a dense layer d*d + d, a norm and a
+        bias V, that of ``classifier`` a dense layer d*d + d (pooler) and one of d*classes +
+        classes. The output projection is d*V, 0 when tied or classifying.
 
         Returns:
             Number of parameters under token_embedding, position_embedding, type_embedding,
             attention, mlp, norms, head and output_projection.
         """
-        d, d_ff, kv = self.d_model, self.d_ff, self.kv_dim
-        inner = self.mlp_inner_matrices
-        types = self.type_vocab_size * d
-        attention = 2 * d * d + 2 * d * kv
-        mlp = (inner + 1) * d * d_ff
-        if self.use_bias:
-            attention += 2 * d + 2 * kv
-            mlp += inner * d_ff + d
-        norm = 2 * d if self.norm == "layer" else d
+        d, norm = self.d_model, self.norm_params
         embedding = self.vocab_size * d
         head = {
             "lm": 0,
@@ -194,10 +302,10 @@ class ModelShape:
         return {
             "token_embedding": embedding,
             "position_embedding": self.sequence_length * d if self.positions == "learned" else 0,
-            "type_embedding": types,
-            "attention": self.layers * attention,
-            "mlp": self.layers * mlp,
-            "norms": (2 * self.layers + 1) * norm,
+            "type_embedding": self.type_vocab_size * d,
+            "attention": self.layers * self.attention_params,
+            "mlp": self.layers * self.mlp_params,
+            "norms": (2 * self.layers + 1) * norm + self.layers * self.qk_norm_params,
             "head": head[self.head],
             "output_projection": embedding if projected else 0,
         }
@@ -205,7 +313,7 @@ class ModelShape:
     @property
     def attention_width(self) -> int:
         """Width of all query heads together, in features."""
-        return self.heads * self.head_dim
+        return self.heads * self.head_width
 
     @property
     def active_d_ff(self) -> int:

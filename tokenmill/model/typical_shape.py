@@ -1,8 +1,7 @@
 """Shapes that can be costed but not trained here, and a typical shape for a bare parameter count.
 
-Published models have heads of any width (PaLM, T5, Gemma), mixtures of experts, encoders beside
-decoders, relative positions. Parallel attention and MLP (GPT-J, PaLM) change the speed of a
-layer, not what is counted.
+Published models have mixtures of experts, encoders beside decoders, relative positions. Parallel
+attention and MLP (GPT-J, PaLM) change the speed of a layer, not what is counted.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ class PlannedShape(ModelShape):
     """A Transformer's shape with what published models have beyond ``ModelShape``.
 
     Attributes:
-        head_width: Features of a head; None means ``d_model // heads``.
         experts: MLPs in each layer, of ``d_ff`` each (Shazeer et al. 2017); 1 is a dense model.
         experts_per_token: MLPs that one token passes.
         encoder_layers: Encoder layers beside the ``layers`` of the decoder, whose layers then
@@ -31,7 +29,6 @@ class PlannedShape(ModelShape):
             (Dai et al. 2019, "Transformer-XL"; Gopher, Chinchilla).
     """
 
-    head_width: int | None = None
     experts: int = 1
     experts_per_token: int = 1
     encoder_layers: int = 0
@@ -41,7 +38,6 @@ class PlannedShape(ModelShape):
     def __post_init__(self) -> None:
         super().__post_init__()
         for field, least in (
-            ("head_width", 1),
             ("experts", 1),
             ("experts_per_token", 1),
             ("encoder_layers", 0),
@@ -58,20 +54,6 @@ class PlannedShape(ModelShape):
                 f"experts = {self.experts}; a token cannot pass more experts than there are."
             )
         check_fraction("encoder_token_share", self.encoder_token_share)
-
-    def _check_heads(self) -> None:
-        if self.head_width is None:
-            super()._check_heads()
-        elif self.heads % self.key_value_heads:
-            raise ValueError(
-                f"model.kv_heads = {self.key_value_heads}: expected a divisor of heads = "
-                f"{self.heads}; choose one, so that every key head serves as many query heads."
-            )
-
-    @property
-    def head_dim(self) -> int:
-        """Width of one attention head, in features."""
-        return self.d_model // self.heads if self.head_width is None else self.head_width
 
     @property
     def active_d_ff(self) -> int:
@@ -90,32 +72,22 @@ class PlannedShape(ModelShape):
 
     def params_by_part(self) -> dict[str, int]:
         """Count the parameters exactly, as ``ModelShape`` does, with what this class adds."""
-        d, width, kv = self.d_model, self.attention_width, self.kv_dim
-        inner = self.mlp_inner_matrices
-        attention = 2 * d * width + 2 * d * kv
-        mlp = (inner + 1) * d * self.d_ff
-        if self.use_bias:
-            attention += width + d + 2 * kv
-            mlp += inner * self.d_ff + d
         layers = self.layers + self.encoder_layers
         attentions = layers + (self.layers if self.encoder_layers else 0)
-        relative = layers * d * width if self.relative_positions else 0
-        norm = 2 * d if self.norm == "layer" else d
+        relative = layers * self.d_model * self.attention_width if self.relative_positions else 0
         norms = layers + attentions + (2 if self.encoder_layers else 1)
         return {
             **super().params_by_part(),
-            "attention": attentions * attention + relative,
-            "mlp": layers * (self.experts * mlp + self._router),
-            "norms": norms * norm,
+            "attention": attentions * self.attention_params + relative,
+            "mlp": layers * (self.experts * self.mlp_params + self._router),
+            "norms": norms * self.norm_params + attentions * self.qk_norm_params,
         }
 
     @property
     def params_active(self) -> int:
         """Parameters that a token passes: all but the experts it is not sent to."""
-        d, inner = self.d_model, self.mlp_inner_matrices
-        mlp = (inner + 1) * d * self.d_ff + (inner * self.d_ff + d if self.use_bias else 0)
         idle = (self.layers + self.encoder_layers) * (self.experts - self.experts_per_token)
-        return self.params_total - idle * mlp
+        return self.params_total - idle * self.mlp_params
 
     @property
     def attention_products(self) -> float:

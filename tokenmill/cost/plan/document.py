@@ -67,7 +67,7 @@ def model_document(plan: Plan) -> dict[str, Any]:
             "d_model": shape.d_model,
             "heads": shape.heads,
             "kv_heads": shape.key_value_heads,
-            "head_dim": shape.head_dim,
+            "head_dim": shape.head_width,
             "d_ff": shape.d_ff,
             "vocab": shape.vocab_size,
             "seq_len": shape.sequence_length,

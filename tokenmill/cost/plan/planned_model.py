@@ -69,7 +69,7 @@ class PlannedModel:
             params=self.params_active,
             layers=self.shape.layers,
             heads=self.shape.heads,
-            head_dim=self.shape.head_dim,
+            head_dim=self.shape.head_width,
             sequence_length=self.shape.sequence_length,
         )
 
