@@ -71,5 +71,9 @@ def why_left_out(name: str) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a path has a hidden part, such as .ipynb_checkpoints, or macOS's of archives."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    """Tell whether a path has a hidden part, such as .ipynb_checkpoints, or macOS's of archives.
+
+    Not "." and "..": tar names what lies in the current directory ./FILE.
+    """
+    parts = (part for part in name.split("/") if part not in (".", ".."))
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)

@@ -9,6 +9,7 @@ import bz2
 import functools
 import gzip
 import io
+import posixpath
 import struct
 import tarfile
 import tempfile
@@ -205,7 +206,9 @@ def _read_member(
     if bare_suffix(name) in ARCHIVE_SUFFIXES:
         yield LeftOut(f"{bare_suffix(name)} in an archive")
         return
-    member = replace(file, path=f"{file.path}!{name}", name=f"{file.name}/{name}", size_bytes=size)
+    path = f"{file.path}!{name}"
+    below = posixpath.normpath(name).lstrip("./")  # tar's ./FILE is FILE; no name leads out
+    member = replace(file, path=path, name=f"{file.name}/{below}", size_bytes=size)
     with (
         io.BufferedReader(content, _BUFFER_BYTES) as buffered,
         _decompress(cast(BinaryIO, buffered), compression_of(name), size) as handle,

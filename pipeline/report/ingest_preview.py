@@ -7,7 +7,7 @@ from typing import Any
 
 from components.ingest.manifest import InputFile, describe_left_out, list_inputs
 from components.ingest.readers import kind_of, read_file
-from components.ingest.records import Document, LeftOut
+from components.ingest.records import Document, LeftOut, file_id
 from pipeline.loader import load_run_config
 from pipeline.report.console import largest_counts
 from pipeline.report.tables import escape, plain_table, stdout_console
@@ -51,7 +51,7 @@ def preview_ingest(
         by_format.setdefault(kind_of(file, config.corpus), []).append(file)
     formats = {}
     for kind, of_kind in sorted(by_format.items()):
-        chosen = sorted(of_kind, key=lambda f: stable_hash(f.name.encode()))[:most_files]
+        chosen = sorted(of_kind, key=lambda f: stable_hash(file_id(f)))[:most_files]
         found = _Format(files=len(of_kind))
         for file in sorted(chosen, key=lambda f: f.name):
             for item in read_file(file, config.corpus):

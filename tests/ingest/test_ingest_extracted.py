@@ -105,6 +105,31 @@ def test_hostile_pages_cost_no_run(tmp_path):
     assert "sound text" in texts(documents)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_page_in_utf_16_without_its_mark(tmp_path, encoding):
+    page = "<html><head><title>表</title></head><body><p>河流从山上流到海里。</p></body></html>"
+    documents, _, _ = read(write(tmp_path / "a.html", page.encode(encoding)))
+    assert texts(documents) == ["河流从山上流到海里。"]
+
+
+NO_TEXTS = [
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\2\x1e\0\0\1" + bytes(range(256)) * 8,
+    gzip.compress(bytes(range(256)) * 8 + b"<p>a page</p>"),
+    b"%PDF-1.4\n1 0 obj << /Type /Catalog >> endobj\ntrailer << /Root 1 0 R >>\n",
+]
+
+
+@pytest.mark.parametrize("data", NO_TEXTS)
+@pytest.mark.parametrize("media", ["text/html", "text/plain"])
+def test_what_is_no_text_is_none_because_it_is_called_a_page_or_a_mail(tmp_path, data, media):
+    write(tmp_path / "a.html", data)
+    write(tmp_path / "b.warc", response(data, media=media) + response(b"<p>sound</p>"))
+    write(tmp_path / "c.eml", b"Subject: x\n\n" + data)
+    documents, bad, _ = read(tmp_path)
+    assert texts(documents) == ["sound"]
+    assert [b.reason for b in bad] == ["extraction_failed"] * 3
+
+
 # --- web archives --------------------------------------------------------------------------------
 
 
@@ -198,6 +223,45 @@ def test_a_web_archive_that_breaks_off_says_so_and_keeps_what_came_before(tmp_pa
         documents, bad, _ = read(write(tmp_path / "b.warc.gz", damaged))
         assert not documents
         assert [(b.reason, b.record) for b in bad] == [("unreadable_file", 0)]
+
+
+@pytest.mark.parametrize("name", ["a.warc", "a.warc.gz"])
+@pytest.mark.parametrize(
+    "headers", ["Transfer-Encoding: chunked\r\n", "Content-Encoding: gzip\r\n"]
+)
+@pytest.mark.parametrize("body", [b"<p>packed by none</p>", b"7\r\n<p>damaged</p>\r\n"])
+def test_a_body_that_is_not_packed_as_its_head_says_costs_no_other_record(
+    tmp_path, body, headers, name
+):
+    records = [response(b"<p>a</p>"), response(body, headers=headers), response(b"<p>b</p>")]
+    data = b"".join(gzip.compress(r) if name.endswith("gz") else r for r in records)
+    documents, bad, _ = read(write(tmp_path / name, data))
+    if body.startswith(b"<"):
+        assert texts(documents) == ["a", "packed by none", "b"]
+        assert not bad
+    else:
+        assert texts(documents) == ["a", "b"]
+        assert [(b.record, b.reason) for b in bad] == [(2, "extraction_failed")]
+
+
+@pytest.mark.parametrize("charset", ["utf8mb4", "none", "unknown-8bit", "unicode", "base64"])
+def test_a_charset_that_is_none_is_guessed(tmp_path, charset):
+    text = "Die Größe der Füße ist schön und für alle übrig."
+    data = f"<p>{text}</p>".encode("cp1252")
+    write(tmp_path / "a.warc", response(data, media=f"text/html; charset={charset}"))
+    head = f"Content-Type: text/plain; charset={charset}\n\n"
+    write(tmp_path / "b.eml", head.encode() + text.encode("cp1252"))
+    documents, bad, _ = read(tmp_path)
+    assert texts(documents) == [text, text]
+    assert not bad
+
+
+def test_a_charset_may_have_a_name_of_the_web(tmp_path):
+    data = "<p>これは日本語の文章です。</p>".encode("shift_jis")
+    documents, _, _ = read(
+        write(tmp_path / "a.warc", response(data, media="text/html; charset=x-sjis"))
+    )
+    assert texts(documents) == ["これは日本語の文章です。"]
 
 
 def test_a_record_that_unpacks_to_more_than_a_document_may_have_is_one_bad_record(tmp_path):
@@ -534,6 +598,15 @@ def test_an_archive_is_read_as_a_directory_is(tmp_path, name):
     assert left_out == {
         ".png in an archive": 1, "hidden in an archive": 1, ".zip in an archive": 1, **links
     }  # fmt: skip
+
+
+def test_what_tar_names_from_the_directory_it_is_in_is_not_hidden(tmp_path):
+    files = {"./a.txt": b"a", "./b/c.txt": b"c", "../d.txt": b"d", "/e.txt": b"e", "./.f.txt": b"f"}
+    documents, _, left_out = read(write(tmp_path / "a.tar", tarred(files, "w")))
+    assert [d.doc_id for d in documents] == [
+        b"a.tar/a.txt", b"a.tar/b/c.txt", b"a.tar/d.txt", b"a.tar/e.txt"
+    ]  # fmt: skip
+    assert left_out["hidden in an archive"] == 1
 
 
 def test_a_file_of_an_archive_that_is_encrypted_or_damaged_costs_itself(tmp_path):

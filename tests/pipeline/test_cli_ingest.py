@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import zipfile
 
 import pytest
@@ -65,3 +66,13 @@ def test_what_is_not_there_is_a_sentence(tmp_path):
     result = preview(tmp_path / "nowhere")
     assert result.returncode == 1
     assert result.stderr.startswith("error: ")
+
+
+def test_file_names_of_odd_bytes(tmp_path):
+    for name, content in ((b"a\xff.txt", b"sound text"), (b"b\xfe.txt", b""), (b"c\n.txt", b"")):
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+            file.write(content)
+    done = preview(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "a?.txt: sound text" in done.stdout
+    assert json.loads(preview(tmp_path, "--json").stdout)["formats"]["text"]["quarantined"] == 2

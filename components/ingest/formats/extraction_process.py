@@ -25,7 +25,7 @@ import re
 import signal
 import urllib.parse
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, Literal, NamedTuple, cast
 from xml.etree import ElementTree
 
 _RECORD_SECONDS = 60
@@ -51,6 +51,11 @@ _META = {
 _HTML = ("text/html", "application/xhtml+xml")
 # Namespaces of MediaWiki whose links show nothing in the text: files and categories.
 _INVISIBLE_NAMESPACES = ("6", "14")
+# What no text has but by accident, as in components/ingest/content.py: a picture or program that is
+# called a page.
+_CONTROL = re.compile("[\x00-\x07\x10-\x1a\x1c-\x1f]")
+_MAX_CONTROL = 0.01  # of the first characters
+_HEAD_CHARACTERS = 1 << 16
 _BLANK_LINES = re.compile(r"\n[ \t]*\n\s*")
 
 
@@ -120,11 +125,26 @@ def _decoded(data: bytes, charset: str | None) -> str:
     """Decode a page: UTF-8 if it is that, else as its server or its head says, else by its look."""
     from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
+    if data.startswith((b"<\0", b"\0<")):  # UTF-16 without its mark; valid UTF-8, if it is ASCII
+        return data.decode("utf-16-le" if data[0] else "utf-16-be", errors="replace")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        charset = charset or detect_encoding(data, from_html_meta=True) or "windows-1252"
-        return bytes_to_str(data, charset, errors="replace")
+        charset = _known_charset(charset) or detect_encoding(data, from_html_meta=True)
+        return bytes_to_str(data, charset or "windows-1252", errors="replace")
+
+
+def _known_charset(charset: str | None) -> str | None:
+    """Return what Python calls the charset that a server or mail names; None if there is none."""
+    from resiliparse.parse.encoding import map_encoding_to_html5
+
+    try:
+        b"a".decode(charset or "", "replace")
+        return charset
+    except (LookupError, ValueError):  # x-sjis, iso-8859-8-i; or utf8mb4, unknown-8bit
+        found = map_encoding_to_html5(charset or "", fallback_utf8=False)
+        # "unicode" is UTF-16 by the HTML standard, and anything by those who write it.
+        return None if found == "utf-16-le" else found
 
 
 def _html(path: str, most: int, media: str, encoding: str | None) -> Iterator[_Record]:
@@ -151,19 +171,18 @@ def _warc(path: str, most: int, media: str, encoding: str | None) -> Iterator[_R
         known = {"url": url, "date": record.headers.get("WARC-Date") or ""}
         # Common Crawl's, of plain texts.
         language = record.headers.get("WARC-Identified-Content-Language") or ""
-        record.freeze()  # what is read of it does not move the archive's reader
-        record.parse_http(auto_decode="all", max_header_len=_HEADER_BYTES)
-        if record.http_headers:
-            if record.http_headers.status_code != 200:
-                return _LeftOut(f"HTTP status {record.http_headers.status_code}")
-            kind, charset = (record.http_content_type or "").lower(), record.http_charset
-            language = record.http_headers.get("Content-Language") or ""
+        content = record.reader.read()
+        response, data = _http_body(content, most) if record.is_http else (None, content)
+        if response is not None:
+            if response.http_headers.status_code != 200:
+                return _LeftOut(f"HTTP status {response.http_headers.status_code}")
+            kind, charset = (response.http_content_type or "").lower(), response.http_charset
+            language = response.http_headers.get("Content-Language") or ""
         else:
             kind = (record.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
             charset = None
         if kind not in (*_HTML, "text/plain"):
             return _LeftOut(kind[:80] or "no media type")
-        data = record.reader.read(most + 1)
         if len(data) > most:
             return _Bad("too_large", f"{url}: over {most:,} bytes", len(data))
         charset = charset or encoding
@@ -185,6 +204,34 @@ def _warc(path: str, most: int, media: str, encoding: str | None) -> Iterator[_R
             yield lambda record=record: read(record)  # type: ignore[misc]
         if stream.last != b"\r\n\r\n":
             raise ValueError("the archive breaks off: its last record has no end")
+
+
+def _http_body(content: bytes, most: int) -> tuple[Any, bytes]:
+    """Parse an HTTP response; return its record, None if it is none, and `most` + 1 bytes of body.
+
+    In a record of its own: FastWARC gives no further records of an archive after an error in one.
+    Crawlers often unpack a body and keep the header that says how it was packed: one that begins
+    as a page does is then taken as it is.
+
+    Raises:
+        OSError: The head is damaged, or the body, and it is no page as it is.
+    """
+    from fastwarc.warc import WarcRecord
+
+    def parse(auto_decode: Literal["none", "all"]) -> tuple[Any, bytes]:
+        response = WarcRecord()
+        response.set_bytes_content(content)
+        response.is_http = True
+        response.parse_http(auto_decode=auto_decode, max_header_len=_HEADER_BYTES)
+        return response if response.http_headers else None, response.reader.read(most + 1)
+
+    try:
+        return parse("all")
+    except OSError:
+        response, body = parse("none")
+        if not body.lstrip().startswith(b"<"):
+            raise
+        return response, body
 
 
 class _Ending(io.RawIOBase):
@@ -336,6 +383,9 @@ def _office(path: str, most: int, media: str, encoding: str | None) -> Iterator[
     import kreuzberg
 
     def read() -> _Text | _Bad:
+        with open(path, "rb") as file:
+            if media == "application/rtf" and not file.read(5).startswith(b"{\\rtf"):
+                return _Bad("unreadable_file", "this is no RTF document", os.path.getsize(path))
         config = kreuzberg.ExtractionConfig(use_cache=False)  # and no OCR
         size = os.path.getsize(path)
         try:
@@ -392,6 +442,8 @@ def _extract(request: list, send: Callable[[bytes, bytes], None]) -> None:
             found = record()
         except Exception as error:  # parsers raise what they like
             found = _Bad("extraction_failed", f"{type(error).__name__}: {error}"[:400], 0)
+        if isinstance(found, _Text) and kind != "office" and (wrong := _no_text(found.text)):
+            found = _Bad("extraction_failed", wrong, len(found.text))
         if isinstance(found, _Text):
             head = json.dumps({"name": found.name, **found.known}).encode()
             text = _BLANK_LINES.sub("\n\n", found.text).strip()
@@ -400,3 +452,14 @@ def _extract(request: list, send: Callable[[bytes, bytes], None]) -> None:
             send(b"L", found.why.encode("utf-8", "replace"))
         else:
             send(b"B", json.dumps(found).encode())
+
+
+def _no_text(text: str) -> str:
+    """Say why what was extracted is no text, such as a PDF that its server called a page."""
+    if text.startswith("%PDF-"):
+        return "this is a PDF, and no page or text"
+    head = text[:_HEAD_CHARACTERS]
+    share = len(_CONTROL.findall(head)) / max(1, len(head))
+    if share <= _MAX_CONTROL:
+        return ""
+    return f"this is no text: {share:.0%} of its first characters are control characters"
