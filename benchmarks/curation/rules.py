@@ -16,9 +16,9 @@ from components.curate.config import CurateConfig
 from components.curate.rules import LINE_RULES, RULE_SETS, RULES, judge, thresholds_of
 from components.curate.rules.lines import remove_lines
 from components.curate.rules.rule import Rule
-from components.curate.text_columns import TextColumns
 from tokenmill.records.keys import stable_hash
 from tokenmill.text.normalize import normalize
+from tokenmill.text.text_columns import TextColumns
 
 SAMPLES = 10
 EXCERPT_CHARACTERS = 90

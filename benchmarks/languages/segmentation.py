@@ -27,8 +27,8 @@ from benchmarks.languages.run import (
     table,
 )
 from components.curate.near_duplicates import all_ngrams
-from components.curate.text_columns import character_classes
 from tokenmill.text.normalize import normalize
+from tokenmill.text.text_columns import character_classes
 
 SEGMENTED = ("zh", "ja", "th")
 OFF = tuple(

@@ -23,8 +23,8 @@ from components.curate.decontaminate import (
 )
 from components.curate.deduplicate import NO_COPY, DroppedGroup
 from components.curate.near_duplicates import Shingles, bare_words
-from components.curate.text_columns import is_in, ngrams
 from tokenmill.records.staging import StagedPart
+from tokenmill.text.text_columns import is_in, ngrams
 
 MIN_WHOLE_WORDS = 5
 """A benchmark text of fewer words ("yes") stands in half of all documents, and is not guarded."""

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from components.curate.rules.lines import Removed, take_out
-from components.curate.text_columns import TextColumns
 from tokenmill.records.documents import DocumentFile, read_documents
 from tokenmill.records.keys import stable_hash
 from tokenmill.records.sorted_hashes import read_hash_range, write_sorted_hashes
 from tokenmill.text.normalize import normalize
+from tokenmill.text.text_columns import TextColumns
 
 # Shorter lines ("Args:", "Returns:", "}") are structure, however frequent.
 MIN_LINE_CHARACTERS = 40

@@ -11,8 +11,8 @@ from components.curate.counts import LANGUAGE, LANGUAGE_DROPPED, NOT_JUDGED
 from components.curate.languages import identified
 from components.curate.lists import Lists
 from components.curate.rules import RULES, judge, language_thresholds_of, thresholds_of
-from components.curate.text_columns import TextColumns
 from tokenmill.text.language import UNDETERMINED, determined
+from tokenmill.text.text_columns import TextColumns
 
 EMPTY = "empty"
 WRONG_LANGUAGE = "wrong_language"

@@ -25,9 +25,9 @@ from components.curate.counts import CONTAMINATED
 from components.curate.deduplicate import DroppedGroup, dropped_mask
 from components.curate.first_pass import DROPPED_ROW
 from components.curate.near_duplicates import Shingles, bare_words, shingle
-from components.curate.text_columns import is_in, ngrams
 from tokenmill.records.documents import BATCH_BYTES, BATCH_DOCUMENTS
 from tokenmill.records.staging import StagedPart, Staging, read_rows, read_texts
+from tokenmill.text.text_columns import is_in, ngrams
 
 
 class NgramTable(NamedTuple):

@@ -10,8 +10,8 @@ import functools
 import numpy as np
 
 from components.curate import fineweb2
-from components.curate.text_columns import HANGUL, PIECES, WORD, TextColumns, character_classes
 from tokenmill.text.language import MIN_LANGUAGE_SCORE, identify
+from tokenmill.text.text_columns import HANGUL, PIECES, WORD, TextColumns, character_classes
 
 ENGLISH_STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 # A text with so many different ones of them, which are so large a share of its words, is English,

@@ -9,12 +9,12 @@ import numpy as np
 from components.curate.counts import KEPT, OutcomeCounts
 from components.curate.deduplicate import NO_COPY, DroppedGroup, dropped_mask, dropped_slice
 from components.curate.first_pass import DROPPED_ROW
-from components.curate.text_columns import TextColumns
 from tokenmill.contracts.curation import DroppedDocument, write_dropped_shard
 from tokenmill.records.documents import decode_documents
 from tokenmill.records.splits import split_directory
 from tokenmill.records.staged_shards import Record, sorted_shard, write_sorted_shard
 from tokenmill.records.staging import StagedPart, Staging, read_rows, read_sources
+from tokenmill.text.text_columns import TextColumns
 
 Count = tuple[tuple[str, str, str], OutcomeCounts]
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from components.curate.list_entries import ListFiles, parsed_blocks, read_pinned, split_url
-from components.curate.text_columns import Spans, TextColumns, is_in
 from components.curate.word_list import WordList
 from tokenmill.records.document_metadata import decode_metadata
+from tokenmill.text.text_columns import Spans, TextColumns, is_in
 
 LIST_KEYS = ListFiles._fields
 LIST_REASONS = (

@@ -17,7 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from components.curate.config import CurateConfig
-from components.curate.text_columns import Spans, TextColumns, mix, ngrams
+from tokenmill.text.text_columns import Spans, TextColumns, mix, ngrams
 
 # Of MinHash itself; a constant, so that signatures of different runs can be compared.
 _SEED = 42

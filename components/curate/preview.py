@@ -23,9 +23,9 @@ from components.curate.mask import mask
 from components.curate.rules import RULES, is_in_use, limits_of, thresholds_of
 from components.curate.rules.lines import remove_lines
 from components.curate.rules.rule import Rule
-from components.curate.text_columns import TextColumns
 from tokenmill.records.document_metadata import decode_metadata
 from tokenmill.text.normalize import normalize
+from tokenmill.text.text_columns import TextColumns
 
 REASONS = (EMPTY, *LIST_REASONS, WRONG_LANGUAGE, *(rule.reason for rule in RULES))
 QUANTILES = (1, 5, 25, 50, 75, 95, 99)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from components.curate.text_columns import (
+from tokenmill.text.text_columns import (
     DIGIT,
     LETTER,
     MARK,

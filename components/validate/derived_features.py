@@ -19,6 +19,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from tokenmill.records.documents import DOCUMENT_FEATURES, ReadDocuments
 from tokenmill.text.language import determined, identify
+from tokenmill.text.text_columns import word_counts
 
 _DERIVED = ("characters", "words", "language")
 _OPAQUE = ("doc_id", "text")
@@ -32,14 +33,14 @@ def describe_documents(batch: pa.RecordBatch, language: bool) -> pa.RecordBatch:
         language: Whether to identify languages, some 70 microseconds a document.
 
     Returns:
-        The documents' columns and characters (Unicode code points), words (runs without blanks)
-        and, if asked for, language (ISO 639 code, or "und").
+        The documents' columns and characters (Unicode code points), words (as curation counts
+        them: tokenmill/text/text_columns.py) and, if asked for, language (ISO 639 code, or "und").
     """
     columns = {name: batch.column(i) for i, name in enumerate(DOCUMENT_FEATURES)}
     texts = columns["text"].cast(pa.large_string())
     columns["characters"] = pc.utf8_length(texts)
     strings = texts.to_pylist()
-    columns["words"] = pa.array([len(text.split()) for text in strings], pa.int64())
+    columns["words"] = pa.array(word_counts(strings), pa.int64())
     if language:
         columns["language"] = pa.array(_languages(strings), pa.large_binary())
     offsets = pa.array(np.arange(batch.num_rows + 1), pa.int64())

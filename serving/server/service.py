@@ -23,6 +23,7 @@ from serving.server.metrics import ServerMetrics
 from serving.server.model import LoadedModel, Signature
 from serving.server.versions import VersionManager
 from tokenmill.errors import TokenmillError
+from tokenmill.text.text_columns import word_counts
 
 _LOG = logging.getLogger("tokenmill.serve")
 _SECONDS_BETWEEN_COMPLAINTS = 60.0
@@ -166,6 +167,7 @@ class RequestLog:
         self._broken_line = False
         self._complained = -_SECONDS_BETWEEN_COMPLAINTS
         if config.request_log:
+            word_counts([""])  # makes its tables now, not within the first request
             try:
                 self._file = open(config.request_log, "ab", 0, opener=_open_at_once)  # noqa: SIM115
             except OSError as error:
@@ -218,7 +220,7 @@ class RequestLog:
             "tokens": tokens,
             "text_bytes": [len(t) for t in texts],
             "text_characters": [len(t) for t in decoded],
-            "text_words": [len(t.split()) for t in decoded],
+            "text_words": word_counts(decoded).tolist(),
             "user": hashlib.sha256(user_key.encode()).hexdigest()[:16] if user_key else None,
         }
         if self._config.log_text:

@@ -7,8 +7,8 @@ import re
 import unicodedata
 from collections import Counter
 
-from components.curate import text_columns
 from components.curate.rules.rule import SENTENCE_ENDS as ENDS
+from tokenmill.text import text_columns
 
 STOP_WORDS = {"the", "be", "to", "of", "and", "that", "have", "with"}
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.curate.boilerplate import MIN_LINE_CHARACTERS, remove_frequent
-from components.curate.text_columns import TextColumns
 from tokenmill.records.documents import document_batch
 from tokenmill.text.normalize import normalize
+from tokenmill.text.text_columns import TextColumns
 
 LICENCE = "Licensed under the Apache License, Version 2.0, to whom it may concern."
 FOOTER = "All rights are reserved, and so is this line, by its author."

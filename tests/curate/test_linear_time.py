@@ -10,13 +10,13 @@ from components.curate.mask import KINDS, mask
 from components.curate.near_duplicates import all_ngrams
 from components.curate.rules import RULES, judge, thresholds_of
 from components.curate.rules.lines import LINE_RULES, remove_lines
-from components.curate.text_columns import TextColumns
 from components.ingest.encoding import decode_cp1252, repair
 from components.tokenize.training import Sentences
 from components.validate.derived_features import describe_documents
 from tokenmill.records.documents import document_batch
 from tokenmill.text.normalize import normalize
 from tokenmill.text.parts import cut_before_blanks
+from tokenmill.text.text_columns import TextColumns
 
 SIZE = 1_000_000
 # A second is meant, on an idle machine; what is quadratic takes minutes.

@@ -7,10 +7,10 @@ from components.curate.config import CurateConfig
 from components.curate.counts import OutcomeCounts, summarize
 from components.curate.languages import identified, stop_words
 from components.curate.losses import check_losses, curation_remarks
-from components.curate.text_columns import TextColumns
 from tokenmill.contracts.curation import DroppedDocument, write_dropped_shard
 from tokenmill.errors import TokenmillError
 from tokenmill.text.language import LANGUAGES, MIN_LANGUAGE_SCORE
+from tokenmill.text.text_columns import TextColumns
 
 GERMAN = (
     "Der Wagen steht vor dem Haus und die Leute warten auf den Regen, der nicht kommen will, "

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from components.curate.config import CurateConfig, Threshold
 from components.curate.rules import LINE_RULES, RULE_SETS, RULES, judge, thresholds_of
-from components.curate.text_columns import TextColumns
+from tokenmill.text.text_columns import TextColumns
 
 # A module beside this one; pytest's importlib mode puts no directory on the path.
 _PATH = pathlib.Path(__file__).with_name("naive_rules.py")

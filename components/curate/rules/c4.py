@@ -9,7 +9,7 @@ from components.curate.rules.rule import (
     parts_sentences_by_blanks,
     sets,
 )
-from components.curate.text_columns import TextColumns
+from tokenmill.text.text_columns import TextColumns
 
 _SOURCE = "Raffel et al. 2020, 2.2"
 

@@ -10,7 +10,7 @@ from components.curate.rules.rule import (
     parts_sentences_by_blanks,
     sets,
 )
-from components.curate.text_columns import LINE_FEED, WORD, TextColumns
+from tokenmill.text.text_columns import LINE_FEED, WORD, TextColumns
 
 _SOURCE = "Penedo et al. 2024, 3.6"
 # Where code and paper may differ, the numbers are those of the code that made FineWeb.

@@ -4,7 +4,7 @@ import numpy as np
 
 from components.curate.languages import stop_words
 from components.curate.rules.rule import SENTENCE_ENDS, Rule, fraction, sets
-from components.curate.text_columns import (
+from tokenmill.text.text_columns import (
     BLANK,
     DIGIT,
     HANGUL,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from components.curate.rules.rule import SENTENCE_ENDS, Rule, sets
-from components.curate.text_columns import TextColumns
+from tokenmill.text.text_columns import TextColumns
 
 _SOURCE = "Raffel et al. 2020, 2.2"
 # Not in the paper; the code that made C4 has it.

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from components.curate.rules.rule import Rule, fraction, sets
-from components.curate.text_columns import Spans, TextColumns, mix
+from tokenmill.text.text_columns import Spans, TextColumns, mix
 
 _SOURCE = "Rae et al. 2021, table A1"
 
@@ -17,26 +17,6 @@ def _is_repeat(hashes: np.ndarray, document: np.ndarray) -> np.ndarray:
     repeats = np.ones(len(keys), bool)
     repeats[first] = False
     return repeats
-
-
-def _paragraphs(columns: TextColumns) -> Spans:
-    """Runs of lines between empty lines."""
-    lines, codes = columns.lines, columns.codes
-    feeds = np.concatenate(([0], np.cumsum(codes == 10, dtype=np.int64)))
-    # A line goes on the paragraph of the line before it if one line feed lies between them.
-    begins = np.ones(len(lines.start), bool)
-    between = feeds[lines.start[1:]] - feeds[lines.end[:-1]]
-    begins[1:] = (between != 1) | (lines.document[1:] != lines.document[:-1])
-    first_lines = np.flatnonzero(begins)
-    last_lines = np.append(first_lines[1:], len(lines.start))[: len(first_lines)] - 1
-    document = lines.document[first_lines]
-    counts = np.bincount(document, minlength=columns.documents)
-    return Spans(
-        lines.start[first_lines],
-        lines.end[last_lines],
-        document,
-        np.concatenate(([0], np.cumsum(counts))),
-    )
 
 
 def _duplicate_fraction(columns: TextColumns, spans: Spans) -> np.ndarray:
@@ -61,12 +41,12 @@ def duplicate_line_characters(columns: TextColumns) -> np.ndarray:
 
 def duplicate_paragraphs(columns: TextColumns) -> np.ndarray:
     """Share of the paragraphs that repeat an earlier one."""
-    return _duplicate_fraction(columns, _paragraphs(columns))
+    return _duplicate_fraction(columns, columns.paragraphs)
 
 
 def duplicate_paragraph_characters(columns: TextColumns) -> np.ndarray:
     """Share of the characters in paragraphs that repeat an earlier one."""
-    return _duplicate_characters(columns, _paragraphs(columns))
+    return _duplicate_characters(columns, columns.paragraphs)
 
 
 def repeated_ngrams(columns: TextColumns, n: int) -> tuple[np.ndarray, np.ndarray]:

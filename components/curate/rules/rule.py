@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from components.curate.text_columns import PIECES, TextColumns
+from tokenmill.text.text_columns import PIECES, TextColumns
 
 # What ends a sentence: Unicode's property Sentence_Terminal for the scripts that are in use, and
 # the Tibetan shad, which ends a clause or a sentence.

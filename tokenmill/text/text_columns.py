@@ -266,6 +266,21 @@ class TextColumns:
         return Spans(start, end, lines.document, lines.first), first, count
 
     @functools.cached_property
+    def paragraphs(self) -> Spans:
+        """Runs of lines between empty lines."""
+        lines = self.lines
+        feeds = np.concatenate(([0], np.cumsum(self.codes == ord("\n"), dtype=np.int64)))
+        # A line goes on the paragraph of the line before it if one line feed lies between them.
+        begins = np.ones(len(lines.start), bool)
+        between = feeds[lines.start[1:]] - feeds[lines.end[:-1]]
+        begins[1:] = (between != 1) | (lines.document[1:] != lines.document[:-1])
+        first_lines = np.flatnonzero(begins)
+        last_lines = np.append(first_lines[1:], len(lines.start))[: len(first_lines)] - 1
+        document = lines.document[first_lines]
+        counts = np.bincount(document, minlength=self.documents)
+        return Spans(lines.start[first_lines], lines.end[last_lines], document, _offsets(counts))
+
+    @functools.cached_property
     def word_hashes(self) -> np.ndarray:
         """Hash of each word, uint64 [words]."""
         return self.hash_spans(self.words)
@@ -308,6 +323,11 @@ class TextColumns:
         """Hash spans, uint64 [spans]; those of equal text have equal hashes."""
         _, inverse = _powers(len(self.codes))
         return mix((self._prefix[spans.end] - self._prefix[spans.start]) * inverse[spans.start])
+
+
+def word_counts(texts: Sequence[str]) -> np.ndarray:
+    """Count the words of each text, int64 [texts]; see above for what a word is."""
+    return TextColumns(texts).words.count
 
 
 def _powers(count: int) -> tuple[np.ndarray, np.ndarray]:
