@@ -26,7 +26,7 @@ _ATTEMPTS = 10
 # that makes the tables at the same time, for which each server has many words.
 _FINAL = (
     "Access denied",
-    "Authentication plugin",
+    "MySQL database was not initialized",  # what it says of a wrong password
     "Unknown database",
     "command denied",
     "authentication failed",
