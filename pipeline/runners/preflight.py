@@ -16,7 +16,6 @@ from tokenmill.contracts.served_model import read_served_model
 from tokenmill.contracts.tokenizer import TOKENIZER_PATH
 from tokenmill.errors import TokenmillError
 from tokenmill.files import open_file
-from tokenmill.model.config import ModelConfig
 from tokenmill.visible import visible
 
 # Weights and AdamW's two moments.
@@ -63,27 +62,16 @@ def check_base_model(config: Config, directory: str) -> None:
             "further.",
             "Push the base model with push.quantization = float32.",
         )
-    ours, theirs = config.shape(), base.model_shape
-    names = ["layers", "d_model", "heads", "key_value_heads", "head_width", "d_ff", "positions"]
-    names += ["norm", "norm_epsilon", "mlp", "use_bias", "has_qkv_bias", "qk_norm"]
-    names += ["norm_position", "type_vocab_size", "vocab_size"]
-    if ours.positions == "rope":
-        names += [name for name in ModelConfig.model_fields if name.startswith("rope_")]
-    if ours.positions == "learned":
-        names.append("sequence_length")
-    odd = [n for n in names if getattr(ours, n) != getattr(theirs, n)]
-    keys = {
-        "vocab_size": "tokenizer.vocab_size",
-        "key_value_heads": "model.kv_heads",
-        "head_width": "model.head_dim",
-        "has_qkv_bias": "model.qkv_bias",
-    }
+    shape, base_shape = config.shape(), base.model_shape
+    ours, theirs = shape.backbone(), base_shape.backbone()
+    if shape.positions == "learned":
+        ours["sequence_length"] = shape.sequence_length
+        theirs["sequence_length"] = base_shape.sequence_length
+    odd = [n for n in ours if n in theirs and ours[n] != theirs[n]]
+    keys = {n: f"model.{n}" for n in odd} | {"vocab_size": "tokenizer.vocab_size"}
     if odd:
-        there = "; ".join(
-            f"{keys.get(n, f'model.{n}')} = {getattr(ours, n)}, there {getattr(theirs, n)}"
-            for n in odd
-        )
-        options = " ".join(f"--set {keys.get(n, f'model.{n}')}={getattr(theirs, n)}" for n in odd)
+        there = "; ".join(f"{keys[n]} = {ours[n]}, there {theirs[n]}" for n in odd)
+        options = " ".join(f"--set {keys[n]}={theirs[n]}" for n in odd)
         raise TokenmillError(
             f"{name} has another shape: {there}.", f"Take it from there: {options}"
         )

@@ -7,8 +7,8 @@ thing. Standard library only: importing it costs nothing.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 Positions = Literal["rope", "learned"]
 Norm = Literal["layer", "rms"]
@@ -276,6 +276,23 @@ class ModelShape:
     def qk_norm_params(self) -> int:
         """Parameters of one attention's norms of q and k: a scale for each."""
         return 2 * self.head_width if self.qk_norm else 0
+
+    def backbone(self) -> dict[str, Any]:
+        """Return all that decides the layers' computation, by key, with defaults filled in.
+
+        Two models whose backbones are equal can have each other's weights, but for the head and,
+        where positions are learned, for the length of their table.
+        """
+        names = ["layers", "d_model", "heads", "d_ff", "positions", "norm", "norm_epsilon", "mlp"]
+        names += ["use_bias", "qk_norm", "norm_position", "type_vocab_size", "vocab_size"]
+        if self.positions == "rope":
+            names += [f.name for f in fields(ModelShape) if f.name.startswith("rope_")]
+        return {
+            **{name: getattr(self, name) for name in names},
+            "kv_heads": self.key_value_heads,
+            "head_dim": self.head_width,
+            "qkv_bias": self.has_qkv_bias,
+        }
 
     def params_by_part(self) -> dict[str, int]:
         """Count the parameters exactly.

@@ -1,0 +1,173 @@
+"""Llama (Touvron et al. 2023) and what is built like it: Mistral, Qwen 2, Qwen 3.
+
+SmolLM, TinyLlama and many others say `model_type: llama`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tokenmill.checkpoints.family import Family, Sources, linear, rms_norm, table
+from tokenmill.checkpoints.settings import Settings
+from tokenmill.model.shape import Head, ModelShape
+
+_ROPE_TYPES = {"default": "none", "linear": "linear", "llama3": "llama3"}
+_QWEN3_HEAD_DIM = 128  # where config.json leaves it out
+_MISTRAL_WINDOW = 4096  # likewise
+
+
+def _read_rope(settings: Settings) -> dict[str, Any]:
+    """Read base and scaling of RoPE, from `rope_parameters` or, before transformers 5, apart."""
+    scaling, parameters = settings.table("rope_scaling"), settings.table("rope_parameters")
+    if scaling is not None and parameters is not None:
+        raise settings.refusal("rope_scaling", "none beside rope_parameters", "Remove one of them.")
+    found = scaling or parameters
+    base = settings.number("rope_theta", 10_000.0)
+    if found is None:
+        return {"rope_base": base}
+    if "rope_theta" in found:
+        inner = found.number("rope_theta")
+        if "rope_theta" in settings and inner != base:
+            raise settings.refusal("rope_theta", f"{inner}, as in {found.inside}")
+        base = inner
+    # Both names where a file of one version was written again by another.
+    kind = found.choice("rope_type" if "rope_type" in found else "type", _ROPE_TYPES, "default")
+    if "rope_type" in found and "type" in found:
+        found.choice("type", _ROPE_TYPES, "default")
+    rope: dict[str, Any] = {"rope_base": base, "rope_scaling": kind}
+    if kind != "none":
+        rope["rope_factor"] = found.number("factor")
+    if kind == "llama3":
+        rope |= {
+            "rope_low_frequency_factor": found.number("low_freq_factor"),
+            "rope_high_frequency_factor": found.number("high_freq_factor"),
+            "rope_original_length": found.size("original_max_position_embeddings"),
+        }
+    found.refuse_others()
+    return rope
+
+
+def _read_decoder(settings: Settings) -> dict[str, Any]:
+    """Read what all these families have."""
+    width, heads = settings.size("hidden_size"), settings.size("num_attention_heads")
+    return {
+        "layers": settings.size("num_hidden_layers"),
+        "d_model": width,
+        "heads": heads,
+        "kv_heads": settings.size("num_key_value_heads", heads),
+        "d_ff": settings.size("intermediate_size"),
+        "vocab_size": settings.size("vocab_size"),
+        "sequence_length": settings.size("max_position_embeddings"),
+        "positions": "rope",
+        "norm": "rms",
+        "mlp": settings.choice("hidden_act", {"silu": "swiglu", "swish": "swiglu"}, "silu"),
+        "tie_embeddings": settings.flag("tie_word_embeddings", False),
+        "norm_epsilon": settings.number("rms_norm_eps", 1e-6),
+        **_read_rope(settings),
+    }
+
+
+def _head_dim(settings: Settings, default: int | None = None) -> int | None:
+    """Read the width of a head; None where it is d_model / heads and nothing else is said."""
+    return settings.size("head_dim", default) if default or "head_dim" in settings else None
+
+
+def _read_llama(settings: Settings, head: Head | None) -> ModelShape:
+    biases = settings.flag("attention_bias", False)
+    if settings.flag("mlp_bias", False) != biases:
+        raise settings.refusal(
+            "attention_bias",
+            f"{str(not biases).lower()} as mlp_bias is, since o and the MLP have biases together "
+            "here",
+        )
+    return ModelShape(**_read_decoder(settings), head_dim=_head_dim(settings), use_bias=biases)
+
+
+def _read_mistral(settings: Settings, head: Head | None) -> ModelShape:
+    return ModelShape(**_read_decoder(settings), head_dim=_head_dim(settings), use_bias=False)
+
+
+def _read_qwen2(settings: Settings, head: Head | None) -> ModelShape:
+    return ModelShape(
+        **_read_decoder(settings), head_dim=_head_dim(settings), use_bias=False, qkv_bias=True
+    )
+
+
+def _read_qwen3(settings: Settings, head: Head | None) -> ModelShape:
+    return ModelShape(
+        **_read_decoder(settings),
+        head_dim=_head_dim(settings, _QWEN3_HEAD_DIM),
+        use_bias=False,
+        qk_norm=True,
+    )
+
+
+def _mistral_window(settings: Settings) -> int | None:
+    """Read the sliding window, which all layers have unless it is null."""
+    if settings.is_null("sliding_window"):
+        return None
+    return settings.size("sliding_window", _MISTRAL_WINDOW)
+
+
+def _qwen_window(settings: Settings) -> int | None:
+    """Read the sliding window, which only the layers have that are said to."""
+    kinds = settings.list_of_names("layer_types")
+    if not set(kinds) <= {"full_attention", "sliding_attention"}:
+        raise settings.refusal("layer_types", "full_attention or sliding_attention")
+    slides = settings.flag("use_sliding_window", False) or "sliding_attention" in kinds
+    window = settings.size("sliding_window") if "sliding_window" in settings else None
+    return window if slides else None
+
+
+def _sources(shape: ModelShape) -> Sources:
+    d, heads, kv = shape.d_model, shape.attention_width, shape.kv_dim
+    yield from table("token_embedding", "embed_tokens", shape.vocab_size, d)
+    for i in range(shape.layers):
+        ours, theirs = f"layer{i}", f"layers.{i}"
+        attention, mlp = f"{theirs}.self_attn", f"{theirs}.mlp"
+        yield from rms_norm(f"{ours}/attention_norm", f"{theirs}.input_layernorm", d)
+        qkv = {f"{attention}.{x}_proj": heads if x == "q" else kv for x in "qkv"}
+        yield from linear(f"{ours}/attention/qkv", qkv, d, shape.has_qkv_bias)
+        if shape.qk_norm:
+            for x in "qk":
+                norm = f"{attention}.{x}_norm"
+                yield from rms_norm(f"{ours}/attention/{x}_norm", norm, shape.head_width)
+        output = {f"{attention}.o_proj": d}
+        yield from linear(f"{ours}/attention/output_projection", output, heads, shape.use_bias)
+        yield from rms_norm(f"{ours}/mlp_norm", f"{theirs}.post_attention_layernorm", d)
+        for x, inputs, outputs in (
+            ("gate", d, shape.d_ff),
+            ("up", d, shape.d_ff),
+            ("down", shape.d_ff, d),
+        ):
+            parts = {f"{mlp}.{x}_proj": outputs}
+            yield from linear(f"{ours}/mlp/{x}", parts, inputs, shape.use_bias)
+    yield from rms_norm("final_norm", "norm", d)
+    if not shape.tie_embeddings:
+        logits = {"lm_head": shape.vocab_size}
+        yield from linear("output_layer", logits, d, bias=False, head="lm")
+
+
+def _copies(shape: ModelShape) -> Mapping[str, str]:
+    return {"lm_head.weight": "embed_tokens.weight"} if shape.tie_embeddings else {}
+
+
+def _family(name: str, classes: str, read_shape: Any, **options: Any) -> Family:
+    return Family(
+        name=name,
+        heads={f"{classes}ForCausalLM": "lm", f"{classes}Model": None},
+        prefix="model.",
+        read_shape=read_shape,
+        sources=_sources,
+        copies=_copies,
+        # Constants that older versions saved.
+        harmless=(r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",),
+        **options,
+    )
+
+
+LLAMA = _family("llama", "Llama", _read_llama)
+MISTRAL = _family("mistral", "Mistral", _read_mistral, window=_mistral_window)
+QWEN2 = _family("qwen2", "Qwen2", _read_qwen2, window=_qwen_window)
+QWEN3 = _family(
+    "qwen3", "Qwen3", _read_qwen3, window=_qwen_window, only={"attention_bias": (False,)}
+)
