@@ -29,6 +29,7 @@ _URL = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
+_HOST = re.compile(r"[a-z0-9_.-]+|\[[0-9a-f:.]+\]")
 _PLAIN_HOST = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)*")
 
 
@@ -68,7 +69,7 @@ def _url_entry(text: str) -> str:
     if _PLAIN_HOST.fullmatch(text):  # of a block list millions
         return text
     parts = None if re.search(r"\s", text) else split_url(text.removeprefix("*."))
-    if parts is None:
+    if parts is None or not _HOST.fullmatch(parts[0]):  # ||example.org^, of a blocker's rules
         raise ValueError("a host, example.org, or the beginning of a URL, example.org/blog/")
     return "".join(parts)
 

@@ -70,7 +70,9 @@ def print_calibration(found: dict[str, Any]) -> None:
         why = f"fewer than {found['min_documents']:,}" if few else "the reference"
         console.print(f"{code} {count:,} documents: {why}, left out")
     if not found["languages"]:
-        console.print(f"No language has {found['min_documents']:,} documents (--min-documents).")
+        console.print(
+            f"No language to calibrate has {found['min_documents']:,} documents (--min-documents)."
+        )
         return
     for code, language in found["languages"].items():
         before, after = (

@@ -32,9 +32,16 @@ def escape(data: str) -> str:
     return markup.escape(visible(data))
 
 
-def echo(text: str = "", **style: Any) -> None:
-    """Print lines that may hold text from data, in a style of `click.style`."""
-    click.echo(click.style(visible_lines(text), **style) if style else visible_lines(text))
+def echo(text: str = "", err: bool = False, **style: Any) -> None:
+    """Print lines that may hold text from data, in a style of `click.style`.
+
+    Args:
+        text: The lines.
+        err: Whether they go to standard error.
+        style: What `click.style` takes.
+    """
+    shown = visible_lines(text)
+    click.echo(click.style(shown, **style) if style else shown, err=err)
 
 
 def stdout_console(pipe_width: int = 100, highlight: bool = False) -> Console:

@@ -13,6 +13,7 @@ from pipeline.embedded_corpus import build_embedded_corpus
 from pipeline.input_documents import InputDocuments
 from pipeline.loader import load_config
 from pipeline.report.tables import SafeConsole, echo, escape, largest, plain_table, stdout_console
+from tokenmill.errors import TokenmillError
 from tokenmill.machine import vcpus
 from tokenmill.model.shape import ModelShape
 from tokenmill.text.language import language_label
@@ -42,6 +43,10 @@ def sweep_files(
     for item in reading.read_documents(inputs):
         documents.append((item.doc_id, item.source, item.text))
         declared.append(item.language.decode())
+    if not documents:
+        raise TokenmillError(
+            f"no document can be read from {', '.join(inputs)}.", reading.first_bad
+        )
     if reading.bad:
         echo(f"{reading.bad:,} records cannot be read; a run would quarantine them.", err=True)
     with _progress(len(sizes) * len(types)) as progress:

@@ -120,6 +120,8 @@ def test_lists_come_from_files_and_are_pinned_by_their_content(tmp_path):
     ("key", "content", "said"),
     [
         ("deny_urls", b"a.org\n0.0.0.0 b.org\n", ":2: '0.0.0.0 b.org': expected a host"),
+        ("deny_urls", b"||example.org^\n", ":1: '||example.org^': expected a host"),
+        ("deny_urls", b"*.ads.*\n", ":1: '*.ads.*': expected a host"),
         ("deny_urls", b"\n# nothing\n", "no entry"),
         ("deny_words", b"", "no entry"),
         ("deny_words", b"w " * 30, ":1: 'w w"),

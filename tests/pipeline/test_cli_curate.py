@@ -129,7 +129,7 @@ def test_calibrate_writes_thresholds_that_a_preview_takes(tmp_path):
     message = refused("calibrate", tmp_path / "texts.jsonl", "--method", "quantile")
     assert "20 documents are in en" in message
     few = shown("calibrate", tmp_path / "texts.jsonl", "--min-documents", "1000", "--out", out)
-    assert "No language has 1,000 documents" in few
+    assert "No language to calibrate has 1,000 documents" in few
     message = refused("calibrate", tmp_path / "texts.jsonl", "--reference", "deu")
     assert "--reference deu: there is no such one" in message
 

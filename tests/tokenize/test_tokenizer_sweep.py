@@ -148,6 +148,21 @@ def test_one_language_has_no_table(tmp_path):
     assert "by language" not in done.output
 
 
+def test_records_that_cannot_be_read_are_said_and_left_out(tmp_path):
+    corpus = tmp_path / "texts.jsonl"
+    lines = [json.dumps({"text": GERMAN.format(i)}) for i in range(90)]
+    arguments = ["tokenizer", "sweep", str(corpus), "--sizes", "320", "--model-types", "bpe"]
+    corpus.write_text("\n".join([*lines, "no JSON"]))
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 0, done.output
+    assert "1 records cannot be read" in done.output
+    corpus.write_text("no JSON")
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 1
+    assert "no document can be read from" in done.output
+    assert "texts.jsonl:1: invalid_json" in done.output
+
+
 def test_the_tokenizer_beside_a_model_is_checked_by_its_hash(tmp_path):
     (tmp_path / "own.model").write_bytes(b"content")
     write_tokenizer_assets(str(tmp_path / "own.model"), str(tmp_path / "saved"))
