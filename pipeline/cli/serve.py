@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import click
 
 from pipeline.cli.errors import user_errors, without_chatter
-from pipeline.cli.options import combine, config_options
+from pipeline.cli.options import combine, config_options, metadata_url_option, run_option
 from pipeline.runners.logs import send_output_to_log
 from serving.client import Client
 from serving.rollout import end_rollout, start_rollout, write_rollout
@@ -390,3 +390,37 @@ def tflite(model: str, directory: str, check: bool) -> None:
 
         files = export_tflite(model, directory, check)
     click.echo(json.dumps({name: file.to_json() for name, file in files.items()}, indent=2))
+
+
+@export.command()
+@click.argument("model")
+@click.argument("directory")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Of the weights.",
+)
+@click.option("--check/--no-check", default=True, help="Compare with the pushed model.")
+@run_option
+@metadata_url_option
+def hf(
+    model: str,
+    directory: str,
+    dtype: str,
+    check: bool,
+    run_directory: str | None,
+    metadata_url: str | None,
+) -> None:
+    """Write the pushed MODEL to DIRECTORY for Hugging Face's transformers.
+
+    config.json, model.safetensors, generation_config.json, tokenizer.json, tokenizer_config.json
+    and a model card (README.md) with the run's tokens, quality and cost.
+    """
+    with user_errors():
+        from pipeline.report.hugging_face import export_with_card
+
+        export_with_card(
+            newest_version(model), directory, dtype, check, run_directory, metadata_url
+        )

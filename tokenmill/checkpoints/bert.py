@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tokenmill.checkpoints.family import (
+    GELU_NAMES,
     GELUS,
     Family,
     Source,
@@ -63,6 +64,23 @@ def _read_shape(settings: Settings, head: Head | None) -> ModelShape:
     )
 
 
+def _write_settings(shape: ModelShape) -> dict[str, Any]:
+    classes = {"num_labels": shape.classes} if shape.head == "classifier" else {}
+    return {
+        "num_hidden_layers": shape.layers,
+        "hidden_size": shape.d_model,
+        "num_attention_heads": shape.heads,
+        "intermediate_size": shape.d_ff,
+        "vocab_size": shape.vocab_size,
+        "max_position_embeddings": shape.sequence_length,
+        "hidden_act": GELU_NAMES.get(shape.mlp),
+        "tie_word_embeddings": shape.tie_embeddings,
+        "type_vocab_size": shape.type_vocab_size,
+        "layer_norm_eps": shape.epsilon,
+        **classes,
+    }
+
+
 def _sources(shape: ModelShape) -> Sources:
     d, embeddings = shape.d_model, "embeddings"
     for ours, theirs, rows in (
@@ -118,6 +136,7 @@ BERT = Family(
     },
     prefix="bert.",
     read_shape=_read_shape,
+    write_settings=_write_settings,
     sources=_sources,
     copies=_copies,
     only={"position_embedding_type": ("absolute",)},
@@ -126,5 +145,6 @@ BERT = Family(
         # The second task of BertForPreTraining: does a sentence follow another.
         r"cls\.seq_relationship\.(weight|bias)",
     ),
+    below_prefix=("pooler.",),
     renamed={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from tokenmill.checkpoints.bert import BERT, label_names
 from tokenmill.checkpoints.family import Family
 from tokenmill.checkpoints.gpt2 import GPT2
+from tokenmill.checkpoints.gpt_neox import GPT_NEOX
 from tokenmill.checkpoints.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from tokenmill.checkpoints.pooling import Pooling, read_modules
 from tokenmill.checkpoints.settings import Settings, read_settings
@@ -17,7 +18,7 @@ from tokenmill.model.backbone import Backbone
 from tokenmill.model.shape import Head, ModelShape
 
 FAMILIES: Mapping[str, Family] = {
-    family.name: family for family in (BERT, GPT2, LLAMA, MISTRAL, QWEN2, QWEN3)
+    family.name: family for family in (BERT, GPT2, GPT_NEOX, LLAMA, MISTRAL, QWEN2, QWEN3)
 }
 """The families that can be read, by transformers' `model_type`."""
 

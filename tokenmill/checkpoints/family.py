@@ -4,8 +4,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from tokenmill.checkpoints.settings import Settings
 from tokenmill.model.shape import Head, ModelShape
+
+GELU_NAMES = {"gelu_exact": "gelu", "gelu": "gelu_new"}
+"""Our names of GELU, and transformers'."""
 
 GELUS: dict[str, Any] = {
     "gelu": "gelu_exact",
@@ -26,12 +31,36 @@ class Source:
         transposed: Whether they are stored as [out, in], as torch.nn.Linear keeps them.
         cut: Whether a model may have the first rows alone.
         head: The head that it belongs to; empty for the backbone.
+        heads: How many heads one tensor of q, k and v has, where each head's q, k and v lie beside
+            each other; 0 where all of q come first, as here.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     transposed: bool = False
     cut: bool = False
     head: str = ""
+    heads: int = 0
+
+    def laid_out_here(self, tensor: np.ndarray) -> np.ndarray:
+        """Return a tensor of the file as it stands in the variable, [.., outputs]."""
+        values = tensor.T if self.transposed else tensor
+        if not self.heads:
+            return values
+        by_head = values.reshape(*values.shape[:-1], self.heads, 3, -1)
+        return np.swapaxes(by_head, -3, -2).reshape(values.shape)
+
+    def laid_out_there(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the tensors of the file, by name, of the variable's values."""
+        tensors, start = {}, 0
+        for name, shape in self.shapes.items():
+            stop = start + (shape[0] if self.transposed else shape[-1])
+            part = values[..., start:stop]
+            if self.heads:
+                by_part = part.reshape(*part.shape[:-1], 3, self.heads, -1)
+                part = np.swapaxes(by_part, -3, -2).reshape(part.shape)
+            tensors[name] = np.ascontiguousarray(part.T if self.transposed else part)
+            start = stop
+        return tensors
 
 
 Sources = Iterator[tuple[str, Source]]
@@ -51,12 +80,15 @@ class Family:
         prefix: What stands before the backbone's tensors in a checkpoint with a head.
         read_shape: Reads the shape from the settings, for a head. It raises TokenmillError where
             a setting cannot be expressed.
+        write_settings: The reverse: config.json of a shape. What the family has no setting for is
+            left out, so that another shape is read from it.
         sources: Lists backbone and heads for a shape. Those of a head may be missing in a
             checkpoint of another head.
         copies: Lists the tensors that repeat another one for a shape, where they are there.
         window: Reads how many tokens a token attends to; None for all.
         only: By setting the values that can be expressed, of settings that are not read.
         harmless: Patterns of tensors' names that are no weights, or of a part that is never used.
+        below_prefix: Beginnings of names of a head's tensors that stand below the prefix, too.
         renamed: Parts of tensors' names as older versions of transformers wrote them.
     """
 
@@ -64,12 +96,19 @@ class Family:
     heads: Mapping[str, Head | None]
     prefix: str
     read_shape: Callable[[Settings, Head | None], ModelShape]
+    write_settings: Callable[[ModelShape], dict[str, Any]]
     sources: Callable[[ModelShape], Sources]
     copies: Callable[[ModelShape], Mapping[str, str]]
     window: Callable[[Settings], int | None] = lambda _: None
     only: Mapping[str, Collection[Any]] = field(default_factory=dict)
     harmless: tuple[str, ...] = ()
+    below_prefix: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
+
+    def full_name(self, name: str, head: str) -> str:
+        """Return the name in a checkpoint with a head of a tensor of the backbone or of `head`."""
+        apart = head and not name.startswith(self.below_prefix)
+        return name if apart else self.prefix + name
 
     def canonical(self, name: str) -> str:
         """Return a tensor's name below the backbone, as transformers writes it today."""

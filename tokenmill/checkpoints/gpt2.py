@@ -1,8 +1,17 @@
 """GPT-2 (Radford et al. 2019)."""
 
 from collections.abc import Mapping
+from typing import Any
 
-from tokenmill.checkpoints.family import GELUS, Family, Source, Sources, layer_norm, table
+from tokenmill.checkpoints.family import (
+    GELU_NAMES,
+    GELUS,
+    Family,
+    Source,
+    Sources,
+    layer_norm,
+    table,
+)
 from tokenmill.checkpoints.settings import Settings
 from tokenmill.model.shape import Head, ModelShape
 
@@ -23,6 +32,20 @@ def _read_shape(settings: Settings, head: Head | None) -> ModelShape:
         tie_embeddings=settings.flag("tie_word_embeddings", True),
         norm_epsilon=settings.number("layer_norm_epsilon", 1e-5),
     )
+
+
+def _write_settings(shape: ModelShape) -> dict[str, Any]:
+    return {
+        "n_embd": shape.d_model,
+        "n_layer": shape.layers,
+        "n_head": shape.heads,
+        "n_inner": shape.d_ff,
+        "vocab_size": shape.vocab_size,
+        "n_positions": shape.sequence_length,
+        "activation_function": GELU_NAMES.get(shape.mlp),
+        "tie_word_embeddings": shape.tie_embeddings,
+        "layer_norm_epsilon": shape.epsilon,
+    }
 
 
 def _conv(ours: str, theirs: str, inputs: int, outputs: int) -> Sources:
@@ -58,6 +81,7 @@ GPT2 = Family(
     heads={"GPT2LMHeadModel": "lm", "GPT2Model": None},
     prefix="transformer.",
     read_shape=_read_shape,
+    write_settings=_write_settings,
     sources=_sources,
     copies=_copies,
     only={

@@ -66,6 +66,46 @@ def _read_decoder(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _write_decoder(shape: ModelShape) -> dict[str, Any]:
+    """Return the settings that all these families have."""
+    rope: dict[str, Any] = {"rope_theta": shape.rope_base, "rope_type": "default"}
+    if shape.rope_scaling != "none":
+        rope |= {"rope_type": shape.rope_scaling, "factor": shape.rope_factor}
+    if shape.rope_scaling == "llama3":
+        rope |= {
+            "low_freq_factor": shape.rope_low_frequency_factor,
+            "high_freq_factor": shape.rope_high_frequency_factor,
+            "original_max_position_embeddings": shape.rope_original_length,
+        }
+    return {
+        "hidden_size": shape.d_model,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.key_value_heads,
+        "head_dim": shape.head_width,
+        "intermediate_size": shape.d_ff,
+        "vocab_size": shape.vocab_size,
+        "max_position_embeddings": shape.sequence_length,
+        "hidden_act": "silu" if shape.mlp == "swiglu" else None,
+        "tie_word_embeddings": shape.tie_embeddings,
+        "rms_norm_eps": shape.epsilon,
+        "rope_parameters": rope,
+    }
+
+
+def _write_llama(shape: ModelShape) -> dict[str, Any]:
+    biases = {"attention_bias": shape.use_bias, "mlp_bias": shape.use_bias}
+    return {**_write_decoder(shape), **biases}
+
+
+def _write_mistral(shape: ModelShape) -> dict[str, Any]:
+    return {**_write_decoder(shape), "sliding_window": None}
+
+
+def _write_qwen(shape: ModelShape) -> dict[str, Any]:
+    return {**_write_decoder(shape), "use_sliding_window": False}
+
+
 def _head_dim(settings: Settings, default: int | None = None) -> int | None:
     """Read the width of a head; None where it is d_model / heads and nothing else is said."""
     return settings.size("head_dim", default) if default or "head_dim" in settings else None
@@ -151,12 +191,15 @@ def _copies(shape: ModelShape) -> Mapping[str, str]:
     return {"lm_head.weight": "embed_tokens.weight"} if shape.tie_embeddings else {}
 
 
-def _family(name: str, classes: str, read_shape: Any, **options: Any) -> Family:
+def _family(
+    name: str, classes: str, read_shape: Any, write_settings: Any, **options: Any
+) -> Family:
     return Family(
         name=name,
         heads={f"{classes}ForCausalLM": "lm", f"{classes}Model": None},
         prefix="model.",
         read_shape=read_shape,
+        write_settings=write_settings,
         sources=_sources,
         copies=_copies,
         # Constants that older versions saved.
@@ -165,9 +208,14 @@ def _family(name: str, classes: str, read_shape: Any, **options: Any) -> Family:
     )
 
 
-LLAMA = _family("llama", "Llama", _read_llama)
-MISTRAL = _family("mistral", "Mistral", _read_mistral, window=_mistral_window)
-QWEN2 = _family("qwen2", "Qwen2", _read_qwen2, window=_qwen_window)
+LLAMA = _family("llama", "Llama", _read_llama, _write_llama)
+MISTRAL = _family("mistral", "Mistral", _read_mistral, _write_mistral, window=_mistral_window)
+QWEN2 = _family("qwen2", "Qwen2", _read_qwen2, _write_qwen, window=_qwen_window)
 QWEN3 = _family(
-    "qwen3", "Qwen3", _read_qwen3, window=_qwen_window, only={"attention_bias": (False,)}
+    "qwen3",
+    "Qwen3",
+    _read_qwen3,
+    _write_qwen,
+    window=_qwen_window,
+    only={"attention_bias": (False,)},
 )

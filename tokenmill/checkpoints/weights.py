@@ -153,7 +153,7 @@ class Weights:
         values, start = np.empty(tuple(variable.shape), dtype), 0
         for name in source.shapes:
             part = self._files.read(self._names[name], len(values) if source.cut else None)
-            part = part.T if source.transposed else part
+            part = source.laid_out_here(part)
             target = values[..., start : start + part.shape[-1]]
             with np.errstate(over="ignore"):  # what overflows is told below
                 target[...] = part

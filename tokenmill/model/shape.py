@@ -7,7 +7,7 @@ thing. Standard library only: importing it costs nothing.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 Positions = Literal["rope", "learned"]
@@ -283,12 +283,16 @@ class ModelShape:
         Two models whose backbones are equal can have each other's weights, but for the head and,
         where positions are learned, for the length of their table.
         """
-        names = ["layers", "d_model", "heads", "d_ff", "positions", "norm", "norm_epsilon", "mlp"]
+        names = ["layers", "d_model", "heads", "d_ff", "positions", "norm", "mlp"]
         names += ["use_bias", "qk_norm", "norm_position", "type_vocab_size", "vocab_size"]
         if self.positions == "rope":
-            names += [f.name for f in fields(ModelShape) if f.name.startswith("rope_")]
+            names += ["rope_base", "rope_scaling", "rope_factor"]
+        if self.rope_scaling == "llama3":
+            names += ["rope_low_frequency_factor", "rope_high_frequency_factor"]
+            names += ["rope_original_length"]
         return {
             **{name: getattr(self, name) for name in names},
+            "norm_epsilon": self.epsilon,
             "kv_heads": self.key_value_heads,
             "head_dim": self.head_width,
             "qkv_bias": self.has_qkv_bias,

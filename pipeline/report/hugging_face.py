@@ -1,0 +1,63 @@
+"""Export for Hugging Face's transformers: the files, the model card, and what is said of them."""
+
+import os
+
+from pipeline.report.model_card import model_card
+from pipeline.report.tables import echo
+from tokenmill.contracts.served_model import read_served_model
+from tokenmill.errors import TokenmillError
+from tokenmill.export.hugging_face import export_hugging_face
+from tokenmill.files import write_bytes
+from tokenmill.metadata.lineage import trace_model
+
+_CARD_NAME = "README.md"
+# Two libraries that add up in another order differ by some 1e-6.
+_LARGEST_DIFFERENCE = 1e-4
+
+
+def export_with_card(
+    version: str,
+    directory: str,
+    dtype: str,
+    check: bool,
+    run_directory: str | None,
+    metadata_url: str | None,
+) -> None:
+    """Write a pushed model for transformers, and print what was written.
+
+    Args:
+        version: A pushed version.
+        directory: Where to; new or empty.
+        dtype: What the weights are stored in: float32, float16 or bfloat16.
+        check: Whether to compare with the pushed model.
+        run_directory: Output directory of the run that pushed it, if it lies elsewhere.
+        metadata_url: The server of ML Metadata, where there is one.
+
+    Raises:
+        TokenmillError: The model cannot be exported, or what was written computes something else.
+    """
+    try:
+        traced = trace_model(version, run_directory, metadata_url)
+    except TokenmillError as error:
+        if run_directory or metadata_url:
+            raise
+        traced = None
+        echo(f"The model card will lack the run's numbers: {error.message}", err=True)
+    exported = export_hugging_face(version, directory, dtype, check)
+    card = model_card(read_served_model(version), exported.architecture, traced)
+    write_bytes(os.path.join(directory, _CARD_NAME), card.encode())
+    echo(f"{exported.architecture} in {directory}: {', '.join([*exported.files, _CARD_NAME])}")
+    if exported.largest_difference is not None:
+        echo(f"  largest difference from the pushed model: {exported.largest_difference:.2g}")
+    if not exported.exact_ids:
+        echo(
+            "  tokenizer.json splits some texts otherwise than the pushed model: those of which a "
+            "unigram vocabulary has several splits that are equally likely"
+        )
+    echo(f"  {_CARD_NAME}: license and intended use are to be filled in")
+    if dtype == "float32" and (exported.largest_difference or 0.0) > _LARGEST_DIFFERENCE:
+        raise TokenmillError(
+            f"{directory} computes something else than {version}: by up to "
+            f"{exported.largest_difference:.2g}, where {_LARGEST_DIFFERENCE:g} is expected.",
+            "Do not use it; this is a fault of tokenmill.",
+        )

@@ -1,0 +1,106 @@
+"""README.md of an exported model: a model card whose numbers are the run's own."""
+
+from collections.abc import Iterator
+
+from pipeline.report.quality import describe_quality
+from tokenmill.contracts.cost_report import Metrics
+from tokenmill.contracts.served_model import ServedModel
+from tokenmill.cost.pricing import usd
+from tokenmill.metadata.lineage import Lineage
+
+_SLICES_SHOWN = 20
+
+
+def model_card(model: ServedModel, architecture: str, traced: Lineage | None) -> str:
+    """Write the card.
+
+    Args:
+        model: What was exported.
+        architecture: The class of transformers that it is one of.
+        traced: The run that pushed it; None where it is not at hand.
+
+    Returns:
+        Markdown behind a YAML header, as Hugging Face's hub reads it. What only a person knows
+        (license, intended use) is left to be filled in.
+    """
+    return "\n".join([*_header(model), *_body(model, architecture, traced)]) + "\n"
+
+
+def _header(model: ServedModel) -> Iterator[str]:
+    tags = {"lm": "text-generation", "mlm": "fill-mask", "classifier": "text-classification"}
+    yield "---"
+    yield "library_name: transformers"
+    yield f"pipeline_tag: {tags[model.model_shape.head]}"
+    yield "license: other  # to be filled in: what the license of the training text allows"
+    yield "license_name: to-be-filled-in"
+    yield "tags:\n- tokenmill"
+    yield "---"
+
+
+def _body(model: ServedModel, architecture: str, traced: Lineage | None) -> Iterator[str]:
+    shape = model.model_shape
+    yield "# Model trained with tokenmill\n"
+    yield (
+        f"{architecture}: {model.parameters:,} parameters, {shape.layers} layers of width "
+        f"{shape.d_model:,}, vocabulary {shape.vocab_size:,}, texts of up to "
+        f"{shape.sequence_length:,} tokens.\n"
+    )
+    yield "## Intended use\n\nTo be filled in.\n"
+    yield "## Training text\n"
+    if traced is None:
+        yield (
+            "Not known: the run that pushed this model was not at hand when it was exported.\n\n"
+            "## License\n\nTo be filled in."
+        )
+        return
+    total, training = traced.ledger.funnel.total, traced.ledger.training
+    yield (
+        f"{total.raw.documents:,} documents ({total.raw.bytes:,} bytes), of which "
+        f"{total.curated.documents:,} ({total.curated.bytes:,} bytes) were kept by curation; "
+        f"{total.train.tokens:,} tokens to train on, of which training read "
+        f"{training.effective_tokens:,.0f} effective tokens (discounted for repetition).\n"
+    )
+    yield from _table(
+        ("source", "documents", "bytes", "tokens"),
+        [
+            (source, f"{of.curated.documents:,}", f"{of.curated.bytes:,}", f"{of.train.tokens:,}")
+            for source, of in sorted(
+                traced.ledger.funnel.by_source.items(), key=lambda item: -item[1].train.tokens
+            )
+        ],
+    )
+    cost, quality = traced.cost_report, traced.cost_report.quality
+    yield "## Quality on held-out text\n"
+    yield f"{describe_quality(quality.evaluation.total)}.\n"
+    for name, slices in (
+        ("source", quality.evaluation.by_source),
+        ("language", quality.evaluation.by_language),
+    ):
+        if len(slices) > 1:
+            yield from _table((name, "documents", "quality"), list(_quality_rows(slices)))
+    yield "## Cost of training\n"
+    yield (
+        f"{usd(cost.actual.compute_usd)} for {cost.actual.chip_hours:.3g} chip-hours, "
+        f"{cost.actual.total_flops:.3g} FLOPs; run {traced.run_id}.\n"
+    )
+    yield "## License\n\nTo be filled in."
+
+
+def _quality_rows(slices: dict[str, Metrics]) -> Iterator[tuple[str, ...]]:
+    for name, metrics in slices.items():
+        yield name, f"{metrics.get('evaluated_documents', 0):,.0f}", describe_quality(metrics)
+
+
+def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
+    yield f"| {' | '.join(heads)} |"
+    yield f"|{' --- |' * len(heads)}"
+    for row in rows[:_SLICES_SHOWN]:
+        yield f"| {' | '.join(_cell(value) for value in row)} |"
+    if len(rows) > _SLICES_SHOWN:
+        yield f"| and {len(rows) - _SLICES_SHOWN:,} more |{' |' * (len(heads) - 1)}"
+    yield ""
+
+
+def _cell(value: str) -> str:
+    """Return a name of the user's as one cell: no table, no markup."""
+    return " ".join(value.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,146 @@
+"""A pushed model as a directory for Hugging Face's transformers: weights, settings, tokenizer."""
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tokenmill.checkpoints.checkpoint import read_checkpoint
+from tokenmill.checkpoints.writing import find_form, write_checkpoint
+from tokenmill.contracts.served_model import ServedModel, read_served_model
+from tokenmill.errors import TokenmillError
+from tokenmill.export.hugging_face_tokenizer import tokenizer_json
+from tokenmill.export.tokenizer_assets import read_tokenizer_asset
+from tokenmill.files import write_json
+from tokenmill.model.base_model import checkpoint_key
+from tokenmill.model.build import Decoder, Encoder, build_model
+from tokenmill.text.vocabulary import BOS_ID, CLS_ID, CONTROL_TOKENS, EOS_ID, PAD_ID, SEP_ID
+
+_ROLES = ("pad", "unk", "bos", "eos", "mask", "cls", "sep")
+"""Names in tokenizer_config.json of the first control tokens."""
+_FRAMES = {"lm": ("<s>",), "mlm": ("<cls>", "<sep>"), "classifier": ("<cls>", "<sep>")}
+_CHECKED_TOKENS = 32
+
+
+class HuggingFaceExport(NamedTuple):
+    """What was written.
+
+    Attributes:
+        architecture: The class of transformers that the model is one of.
+        files: Names of the files.
+        exact_ids: Whether the tokenizer gives the ids that the pushed model's gives, of any text.
+        largest_difference: Of the logits from the pushed model's; None where it was not checked.
+    """
+
+    architecture: str
+    files: list[str]
+    exact_ids: bool
+    largest_difference: float | None
+
+
+def export_hugging_face(
+    saved_model: str, directory: str, dtype: str = "float32", check: bool = True
+) -> HuggingFaceExport:
+    """Write config.json, the weights, generation_config.json and the tokenizer.
+
+    Args:
+        saved_model: A SavedModel that tokenmill pushed.
+        directory: Where to; made if it is not there, and empty.
+        dtype: What the weights are stored in: float32, float16 or bfloat16.
+        check: Whether to read the weights back and compare logits with the pushed model's.
+
+    Raises:
+        TokenmillError: transformers has no class for the model, its weights are quantized, or the
+            directory holds something.
+    """
+    described = read_served_model(saved_model)
+    shape = described.model_shape
+    form = find_form(shape)
+    if described.quantization != "float32":
+        raise TokenmillError(
+            f"{saved_model} was pushed with {described.quantization} weights, less than was "
+            "trained.",
+            'Push it with push.quantization = "float32" and export that.',
+        )
+    tokenizer = read_tokenizer_asset(saved_model)
+    os.makedirs(directory, exist_ok=True)
+    if os.listdir(directory):
+        raise TokenmillError(f"{directory} is not empty.", "Name a new directory.")
+    reader = tf.train.load_checkpoint(os.path.join(saved_model, "variables", "variables"))
+    files = write_checkpoint(
+        directory,
+        shape,
+        lambda path: reader.get_tensor(checkpoint_key(f"model/{path}")),
+        dtype,
+        _settings(described),
+    )
+    if shape.head == "lm":
+        generation = {"bos_token_id": BOS_ID, "eos_token_id": EOS_ID, "pad_token_id": PAD_ID}
+        files.append(_write(directory, "generation_config.json", generation))
+    content = tokenizer_json(tokenizer, _FRAMES[shape.head])
+    files.append(_write(directory, "tokenizer.json", content))
+    control = {f"{role}_token": token for role, token in zip(_ROLES, CONTROL_TOKENS, strict=False)}
+    tokenizer_config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": shape.sequence_length,
+        "clean_up_tokenization_spaces": False,
+        # "</s>" in a user's text is text.
+        "split_special_tokens": True,
+        **control,
+    }
+    files.append(_write(directory, "tokenizer_config.json", tokenizer_config))
+    return HuggingFaceExport(
+        form.architecture,
+        files,
+        content["model"]["type"] == "BPE",
+        _compare(saved_model, directory) if check else None,
+    )
+
+
+def _settings(described: ServedModel) -> dict:
+    ids = {"bos_token_id": BOS_ID, "eos_token_id": EOS_ID, "pad_token_id": PAD_ID}
+    names = described.label_names
+    if names is None:
+        return ids
+    return {
+        **ids,
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+    }
+
+
+def _write(directory: str, name: str, content: dict) -> str:
+    write_json(os.path.join(directory, name), content)
+    return name
+
+
+def _compare(saved_model: str, directory: str) -> float:
+    """Return the largest difference of the logits of what was written and of the pushed model.
+
+    Of a classifier it is that of the classes' probabilities. The ids are drawn from the whole
+    vocabulary, so that each part of the model has its say.
+    """
+    import tensorflow_text  # noqa: F401  (registers the SentencePiece ops)
+
+    pushed = tf.saved_model.load(saved_model)
+    checkpoint = read_checkpoint(directory)
+    shape = checkpoint.shape
+    model = build_model(shape, seed=0)
+    checkpoint.assign(model)
+    length = min(_CHECKED_TOKENS, shape.sequence_length - 2)
+    drawn = np.random.default_rng(0).integers(len(CONTROL_TOKENS), shape.vocab_size, (1, length))
+    drawn = drawn.astype(np.int32)
+    if shape.head == "classifier":
+        theirs = pushed.signatures["classify_ids"](token_ids=tf.constant(drawn))["probabilities"]
+        framed = np.pad(drawn, ((0, 0), (1, 1)), constant_values=((0, 0), (CLS_ID, SEP_ID)))
+        ours = tf.nn.softmax(_logits(model, framed)[:, 0])
+    else:
+        theirs = pushed.signatures["logits_ids"](token_ids=tf.constant(drawn))["logits"]
+        ours = _logits(model, drawn)
+    return float(tf.reduce_max(tf.abs(theirs - ours)))
+
+
+def _logits(model: Decoder | Encoder, ids: np.ndarray) -> tf.Tensor:
+    positions = np.broadcast_to(np.arange(ids.shape[1], dtype=np.int32), ids.shape)
+    return model(ids, np.ones_like(ids), positions)

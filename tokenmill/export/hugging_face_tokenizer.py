@@ -1,0 +1,136 @@
+"""A vocabulary that tokenmill trained, as the tokenizer.json of Hugging Face's `tokenizers`.
+
+What SentencePiece does by itself is spelled out there: the escapes of
+components/tokenize/training.py and the blank as U+2581 are normalizers, the cut before each run of blanks is a pre-tokenizer, and
+the way back is a decoder.
+
+BPE gives the same ids and texts. Of a unigram vocabulary `tokenizers` takes another one of several
+splits that are equally likely in some 30 % of documents, as the sentencepiece library does beside
+TensorFlow's op.
+"""
+
+from typing import Any
+
+from sentencepiece import sentencepiece_model_pb2
+
+from tokenmill.errors import TokenmillError
+
+_BLANK = "\u2581"
+# Order matters: the escape's own first, so that no other rule's outcome is taken for text.
+_NORMALIZE = (("\ue000", "\ue000-"), (_BLANK, "\ue000."), (" ", _BLANK))
+_DECODE = ((_BLANK, " "), ("\ue000.", _BLANK), ("\ue000-", "\ue000"))
+# A control token of a unigram vocabulary is a piece like any other there: it must never be likely.
+_NEVER = -1e6
+_Piece = sentencepiece_model_pb2.ModelProto.SentencePiece
+
+
+def tokenizer_json(model: bytes, frame: tuple[str, ...]) -> dict[str, Any]:
+    """Make the content of tokenizer.json.
+
+    Args:
+        model: A SentencePiece model file that tokenmill trained.
+        frame: Control tokens around a text where special tokens are asked for: the one before it,
+            and the one behind it if there is one.
+
+    Raises:
+        TokenmillError: The model is none that tokenmill trained.
+    """
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    spec, normalizer = proto.trainer_spec, proto.normalizer_spec
+    if normalizer.add_dummy_prefix or normalizer.remove_extra_whitespaces or not spec.byte_fallback:
+        raise TokenmillError(
+            "the SentencePiece model was not trained by tokenmill: its normalizer is another.",
+            "Take the tokenizer files that it came with.",
+        )
+    is_bpe = spec.model_type == sentencepiece_model_pb2.TrainerSpec.BPE
+    added = [
+        _added(i, piece.piece, piece.type != _Piece.USER_DEFINED)
+        for i, piece in enumerate(proto.pieces)
+        if piece.type in (_Piece.CONTROL, _Piece.UNKNOWN, _Piece.USER_DEFINED)
+    ]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": _sequence("normalizers", [_replace(*rule) for rule in _NORMALIZE]),
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"Regex": f"{_BLANK}+"},
+            "behavior": "MergedWithNext",
+            "invert": False,
+        },
+        "post_processor": _framed(frame, {p.piece: i for i, p in enumerate(proto.pieces)}),
+        "decoder": _sequence(
+            "decoders",
+            [{"type": "ByteFallback"}, {"type": "Fuse"}, *(_replace(*rule) for rule in _DECODE)],
+        ),
+        "model": _bpe(proto) if is_bpe else _unigram(proto),
+    }
+
+
+def _bpe(proto: sentencepiece_model_pb2.ModelProto) -> dict[str, Any]:
+    """Return the model: SentencePiece joins the neighbors whose piece has the highest score."""
+    ids = {piece.piece: i for i, piece in enumerate(proto.pieces)}
+    normal = {p.piece: p.score for p in proto.pieces if p.type == _Piece.NORMAL}
+    merges = [
+        (-score, ids[piece[:cut]], ids[piece[cut:]], [piece[:cut], piece[cut:]])
+        for piece, score in normal.items()
+        for cut in range(1, len(piece))
+        if piece[:cut] in normal and piece[cut:] in normal
+    ]
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": proto.trainer_spec.unk_piece,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": True,
+        "ignore_merges": False,
+        "vocab": ids,
+        "merges": [pair for *_, pair in sorted(merges, key=lambda merge: merge[:3])],
+    }
+
+
+def _unigram(proto: sentencepiece_model_pb2.ModelProto) -> dict[str, Any]:
+    scored = (_Piece.NORMAL, _Piece.USER_DEFINED, _Piece.BYTE)
+    return {
+        "type": "Unigram",
+        "unk_id": next(i for i, p in enumerate(proto.pieces) if p.type == _Piece.UNKNOWN),
+        "vocab": [[p.piece, p.score if p.type in scored else _NEVER] for p in proto.pieces],
+        "byte_fallback": True,
+    }
+
+
+def _framed(frame: tuple[str, ...], ids: dict[str, int]) -> dict[str, Any]:
+    before, *behind = [{"SpecialToken": {"id": token, "type_id": 0}} for token in frame]
+    parts = [[before, {"Sequence": {"id": name, "type_id": 0}}, *behind] for name in "AB"]
+    return {
+        "type": "TemplateProcessing",
+        "single": parts[0],
+        "pair": parts[0] + parts[1],
+        "special_tokens": {
+            token: {"id": token, "ids": [ids[token]], "tokens": [token]} for token in frame
+        },
+    }
+
+
+def _added(number: int, content: str, special: bool) -> dict[str, Any]:
+    return {
+        "id": number,
+        "content": content,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": special,
+    }
+
+
+def _replace(pattern: str, content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"String": pattern}, "content": content}
+
+
+def _sequence(name: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "Sequence", name: parts}
