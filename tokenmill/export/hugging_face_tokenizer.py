@@ -1,8 +1,8 @@
 """A vocabulary that tokenmill trained, as the tokenizer.json of Hugging Face's `tokenizers`.
 
 What SentencePiece does by itself is spelled out there: the escapes of
-components/tokenize/training.py and the blank as U+2581 are normalizers, the cut before each run of blanks is a pre-tokenizer, and
-the way back is a decoder.
+components/tokenize/training.py and the blank as U+2581 are normalizers, the cut before each run of
+blanks is a pre-tokenizer, and the way back is a decoder.
 
 BPE gives the same ids and texts. Of a unigram vocabulary `tokenizers` takes another one of several
 splits that are equally likely in some 30 % of documents, as the sentencepiece library does beside
