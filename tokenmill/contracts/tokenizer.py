@@ -6,6 +6,7 @@ import os
 from typing import Literal
 
 from tokenmill.contracts.base import Document, Part, key
+from tokenmill.text.control_ids import ControlIds
 
 TOKENIZER_MODEL_NAME = "tokenizer.model"
 """The SentencePiece model."""
@@ -13,6 +14,12 @@ TOKENIZER_PATH = os.path.join("assets.extra", TOKENIZER_MODEL_NAME)
 """Where it lies in a SavedModel."""
 DESCRIPTION_NAME = "tokenizer.json"
 """`TokenizerDescription` in the artifact, `TokenizerAsset` beside a model."""
+
+COMPILED_FORMAT = "tokenmill-tokenizer-1"
+"""Format of the file of an imported tokenizer (tokenmill/text/tokenizers/compiled.py)."""
+Kind = Literal["sentencepiece", "wordpiece", "byte-level-bpe"]
+Prefix = Literal["none", "always", "unless-blank"]
+"""Whether a text is given a blank before it: never, always, or if it does not begin with one."""
 
 
 class Sample(Part):
@@ -54,3 +61,28 @@ class TokenizerAsset(Document):
 
     sha256: str = key("Of the model file, hexadecimal.")
     control_ids: dict[str, int] = key("Ids of the control tokens.")
+
+
+class CompiledTokenizer(Document):
+    """compiled.json: the kind of a tokenizer and its settings; null where the kind has none."""
+
+    format: Literal["tokenmill-tokenizer-1"] = key(f"{COMPILED_FORMAT}.")
+    kind: Kind = key("How text becomes tokens.")
+    control_ids: ControlIds = key("Ids of the control tokens.")
+    vocab_size: int = key("Ids are from 0 to vocab_size - 1.", gt=0)
+    prefix: Prefix = key(
+        "Whether a text is given a blank: none, always, unless-blank (if it begins with none)."
+    )
+    nfc: bool = key("Whether a text is brought into Unicode's NFC.", default=False)
+    added: tuple[str, ...] = key(
+        "Tokens that are found in text before all else, the longest first.", default=()
+    )
+    look_ahead: str | None = key(
+        "Regular expression (RE2) of two groups between which a word begins.", default=None
+    )
+    words: str | None = key("Regular expression (RE2) of a word.", default=None)
+    unk_text: str | None = key("The unknown token, of WordPiece.", default=None)
+    continuation: str | None = key("What marks a token inside a word, of WordPiece.", default=None)
+    longest_word: int | None = key(
+        "Characters above which a word is unknown, of WordPiece.", default=None
+    )
