@@ -8,6 +8,7 @@ from rich.console import Console
 from components.curate.config import CurateConfig
 from components.curate.preview import REASONS, SampledDocument, as_json, preview, sample
 from components.curate.rules import RULE_SETS
+from components.ingest.manifest import list_inputs
 from pipeline.input_documents import InputDocuments
 from pipeline.loader import load_run_config
 from pipeline.report.curation import check_choice, number, print_document
@@ -42,6 +43,7 @@ class Sampling(NamedTuple):
         """
         check_choice("--rules", self.rule_set, RULE_SETS, "There are")
         rules = (f"curate.rules={self.rule_set}",) if self.rule_set is not None else ()
+        list_inputs(self.paths, "PATH")  # the configuration looks at them, and knows no PATH
         config, _ = load_run_config(
             self.preset, self.config_path, (*self.overrides, *rules), self.paths
         )

@@ -43,9 +43,9 @@ def preview_ingest(
     Raises:
         TokenmillError: A path matches nothing, or an option is none.
     """
-    config, _ = load_run_config(preset, config_path, overrides, paths)
     left_out: Counter[str] = Counter()
     files = list_inputs(paths, "PATH", left_out=left_out)
+    config, _ = load_run_config(preset, config_path, overrides, paths)
     by_format: dict[str, list[InputFile]] = {}
     for file in files:
         by_format.setdefault(kind_of(file, config.corpus), []).append(file)

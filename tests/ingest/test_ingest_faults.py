@@ -339,6 +339,8 @@ def test_json_array_that_breaks_off_keeps_what_came_before(tmp_path):
     documents, bad = read(tmp_path / "b.json", b'[{"text": "a"}, {"body": "b"}, 7, {"text": "c"}]')
     assert [d.doc_id for d in documents] == [b"b.json:1", b"b.json:4"]
     assert [(b.record, b.reason) for b in bad] == [(2, "missing_text"), (3, "missing_text")]
+    documents, bad = read(tmp_path / "d.json", b'[\n "a text",\n "another"\n]\n')
+    assert [(b.record, b.reason) for b in bad] == [(1, "missing_text"), (2, "missing_text")]
     documents, bad = read(tmp_path / "c.json", b"[]")
     assert not documents
     assert not bad

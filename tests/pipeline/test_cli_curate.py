@@ -286,6 +286,13 @@ def test_preview_says_what_is_wrong(corpus, tmp_path):
     assert "bad.jsonl:1: invalid_json" in message
 
 
+@pytest.mark.parametrize("command", [("curate", "preview"), ("ingest", "preview")])
+def test_what_has_no_text_is_named_as_it_was_given(command, tmp_path):
+    result = tokenmill(*command, tmp_path)
+    assert result.returncode == 1
+    assert f"PATH {tmp_path}: no such file, and no directory with text files" in result.stderr
+
+
 def test_neighbors_of_a_threshold_lie_on_their_sides():
     """All rules, and the thresholds that a rule of its kind can have."""
     for rule, threshold in itertools.product(RULES, [0.0, 0.01, 0.12, 0.67, 0.9, 1, 2, 12, 1e5]):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
 _BLOCK_BYTES = 1 << 16
-_PRETTY = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\[\s*(?:[{\]]|$)|\{\s*\n)")
+_PRETTY = re.compile(rb"""(?:\xef\xbb\xbf)?\s*(?:\[\s*(?:[{\]"]|$)|\{\s*\n)""")
 _BETWEEN = re.compile(r"[\s,\[\]\ufeff]*")
 
 
