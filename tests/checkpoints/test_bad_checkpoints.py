@@ -417,11 +417,11 @@ def test_any_setting_builds_a_model_or_is_refused(tmp_path_factory, name, change
     (directory / "config.json").write_text(json.dumps({**config, **change}))
     try:
         checkpoint = read_checkpoint(str(directory))
+        assert checkpoint.family in FAMILIES
+        # The sizes are those of the tensors, so it is small. Tied matrices may differ.
+        assert checkpoint.assign(build_model(checkpoint.shape, 0)) == []
     except TokenmillError:
         return
-    assert checkpoint.family in FAMILIES
-    if checkpoint.shape.params_total < 10**6:
-        assert checkpoint.assign(build_model(checkpoint.shape, 0)) == []
 
 
 # sentence-transformers
