@@ -14,6 +14,7 @@ from components.train.loop import Trainer
 from components.train.session import Session
 from components.train.state import LossSums, TrainingRecord
 from components.train.telemetry.attention_maps import attention_drawer
+from tokenmill.checkpoints.base_model import load_start_weights
 from tokenmill.contracts.packed_rows import PackedManifest
 from tokenmill.contracts.training import Losses, Phase, Telemetry, write_telemetry
 from tokenmill.contracts.training_limits import TrainingLimits, read_limits
@@ -23,7 +24,6 @@ from tokenmill.export.saved_model import export_model
 from tokenmill.export.text_masking import TextMasking
 from tokenmill.machine import peak_process_bytes
 from tokenmill.model.backbone import Backbone
-from tokenmill.model.base_model import load_base_model
 from tokenmill.model.build import build_model
 from tokenmill.preemption import StoppedError, stop_on_signals
 from tokenmill.rows.masking import MaskSettings
@@ -112,7 +112,7 @@ def train(
                     )
                     if job.base_model is not None:
                         assert tokenizer_path is not None, "a base model needs the tokenizer"
-                        load_base_model(model, job.base_model, tokenizer_path)
+                        load_start_weights(model, job.base_model, tokenizer_path)
                 trainer = Trainer(strategy, model, config, plan, job.seed)
                 drawer = None
                 if tokenizer_path is not None and workers.is_chief:

@@ -12,6 +12,7 @@ import click
 from pipeline.cli.compile import compile_command, manifests, submit
 from pipeline.cli.curate import curate
 from pipeline.cli.errors import fail
+from pipeline.cli.import_model import import_command
 from pipeline.cli.ingest import ingest
 from pipeline.cli.lineage import gc, lineage
 from pipeline.cli.options import run_config_options
@@ -98,6 +99,7 @@ def _fail(error: TokenmillError, debug: bool) -> NoReturn:
 cli.add_command(compile_command)
 cli.add_command(curate)
 cli.add_command(gc)
+cli.add_command(import_command)
 cli.add_command(ingest)
 cli.add_command(lineage)
 cli.add_command(manifests)

@@ -12,10 +12,13 @@ from components.ingest.readers import read_file
 from components.ingest.records import Document
 from components.ingest.transforms import split_of
 from pipeline.config import Config
+from tokenmill.checkpoints.checkpoint import read_checkpoint
+from tokenmill.checkpoints.directory import is_checkpoint
 from tokenmill.contracts.served_model import read_served_model
 from tokenmill.contracts.tokenizer import TOKENIZER_PATH
 from tokenmill.errors import TokenmillError
 from tokenmill.files import open_file
+from tokenmill.model.same_shape import check_same_shape
 from tokenmill.visible import visible
 
 # Weights and AdamW's two moments.
@@ -49,6 +52,9 @@ def check_before_start(config: Config) -> None:
 def check_base_model(config: Config, directory: str) -> None:
     """Check that the base model's shape and tokenizer are those of the run."""
     name = f"model.base_model = {directory}"
+    if is_checkpoint(directory):
+        _check_open_model(config, directory, name)
+        return
     try:
         base = read_served_model(directory)
     except FileNotFoundError:
@@ -67,14 +73,7 @@ def check_base_model(config: Config, directory: str) -> None:
     if shape.positions == "learned":
         ours["sequence_length"] = shape.sequence_length
         theirs["sequence_length"] = base_shape.sequence_length
-    odd = [n for n in ours if n in theirs and ours[n] != theirs[n]]
-    keys = {n: f"model.{n}" for n in odd} | {"vocab_size": "tokenizer.vocab_size"}
-    if odd:
-        there = "; ".join(f"{keys[n]} = {ours[n]}, there {theirs[n]}" for n in odd)
-        options = " ".join(f"--set {keys[n]}={theirs[n]}" for n in odd)
-        raise TokenmillError(
-            f"{name} has another shape: {there}.", f"Take it from there: {options}"
-        )
+    check_same_shape(name, ours, theirs)
     path = config.tokenizer.path
     its_tokenizer = os.path.join(directory, TOKENIZER_PATH)
     if path is not None and _sha256(path) != _sha256(its_tokenizer):
@@ -82,6 +81,28 @@ def check_base_model(config: Config, directory: str) -> None:
             f"{name}: its tokenizer is not tokenizer.path = {path}, so an id means another piece "
             "of text.",
             f"Take it from there: --set tokenizer.path={its_tokenizer}",
+        )
+
+
+def _check_open_model(config: Config, directory: str, name: str) -> None:
+    """Check that shape, task and tokenizer of the run are those of a Hugging Face checkpoint."""
+    checkpoint = read_checkpoint(directory, config.model.sequence_length)
+    shape = config.shape()
+    if shape.causal != checkpoint.shape.causal:
+        kind = "a decoder" if checkpoint.shape.causal else "an encoder"
+        tasks = "causal-lm" if checkpoint.shape.causal else "masked-lm or classification"
+        raise TokenmillError(
+            f"{name} is {kind}, which train.task = {config.train.task} does not train.",
+            f"Choose train.task = {tasks}.",
+        )
+    checkpoint.check_shape(shape)
+    path = config.tokenizer.path
+    its_own = os.path.abspath(directory)
+    if path is None or os.path.commonpath([os.path.abspath(path), its_own]) != its_own:
+        raise TokenmillError(
+            f"{name}: its tokenizer is not tokenizer.path = {path}, so an id means another piece "
+            "of text.",
+            f"Take it from there: --set tokenizer.path={directory}",
         )
 
 

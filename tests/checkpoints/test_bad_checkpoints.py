@@ -245,6 +245,8 @@ def test_weights_that_are_not_finite(copy, name, tensor, value):
     message = f"model.safetensors: tensor {tensor}: 2 of .* values are not finite"
     with pytest.raises(TokenmillError, match=message):
         checkpoint.assign(build_model(checkpoint.shape, 0))
+    with pytest.raises(TokenmillError, match=message):
+        checkpoint.weights.check_values()
 
 
 def test_a_weight_too_large_for_the_type_that_trains(copy):
@@ -293,8 +295,8 @@ def test_tied_matrices_that_differ(copy, name):
         ({"d_ff": 48}, "model.d_ff = 48, there 32"),
         ({"norm_epsilon": 1e-3}, "model.norm_epsilon = 0.001, there 1e-06"),
         ({"rope_base": 10_000.0}, "model.rope_base = 10000.0, there 1000000.0"),
-        ({"tie_embeddings": False}, "model.tie_embeddings = False, there True"),
-        ({"causal": False}, "model.causal = False, there True"),
+        ({"tie_embeddings": False}, "model.tie_embeddings = false, there true"),
+        ({"causal": False}, "model.causal = false, there true"),
         ({"sequence_length": 25}, "model.sequence_length = 25"),
     ],
 )

@@ -1,8 +1,11 @@
 """A checkpoint of an open model: what it is, and its weights for a model of ours."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from tokenmill.checkpoints.bert import BERT, label_names
 from tokenmill.checkpoints.family import Family
@@ -14,8 +17,11 @@ from tokenmill.checkpoints.settings import Settings, read_settings
 from tokenmill.checkpoints.tensor_files import READABLE_DTYPES
 from tokenmill.checkpoints.weights import Weights
 from tokenmill.errors import TokenmillError
-from tokenmill.model.backbone import Backbone
+from tokenmill.model.same_shape import check_same_shape
 from tokenmill.model.shape import Head, ModelShape
+
+if TYPE_CHECKING:
+    from tokenmill.model.backbone import Backbone
 
 FAMILIES: Mapping[str, Family] = {
     family.name: family for family in (BERT, GPT2, GPT_NEOX, LLAMA, MISTRAL, QWEN2, QWEN3)
@@ -69,22 +75,22 @@ class Checkpoint:
             TokenmillError: The model has another shape; a weight is not finite; a tensor does not
                 repeat the one that it should. After an error some variables have new values.
         """
-        self._check_shape(model.shape_config)
+        self.check_shape(model.shape_config)
         paths = {v.path.split("/", 1)[1]: v for v in model.trainable_variables}
         return [paths[kept].path for kept in self.weights.assign(paths)]
 
-    def _check_shape(self, shape: ModelShape) -> None:
+    def check_shape(self, shape: ModelShape) -> None:
+        """Check that a model of a shape can have the weights.
+
+        Raises:
+            TokenmillError: It names what differs; head and classes may, and rows may be shorter.
+        """
         ours, theirs = shape.backbone(), self.shape.backbone()
         ours["causal"], theirs["causal"] = shape.causal, self.shape.causal
         if shape.head == self.shape.head:
             ours["tie_embeddings"] = shape.tie_embeddings
             theirs["tie_embeddings"] = self.shape.tie_embeddings
-        odd = [n for n in theirs if n in ours and ours[n] != theirs[n]]
-        if odd:
-            there = "; ".join(f"model.{n} = {ours[n]}, there {theirs[n]}" for n in odd)
-            raise TokenmillError(
-                f"{self.directory} has another shape: {there}.", "Take [model] from the checkpoint."
-            )
+        check_same_shape(self.directory, ours, theirs)
         _check_length(self.directory, shape.sequence_length, self.max_positions)
 
 

@@ -65,6 +65,28 @@ class Weights:
         self._check_copies()
         return kept
 
+    def check_values(self) -> None:
+        """Read every tensor once, one after another.
+
+        Raises:
+            TokenmillError: A value is not finite, or a tensor does not repeat the one that it
+                should.
+        """
+        for source in self._sources.values():
+            for name in source.shapes:
+                self._check_finite(name, self._files.read(self._names[name]))
+        self._check_copies()
+
+    def _check_finite(self, name: str, values: np.ndarray) -> None:
+        finite = np.isfinite(values)
+        if not finite.all():
+            raise TokenmillError(
+                f"{self._tensor(name).file}: tensor {self._names[name]}: "
+                f"{int(values.size - finite.sum()):,} of {values.size:,} values are not finite in "
+                f"{values.dtype}.",
+                "The training diverged, or the file is damaged: take another checkpoint.",
+            )
+
     def _tensor(self, name: str) -> Tensor:
         return self._files.tensors[self._names[name]]
 
@@ -157,13 +179,7 @@ class Weights:
             target = values[..., start : start + part.shape[-1]]
             with np.errstate(over="ignore"):  # what overflows is told below
                 target[...] = part
-            if not np.isfinite(target).all():
-                count = int(target.size - np.isfinite(target).sum())
-                raise TokenmillError(
-                    f"{self._tensor(name).file}: tensor {self._names[name]}: {count:,} of "
-                    f"{target.size:,} values are not finite in {dtype}.",
-                    "The training diverged, or the file is damaged: take another checkpoint.",
-                )
+            self._check_finite(name, target)
             start += part.shape[-1]
         return values
 

@@ -67,8 +67,9 @@ class ModelConfig(Section):
     rope_original_length: PositiveInt = 8192
     """llama3: tokens of the sequences before the scaling."""
     base_model: str | None = None
-    """Directory of a pushed model whose weights training starts from; None means random ones. Its
-    shape and tokenizer are taken, where neither the user's file nor an option says another."""
+    """Directory of a pushed model, or of a Hugging Face checkpoint, whose weights training starts
+    from; None means random ones. Its shape and tokenizer are taken, where neither the user's file
+    nor an option says another."""
 
     def shape(self, vocab_size: int, task: str) -> ModelShape:
         """Return the shape of the model with this vocabulary, for this training task.
