@@ -9,6 +9,7 @@ splits that are equally likely in some 30 % of documents, as the sentencepiece l
 TensorFlow's op.
 """
 
+import re
 from typing import Any
 
 from sentencepiece import sentencepiece_model_pb2
@@ -19,8 +20,6 @@ _BLANK = "\u2581"
 # Order matters: the escape's own first, so that no other rule's outcome is taken for text.
 _NORMALIZE = (("\ue000", "\ue000-"), (_BLANK, "\ue000."), (" ", _BLANK))
 _DECODE = ((_BLANK, " "), ("\ue000.", _BLANK), ("\ue000-", "\ue000"))
-# A control token of a unigram vocabulary is a piece like any other there: it must never be likely.
-_NEVER = -1e6
 _Piece = sentencepiece_model_pb2.ModelProto.SentencePiece
 
 
@@ -54,12 +53,7 @@ def tokenizer_json(model: bytes, frame: tuple[str, ...]) -> dict[str, Any]:
         "padding": None,
         "added_tokens": added,
         "normalizer": _sequence("normalizers", [_replace(*rule) for rule in _NORMALIZE]),
-        "pre_tokenizer": {
-            "type": "Split",
-            "pattern": {"Regex": f"{_BLANK}+"},
-            "behavior": "MergedWithNext",
-            "invert": False,
-        },
+        "pre_tokenizer": _sequence("pretokenizers", _cuts(proto, is_bpe)),
         "post_processor": _framed(frame, {p.piece: i for i, p in enumerate(proto.pieces)}),
         "decoder": _sequence(
             "decoders",
@@ -67,6 +61,26 @@ def tokenizer_json(model: bytes, frame: tuple[str, ...]) -> dict[str, Any]:
         ),
         "model": _bpe(proto) if is_bpe else _unigram(proto),
     }
+
+
+def _cuts(proto: sentencepiece_model_pb2.ModelProto, is_bpe: bool) -> list[dict[str, Any]]:
+    """Return where a text is cut.
+
+    In a unigram model control tokens and bytes are pieces like any other, which text would become:
+    it is cut within what looks like one. That may change the split around it.
+    """
+    cuts = [_split(f"{_BLANK}+", "MergedWithNext")]
+    if not is_bpe:
+        kinds = (_Piece.CONTROL, _Piece.UNKNOWN, _Piece.BYTE)
+        names = [re.escape(p.piece[1:]) for p in proto.pieces if p.type in kinds]
+        cuts.append(_split(f"<(?={'|'.join(names)})", "MergedWithPrevious"))
+    return cuts
+
+
+def _split(pattern: str, behavior: str) -> dict[str, Any]:
+    return {
+        "type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior, "invert": False,
+    }  # fmt: skip
 
 
 def _bpe(proto: sentencepiece_model_pb2.ModelProto) -> dict[str, Any]:
@@ -94,11 +108,13 @@ def _bpe(proto: sentencepiece_model_pb2.ModelProto) -> dict[str, Any]:
 
 
 def _unigram(proto: sentencepiece_model_pb2.ModelProto) -> dict[str, Any]:
-    scored = (_Piece.NORMAL, _Piece.USER_DEFINED, _Piece.BYTE)
+    scored = (_Piece.NORMAL, _Piece.USER_DEFINED)
+    # What is unknown is 10 less likely than the least likely piece, in both libraries.
+    least = min(p.score for p in proto.pieces if p.type in scored)
     return {
         "type": "Unigram",
         "unk_id": next(i for i, p in enumerate(proto.pieces) if p.type == _Piece.UNKNOWN),
-        "vocab": [[p.piece, p.score if p.type in scored else _NEVER] for p in proto.pieces],
+        "vocab": [[p.piece, p.score if p.type in scored else least] for p in proto.pieces],
         "byte_fallback": True,
     }
 
