@@ -11,6 +11,7 @@ from tokenmill.contracts.tokenizer import TOKENIZER_PATH
 from tokenmill.errors import TokenmillError
 from tokenmill.model.config import ModelConfig
 from tokenmill.model.shape import ModelShape
+from tokenmill.text.tokenizers.hugging_face_files import is_hugging_face, type_and_size
 
 if TYPE_CHECKING:
     from tokenmill.checkpoints.checkpoint import Checkpoint
@@ -65,3 +66,17 @@ def _shape_values(shape: ModelShape) -> dict[tuple[str, str], Any]:
         if name not in _OWN_KEYS
     }
     return values | {("tokenizer", "vocab_size"): shape.vocab_size}
+
+
+def tokenizer_values(path: str) -> dict[tuple[str, str], Any]:
+    """Return type and size of a tokenizer by (section, key); none where they cannot be told.
+
+    Args:
+        path: tokenizer.path. A SentencePiece model's are the user's to say, as ever.
+    """
+    if "://" in path or not is_hugging_face(path):
+        return {}
+    found = type_and_size(path)
+    if found is None:
+        return {}
+    return {("tokenizer", "model_type"): found[0], ("tokenizer", "vocab_size"): found[1]}

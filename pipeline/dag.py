@@ -86,7 +86,10 @@ def create_components(
     curated = curator.outputs["curated_examples"]
 
     # 4 tokenize: a vocabulary, then token ids, in the graph that will also serve
-    tokenizer = TokenizerTrainer(curated, *resolve_model(config.tokenizer, config.train.task))
+    tokenizer = TokenizerTrainer(
+        curated,
+        *resolve_model(config.tokenizer, config.train.task, config.model.base_model is not None),
+    )
     alpha = config.tokenizer.regularization_alpha
     transform = TokenizingTransform(
         curated,

@@ -11,7 +11,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from components.train.config import ExecutionConfig
-from pipeline.base_model import base_model_values
+from pipeline.base_model import base_model_values, tokenizer_values
 from pipeline.config import Config, StepResources
 from tokenmill.errors import TokenmillError
 from tokenmill.nearest import did_you_mean
@@ -98,10 +98,16 @@ def _take_base_model(values: dict[str, Any], is_users: bool, overrides: Sequence
         said |= {(name, key) for name, section in sections.items() for key in section}
     directory = options.get(("model", "base_model"), sections.get("model", {}).get("base_model"))
     taken = base_model_values(directory) if isinstance(directory, str) else {}
+    of_base = bool(taken)
+    own_path = options.get(("tokenizer", "path"), sections.get("tokenizer", {}).get("path"))
+    path = own_path or taken.get(("tokenizer", "path"))
+    if isinstance(path, str):
+        # An embedding may have more rows than the tokenizer has tokens: the base model's count.
+        taken = tokenizer_values(path) | taken
     for (name, key), value in taken.items():
         if (name, key) not in said and isinstance(values.setdefault(name, {}), dict):
             values[name][key] = value
-    return bool(taken)
+    return of_base
 
 
 def read_values(preset: str, config_path: str | None) -> tuple[dict[str, Any], str]:

@@ -20,6 +20,7 @@ from tokenmill.contracts.tokenizer import TOKENIZER_PATH
 from tokenmill.errors import TokenmillError
 from tokenmill.files import write_bytes
 from tokenmill.machine import vcpus
+from tokenmill.text.tokenizers.compiled import is_compiled
 
 _CHECKED_TEXT = "Returns the sum of the elements of a tensor over an axis."
 
@@ -72,6 +73,12 @@ def export_tflite(model: str, directory: str, check: bool) -> dict[str, TfliteFi
         raise TokenmillError(
             f"{path} has no signature logits_ids.", "Push it anew with this version of tokenmill."
         )
+    with open(os.path.join(path, TOKENIZER_PATH), "rb") as source:
+        if is_compiled(source.read()):
+            raise TokenmillError(
+                f"{path} has an imported tokenizer, which needs TensorFlow.",
+                "Serve it with: tokenmill serve",
+            )
     length = context_length(path)
 
     @tf.function(input_signature=[tf.TensorSpec([1, length], tf.int32, name="token_ids")])
@@ -91,8 +98,7 @@ def export_tflite(model: str, directory: str, check: bool) -> dict[str, TfliteFi
         write_bytes(target, content)
         measured = _compare(tf, loaded, target, path) if check else {}
         files[name] = TfliteFile(path=target, bytes=len(content), **measured)
-    source = os.path.join(path, TOKENIZER_PATH)
-    shutil.copyfile(source, os.path.join(directory, "tokenizer.model"))
+    shutil.copyfile(os.path.join(path, TOKENIZER_PATH), os.path.join(directory, "tokenizer.model"))
     return files
 
 

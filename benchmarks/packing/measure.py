@@ -31,6 +31,7 @@ from tokenmill.records.splits import split_directory
 from tokenmill.rows.packed_split import PackedSplit
 from tokenmill.rows.token_flags import token_flags
 from tokenmill.text.tokenization import load_tokenizer
+from tokenmill.text.tokenizers.load import read_tokenizer
 
 BATCH, LENGTH = 16, 256
 
@@ -111,7 +112,7 @@ def main() -> None:
     arguments = parser.parse_args()
     run = arguments.run
     model = newest(run, "TokenizerTrainer", "tokenizer") / "tokenizer.model"
-    flags = token_flags(model.read_bytes())
+    flags = token_flags(read_tokenizer(str(model)).token_bytes)
     tokenizer = load_tokenizer(str(model))
     curated, transformed = (
         newest(run, "Curator", "curated_examples"),

@@ -4,7 +4,6 @@ import os
 
 import apache_beam as beam
 import numpy as np
-import tensorflow as tf
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.types import Channel, artifact_utils, component_spec
 
@@ -17,6 +16,7 @@ from tokenmill.contracts.tokenizer import TOKENIZER_MODEL_NAME
 from tokenmill.errors import TokenmillError
 from tokenmill.records.splits import SPLITS, split_directory
 from tokenmill.rows.token_flags import CONTROL, token_flags
+from tokenmill.text.tokenizers.load import read_tokenizer
 from tokenmill.timing import timed
 
 
@@ -46,8 +46,10 @@ class PackerExecutor(base_beam_executor.BaseBeamExecutor):
         packed = artifact_utils.get_single_instance(output_dict["packed_rows"])
         job = PackJob.from_json(exec_properties["config"])
         tokenizer = artifact_utils.get_single_uri(input_dict["tokenizer"])
-        with tf.io.gfile.GFile(os.path.join(tokenizer, TOKENIZER_MODEL_NAME), "rb") as source:
-            flags = token_flags(source.read())
+        vocabulary = read_tokenizer(os.path.join(tokenizer, TOKENIZER_MODEL_NAME))
+        vocabulary.control_ids.check_task(job.task, tokenizer)
+        job = job.model_copy(update={"control_ids": vocabulary.control_ids})
+        flags = token_flags(vocabulary.token_bytes)
         if len(flags) > job.vocab_size:
             raise TokenmillError(
                 f"{tokenizer}: the vocabulary has {len(flags):,} tokens, the model has room for "

@@ -9,6 +9,7 @@ from tokenmill.config_model import PositiveInt
 from tokenmill.contracts.packed_rows import RowFormat
 from tokenmill.rows.arrays import Layout
 from tokenmill.rows.codec import row_dtype
+from tokenmill.text.control_ids import TOKENMILL_CONTROL_IDS, ControlIds
 
 SHARD_TOKENS = 8_000_000
 """A worker packs one shard in memory: some 40 bytes for each of its tokens."""
@@ -33,6 +34,8 @@ class PackJob(PackConfig):
     task: Literal["causal-lm", "masked-lm", "classification"] = "causal-lm"
     classes: Annotated[int, Field(ge=0)] = 0
     """Labels that there must be, in classification."""
+    control_ids: ControlIds = Field(default=TOKENMILL_CONTROL_IDS, exclude=True)
+    """Of the vocabulary, which is not there when the pipeline is made: no part of the JSON."""
     fixed_cuts: bool = False
     """Cut documents where a row is full and nowhere else."""
 
@@ -63,7 +66,13 @@ class PackJob(PackConfig):
     @property
     def layout(self) -> Layout:
         """How parts lie in rows."""
-        return Layout(self.sequence_length, not self.causal, self.overlap_tokens, self.fixed_cuts)
+        return Layout(
+            self.sequence_length,
+            not self.causal,
+            self.overlap_tokens,
+            self.fixed_cuts,
+            self.control_ids,
+        )
 
     @property
     def row_format(self) -> RowFormat:

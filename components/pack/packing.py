@@ -29,7 +29,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tokenmill.rows.arrays import Layout, Parts, Rows, spans
-from tokenmill.text.vocabulary import BOS_ID, CLS_ID, EOS_ID, SEP_ID
 
 # No part is cut off that is shorter than this to fill a gap: a question needs some context.
 _MIN_PART_ITEMS = 8
@@ -201,7 +200,8 @@ def build_rows(parts: Parts, tokens: np.ndarray, token_counts: np.ndarray, layou
         token_counts: Tokens of each document.
         layout: As given to `pack_parts`.
     """
-    begin, end = (CLS_ID, SEP_ID) if layout.framed else (BOS_ID, EOS_ID)
+    names = ("cls", "sep") if layout.framed else ("bos", "eos")
+    begin, end = map(layout.control_ids.need, names)
     # x of all documents: a begin, the tokens, an end.
     framed = np.empty(len(tokens) + 2 * len(token_counts), np.int32)
     first = np.cumsum(token_counts + 2) - (token_counts + 2)

@@ -30,7 +30,7 @@ from tokenmill.rows.arrays import Parts, spans
 from tokenmill.rows.packed_split import write_array, write_shard
 from tokenmill.rows.token_flags import place_ranks
 from tokenmill.rows.widths import widths_of
-from tokenmill.text.vocabulary import EOS_ID
+from tokenmill.text.control_ids import TOKENMILL_CONTROL_IDS
 
 
 class PackSplit(beam.PTransform):
@@ -148,7 +148,7 @@ def pack_shard(
         counts = np.bincount(documents.tokens, minlength=settings.vocab_size)
         columns["loss_tokens"] = token_counts + (token_counts > 0) * settings.causal
         if settings.causal:
-            counts[EOS_ID] += np.count_nonzero(token_counts)
+            counts[settings.control_ids.need("eos")] += np.count_nonzero(token_counts)
         slots = len(rows.segment_counts) * settings.sequence_length
     name = f"rows-{shard:05d}"
     files = write_shard(directory, name, rows, settings.row_format)
@@ -248,6 +248,8 @@ def write_manifest(
             "label_names": names,
             "documents_by_label": dict(zip(names, target_counts.tolist(), strict=True)),
         }
+    if settings.control_ids != TOKENMILL_CONTROL_IDS:
+        of_task["control_ids"] = settings.control_ids
     manifest = PackedManifest(
         **counts.to_json(),
         **of_task,

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 import apache_beam as beam
-import sentencepiece
 import tensorflow as tf
 from tfx.components.transform import component as transform_component
 from tfx.dsl.components.base import (
@@ -51,6 +50,7 @@ from tokenmill.errors import TokenmillError
 from tokenmill.files import list_files, read_json, remove_temporary_files, write_json
 from tokenmill.records.documents import read_documents
 from tokenmill.records.splits import SPLITS, split_directory
+from tokenmill.text.tokenizers.load import load_tokenizer
 from tokenmill.timing import timed
 
 # How training documents are split at random is a matter of Transform, not of the vocabulary.
@@ -93,7 +93,7 @@ class TokenizerTrainerExecutor(base_executor.BaseExecutor):
             model = train_sentencepiece(sentences, config)
             sample, cut_words, lossy = counter.by_source, sentences.cut_words, 0.0
         digest = hashlib.sha256(model).hexdigest()
-        tokens = sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size()
+        tokens = load_tokenizer(model, config.path or "the vocabulary").vocab_size
         tf.io.gfile.makedirs(tokenizer.uri)
         with tf.io.gfile.GFile(os.path.join(tokenizer.uri, TOKENIZER_MODEL_NAME), "wb") as out:
             out.write(model)

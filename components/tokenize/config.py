@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from tokenmill.config_model import PositiveInt, Section
 
-ModelType = Literal["bpe", "unigram"]
+ModelType = Literal["bpe", "unigram", "wordpiece", "byte-level-bpe"]
+TRAINED_TYPES = ("bpe", "unigram")
 LEAST_VOCAB_SIZE = 300
 
 
@@ -24,7 +25,9 @@ class TokenizerConfig(Section):
     user_symbols: tuple[str, ...] = ()
     """Strings that are always one token, such as "<URL>"; without white space."""
     path: str | None = None
-    """An existing SentencePiece model (.model) to use instead of training one."""
+    """An existing tokenizer to use instead of training one: a SentencePiece model (.model), or a
+    Hugging Face directory, its tokenizer.json or vocab.txt; model_type and vocab_size are then
+    the tokenizer's."""
     sampling_alpha: Annotated[float, Field(ge=0, le=1)] | None = None
     """Unigram: draw the split of each training document, by probability to the power of this
     (subword regularization; 0.1 is usual); None takes the best split."""
@@ -37,6 +40,8 @@ class TokenizerConfig(Section):
             raise ValueError("sampling_alpha is for unigram models; set bpe_dropout for bpe")
         if self.bpe_dropout and self.model_type != "bpe":
             raise ValueError("bpe_dropout is for bpe models; set sampling_alpha for unigram")
+        if self.path is None and self.model_type not in TRAINED_TYPES:
+            raise ValueError(f"{self.model_type} can be imported (path), not trained")
         if self.path is not None and (self.source_weights or self.user_symbols):
             raise ValueError("with path nothing is trained: leave source_weights, user_symbols out")
         return self

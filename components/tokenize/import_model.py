@@ -1,4 +1,4 @@
-"""Import of a SentencePiece model (tokenizer.path): what it must be like."""
+"""Import of a tokenizer (tokenizer.path): what it must be like."""
 
 import hashlib
 from collections.abc import Iterable
@@ -10,35 +10,51 @@ from components.tokenize.config import TokenizerConfig
 from components.tokenize.training import check_user_symbols
 from tokenmill.errors import TokenmillError
 from tokenmill.files import absolute_path
-from tokenmill.text.vocabulary import CONTROL_TOKENS, UNK_ID
-
-# Besides <pad>, <unk>, <s> and </s>, which every task needs at their ids.
-_TASK_TOKENS = {"causal-lm": 4}
+from tokenmill.text.tokenizers.compiled import is_compiled, unpack_tokenizer
+from tokenmill.text.tokenizers.hugging_face_files import is_hugging_face
+from tokenmill.text.tokenizers.load import SENTENCEPIECE_MODEL, load_tokenizer
+from tokenmill.text.tokenizers.sentencepiece_model import control_ids_of
 
 
 def read_model(path: str) -> tuple[bytes, str]:
-    """Read the content and SHA-256 of a model file, on any filesystem that TensorFlow knows.
+    """Read the tokenizer to import: content and SHA-256 of its file.
+
+    A Hugging Face directory is compiled first (tokenmill/text/tokenizers/importing).
+
+    Args:
+        path: Of a SentencePiece model, a compiled tokenizer, a directory, a tokenizer.json or a
+            vocab.txt, on any filesystem that TensorFlow knows.
 
     Raises:
-        TokenmillError: The file cannot be read.
+        TokenmillError: It cannot be read, or not be imported exactly.
     """
+    if is_hugging_face(path):
+        # Here, as most runs import none and the library is not needed for them.
+        from tokenmill.text.tokenizers.importing.directory import import_tokenizer
+
+        model = import_tokenizer(path)
+        return model, hashlib.sha256(model).hexdigest()
     try:
         with tf.io.gfile.GFile(path, "rb") as source:
             model = source.read()
     except tf.errors.OpError as error:
         raise TokenmillError(
             f"tokenizer.path = {path}: the file cannot be read: {error.message}",
-            "Give a SentencePiece model file (.model).",
+            "Give a SentencePiece model (.model) or a Hugging Face directory.",
         ) from None
     return model, hashlib.sha256(model).hexdigest()
 
 
-def resolve_model(config: TokenizerConfig, task: str) -> tuple[TokenizerConfig, str]:
+def resolve_model(
+    config: TokenizerConfig, task: str, has_base_model: bool = False
+) -> tuple[TokenizerConfig, str]:
     """Check the section, and the model to import if it names one, before the run starts.
 
     Args:
         config: The section [tokenizer].
         task: The training task.
+        has_base_model: Whether vocab_size is that of a model whose embedding may have more rows
+            than an imported tokenizer has tokens.
 
     Returns:
         The section with the absolute path of the model, and the model's SHA-256; empty if one is
@@ -52,7 +68,15 @@ def resolve_model(config: TokenizerConfig, task: str) -> tuple[TokenizerConfig, 
         return config, ""
     path = absolute_path(config.path)
     model, sha256 = read_model(path)
-    check_imported_model(model, path, config.model_type, config.vocab_size, task)
+    size = config.vocab_size
+    if has_base_model and is_compiled(model):
+        size = min(size, unpack_tokenizer(model, path).description.vocab_size)
+    check_imported_model(model, path, config.model_type, size, task)
+    if is_compiled(model) and config.regularization_alpha is not None:
+        raise TokenmillError(
+            f"tokenizer.path = {path} is not split at random.",
+            "Leave tokenizer.sampling_alpha and tokenizer.bpe_dropout out.",
+        )
     return config.model_copy(update={"path": path}), sha256
 
 
@@ -89,11 +113,18 @@ def lossy_fraction(model: bytes, texts: Iterable[bytes]) -> float:
     Such a model writes texts that differ in the same way (blanks, Unicode forms): its bits per byte
     are of less than the text.
     """
-    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     lost = count = 0
-    for text in map(bytes.decode, texts):
+    if is_compiled(model):
+        tokenizer = load_tokenizer(model, "the tokenizer")
+        for text in texts:
+            count += 1
+            again = tokenizer.detokenize(tokenizer.tokenize(tf.constant([text])))
+            lost += again.numpy()[0] != text
+        return lost / count if count else 0.0
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    for decoded in map(bytes.decode, texts):
         count += 1
-        lost += processor.decode(processor.encode(text)) != text
+        lost += processor.decode(processor.encode(decoded)) != decoded
     return lost / count if count else 0.0
 
 
@@ -107,45 +138,38 @@ def check_imported_model(
     Args:
         model: The file's content.
         path: Its name, for messages.
-        model_type: `bpe` or `unigram`, as configured.
+        model_type: As configured.
         vocab_size: As configured; the model's embedding has so many rows.
         task: The training task; masked-lm and sequence classification need more control tokens.
 
     Raises:
-        TokenmillError: It is no model, of another type or size, its control tokens are elsewhere,
-            or it has no byte fallback and would lose text.
+        TokenmillError: It is no model, of another type or size, lacks a control token that the
+            task needs, or has no byte fallback and would lose text.
     """
-    processor = load_processor(model, path)
-    found = model_type_of(processor)
+    compiled = unpack_tokenizer(model, path) if is_compiled(model) else None
+    if compiled is not None and compiled.description.kind != "sentencepiece":
+        found: str = compiled.description.kind
+        size, control_ids = compiled.description.vocab_size, compiled.description.control_ids
+    else:
+        plain = compiled.parts[SENTENCEPIECE_MODEL] if compiled else model
+        processor = load_processor(plain, path)
+        found, size = model_type_of(processor), processor.get_piece_size()
+        control_ids = compiled.description.control_ids if compiled else control_ids_of(processor)
+        if sum(map(processor.is_byte, range(size))) != 256:
+            raise TokenmillError(
+                f"tokenizer.path = {path} has no byte fallback: it would lose characters that it "
+                "does not know.",
+                "Use a model that was trained with --byte_fallback.",
+            )
     if found != model_type:
         raise TokenmillError(
             f"tokenizer.path = {path} is a {found} model, but tokenizer.model_type = {model_type}.",
             f'Set tokenizer.model_type = "{found}".',
         )
-    size = processor.get_piece_size()
     if size != vocab_size:
         raise TokenmillError(
             f"tokenizer.path = {path} has {size:,} tokens, but tokenizer.vocab_size = "
             f"{vocab_size:,}.",
             f"Set tokenizer.vocab_size = {size}.",
         )
-    for i, token in enumerate(CONTROL_TOKENS[: _TASK_TOKENS.get(task, 7)]):
-        stored = processor.id_to_piece(i) if i < size else "nothing"
-        right_kind = processor.is_unknown(i) if i == UNK_ID else processor.is_control(i)
-        if i < 4:  # whatever they are called, these four have a role in SentencePiece
-            role = (processor.pad_id, processor.unk_id, processor.bos_id, processor.eos_id)[i]()
-            right_kind = right_kind and role == i
-        elif stored != token:
-            right_kind = False
-        if not right_kind:
-            raise TokenmillError(
-                f"tokenizer.path = {path}: id {i} is {stored!r}; {task} needs {token} there, as a "
-                "control token.",
-                "Use a model with tokenmill's control tokens (docs/tokens.md), or train one.",
-            )
-    if sum(processor.is_byte(i) for i in range(size)) != 256:
-        raise TokenmillError(
-            f"tokenizer.path = {path} has no byte fallback: it would lose characters that it "
-            "does not know.",
-            "Use a model that was trained with --byte_fallback.",
-        )
+    control_ids.check_task(task, f"tokenizer.path = {path}")

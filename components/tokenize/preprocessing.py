@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tokenmill.text.tokenization import load_tokenizer, may_cut, tokenize
+from tokenmill.text.tokenizers.load import read_tokenizer
 
 TOKENIZER_PATH_KEY = "tokenizer_path"
 
@@ -15,16 +15,14 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     Args:
         inputs: Dense string features text, source, doc_id and int64 byte_count, each of shape
             [batch, 1].
-        custom_config: TOKENIZER_PATH_KEY names the SentencePiece model.
+        custom_config: TOKENIZER_PATH_KEY names the tokenizer's file.
 
     Returns:
         token_ids: SparseTensor of int64, [batch, tokens], and the features doc_id, source,
         byte_count.
     """
-    path = custom_config[TOKENIZER_PATH_KEY]
-    with tf.io.gfile.GFile(path, "rb") as source:
-        cut = may_cut(source.read())
-    token_ids = tokenize(load_tokenizer(path), tf.reshape(inputs["text"], [-1]), cut)
+    tokenizer = read_tokenizer(custom_config[TOKENIZER_PATH_KEY])
+    token_ids = tokenizer.tokenize(tf.reshape(inputs["text"], [-1]))
     outputs = {name: inputs[name] for name in ("doc_id", "source", "byte_count")}
     outputs["token_ids"] = tf.cast(token_ids, tf.int64).to_sparse()
     return outputs

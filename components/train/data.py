@@ -17,7 +17,6 @@ from tokenmill.errors import TokenmillError
 from tokenmill.rows.masking import (
     EVALUATION_EPOCH,
     EVALUATION_SEED,
-    MaskSettings,
     mask_batch,
 )
 from tokenmill.rows.packed_split import Batch, PackedSplit
@@ -198,7 +197,7 @@ def _masker(split: PackedSplit) -> Callable[[Batch, np.ndarray, np.ndarray, int]
     """Return the function that hides tokens of a batch; in causal mode it hides none."""
     if split.task != "masked-lm":
         return lambda batch, numbers, epochs, seed: batch
-    settings = MaskSettings(split.manifest.mask_rate, split.manifest.whole_word)
+    settings = split.mask_settings()
     flags = split.token_flags()
     return lambda batch, numbers, epochs, seed: mask_batch(
         batch, numbers, epochs, seed, settings, flags

@@ -26,7 +26,6 @@ from tokenmill.machine import peak_process_bytes
 from tokenmill.model.backbone import Backbone
 from tokenmill.model.build import build_model
 from tokenmill.preemption import StoppedError, stop_on_signals
-from tokenmill.rows.masking import MaskSettings
 from tokenmill.rows.mixture import Mixture, plan_steps
 from tokenmill.rows.packed_split import PackedSplit
 from tokenmill.stack import stack_versions
@@ -203,7 +202,7 @@ def text_masking(split: PackedSplit) -> TextMasking | None:
     """Return what the exported model's evaluation hides, as in the rows; None in causal mode."""
     if split.task != "masked-lm":
         return None
-    settings = MaskSettings(split.manifest.mask_rate, split.manifest.whole_word)
+    settings = split.mask_settings()
     return TextMasking(settings, split.token_flags())
 
 

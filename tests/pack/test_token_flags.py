@@ -14,6 +14,7 @@ from tokenmill.rows.token_flags import (
     token_flags,
     word_starts,
 )
+from tokenmill.text.tokenizers.load import load_tokenizer
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def test_flags_of_a_piece(text, flags):
 
 
 def test_every_piece_of_a_trained_vocabulary_has_flags(sentencepiece_model):
-    flags = token_flags(sentencepiece_model)
+    flags = token_flags(load_tokenizer(sentencepiece_model, "m").token_bytes)
     processor = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model)
     assert len(flags) == processor.get_piece_size()
     assert (flags[:16] == CONTROL).all()
@@ -44,7 +45,7 @@ def test_every_piece_of_a_trained_vocabulary_has_flags(sentencepiece_model):
 
 def test_places_and_words_of_a_text(sentencepiece_model):
     processor = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model)
-    flags = token_flags(sentencepiece_model)
+    flags = token_flags(load_tokenizer(sentencepiece_model, "m").token_bytes)
     ids = np.array(processor.encode("Some words. And a sentence,\nthen a new.\n\nThen words"))
     ranks, starts = place_ranks(ids, flags), word_starts(ids, flags)
 

@@ -141,9 +141,9 @@ def versions(exported, tmp_path):
 @pytest.fixture(scope="session")
 def flags(exported):
     from tokenmill.rows.token_flags import token_flags
+    from tokenmill.text.tokenizers.load import read_tokenizer
 
-    with open(exported.tokenizer, "rb") as source:
-        return token_flags(source.read())
+    return token_flags(read_tokenizer(str(exported.tokenizer)).token_bytes)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Small tokenizers of every kind, trained with the tokenizers library, as Hugging Face files."""
 
+import functools
 import itertools
 import json
 import os
@@ -132,6 +133,12 @@ KINDS = {
     "Llama 2": _llama_2,
     "Metaspace": _metaspace,
 }
+
+
+@functools.cache
+def values_of(kind: str) -> dict:
+    """The tokenizer.json of a kind; trained once, as the library learns otherwise each time."""
+    return KINDS[kind]()
 
 
 def write_files(directory, values: dict, **configs) -> str:

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from open_tokenizers import KINDS, TEXTS, E, write_files
+from open_tokenizers import KINDS, TEXTS, E, values_of, write_files
 from tokenizers import Tokenizer, decoders
 
 from tokenmill.errors import TokenmillError
@@ -21,11 +21,6 @@ from tokenmill.text.tokenizers.load import load_tokenizer
 
 LOSSLESS = ("GPT-2", "GPT-2, split", "SmolLM", "Llama 3", "Llama 2")
 SPECIAL_TEXT = ("<|endoftext|>", "[CLS]", "</s>", "<s>", "[UNK]", "<|begin_of_text|>", "<0x41>")
-
-
-@functools.cache
-def values_of(kind):
-    return KINDS[kind]()
 
 
 @pytest.fixture(scope="module")

@@ -485,10 +485,12 @@ def test_models_that_do_not_fit_say_why(models, docstrings):
     assert "no SentencePiece model" in message(b"not one")
     assert "600" in message(models["bpe"])
     assert 'model_type = "bpe"' in message(models["bpe"], "unigram", VOCAB_SIZE)
-    assert "id 0" in message(foreign_model(docstrings, pad_id=3, unk_id=0, bos_id=1, eos_id=2))
+    llama = foreign_model(docstrings, pad_id=-1, unk_id=0, bos_id=1, eos_id=2)
+    check_imported_model(llama, "some.model", "bpe", 500, "causal-lm")
+    assert "needs a bos token" in message(foreign_model(docstrings, bos_id=-1, eos_id=2))
     assert "byte fallback" in message(foreign_model(docstrings, byte_fallback=False))
     check_imported_model(foreign_model(docstrings), "some.model", "bpe", 500, "causal-lm")
-    assert "<mask>" in message(foreign_model(docstrings), task="masked-lm")
+    assert "needs a mask token" in message(foreign_model(docstrings), task="masked-lm")
     with pytest.raises(TokenmillError, match="cannot be read"):
         read_model("/nowhere/some.model")
 

@@ -15,6 +15,7 @@ from tokenmill.contracts.base import (
 )
 from tokenmill.errors import TokenmillError
 from tokenmill.records.splits import split_directory
+from tokenmill.text.control_ids import ControlIds
 
 FORMAT = "tokenmill-rows-2"
 MANIFEST_NAME = "manifest.json"
@@ -130,6 +131,9 @@ class PackedManifest(Document, PackedCounts):
     overlap_tokens: int = key("Tokens repeated as context.", ge=0)
     mask_rate: float = key("Share of tokens that an epoch hides; masked-lm.", default=1.0)
     whole_word: bool = key("Whether words are hidden, not tokens; masked-lm.", default=False)
+    control_ids: ControlIds | None = key(
+        "Ids of the tokenizer's control tokens; absent for tokenmill's own.", default=None
+    )
     label_names: list[str] | None = key("The classes in order; classification.", default=None)
     documents_by_label: dict[str, int] | None = key("Rows of each; classification.", default=None)
     source_weights: dict[str, float] = key("pack.source_weights; empty for none.")

@@ -9,7 +9,7 @@ from tokenmill.contracts.base import Document, Part, key
 from tokenmill.text.control_ids import ControlIds
 
 TOKENIZER_MODEL_NAME = "tokenizer.model"
-"""The SentencePiece model."""
+"""The SentencePiece model, or a compiled tokenizer (tokenmill/text/tokenizers/compiled.py)."""
 TOKENIZER_PATH = os.path.join("assets.extra", TOKENIZER_MODEL_NAME)
 """Where it lies in a SavedModel."""
 DESCRIPTION_NAME = "tokenizer.json"
@@ -32,7 +32,9 @@ class Sample(Part):
 class TokenizerDescription(Document):
     """How a vocabulary was made: the keys of [tokenizer] that decide on it, and what came out."""
 
-    model_type: Literal["bpe", "unigram"] = key("tokenizer.model_type.")
+    model_type: Literal["bpe", "unigram", "wordpiece", "byte-level-bpe"] = key(
+        "tokenizer.model_type."
+    )
     vocab_size: int = key("tokenizer.vocab_size.", gt=0)
     sample_bytes: int = key("tokenizer.sample_bytes.", gt=0)
     source_weights: dict[str, float] = key("tokenizer.source_weights.")

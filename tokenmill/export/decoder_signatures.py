@@ -12,7 +12,7 @@ from tokenmill.export.sampler import SamplerConfig, check_sampling, choose, requ
 from tokenmill.export.scoring import SCORES, score_rows
 from tokenmill.model.build import Decoder, Encoder
 from tokenmill.model.generation import decode_step, prefill, widen
-from tokenmill.text.vocabulary import BOS_ID, EOS_ID, PAD_ID
+from tokenmill.text.control_ids import TOKENMILL_CONTROL_IDS, ControlIds
 
 # Rows of sequence_length computed at once: bounds the memory that a long text takes.
 _ROWS_AT_ONCE = 8
@@ -35,7 +35,11 @@ class Rows(NamedTuple):
 
 
 def cut_into_rows(
-    inputs: tf.RaggedTensor, targets: tf.RaggedTensor, used: tf.RaggedTensor, longest_row: int
+    inputs: tf.RaggedTensor,
+    targets: tf.RaggedTensor,
+    used: tf.RaggedTensor,
+    longest_row: int,
+    padding: int = 0,
 ) -> Rows:
     """Cut texts into rows of equal width, at least one a text, as packing cuts the eval split.
 
@@ -44,6 +48,7 @@ def cut_into_rows(
         targets: int32 [batch, tokens].
         used: float32 [batch, tokens].
         longest_row: Rows are as wide as the longest text, and this at most.
+        padding: What fills `inputs` up; 0 fills the others.
     """
     batch = inputs.nrows(out_type=tf.int32)
     counts = tf.cast(inputs.row_lengths(), tf.int32)
@@ -52,15 +57,16 @@ def cut_into_rows(
     rows_each = tf.maximum((counts + width - 1) // width, 1)
     slots = (longest + width - 1) // width * width
 
-    def cut(ragged: tf.RaggedTensor) -> tf.Tensor:
-        dense = ragged.to_tensor()
-        dense = tf.pad(dense, [[0, 0], [0, slots - tf.shape(dense)[1]]])
+    def cut(ragged: tf.RaggedTensor, fill: int = 0) -> tf.Tensor:
+        dense = ragged.to_tensor(fill)
+        rest = [[0, 0], [0, slots - tf.shape(dense)[1]]]
+        dense = tf.pad(dense, rest, constant_values=fill)
         return tf.reshape(dense, [-1, width])
 
     place = tf.tile(tf.range(slots // width)[None], [batch, 1])
     real = tf.reshape(place < rows_each[:, None], [-1])  # shorter texts leave empty rows
     texts = tf.repeat(tf.range(batch), slots // width)
-    parts = (cut(inputs), cut(targets), cut(used), texts)
+    parts = (cut(inputs, padding), cut(targets), cut(used), texts)
     return Rows(*(tf.boolean_mask(part, real) for part in parts))
 
 
@@ -71,10 +77,19 @@ class ServedDecoder(tf.Module):
         model: The trained decoder (an encoder: tokenmill/export/encoder_signatures.py).
         tokenize: string [batch] -> ragged int32 [batch, tokens].
         quantization: How the weights are stored.
+        control_ids: Of the tokenizer.
     """
 
-    def __init__(self, model: Decoder | Encoder, tokenize: Any, quantization: Quantization):
+    def __init__(
+        self,
+        model: Decoder | Encoder,
+        tokenize: Any,
+        quantization: Quantization,
+        control_ids: ControlIds = TOKENMILL_CONTROL_IDS,
+    ):
         super().__init__()
+        self.control_ids = control_ids
+        self.padding = control_ids.padding
         self.context_length = model.shape_config.sequence_length
         self.vocab_size = model.shape_config.vocab_size
         self._tokenize = tokenize
@@ -135,7 +150,7 @@ class ServedDecoder(tf.Module):
         int32 [batch, width] of begin and tokens -> float32 [batch, width, vocabulary].
         """
         with self._weights_in_use():
-            hidden = self._hidden(token_ids, tf.cast(token_ids != PAD_ID, tf.float32))
+            hidden = self._hidden(token_ids, tf.cast(token_ids != self.padding, tf.float32))
             return self._decoder().logits(hidden)
 
     def embed(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
@@ -156,8 +171,8 @@ class ServedDecoder(tf.Module):
 
     def _rows(self, ids: tf.RaggedTensor) -> Rows:
         batch = ids.nrows(out_type=tf.int32)
-        inputs = tf.concat([tf.fill([batch, 1], BOS_ID), ids], axis=1)
-        targets = tf.concat([ids, tf.fill([batch, 1], EOS_ID)], axis=1)
+        inputs = tf.concat([tf.fill([batch, 1], self.control_ids.need("bos")), ids], axis=1)
+        targets = tf.concat([ids, tf.fill([batch, 1], self.control_ids.need("eos"))], axis=1)
         return cut_into_rows(inputs, targets, tf.ones_like(inputs, tf.float32), self.context_length)
 
     def _map_rows(self, rows: Rows, compute: Any, dtypes: tuple) -> list[tf.Tensor]:
@@ -180,7 +195,11 @@ class ServedDecoder(tf.Module):
 
     def _hidden(self, inputs: tf.Tensor, used: tf.Tensor) -> tf.Tensor:
         """Run the model up to its head: int32, float32 [rows, width] -> [rows, width, d_model]."""
-        return prefill(self._decoder(), inputs)[0]
+        return prefill(self._decoder(), self._embeddable(inputs))[0]
+
+    def _embeddable(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Replace padding that is no token by one, as an embedding has no row -1."""
+        return inputs if self.padding >= 0 else tf.maximum(inputs, 0)
 
     def _score_rows(self, inputs, targets, used):
         hidden = self._hidden(inputs, used)
@@ -240,11 +259,17 @@ class ServedDecoder(tf.Module):
             excess = tf.identity(excess)
         batch = tf.shape(excess)[0]
         kept = tf.ragged.boolean_mask(ids, tf.ragged.range(prompt_counts) >= excess[:, None])
-        prompt = tf.concat([tf.fill([batch, 1], BOS_ID), kept], axis=1)
+        prompt = tf.concat([tf.fill([batch, 1], self.control_ids.need("bos")), kept], axis=1)
         starts = prompt_counts - excess + 1
         with self._weights_in_use():
             tokens, counts, stopped = _continue(
-                model, prompt.to_tensor(PAD_ID), starts, max_new_tokens, sampling, length
+                model,
+                prompt.to_tensor(max(self.padding, 0)),
+                starts,
+                max_new_tokens,
+                sampling,
+                length,
+                self.control_ids,
             )
         return {
             "token_ids": tf.RaggedTensor.from_tensor(tokens, lengths=counts),
@@ -255,7 +280,15 @@ class ServedDecoder(tf.Module):
         }
 
 
-def _continue(model, prompt, starts, limits, sampling: SamplerConfig, context_length: int):
+def _continue(
+    model,
+    prompt,
+    starts,
+    limits,
+    sampling: SamplerConfig,
+    context_length: int,
+    control_ids: ControlIds,
+):
     """Generate tokens until each text's end or limit.
 
     int32 [batch, width], [batch], [batch] -> tokens [batch, new], counts, stopped [batch].
@@ -271,11 +304,11 @@ def _continue(model, prompt, starts, limits, sampling: SamplerConfig, context_le
 
     def take(step, tokens, counts, stopped, logits):
         """Choose a token for each text that goes on; return the new state and the tokens."""
-        token = choose(logits, sampling, uniform[:, step])
+        token = choose(logits, sampling, uniform[:, step], control_ids)
         active = (counts < limits) & ~stopped
-        stopped |= active & (token == EOS_ID)
+        stopped |= active & (token == control_ids.need("eos"))
         written = active & ~stopped
-        token = tf.where(written, token, PAD_ID)
+        token = tf.where(written, token, max(control_ids.padding, 0))
         tokens = tf.where(tf.range(steps)[:, None] == step, token[None], tokens)
         return tokens, counts + tf.cast(written, tf.int32), stopped, token
 

@@ -11,7 +11,7 @@ from tokenmill.export.decoder_signatures import Rows, ServedDecoder, cut_into_ro
 from tokenmill.export.scoring import SCORES, score_rows
 from tokenmill.export.text_masking import TextMasking
 from tokenmill.model.build import Encoder
-from tokenmill.text.vocabulary import CLS_ID, PAD_ID, SEP_ID
+from tokenmill.text.control_ids import TOKENMILL_CONTROL_IDS, ControlIds
 
 _FRAME = 2  # CLS and SEP
 
@@ -25,6 +25,7 @@ class ServedEncoder(ServedDecoder):
         quantization: How the weights are stored.
         masking: What `evaluate` hides; a classifier needs none.
         label_names: The classes of a classifier, ascending.
+        control_ids: Of the tokenizer.
     """
 
     def __init__(
@@ -34,8 +35,9 @@ class ServedEncoder(ServedDecoder):
         quantization: Quantization,
         masking: TextMasking | None = None,
         label_names: Sequence[str] | None = None,
+        control_ids: ControlIds = TOKENMILL_CONTROL_IDS,
     ):
-        super().__init__(model, tokenize, quantization)
+        super().__init__(model, tokenize, quantization, control_ids)
         self._masking = masking
         self._labels = np.array([name.encode() for name in label_names or ()], object)
 
@@ -129,7 +131,7 @@ class ServedEncoder(ServedDecoder):
         rows = self._framed(
             ids, ids, ids.with_flat_values(tf.ones_like(ids.flat_values, tf.float32))
         )
-        return rows._replace(used=tf.cast(rows.inputs != PAD_ID, tf.float32))
+        return rows._replace(used=tf.cast(rows.inputs != self.padding, tf.float32))
 
     def _framed(
         self, inputs: tf.RaggedTensor, targets: tf.RaggedTensor, weights: tf.RaggedTensor
@@ -143,14 +145,15 @@ class ServedEncoder(ServedDecoder):
         """
         # An empty text is a bare frame.
         tokens, wanted, used, texts = cut_into_rows(
-            inputs, targets, weights, self.context_length - _FRAME
+            inputs, targets, weights, self.context_length - _FRAME, self.padding
         )
         frame = [[0, 0], [1, 1]]
-        tokens = tf.pad(tokens, frame)
+        tokens = tf.pad(tokens, frame, constant_values=self.padding)
         slot = tf.range(tf.shape(tokens)[1])[None]
-        # Text never encodes to PAD, and nothing is replaced by it.
-        end = 1 + tf.reduce_sum(tf.cast(tokens != PAD_ID, tf.int32), -1, keepdims=True)
-        tokens = tf.where(slot == 0, CLS_ID, tf.where(slot == end, SEP_ID, tokens))
+        # Text never encodes to padding, and nothing is replaced by it.
+        end = 1 + tf.reduce_sum(tf.cast(tokens != self.padding, tf.int32), -1, keepdims=True)
+        begins, ends = map(self.control_ids.need, ("cls", "sep"))
+        tokens = tf.where(slot == 0, begins, tf.where(slot == end, ends, tokens))
         return Rows(tokens, tf.pad(wanted, frame), tf.pad(used, frame), texts)
 
     def _hidden(self, inputs: tf.Tensor, used: tf.Tensor) -> tf.Tensor:
@@ -160,5 +163,5 @@ class ServedEncoder(ServedDecoder):
         """
         del used
         positions = tf.broadcast_to(tf.range(tf.shape(inputs)[1])[None], tf.shape(inputs))
-        segment_ids = tf.cast(inputs != PAD_ID, tf.int32)
-        return self._decoder().hidden(inputs, segment_ids, positions)
+        segment_ids = tf.cast(inputs != self.padding, tf.int32)
+        return self._decoder().hidden(self._embeddable(inputs), segment_ids, positions)

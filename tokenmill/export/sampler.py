@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tokenmill.text.vocabulary import BOS_ID, PAD_ID, UNK_ID
+from tokenmill.text.control_ids import TOKENMILL_CONTROL_IDS, ControlIds
 
 
 class SamplerConfig(NamedTuple):
@@ -56,15 +56,24 @@ def uniforms(seed: tf.Tensor, steps: int) -> tf.Tensor:
     )
 
 
-def choose(logits: tf.Tensor, sampling: SamplerConfig, uniform: tf.Tensor) -> tf.Tensor:
+def choose(
+    logits: tf.Tensor,
+    sampling: SamplerConfig,
+    uniform: tf.Tensor,
+    control_ids: ControlIds = TOKENMILL_CONTROL_IDS,
+) -> tf.Tensor:
     """Choose a token for each row: float32 [batch, V] and [batch] in [0, 1) -> int32 [batch].
 
     Inverse transform sampling in the vocabulary's order. Padding, unknown and begin are never
     chosen: they are no text.
     """
     vocabulary = tf.shape(logits)[1]
-    control = tf.reduce_max(tf.one_hot([PAD_ID, UNK_ID, BOS_ID], vocabulary), axis=0)
-    logits = tf.where(control > 0, -1e9, logits)
+    ids = control_ids
+    # GPT-2 has one token for unknown, begin and end.
+    never = [i for i in (ids.pad, ids.unk, ids.bos) if i is not None and i != ids.eos]
+    if never:
+        control = tf.reduce_max(tf.one_hot(never, vocabulary), axis=0)
+        logits = tf.where(control > 0, -1e9, logits)
     likeliest = tf.argmax(logits, -1, tf.int32)
     samples = sampling.temperature > 0
 

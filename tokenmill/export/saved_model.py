@@ -1,7 +1,7 @@
 """The SavedModel that is pushed: its signatures and its files.
 
 Every signature takes and returns batches. Those on raw text hold the tokenizer; their `*_ids` twins
-take token ids (int32 [batch, width], filled up with 0 at the right).
+take token ids (int32 [batch, width], filled up with `ControlIds.padding` at the right).
 
     score (also serving_default), score_ids: the log-likelihood of a text.
     generate, generate_ids: a continuation.
@@ -40,8 +40,7 @@ from tokenmill.export.text_masking import TextMasking
 from tokenmill.export.tokenizer_assets import write_tokenizer_assets
 from tokenmill.export.warmup_requests import write_warmup_requests
 from tokenmill.model.build import Decoder, Encoder
-from tokenmill.text.tokenization import load_tokenizer
-from tokenmill.text.vocabulary import PAD_ID
+from tokenmill.text.tokenizers.load import read_tokenizer
 
 _TYPES = {int: tf.int32, float: tf.float32, bool: tf.bool}
 
@@ -52,7 +51,7 @@ class ExportedModel(tf.Module):
     Args:
         model: The trained decoder or encoder.
         transform_graph_uri: Transform's output; its graph turns raw text into ids.
-        tokenizer_path: The SentencePiece model, for turning ids back into text.
+        tokenizer_path: The tokenizer's file, for turning ids back into text.
         quantization: How the weights are stored.
         masking: What a masked language model's `evaluate` hides.
         label_names: The classes of a classifier.
@@ -72,7 +71,10 @@ class ExportedModel(tf.Module):
         # save as all the rest.
         graph = os.path.join(transform_graph_uri, tft.TFTransformOutput.TRANSFORM_FN_DIR)
         self.transform = tf.saved_model.load(graph)
-        self.tokenizer = load_tokenizer(tokenizer_path)
+        tokenizer = read_tokenizer(tokenizer_path)
+        self._detokenize = tokenizer.detokenize
+        self.tokenizer = tokenizer.resources()
+        self.padding = tokenizer.control_ids.padding
         self.head = model.shape_config.head
         # Traced once for all signatures.
         self._tokenize = tf.function(
@@ -81,9 +83,11 @@ class ExportedModel(tf.Module):
             autograph=False,
         )
         self.served: ServedDecoder = (
-            ServedEncoder(model, self._tokenize, quantization, masking, label_names)
+            ServedEncoder(
+                model, self._tokenize, quantization, masking, label_names, tokenizer.control_ids
+            )
             if isinstance(model, Encoder)
-            else ServedDecoder(model, self._tokenize, quantization)
+            else ServedDecoder(model, self._tokenize, quantization, tokenizer.control_ids)
         )
 
     def _tokenize_text(self, text: tf.Tensor) -> tf.RaggedTensor:
@@ -162,7 +166,7 @@ class ExportedModel(tf.Module):
                 served.token_ids(text),
                 (max_new_tokens, temperature, top_k, top_p, seed, truncate_prompt),
             )
-            completion = self.tokenizer.detokenize(outputs.pop("token_ids"))
+            completion = self._detokenize(outputs.pop("token_ids"))
             return {"text": completion, **outputs}
 
         @function(input_signature=[ids_spec, *options])
@@ -179,7 +183,7 @@ class ExportedModel(tf.Module):
                 self._unpadded(token_ids),
                 (max_new_tokens, temperature, top_k, top_p, seed, truncate_prompt),
             )
-            return {**outputs, "token_ids": outputs["token_ids"].to_tensor(PAD_ID)}
+            return {**outputs, "token_ids": outputs["token_ids"].to_tensor(self.padding)}
 
         @function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
         def evaluate(examples):
@@ -224,8 +228,9 @@ class ExportedModel(tf.Module):
 
     def _known(self, token_ids: tf.Tensor) -> tf.Operation:
         vocabulary = self.served.vocab_size
-        known = (token_ids >= 0) & (token_ids < vocabulary)
-        return require(known, f"token_ids must be from 0 to {vocabulary - 1}")
+        least = min(self.padding, 0)
+        known = (token_ids >= least) & (token_ids < vocabulary)
+        return require(known, f"token_ids must be from {least} to {vocabulary - 1}")
 
     def _one_row(self, token_ids: tf.Tensor) -> tf.Tensor:
         """Check ids that are not cut into rows: their logits would take all memory."""
@@ -236,15 +241,17 @@ class ExportedModel(tf.Module):
             return tf.identity(token_ids)
 
     def _unpadded(self, token_ids: tf.Tensor) -> tf.RaggedTensor:
-        is_token = tf.cast(token_ids != PAD_ID, tf.int32)
+        is_token = tf.cast(token_ids != self.padding, tf.int32)
         gaps = (is_token == 0) & (tf.cumsum(is_token, axis=1, reverse=True) > 0)
         with tf.control_dependencies(
             [
                 self._known(token_ids),
-                require(~gaps, "token_ids may hold 0 (padding) at the right end only"),
+                require(
+                    ~gaps, f"token_ids may hold {self.padding} (padding) at the right end only"
+                ),
             ]
         ):
-            return tf.RaggedTensor.from_tensor(tf.identity(token_ids), padding=PAD_ID)
+            return tf.RaggedTensor.from_tensor(tf.identity(token_ids), padding=self.padding)
 
 
 def _generate(served: ServedDecoder, ids: tf.RaggedTensor, options: tuple) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from tokenmill.rows.masking import MASKED, RANDOM, MaskSettings
 from tokenmill.rows.token_flags import CONTROL, ENDS_WORD, STARTS_WORD
-from tokenmill.text.vocabulary import MASK_ID
 
 _RESOLUTION = 2**24  # float32 holds every integer up to it
 
@@ -43,7 +42,7 @@ class TextMasking(tf.Module):
         size = len(self._ordinary)
         choice = tf.cast(_uniform(text, "choice", place) * size, tf.int32)
         chosen = tf.gather(self._ordinary, tf.minimum(choice, size - 1))
-        hidden = tf.where(drawn & (action < MASKED), MASK_ID, ids.flat_values)
+        hidden = tf.where(drawn & (action < MASKED), self._settings.mask_id, ids.flat_values)
         hidden = tf.where(drawn & (action >= MASKED) & (action < RANDOM), chosen, hidden)
         return ids.with_flat_values(hidden), ids.with_flat_values(tf.cast(drawn, tf.float32))
 

@@ -13,6 +13,8 @@ import tensorflow as tf
 from tokenmill.contracts.base import read_document, write_document
 from tokenmill.contracts.tokenizer import DESCRIPTION_NAME, TOKENIZER_MODEL_NAME, TokenizerAsset
 from tokenmill.errors import TokenmillError
+from tokenmill.text.control_ids import TOKENMILL_CONTROL_IDS
+from tokenmill.text.tokenizers.load import read_tokenizer
 from tokenmill.text.vocabulary import CONTROL_TOKENS
 
 
@@ -29,7 +31,10 @@ def write_tokenizer_assets(tokenizer_path: str, saved_model: str) -> None:
     tf.io.gfile.copy(tokenizer_path, target, overwrite=True)
     with tf.io.gfile.GFile(target, "rb") as source:
         digest = hashlib.sha256(source.read()).hexdigest()
-    ids = {token: i for i, token in enumerate(CONTROL_TOKENS)}
+    tokenizer = read_tokenizer(target)
+    ids = tokenizer.control_ids.by_name()
+    if tokenizer.control_ids == TOKENMILL_CONTROL_IDS:
+        ids = {token: i for i, token in enumerate(CONTROL_TOKENS)}
     asset = TokenizerAsset(sha256=digest, control_ids=ids)
     write_document(os.path.join(extra, DESCRIPTION_NAME), asset)
 

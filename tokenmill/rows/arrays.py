@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tokenmill.text.control_ids import TOKENMILL_CONTROL_IDS, ControlIds
+
 
 class Row(NamedTuple):
     """A packed row: segments of lengths that sum to at most sequence_length.
@@ -107,12 +109,14 @@ class Layout:
         framed: Tokens between CLS and SEP, instead of questions.
         overlap: Items of context that are repeated before a part, where there are so many.
         fixed_cuts: Cut where a row is full and nowhere else, as the served model cuts long text.
+        control_ids: Of the vocabulary: what begins and ends a text.
     """
 
     sequence_length: int
     framed: bool = False
     overlap: int = 0
     fixed_cuts: bool = False
+    control_ids: ControlIds = TOKENMILL_CONTROL_IDS
 
     @property
     def frame_slots(self) -> int:

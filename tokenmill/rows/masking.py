@@ -27,10 +27,12 @@ class MaskSettings:
     Attributes:
         rate: Share of the tokens (or, with whole_word, of the words) that are targets.
         whole_word: Hide all tokens of a word together (Devlin's later release; Cui et al. 2019).
+        mask_id: What most hidden tokens become.
     """
 
     rate: float
     whole_word: bool
+    mask_id: int = MASK_ID
 
 
 def mask_batch(
@@ -74,7 +76,7 @@ def mask_batch(
     drawn = candidates & (whether < settings.rate)
     ordinary = np.flatnonzero(flags & CONTROL == 0).astype(np.int32)
     choice = ((bits & np.uint64(0xFFFFFF)) * np.uint64(len(ordinary))) >> np.uint64(24)
-    inputs = np.where(drawn & (action < MASKED), np.int32(MASK_ID), batch.inputs)
+    inputs = np.where(drawn & (action < MASKED), np.int32(settings.mask_id), batch.inputs)
     replaced = drawn & (action >= MASKED) & (action < RANDOM)
     inputs = np.where(replaced, ordinary[choice.astype(np.int64)], inputs)
     return batch._replace(inputs=inputs, loss_weights=drawn.astype(np.float32))

@@ -28,6 +28,8 @@ from tokenmill.records.splits import split_directory
 from tokenmill.records.tfrecord import FRAME_BYTES, unframe, write_tfrecords
 from tokenmill.rows.arrays import Rows
 from tokenmill.rows.codec import Batch, decode_rows, densify, encode_rows
+from tokenmill.rows.masking import MaskSettings
+from tokenmill.text.control_ids import TOKENMILL_CONTROL_IDS, ControlIds
 
 _REPAIR_HINT = "Copy the file anew, or delete the artifact and run again: the step packs anew."
 
@@ -216,6 +218,16 @@ class PackedSplit:
     def token_flags(self) -> np.ndarray:
         """Read the flags of the vocabulary's tokens (token_flags.py), uint8 [vocab_size]."""
         return read_array(os.path.join(self._directory, TOKEN_FLAGS_NAME))
+
+    def mask_settings(self) -> MaskSettings:
+        """Return how tokens of the rows are hidden, in masked-lm."""
+        mask = self.control_ids.need("mask")
+        return MaskSettings(self.manifest.mask_rate, self.manifest.whole_word, mask)
+
+    @property
+    def control_ids(self) -> ControlIds:
+        """Ids of the vocabulary's control tokens."""
+        return self.manifest.control_ids or TOKENMILL_CONTROL_IDS
 
     def target_counts(self) -> np.ndarray:
         """Read how often each id, or each class of a classifier, is a target; int64."""

@@ -1,9 +1,9 @@
 """Flags of the vocabulary's tokens: where words, sentences, lines and paragraphs begin and end."""
 
-import numpy as np
-import sentencepiece
+import re
+from collections.abc import Sequence
 
-from tokenmill.text.vocabulary import CONTROL_COUNT
+import numpy as np
 
 CONTROL = 1
 """A control token: never hidden, never drawn at random."""
@@ -14,27 +14,28 @@ ENDS_SENTENCE = 16
 ENDS_LINE = 32
 ENDS_PARAGRAPH = 64
 
+_PARTS = re.compile("[\udc80-\udcff]")
+
 # Ranks of a place to cut a document; the end of a paragraph is best.
 _PARAGRAPH, _LINE, _SENTENCE, _WORD = 4, 3, 2, 1
 
 
-def token_flags(model: bytes) -> np.ndarray:
-    """Return flags of each token of a SentencePiece model, uint8 [vocab_size].
+def token_flags(token_bytes: Sequence[bytes | None]) -> np.ndarray:
+    """Return flags of each token of a vocabulary, uint8 [vocab_size].
 
     A word starts at a blank, and wherever a character that is no letter or digit stands: as in
     BERT, punctuation is a word of its own.
+
+    Args:
+        token_bytes: `Tokenizer.token_bytes`: what each id stands for, None for control tokens.
     """
-    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-    flags = np.zeros(processor.get_piece_size(), np.uint8)
-    for i in range(len(flags)):
-        if processor.is_control(i) or processor.is_unknown(i) or i < CONTROL_COUNT:
+    flags = np.zeros(len(token_bytes), np.uint8)
+    for i, value in enumerate(token_bytes):
+        if value is None:
             flags[i] = CONTROL
-        elif processor.is_byte(i):
-            byte = int(processor.id_to_piece(i)[1:-1], 16)
-            # Bytes from 128 up are parts of a letter.
-            flags[i] = flags_of(chr(byte)) if byte < 128 else 0
-        else:
-            flags[i] = flags_of(processor.id_to_piece(i).replace("\u2581", " "))
+        elif value:
+            # Bytes that are no character are parts of a letter.
+            flags[i] = flags_of(_PARTS.sub("x", value.decode("utf-8", "surrogateescape")))
     return flags
 
 

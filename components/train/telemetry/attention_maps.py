@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tokenmill.model.backbone import Backbone
 from tokenmill.rows.packed_split import PackedSplit
-from tokenmill.text.tokenization import load_tokenizer
+from tokenmill.text.tokenizers.load import read_tokenizer
 
 PROBE_ROWS = 2
 # More tokens than this cannot be read beside an image.
@@ -107,6 +107,11 @@ def attention_drawer(
 
 def _words(ids: np.ndarray, tokenizer_path: str) -> list[str]:
     """Return tokens as they are shown: line ends and blanks made visible."""
-    tokenizer = load_tokenizer(tokenizer_path)
-    texts = [p.decode("utf-8", "replace") for p in tokenizer.id_to_string(ids).numpy()]
-    return [p.replace("\n", "⏎").replace("\t", "⇥").replace("▁", "·") for p in texts]
+    tokenizer = read_tokenizer(tokenizer_path)
+    names = {i: f"<{name}>" for name, i in tokenizer.control_ids.by_name().items()}
+    values = [tokenizer.token_bytes[i] for i in ids.tolist()]
+    texts = [
+        names.get(i, "<>") if value is None else value.decode("utf-8", "replace")
+        for i, value in zip(ids.tolist(), values, strict=True)
+    ]
+    return [p.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "·") for p in texts]

@@ -44,10 +44,14 @@ class Tokenizer(abc.ABC):
 
 
 def token_strings(token_bytes: tuple[bytes | None, ...]) -> tf.Tensor:
-    """Return what each id stands for as string [vocab_size], empty for control tokens."""
-    return tf.constant([value or b"" for value in token_bytes], tf.string)
+    """Return what ids stand for, string [vocab_size + 1]; "" for control tokens and at the end."""
+    return tf.constant([*(value or b"" for value in token_bytes), b""], tf.string)
 
 
 def join_tokens(strings: tf.Tensor, ids: tf.RaggedTensor) -> tf.Tensor:
-    """Join what ids stand for: string [vocab_size], ragged [batch, tokens] -> string [batch]."""
-    return tf.strings.reduce_join(tf.gather(strings, ids), axis=1)
+    """Join what ids stand for: of `token_strings`, ragged [batch, tokens] -> string [batch].
+
+    A model's embedding may have more rows than there are tokens: such ids stand for nothing.
+    """
+    known = ids.with_flat_values(tf.minimum(ids.flat_values, tf.size(strings) - 1))
+    return tf.strings.reduce_join(tf.gather(strings, known), axis=1)

@@ -14,6 +14,11 @@ from tokenmill.contracts.tokenizer import COMPILED_FORMAT, CompiledTokenizer
 from tokenmill.errors import TokenmillError
 from tokenmill.text.control_ids import ControlIds
 from tokenmill.text.tokenizers.compiled import CompiledFile, pack_tokenizer
+from tokenmill.text.tokenizers.hugging_face_files import (
+    SENTENCEPIECE_FILE,
+    TOKENIZER_FILES,
+    VOCABULARY,
+)
 from tokenmill.text.tokenizers.importing.byte_level_bpe import compile_byte_level_bpe
 from tokenmill.text.tokenizers.importing.compare import check_equal
 from tokenmill.text.tokenizers.importing.sentencepiece_json import compile_sentencepiece_json
@@ -22,8 +27,6 @@ from tokenmill.text.tokenizers.importing.word_piece import compile_word_piece, j
 from tokenmill.text.tokenizers.load import SENTENCEPIECE_MODEL, of_compiled
 from tokenmill.text.tokenizers.sentencepiece_model import control_ids_of
 
-TOKENIZER_JSON, SENTENCEPIECE_FILE, VOCABULARY = "tokenizer.json", "tokenizer.model", "vocab.txt"
-_TOKENIZERS = (TOKENIZER_JSON, SENTENCEPIECE_FILE, VOCABULARY)
 _CONFIGS = ("tokenizer_config.json", "special_tokens_map.json", "config.json", "added_tokens.json")
 # Names that tell what a control token is for, where no configuration does.
 _USUAL_NAMES = {
@@ -35,11 +38,6 @@ _USUAL_NAMES = {
     "cls": ("[CLS]", "<cls>"),
     "sep": ("[SEP]", "<sep>"),
 }
-
-
-def is_hugging_face(path: str) -> bool:
-    """Tell whether a path is a directory, a tokenizer.json or a vocab.txt."""
-    return os.path.basename(path) in (TOKENIZER_JSON, VOCABULARY) or bool(tf.io.gfile.isdir(path))
 
 
 def import_tokenizer(path: str) -> bytes:
@@ -61,11 +59,11 @@ def import_tokenizer(path: str) -> bytes:
     """
     directory, name = (path, "") if tf.io.gfile.isdir(path) else os.path.split(path)
     files = _read(directory)
-    chosen = [name] if name else [name for name in _TOKENIZERS if name in files]
+    chosen = [name] if name else [name for name in TOKENIZER_FILES if name in files]
     if not chosen or chosen[0] not in files:
         raise TokenmillError(
             f"{path}: there is no tokenizer.",
-            f"Give a directory with one of {', '.join(_TOKENIZERS)}.",
+            f"Give a directory with one of {', '.join(TOKENIZER_FILES)}.",
         )
     where = os.path.join(directory, chosen[0])
     file, encode = _compiled(chosen[0], files, where)
@@ -75,7 +73,7 @@ def import_tokenizer(path: str) -> bytes:
 
 def _read(directory: str) -> dict[str, bytes]:
     files = {}
-    for name in (*_TOKENIZERS, *_CONFIGS):
+    for name in (*TOKENIZER_FILES, *_CONFIGS):
         path = os.path.join(directory, name)
         if tf.io.gfile.exists(path):
             with tf.io.gfile.GFile(path, "rb") as source:
