@@ -9,6 +9,7 @@ import tensorflow as tf
 from open_tokenizers import TEXTS, E, values_of, write_files
 from tfx.types import artifact_utils, channel_utils, standard_artifacts
 from tokenizers import Tokenizer as Library
+from tokenizers import decoders
 
 from components.artifacts import Examples, PackedRows, Tokenizer
 from components.pack.component import Packer, PackerExecutor
@@ -135,7 +136,7 @@ def test_gpt_2_up_to_rows_and_the_pushed_model(tmp_path):
     export_model(decoder, uris["graph"], path, str(tmp_path / "pushed"))
     loaded = tf.saved_model.load(str(tmp_path / "pushed"))
     texts = [TEXTS[0], "x", "<|endoftext|>", TEXTS[1][:20]]
-    library.encode_special_tokens = True
+    library.encode_special_tokens, library.decoder = True, decoders.ByteLevel()
     ids = [library.encode(text).ids for text in texts]
     padded = tf.ragged.constant(ids, tf.int32).to_tensor(-1)
     by_text = loaded.signatures["score"](text=tf.constant([text.encode() for text in texts]))
