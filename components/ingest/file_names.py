@@ -3,6 +3,18 @@
 import os
 import re
 
+MEDIA_TYPES = {
+    "pdf": "application/pdf",
+    "epub": "application/epub+zip",
+    "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    "pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "odt": "application/vnd.oasis.opendocument.text",
+    "odp": "application/vnd.oasis.opendocument.presentation",
+    "ods": "application/vnd.oasis.opendocument.spreadsheet",
+    "rtf": "application/rtf",
+}
+"""Documents of a file each that one library reads: books, office documents, PDF."""
 FORMATS = {
     "jsonl": (".jsonl", ".ndjson", ".json"),
     "text": (".txt", ".text", ".md", ".rst"),
@@ -14,20 +26,9 @@ FORMATS = {
     "mediawiki": (".xml",),
     "mbox": (".mbox",),
     "eml": (".eml",),
-    "office": (".pdf", ".epub", ".docx", ".pptx", ".xlsx", ".odt", ".odp", ".ods", ".rtf"),
+    **{name: (f".{name}",) for name in MEDIA_TYPES},
 }
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tbz2")
-OFFICE_MEDIA_TYPES = {
-    ".pdf": "application/pdf",
-    ".epub": "application/epub+zip",
-    ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-    ".pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
-    ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-    ".odt": "application/vnd.oasis.opendocument.text",
-    ".odp": "application/vnd.oasis.opendocument.presentation",
-    ".ods": "application/vnd.oasis.opendocument.spreadsheet",
-    ".rtf": "application/rtf",
-}
 FORMAT_BY_SUFFIX = {suffix: name for name, suffixes in FORMATS.items() for suffix in suffixes}
 COMPRESSION_SUFFIXES = (".gz", ".bz2", ".zst")
 

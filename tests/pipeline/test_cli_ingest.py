@@ -36,9 +36,9 @@ def test_a_mixed_directory_by_format(mixed):
         for kind, n in found["formats"].items()
     }
     assert counts == {
+        "docx": (1, 0, 1, {}),
         "html": (5, 5, 0, {}),
         "jsonl": (1, 1, 1, {}),
-        "office": (1, 0, 1, {}),
         "zip": (1, 1, 0, {".png in an archive": 1}),
     }
     assert found["left_out"] == {".css": 1}

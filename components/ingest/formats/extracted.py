@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from components.ingest.config import CorpusConfig
 from components.ingest.declared import declare
-from components.ingest.file_names import OFFICE_MEDIA_TYPES, bare_suffix
+from components.ingest.file_names import MEDIA_TYPES
 from components.ingest.formats import extraction_process
 from components.ingest.formats.process import ProcessDied, ask
 from components.ingest.manifest import InputFile
@@ -19,9 +19,9 @@ from components.ingest.records import (
 )
 from tokenmill.contracts.ingest import BadRecord
 
-EXTRACTED = ("html", "warc", "mediawiki", "mbox", "eml", "office")
+EXTRACTED = ("html", "warc", "mediawiki", "mbox", "eml", *MEDIA_TYPES)
 # Formats of one document a file; others have many, which are named or numbered.
-_WHOLE_FILES = ("html", "eml", "office")
+_WHOLE_FILES = ("html", "eml", *MEDIA_TYPES)
 # A file with so many records that end the process is not read on.
 _MOST_DEATHS = 20
 
@@ -41,12 +41,12 @@ def read_extracted(
         ValueError: The file, or the rest of it, cannot be read.
     """
     number = deaths = 0
-    media = OFFICE_MEDIA_TYPES.get(bare_suffix(file.path), "")
+    reader, media = ("document", MEDIA_TYPES[kind]) if kind in MEDIA_TYPES else (kind, "")
     while True:
         reached, is_answered = number, False
         try:
             most = settings.max_record_bytes
-            request = (kind, path, most, number, media, settings.encoding)
+            request = (reader, path, most, number, media, settings.encoding)
             for frame, data in ask(extraction_process.__file__, request):
                 if frame == b"N":
                     number, is_answered = int(data), False

@@ -379,7 +379,7 @@ def _mail_date(message: email.message.EmailMessage) -> str:
     return ""
 
 
-def _office(path: str, most: int, media: str, encoding: str | None) -> Iterator[_Record]:
+def _document(path: str, most: int, media: str, encoding: str | None) -> Iterator[_Record]:
     import kreuzberg
 
     def read() -> _Text | _Bad:
@@ -412,7 +412,7 @@ _READERS: dict[str, Callable[[str, int, str, str | None], Iterator[_Record]]] = 
     "mediawiki": _mediawiki,
     "mbox": _mbox,
     "eml": _eml,
-    "office": _office,
+    "document": _document,
 }
 
 
@@ -442,7 +442,7 @@ def _extract(request: list, send: Callable[[bytes, bytes], None]) -> None:
             found = record()
         except Exception as error:  # parsers raise what they like
             found = _Bad("extraction_failed", f"{type(error).__name__}: {error}"[:400], 0)
-        if isinstance(found, _Text) and kind != "office" and (wrong := _no_text(found.text)):
+        if isinstance(found, _Text) and kind != "document" and (wrong := _no_text(found.text)):
             found = _Bad("extraction_failed", wrong, len(found.text))
         if isinstance(found, _Text):
             head = json.dumps({"name": found.name, **found.known}).encode()
