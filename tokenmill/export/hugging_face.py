@@ -1,7 +1,7 @@
 """A pushed model as a directory for Hugging Face's transformers: weights, settings, tokenizer."""
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -9,13 +9,17 @@ import tensorflow as tf
 from tokenmill.checkpoints.checkpoint import read_checkpoint
 from tokenmill.checkpoints.writing import find_form, write_checkpoint
 from tokenmill.contracts.served_model import ServedModel, read_served_model
+from tokenmill.contracts.tokenizer import TOKENIZER_PATH
 from tokenmill.errors import TokenmillError
 from tokenmill.export.hugging_face_tokenizer import tokenizer_json
 from tokenmill.export.tokenizer_assets import read_tokenizer_asset
-from tokenmill.files import write_json
+from tokenmill.files import write_bytes, write_json
 from tokenmill.model.base_model import checkpoint_key
 from tokenmill.model.build import Decoder, Encoder, build_model
-from tokenmill.text.vocabulary import BOS_ID, CLS_ID, CONTROL_TOKENS, EOS_ID, PAD_ID, SEP_ID
+from tokenmill.text.control_ids import ControlIds
+from tokenmill.text.tokenizers.compiled import is_compiled, unpack_tokenizer
+from tokenmill.text.tokenizers.load import load_tokenizer
+from tokenmill.text.vocabulary import CONTROL_TOKENS
 
 _ROLES = ("pad", "unk", "bos", "eos", "mask", "cls", "sep")
 """Names in tokenizer_config.json of the first control tokens."""
@@ -63,7 +67,8 @@ def export_hugging_face(
             "trained.",
             'Push it with push.quantization = "float32" and export that.',
         )
-    tokenizer = read_tokenizer_asset(saved_model)
+    content = read_tokenizer_asset(saved_model)
+    control = load_tokenizer(content, TOKENIZER_PATH).control_ids
     os.makedirs(directory, exist_ok=True)
     if os.listdir(directory):
         raise TokenmillError(f"{directory} is not empty.", "Name a new directory.")
@@ -73,40 +78,51 @@ def export_hugging_face(
         shape,
         lambda path: reader.get_tensor(checkpoint_key(f"model/{path}")),
         dtype,
-        _settings(described),
+        {**_token_ids(control), **_labels(described)},
     )
     if shape.head == "lm":
-        generation = {"bos_token_id": BOS_ID, "eos_token_id": EOS_ID, "pad_token_id": PAD_ID}
-        files.append(_write(directory, "generation_config.json", generation))
-    content = tokenizer_json(tokenizer, _FRAMES[shape.head])
-    files.append(_write(directory, "tokenizer.json", content))
-    control = {f"{role}_token": token for role, token in zip(_ROLES, CONTROL_TOKENS, strict=False)}
-    tokenizer_config = {
+        files.append(_write(directory, "generation_config.json", _token_ids(control)))
+    exact_ids = True
+    if is_compiled(content):
+        # As it was imported.
+        for name, source in unpack_tokenizer(content, TOKENIZER_PATH).sources.items():
+            if name not in files:
+                write_bytes(os.path.join(directory, name), source)
+                files.append(name)
+    else:
+        made = tokenizer_json(content, _FRAMES[shape.head])
+        exact_ids = made["model"]["type"] == "BPE"
+        files.append(_write(directory, "tokenizer.json", made))
+        config = _tokenizer_config(shape.sequence_length)
+        files.append(_write(directory, "tokenizer_config.json", config))
+    difference = _compare(saved_model, directory, control) if check else None
+    return HuggingFaceExport(form.architecture, files, exact_ids, difference)
+
+
+def _token_ids(control: ControlIds) -> dict[str, int]:
+    """Return the ids that transformers' models know of."""
+    known = ("bos", "eos", "pad")
+    return {f"{name}_token_id": i for name, i in control.by_name().items() if name in known}
+
+
+def _labels(described: ServedModel) -> dict[str, Any]:
+    names = described.label_names
+    if names is None:
+        return {}
+    return {
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+    }
+
+
+def _tokenizer_config(length: int) -> dict[str, Any]:
+    return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": shape.sequence_length,
+        "model_max_length": length,
         "clean_up_tokenization_spaces": False,
         # "</s>" in a user's text is text.
         "split_special_tokens": True,
-        **control,
-    }
-    files.append(_write(directory, "tokenizer_config.json", tokenizer_config))
-    return HuggingFaceExport(
-        form.architecture,
-        files,
-        content["model"]["type"] == "BPE",
-        _compare(saved_model, directory) if check else None,
-    )
-
-
-def _settings(described: ServedModel) -> dict:
-    ids = {"bos_token_id": BOS_ID, "eos_token_id": EOS_ID, "pad_token_id": PAD_ID}
-    names = described.label_names
-    if names is None:
-        return ids
-    return {
-        **ids,
-        "id2label": {str(i): name for i, name in enumerate(names)},
-        "label2id": {name: i for i, name in enumerate(names)},
+        **{f"{role}_token": token for role, token in zip(_ROLES, CONTROL_TOKENS, strict=False)},
     }
 
 
@@ -115,7 +131,7 @@ def _write(directory: str, name: str, content: dict) -> str:
     return name
 
 
-def _compare(saved_model: str, directory: str) -> float:
+def _compare(saved_model: str, directory: str, control: ControlIds) -> float:
     """Return the largest difference of the logits of what was written and of the pushed model.
 
     Of a classifier it is that of the classes' probabilities. The ids are drawn from the whole
@@ -129,11 +145,13 @@ def _compare(saved_model: str, directory: str) -> float:
     model = build_model(shape, seed=0)
     checkpoint.assign(model)
     length = min(_CHECKED_TOKENS, shape.sequence_length - 2)
-    drawn = np.random.default_rng(0).integers(len(CONTROL_TOKENS), shape.vocab_size, (1, length))
-    drawn = drawn.astype(np.int32)
+    some = np.random.default_rng(0).integers(0, shape.vocab_size, (1, length), np.int32)
+    # Padding is none of the text's tokens.
+    drawn = np.where(some == control.padding, some - 1 if control.padding else some + 1, some)
     if shape.head == "classifier":
         theirs = pushed.signatures["classify_ids"](token_ids=tf.constant(drawn))["probabilities"]
-        framed = np.pad(drawn, ((0, 0), (1, 1)), constant_values=((0, 0), (CLS_ID, SEP_ID)))
+        frame = (control.need("cls"), control.need("sep"))
+        framed = np.pad(drawn, ((0, 0), (1, 1)), constant_values=((0, 0), frame))
         ours = tf.nn.softmax(_logits(model, framed)[:, 0])
     else:
         theirs = pushed.signatures["logits_ids"](token_ids=tf.constant(drawn))["logits"]
