@@ -179,6 +179,7 @@ class Config(Section):
         if weights and not any(weights.values()):
             raise ValueError("pack.source_weights: all weights are 0, so there is nothing to read")
         self._check_thresholds()
+        self._check_lora()
         if self.train.task == "classification" and self.pack.overlap_tokens:
             raise ValueError(
                 f"pack.overlap_tokens = {self.pack.overlap_tokens}: a classifier reads the "
@@ -191,6 +192,25 @@ class Config(Section):
                 f"cost.hidden_cost_multiplier_high = {cost.hidden_cost_multiplier_high}"
             )
         return self
+
+    def _check_lora(self) -> None:
+        """Raise for adapters of random weights, or of matrices that the shape does not have."""
+        train = self.train
+        if train.lora is not None:
+            if self.model.base_model is None:
+                raise ValueError(
+                    f"train.lora_rank = {train.lora_rank}: adapters of random weights are of no "
+                    "use; set model.base_model, too, or leave train.lora_rank out"
+                )
+            train.lora.adapted(self.shape())  # raises, naming the key
+            return
+        for name in ("lora_alpha", "lora_targets"):
+            value = getattr(train, name)
+            if value != type(train).model_fields[name].default:
+                raise ValueError(
+                    f"train.{name} = {value}: expected nothing without train.lora_rank; set that, "
+                    "too, or leave it out"
+                )
 
     def _check_thresholds(self) -> None:
         """Raise for a threshold on what the task does not measure."""

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tokenmill.config_model import PositiveInt, Section
+from tokenmill.model.lora import LoraConfig, LoraTarget
 
 
 class TrainingPlan(Section):
@@ -26,3 +27,24 @@ class TrainingPlan(Section):
     """Stop after this many steps even if `epochs` asks for more."""
     accumulation_steps: PositiveInt = 1
     """Micro-batches a step: less memory, the same update."""
+    lora_rank: Annotated[int, Field(ge=0)] = 0
+    """Train adapters of this rank beside the frozen weights of model.base_model (LoRA); 0 trains all
+    weights. With precision "bfloat16" the frozen matrices are kept in 16 bits, adapters in 32."""
+    lora_alpha: Annotated[float, Field(gt=0)] | None = None
+    """What an adapter adds is multiplied by lora_alpha / lora_rank; None is twice the rank."""
+    lora_targets: Annotated[tuple[LoraTarget, ...], Field(min_length=1)] | Literal["all-linear"] = (
+        "all-linear"
+    )
+    """Linear layers that have an adapter, such as ["q", "v"]; "all-linear" is all of attention and
+    MLP."""
+
+    @property
+    def lora(self) -> LoraConfig | None:
+        """Adapters to train; None where all weights are trained."""
+        if not self.lora_rank:
+            return None
+        return LoraConfig(
+            rank=self.lora_rank,
+            alpha=2.0 * self.lora_rank if self.lora_alpha is None else self.lora_alpha,
+            targets=None if self.lora_targets == "all-linear" else self.lora_targets,
+        )

@@ -297,6 +297,8 @@ class _Search:
         return changes
 
     def _smaller_models(self) -> Iterator[Way]:
+        if self._settings.lora is not None:
+            return  # the base model is as large as it is
         shape = self._shape
         step = shape.heads * (2 if shape.positions == "rope" else 1)
         for width in range(shape.d_model // step * step, 0, -step):

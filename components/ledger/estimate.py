@@ -106,7 +106,7 @@ class RunEstimator:
             None if mixture is None else mixture.rows_available,
         )
         slots = round(plan.rows_read * (self.slots_per_row or shape.sequence_length))
-        total_flops = flops_per_token(shape).training * slots
+        total_flops = flops_per_token(shape, lora=settings.lora).training * slots
         effective = self._effective_tokens(plan, mixture)
         steps = wall_seconds(
             total_flops=total_flops,

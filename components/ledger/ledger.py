@@ -41,6 +41,7 @@ from tokenmill.cost.flops import (
 from tokenmill.cost.guidance import guidance
 from tokenmill.cost.memory import MemoryEstimate
 from tokenmill.cost.pricing import CostEstimate
+from tokenmill.model.lora import trained_params_by_part
 from tokenmill.model.shape import ModelShape
 
 _BYTES_PER_GB = 1e9
@@ -94,7 +95,7 @@ def build_ledger(
         estimator.estimate(hardware.model_copy(update={"mfu": mfu})).cost
         for mfu in (hardware.mfu_high, hardware.mfu_low)
     )
-    params = shape.params_by_part()
+    params, trained = shape.params_by_part(), trained_params_by_part(shape, settings.lora)
     text_bytes = ingest.read.bytes
     row_bytes = sum(manifest.stored_bytes for manifest in packed.values())
     checkpoint_bytes = memory.checkpoint_bytes * settings.checkpoints_kept
@@ -109,6 +110,8 @@ def build_ledger(
         model=Model(
             params_total=shape.params_total,
             params_by_part=params,
+            params_trained=sum(trained.values()),
+            params_trained_by_part=dict(trained),
             embedding_share=params["token_embedding"] / shape.params_total,
         ),
         memory=run_memory(
@@ -144,7 +147,7 @@ def build_ledger(
             run.cost,
             low,
             high,
-            text_bytes + row_bytes + checkpoint_bytes + memory.weights,
+            text_bytes + row_bytes + checkpoint_bytes + memory.weights + memory.frozen_weights,
             settings,
         ),
         checkpoints=_checkpoints(memory, run.seconds_by_phase[Phase.STEPS], settings),
@@ -161,7 +164,7 @@ def build_ledger(
         guidance=guidance(
             params_total=shape.params_total,
             params_active=shape.params_total,
-            flops_6n=six_n(shape).total * run.slots,
+            flops_6n=six_n(shape, settings.lora).total * run.slots,
             effective_tokens=run.effective_tokens,
             epochs=run.plan.epochs,
             goal=settings.goal,
@@ -188,7 +191,7 @@ def hardware_of(settings: LedgerJob, machine: Machine, shape: ModelShape) -> Har
         shape: The model.
     """
     peak, measured, calibration = machine.peak_flops_per_second_per_chip, None, machine.calibration
-    count = flops_per_token(shape, recompute=settings.recompute)
+    count = flops_per_token(shape, recompute=settings.recompute, lora=settings.lora)
     if calibration is not None:
         measured = model_flops_utilization(
             tokens_per_second=calibration.tokens_per_second,
@@ -268,8 +271,9 @@ def _checkpoints(
 
 
 def _flops(shape: ModelShape, run: RunEstimate, settings: LedgerJob) -> Flops:
-    tokens = flops_per_token(shape, recompute=settings.recompute)
-    rule = six_n(shape)
+    lora = settings.lora
+    tokens = flops_per_token(shape, recompute=settings.recompute, lora=lora)
+    rule = six_n(shape, lora)
     return Flops(
         per_token_6n=rule.total,
         per_token_6n_in_products=rule.in_products,
@@ -281,9 +285,9 @@ def _flops(shape: ModelShape, run: RunEstimate, settings: LedgerJob) -> Flops:
         forward_per_token_by_part=tokens.forward_by_part(),
         causal_half=tokens.causal_half,
         per_token_exact_causal_half=(
-            flops_per_token(shape, causal_half=True).training if shape.causal else None
+            flops_per_token(shape, causal_half=True, lora=lora).training if shape.causal else None
         ),
-        per_token_trained=trained_flops_per_token(shape, settings.dropout > 0),
+        per_token_trained=trained_flops_per_token(shape, settings.dropout > 0, lora),
         total_6n=rule.total * run.slots,
         total_exact=run.total_flops,
         note="exact: all matrix products, attention scores in full (PaLM appendix B)",

@@ -27,6 +27,7 @@ def memory_per_device(shape: ModelShape, settings: LedgerJob, devices: int) -> M
         dropout=settings.dropout > 0,
         parallelism=parallelism_of(settings.chip),
         on_cpu=settings.chip == CPU_CHIP,
+        lora=settings.lora,
     )
 
 

@@ -16,6 +16,7 @@ from tokenmill.cost.flops import flops_per_token
 from tokenmill.errors import TokenmillError
 from tokenmill.machine import memory_bytes, peak_process_bytes, process_bytes, vcpus
 from tokenmill.model.build import build_model
+from tokenmill.model.lora import LoraConfig
 from tokenmill.model.shape import ModelShape
 from tokenmill.rows.mixture import Mixture, plan_steps
 from tokenmill.rows.packed_split import PackedSplit
@@ -68,14 +69,16 @@ def calibrate(
     train = PackedSplit(rows_uri, "train")
     eval_rows = FirstRows(rows_uri, "eval", _EVALUATION_BATCHES * batch)
     peak = measure_matmul_flops_per_second() if on_cpu else None
-    steps = _steps(shape, batch, peak)
+    steps = _steps(shape, batch, peak, config.lora)
     if train.task == "classification":  # each width may come once, to be compiled
         steps += len(widths(shape.sequence_length))
     measured = time.perf_counter()
     strategy = make_strategy(config.strategy)
     runtime_bytes = process_bytes()
     with strategy.scope():
-        model = build_model(shape, job.seed, config.precision, config.dropout, config.rematerialize)
+        model = build_model(
+            shape, job.seed, config.precision, config.dropout, config.rematerialize, config.lora
+        )
     available = Mixture.of(train.manifest).rows_available
     plan = plan_steps(train.rows, batch, 1000.0, steps + 1, available)
     if plan.steps < 2:
@@ -89,7 +92,7 @@ def calibrate(
     seconds, rate = record.seconds, record.tokens_per_second
     assert rate is not None, "at least one step does not compile"
     evaluate_seconds = seconds[Phase.EVALUATE_AFTER]
-    achieved = rate * flops_per_token(shape).training
+    achieved = rate * flops_per_token(shape, lora=config.lora).training
     return Calibration(
         tokens_per_second=rate,
         achieved_flops_per_second=achieved,
@@ -112,9 +115,11 @@ def calibrate(
     )
 
 
-def _steps(shape: ModelShape, batch: int, peak: float | None) -> int:
+def _steps(
+    shape: ModelShape, batch: int, peak: float | None, lora: LoraConfig | None = None
+) -> int:
     if peak is None:
         return _MAX_STEPS
-    flops = flops_per_token(shape).training * batch * shape.sequence_length
+    flops = flops_per_token(shape, lora=lora).training * batch * shape.sequence_length
     steps = round(TARGET_SECONDS * peak * _USUAL_MFU / flops)
     return max(_MIN_STEPS, min(_MAX_STEPS, steps))

@@ -8,7 +8,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from components.train.config import TrainingJob
 from tokenmill.errors import TokenmillError
+from tokenmill.model.base_model import weights_fingerprint
 from tokenmill.rows.packed_split import PackedSplit
 
 # These say how the numbers are computed, not which: a training goes on under another value, with
@@ -23,8 +25,21 @@ _HOW = frozenset(
         "quantization",  # how the SavedModel stores them: a finished training is only exported anew
     }
 )
+_LORA_KEYS = "train.lora_"
+# What adapters are trained beside: a hash, as their checkpoints do not hold it.
+_BASE_WEIGHTS = "base_weights"
 # These decide what a weight or a data position means: a checkpoint is of no use under another.
-_FIXED = ("shape.", "rows", "train.global_batch_size", "seed", "train.task")
+_FIXED = ("shape.", "rows", "train.global_batch_size", "seed", "train.task", _LORA_KEYS, _BASE_WEIGHTS)
+
+
+def settings_of(job: TrainingJob) -> dict[str, Any]:
+    """Return a job's settings under dotted names, and with LoRA a hash of the frozen weights."""
+    settings = flatten(job.model_dump(mode="json"))
+    if job.train.lora is None:  # as before there was LoRA, so that older checkpoints fit
+        return {name: value for name, value in settings.items() if not name.startswith(_LORA_KEYS)}
+    if job.base_model is not None:
+        settings[_BASE_WEIGHTS] = weights_fingerprint(job.base_model)
+    return settings
 
 
 def flatten(job: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -76,5 +91,6 @@ def check_changes(changed: Mapping[str, tuple[Any, Any]], where: str) -> None:
     if fatal:
         raise TokenmillError(
             f"the checkpoint in {where} cannot be continued with {describe(fatal)}.",
-            "Everything but the model's shape, the rows, the batch size and the seed may change.",
+            "Everything but the model's shape, the rows, the batch size, the seed, LoRA's keys and "
+            "the weights of model.base_model beside adapters may change.",
         )

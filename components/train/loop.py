@@ -86,10 +86,14 @@ class Trainer:
         self.learning_rate = LearningRate(config, plan.steps)
 
     def variables(self) -> dict[str, Any]:
-        """Return all that a checkpoint holds, by unique name: weights, then the optimizer."""
+        """Return all that a checkpoint holds, by unique name: weights, then the optimizer.
+
+        Frozen weights are not among them: they are those of the base model.
+        """
         named: dict[str, Any] = {}
-        for prefix, owner in (("model", self.model), ("optimizer", self.optimizer)):
-            for variable in owner.variables:
+        of_model, of_optimizer = self.model.trainable_variables, self.optimizer.variables
+        for prefix, variables in (("model", of_model), ("optimizer", of_optimizer)):
+            for variable in variables:
                 name = f"{prefix}/{variable.path}"
                 assert name not in named, name
                 named[name] = variable

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 
@@ -24,7 +25,8 @@ from tokenmill.export.saved_model import export_model
 from tokenmill.export.text_masking import TextMasking
 from tokenmill.machine import peak_process_bytes
 from tokenmill.model.backbone import Backbone
-from tokenmill.model.build import build_model
+from tokenmill.model.build import build_model, merge_adapters
+from tokenmill.model.lora import trains_head
 from tokenmill.preemption import StoppedError, stop_on_signals
 from tokenmill.rows.mixture import Mixture, plan_steps
 from tokenmill.rows.packed_split import PackedSplit
@@ -85,7 +87,7 @@ def train(
     plan = plan_steps(
         rows.rows, config.global_batch_size, config.epochs, config.max_steps, available
     )
-    settings = fingerprint.flatten(job.model_dump(mode="json")) | {
+    settings = fingerprint.settings_of(job) | {
         "rows": fingerprint.rows_fingerprint(rows),
         "stack": stack_versions(),
     }
@@ -100,18 +102,24 @@ def train(
             stop,
             target_share(rows.manifest),
             limits and _with_peak(limits, workers),
-            flops_per_token(job.shape).training,
+            flops_per_token(job.shape, lora=config.lora).training,
         )
         session.phase_timer.seconds[Phase.START] = start_seconds
         try:
             with session.phase_timer.phase(Phase.BUILD):
                 with strategy.scope():
                     model = build_model(
-                        job.shape, job.seed, config.precision, config.dropout, config.rematerialize
+                        job.shape,
+                        job.seed,
+                        config.precision,
+                        config.dropout,
+                        config.rematerialize,
+                        config.lora,
                     )
                     if job.base_model is not None:
                         assert tokenizer_path is not None, "a base model needs the tokenizer"
-                        load_start_weights(model, job.base_model, tokenizer_path)
+                        kept = load_start_weights(model, job.base_model, tokenizer_path)
+                        _check_frozen(job, kept)
                 trainer = Trainer(strategy, model, config, plan, job.seed)
                 drawer = None
                 if tokenizer_path is not None and workers.is_chief:
@@ -128,6 +136,21 @@ def train(
         finally:
             session.close()
     return Training(model, record, session, eval_rows)
+
+
+def _check_frozen(job: TrainingJob, kept: list[str]) -> None:
+    """Check that no weight is both frozen and random.
+
+    Args:
+        job: What to train.
+        kept: Weights that the base model does not have.
+    """
+    if job.train.lora is not None and kept and not trains_head(job.shape):
+        raise TokenmillError(
+            f"model.base_model = {job.base_model}: it has no {kept[0]}, and with train.lora_rank = "
+            f"{job.train.lora_rank} that would stay random.",
+            "Give a base model that was trained for this task, or --set train.lora_rank=0",
+        )
 
 
 def target_share(manifest: PackedManifest) -> float:
@@ -183,7 +206,7 @@ def train_and_export(
     session = training.session
     with session.phase_timer.phase(Phase.EXPORT):
         export_model(
-            training.model,
+            merge_adapters(training.model),
             transform_graph_uri,
             tokenizer_path,
             model_directory,
@@ -219,7 +242,8 @@ def describe(training: Training, job: TrainingJob) -> Telemetry:
         per_slot = record.trained_loss_tokens / record.trained_slots
         examples["examples_per_second"] = None if rate is None else rate * per_slot
     return Telemetry(
-        params_total=training.model.count_params(),
+        params_total=_size(training.model.base_variables),
+        params_trained=_size(training.model.trainable_variables),
         steps=record.plan.steps,
         epochs=record.plan.epochs,
         global_batch_size=job.train.global_batch_size,
@@ -241,6 +265,10 @@ def describe(training: Training, job: TrainingJob) -> Telemetry:
         overflows=record.overflows,
         training_directory=training.session.directory,
     )
+
+
+def _size(variables: list[Any]) -> int:
+    return sum(math.prod(variable.shape) for variable in variables)
 
 
 def _losses(sums: LossSums, text_bytes: int | None) -> Losses:

@@ -55,7 +55,7 @@ _PLANNED_KEYS: dict[str, set[str] | None] = {
     "execution": {"keep_checkpoints"},
     "train": {
         *("task", "precision", "dropout", "rematerialize", "global_batch_size"),
-        "accumulation_steps",
+        *("accumulation_steps", "lora_rank", "lora_targets"),
     },
 }
 _UNPLANNED_KEYS = {"model.base_model", "cost.price_date", "cost.storage_months"}
@@ -110,6 +110,9 @@ class PlanConfig(Config):
 
     model: PlanModel = PlanModel()
     tokenizer: PlanTokenizer = PlanTokenizer()
+
+    def _check_lora(self) -> None:
+        """Check nothing: a plan starts from no weights, and its shape may be none of the keys."""
 
     def shape(self, notes: list[str] | None = None) -> PlannedShape:
         """Return the shape of the model.
@@ -290,8 +293,14 @@ def planned_model(flags: PlanFlags, source: PlanInput, notes: list[str]) -> Plan
         return _model_of_params(flags, flags.params, source, notes)
     if flags.active_params is not None:
         raise FlagError("--active-params needs --params; a shape's follow from model.experts.")
+    lora = source.config.train.lora
     if source.states("model.layers"):
-        return PlannedModel.of_shape(source.config.shape(notes))
+        return PlannedModel.of_shape(source.config.shape(notes), lora)
+    if lora is not None:
+        raise FlagError(
+            f"train.lora_rank = {lora.rank}: adapters need a model: give --preset, --config or "
+            "--params."
+        )
     if flags.budget_usd is None:
         raise FlagError(
             "no model is given: give --preset, --config, --params, or --set model.layers=N and "
@@ -314,7 +323,9 @@ def _model_of_params(
             "tokenizer.vocab_size has no effect with --params: it is part of the number given"
         )
     length = source.config.model.sequence_length if _LENGTH in source.given else None
-    model = PlannedModel.of_params(params, flags.active_params, length)
+    model = PlannedModel.of_params(
+        params, flags.active_params, length, source.config.train.lora
+    )
     shape = model.shape
     notes.append(
         f"only --params is known: hours by 6N; exact FLOPs and memory for a typical decoder of "

@@ -121,6 +121,9 @@ def _model(plan: Plan) -> Table:
     if model.params_active != model.params_total:
         active = f", {count(model.params_active)} active a token"
     table.add_row("parameters", f"{count(model.params_total)} ({model.params_total:,.0f}){active}")
+    if (lora := model.lora) is not None:
+        trained = f"{count(model.params_trained)} ({model.params_trained:,.0f})"
+        table.add_row("trained", f"{trained}, by LoRA of rank {lora.rank:,}")
     like = "like " if model.shape_assumed else ""
     table.add_row(
         "shape",

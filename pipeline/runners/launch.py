@@ -24,6 +24,7 @@ from tokenmill.errors import TokenmillError
 from tokenmill.files import check_is_no_pattern, write_json, write_text
 from tokenmill.generated_code import remove_generated_bytecode
 from tokenmill.library_logs import LOG_TIME_FORMAT, set_up_library_logging
+from tokenmill.model.lora import trained_params_by_part
 from tokenmill.preemption import EXIT_INTERRUPTED, ended_by_signals, exit_code_of
 from tokenmill.visible import visible_lines
 
@@ -213,7 +214,7 @@ def _make_run_directory(config: Config, started: datetime.datetime) -> str:
 
 def _print_config(screen: RunConsole, config: Config, run_directory: str, chosen: str) -> None:
     shape, train = config.shape(), config.train
-    params = shape.params_total
+    params, lora = shape.params_total, train.lora
     screen.say(
         f"[bold]tokenmill[/] {config.run.name}: {shape.layers} layers, d_model {shape.d_model}, "
         f"{shape.heads} heads, vocabulary {count(shape.vocab_size)}, sequence length "
@@ -223,6 +224,13 @@ def _print_config(screen: RunConsole, config: Config, run_directory: str, chosen
         f"  {train.task}, {train.epochs:g} epochs, global batch {train.global_batch_size} rows, "
         f"{train.precision}, strategy {train.strategy}, seed {config.run.seed}"
     )
+    if lora is not None:
+        trained = sum(trained_params_by_part(shape, lora).values())
+        targets = ", ".join(lora.adapted(shape))
+        screen.say(
+            f"  LoRA of rank {lora.rank} on {targets}: {count(trained)} parameters are trained, "
+            f"{trained / params:.2%} of all"
+        )
     if chosen:
         screen.say(f"  {escape(chosen)}")
     if train.task != "causal-lm":

@@ -18,11 +18,14 @@ from tokenmill.contracts.served_model import read_served_model
 from tokenmill.contracts.tokenizer import TOKENIZER_PATH
 from tokenmill.errors import TokenmillError
 from tokenmill.files import open_file
+from tokenmill.model.lora import trained_params_by_part
 from tokenmill.model.same_shape import check_same_shape
 from tokenmill.visible import visible
 
 # Weights and AdamW's two moments.
 _CHECKPOINT_BYTES_PER_PARAMETER = 12
+# The SavedModel, and where it is pushed to.
+_EXPORTED_BYTES_PER_PARAMETER = 8
 # Ingested, curated, tokenized and packed, and what is staged in between.
 _COPIES_OF_TEXT = 5
 # Documents whose labels are looked at, and how often one has to be there: curation may well drop
@@ -134,9 +137,12 @@ def check_devices(config: Config) -> None:
 def check_disk(config: Config, files: Sequence[InputFile]) -> None:
     """Check that the output directory has room for the steps' files and the checkpoints."""
     kept = config.execution.keep_checkpoints + 2  # the one being written, and the best
-    parameters = config.shape().params_total
+    shape = config.shape()
+    trained = sum(trained_params_by_part(shape, config.train.lora).values())
     text = sum(file.size_bytes for file in files)
-    needed = parameters * (_CHECKPOINT_BYTES_PER_PARAMETER * kept + 8) + _COPIES_OF_TEXT * text
+    checkpoints = trained * _CHECKPOINT_BYTES_PER_PARAMETER * kept
+    exported = shape.params_total * _EXPORTED_BYTES_PER_PARAMETER
+    needed = checkpoints + exported + _COPIES_OF_TEXT * text
     directory = os.path.abspath(config.output_dir)
     while not os.path.isdir(directory):
         directory = os.path.dirname(directory)
@@ -144,7 +150,7 @@ def check_disk(config: Config, files: Sequence[InputFile]) -> None:
     if free < needed:
         raise TokenmillError(
             f"{directory} has {free / 1e9:,.3g} GB free; the run needs some {needed / 1e9:,.3g} "
-            f"GB: {kept} checkpoints of {parameters:,} parameters and the texts of each step.",
+            f"GB: {kept} checkpoints of {trained:,} parameters and the texts of each step.",
             "Give another --output-dir, or fewer checkpoints: --set execution.keep_checkpoints=1",
         )
 

@@ -119,8 +119,16 @@ class Packing(Part):
 class Model(Part):
     """Parameters."""
 
-    params_total: int = key("All trainable parameters, a tied matrix once.", gt=0)
+    params_total: int = key("All parameters of the model, a tied matrix once.", gt=0)
     params_by_part: dict[str, int] = key("The same by part.")
+    params_trained: int | None = key(
+        "Parameters that training changes: all, or with LoRA those of adapters and of a "
+        "classifier's head.",
+        default=None,
+    )
+    params_trained_by_part: dict[str, int] = key(
+        "The same by part; with LoRA attention and mlp are their adapters.", default={}
+    )
     embedding_share: float = key("Token embedding's share of them, a fraction.", ge=0, le=1)
 
 
@@ -268,7 +276,7 @@ class Cost(Part):
 class CheckpointPlan(Part):
     """Interval of checkpoints, and what saving and failures cost."""
 
-    checkpoint_bytes: int = key("Weights and moments, bytes.", ge=0)
+    checkpoint_bytes: int = key("Trained weights and moments, bytes.", ge=0)
     write_seconds: float = key("Of one, seconds.", ge=0)
     mtbf_seconds: float = key("Mean time between failures of all chips together, seconds.", gt=0)
     young_seconds: float = key("sqrt(2 x write x MTBF) (Young 1974), seconds.", ge=0)

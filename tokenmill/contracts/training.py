@@ -68,7 +68,11 @@ class Rewind(Part):
 class Telemetry(Document):
     """telemetry.json: the totals of a training over all its attempts."""
 
-    params_total: int = key("Trainable parameters.", gt=0)
+    params_total: int = key("Parameters of the model.", gt=0)
+    params_trained: int | None = key(
+        "Parameters that training changed: with LoRA those of adapters and of a classifier's head.",
+        default=None,
+    )
     steps: int = key("Steps of the run.", gt=0)
     epochs: float = key("Passes over the rows.", gt=0)
     global_batch_size: int = key("Rows a step, over all replicas.", gt=0)

@@ -8,6 +8,10 @@ does, tied or not.
 *Model* FLOPs are what the mathematics needs, *hardware* FLOPs also what recomputation of
 activations repeats. MFU divides model FLOPs by the peak, HFU hardware FLOPs (Chowdhery et al.
 2022, "PaLM", appendix B). Never divide one kind by the other's utilization.
+
+Of a frozen matrix (LoRA) the backward pass has one product, the gradient by its input, and not the
+gradient by the matrix: 4 FLOPs per weight and token instead of 6. That the lowest layer's inputs
+need no gradient either is left out, as it is of embeddings.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from tokenmill.cost.checks import check_fraction, check_positive
+from tokenmill.model.lora import LoraConfig, head_params, trains_head
 from tokenmill.model.shape import ModelShape, query_blocks
 
 Recompute = Literal["none", "selective", "full"]
@@ -47,20 +52,21 @@ def check_recompute(recompute: str) -> None:
         )
 
 
-def flops_per_token_6n(params: float) -> float:
-    """Return training FLOPs per token by the rule 6·N.
+def flops_per_token_6n(params: float, frozen: float = 0.0) -> float:
+    """Return training FLOPs per token by the rule 6·N, 4·N of frozen parameters.
 
     N is what the caller says it is. Published totals (PaLM, Chinchilla, Llama) use all
     parameters; ``six_n`` gives both that and the N that counts products.
 
     Args:
-        params: N, parameters (of a mixture of experts, the active ones).
+        params: N, parameters (of a mixture of experts, the active ones), adapters included.
+        frozen: Those of them without a gradient of their own (LoRA).
 
     Returns:
         FLOPs per token, forward and backward: 6·N (Kaplan et al. 2020, sec. 2.1).
     """
     check_positive("params", params, "parameters")
-    return float(TRAINING_FLOPS_PER_PARAM * params)
+    return float(TRAINING_FLOPS_PER_PARAM * params - FLOPS_PER_MULTIPLY_ADD * frozen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,23 +82,33 @@ class SixN:
     total: float
 
 
-def six_n(shape: ModelShape) -> SixN:
+def six_n(shape: ModelShape, lora: LoraConfig | None = None) -> SixN:
     """Apply the rule 6·N to a shape under both meanings of N.
 
     Args:
         shape: The model.
+        lora: Adapters that are trained instead of the weights, which then count 4·N.
 
     Returns:
         Training FLOPs per token, attention scores not counted.
     """
-    return SixN(
-        in_products=flops_per_token_6n(shape.params_in_products),
-        total=flops_per_token_6n(shape.params_total),
-    )
+
+    def rule(params: float) -> float:
+        if lora is None:
+            return flops_per_token_6n(params)
+        return flops_per_token_6n(params + lora.params(shape), params - head_params(shape))
+
+    return SixN(in_products=rule(shape.params_in_products), total=rule(shape.params_total))
 
 
 def flops_per_token_palm(
-    *, params: float, layers: int, heads: int, head_dim: int, sequence_length: int
+    *,
+    params: float,
+    layers: int,
+    heads: int,
+    head_dim: int,
+    sequence_length: int,
+    frozen: float = 0.0,
 ) -> float:
     """Count training FLOPs per token as PaLM does for MFU.
 
@@ -105,22 +121,25 @@ def flops_per_token_palm(
         heads: H, query heads.
         head_dim: Q, features per head.
         sequence_length: T, tokens.
+        frozen: Parameters among N without a gradient of their own (LoRA).
 
     Returns:
         FLOPs per token: 6·N + 12·L·H·Q·T (PaLM, appendix B); the causal half is not taken.
     """
     width = heads * head_dim
     scores = scores_and_values_flops(layers, sequence_length, width)
-    return flops_per_token_6n(params) + (1 + BACKWARD_PER_FORWARD) * scores
+    return flops_per_token_6n(params, frozen) + (1 + BACKWARD_PER_FORWARD) * scores
 
 
-def trained_flops_per_token(shape: ModelShape, dropout: bool = False) -> float:
+def trained_flops_per_token(
+    shape: ModelShape, dropout: bool = False, lora: LoraConfig | None = None
+) -> float:
     """Count the training FLOPs a token that this trainer computes, recomputation left out.
 
     They are the exact count less the blocks of causal scores that are masked as a whole: with n
     blocks of queries (n + 1) / 2n of the scores are computed. Dropout needs all of them.
     """
-    count = flops_per_token(shape)
+    count = flops_per_token(shape, lora=lora)
     blocks = query_blocks(shape.sequence_length) if shape.causal and not dropout else 1
     skipped = 1 - (blocks + 1) / (2 * blocks)
     return count.training - (1 + BACKWARD_PER_FORWARD) * count.attention_scores_values * skipped
@@ -155,6 +174,8 @@ class TokenFlops:
         mlp: Forward FLOPs of the MLPs.
         head: Forward FLOPs of an encoder's dense layer before the logits.
         output_projection: Forward FLOPs of the logits.
+        adapters: Forward FLOPs of LoRA's adapters; 0 without.
+        frozen: Forward FLOPs, among all these, of products with a frozen matrix.
         causal_half: Whether only the unmasked half of the scores was counted.
         recompute: Which activations the backward pass computes again.
     """
@@ -166,10 +187,13 @@ class TokenFlops:
     output_projection: float
     causal_half: bool
     recompute: Recompute
+    adapters: float = 0.0
+    frozen: float = 0.0
 
     def forward_by_part(self) -> dict[str, float]:
-        """Return forward FLOPs per token under the name of each part."""
+        """Return forward FLOPs per token under the name of each part; adapters if there are any."""
         return {
+            **({"adapters": self.adapters} if self.adapters else {}),
             "attention_projections": self.attention_projections,
             "attention_scores_values": self.attention_scores_values,
             "mlp": self.mlp,
@@ -179,13 +203,13 @@ class TokenFlops:
 
     @property
     def forward(self) -> float:
-        """FLOPs per token of one forward pass (what serving needs)."""
+        """FLOPs per token of one forward pass (what serving needs, where no adapters are left)."""
         return sum(self.forward_by_part().values())
 
     @property
     def backward(self) -> float:
-        """FLOPs per token of one backward pass: twice the forward pass."""
-        return BACKWARD_PER_FORWARD * self.forward
+        """FLOPs per token of one backward pass: twice the forward pass, once of frozen matrices."""
+        return BACKWARD_PER_FORWARD * self.forward - self.frozen
 
     @property
     def recomputed(self) -> float:
@@ -208,7 +232,11 @@ class TokenFlops:
 
 
 def flops_per_token(
-    shape: ModelShape, *, causal_half: bool = False, recompute: Recompute = "none"
+    shape: ModelShape,
+    *,
+    causal_half: bool = False,
+    recompute: Recompute = "none",
+    lora: LoraConfig | None = None,
 ) -> TokenFlops:
     """Count the matrix products of one token exactly, by part.
 
@@ -216,7 +244,7 @@ def flops_per_token(
     heads (d in most models), 4·T·w for scores and values
     (grouped-query attention saves none of it), 2·3·d·d_ff for swiglu or 2·2·d·d_ff for gelu; once:
     2·d·V for the logits (of a classifier 2·d·classes), and 2·d² for the dense layer of an encoder's
-    head.
+    head. An adapter from m to n features adds 2·rank·(m + n).
 
     Args:
         shape: The model.
@@ -224,6 +252,7 @@ def flops_per_token(
             exact mean is (T+1)/2). PaLM and most published MFUs count all of them, so that is the
             default; kernels such as FlashAttention skip the masked half.
         recompute: Which activations the backward pass computes again.
+        lora: Adapters that are trained beside frozen matrices; None where all is trained.
 
     Returns:
         FLOPs per token.
@@ -238,14 +267,29 @@ def flops_per_token(
             "attends to all others; leave causal_half out."
         )
     scores = scores_and_values_flops(1, shape.sequence_length, shape.score_features)
+    projections, mlp, head, logits = (
+        float(FLOPS_PER_MULTIPLY_ADD * products)
+        for products in (
+            shape.attention_products,
+            shape.mlp_products,
+            shape.head_products,
+            shape.logit_products,
+        )
+    )
+    adapters = frozen = 0.0
+    if lora is not None:
+        adapters = float(FLOPS_PER_MULTIPLY_ADD * lora.params(shape))
+        frozen = projections + mlp + (0.0 if trains_head(shape) else head + logits)
     return TokenFlops(
-        attention_projections=float(FLOPS_PER_MULTIPLY_ADD * shape.attention_products),
+        attention_projections=projections,
         attention_scores_values=scores / 2 if causal_half else scores,
-        mlp=float(FLOPS_PER_MULTIPLY_ADD * shape.mlp_products),
-        head=float(FLOPS_PER_MULTIPLY_ADD * shape.head_products),
-        output_projection=float(FLOPS_PER_MULTIPLY_ADD * shape.logit_products),
+        mlp=mlp,
+        head=head,
+        output_projection=logits,
         causal_half=causal_half,
         recompute=recompute,
+        adapters=adapters,
+        frozen=frozen,
     )
 
 

@@ -6,6 +6,9 @@ That is 18 bytes a parameter in mixed precision, against the 16 of Rajbhandari e
 sec. 3.1), whose gradients are 16-bit. Mixed precision therefore saves activations and time, never
 weights.
 
+With LoRA the weights are frozen but for adapters and a classifier's head: only these have gradients
+and moments. A frozen matrix needs its input for no gradient, so that it is kept only for an adapter.
+
 On a CPU the memory is that of the whole process, libraries and compiler included, and what XLA was
 measured to hold there: activations in float32 whatever the precision, and hardly fewer of them with
 recomputation (docs/models.md). On other chips the estimate is of tensors.
@@ -18,6 +21,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from tokenmill.cost.checks import check_positive
 from tokenmill.cost.flops import Recompute, check_recompute
+from tokenmill.model.lora import LoraConfig, head_params
 from tokenmill.model.shape import ModelShape
 
 if TYPE_CHECKING:
@@ -32,6 +36,7 @@ _FLOAT32_BYTES = 4  # of a gradient, and of a moment
 _WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "mixed_bfloat16": 4, "mixed_float16": 4}
 _COPY_BYTES = {"float32": 0, "bfloat16": 0, "mixed_bfloat16": 2, "mixed_float16": 2}
 _ACTIVATION_BYTES = {"float32": 4, "bfloat16": 2, "mixed_bfloat16": 2, "mixed_float16": 2}
+_ADAPTER_BYTES = 4  # of a weight of an adapter, in every precision
 _MASK_BYTES = 1  # a dropout mask is a boolean
 ADAMW_MOMENTS = 2  # mean and uncentred variance (Loshchilov and Hutter 2019)
 # The loss needs float32 logits and a gradient of the same size, of a chunk of positions at a time:
@@ -55,7 +60,7 @@ class MemoryEstimate:
     """Bytes that training needs on one chip.
 
     Attributes:
-        weights: Stored weights.
+        weights: Stored weights that are trained.
         compute_copy: 16-bit copy of the weights in mixed precision.
         gradients: One gradient a weight; on a CPU one of each part computed side by side.
         optimizer: Both moments of AdamW.
@@ -64,6 +69,7 @@ class MemoryEstimate:
         logits: Logits and their gradient in float32, of one chunk (of each part computed side by
             side), and the gradient of all positions' last features.
         process: On a CPU, libraries, and what compiling takes beyond the tensors.
+        frozen_weights: Stored weights that are not trained (LoRA).
     """
 
     weights: int
@@ -74,11 +80,13 @@ class MemoryEstimate:
     recompute_workspace: int
     logits: int
     process: int = 0
+    frozen_weights: int = 0
 
     def by_part(self) -> dict[str, int]:
         """Return the bytes under the name of each part."""
         return {
             "weights": self.weights,
+            "frozen_weights": self.frozen_weights,
             "compute_copy": self.compute_copy,
             "gradients": self.gradients,
             "optimizer": self.optimizer,
@@ -95,7 +103,7 @@ class MemoryEstimate:
 
     @property
     def checkpoint_bytes(self) -> int:
-        """Bytes of a checkpoint on disk: weights and moments."""
+        """Bytes of a checkpoint on disk: trained weights and moments."""
         return self.weights + self.optimizer
 
     def fits(self, chip: Chip, reserved_share: float = RESERVED_SHARE) -> bool:
@@ -171,6 +179,7 @@ def layer_activation_bytes(
     precision: Precision,
     recompute: Recompute = "none",
     dropout: bool = True,
+    lora: LoraConfig | None = None,
 ) -> int:
     """Count the bytes that one layer's forward pass keeps for its backward pass.
 
@@ -184,6 +193,7 @@ def layer_activation_bytes(
         precision: Of the computation.
         recompute: ``selective`` keeps no attention scores, ``full`` only the layer's input.
         dropout: Whether the layer has dropout, whose masks and outputs are kept too.
+        lora: Adapters beside frozen matrices; None where all is trained.
 
     Returns:
         Bytes.
@@ -203,6 +213,8 @@ def layer_activation_bytes(
         features += width + shape.kv_dim
     # gelu keeps its input and output; swiglu gate, value, silu(gate) and their product.
     features += (4 if shape.mlp == "swiglu" else 2) * d_ff
+    if lora is not None:
+        features += _features_of_adapters(shape, lora)
     masks = 2 * d if dropout else 0  # after attention and after the MLP
     kept = positions * (size * features + _MASK_BYTES * masks)
     if recompute == "none":
@@ -210,6 +222,19 @@ def layer_activation_bytes(
         per_score = 2 * size + _MASK_BYTES if dropout else size
         kept += positions * shape.heads * shape.sequence_length * per_score
     return kept
+
+
+def _features_of_adapters(shape: ModelShape, lora: LoraConfig) -> int:
+    """Count what adapters of a layer keep of a position, less the inputs of matrices without."""
+    adapted = lora.adapted(shape)
+    inputs = (
+        ({"q", "k", "v"}, shape.d_model),
+        ({"o"}, shape.attention_width),
+        ({"gate", "up"}, shape.d_model),
+        ({"down"}, shape.active_d_ff),
+    )
+    unused = sum(features for targets, features in inputs if not targets & set(adapted))
+    return lora.rank * len(adapted) - unused
 
 
 def estimate_memory(
@@ -221,6 +246,7 @@ def estimate_memory(
     dropout: bool = True,
     parallelism: int = 1,
     on_cpu: bool = False,
+    lora: LoraConfig | None = None,
 ) -> MemoryEstimate:
     """Estimate the memory of training with AdamW on one chip, by part.
 
@@ -234,6 +260,7 @@ def estimate_memory(
         parallelism: Parts of the batch that are computed side by side, at most; CPU_PARALLELISM on
             a CPU.
         on_cpu: Whether the chip is a CPU, whose memory holds the whole process.
+        lora: Adapters beside frozen matrices; None where all is trained.
 
     Returns:
         Bytes by part.
@@ -244,14 +271,24 @@ def estimate_memory(
 
     def layer(scheme: Recompute) -> int:
         return layer_activation_bytes(
-            shape, batch=batch_per_device, precision=stored, recompute=scheme, dropout=dropout
+            shape,
+            batch=batch_per_device,
+            precision=stored,
+            recompute=scheme,
+            dropout=dropout,
+            lora=lora,
         )
 
     kept = layer(recompute)
     if on_cpu and recompute != "none":
         kept = int(_CPU_KEPT_SHARE * layer("none"))
-    params = shape.params_total
-    weights = params * _WEIGHT_BYTES[precision]
+    params = trained = shape.params_total
+    weights, frozen_weights = params * _WEIGHT_BYTES[precision], 0
+    if lora is not None:
+        head, adapters = head_params(shape), lora.params(shape)
+        frozen_weights = (params - head) * _WEIGHT_BYTES[precision]
+        params, trained = params + adapters, head + adapters
+        weights = head * _WEIGHT_BYTES[precision] + adapters * _ADAPTER_BYTES
     positions = shape.sequence_length * batch_per_device
     # Outside the layers: embedding dropout mask, inputs of final norm and output projection
     # (Korthikanti et al. 2022, sec. 4.3).
@@ -259,8 +296,8 @@ def estimate_memory(
     estimate = MemoryEstimate(
         weights=weights,
         compute_copy=params * _COPY_BYTES[precision],
-        gradients=params * _FLOAT32_BYTES * parallelism,
-        optimizer=ADAMW_MOMENTS * params * _FLOAT32_BYTES,
+        gradients=trained * _FLOAT32_BYTES * parallelism,
+        optimizer=ADAMW_MOMENTS * trained * _FLOAT32_BYTES,
         activations=shape.layers * kept + positions * shape.d_model * outside,
         recompute_workspace=0 if on_cpu else layer("none") - kept,
         logits=parallelism
@@ -268,6 +305,7 @@ def estimate_memory(
         * shape.logit_width
         * LOGIT_BYTES
         + positions * shape.d_model * _FEATURE_GRADIENT_BYTES,
+        frozen_weights=frozen_weights,
     )
     if not on_cpu:
         return estimate

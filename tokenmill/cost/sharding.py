@@ -66,11 +66,12 @@ def shard_memory(
         memory = replace(memory, gradients=-(-memory.gradients // over))
     if stage >= 3 and over > 1:
         # The gathered layers are in the type that computes.
-        computed = memory.compute_copy or memory.weights
+        computed = memory.compute_copy or memory.weights + memory.frozen_weights
         gathered = computed * min(1.0, GATHERED_LAYERS / layers)
         memory = replace(
             memory,
             weights=-(-memory.weights // over),
+            frozen_weights=-(-memory.frozen_weights // over),
             compute_copy=-(-memory.compute_copy // over) + int(gathered),
         )
     return memory

@@ -7,7 +7,9 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from tokenmill.model.adapter import Adapter
 from tokenmill.model.layers import Block, Builder, Dropout, segment_mask
+from tokenmill.model.lora import LoraConfig
 from tokenmill.model.shape import ModelShape
 
 
@@ -25,6 +27,7 @@ class Backbone(keras.layers.Layer):
         dropout: Rate after the embeddings, on attention probabilities, after attention and MLP.
         rematerialize: Keep only each layer's input for the backward pass, and compute the rest
             of the layer again.
+        lora: Adapters to train beside frozen weights; None trains all weights.
         name: The layer's name.
     """
 
@@ -35,9 +38,10 @@ class Backbone(keras.layers.Layer):
         dtype: str = "float32",
         dropout: float = 0.0,
         rematerialize: bool = False,
+        lora: LoraConfig | None = None,
         name: str = "backbone",
     ):
-        build = Builder(shape, dtype, seed)
+        build = Builder(shape, dtype, seed, lora)
         super().__init__(dtype=build.dtype, name=name)
         self.builder = build
         self.shape_config, self.dropout_rate = shape, dropout
@@ -56,6 +60,20 @@ class Backbone(keras.layers.Layer):
         post = shape.norm_position == "post"
         self.embedding_norm = build.norm("embedding_norm") if post else None
         self.final_norm = None if post else build.norm("final_norm")
+
+    def adapters(self) -> dict[str, Adapter]:
+        """Return the adapters of all layers by layer and target, such as layer0/q."""
+        return {
+            f"layer{i}/{target}": adapter
+            for i, block in enumerate(self.blocks)
+            for target, adapter in {**block.attention.adapters, **block.mlp.adapters}.items()
+        }
+
+    @property
+    def base_variables(self) -> list[keras.Variable]:
+        """All weights but those of the adapters: what a model of this shape always has."""
+        added = {id(v) for adapter in self.adapters().values() for v in adapter.variables}
+        return [v for v in self.variables if id(v) not in added]
 
     def parts(self) -> list[keras.layers.Layer]:
         """Return all layers with inputs [N, D] that this shape has."""

@@ -56,7 +56,7 @@ def load_base_model(model: Backbone, directory: str, tokenizer_path: str) -> lis
     reader = tf.train.load_checkpoint(prefix)
     shapes = reader.get_variable_to_shape_map()
     values, kept = [], []
-    for variable in model.trainable_variables:
+    for variable in model.base_variables:
         key = checkpoint_key(variable.path)
         if key in shapes and tuple(shapes[key]) == tuple(variable.shape):
             values.append((variable, key))
@@ -77,6 +77,14 @@ def load_base_model(model: Backbone, directory: str, tokenizer_path: str) -> lis
     for variable, key in values:  # only now, so that an error changes nothing
         variable.assign(reader.get_tensor(key))
     return kept
+
+
+def weights_fingerprint(directory: str) -> str:
+    """Return a hash of a saved model's weight files, the same wherever it lies."""
+    digest = hashlib.sha256()
+    for path in sorted(tf.io.gfile.glob(os.path.join(directory, "variables", "variables.*"))):
+        digest.update(f"{os.path.basename(path)} {_sha256(path)}\n".encode())
+    return digest.hexdigest()[:32]
 
 
 def _check_tokenizer(name: str, theirs: str, ours: str) -> None:

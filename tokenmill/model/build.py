@@ -4,12 +4,15 @@
 shape's head and of which targets of a batch count.
 """
 
+import numpy as np
+
 from tokenmill.model.decoder import Decoder
 from tokenmill.model.encoder import Encoder
+from tokenmill.model.lora import LoraConfig
 from tokenmill.model.losses import LossSums, dropout_seed, loss_sums
 from tokenmill.model.shape import ModelShape
 
-__all__ = ["Decoder", "Encoder", "LossSums", "build_model", "dropout_seed", "loss_sums"]
+__all__ = ["Decoder", "Encoder", "LossSums", "build_model", "dropout_seed", "loss_sums", "merge_adapters"]
 
 
 def build_model(
@@ -18,6 +21,7 @@ def build_model(
     precision: str = "float32",
     dropout: float = 0.0,
     rematerialize: bool = False,
+    lora: LoraConfig | None = None,
 ) -> Decoder | Encoder:
     """Build a decoder if the shape is causal, else an encoder with the shape's head.
 
@@ -27,6 +31,42 @@ def build_model(
         precision: A Keras dtype policy: float32, bfloat16, mixed_bfloat16 or mixed_float16.
         dropout: Dropout rate; used in the steps that give a dropout seed.
         rematerialize: Keep only each layer's input for the backward pass.
+        lora: Adapters to train beside frozen weights; None trains all weights.
     """
     kind = Decoder if shape.causal else Encoder
-    return kind(shape, seed, precision, dropout, rematerialize)
+    return kind(shape, seed, precision, dropout, rematerialize, lora)
+
+
+def merge_adapters(model: Decoder | Encoder) -> Decoder | Encoder:
+    """Return a model without adapters that computes the same: each adapter in its matrix.
+
+    A model without adapters is returned as it is. The new one stores float32, whatever the
+    precision of the frozen weights was: rounding a sum to 16 bits would lose most of the adapter.
+
+    Args:
+        model: Trained with LoRA, or not.
+    """
+    lora, shape = model.builder.lora, model.shape_config
+    if lora is None:
+        return model
+    merged = build_model(shape, 0, model.builder.dtype.name)
+    values = {variable.path: variable for variable in model.base_variables}
+    for variable in merged.variables:
+        variable.assign(values[variable.path])
+    width, kv = shape.attention_width, shape.kv_dim
+    first_column = {"q": 0, "k": width, "v": width + kv}  # of the fused matrix
+    for block, adapted in zip(merged.blocks, model.blocks, strict=True):
+        qkv = np.array(block.attention.qkv.kernel)
+        for target, adapter in adapted.attention.adapters.items():
+            if target in first_column:
+                start, added = first_column[target], adapter.matrix()
+                qkv[:, start : start + added.shape[1]] += added
+        block.attention.qkv.kernel.assign(qkv)
+        matrices = {
+            "o": block.attention.output_projection,
+            **{name: getattr(block.mlp, name) for name in ("gate", "up", "down")},
+        }
+        for target, adapter in {**adapted.attention.adapters, **adapted.mlp.adapters}.items():
+            if target in matrices:
+                matrices[target].kernel.assign_add(adapter.matrix())
+    return merged

@@ -6,6 +6,7 @@ Shape suffixes: B rows, T tokens of a row, N = B * T, D model width, V vocabular
 from keras import ops
 
 from tokenmill.model.backbone import Backbone
+from tokenmill.model.lora import LoraConfig
 from tokenmill.model.shape import ModelShape
 
 
@@ -18,6 +19,7 @@ class Decoder(Backbone):
         dtype: A Keras dtype policy, such as "float32" or "mixed_bfloat16".
         dropout: Dropout rate; only used where a dropout seed is given.
         rematerialize: Compute layers again in the backward pass.
+        lora: Adapters to train beside frozen weights; None trains all weights.
     """
 
     def __init__(
@@ -27,8 +29,9 @@ class Decoder(Backbone):
         dtype: str = "float32",
         dropout: float = 0.0,
         rematerialize: bool = False,
+        lora: LoraConfig | None = None,
     ):
-        super().__init__(shape, seed, dtype, dropout, rematerialize, name="decoder")
+        super().__init__(shape, seed, dtype, dropout, rematerialize, lora, name="decoder")
         self.output_layer = (
             None
             if shape.tie_embeddings

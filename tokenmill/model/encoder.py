@@ -6,6 +6,7 @@ Shape suffixes: B rows, T tokens of a row, N = B * T, D model width, V vocabular
 from keras import ops
 
 from tokenmill.model.backbone import Backbone
+from tokenmill.model.lora import LoraConfig
 from tokenmill.model.shape import ModelShape
 
 
@@ -23,6 +24,7 @@ class Encoder(Backbone):
         dtype: A Keras dtype policy.
         dropout: Dropout rate; only used where a dropout seed is given.
         rematerialize: Compute layers again in the backward pass.
+        lora: Adapters to train beside frozen weights; None trains all weights.
     """
 
     def __init__(
@@ -32,8 +34,9 @@ class Encoder(Backbone):
         dtype: str = "float32",
         dropout: float = 0.0,
         rematerialize: bool = False,
+        lora: LoraConfig | None = None,
     ):
-        super().__init__(shape, seed, dtype, dropout, rematerialize, name="encoder")
+        super().__init__(shape, seed, dtype, dropout, rematerialize, lora, name="encoder")
         build, mlm, classifies = self.builder, shape.head == "mlm", shape.head == "classifier"
         d = shape.d_model
         self.head_dense = build.dense(d, "head_dense", use_bias=True) if mlm else None
@@ -43,9 +46,11 @@ class Encoder(Backbone):
             if shape.tie_embeddings or classifies
             else build.dense(shape.vocab_size, "output_layer", use_bias=False)
         )
-        self.pooler = build.dense(d, "pooler", use_bias=True) if classifies else None
+        self.pooler = (
+            build.dense(d, "pooler", use_bias=True, is_new=True) if classifies else None
+        )
         self.classifier = (
-            build.dense(shape.classes, "classifier", use_bias=True) if classifies else None
+            build.dense(shape.classes, "classifier", use_bias=True, is_new=True) if classifies else None
         )
         if not self.built:
             self.build(None)
@@ -64,7 +69,10 @@ class Encoder(Backbone):
                 layer.build((None, self.shape_config.d_model))
         self.output_bias = (
             self.add_weight(
-                shape=(self.shape_config.vocab_size,), initializer="zeros", name="output_bias"
+                shape=(self.shape_config.vocab_size,),
+                initializer="zeros",
+                trainable=self.builder.trains_base,
+                name="output_bias",
             )
             if self.shape_config.head == "mlm"
             else None

@@ -13,6 +13,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from tokenmill.model.adapter import Adapter
+from tokenmill.model.lora import ATTENTION_TARGETS, LoraConfig, LoraTarget
 from tokenmill.model.rotary import rope_frequencies, rotate_by_position
 from tokenmill.model.shape import ModelShape, query_blocks
 
@@ -82,7 +84,19 @@ class Dropout:
         return x * kept * ops.cast(1.0 / (1.0 - self._rate), x.dtype)
 
 
-class _NarrowMatrix:
+class _Freezable:
+    """A layer all of whose weights are made frozen if it is not trainable.
+
+    Keras marks them later, when gradient tapes watch the variables already.
+    """
+
+    def add_weight(self, shape=None, initializer=None, dtype=None, **options):
+        """Add a weight as Keras does, trainable if the layer is."""
+        options["trainable"] = self.trainable  # type: ignore[attr-defined]
+        return super().add_weight(shape, initializer, dtype, **options)  # type: ignore[misc]
+
+
+class _NarrowMatrix(_Freezable):
     """A layer that may keep its matrix in 16 bits beside vectors in float32.
 
     Attributes:
@@ -95,7 +109,7 @@ class _NarrowMatrix:
         """Add a weight as Keras does, a matrix in `matrix_dtype`."""
         if self.matrix_dtype is not None and shape is not None and len(shape) > 1:
             dtype = self.matrix_dtype
-        return super().add_weight(shape, initializer, dtype, **options)  # type: ignore[misc]
+        return super().add_weight(shape, initializer, dtype, **options)
 
 
 class Dense(_NarrowMatrix, keras.layers.Dense):
@@ -104,6 +118,14 @@ class Dense(_NarrowMatrix, keras.layers.Dense):
 
 class Embedding(_NarrowMatrix, keras.layers.Embedding):
     """Keras' table, which may be narrower than the norms around it."""
+
+
+class LayerNorm(_Freezable, keras.layers.LayerNormalization):
+    """Keras' layer norm, whose scale and bias may be frozen."""
+
+
+class RmsNorm(_Freezable, keras.layers.RMSNormalization):
+    """Keras' RMS norm, whose scale may be frozen."""
 
 
 class Builder:
@@ -116,10 +138,15 @@ class Builder:
         shape: Sizes and options.
         precision: A Keras dtype policy.
         seed: Seed of the initial weights.
+        lora: Adapters beside the linear layers; then all weights but the adapters and a
+            classifier's head are frozen. None for none.
     """
 
-    def __init__(self, shape: ModelShape, precision: str, seed: int):
+    def __init__(
+        self, shape: ModelShape, precision: str, seed: int, lora: LoraConfig | None = None
+    ):
         self.shape, self._seed, self._count = shape, seed, 0
+        self.lora, self._adapter_count = lora, 0
         self._matrix_dtype = "bfloat16" if precision == "bfloat16" else None
         policy = "mixed_bfloat16" if precision == "bfloat16" else precision
         self.dtype = keras.dtype_policies.get(policy)
@@ -130,16 +157,50 @@ class Builder:
         seed = self._seed * 10_007 + self._count
         return keras.initializers.RandomNormal(stddev=stddev, seed=seed)
 
+    def adapters(self, *targets: LoraTarget) -> dict[LoraTarget, Adapter]:
+        """Make the adapters of those of the targets that are adapted."""
+        made: dict[LoraTarget, Adapter] = {}
+        if self.lora is None:
+            return made
+        for target, features in self.lora.adapted(self.shape).items():
+            if target in targets:
+                self._adapter_count += 1  # not the count of the others, which start as without
+                seed = self._seed * 10_007 + self._adapter_count
+                name = f"{target}_adapter"
+                made[target] = Adapter(
+                    features, self.lora.rank, self.lora.scale, seed, self.dtype, name
+                )
+        return made
+
+    @property
+    def trains_base(self) -> bool:
+        """Whether weights are trained that a base model has."""
+        return self.lora is None
+
     def dense(
-        self, units: int, name: str, residual: bool = False, use_bias: bool | None = None
+        self,
+        units: int,
+        name: str,
+        residual: bool = False,
+        use_bias: bool | None = None,
+        is_new: bool = False,
     ) -> keras.layers.Dense:
-        """Make a linear layer; `residual` if it adds into the residual stream."""
+        """Make a linear layer.
+
+        Args:
+            units: Features of its output.
+            name: Its name.
+            residual: Whether it adds into the residual stream.
+            use_bias: Whether it has a bias; None goes by the shape.
+            is_new: Whether no base model has it, so that it is trained in any case.
+        """
         scaled = residual and self.shape.causal
         stddev = _INIT_STDDEV / (2 * self.shape.layers) ** 0.5 if scaled else _INIT_STDDEV
         layer = Dense(
             units,
             use_bias=self.shape.use_bias if use_bias is None else use_bias,
             kernel_initializer=self.initializer(stddev),
+            trainable=is_new or self.trains_base,
             dtype=self.dtype,
             name=name,
         )
@@ -150,14 +211,20 @@ class Builder:
         """Make the shape's norm."""
         if self.shape.norm == "rms":
             return self.rms_norm(name)
-        return keras.layers.LayerNormalization(
-            epsilon=self.shape.epsilon, dtype=self.dtype, name=name
+        return LayerNorm(
+            epsilon=self.shape.epsilon,
+            trainable=self.trains_base,
+            dtype=self.dtype,
+            name=name,
         )
 
     def rms_norm(self, name: str) -> keras.layers.Layer:
         """Make an RMS norm (Zhang and Sennrich 2019) over the last axis."""
-        return keras.layers.RMSNormalization(
-            epsilon=self.shape.epsilon, dtype=self.dtype, name=name
+        return RmsNorm(
+            epsilon=self.shape.epsilon,
+            trainable=self.trains_base,
+            dtype=self.dtype,
+            name=name,
         )
 
     def gelu(self, x: Any) -> Any:
@@ -170,11 +237,17 @@ class Builder:
             rows,
             self.shape.d_model,
             embeddings_initializer=self.initializer(),
+            trainable=self.trains_base,
             dtype=self.dtype,
             name=name,
         )
         layer.matrix_dtype = self._matrix_dtype
         return layer
+
+
+def adapted(linear: keras.layers.Dense, adapter: Adapter | None, x_NM: Any) -> Any:
+    """Apply a linear layer and what its adapter adds, if it has one: [N, M] -> [N, O]."""
+    return linear(x_NM) if adapter is None else linear(x_NM) + adapter(x_NM)
 
 
 class Attention(keras.layers.Layer):
@@ -197,11 +270,14 @@ class Attention(keras.layers.Layer):
         self.q_norm = build.rms_norm("q_norm") if shape.qk_norm else None
         self.k_norm = build.rms_norm("k_norm") if shape.qk_norm else None
         self.output_projection = build.dense(shape.d_model, "output_projection", residual=True)
+        self.adapters = build.adapters(*ATTENTION_TARGETS)
 
     def build(self, input_shape):
         """Build the projections for inputs [N, D]."""
         self.qkv.build(input_shape)
         self.output_projection.build((None, self._heads * self._width))
+        for adapter in self.adapters.values():
+            adapter.build(None)
         for norm in (self.q_norm, self.k_norm):
             if norm is not None:
                 norm.build((None, None, None, self._width))
@@ -218,6 +294,12 @@ class Attention(keras.layers.Layer):
         heads, groups = self._heads, self._kv_heads
         qkv = ops.reshape(self.qkv(x_ND), (rows, steps, heads + 2 * groups, self._width))
         q, k, v = qkv[:, :, :heads], qkv[:, :, heads:-groups], qkv[:, :, -groups:]
+        q, k, v = (
+            x + ops.reshape(self.adapters[name](x_ND), (rows, steps, x.shape[2], self._width))
+            if name in self.adapters
+            else x
+            for name, x in (("q", q), ("k", k), ("v", v))
+        )
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if self._frequencies is not None:
@@ -233,7 +315,8 @@ class Attention(keras.layers.Layer):
     def project(self, mixed_BHTK):
         """Project the heads' outputs to the model's width: [B, H, T, K] -> [N, D]."""
         mixed = ops.transpose(mixed_BHTK, (0, 2, 1, 3))
-        return self.output_projection(ops.reshape(mixed, (-1, self._heads * self._width)))
+        mixed = ops.reshape(mixed, (-1, self._heads * self._width))
+        return adapted(self.output_projection, self.adapters.get("o"), mixed)
 
     def call(self, x_ND, mask_B1TT, positions_BT, dropout=None, seed=None):
         """Attend within segments: [N, D] -> [N, D]."""
@@ -268,6 +351,7 @@ class Mlp(keras.layers.Layer):
         self.gate = build.dense(shape.d_ff, "gate") if shape.mlp == "swiglu" else None
         self.up = build.dense(shape.d_ff, "up")
         self.down = build.dense(shape.d_model, "down", residual=True)
+        self.adapters = build.adapters("gate", "up", "down")
 
     def build(self, input_shape):
         """Build the projections for inputs [N, D]."""
@@ -275,13 +359,18 @@ class Mlp(keras.layers.Layer):
             if layer is not None:
                 layer.build(input_shape)
         self.down.build((None, self._inner_units))
+        for adapter in self.adapters.values():
+            adapter.build(None)
         self.built = True
 
     def call(self, x_ND):
         """Apply the MLP to each token: [N, D] -> [N, D]."""
+        inner = adapted(self.up, self.adapters.get("up"), x_ND)
         if self.gate is None:
-            return self.down(self._gelu(self.up(x_ND)))
-        return self.down(ops.silu(self.gate(x_ND)) * self.up(x_ND))
+            inner = self._gelu(inner)
+        else:
+            inner = ops.silu(adapted(self.gate, self.adapters.get("gate"), x_ND)) * inner
+        return adapted(self.down, self.adapters.get("down"), inner)
 
 
 class Block(keras.layers.Layer):

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tokenmill.model.lora import trains_head
+
 # A chunk has at least so many rows, and there are at most so many chunks.
 _MIN_CHUNK_ROWS, _MAX_CHUNKS = 512, 16
 # Well above where float32 loses digits, 1.2e-38.
@@ -38,6 +40,7 @@ def cross_entropy_sums(
     targets_N: tf.Tensor,
     weights_N: tf.Tensor,
     z_loss: float = 0.0,
+    trains_table: bool = True,
 ) -> LossSums:
     """Sum the softmax cross-entropy of the logits features @ table.T + bias.
 
@@ -49,6 +52,7 @@ def cross_entropy_sums(
         weights_N: float32 [N]; 0 leaves a row out.
         z_loss: Weight of the squared log-partition (Chowdhery et al. 2022, PaLM, sec. 5), which
             keeps logits from drifting; 0 for none.
+        trains_table: Whether table and bias need gradients; frozen ones save a product.
     """
     dtype = features_ND.dtype
     rows = features_ND.shape[0]
@@ -91,14 +95,17 @@ def cross_entropy_sums(
             part = (features, table, bias_V, targets_N[start:end], weights_N[start:end])
             chunk_nll, chunk_extra, d_logits = chunk(*part)
             nll, extra = nll + chunk_nll, extra + chunk_extra
-            if biased:
+            if biased and trains_table:
                 d_bias += tf.reduce_sum(d_logits, 0)
             d_logits = tf.cast(d_logits, dtype)
             d_features.append(tf.cast(tf.matmul(d_logits, table), tf.float32))
-            d_table += tf.cast(tf.matmul(d_logits, features, transpose_a=True), tf.float32)
+            if trains_table:
+                d_table += tf.cast(tf.matmul(d_logits, features, transpose_a=True), tf.float32)
         d_features = tf.concat(d_features, 0)
 
         def gradient(d_objective, _):
+            if not trains_table:
+                return tf.cast(d_objective * d_features, dtype), None, None
             return (
                 tf.cast(d_objective * d_features, dtype),
                 tf.cast(d_objective * d_table, table_VD.dtype),
@@ -159,4 +166,7 @@ def loss_sums(model: Any, batch: Any, dropout_seed: Any = None, z_loss: float = 
     x_ND = model.encode(batch.inputs, batch.segment_ids, batch.positions, dropout_seed)
     targets, weights = tf.reshape(batch.targets, [-1]), tf.reshape(batch.loss_weights, [-1])
     features_ND, table_VD, bias_V = model.head(x_ND)
-    return cross_entropy_sums(features_ND, table_VD, bias_V, targets, weights, z_loss)
+    trains_table = model.builder.trains_base or trains_head(model.shape_config)
+    return cross_entropy_sums(
+        features_ND, table_VD, bias_V, targets, weights, z_loss, trains_table
+    )

@@ -59,6 +59,7 @@ def model_document(plan: Plan) -> dict[str, Any]:
     document: dict[str, Any] = {
         "params_total": model.params_total,
         "params_active": model.params_active,
+        "params_trained": model.params_trained,
         "flops_per_token_6n": model.flops_per_token_6n,
         "flops_per_token_exact": model.flops_per_token_exact,
         "exact_is_approximate": model.shape_assumed,
@@ -82,10 +83,10 @@ def model_document(plan: Plan) -> dict[str, Any]:
     }
     if not model.shape_assumed:
         parts = shape.params_by_part()
-        count = flops_per_token(shape, recompute=plan.request.recompute)
+        count = flops_per_token(shape, recompute=plan.request.recompute, lora=model.lora)
         document["params_by_part"] = parts
         document["embedding_share"] = parts["token_embedding"] / shape.params_total
-        document["flops_per_token_6n_in_products"] = six_n(shape).in_products
+        document["flops_per_token_6n_in_products"] = six_n(shape, model.lora).in_products
         document["flops_per_token_forward_by_part"] = count.forward_by_part()
         document["flops_per_token_hardware"] = count.training_hardware
     return document

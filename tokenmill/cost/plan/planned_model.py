@@ -13,6 +13,7 @@ from tokenmill.cost.flops import (
 )
 from tokenmill.cost.memory import MemoryEstimate, Precision, estimate_memory
 from tokenmill.cost.utilization import FlopsBasis
+from tokenmill.model.lora import LoraConfig, head_params, trained_params_by_part
 from tokenmill.model.shape import ModelShape
 from tokenmill.model.typical_shape import params_active, typical_shape
 
@@ -26,21 +27,43 @@ class PlannedModel:
         params_total: All parameters.
         params_active: Parameters that one token passes.
         shape_assumed: Whether the shape is a guess, so that the exact count is an approximation.
+        lora: Adapters that are trained beside frozen weights; None where all is trained.
     """
 
     shape: ModelShape
     params_total: float
     params_active: float
     shape_assumed: bool = False
+    lora: LoraConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.lora is None:
+            return
+        self.lora.adapted(self.shape)  # raises for a target that it does not have
+        for field, plain in (("experts", 1), ("encoder_layers", 0)):
+            if (value := getattr(self.shape, field, plain)) != plain:
+                raise ValueError(
+                    f"train.lora_rank = {self.lora.rank}: adapters are not counted for "
+                    f"model.{field} = {value}; leave one of them out"
+                )
 
     @classmethod
-    def of_shape(cls, shape: ModelShape) -> PlannedModel:
-        """Return the model of a known shape."""
-        return cls(shape=shape, params_total=shape.params_total, params_active=params_active(shape))
+    def of_shape(cls, shape: ModelShape, lora: LoraConfig | None = None) -> PlannedModel:
+        """Return the model of a known shape, trained whole or by adapters."""
+        return cls(
+            shape=shape,
+            params_total=shape.params_total,
+            params_active=params_active(shape),
+            lora=lora,
+        )
 
     @classmethod
     def of_params(
-        cls, params: float, active: float | None = None, sequence_length: int | None = None
+        cls,
+        params: float,
+        active: float | None = None,
+        sequence_length: int | None = None,
+        lora: LoraConfig | None = None,
     ) -> PlannedModel:
         """Return a model of which only the number of parameters is known.
 
@@ -48,25 +71,45 @@ class PlannedModel:
             params: All parameters.
             active: Parameters that one token passes, if fewer.
             sequence_length: Tokens in a sequence, if known.
+            lora: Adapters that are trained; None where all is trained.
         """
         active = params if active is None else active
         guess = typical_shape(active)
         if sequence_length is not None:
             guess = replace(guess, sequence_length=sequence_length)
-        return cls(shape=guess, params_total=params, params_active=active, shape_assumed=True)
+        return cls(
+            shape=guess, params_total=params, params_active=active, shape_assumed=True, lora=lora
+        )
+
+    @property
+    def params_trained(self) -> float:
+        """Parameters that training changes."""
+        if self.lora is None:
+            return self.params_total
+        return sum(trained_params_by_part(self.shape, self.lora).values())
+
+    @property
+    def _in_rule(self) -> tuple[float, float]:
+        """N of 6·N, and the frozen parameters among them."""
+        if self.lora is None:
+            return self.params_active, 0.0
+        adapters = self.lora.params(self.shape)
+        return self.params_active + adapters, self.params_active - head_params(self.shape)
 
     @property
     def flops_per_token_6n(self) -> float:
-        """6·N, N being all parameters that a token passes."""
-        return flops_per_token_6n(self.params_active)
+        """6·N, N being all parameters that a token passes; 4·N of frozen ones."""
+        return flops_per_token_6n(*self._in_rule)
 
     @property
     def flops_per_token_exact(self) -> float:
         """All matrix products; for an assumed shape 6·N + 12·L·T·d (PaLM, appendix B)."""
         if not self.shape_assumed:
-            return flops_per_token(self.shape).training
+            return flops_per_token(self.shape, lora=self.lora).training
+        params, frozen = self._in_rule
         return flops_per_token_palm(
-            params=self.params_active,
+            params=params,
+            frozen=frozen,
             layers=self.shape.layers,
             heads=self.shape.heads,
             head_dim=self.shape.head_width,
@@ -83,7 +126,7 @@ class PlannedModel:
 
     def hardware_share(self, recompute: Recompute) -> float:
         """Return hardware FLOPs (recomputation too) over model FLOPs, by the shape's own count."""
-        count: TokenFlops = flops_per_token(self.shape, recompute=recompute)
+        count: TokenFlops = flops_per_token(self.shape, recompute=recompute, lora=self.lora)
         return count.training_hardware / count.training
 
     def memory(
@@ -107,10 +150,17 @@ class PlannedModel:
             dropout=dropout,
             parallelism=parallelism,
             on_cpu=on_cpu,
+            lora=self.lora,
         )
         if not self.shape_assumed:
             return estimate
         factor = self.params_total / self.shape.params_total
+        if self.lora is not None:  # what is trained is of the shape
+            return replace(
+                estimate,
+                frozen_weights=int(estimate.frozen_weights * factor),
+                compute_copy=int(estimate.compute_copy * factor),
+            )
         return replace(
             estimate,
             weights=int(estimate.weights * factor),
