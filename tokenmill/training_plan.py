@@ -28,8 +28,8 @@ class TrainingPlan(Section):
     accumulation_steps: PositiveInt = 1
     """Micro-batches a step: less memory, the same update."""
     lora_rank: Annotated[int, Field(ge=0)] = 0
-    """Train adapters of this rank beside the frozen weights of model.base_model (LoRA); 0 trains all
-    weights. With precision "bfloat16" the frozen matrices are kept in 16 bits, adapters in 32."""
+    """Train adapters of this rank beside the frozen weights of model.base_model (LoRA); 0 trains
+    all weights. precision "bfloat16" keeps frozen matrices in 16 bits, adapters in 32."""
     lora_alpha: Annotated[float, Field(gt=0)] | None = None
     """What an adapter adds is multiplied by lora_alpha / lora_rank; None is twice the rank."""
     lora_targets: Annotated[tuple[LoraTarget, ...], Field(min_length=1)] | Literal["all-linear"] = (

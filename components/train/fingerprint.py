@@ -29,7 +29,15 @@ _LORA_KEYS = "train.lora_"
 # What adapters are trained beside: a hash, as their checkpoints do not hold it.
 _BASE_WEIGHTS = "base_weights"
 # These decide what a weight or a data position means: a checkpoint is of no use under another.
-_FIXED = ("shape.", "rows", "train.global_batch_size", "seed", "train.task", _LORA_KEYS, _BASE_WEIGHTS)
+_FIXED = (
+    "shape.",
+    "rows",
+    "train.global_batch_size",
+    "seed",
+    "train.task",
+    _LORA_KEYS,
+    _BASE_WEIGHTS,
+)
 
 
 def settings_of(job: TrainingJob) -> dict[str, Any]:

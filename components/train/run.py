@@ -1,6 +1,7 @@
 """One training run from packed rows to a SavedModel; what the Trainer component calls."""
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from tokenmill.contracts.training import Losses, Phase, Telemetry, write_telemet
 from tokenmill.contracts.training_limits import TrainingLimits, read_limits
 from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second
 from tokenmill.cost.flops import flops_per_token
+from tokenmill.errors import TokenmillError
+from tokenmill.export.adapter_files import ADAPTER_DIRECTORY, write_adapter
 from tokenmill.export.saved_model import export_model
 from tokenmill.export.text_masking import TextMasking
 from tokenmill.machine import peak_process_bytes
@@ -119,7 +122,7 @@ def train(
                     if job.base_model is not None:
                         assert tokenizer_path is not None, "a base model needs the tokenizer"
                         kept = load_start_weights(model, job.base_model, tokenizer_path)
-                        _check_frozen(job, kept)
+                        check_frozen(job, kept)
                 trainer = Trainer(strategy, model, config, plan, job.seed)
                 drawer = None
                 if tokenizer_path is not None and workers.is_chief:
@@ -138,12 +141,15 @@ def train(
     return Training(model, record, session, eval_rows)
 
 
-def _check_frozen(job: TrainingJob, kept: list[str]) -> None:
+def check_frozen(job: TrainingJob, kept: list[str]) -> None:
     """Check that no weight is both frozen and random.
 
     Args:
         job: What to train.
         kept: Weights that the base model does not have.
+
+    Raises:
+        TokenmillError: There is one.
     """
     if job.train.lora is not None and kept and not trains_head(job.shape):
         raise TokenmillError(
@@ -214,6 +220,9 @@ def train_and_export(
             text_masking(training.eval_rows),
             training.eval_rows.manifest.label_names,
         )
+        if job.train.lora is not None:
+            adapter = os.path.join(model_directory, "assets.extra", ADAPTER_DIRECTORY)
+            write_adapter(training.model, adapter, job.base_model)
     session.publish(run_directory)
     session.phase_timer.book()
     telemetry = describe(training, job)

@@ -323,9 +323,7 @@ def _model_of_params(
             "tokenizer.vocab_size has no effect with --params: it is part of the number given"
         )
     length = source.config.model.sequence_length if _LENGTH in source.given else None
-    model = PlannedModel.of_params(
-        params, flags.active_params, length, source.config.train.lora
-    )
+    model = PlannedModel.of_params(params, flags.active_params, length, source.config.train.lora)
     shape = model.shape
     notes.append(
         f"only --params is known: hours by 6N; exact FLOPs and memory for a typical decoder of "

@@ -15,6 +15,7 @@ from tokenmill.cost.flops import (
     trained_flops_per_token,
 )
 from tokenmill.cost.published_runs import load_published_runs
+from tokenmill.model.lora import LoraConfig
 from tokenmill.model.shape import ModelShape
 
 RUNS = {run.name: run for run in load_published_runs()}
@@ -226,3 +227,28 @@ def test_masked_blocks_of_scores_are_not_computed(length, computed):
     assert trained_flops_per_token(shape, dropout=True) == count.training
     both_sides = gpt(sequence_length=length, causal=False)
     assert trained_flops_per_token(both_sides) == flops_per_token(both_sides).training
+
+
+LORA = LoraConfig(rank=8, alpha=16.0)
+
+
+def test_frozen_matrices_have_one_product_in_the_backward_pass():
+    whole, adapted = flops_per_token(gpt()), flops_per_token(gpt(), lora=LORA)
+    parts = whole.forward_by_part()
+    frozen = sum(parts.values()) - parts["attention_scores_values"]
+    assert adapted.adapters == 2 * LORA.params(gpt())
+    assert adapted.forward == whole.forward + adapted.adapters
+    assert adapted.training == whole.training - frozen + 3 * adapted.adapters
+    assert adapted.forward_by_part() == {**parts, "adapters": adapted.adapters}
+    full = flops_per_token(gpt(), lora=LORA, recompute="full")
+    assert full.recomputed == adapted.forward - adapted.head - adapted.output_projection
+
+
+def test_a_classifiers_head_is_trained_beside_adapters():
+    shape = gpt(causal=False, head="classifier", classes=2)
+    whole, adapted = flops_per_token(shape), flops_per_token(shape, lora=LORA)
+    assert adapted.frozen == whole.attention_projections + whole.mlp
+    # 6 for each trained parameter, 4 for the others.
+    rule, plain = six_n(shape, LORA), six_n(shape)
+    head = shape.params_by_part()["head"]
+    assert rule.total == plain.total + 6 * LORA.params(shape) - 2 * (shape.params_total - head)

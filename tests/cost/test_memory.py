@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from data.catalog.chips import find_chip
 from tokenmill.cost.devices import CPU_PARALLELISM
 from tokenmill.cost.memory import estimate_memory, layer_activation_bytes
+from tokenmill.model.lora import LORA_TARGETS, LoraConfig
 from tokenmill.model.shape import ModelShape
 
 
@@ -153,6 +154,37 @@ def test_a_wrong_argument_is_named(change, words):
     with pytest.raises(ValueError, match="expected") as caught:
         estimate_memory(shape(), **arguments)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "mixed_bfloat16"])
+def test_frozen_weights_have_neither_gradients_nor_moments(precision):
+    lora = LoraConfig(rank=8, alpha=16.0)
+    trained, total = lora.params(shape()), shape().params_total
+    how = {"batch_per_device": 2, "precision": precision}
+    whole, parts = estimate_memory(shape(), **how), estimate_memory(shape(), lora=lora, **how)
+    assert parts.frozen_weights == whole.weights
+    assert (parts.weights, parts.gradients, parts.optimizer) == (
+        4 * trained, 4 * trained, 8 * trained,
+    )  # fmt: skip
+    assert parts.checkpoint_bytes == 12 * trained
+    assert parts.compute_copy * total == whole.compute_copy * (total + trained)
+    assert parts.logits == whole.logits
+    classifier = shape(causal=False, head="classifier", classes=5)
+    head = classifier.params_by_part()["head"]
+    of_head = estimate_memory(classifier, lora=lora, **how)
+    assert of_head.optimizer == 8 * (lora.params(classifier) + head)
+
+
+@given(st.sets(st.sampled_from(LORA_TARGETS), min_size=1), st.integers(1, 64))
+def test_an_input_is_kept_for_an_adapter_alone(targets, rank):
+    of = shape(mlp="swiglu", kv_heads=2)
+    how = {"batch": 3, "precision": "float32", "dropout": False}
+    lora = LoraConfig(rank=rank, alpha=1.0, targets=tuple(targets))
+    less = layer_activation_bytes(of, **how) - layer_activation_bytes(of, lora=lora, **how)
+    unused = 0
+    for those, width in (("qkv", 512), ("o", 512), (("gate", "up"), 512), (("down",), 2048)):
+        unused += 0 if targets & set(those) else width
+    assert less == 4 * 3 * 256 * (unused - rank * len(targets))
 
 
 # The most that a process held which trained four steps (components/train/step.py, XLA, rope, no

@@ -46,6 +46,38 @@ def test_no_number_is_infinite_or_none_at_all(value):
             load_config(overrides=[f"{key}={value}"])
 
 
+BASE = "model.base_model=/nowhere"
+
+
+def test_adapters_are_configured():
+    assert load_config().train.lora is None
+    lora = load_config(overrides=[BASE, "train.lora_rank=8"]).train.lora
+    assert (lora.scale, lora.targets) == (2.0, None)
+    given = [BASE, "train.lora_rank=8", "train.lora_alpha=4", 'train.lora_targets=["q", "v"]']
+    config = load_config(overrides=given)
+    assert (config.train.lora.scale, config.train.lora.targets) == (0.5, ("q", "v"))
+    assert list(config.train.lora.adapted(config.shape())) == ["q", "v"]
+    assert config.training_job().from_json(config.training_job().to_json()) == config.training_job()
+    assert config.ledger_job().lora == config.train.lora
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["train.lora_rank=8"], "train.lora_rank = 8.*set model.base_model"),
+        (["train.lora_alpha=8"], "train.lora_alpha = 8.0.*train.lora_rank"),
+        ([BASE, "train.lora_rank=8", 'train.lora_targets=["gate"]'], "no 'gate' with model.mlp"),
+        ([BASE, "train.lora_rank=8", "train.lora_targets=[]"], "train.lora_targets"),
+        ([BASE, "train.lora_rank=8", 'train.lora_targets=["query"]'], "train.lora_targets"),
+        ([BASE, "train.lora_rank=-1"], "train.lora_rank"),
+        ([BASE, "train.lora_rank=1000"], "train.lora_rank = 1000.*at most 256"),
+    ],
+)
+def test_adapters_of_nothing_are_refused(overrides, words):
+    with pytest.raises(ConfigError, match=words):
+        load_config(overrides=overrides)
+
+
 def test_dump_reads_back_as_the_same_config(tmp_path):
     config = load_config("gpt2-small", overrides=["curate.min_words=off", "run.seed=7"])
     path = tmp_path / "config.toml"

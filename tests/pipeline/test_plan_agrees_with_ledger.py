@@ -67,6 +67,12 @@ def both(preset, *overrides):
 
 CHANGES = {
     "as it is": (),
+    "adapters": (
+        "train.lora_rank=8", "model.base_model=/nowhere", "train.precision=bfloat16",
+    ),
+    "adapters of some": (
+        "train.lora_rank=4", 'train.lora_targets=["q", "v"]', "model.base_model=/nowhere",
+    ),
     "another run": (
         "cost.chip=h100", "cost.chips=16", "train.precision=mixed_bfloat16",
         "train.rematerialize=true", "train.accumulation_steps=2", "train.dropout=0.1",
@@ -86,6 +92,7 @@ def test_they_say_the_same(preset, change):
     assert plan["total_flops_6n"] == pytest.approx(flops["total_6n"])
     assert plan["flops_per_token_forward_by_part"] == flops["forward_per_token_by_part"]
     assert plan["flops_per_token_hardware"] == flops["per_token_hardware"]
+    assert plan["params_trained"] == ledger["model"]["params_trained"]
     for name in ("mfu", "mfu_low", "mfu_high", "mfu_runs", "hfu"):
         assert plan[name] == pytest.approx(hardware[name]), name
     for name in ("chip_hours", "wall_hours", "compute_usd"):

@@ -6,8 +6,9 @@ That is 18 bytes a parameter in mixed precision, against the 16 of Rajbhandari e
 sec. 3.1), whose gradients are 16-bit. Mixed precision therefore saves activations and time, never
 weights.
 
-With LoRA the weights are frozen but for adapters and a classifier's head: only these have gradients
-and moments. A frozen matrix needs its input for no gradient, so that it is kept only for an adapter.
+With LoRA the weights are frozen but for adapters and a classifier's head: only these have
+gradients and moments. A frozen matrix needs its input for no gradient: it is kept only for an
+adapter.
 
 On a CPU the memory is that of the whole process, libraries and compiler included, and what XLA was
 measured to hold there: activations in float32 whatever the precision, and hardly fewer of them with

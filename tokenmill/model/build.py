@@ -12,7 +12,15 @@ from tokenmill.model.lora import LoraConfig
 from tokenmill.model.losses import LossSums, dropout_seed, loss_sums
 from tokenmill.model.shape import ModelShape
 
-__all__ = ["Decoder", "Encoder", "LossSums", "build_model", "dropout_seed", "loss_sums", "merge_adapters"]
+__all__ = [
+    "Decoder",
+    "Encoder",
+    "LossSums",
+    "build_model",
+    "dropout_seed",
+    "loss_sums",
+    "merge_adapters",
+]
 
 
 def build_model(

@@ -46,11 +46,11 @@ class Encoder(Backbone):
             if shape.tie_embeddings or classifies
             else build.dense(shape.vocab_size, "output_layer", use_bias=False)
         )
-        self.pooler = (
-            build.dense(d, "pooler", use_bias=True, is_new=True) if classifies else None
-        )
+        self.pooler = build.dense(d, "pooler", use_bias=True, is_new=True) if classifies else None
         self.classifier = (
-            build.dense(shape.classes, "classifier", use_bias=True, is_new=True) if classifies else None
+            build.dense(shape.classes, "classifier", use_bias=True, is_new=True)
+            if classifies
+            else None
         )
         if not self.built:
             self.build(None)

@@ -167,6 +167,4 @@ def loss_sums(model: Any, batch: Any, dropout_seed: Any = None, z_loss: float = 
     targets, weights = tf.reshape(batch.targets, [-1]), tf.reshape(batch.loss_weights, [-1])
     features_ND, table_VD, bias_V = model.head(x_ND)
     trains_table = model.builder.trains_base or trains_head(model.shape_config)
-    return cross_entropy_sums(
-        features_ND, table_VD, bias_V, targets, weights, z_loss, trains_table
-    )
+    return cross_entropy_sums(features_ND, table_VD, bias_V, targets, weights, z_loss, trains_table)
