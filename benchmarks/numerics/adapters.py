@@ -24,30 +24,27 @@ LLAMA = {"positions": "rope", "norm": "rms", "use_bias": False, "mlp": "swiglu",
          "tie_embeddings": False}  # fmt: skip
 GPT2 = {"positions": "learned", "norm": "layer", "use_bias": True, "mlp": "gelu",
         "tie_embeddings": True}  # fmt: skip
+NEOX = {**GPT2, "positions": "rope"}
 BERT = {**GPT2, "causal": False, "norm_position": "post", "type_vocab_size": 2}
 SHAPES = {
     "LlamaForCausalLM": ModelShape(**COMMON, **LLAMA),
     "Qwen3ForCausalLM": ModelShape(**COMMON, **LLAMA, head_dim=12, qk_norm=True),
     "GPT2LMHeadModel": ModelShape(**COMMON, **GPT2),
+    "GPTNeoXForCausalLM": ModelShape(**COMMON, **NEOX),
     "BertForMaskedLM": ModelShape(**COMMON, **BERT, head="mlm"),
     "BertForSequenceClassification": ModelShape(**COMMON, **BERT, head="classifier", classes=3),
 }
-OUTSIDE_BACKBONE = ("lm_head", "cls", "classifier")
 
 
 def base_tensors(model, family):
     """The base's weights, as transformers names and lays them out."""
     values = {v.path.split("/", 1)[1]: v.numpy() for v in model.base_variables}
-    tensors = {}
-    for path, source in family.sources(model.shape_config):
-        start = 0
-        for name, size in source.shapes.items() if path in values else ():
-            width = size[0] if source.transposed else size[-1]
-            part = values[path][..., start : start + width]
-            start += width
-            prefix = "" if name.startswith(OUTSIDE_BACKBONE) else family.prefix
-            tensors[prefix + name] = np.ascontiguousarray(part.T if source.transposed else part)
-    return tensors
+    return {
+        family.full_name(name, source.head): value
+        for path, source in family.sources(model.shape_config)
+        if path in values
+        for name, value in source.laid_out_there(values[path]).items()
+    }
 
 
 def main(root):

@@ -33,6 +33,24 @@ CONFIGS = {
         transformers.GPT2Config,
         {"n_embd": 32, "n_inner": 48, "n_layer": 2, "n_head": 4, "n_positions": 16},
     ),
+    "GPTNeoXForCausalLM": (
+        transformers.GPTNeoXConfig,
+        {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 16,
+            "hidden_act": "gelu_new",
+            "use_parallel_residual": False,
+            "tie_word_embeddings": False,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10_000.0,
+                "partial_rotary_factor": 1.0,
+            },
+        },
+    ),
     "BertForMaskedLM": (transformers.BertConfig, BERT),
     "BertForSequenceClassification": (transformers.BertConfig, {**BERT, "num_labels": 3}),
 }

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.train.config import TrainingJob
+from tokenmill.checkpoints.base_model import weights_fingerprint
 from tokenmill.errors import TokenmillError
-from tokenmill.model.base_model import weights_fingerprint
 from tokenmill.rows.packed_split import PackedSplit
 
 # These say how the numbers are computed, not which: a training goes on under another value, with

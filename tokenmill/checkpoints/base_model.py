@@ -1,9 +1,17 @@
 """Weights to start a training from: a pushed model's, or those of an open model."""
 
+import hashlib
+import os
+
+import tensorflow as tf
+
 from tokenmill.checkpoints.checkpoint import read_checkpoint
 from tokenmill.checkpoints.directory import is_checkpoint
 from tokenmill.model.backbone import Backbone
 from tokenmill.model.base_model import load_base_model
+
+_SAVED = "variables/variables.*"  # of a SavedModel
+_BLOCK_BYTES = 2**24
 
 
 def load_start_weights(model: Backbone, directory: str, tokenizer_path: str) -> list[str]:
@@ -24,3 +32,20 @@ def load_start_weights(model: Backbone, directory: str, tokenizer_path: str) -> 
     if is_checkpoint(directory):
         return read_checkpoint(directory, model.shape_config.sequence_length).assign(model)
     return load_base_model(model, directory, tokenizer_path)
+
+
+def weights_fingerprint(directory: str) -> str:
+    """Return a hash of the files with a base model's weights, the same wherever it lies.
+
+    Args:
+        directory: As for `load_start_weights`.
+    """
+    patterns = ("*.safetensors", "*/*.safetensors") if is_checkpoint(directory) else (_SAVED,)
+    paths = [p for pattern in patterns for p in tf.io.gfile.glob(os.path.join(directory, pattern))]
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(os.path.relpath(path, directory).encode())
+        with tf.io.gfile.GFile(path, "rb") as source:
+            while block := source.read(_BLOCK_BYTES):  # a file may be larger than the memory
+                digest.update(block)
+    return digest.hexdigest()[:32]

@@ -76,7 +76,7 @@ class Checkpoint:
                 repeat the one that it should. After an error some variables have new values.
         """
         self.check_shape(model.shape_config)
-        paths = {v.path.split("/", 1)[1]: v for v in model.trainable_variables}
+        paths = {v.path.split("/", 1)[1]: v for v in model.base_variables}
         return [paths[kept].path for kept in self.weights.assign(paths)]
 
     def check_shape(self, shape: ModelShape) -> None:

@@ -1,13 +1,12 @@
 """Adapters of LoRA as PEFT keeps them: adapter_config.json and adapter_model.safetensors.
 
-Modules have the names that transformers gives them where the shape is one of Llama's (Mistral's,
-Qwen's), GPT-2's or BERT's, so that PEFT loads them beside the same base model. For another shape,
-of which transformers has no class, they have ours, such as layer0.attention.q.
+Modules have the names that transformers gives them where it has a class for the shape, so that PEFT
+loads them beside the same base model. For another shape they have ours, such as layer0.attention.q.
 """
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,14 +14,13 @@ import safetensors.numpy
 import tensorflow as tf
 from keras import ops
 
-from tokenmill.checkpoints.bert import BERT
-from tokenmill.checkpoints.family import Family
-from tokenmill.checkpoints.gpt2 import GPT2
-from tokenmill.checkpoints.llama import LLAMA, QWEN2, QWEN3
+from tokenmill.checkpoints.family import Family, Source
+from tokenmill.checkpoints.writing import find_form
+from tokenmill.errors import TokenmillError
 from tokenmill.files import write_bytes, write_json
 from tokenmill.model.adapter import Adapter
 from tokenmill.model.backbone import Backbone
-from tokenmill.model.lora import ATTENTION_TARGETS, linear_layers, trains_head
+from tokenmill.model.lora import LoraTarget, linear_layers, trains_head
 from tokenmill.model.shape import ModelShape
 
 ADAPTER_DIRECTORY = "adapter"
@@ -30,8 +28,15 @@ ADAPTER_DIRECTORY = "adapter"
 
 CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."  # what PEFT wraps a model in
-_VARIABLES = {"o": "attention/output_projection", **{x: f"mlp/{x}" for x in ("gate", "up", "down")}}
-_FUSED = ("q", "k", "v")
+_PATHS: dict[LoraTarget, str] = {
+    "q": "attention/qkv",
+    "k": "attention/qkv",
+    "v": "attention/qkv",
+    "o": "attention/output_projection",
+    "gate": "mlp/gate",
+    "up": "mlp/up",
+    "down": "mlp/down",
+}
 _TASKS = {"lm": "CAUSAL_LM", "mlm": None, "classifier": "SEQ_CLS"}
 
 
@@ -74,7 +79,7 @@ def write_adapter(model: Backbone, directory: str, base_model: str | None) -> No
         "alpha_pattern": {suffix: lora.scale * rank for suffix, rank in other.items()},
         "target_modules": list(suffixes),
         "modules_to_save": ["classifier", "pooler"] if head else None,
-        "fan_in_fan_out": family is GPT2,  # Conv1D's matrices are [in, out]
+        "fan_in_fan_out": family is not None and family.name == "gpt2",  # Conv1D is [in, out]
         "lora_dropout": 0.0,
         "bias": "none",
         "use_rslora": False,
@@ -90,76 +95,73 @@ def write_adapter(model: Backbone, directory: str, base_model: str | None) -> No
 
 def family_of(shape: ModelShape) -> Family | None:
     """Return the family of open models whose modules a shape has; None if there is none."""
-    usual_heads = shape.kv_dim == shape.d_model == shape.attention_width
-    if shape.positions == "rope":
-        is_llama = shape.causal and shape.norm_position == "pre"
-        if not is_llama or shape.norm != "rms" or shape.mlp != "swiglu":
-            return None
-        if shape.qk_norm:
-            return None if shape.has_qkv_bias or shape.use_bias else QWEN3
-        if shape.has_qkv_bias != shape.use_bias:
-            return QWEN2 if shape.has_qkv_bias else None
-        return LLAMA
-    with_biases = shape.use_bias and shape.has_qkv_bias and not shape.qk_norm
-    if shape.norm != "layer" or shape.mlp == "swiglu" or not usual_heads or not with_biases:
+    try:
+        return find_form(shape).family
+    except TokenmillError:
         return None
-    if shape.causal:
-        return GPT2 if shape.norm_position == "pre" and not shape.type_vocab_size else None
-    return BERT if shape.norm_position == "post" and shape.type_vocab_size else None
 
 
-def _modules(shape: ModelShape, family: Family | None, layer: int) -> dict[str, str]:
-    """Return the module of each linear layer of a layer by target; of fused ones it is the same."""
-    if family is None:
-        parts = {t: "attention" if t in ATTENTION_TARGETS else "mlp" for t in linear_layers(shape)}
-        return {target: f"layer{layer}.{part}.{target}" for target, part in parts.items()}
-    sources = dict(family.sources(shape))
+def _sources(shape: ModelShape, family: Family | None, layer: int) -> dict[str, Source | None]:
+    """Return what the kernels of a layer's linear layers are in the family, by our path."""
+    found = {} if family is None else dict(family.sources(shape))
+    paths = dict.fromkeys(_PATHS[target] for target in linear_layers(shape))
+    return {path: found.get(f"layer{layer}/{path}/kernel") for path in paths}
 
-    def names(variable: str) -> list[str]:
-        found = sources[f"layer{layer}/{variable}/kernel"].shapes
-        return [family.prefix + name.removesuffix(".weight") for name in found]
 
-    fused = names("attention/qkv")
-    modules = dict(zip(_FUSED, fused if len(fused) == len(_FUSED) else 3 * fused, strict=True))
-    there = linear_layers(shape)
-    return modules | {t: names(path)[0] for t, path in _VARIABLES.items() if t in there}
+def _modules(shape: ModelShape, family: Family | None, layer: int) -> dict[LoraTarget, str]:
+    """Return the module of each linear layer of a layer; of those that are one matrix, the same."""
+    modules: dict[LoraTarget, str] = {}
+    for path, source in _sources(shape, family, layer).items():
+        targets = [target for target in linear_layers(shape) if _PATHS[target] == path]
+        names = [f"layer{layer}.{path.split('/')[0]}.{target}" for target in targets]
+        if family is not None and source is not None:
+            names = [family.full_name(name, "") for name in source.shapes]
+            names = [name.removesuffix(".weight") for name in names]
+            names = names if len(names) == len(targets) else names * len(targets)
+        modules |= dict(zip(targets, names, strict=True))
+    return modules
 
 
 def _pairs(model: Backbone, family: Family | None) -> dict[str, _Pair]:
     """Return the matrices by module, in the order of the layers."""
     shape, pairs = model.shape_config, {}
     for i, block in enumerate(model.blocks):
-        modules = _modules(shape, family, i)
-        adapters: Mapping[Any, Adapter] = {**block.attention.adapters, **block.mlp.adapters}
-        of_module: dict[str, dict[str, _Pair]] = {}
-        for target, adapter in adapters.items():
-            a, b = (ops.convert_to_numpy(x) for x in (adapter.a_MR, adapter.b_RO))
-            pair = _Pair(a.T.astype(np.float32), b.T.astype(np.float32))
-            of_module.setdefault(modules[target], {})[target] = pair
-        for module, parts in of_module.items():
-            whole = [t for t in modules if modules[t] == module]
-            pairs[module] = _join(shape, whole, parts)
+        modules, sources = _modules(shape, family, i), _sources(shape, family, i)
+        adapters: Mapping[LoraTarget, Adapter] = {**block.attention.adapters, **block.mlp.adapters}
+        for module in dict.fromkeys(modules[target] for target in adapters):
+            whole = [target for target in modules if modules[target] == module]
+            a_MR, b_RO = _joined(shape, whole, adapters)
+            source = sources[_PATHS[whole[0]]]
+            if len(whole) > 1 and source is not None:  # its outputs may stand in another order
+                (b_there,) = source.laid_out_there(b_RO).values()
+                b_RO = b_there.T if source.transposed else b_there
+            pairs[module] = _Pair(a_MR.T, b_RO.T)
     return pairs
 
 
-def _join(shape: ModelShape, whole: list[str], parts: Mapping[str, _Pair]) -> _Pair:
-    """Return one pair for a module that is several linear layers beside each other.
+def _joined(
+    shape: ModelShape, whole: Sequence[LoraTarget], adapters: Mapping[LoraTarget, Adapter]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return A [M, R] and B [R, O] of linear layers beside each other as of one.
 
-    Its rank is that of all together: each part of B is 0 but for the outputs of its own layer.
+    R is the sum of the ranks: each part of B is 0 but for the outputs of its own layer.
     """
-    if len(whole) == 1:
-        return parts[whole[0]]
-    a_RM = np.concatenate([pair.a_RM for pair in parts.values()])
-    outputs = {target: linear_layers(shape)[target][1] for target in whole}  # type: ignore[index]
-    b_OR = np.zeros((sum(outputs.values()), len(a_RM)), np.float32)
+    pairs = {
+        target: [np.asarray(ops.convert_to_numpy(x), np.float32) for x in (a.a_MR, a.b_RO)]
+        for target, a in adapters.items()
+        if target in whole
+    }
+    a_MR = np.hstack([a for a, _ in pairs.values()])
+    widths = [linear_layers(shape)[target][1] for target in whole]
+    b_RO = np.zeros((a_MR.shape[1], sum(widths)), np.float32)
     row = column = 0
-    for target, count in outputs.items():
-        if target in parts:
-            b = parts[target].b_OR
-            b_OR[row : row + count, column : column + b.shape[1]] = b
-            column += b.shape[1]
-        row += count
-    return _Pair(a_RM, b_OR)
+    for target, width in zip(whole, widths, strict=True):
+        if target in pairs:
+            b = pairs[target][1]
+            b_RO[row : row + len(b), column : column + width] = b
+            row += len(b)
+        column += width
+    return a_MR, b_RO
 
 
 def _suffixes(shape: ModelShape, family: Family | None, adapted: set[str]) -> dict[str, str]:
@@ -189,13 +191,9 @@ def _head_tensors(model: Backbone, family: Family | None) -> dict[str, np.ndarra
     head = {p: v for p, v in values.items() if p.startswith(("pooler/", "classifier/"))}
     if family is None:
         return {path.replace("/", "."): value for path, value in head.items()}
-    tensors = {}
-    for path, source in family.sources(shape):
-        if path in head:
-            (name,) = source.shapes
-            inside = name.startswith("pooler")  # the classifier is beside the backbone
-            value = head[path].astype(np.float32)
-            tensors[f"{family.prefix if inside else ''}{name}"] = (
-                value.T if source.transposed else value
-            )
-    return tensors
+    return {
+        family.full_name(name, source.head): value.astype(np.float32)
+        for path, source in family.sources(shape)
+        if path in head
+        for name, value in source.laid_out_there(head[path]).items()
+    }

@@ -79,14 +79,6 @@ def load_base_model(model: Backbone, directory: str, tokenizer_path: str) -> lis
     return kept
 
 
-def weights_fingerprint(directory: str) -> str:
-    """Return a hash of a saved model's weight files, the same wherever it lies."""
-    digest = hashlib.sha256()
-    for path in sorted(tf.io.gfile.glob(os.path.join(directory, "variables", "variables.*"))):
-        digest.update(f"{os.path.basename(path)} {_sha256(path)}\n".encode())
-    return digest.hexdigest()[:32]
-
-
 def _check_tokenizer(name: str, theirs: str, ours: str) -> None:
     if not tf.io.gfile.exists(theirs):
         raise TokenmillError(
