@@ -220,3 +220,35 @@ def test_a_cpu_holds_what_was_measured_within_15_percent(name):
         on_cpu=True,
     )
     assert estimate.total == pytest.approx(mebibytes * 2**20, rel=0.15)
+
+
+# The same of trainings with adapters, of all linear layers where none are named.
+LLAMA = {
+    "layers": 6, "d_model": 768, "heads": 12, "kv_heads": 4, "d_ff": 2048, "vocab_size": 32_000,
+    "norm": "rms", "mlp": "swiglu", "tie_embeddings": False,
+}  # fmt: skip
+BIASED = {"norm": "layer", "use_bias": True}
+ADAPTED_ON_CPU = {
+    "the demo's": (BIASED, 16, "float32", 8, None, 1472),
+    "64 rows": (BIASED, 64, "float32", 8, None, 2366),
+    "wide": ({**BIASED, **WIDE}, 8, "float32", 8, None, 1468),
+    "wide, rank 64": ({**BIASED, **WIDE}, 8, "float32", 64, None, 1508),
+    "87 million": (LLAMA, 8, "float32", 8, None, 2877),
+    "87 million, q and v": (LLAMA, 8, "float32", 8, ("q", "v"), 2493),
+    "87 million, 16 bits": (LLAMA, 8, "bfloat16", 8, None, 2731),
+}
+
+
+@pytest.mark.parametrize("name", ADAPTED_ON_CPU)
+def test_a_cpu_holds_what_was_measured_with_adapters_within_10_percent(name):
+    change, batch, precision, rank, targets, mebibytes = ADAPTED_ON_CPU[name]
+    estimate = estimate_memory(
+        shape(**{**DEMO, **change}),
+        batch_per_device=batch,
+        precision=precision,
+        dropout=False,
+        parallelism=CPU_PARALLELISM,
+        on_cpu=True,
+        lora=LoraConfig(rank=rank, alpha=16.0, targets=targets),
+    )
+    assert estimate.total == pytest.approx(mebibytes * 2**20, rel=0.1)
