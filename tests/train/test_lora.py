@@ -3,6 +3,7 @@
 import math
 import os
 import pathlib
+import shutil
 import signal
 
 import numpy as np
@@ -16,6 +17,8 @@ from components.train import fingerprint
 from components.train.config import TrainConfig, TrainingJob
 from components.train.loop import Trainer
 from components.train.run import check_frozen
+from tokenmill.checkpoints.base_model import load_start_weights, weights_fingerprint
+from tokenmill.checkpoints.checkpoint import read_checkpoint
 from tokenmill.cost.flops import flops_per_token
 from tokenmill.errors import TokenmillError
 from tokenmill.model.build import build_model, loss_sums, merge_adapters
@@ -303,3 +306,20 @@ def test_a_head_that_would_be_frozen_at_random_is_refused(small_shape):
         check_frozen(job, ["decoder/output_layer/kernel"])
     classifier = job.model_copy(update={"shape": SHAPES["bert classifier"]})
     check_frozen(classifier, ["encoder/pooler/kernel"])
+
+
+def test_an_open_models_weights_can_be_the_frozen_ones(tmp_path):
+    """The weights of a Hugging Face checkpoint, under the adapters; their hash is the files'."""
+    golden = pathlib.Path(__file__).parents[1] / "checkpoints" / "golden"
+    shape = read_checkpoint(str(golden / "llama")).shape
+    plain, adapted = build_model(shape, 1), build_model(shape, 2, lora=LoraConfig(rank=2, alpha=4))
+    for model in (plain, adapted):
+        assert load_start_weights(model, str(golden / "llama"), "") == []
+    for ours, theirs in zip(plain.variables, adapted.base_variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    shutil.copytree(golden / "llama", tmp_path / "moved")
+    digest = weights_fingerprint(str(golden / "llama"))
+    assert digest == weights_fingerprint(str(tmp_path / "moved"))
+    part = next((tmp_path / "moved").glob("*.safetensors"))
+    part.write_bytes(part.read_bytes()[:-1] + b"x")
+    assert digest != weights_fingerprint(str(tmp_path / "moved"))
