@@ -22,6 +22,16 @@ GELUS: dict[str, Any] = {
 """transformers' names of GELU, and ours of `ModelShape.mlp`."""
 
 
+_SIZES = {
+    "layers": "num_hidden_layers",
+    "d_model": "hidden_size",
+    "heads": "num_attention_heads",
+    "d_ff": "intermediate_size",
+    "vocab_size": "vocab_size",
+    "sequence_length": "max_position_embeddings",
+}
+
+
 @dataclass(frozen=True)
 class Source:
     """The tensors that one of our variables is made of.
@@ -115,6 +125,16 @@ class Family:
         for old, new in self.renamed.items():
             name = name.replace(old, new)
         return name.removeprefix(self.prefix)
+
+
+def read_sizes(settings: Settings) -> dict[str, Any]:
+    """Read the sizes that most families name alike, as keys of the shape."""
+    return {ours: settings.size(theirs) for ours, theirs in _SIZES.items()}
+
+
+def write_sizes(shape: ModelShape) -> dict[str, Any]:
+    """Return the same settings of a shape."""
+    return {theirs: getattr(shape, ours) for ours, theirs in _SIZES.items()}
 
 
 def linear(

@@ -15,7 +15,9 @@ from tokenmill.checkpoints.family import (
     Sources,
     layer_norm,
     linear,
+    read_sizes,
     table,
+    write_sizes,
 )
 from tokenmill.checkpoints.settings import Settings
 from tokenmill.model.shape import Head, ModelShape
@@ -45,12 +47,7 @@ def _read_shape(settings: Settings, head: Head | None) -> ModelShape:
             "attention_bias", "true, since attention and the MLP have biases together here"
         )
     return ModelShape(
-        layers=settings.size("num_hidden_layers"),
-        d_model=settings.size("hidden_size"),
-        heads=settings.size("num_attention_heads"),
-        d_ff=settings.size("intermediate_size"),
-        vocab_size=settings.size("vocab_size"),
-        sequence_length=settings.size("max_position_embeddings"),
+        **read_sizes(settings),
         positions="rope",
         norm="layer",
         use_bias=True,
@@ -63,12 +60,7 @@ def _read_shape(settings: Settings, head: Head | None) -> ModelShape:
 
 def _write_settings(shape: ModelShape) -> dict[str, Any]:
     return {
-        "num_hidden_layers": shape.layers,
-        "hidden_size": shape.d_model,
-        "num_attention_heads": shape.heads,
-        "intermediate_size": shape.d_ff,
-        "vocab_size": shape.vocab_size,
-        "max_position_embeddings": shape.sequence_length,
+        **write_sizes(shape),
         "hidden_act": GELU_NAMES.get(shape.mlp),
         "tie_word_embeddings": shape.tie_embeddings,
         "layer_norm_eps": shape.epsilon,

@@ -6,7 +6,15 @@ SmolLM, TinyLlama and many others say `model_type: llama`.
 from collections.abc import Mapping
 from typing import Any
 
-from tokenmill.checkpoints.family import Family, Sources, linear, rms_norm, table
+from tokenmill.checkpoints.family import (
+    Family,
+    Sources,
+    linear,
+    read_sizes,
+    rms_norm,
+    table,
+    write_sizes,
+)
 from tokenmill.checkpoints.settings import Settings
 from tokenmill.model.shape import Head, ModelShape
 
@@ -48,15 +56,10 @@ def _read_rope(settings: Settings) -> dict[str, Any]:
 
 def _read_decoder(settings: Settings) -> dict[str, Any]:
     """Read what all these families have."""
-    width, heads = settings.size("hidden_size"), settings.size("num_attention_heads")
+    sizes = read_sizes(settings)
     return {
-        "layers": settings.size("num_hidden_layers"),
-        "d_model": width,
-        "heads": heads,
-        "kv_heads": settings.size("num_key_value_heads", heads),
-        "d_ff": settings.size("intermediate_size"),
-        "vocab_size": settings.size("vocab_size"),
-        "sequence_length": settings.size("max_position_embeddings"),
+        **sizes,
+        "kv_heads": settings.size("num_key_value_heads", sizes["heads"]),
         "positions": "rope",
         "norm": "rms",
         "mlp": settings.choice("hidden_act", {"silu": "swiglu", "swish": "swiglu"}, "silu"),
@@ -78,14 +81,9 @@ def _write_decoder(shape: ModelShape) -> dict[str, Any]:
             "original_max_position_embeddings": shape.rope_original_length,
         }
     return {
-        "hidden_size": shape.d_model,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
+        **write_sizes(shape),
         "num_key_value_heads": shape.key_value_heads,
         "head_dim": shape.head_width,
-        "intermediate_size": shape.d_ff,
-        "vocab_size": shape.vocab_size,
-        "max_position_embeddings": shape.sequence_length,
         "hidden_act": "silu" if shape.mlp == "swiglu" else None,
         "tie_word_embeddings": shape.tie_embeddings,
         "rms_norm_eps": shape.epsilon,
