@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any
 
-import tensorflow as tf
+from tokenmill.files import list_files, open_file
 
 TOKENIZER_JSON, SENTENCEPIECE_FILE, VOCABULARY = "tokenizer.json", "tokenizer.model", "vocab.txt"
 TOKENIZER_FILES = (TOKENIZER_JSON, SENTENCEPIECE_FILE, VOCABULARY)
@@ -15,7 +15,16 @@ TOKENIZER_FILES = (TOKENIZER_JSON, SENTENCEPIECE_FILE, VOCABULARY)
 
 def is_hugging_face(path: str) -> bool:
     """Tell whether a path is a directory, a tokenizer.json or a vocab.txt."""
-    return os.path.basename(path) in (TOKENIZER_JSON, VOCABULARY) or bool(tf.io.gfile.isdir(path))
+    return os.path.basename(path) in (TOKENIZER_JSON, VOCABULARY) or _is_directory(path)
+
+
+def _is_directory(path: str) -> bool:
+    # Only a bucket needs TensorFlow, which takes seconds.
+    if "://" not in path:
+        return os.path.isdir(path)
+    import tensorflow as tf
+
+    return bool(tf.io.gfile.isdir(path))
 
 
 def type_and_size(path: str) -> tuple[str, int] | None:
@@ -24,17 +33,17 @@ def type_and_size(path: str) -> tuple[str, int] | None:
     None if it cannot be read, which whoever imports it reports.
     """
     try:
-        if tf.io.gfile.isdir(path):
-            there = set(tf.io.gfile.listdir(path))
+        if _is_directory(path):
+            there = set(map(os.path.basename, list_files(path)))
             path = os.path.join(path, next(name for name in TOKENIZER_FILES if name in there))
-        with tf.io.gfile.GFile(path, "rb") as source:
+        with open_file(path) as source:
             content = source.read()
         if os.path.basename(path) == VOCABULARY:
             return "wordpiece", len(content.decode().removesuffix("\n").split("\n"))
         if os.path.basename(path) == TOKENIZER_JSON:
             return _of_json(json.loads(content))
         return _of_sentencepiece(content)
-    except (tf.errors.OpError, OSError, StopIteration, ValueError, KeyError, TypeError):
+    except (OSError, StopIteration, ValueError, KeyError, TypeError):
         return None
 
 
