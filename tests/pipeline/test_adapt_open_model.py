@@ -1,0 +1,85 @@
+"""From a checkpoint directory and 200 documents to an adapted, pushed and exported model."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from open_tokenizers import values_of
+from safetensors.numpy import load_file
+
+from pipeline.embedded_corpus import build_embedded_corpus
+from tokenmill.checkpoints.writing import write_checkpoint
+from tokenmill.model.build import build_model
+from tokenmill.model.shape import ModelShape
+
+SPECIAL = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"}
+RUN = (
+    "train.max_steps=30", "train.learning_rate=3e-3", "train.global_batch_size=8",
+    "corpus.eval_fraction=0.1", "cost.mfu=0.4", "evaluate.beat_baseline=false",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    """A small random Llama with a tokenizer of Llama 3's kind, and two rows more than tokens."""
+    directory = tmp_path_factory.mktemp("llama")
+    values = values_of("Llama 3")
+    rows = 2 + max(values["model"]["vocab"].values()) + 1
+    shape = ModelShape(
+        layers=2, d_model=32, heads=4, kv_heads=2, d_ff=64, vocab_size=rows, sequence_length=128,
+        positions="rope", norm="rms", use_bias=False, mlp="swiglu", tie_embeddings=True,
+        rope_base=5e5,
+    )  # fmt: skip
+    weights = {v.path.split("/", 1)[1]: np.asarray(v) for v in build_model(shape, 3).variables}
+    write_checkpoint(str(directory), shape, weights.__getitem__, "float32")
+    (directory / "tokenizer.json").write_text(json.dumps(values))
+    (directory / "tokenizer_config.json").write_text(json.dumps(SPECIAL))
+    return directory
+
+
+def run(*words):
+    result = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *map(str, words)],
+        capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def test_three_commands(llama, tmp_path):
+    documents, home, out = tmp_path / "documents.jsonl", tmp_path / "home", tmp_path / "out"
+    with open(build_embedded_corpus().path, encoding="utf-8") as lines:
+        documents.write_text("".join(itertools.islice(lines, 200)), encoding="utf-8")
+    assert "LlamaForCausalLM" in run("import", llama)
+    settings = [word for setting in RUN for word in ("--set", setting)]
+    base = ("--set", f"model.base_model={llama}")
+    run("run", "--input", documents, "--output-dir", home, *base, *settings)
+    quality = json.loads(run("lineage", home / "serving_model", "--json"))["cost_report"]["quality"]
+    assert quality["eval_after"]["loss"] < 0.9 * quality["eval_before"]["loss"]
+    run("export", "hf", home / "serving_model", out)
+    # The same model with other weights, and the very tokenizer.
+    config, before = (json.loads((path / "config.json").read_text()) for path in (out, llama))
+    for name, value in before.items():
+        assert config[name] == value, name
+    ids = {t["content"]: t["id"] for t in values_of("Llama 3")["added_tokens"]}
+    assert config["bos_token_id"] == ids[SPECIAL["bos_token"]]
+    assert config["eos_token_id"] == ids[SPECIAL["eos_token"]]
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (out / name).read_bytes() == (llama / name).read_bytes()
+    ours, theirs = (load_file(path / "model.safetensors") for path in (out, llama))
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name].shape == theirs[name].shape for name in theirs)
+    assert all(np.isfinite(values).all() for values in ours.values())
+    moved = np.abs(
+        ours["model.layers.0.mlp.up_proj.weight"] - theirs["model.layers.0.mlp.up_proj.weight"]
+    )
+    assert moved.max() > 1e-3
+    assert len(os.listdir(home / "serving_model")) == 1
+    card = (out / "README.md").read_text()
+    assert "200 documents" in card
+    text = run("generate", "Returns the", "--model", home / "serving_model")
+    assert text.startswith("Returns the")
