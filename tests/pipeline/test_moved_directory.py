@@ -1,5 +1,6 @@
 """An output directory that was moved or copied: TFX's cache answers as before."""
 
+import json
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from tfx.types.standard_artifacts import Examples
 
 from pipeline.runners import cache_key
 from pipeline.runners.cache_key import portable_cache_context
+from tokenmill.metadata.relocation import Move
 
 
 def key(tmp_path, root, directory_id="", said="a", updated=1):
@@ -23,7 +25,13 @@ def key(tmp_path, root, directory_id="", said="a", updated=1):
             pipeline_node=pipeline_pb2.PipelineNode(),
             pipeline_info=pipeline_pb2.PipelineInfo(id="demo"),
             input_artifacts={"examples": [examples]},
-            parameters={"directory": f"{root}/training", "said": said, "number": 3},
+            parameters={
+                "directory": f"{root}/training",
+                "said": said,
+                "number": 3,
+                "ascii": json.dumps({"path": f"{root}/inputs/a", "other": "/elsewhere/a"}),
+                "utf8": json.dumps([f"{root}/inputs/a"], ensure_ascii=False),
+            },
         )
     assert examples.uri.startswith(root)
     return context.name
@@ -36,6 +44,21 @@ def test_the_cache_key_is_the_same_elsewhere(tmp_path):
     assert key(tmp_path, "/home/me/run", said="b") != here
     # Neighbors on one server do not take from each other.
     assert key(tmp_path, "/home/me/run", directory_id="1") != here
+
+
+@pytest.mark.parametrize("root", ['/home/ho"me', "/home/größe", "/home/a\\b", "/home/me/run/in it"])
+def test_names_that_json_escapes_are_the_same_elsewhere(root, tmp_path):
+    assert key(tmp_path, root) == key(tmp_path, "/home/me/run")
+
+
+def test_what_json_holds_is_json_still():
+    move = Move("/home/größe", '/srv/"a"')
+    moved = move.text(json.dumps({"path": "/home/größe/x", "not": "/home/größer"}))
+    assert json.loads(moved) == {"path": '/srv/"a"/x', "not": "/home/größer"}
+    into = Move("/a", "/a/b")
+    once = into.text(json.dumps(["/a/x"]))
+    assert json.loads(once) == ["/a/b/x"]
+    assert into.text(once) == once
 
 
 def test_other_libraries_compute_anew(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ TFX records absolute paths. Whoever only reads sees them through a `MovedStore`,
 nothing; the next run in the directory (and `gc`) corrects the records.
 """
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,11 +29,20 @@ class Move:
 
     def text(self, value: str) -> str:
         """Return a path, or JSON with paths, with those below `before` put below `now`."""
+        value = self._replaced(value, "^", self.before, self.now)
+        # As JSON has it: a quotation mark is escaped, of some writers other letters, too.
+        forms = {(_in_json(self.before, x), _in_json(self.now, x)) for x in (True, False)}
+        for before, now in sorted(forms):
+            value = self._replaced(value, '"', before, now)
+        return value
+
+    @staticmethod
+    def _replaced(value: str, start: str, before: str, now: str) -> str:
         # A directory that went into itself: what is moved already stays.
-        inside = self.now.removeprefix(self.before) if self._is_inside() else ""
+        inside = now.removeprefix(before) if now.startswith(f"{before}/") else ""
         moved_already = rf'(?!{re.escape(inside)}(?=[/"]|$))' if inside else ""
-        path = rf'(^|")({re.escape(self.before)}){moved_already}(?=[/"]|$)'
-        return re.sub(path, lambda found: found[1] + self.now, value)
+        path = rf'({start}){re.escape(before)}{moved_already}(?=[/"]|$)'
+        return re.sub(path, lambda found: found[1] + now, value)
 
     def record(self, record: Any) -> Any:
         """Change the paths in an artifact or execution of ML Metadata; return it."""
@@ -44,8 +54,9 @@ class Move:
                     value.string_value = self.text(value.string_value)
         return record
 
-    def _is_inside(self) -> bool:
-        return self.now.startswith(f"{self.before}/")
+
+def _in_json(path: str, ascii_only: bool) -> str:
+    return json.dumps(path, ensure_ascii=ascii_only)[1:-1]
 
 
 class MovedStore:
