@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from components.tokenize.config import TokenizerConfig
 from components.tokenize.sweep import MAX_UNUSED, predicted_vocab_size, recommend, sweep
+from components.tokenize.training import train_sentencepiece
 from pipeline.cli import cli
 from tokenmill.cost.flops import flops_per_token
 from tokenmill.errors import TokenmillError
@@ -163,10 +164,12 @@ def test_records_that_cannot_be_read_are_said_and_left_out(tmp_path):
     assert "texts.jsonl:1: invalid_json" in done.output
 
 
-def test_the_tokenizer_beside_a_model_is_checked_by_its_hash(tmp_path):
-    (tmp_path / "own.model").write_bytes(b"content")
+def test_the_tokenizer_beside_a_model_is_checked_by_its_hash(documents, tmp_path):
+    texts = [text.decode() for _, _, text in documents]
+    model = train_sentencepiece(texts, TokenizerConfig(vocab_size=400, sample_bytes=10**9))
+    (tmp_path / "own.model").write_bytes(model)
     write_tokenizer_assets(str(tmp_path / "own.model"), str(tmp_path / "saved"))
-    assert read_tokenizer_asset(str(tmp_path / "saved")) == b"content"
+    assert read_tokenizer_asset(str(tmp_path / "saved")) == model
     (tmp_path / "saved" / "assets.extra" / "tokenizer.model").write_bytes(b"other")
     with pytest.raises(TokenmillError, match="not the file"):
         read_tokenizer_asset(str(tmp_path / "saved"))
