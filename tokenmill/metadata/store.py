@@ -8,14 +8,14 @@ import re
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import ml_metadata as mlmd
 from google.protobuf import text_encoding
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from ml_metadata.proto import metadata_store_pb2
+from ml_metadata.proto import metadata_store_pb2, metadata_store_service_pb2
 
 from tokenmill.errors import TokenmillError
 from tokenmill.metadata.server_url import PASSWORD_VARIABLE, parse_server_url
@@ -151,9 +151,22 @@ def _keep_backslashes_from_postgresql() -> None:
         _change_texts(changed, _escape)
         method(self, function, changed, response)
         _change_texts(response, _unescape)
+        if isinstance(request, metadata_store_service_pb2.GetArtifactsByIDRequest):
+            _put_in_order(response.artifacts, request.artifact_ids)
 
     call.keeps_backslashes = True  # type: ignore[attr-defined]
     setattr(mlmd.MetadataStore, method.__name__, call)
+
+
+def _put_in_order(artifacts: Any, ids: Iterable[int]) -> None:
+    """Sort artifacts as they were asked for, which TFX's cache takes for granted.
+
+    PostgreSQL returns rows that were changed behind the others.
+    """
+    place = {number: i for i, number in enumerate(ids)}
+    ordered = sorted(artifacts, key=lambda artifact: place[artifact.id])
+    del artifacts[:]
+    artifacts.extend(ordered)
 
 
 def _escape(text: str) -> str:
