@@ -16,13 +16,11 @@ from tokenmill.export.tokenizer_assets import read_tokenizer_asset
 from tokenmill.files import write_bytes, write_json
 from tokenmill.model.base_model import checkpoint_key
 from tokenmill.model.build import Decoder, Encoder, build_model
-from tokenmill.text.control_ids import ControlIds
+from tokenmill.text.control_ids import TOKENMILL_CONTROL_IDS, ControlIds
 from tokenmill.text.tokenizers.compiled import is_compiled, unpack_tokenizer
 from tokenmill.text.tokenizers.load import load_tokenizer
 from tokenmill.text.vocabulary import CONTROL_TOKENS
 
-_ROLES = ("pad", "unk", "bos", "eos", "mask", "cls", "sep")
-"""Names in tokenizer_config.json of the first control tokens."""
 _FRAMES = {"lm": ("<s>",), "mlm": ("<cls>", "<sep>"), "classifier": ("<cls>", "<sep>")}
 _CHECKED_TOKENS = 32
 
@@ -116,13 +114,14 @@ def _labels(described: ServedModel) -> dict[str, Any]:
 
 
 def _tokenizer_config(length: int) -> dict[str, Any]:
+    control = TOKENMILL_CONTROL_IDS.by_name()
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": length,
         "clean_up_tokenization_spaces": False,
         # "</s>" in a user's text is text.
         "split_special_tokens": True,
-        **{f"{role}_token": token for role, token in zip(_ROLES, CONTROL_TOKENS, strict=False)},
+        **{f"{role}_token": CONTROL_TOKENS[i] for role, i in control.items()},
     }
 
 

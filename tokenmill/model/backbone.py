@@ -71,7 +71,7 @@ class Backbone(keras.layers.Layer):
 
     @property
     def base_variables(self) -> list[keras.Variable]:
-        """All weights but those of the adapters: what a model of this shape always has."""
+        """Return all weights but those of the adapters: what a model of this shape always has."""
         added = {id(v) for adapter in self.adapters().values() for v in adapter.variables}
         return [v for v in self.variables if id(v) not in added]
 

@@ -15,7 +15,7 @@ from tokenmill.text.control_ids import ControlIds
 from tokenmill.text.tokenizers.byte_level_bpe import MODEL, WORD_HASHES, WORD_IDS, hash_words
 from tokenmill.text.tokenizers.compiled import CompiledFile, array_bytes
 from tokenmill.text.tokenizers.importing.character_classes import character_class
-from tokenmill.text.tokenizers.importing.source import TokenizerJson, refuse
+from tokenmill.text.tokenizers.importing.source import PLAIN_BPE, TokenizerJson, refuse
 
 GPT_2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 LLAMA_3 = (
@@ -68,9 +68,7 @@ def compile_byte_level_bpe(
     """
     source.check_model(
         {
-            "dropout": (None, 0.0),
-            "continuing_subword_prefix": (None, ""),
-            "end_of_word_suffix": (None, ""),
+            **PLAIN_BPE,
             "byte_fallback": (None, False),
             "ignore_merges": (None, False, True),
         }

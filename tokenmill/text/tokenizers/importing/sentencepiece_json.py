@@ -11,7 +11,7 @@ from tokenmill.contracts.tokenizer import COMPILED_FORMAT, CompiledTokenizer, Pr
 from tokenmill.text.control_ids import ControlIds
 from tokenmill.text.tokenizers.compiled import CompiledFile
 from tokenmill.text.tokenizers.importing.byte_level_bpe import merge_ranks
-from tokenmill.text.tokenizers.importing.source import TokenizerJson, refuse
+from tokenmill.text.tokenizers.importing.source import PLAIN_BPE, TokenizerJson, refuse
 from tokenmill.text.tokenizers.load import SENTENCEPIECE_MODEL, of_compiled
 
 _BLANK = "\u2581"
@@ -38,9 +38,7 @@ def compile_sentencepiece_json(
     """
     source.check_model(
         {
-            "dropout": (None, 0.0),
-            "continuing_subword_prefix": (None, ""),
-            "end_of_word_suffix": (None, ""),
+            **PLAIN_BPE,
             "byte_fallback": (True,),
             "ignore_merges": (None, False),
         }

@@ -14,6 +14,13 @@ from tokenmill.errors import TokenmillError
 # Baked into the file by whoever used it last; how long a row is, is the pipeline's matter.
 _OF_USE = ("truncation", "padding")
 
+PLAIN_BPE: Mapping[str, Iterable[Any]] = {
+    "dropout": (None, 0.0),
+    "continuing_subword_prefix": (None, ""),
+    "end_of_word_suffix": (None, ""),
+}
+"""Values of a BPE's options that every kind of it has here."""
+
 
 def refuse(path: str, part: str, found: object, understood: str) -> TokenmillError:
     """Make the error of a setting that cannot be carried out exactly.
@@ -80,7 +87,7 @@ class TokenizerJson:
 
     @property
     def model(self) -> dict[str, Any]:
-        """The section `model`."""
+        """Return the section `model`."""
         return self.values["model"]
 
     @property
