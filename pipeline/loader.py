@@ -55,7 +55,7 @@ def load_config(
         ConfigError: A file, key or value is wrong.
     """
     values, origin = read_values(preset, config_path)
-    _take_base_model(values, config_path is not None, overrides)
+    take_base_model(values, config_path is not None, overrides)
     return build_config(Config, values, origin, overrides)
 
 
@@ -84,13 +84,25 @@ def load_run_config(
     from pipeline.own_text import ORIGIN, own_text_values
 
     values, chosen = own_text_values(paths, corpus.span)
-    if _take_base_model(values, False, overrides):
+    if take_base_model(values, False, overrides):
         chosen += "; the shape and the tokenizer are those of model.base_model"
     return build_config(Config, values, ORIGIN, overrides), chosen
 
 
-def _take_base_model(values: dict[str, Any], is_users: bool, overrides: Sequence[str]) -> bool:
-    """Put a base model's shape and tokenizer where the user's file and options say nothing."""
+def take_base_model(values: dict[str, Any], is_users: bool, overrides: Sequence[str]) -> bool:
+    """Put a base model's shape and tokenizer where the user's file and options say nothing.
+
+    Args:
+        values: The sections, which are changed.
+        is_users: Whether they are of the user's file, whose keys count as said.
+        overrides: `section.key=value` strings.
+
+    Returns:
+        Whether there is a base model that can be read.
+
+    Raises:
+        ConfigError: An override is no `section.key=value`.
+    """
     options = dict(_parse_override(override) for override in overrides)
     sections = {name: section for name, section in values.items() if isinstance(section, dict)}
     said = set(options)

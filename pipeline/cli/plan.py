@@ -91,6 +91,11 @@ _GROUPS = {
         ),
         _quantity("--params", "parameters", 1e16, "Their number, as 540e9 or 1.5B: no shape."),
         _quantity("--active-params", "parameters", 1e16, "Those a token passes (experts)."),
+        _option(
+            "--lora-rank",
+            "Train adapters of this rank beside frozen weights (train.lora_rank).",
+            type=_Number(partial(whole, unit="columns", most=1e5)),
+        ),
     ],
     "Work": [
         _quantity("--tokens", "tokens", 1e17, "Tokens of the corpus, such as 2.5e9 or 12.8B."),
@@ -147,6 +152,7 @@ def plan(as_json: bool, **flags: Any) -> None:
     tokenmill plan --params 70B --tokens 1.4T --hardware h100 --chips 512
     tokenmill plan --set model.layers=12 --set model.d_model=768 --tokens 1e9 --hardware rtx-3090
     tokenmill plan --budget-usd 1000 --hardware rtx-4090
+    tokenmill plan --set model.base_model=DIR --lora-rank 8 --tokens 2M --hardware rtx-4090
 
     Numbers may be written 540e9, 1.5B, 6,144 or 40%. Keys of --set: docs/cost.md.
     """  # noqa: D301  (click wants the backspace)

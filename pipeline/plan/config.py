@@ -10,7 +10,7 @@ from pydantic import Field
 
 from components.tokenize.config import TokenizerConfig
 from pipeline.config import Config
-from pipeline.loader import build_config, read_values
+from pipeline.loader import build_config, read_values, take_base_model
 from pipeline.plan.flags import PlanFlags
 from pipeline.plan.units import FlagError, number
 from tokenmill.config_model import PositiveInt
@@ -28,6 +28,7 @@ DEFAULT_CHIP = "a100-sxm4-80gb"
 # slip of the keyboard.
 _SECTIONS = ("model", "tokenizer", "train", "execution", "cost")
 _LENGTH = "model.sequence_length"
+_RANK = "train.lora_rank"
 _MOST_OF_A_MODEL = 1e7
 _MOST = {
     "model.layers": 1e4,
@@ -58,7 +59,7 @@ _PLANNED_KEYS: dict[str, set[str] | None] = {
         *("accumulation_steps", "lora_rank", "lora_targets"),
     },
 }
-_UNPLANNED_KEYS = {"model.base_model", "cost.price_date", "cost.storage_months"}
+_UNPLANNED_KEYS = {"cost.price_date", "cost.storage_months"}
 # What a style implies. auto goes by the MLP: GPT-2 and 3, BERT and Pythia have 4·d.
 _STYLE_KEYS = ("mlp", "norm", "positions", "use_bias", "tie_embeddings")
 _STYLES = {
@@ -73,7 +74,7 @@ _GATED = ("swiglu", "geglu", "reglu")
 # Keys of [model] that are no fields of a shape, or not by that name and value.
 _OWN_KEYS = {"base_model", "style", "causal", "mlp", "positions"}
 # Keys of [model] that mean something without a shape.
-_SAY_NO_SHAPE = {"style", "sequence_length"}
+_SAY_NO_SHAPE = {"style", "sequence_length", "base_model"}
 
 
 class PlanModel(ModelConfig):
@@ -192,11 +193,13 @@ class PlanInput:
         config: The configuration.
         named: Whether a preset or a file gives it; otherwise --set does alone.
         given: The keys that --set gives.
+        of_base: Whether the shape is that of model.base_model.
     """
 
     config: PlanConfig
     named: bool
     given: frozenset[str]
+    of_base: bool
 
     def states(self, key: str) -> bool:
         """Return whether a key is said at all, and not a default that a plan must not take."""
@@ -204,7 +207,7 @@ class PlanInput:
 
 
 def load_plan_input(flags: PlanFlags, notes: list[str]) -> PlanInput:
-    """Build the configuration from --preset, --config and --set.
+    """Build the configuration from --preset, --config, --lora-rank and --set.
 
     Args:
         flags: The flags.
@@ -213,7 +216,7 @@ def load_plan_input(flags: PlanFlags, notes: list[str]) -> PlanInput:
     Raises:
         FlagError: A flag contradicts another, or the configuration is wrong.
     """
-    overrides = [_plain(override) for override in flags.overrides]
+    overrides = [*_lora_rank(flags), *(_plain(override) for override in flags.overrides)]
     given = frozenset(override.partition("=")[0].strip() for override in overrides)
     named = flags.preset is not None or flags.config_path is not None
     where = "--preset" if flags.config_path is None else "--config"
@@ -235,20 +238,42 @@ def load_plan_input(flags: PlanFlags, notes: list[str]) -> PlanInput:
         if named:
             values, origin = read_values(flags.preset or "", flags.config_path)
         else:
-            values = {"model": {"style": "auto"}, "cost": {"chip": DEFAULT_CHIP, "chips": 1}}
+            values = {"model": {}, "cost": {"chip": DEFAULT_CHIP, "chips": 1}}
             origin = "what a plan assumes"
+        of_base = take_base_model(values, flags.config_path is not None, overrides)
+        if not named and not of_base:
+            values["model"]["style"] = "auto"
         config = build_config(PlanConfig, values, origin, overrides)
     except TokenmillError as error:
         blames_set = "(--set " in error.message
         message = f"{where}: {error.message}" if named and not blames_set else error.message
         raise FlagError(message, error.hint) from None
-    idle = sorted(key for key in given if not _has_effect(key))
+    if of_base and flags.params is not None:
+        raise FlagError("--params contradicts model.base_model, whose shape is known: give one.")
+    if of_base and "sequence_length" not in values["model"]:
+        notes.append(f"model.sequence_length {config.model.sequence_length:,} assumed")
+    idle = sorted(key for key in given if not _has_effect(key, of_base))
     if idle:
         notes.append(f"no effect on a plan: {', '.join(idle)}")
-    return PlanInput(config=config, named=named, given=given)
+    return PlanInput(config=config, named=named, given=given, of_base=of_base)
 
 
-def _has_effect(key: str) -> bool:
+def _lora_rank(flags: PlanFlags) -> list[str]:
+    """Return the override that --lora-rank stands for; none without it.
+
+    Raises:
+        FlagError: --set gives the rank, too.
+    """
+    if flags.lora_rank is None:
+        return []
+    if any(override.partition("=")[0].strip() == _RANK for override in flags.overrides):
+        raise FlagError(f"--lora-rank contradicts --set {_RANK}: give one.")
+    return [f"{_RANK}={flags.lora_rank}"]
+
+
+def _has_effect(key: str, of_base: bool) -> bool:
+    if key == "model.base_model":
+        return of_base
     section, _, name = key.partition(".")
     wanted = _PLANNED_KEYS.get(section, set())
     return key not in _UNPLANNED_KEYS and (wanted is None or name in wanted)
@@ -294,12 +319,15 @@ def planned_model(flags: PlanFlags, source: PlanInput, notes: list[str]) -> Plan
     if flags.active_params is not None:
         raise FlagError("--active-params needs --params; a shape's follow from model.experts.")
     lora = source.config.train.lora
-    if source.states("model.layers"):
+    if source.states("model.layers") or source.of_base:
         return PlannedModel.of_shape(source.config.shape(notes), lora)
+    base = source.config.model.base_model
+    if base is not None:
+        raise FlagError(f"model.base_model = {base}: there is no model that can be read.")
     if lora is not None:
         raise FlagError(
-            f"train.lora_rank = {lora.rank}: adapters need a model: give --preset, --config or "
-            "--params."
+            f"train.lora_rank = {lora.rank}: adapters need a model: give --preset, --config, "
+            "--params or --set model.base_model=DIR."
         )
     if flags.budget_usd is None:
         raise FlagError(

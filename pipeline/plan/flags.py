@@ -23,6 +23,7 @@ class PlanFlags:
     overrides: tuple[str, ...]
     params: float | None
     active_params: float | None
+    lora_rank: int | None
     tokens: float | None
     text_bytes: float | None
     bytes_per_token: float | None

@@ -447,6 +447,12 @@ ONE = "--params 1B --tokens 20B"
             f"{LLAMA7B} --set model.encoder_token_share=0.5 --tokens 1e9",
             "model.encoder_token_share needs",
         ),
+        (f"{ONE} --lora-rank 0", "--lora-rank = '0'"),
+        (f"{ONE} --lora-rank 2.5", "--lora-rank = '2.5'"),
+        (f"{ONE} --lora-rank 8 --set train.lora_rank=4", "--lora-rank contradicts --set train"),
+        ("--tokens 1e9 --lora-rank 8", "adapters need a model"),
+        ("--preset gpt2-small --tokens 1e9 --lora-rank 900", "expected at most 768"),
+        ("--tokens 1e9 --set model.base_model=/nowhere", "model.base_model = /nowhere"),
     ],
 )
 def test_bad_input_is_one_line_that_names_the_flag(arguments, words):
@@ -458,7 +464,7 @@ def test_help_shows_the_flags_in_groups():
     headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
     assert headings == ["Model:", "Work:", "Machine:", "Money:", "Output:", "Help:"]
     flags = [line.split()[0] for line in lines if line.startswith("  --")]
-    assert len(flags) == len(set(flags)) == 26
+    assert len(flags) == len(set(flags)) == 27
 
 
 # ---- former flags
@@ -621,3 +627,46 @@ def test_masked_lm_is_planned_by_its_hidden_tokens():
     got = planned("--preset bert-base --tokens 1B --hardware a100")
     assert got["effective_tokens"] == pytest.approx(0.15e9)
     assert planned("--preset gpt2-small --tokens 1B")["effective_tokens"] == 1e9
+
+
+# ---- adapters beside frozen weights
+
+GOLDEN = Path(__file__).parents[1] / "checkpoints" / "golden"
+
+
+def test_lora_rank_is_the_key_of_a_run():
+    of_gpt2 = "--preset gpt2-small --tokens 1B --hardware h100 --set train.precision=bfloat16"
+    whole, adapted = planned(of_gpt2), planned(f"{of_gpt2} --lora-rank 8")
+    assert planned(f"{of_gpt2} --set train.lora_rank=8") == adapted
+    # A and B of each of q, k, v, o (768 x 768), up and down (768 x 3,072), in 12 layers.
+    trained = 12 * 8 * (4 * (768 + 768) + 2 * (768 + 3072))
+    assert adapted["params_trained"] == trained
+    assert whole["params_trained"] == whole["params_total"] == adapted["params_total"]
+    # A frozen weight is multiplied by twice, forward and for the inputs' gradient; not for its own.
+    total = adapted["params_total"]
+    assert adapted["flops_per_token_6n"] == pytest.approx(4 * total + 6 * trained)
+    parts = adapted["memory_gib_by_part"]
+    assert parts["frozen_weights"] * 2**30 == pytest.approx(2 * total, rel=0.01)
+    assert parts["gradients"] * 2**30 == pytest.approx(4 * trained, rel=0.01)
+    assert parts["optimiser"] * 2**30 == pytest.approx(8 * trained, rel=0.01)
+    assert adapted["compute_usd"] < 0.8 * whole["compute_usd"]
+    assert adapted["checkpoints"]["bytes"] == 12 * trained
+    fewer = planned(f"{of_gpt2} --lora-rank 8 --set train.lora_targets=['q','v']")
+    assert fewer["params_trained"] == 12 * 8 * 2 * (768 + 768)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "bert-mlm"])
+def test_an_open_model_is_planned_by_its_own_shape(family):
+    directory = GOLDEN / family
+    config = json.loads((directory / "config.json").read_text())
+    task = " --set train.task=masked-lm" if family == "bert-mlm" else ""
+    got = planned(
+        f"--tokens 1M --hardware h100 --set model.base_model={directory} --lora-rank 2"
+        f" --set model.sequence_length=16{task}"
+    )
+    shape = got["shape"]
+    assert shape["layers"] == config["num_hidden_layers"]
+    assert shape["d_model"] == config["hidden_size"]
+    assert shape["vocab"] == config["vocab_size"]
+    assert 0 < got["params_trained"] < got["params_total"]
+    assert not [note for note in got["warnings"] if "no effect" in note or "assumed" in note]
