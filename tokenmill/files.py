@@ -157,6 +157,17 @@ def read_json(path: str) -> Any:
         return json.loads(source.read().decode("utf-8"))
 
 
+def make_empty_directory(directory: str) -> None:
+    """Make a local directory for files to be written to.
+
+    Raises:
+        TokenmillError: It holds something.
+    """
+    os.makedirs(directory, exist_ok=True)
+    if os.listdir(directory):
+        raise TokenmillError(f"{directory} is not empty.", "Name a new directory.")
+
+
 def list_files(directory: str, pattern: str = "*") -> list[str]:
     """List the files of a directory whose names match, sorted; without those not yet committed."""
     if "://" not in directory:

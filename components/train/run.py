@@ -26,6 +26,7 @@ from tokenmill.errors import TokenmillError
 from tokenmill.export.adapter_files import ADAPTER_DIRECTORY, write_adapter
 from tokenmill.export.saved_model import export_model
 from tokenmill.export.text_masking import TextMasking
+from tokenmill.files import absolute_path
 from tokenmill.machine import peak_process_bytes
 from tokenmill.model.backbone import Backbone
 from tokenmill.model.build import build_model, merge_adapters
@@ -222,7 +223,8 @@ def train_and_export(
         )
         if job.train.lora is not None:
             adapter = os.path.join(model_directory, "assets.extra", ADAPTER_DIRECTORY)
-            write_adapter(training.model, adapter, job.base_model)
+            base_model = job.base_model and absolute_path(job.base_model)
+            write_adapter(training.model, adapter, base_model)
     session.publish(run_directory)
     session.phase_timer.book()
     telemetry = describe(training, job)

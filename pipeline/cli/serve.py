@@ -403,6 +403,12 @@ def tflite(model: str, directory: str, check: bool) -> None:
     help="Of the weights.",
 )
 @click.option("--check/--no-check", default=True, help="Compare with the pushed model.")
+@click.option("--adapter", is_flag=True, help="Only the adapters of LoRA, for PEFT.")
+@click.option(
+    "--base-model",
+    metavar="NAME",
+    help="With --adapter: what PEFT takes the other weights from.  [default: model.base_model]",
+)
 @run_option
 @metadata_url_option
 def hf(
@@ -410,17 +416,24 @@ def hf(
     directory: str,
     dtype: str,
     check: bool,
+    adapter: bool,
+    base_model: str | None,
     run_directory: str | None,
     metadata_url: str | None,
 ) -> None:
     """Write the pushed MODEL to DIRECTORY for Hugging Face's transformers.
 
     config.json, model.safetensors, generation_config.json, tokenizer.json, tokenizer_config.json
-    and a model card (README.md) with the run's tokens, quality and cost.
+    and a model card (README.md) with the run's tokens, quality and cost. With --adapter only
+    adapter_config.json and adapter_model.safetensors, the tokenizer's files and the card.
     """
     with user_errors():
-        from pipeline.report.hugging_face import export_with_card
+        from pipeline.report.hugging_face import export_adapter_with_card, export_with_card
 
-        export_with_card(
-            newest_version(model), directory, dtype, check, run_directory, metadata_url
-        )
+        version = newest_version(model)
+        if adapter:
+            export_adapter_with_card(version, directory, base_model, run_directory, metadata_url)
+        elif base_model is not None:
+            raise click.UsageError("--base-model is of --adapter only")
+        else:
+            export_with_card(version, directory, dtype, check, run_directory, metadata_url)

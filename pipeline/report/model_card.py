@@ -1,6 +1,8 @@
 """README.md of an exported model: a model card whose numbers are the run's own."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pipeline.report.quality import describe_quality
 from tokenmill.contracts.cost_report import Metrics
@@ -23,13 +25,34 @@ def model_card(model: ServedModel, architecture: str, traced: Lineage | None) ->
         Markdown behind a YAML header, as Hugging Face's hub reads it. What only a person knows
         (license, intended use) is left to be filled in.
     """
-    return "\n".join([*_header(model), *_body(model, architecture, traced)]) + "\n"
+    return "\n".join([*_header(model), *_what(model, architecture), *_body(traced)]) + "\n"
 
 
-def _header(model: ServedModel) -> Iterator[str]:
+def adapter_card(
+    model: ServedModel, adapter_config: Mapping[str, Any], traced: Lineage | None
+) -> str:
+    """Write the card of adapters alone, as `model_card` does of a whole model.
+
+    Args:
+        model: The pushed model, which has the adapters merged.
+        adapter_config: Content of PEFT's adapter_config.json.
+        traced: The run that pushed it; None where it is not at hand.
+    """
+    base_model = adapter_config["base_model_name_or_path"]
+    header = _header(model, f"library_name: peft\nbase_model: {json.dumps(base_model)}")
+    what = [
+        "# LoRA adapters trained with tokenmill\n",
+        f"Adapters for PEFT of rank {adapter_config['r']} (alpha {adapter_config['lora_alpha']:g}) "
+        f"beside the weights of {_cell(base_model)}; texts of up to "
+        f"{model.model_shape.sequence_length:,} tokens.\n",
+    ]
+    return "\n".join([*header, *what, *_body(traced)]) + "\n"
+
+
+def _header(model: ServedModel, library: str = "library_name: transformers") -> Iterator[str]:
     tags = {"lm": "text-generation", "mlm": "fill-mask", "classifier": "text-classification"}
     yield "---"
-    yield "library_name: transformers"
+    yield library
     yield f"pipeline_tag: {tags[model.model_shape.head]}"
     yield "license: other  # to be filled in: what the license of the training text allows"
     yield "license_name: to-be-filled-in"
@@ -37,7 +60,7 @@ def _header(model: ServedModel) -> Iterator[str]:
     yield "---"
 
 
-def _body(model: ServedModel, architecture: str, traced: Lineage | None) -> Iterator[str]:
+def _what(model: ServedModel, architecture: str) -> Iterator[str]:
     shape = model.model_shape
     yield "# Model trained with tokenmill\n"
     yield (
@@ -45,6 +68,9 @@ def _body(model: ServedModel, architecture: str, traced: Lineage | None) -> Iter
         f"{shape.d_model:,}, vocabulary {shape.vocab_size:,}, texts of up to "
         f"{shape.sequence_length:,} tokens.\n"
     )
+
+
+def _body(traced: Lineage | None) -> Iterator[str]:
     yield "## Intended use\n\nTo be filled in.\n"
     yield "## Training text\n"
     if traced is None:

@@ -41,19 +41,29 @@ def llama(tmp_path_factory):
     return directory
 
 
-def run(*words):
-    result = subprocess.run(
+def command(*words):
+    return subprocess.run(
         [sys.executable, "-m", "pipeline.cli", *map(str, words)],
         capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
+
+
+def run(*words):
+    result = command(*words)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
 
-def test_three_commands(llama, tmp_path):
-    documents, home, out = tmp_path / "documents.jsonl", tmp_path / "home", tmp_path / "out"
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory):
+    path = tmp_path_factory.mktemp("documents") / "documents.jsonl"
     with open(build_embedded_corpus().path, encoding="utf-8") as lines:
-        documents.write_text("".join(itertools.islice(lines, 200)), encoding="utf-8")
+        path.write_text("".join(itertools.islice(lines, 200)), encoding="utf-8")
+    return path
+
+
+def test_three_commands(llama, documents, tmp_path):
+    home, out = tmp_path / "home", tmp_path / "out"
     assert "LlamaForCausalLM" in run("import", llama)
     settings = [word for setting in RUN for word in ("--set", setting)]
     base = ("--set", f"model.base_model={llama}")
@@ -83,3 +93,46 @@ def test_three_commands(llama, tmp_path):
     assert "200 documents" in card
     text = run("generate", "Returns the", "--model", home / "serving_model")
     assert text.startswith("Returns the")
+
+    refused = command("export", "hf", "--adapter", home / "serving_model", tmp_path / "adapter")
+    assert refused.returncode == 1
+    assert "has no adapters: all its weights were trained" in refused.stderr
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_adapters_are_trained_and_handed_over_alone(llama, documents, tmp_path):
+    home, out, whole = tmp_path / "home", tmp_path / "adapter", tmp_path / "whole"
+    settings = [word for setting in RUN for word in ("--set", setting)]
+    lora = ("--set", f"model.base_model={llama}", "--set", "train.lora_rank=4")
+    run("run", "--input", documents, "--output-dir", home, *lora, *settings)
+    said = run("export", "hf", "--adapter", home / "serving_model", out)
+    assert f"base model: {llama}" in said
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["r"]) == (str(llama), 4)
+    assert sorted(os.listdir(out)) == [
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json",
+        "tokenizer_config.json",
+    ]  # fmt: skip
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (out / name).read_bytes() == (llama / name).read_bytes()
+    card = (out / "README.md").read_text()
+    assert f'base_model: "{llama}"' in card.split("---")[1]
+    assert "library_name: peft" in card.split("---")[1]
+    assert "200 documents" in card
+    # What the adapters add to the base model's weights is what the merged model has more.
+    run("export", "hf", home / "serving_model", whole)
+    base, merged = (load_file(path / "model.safetensors") for path in (llama, whole))
+    adapters = load_file(out / "adapter_model.safetensors")
+    for name, values in base.items():
+        module = f"base_model.model.{name.removesuffix('.weight')}"
+        pair = [adapters.pop(f"{module}.lora_{x}.weight", None) for x in "BA"]
+        added = 0.0 if pair[0] is None else config["lora_alpha"] / 4 * (pair[0] @ pair[1])
+        np.testing.assert_allclose(merged[name], values + added, atol=1e-6, err_msg=name)
+        assert (pair[0] is None) is not ("_proj" in name), name
+    assert not adapters
+    other = tmp_path / "other"
+    run("export", "hf", "--adapter", "--base-model", "a/name", home / "serving_model", other)
+    named = json.loads((other / "adapter_config.json").read_text())
+    assert named == config | {"base_model_name_or_path": "a/name"}
+    refused = command("export", "hf", "--base-model", "a/name", home / "serving_model", tmp_path)
+    assert refused.returncode == 2

@@ -70,6 +70,7 @@ def write_checkpoint(
     read: ReadVariable,
     dtype: str,
     more: Mapping[str, Any] | None = None,
+    form: Form | None = None,
 ) -> list[str]:
     """Write config.json and the weights, some 2 GB a file; a file's tensors are held at a time.
 
@@ -79,6 +80,7 @@ def write_checkpoint(
         read: Reads a variable of the model.
         dtype: What the weights are stored in: float32, float16 or bfloat16.
         more: Further settings of config.json, such as ids of control tokens.
+        form: What `find_form` returned, where it is known.
 
     Returns:
         Names of the files.
@@ -86,7 +88,7 @@ def write_checkpoint(
     Raises:
         TokenmillError: transformers has no class for the shape.
     """
-    form = find_form(shape)
+    form = form or find_form(shape)
     family = form.family
     sources = {p: s for p, s in family.sources(shape) if s.head in ("", shape.head)}
     settings = {

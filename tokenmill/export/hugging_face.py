@@ -9,19 +9,14 @@ import tensorflow as tf
 from tokenmill.checkpoints.checkpoint import read_checkpoint
 from tokenmill.checkpoints.writing import find_form, write_checkpoint
 from tokenmill.contracts.served_model import ServedModel, read_served_model
-from tokenmill.contracts.tokenizer import TOKENIZER_PATH
 from tokenmill.errors import TokenmillError
-from tokenmill.export.hugging_face_tokenizer import tokenizer_json
+from tokenmill.export.hugging_face_tokenizer import write_tokenizer
 from tokenmill.export.tokenizer_assets import read_tokenizer_asset
-from tokenmill.files import write_bytes, write_json
+from tokenmill.files import make_empty_directory, write_json
 from tokenmill.model.base_model import checkpoint_key
 from tokenmill.model.build import Decoder, Encoder, build_model
-from tokenmill.text.control_ids import TOKENMILL_CONTROL_IDS, ControlIds
-from tokenmill.text.tokenizers.compiled import is_compiled, unpack_tokenizer
-from tokenmill.text.tokenizers.load import load_tokenizer
-from tokenmill.text.vocabulary import CONTROL_TOKENS
+from tokenmill.text.control_ids import ControlIds
 
-_FRAMES = {"lm": ("<s>",), "mlm": ("<cls>", "<sep>"), "classifier": ("<cls>", "<sep>")}
 _CHECKED_TOKENS = 32
 
 
@@ -66,10 +61,9 @@ def export_hugging_face(
             'Push it with push.quantization = "float32" and export that.',
         )
     content = read_tokenizer_asset(saved_model)
-    control = load_tokenizer(content, TOKENIZER_PATH).control_ids
-    os.makedirs(directory, exist_ok=True)
-    if os.listdir(directory):
-        raise TokenmillError(f"{directory} is not empty.", "Name a new directory.")
+    make_empty_directory(directory)
+    tokenizer = write_tokenizer(content, directory, shape)
+    control = tokenizer.control_ids
     reader = tf.train.load_checkpoint(os.path.join(saved_model, "variables", "variables"))
     files = write_checkpoint(
         directory,
@@ -77,24 +71,14 @@ def export_hugging_face(
         lambda path: reader.get_tensor(checkpoint_key(f"model/{path}")),
         dtype,
         {**_token_ids(control), **_labels(described)},
+        form,
     )
     if shape.head == "lm":
         files.append(_write(directory, "generation_config.json", _token_ids(control)))
-    exact_ids = True
-    if is_compiled(content):
-        # As it was imported.
-        for name, source in unpack_tokenizer(content, TOKENIZER_PATH).sources.items():
-            if name not in files:
-                write_bytes(os.path.join(directory, name), source)
-                files.append(name)
-    else:
-        made = tokenizer_json(content, _FRAMES[shape.head])
-        exact_ids = made["model"]["type"] == "BPE"
-        files.append(_write(directory, "tokenizer.json", made))
-        config = _tokenizer_config(shape.sequence_length)
-        files.append(_write(directory, "tokenizer_config.json", config))
     difference = _compare(saved_model, directory, control) if check else None
-    return HuggingFaceExport(form.architecture, files, exact_ids, difference)
+    return HuggingFaceExport(
+        form.architecture, [*files, *tokenizer.files], tokenizer.exact_ids, difference
+    )
 
 
 def _token_ids(control: ControlIds) -> dict[str, int]:
@@ -110,18 +94,6 @@ def _labels(described: ServedModel) -> dict[str, Any]:
     return {
         "id2label": {str(i): name for i, name in enumerate(names)},
         "label2id": {name: i for i, name in enumerate(names)},
-    }
-
-
-def _tokenizer_config(length: int) -> dict[str, Any]:
-    control = TOKENMILL_CONTROL_IDS.by_name()
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": length,
-        "clean_up_tokenization_spaces": False,
-        # "</s>" in a user's text is text.
-        "split_special_tokens": True,
-        **{f"{role}_token": CONTROL_TOKENS[i] for role, i in control.items()},
     }
 
 

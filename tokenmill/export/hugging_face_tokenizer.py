@@ -1,26 +1,86 @@
-"""A vocabulary that tokenmill trained, as the tokenizer.json of Hugging Face's `tokenizers`.
+"""A model's tokenizer as files of Hugging Face's: those it was imported from, or a tokenizer.json.
 
-What SentencePiece does by itself is spelled out there: the escapes of
-components/tokenize/training.py and the blank as U+2581 are normalizers, the cut before each run of
-blanks is a pre-tokenizer, and the way back is a decoder.
+In a tokenizer.json of a vocabulary that tokenmill trained is spelled out what SentencePiece does by
+itself: the escapes of components/tokenize/training.py and the blank as U+2581 are normalizers, the
+cut before each run of blanks is a pre-tokenizer, and the way back is a decoder.
 
 BPE gives the same ids and texts. Of a unigram vocabulary `tokenizers` takes another one of several
 splits that are equally likely in some 30 % of documents, as the sentencepiece library does beside
 TensorFlow's op.
 """
 
+import os
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from sentencepiece import sentencepiece_model_pb2
 
+from tokenmill.checkpoints.settings import CONFIG_NAME
+from tokenmill.contracts.tokenizer import TOKENIZER_PATH
 from tokenmill.errors import TokenmillError
+from tokenmill.files import write_bytes, write_json
+from tokenmill.model.shape import ModelShape
+from tokenmill.text.control_ids import TOKENMILL_CONTROL_IDS, ControlIds
+from tokenmill.text.tokenizers.compiled import is_compiled, unpack_tokenizer
+from tokenmill.text.tokenizers.load import load_tokenizer
+from tokenmill.text.vocabulary import CONTROL_TOKENS
 
 _BLANK = "\u2581"
 # Order matters: the escape's own first, so that no other rule's outcome is taken for text.
 _NORMALIZE = (("\ue000", "\ue000-"), (_BLANK, "\ue000."), (" ", _BLANK))
 _DECODE = ((_BLANK, " "), ("\ue000.", _BLANK), ("\ue000-", "\ue000"))
 _Piece = sentencepiece_model_pb2.ModelProto.SentencePiece
+# Control tokens around a text, by the model's head.
+_FRAMES = {"lm": ("<s>",), "mlm": ("<cls>", "<sep>"), "classifier": ("<cls>", "<sep>")}
+
+
+class TokenizerFiles(NamedTuple):
+    """What was written of a tokenizer.
+
+    Attributes:
+        files: Names of the files.
+        exact_ids: Whether they give the ids that the pushed model's gives, of any text.
+        control_ids: Of the tokenizer.
+    """
+
+    files: list[str]
+    exact_ids: bool
+    control_ids: ControlIds
+
+
+def write_tokenizer(content: bytes, directory: str, shape: ModelShape) -> TokenizerFiles:
+    """Write an imported tokenizer's files as they were, or those of one that tokenmill trained.
+
+    Args:
+        content: The pushed model's tokenizer file.
+        directory: Where to; it is there.
+        shape: Of the model.
+    """
+    if is_compiled(content):
+        imported = unpack_tokenizer(content, TOKENIZER_PATH)
+        files = [name for name in imported.sources if name != CONFIG_NAME]  # that is the model's
+        for name in files:
+            write_bytes(os.path.join(directory, name), imported.sources[name])
+        return TokenizerFiles(files, True, imported.description.control_ids)
+    made = tokenizer_json(content, _FRAMES[shape.head])
+    write_json(os.path.join(directory, "tokenizer.json"), made)
+    config = _tokenizer_config(shape.sequence_length)
+    write_json(os.path.join(directory, "tokenizer_config.json"), config)
+    is_exact = made["model"]["type"] == "BPE"
+    control_ids = load_tokenizer(content, TOKENIZER_PATH).control_ids
+    return TokenizerFiles(["tokenizer.json", "tokenizer_config.json"], is_exact, control_ids)
+
+
+def _tokenizer_config(length: int) -> dict[str, Any]:
+    control = TOKENMILL_CONTROL_IDS.by_name()
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": length,
+        "clean_up_tokenization_spaces": False,
+        # "</s>" in a user's text is text.
+        "split_special_tokens": True,
+        **{f"{role}_token": CONTROL_TOKENS[i] for role, i in control.items()},
+    }
 
 
 def tokenizer_json(model: bytes, frame: tuple[str, ...]) -> dict[str, Any]:
