@@ -180,6 +180,7 @@ class Config(Section):
             raise ValueError("pack.source_weights: all weights are 0, so there is nothing to read")
         self._check_thresholds()
         self._check_lora()
+        self._check_forgetting()
         if self.train.task == "classification" and self.pack.overlap_tokens:
             raise ValueError(
                 f"pack.overlap_tokens = {self.pack.overlap_tokens}: a classifier reads the "
@@ -211,6 +212,27 @@ class Config(Section):
                     f"train.{name} = {value}: expected nothing without train.lora_rank; set that, "
                     "too, or leave it out"
                 )
+
+    def _check_forgetting(self) -> None:
+        """Raise for a general text where no base model can be compared with the trained one."""
+        path, limit = self.evaluate.forgetting_input, self.evaluate.max_forgetting
+        if limit is not None and path is None:
+            raise ValueError(
+                f"evaluate.max_forgetting = {limit}: expected evaluate.forgetting_input beside it, "
+                "the text that it is measured on"
+            )
+        if path is None:
+            return
+        if self.model.base_model is None:
+            raise ValueError(
+                f"evaluate.forgetting_input = {path}: a model that starts from random weights has "
+                "nothing to forget; set model.base_model, too, or leave it out"
+            )
+        if self.train.task == "classification":
+            raise ValueError(
+                f"evaluate.forgetting_input = {path}: a classifier's head is new, so its base "
+                "model has no number to compare with; leave it out"
+            )
 
     def _check_thresholds(self) -> None:
         """Raise for a threshold on what the task does not measure."""

@@ -35,8 +35,8 @@ from components.train.component import Trainer
 from components.validate.component import AnomalyGate, DocumentStatisticsGen
 from components.validate.history import resolve_previous
 from components.validate.schema import pin_schema
-from pipeline.benchmark_texts import read_benchmarks
 from pipeline.config import Config
+from pipeline.other_texts import pin_general_text, read_benchmarks
 from pipeline.runners.engine_check import registry_target
 from tokenmill.files import absolute_path
 
@@ -53,6 +53,11 @@ def create_components(
     """
     run_directory = absolute_path(config.output_dir)
     inputs = os.path.join(run_directory, "inputs")
+
+    general = config.evaluate.forgetting_input
+    general_text = ""
+    if general is not None and not estimate:
+        general_text = pin_general_text(general, config.corpus, inputs)
 
     # 1 ingest: files -> documents in a train and an eval split
     ingest = CorpusExampleGen(manifest_directory, config.corpus).with_id("CorpusExampleGen")
@@ -159,7 +164,9 @@ def create_components(
         model_run=trainer.outputs["model_run"],
         eval_config=make_eval_config(config.evaluate, config.train.task),
         module_path=SLICES_MODULE,
-        config=BaselineConfig.of(config.evaluate, config.continues_training),
+        config=BaselineConfig.of(
+            config.evaluate, config.continues_training, general_text, config.model.base_model
+        ),
     ).with_id("Evaluator")
 
     # 9 settle: estimate against actual, and what each step cost

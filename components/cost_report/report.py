@@ -87,6 +87,7 @@ def build_cost_report(
         quality=Quality(
             eval_before=telemetry.eval_before,
             eval_after=telemetry.eval_after,
+            base_model=telemetry.base_model,
             evaluation=evaluation,
             lossy_fraction=lossy_fraction,
             **baseline,

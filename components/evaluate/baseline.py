@@ -19,14 +19,35 @@ class BaselineConfig(Section):
     require_improvement: bool
     continues: bool
     """Whether training began from weights that had learnt the same task before."""
+    general_text: str = ""
+    """File of the general text (TFRecord); empty for none."""
+    base_model: str | None = None
+    """Directory of the base model, for the general text."""
+    max_forgetting: float | None = None
 
     @classmethod
-    def of(cls, config: EvaluateConfig, continues: bool) -> BaselineConfig:
-        """Return it from the section [evaluate]."""
+    def of(
+        cls,
+        config: EvaluateConfig,
+        continues: bool,
+        general_text: str = "",
+        base_model: str | None = None,
+    ) -> BaselineConfig:
+        """Return it from the section [evaluate].
+
+        Args:
+            config: The section.
+            continues: Whether training begins from weights that have learnt the task.
+            general_text: File of the documents of evaluate.forgetting_input; empty for none.
+            base_model: model.base_model.
+        """
         return cls(
             beat_baseline=config.beat_baseline,
             require_improvement=config.require_improvement,
             continues=continues,
+            general_text=general_text,
+            base_model=base_model if general_text else None,
+            max_forgetting=config.max_forgetting,
         )
 
 

@@ -14,12 +14,14 @@ from tfx.types import (
     standard_artifacts,
     standard_component_specs,
 )
-from tfx.utils import io_utils
+from tfx.utils import io_utils, path_utils
 
 from components.artifacts import PackedRows
 from components.evaluate.baseline import BaselineConfig, shortcomings
+from components.evaluate.forgetting import forgot_too_much, measure_forgetting
 from tokenmill.contracts.evaluation import WHOLE, BaselineCheck, read_metrics, write_baseline_check
 from tokenmill.contracts.training import read_telemetry
+from tokenmill.export.text_masking import masking_of
 from tokenmill.records.splits import SPLITS
 from tokenmill.rows.packed_split import PackedSplit
 from tokenmill.rows.unigram import unigram_baseline
@@ -47,6 +49,7 @@ class BaselineEvaluatorExecutor(evaluator_executor.Executor):
     def Do(self, input_dict, output_dict, exec_properties) -> None:
         """Evaluate with TFMA, compare with the baseline, write baseline_check.json."""
         super().Do(input_dict, output_dict, exec_properties)
+        config = BaselineConfig.from_json(exec_properties["baseline_config"])
         rows = artifact_utils.get_single_uri(input_dict["packed_rows"])
         train, evaluation = (PackedSplit(rows, split) for split in SPLITS)
         baseline = unigram_baseline(
@@ -61,9 +64,19 @@ class BaselineEvaluatorExecutor(evaluator_executor.Executor):
             evaluation.task,
             baseline,
             read_telemetry(artifact_utils.get_single_uri(input_dict["model_run"])).eval_before,
-            BaselineConfig.from_json(exec_properties["baseline_config"]),
+            config,
         )
-        write_baseline_check(uri, BaselineCheck(baseline=baseline, failures=failures))
+        forgetting = None
+        if config.general_text:
+            assert config.base_model is not None
+            model = artifact_utils.get_single_instance(input_dict["model"])
+            served = path_utils.serving_model_path(model.uri)
+            forgetting = measure_forgetting(
+                served, config.base_model, config.general_text, masking_of(evaluation)
+            )
+            failures += forgot_too_much(forgetting, config.max_forgetting)
+        check = BaselineCheck(baseline=baseline, failures=failures, forgetting=forgetting)
+        write_baseline_check(uri, check)
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         blessed = os.path.join(blessing.uri, constants.BLESSED_FILE_NAME)
         if failures and fileio.exists(blessed):

@@ -27,6 +27,11 @@ class EvaluateConfig(Section):
     min_token_accuracy: Fraction | None = None
     max_calibration_error: Fraction | None = None
     """Mean distance between the probability of the first guess and the share of hits."""
+    forgetting_input: str | None = None
+    """A file, directory or glob of general text, read as corpus.input is, on which the base model
+    and the trained one are compared; of causal-lm and masked-lm with model.base_model."""
+    max_forgetting: Annotated[float, Field(ge=0)] | None = None
+    """By what share bits per byte (masked-lm: perplexity) of that text may grow: 0.05 is 5 %."""
     max_bits_per_byte_increase: Annotated[float, Field(ge=0)] | None = None
     """How much worse than the last blessed model of this pipeline; both are evaluated then."""
     min_accuracy: Fraction | None = None

@@ -25,7 +25,7 @@ from tokenmill.cost.flops import flops_per_token
 from tokenmill.errors import TokenmillError
 from tokenmill.export.adapter_files import ADAPTER_DIRECTORY, write_adapter
 from tokenmill.export.saved_model import export_model
-from tokenmill.export.text_masking import TextMasking
+from tokenmill.export.text_masking import masking_of
 from tokenmill.files import absolute_path
 from tokenmill.machine import peak_process_bytes
 from tokenmill.model.backbone import Backbone
@@ -218,7 +218,7 @@ def train_and_export(
             tokenizer_path,
             model_directory,
             job.quantization,
-            text_masking(training.eval_rows),
+            masking_of(training.eval_rows),
             training.eval_rows.manifest.label_names,
         )
         if job.train.lora is not None:
@@ -230,14 +230,6 @@ def train_and_export(
     telemetry = describe(training, job)
     write_telemetry(run_directory, telemetry)
     return telemetry
-
-
-def text_masking(split: PackedSplit) -> TextMasking | None:
-    """Return what the exported model's evaluation hides, as in the rows; None in causal mode."""
-    if split.task != "masked-lm":
-        return None
-    settings = split.mask_settings()
-    return TextMasking(settings, split.token_flags())
 
 
 def describe(training: Training, job: TrainingJob) -> Telemetry:
@@ -253,6 +245,7 @@ def describe(training: Training, job: TrainingJob) -> Telemetry:
         per_slot = record.trained_loss_tokens / record.trained_slots
         examples["examples_per_second"] = None if rate is None else rate * per_slot
     return Telemetry(
+        base_model=job.base_model,
         params_total=_size(training.model.base_variables),
         params_trained=_size(training.model.trainable_variables),
         steps=record.plan.steps,

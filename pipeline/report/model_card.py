@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.report.quality import describe_quality
+from pipeline.report.quality import describe_forgetting, describe_quality
 from tokenmill.contracts.cost_report import Metrics
 from tokenmill.contracts.served_model import ServedModel
+from tokenmill.contracts.training import Losses
 from tokenmill.cost.pricing import usd
 from tokenmill.metadata.lineage import Lineage
 
@@ -98,6 +99,13 @@ def _body(traced: Lineage | None) -> Iterator[str]:
     cost, quality = traced.cost_report, traced.cost_report.quality
     yield "## Quality on held-out text\n"
     yield f"{describe_quality(quality.evaluation.total)}.\n"
+    if quality.base_model is not None:
+        yield (
+            f"Trained from {_cell(quality.base_model)}, which has on the same text: "
+            f"{_describe_start(quality.eval_before)}.\n"
+        )
+    if quality.evaluation.forgetting is not None:
+        yield f"{describe_forgetting(quality.evaluation.forgetting)}\n"
     for name, slices in (
         ("source", quality.evaluation.by_source),
         ("language", quality.evaluation.by_language),
@@ -110,6 +118,14 @@ def _body(traced: Lineage | None) -> Iterator[str]:
         f"{cost.actual.total_flops:.3g} FLOPs; run {traced.run_id}.\n"
     )
     yield "## License\n\nTo be filled in."
+
+
+def _describe_start(losses: Losses) -> str:
+    if losses.accuracy is not None:
+        return f"accuracy {losses.accuracy:.1%} (its head is new)"
+    if losses.bits_per_byte is not None:
+        return f"{losses.bits_per_byte:.3f} bits per byte"
+    return f"masked-token perplexity {losses.perplexity:,.1f}"
 
 
 def _quality_rows(slices: dict[str, Metrics]) -> Iterator[tuple[str, ...]]:

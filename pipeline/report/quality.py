@@ -3,7 +3,14 @@
 from rich.table import Table
 
 from components.evaluate.metrics import HIGH, LOW
-from tokenmill.contracts.cost_report import CostReport, EvaluationSummary, Metrics, Quality
+from tokenmill.contracts.cost_report import (
+    FORGETTING_MEASURES,
+    CostReport,
+    EvaluationSummary,
+    Forgetting,
+    Metrics,
+    Quality,
+)
 from tokenmill.contracts.evaluation import FEW_DOCUMENTS
 from tokenmill.contracts.training import Losses
 
@@ -52,9 +59,11 @@ def _with_interval(metrics: Metrics, name: str, spec: str) -> str:
 
 
 def quality_notes(evaluation: EvaluationSummary) -> list[str]:
-    """Say which slices have too few documents for their numbers to mean much."""
+    """Say what was forgotten, and which slices have too few documents to mean much."""
     few = evaluation.few_documents
     found = []
+    if evaluation.forgetting is not None:
+        found.append(describe_forgetting(evaluation.forgetting))
     if _of_few(evaluation.total):
         found.append(
             f"Held-out text{_of_few(evaluation.total)}: a single one may turn these numbers. "
@@ -80,6 +89,36 @@ def quality_table(cost: CostReport) -> Table:
     return _causal_table(quality)
 
 
+def _start(quality: Quality) -> str:
+    """Return what the model was before training."""
+    return "untrained" if quality.base_model is None else "base model"
+
+
+def _on_general_text(evaluation: EvaluationSummary) -> list[tuple[str, Metrics]]:
+    """Return both models' metrics on the general text; none where none was given."""
+    if (forgetting := evaluation.forgetting) is None:
+        return []
+    return [
+        ("general text, base model", forgetting.before),
+        ("general text, trained", forgetting.after),
+    ]
+
+
+def describe_forgetting(forgetting: Forgetting) -> str:
+    """Say in a sentence what training has done to the quality on the general text."""
+    documents = forgetting.documents
+    text = f"On the general text ({documents:,} document{'' if documents == 1 else 's'})"
+    increase = forgetting.increase
+    if increase is None:
+        return f"{text} the base model has no number to compare with."
+    found = [
+        describe_quality({name: metrics[name] for name in FORGETTING_MEASURES if name in metrics})
+        for metrics in (forgetting.before, forgetting.after)
+    ]
+    change = f"{abs(increase):.1%} {'worse' if increase > 0 else 'better'}"
+    return f"{text} the base model has {found[0]}, the trained one {found[1]}: {change}."
+
+
 def _shown(value: float | None, spec: str) -> str:
     """Format a number; one that could not be measured is left blank."""
     return "" if value is None else format(value, spec)
@@ -90,7 +129,7 @@ def _causal_table(quality: Quality) -> Table:
     total = quality.evaluation.total
     table = _table("bits per byte", "perplexity", "token accuracy")
     table.add_row(
-        "untrained", _shown(before.bits_per_byte, ".3f"), _shown(before.perplexity, ",.1f"), ""
+        _start(quality), _shown(before.bits_per_byte, ".3f"), _shown(before.perplexity, ",.1f"), ""
     )
     table.add_row("unigram baseline", _shown(quality.unigram_bits_per_byte, ".3f"), "", "")
     table.add_row(
@@ -102,6 +141,13 @@ def _causal_table(quality: Quality) -> Table:
         _shown(total.get("perplexity"), ",.1f"),
         _shown(total.get("token_accuracy"), ".1%"),
     )
+    for name, metrics in _on_general_text(quality.evaluation):
+        table.add_row(
+            name,
+            _shown(metrics.get("bits_per_byte"), ".3f"),
+            _shown(metrics.get("perplexity"), ",.1f"),
+            _shown(metrics.get("token_accuracy"), ".1%"),
+        )
     if quality.lossy_fraction:
         table.caption = (
             f"The tokenizer is lossy ({quality.lossy_fraction:.1%} of the documents): its bits per "
@@ -120,7 +166,7 @@ def _masked_table(quality: Quality) -> Table:
             name, _shown(losses.perplexity, ",.1f"), "", _shown(losses.loss_tokens, ",.0f")
         )
 
-    rows("untrained, rows", before)
+    rows(f"{_start(quality)}, rows", before)
     table.add_row("unigram baseline", _shown(quality.unigram_perplexity, ",.1f"), "", "")
     rows("trained, rows", after)
     table.add_row(
@@ -129,6 +175,13 @@ def _masked_table(quality: Quality) -> Table:
         _shown(total.get("masked_token_accuracy"), ".1%"),
         _shown(total.get("evaluated_tokens"), ",.0f"),
     )
+    for name, metrics in _on_general_text(quality.evaluation):
+        table.add_row(
+            name,
+            _shown(metrics.get("masked_perplexity"), ",.1f"),
+            _shown(metrics.get("masked_token_accuracy"), ".1%"),
+            _shown(metrics.get("evaluated_tokens"), ",.0f"),
+        )
     return table
 
 
@@ -136,7 +189,7 @@ def _class_table(quality: Quality) -> Table:
     before, after = quality.eval_before, quality.eval_after
     total = quality.evaluation.total
     table = _table("accuracy", "log loss", "macro F1", "AUC", "documents")
-    for name, losses in (("untrained, rows", before), ("trained, rows", after)):
+    for name, losses in ((f"{_start(quality)}, rows", before), ("trained, rows", after)):
         documents = _shown(losses.loss_tokens, ",.0f")
         table.add_row(
             name, _shown(losses.accuracy, ".1%"), _shown(losses.loss, ".3f"), "", "", documents

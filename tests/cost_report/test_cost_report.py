@@ -216,6 +216,7 @@ def test_quality_is_passed_on():
         "eval_before": {"nll_sum": 80.0, "loss_tokens": 10.0, "loss": 8.0},
         "eval_after": {"nll_sum": 50.0, "loss_tokens": 10.0, "loss": 5.0},
         "evaluation": EVALUATION,
+        "base_model": None,
         "lossy_fraction": 0.0,
         "unigram_bits_per_byte": 4.5,
     }

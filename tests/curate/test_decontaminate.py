@@ -11,7 +11,7 @@ from components.curate.benchmarks import read_benchmark_texts
 from components.curate.decontaminate import common_above, count_in
 from components.curate.near_duplicates import shingle
 from components.ingest.config import CorpusConfig
-from pipeline.benchmark_texts import read_benchmarks
+from pipeline.other_texts import read_benchmarks
 from tokenmill.errors import TokenmillError
 
 N = 13

@@ -12,8 +12,8 @@ from apache_beam.portability import common_urns
 from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 
 from components.curate.transforms import Curate
-from pipeline.benchmark_texts import read_benchmarks
 from pipeline.loader import load_config
+from pipeline.other_texts import read_benchmarks
 
 DATAFLOW = [
     "--runner=DataflowRunner",

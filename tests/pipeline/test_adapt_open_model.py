@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 from open_tokenizers import values_of
 from safetensors.numpy import load_file
+from tokenizers import Tokenizer
 
 from pipeline.embedded_corpus import build_embedded_corpus
+from tokenmill.checkpoints.checkpoint import read_checkpoint
 from tokenmill.checkpoints.writing import write_checkpoint
 from tokenmill.model.build import build_model
 from tokenmill.model.shape import ModelShape
@@ -21,6 +24,9 @@ RUN = (
     "train.max_steps=30", "train.learning_rate=3e-3", "train.global_batch_size=8",
     "corpus.eval_fraction=0.1", "cost.mfu=0.4", "evaluate.beat_baseline=false",
 )  # fmt: skip
+
+
+GENERAL = "The quick brown fox jumps over the lazy dog, and the dog minds nothing. " * 9
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +45,26 @@ def llama(tmp_path_factory):
     (directory / "tokenizer.json").write_text(json.dumps(values))
     (directory / "tokenizer_config.json").write_text(json.dumps(SPECIAL))
     return directory
+
+
+def bits_per_byte(directory):
+    """Of GENERAL, by the weights of a directory and the `tokenizers` library."""
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    ids = tokenizer.encode(GENERAL, add_special_tokens=False).ids
+    begin, end = (tokenizer.token_to_id(SPECIAL[f"{x}_token"]) for x in ("bos", "eos"))
+    checkpoint = read_checkpoint(str(directory))
+    model = build_model(checkpoint.shape, seed=0)
+    assert checkpoint.assign(model) == []
+    inputs, targets, nats = [begin, *ids], [*ids, end], 0.0
+    length = checkpoint.shape.sequence_length
+    assert len(inputs) > length  # more than one row
+    for start in range(0, len(inputs), length):
+        row = np.array([inputs[start : start + length]], np.int32)
+        logits = model(row, np.ones_like(row), np.arange(row.shape[1], dtype=np.int32)[None])
+        logits = np.asarray(logits, np.float64)[0]
+        wanted = logits[np.arange(row.shape[1]), targets[start : start + length]]
+        nats += float((np.log(np.exp(logits).sum(-1)) - wanted).sum())
+    return nats / math.log(2) / len(GENERAL.encode())
 
 
 def command(*words):
@@ -103,8 +129,22 @@ def test_three_commands(llama, documents, tmp_path):
 def test_adapters_are_trained_and_handed_over_alone(llama, documents, tmp_path):
     home, out, whole = tmp_path / "home", tmp_path / "adapter", tmp_path / "whole"
     settings = [word for setting in RUN for word in ("--set", setting)]
-    lora = ("--set", f"model.base_model={llama}", "--set", "train.lora_rank=4")
-    run("run", "--input", documents, "--output-dir", home, *lora, *settings)
+    general = tmp_path / "general.txt"
+    general.write_text(GENERAL)
+    lora = (
+        "--set", f"model.base_model={llama}", "--set", "train.lora_rank=4",
+        "--set", f"evaluate.forgetting_input={general}", "--set", "evaluate.max_forgetting=0.2",
+    )  # fmt: skip
+    shown = run("run", "--input", documents, "--output-dir", home, *lora, *settings)
+    assert "On the general text (1 document) the base model has" in shown
+    assert "untrained" not in shown
+    quality = json.loads(run("lineage", home / "serving_model", "--json"))["cost_report"]["quality"]
+    assert quality["base_model"] == str(llama)
+    general_text = quality["evaluation"]["forgetting"]
+    assert (general_text["documents"], general_text["bytes"]) == (1, len(GENERAL.encode()))
+    before, after = general_text["before"], general_text["after"]
+    assert before["bits_per_byte"] == pytest.approx(bits_per_byte(llama), rel=1e-5)
+    assert after["bits_per_byte"] != pytest.approx(before["bits_per_byte"], rel=1e-3)
     said = run("export", "hf", "--adapter", home / "serving_model", out)
     assert f"base model: {llama}" in said
     config = json.loads((out / "adapter_config.json").read_text())
@@ -121,6 +161,9 @@ def test_adapters_are_trained_and_handed_over_alone(llama, documents, tmp_path):
     assert "200 documents" in card
     # What the adapters add to the base model's weights is what the merged model has more.
     run("export", "hf", home / "serving_model", whole)
+    assert after["bits_per_byte"] == pytest.approx(bits_per_byte(whole), rel=1e-4)
+    assert "On the general text (1 document)" in card
+    assert f"Trained from {llama}, which has on the same text" in card
     base, merged = (load_file(path / "model.safetensors") for path in (llama, whole))
     adapters = load_file(out / "adapter_model.safetensors")
     for name, values in base.items():

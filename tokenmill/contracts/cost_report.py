@@ -98,6 +98,32 @@ class StepReturn(Part):
     by_reason: dict[str, ReturnByReason] = key("Of the Curator, by drop reason (by bytes).")
 
 
+FORGETTING_MEASURES = ("bits_per_byte", "masked_perplexity")
+"""What forgetting is measured by, of causal-lm and of masked-lm."""
+
+
+class Forgetting(Part):
+    """What the base model and the trained one get on a general text (evaluate.forgetting_input)."""
+
+    documents: int = key("Documents of the general text.", ge=0)
+    bytes: int = key("Their bytes.", ge=0)
+    before: Metrics = key(
+        "The base model's; empty where it lacks the head of the task, which was random then."
+    )
+    after: Metrics = key("The trained model's, by the same computation.")
+
+    @property
+    def increase(self) -> float | None:
+        """By what share the task's measure grew: bits per byte, or masked perplexity.
+
+        None where either could not be measured.
+        """
+        for name in FORGETTING_MEASURES:
+            if name in self.before and name in self.after:
+                return self.after[name] / self.before[name] - 1
+        return None
+
+
 class EvaluationSummary(Part):
     """Metrics of the evaluation split, and what kept the model from being blessed."""
 
@@ -106,6 +132,9 @@ class EvaluationSummary(Part):
     by_length: dict[str, Metrics] = key("The same by length of the document.")
     by_language: dict[str, Metrics] = key("The same by language (ISO 639; und: not known).")
     failures: list[str] = key("A sentence for each threshold that was missed; empty if blessed.")
+    forgetting: Forgetting | None = key(
+        "The general text; null where none was given.", default=None
+    )
     few_documents: list[str] = Field(
         [], description="Slices of fewer than 30 documents: one of them may turn their numbers."
     )
@@ -116,6 +145,9 @@ class Quality(Part):
 
     eval_before: Losses = key("The trainer's losses before the first step.")
     eval_after: Losses = key("The same after the last step.")
+    base_model: str | None = key(
+        "Where the weights before training are from; null for random ones.", default=None
+    )
     evaluation: EvaluationSummary = key("Of the pushed model, from raw text.")
     lossy_fraction: float = key(
         "Share of documents whose text does not come back from their tokens (`lossy_fraction` of "

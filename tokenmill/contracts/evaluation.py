@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow_model_analysis as tfma
 
 from tokenmill.contracts.base import Document, key, read_document, write_document
-from tokenmill.contracts.cost_report import EvaluationSummary, Metrics
+from tokenmill.contracts.cost_report import EvaluationSummary, Forgetting, Metrics
 from tokenmill.text.language import language_label
 
 BASELINE_CHECK_NAME = "baseline_check.json"
@@ -32,6 +32,9 @@ class BaselineCheck(Document):
         "What frequencies of tokens or classes reach, by measure; empty if nothing was held out."
     )
     failures: list[str] = key("A sentence for each comparison that the model did not win.")
+    forgetting: Forgetting | None = key(
+        "The base model and this one on a general text; null where none was given.", default=None
+    )
 
 
 def write_baseline_check(evaluation_uri: str, check: BaselineCheck) -> None:
@@ -100,6 +103,7 @@ def _sentence(slice_key: Any, failure: Any) -> str:
 def summarize(evaluation_uri: str) -> EvaluationSummary:
     """Read the metrics of the whole and of each slice, and the thresholds that were missed."""
     metrics = read_metrics(evaluation_uri)
+    check = read_baseline_check(evaluation_uri)
 
     def by(feature: str) -> dict[str, Metrics]:
         return {value: metrics[at, value] for at, value in sorted(metrics) if at == feature}
@@ -109,7 +113,8 @@ def summarize(evaluation_uri: str) -> EvaluationSummary:
         by_source=by(SOURCE),
         by_length=by(LENGTH),
         by_language=by(LANGUAGE),
-        failures=[*read_failures(evaluation_uri), *read_baseline_check(evaluation_uri).failures],
+        failures=[*read_failures(evaluation_uri), *check.failures],
+        forgetting=check.forgetting,
         few_documents=[
             f"{feature} {language_label(value) if feature == LANGUAGE else value}"
             for feature, value in sorted(metrics)

@@ -73,6 +73,9 @@ class Telemetry(Document):
         "Parameters that training changed: with LoRA those of adapters and of a classifier's head.",
         default=None,
     )
+    base_model: str | None = key(
+        "Directory of the weights that it started from; null for random ones.", default=None
+    )
     steps: int = key("Steps of the run.", gt=0)
     epochs: float = key("Passes over the rows.", gt=0)
     global_batch_size: int = key("Rows a step, over all replicas.", gt=0)

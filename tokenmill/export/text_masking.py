@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tokenmill.rows.masking import MASKED, RANDOM, MaskSettings
+from tokenmill.rows.packed_split import PackedSplit
 from tokenmill.rows.token_flags import CONTROL, ENDS_WORD, STARTS_WORD
 
 _RESOLUTION = 2**24  # float32 holds every integer up to it
@@ -63,6 +64,13 @@ class TextMasking(tf.Module):
         number = tf.cumsum(tf.cast(starts, tf.int64))
         first = tf.math.unsorted_segment_min(number, rows, ids.nrows())
         return number - tf.gather(first, rows)
+
+
+def masking_of(split: PackedSplit) -> TextMasking | None:
+    """Return what an exported model's evaluation hides, as in its rows; None in causal mode."""
+    if split.task != "masked-lm":
+        return None
+    return TextMasking(split.mask_settings(), split.token_flags())
 
 
 def _uniform(text: tf.Tensor, use: str, number: tf.Tensor) -> tf.Tensor:

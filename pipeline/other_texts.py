@@ -1,0 +1,76 @@
+"""Texts beside the input: benchmarks, which must not be trained on, and a general text."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+
+from components.ingest.config import CorpusConfig
+from components.ingest.manifest import list_inputs
+from components.ingest.readers import read_file
+from components.ingest.records import Document
+from tokenmill.contracts.ingest import BadRecord
+from tokenmill.errors import TokenmillError
+from tokenmill.records.documents import document_batch, encode_documents
+from tokenmill.records.tfrecord import write_tfrecords
+
+_GENERAL_TEXT = "evaluate.forgetting_input"
+
+
+def read_benchmarks(inputs: Sequence[str], settings: CorpusConfig) -> tuple[str, ...]:
+    """The texts of all records of files as for corpus.input.
+
+    Raises:
+        TokenmillError: A file is missing or a record cannot be read: a benchmark that is only
+            half guarded against is worse than a stop.
+    """
+    found = _read(inputs, "curate.benchmark_files", settings)
+    return tuple(document.text.decode() for document in found)
+
+
+def pin_general_text(path: str, settings: CorpusConfig, directory: str) -> str:
+    """Write the documents of evaluate.forgetting_input into a file named by its content.
+
+    So TFX's cache sees a change, and no step needs the user's files.
+
+    Args:
+        path: A file, directory or glob.
+        settings: How files are read.
+        directory: Where the file goes; all workers must see it.
+
+    Returns:
+        The path of a TFRecord file of documents.
+
+    Raises:
+        TokenmillError: A file is missing, a record cannot be read, or there is no document.
+    """
+    digest, documents = hashlib.sha256(), 0
+    for record in _records(path, settings):
+        digest.update(len(record).to_bytes(8, "little"))
+        digest.update(record)
+        documents += 1
+    if not documents:
+        raise TokenmillError(
+            f"{_GENERAL_TEXT} = {path}: there is no document in it.",
+            "Expected text, read as corpus.input is; without the key nothing is compared.",
+        )
+    pinned = os.path.join(directory, f"general-text-{digest.hexdigest()[:16]}.tfrecord.gz")
+    write_tfrecords(pinned, _records(path, settings), gzip=True)
+    return pinned
+
+
+def _records(path: str, settings: CorpusConfig) -> Iterator[bytes]:
+    for document in _read([path], _GENERAL_TEXT, settings):
+        batch = document_batch([document.doc_id], [document.source], [document.text])
+        yield from (record for _, record in encode_documents(batch))
+
+
+def _read(inputs: Sequence[str], option: str, settings: CorpusConfig) -> Iterator[Document]:
+    for file in list_inputs(inputs, option) if inputs else ():
+        for item in read_file(file, settings):
+            if isinstance(item, BadRecord):
+                raise TokenmillError(
+                    f"{option}: {item.file}:{item.record}: {item.reason}: {item.detail}.",
+                    "Correct the record, or leave it out.",
+                )
+            if isinstance(item, Document):
+                yield item
