@@ -54,13 +54,20 @@ def export_tflite(model: str, directory: str, check: bool) -> dict[str, TfliteFi
     Raises:
         TokenmillError: There is no model, or it has no `logits_ids` signature.
     """
+    path = newest_version(model)
+    with open(os.path.join(path, TOKENIZER_PATH), "rb") as source:
+        if is_compiled(source.read()):
+            raise TokenmillError(
+                f"{path} has an imported tokenizer, whose ids only TensorFlow makes: beside a "
+                ".tflite file there would be nothing to make them with.",
+                "Serve it with: tokenmill serve; for other runtimes: tokenmill export hf",
+            )
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  (registers the SentencePiece ops)
     from tensorflow.python.framework.convert_to_constants import (
         convert_variables_to_constants_v2,
     )
 
-    path = newest_version(model)
     loaded = tf.saved_model.load(path)
     if "logits_ids" not in loaded.signatures:
         shape = read_served_model(path).model_shape
@@ -73,12 +80,6 @@ def export_tflite(model: str, directory: str, check: bool) -> dict[str, TfliteFi
         raise TokenmillError(
             f"{path} has no signature logits_ids.", "Push it anew with this version of tokenmill."
         )
-    with open(os.path.join(path, TOKENIZER_PATH), "rb") as source:
-        if is_compiled(source.read()):
-            raise TokenmillError(
-                f"{path} has an imported tokenizer, which needs TensorFlow.",
-                "Serve it with: tokenmill serve",
-            )
     length = context_length(path)
 
     @tf.function(input_signature=[tf.TensorSpec([1, length], tf.int32, name="token_ids")])

@@ -91,16 +91,17 @@ def _base(
     model = build_model(shape, seed=0)
     if load_start_weights(model, base_model, tokenizer_path):
         return None
-    control_ids = read_tokenizer(tokenizer_path).control_ids
+    tokenizer = read_tokenizer(tokenizer_path)
+    tokenize, control_ids = trained._tokenize, tokenizer.control_ids
     served: ServedDecoder = (
-        ServedEncoder(model, trained._tokenize, "float32", masking, control_ids=control_ids)
+        ServedEncoder(model, tokenize, "float32", masking, None, control_ids, tokenizer.vocab_size)
         if isinstance(model, Encoder)
-        else ServedDecoder(model, trained._tokenize, "float32", control_ids)
+        else ServedDecoder(model, tokenize, "float32", control_ids, tokenizer.vocab_size)
     )
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def evaluate(examples: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        return served.evaluate(trained._tokenize(_texts(examples)))
+        return served.evaluate(tokenize(_texts(examples)))
 
     return evaluate
 

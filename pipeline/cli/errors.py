@@ -24,6 +24,8 @@ _CHATTER = "|".join(
         r"^[IW][0-9]{4} [0-9:.]+ +[0-9]+ [A-Za-z0-9_./-]+:[0-9]+\]",
         r"^E[0-9]{4} [0-9:.]+ +[0-9]+ (cuda_(platform|fft|dnn|blas)|computation_placer)\.cc:",
         r"^INFO: Created TensorFlow Lite",
+        # SentencePiece within TensorFlow's ops, of each tokenizer without normalization.
+        r"^[a-z_]+\.cc\([0-9]+\) LOG\(INFO\) ",
     )
 )
 

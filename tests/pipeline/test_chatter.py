@@ -12,12 +12,14 @@ I0000 00:00:1795908758.447226   17076 port.cc:153] oneDNN custom operations are 
 W0000 00:00:1795908758.447581   17076 gpu_device.cc:2431] Cannot dlopen some GPU libraries.
 E0000 00:00:1795908758.447581   17076 cuda_platform.cc:51] failed call to cuInit: INTERNAL: 303
 E0000 00:00:1795908758.447581   17076 cuda_dnn.cc:8310] Unable to register cuDNN factory
+normalizer.cc(51) LOG(INFO) precompiled_charsmap is empty. use identity normalization.
 """
 TOLD = """\
 E0000 00:00:1795908758.447581   17076 bfc_allocator.cc:9] out of memory \udcff
 F0000 00:00:1795908758.447581   17076 cpu_feature_guard.cc:7] compiled to use AVX instructions
 {"event": "listening"}
 I wonder
+trainer_interface.cc(9) LOG(ERROR) Too few sentences are loaded!
 """
 PROGRAM = """
 import os, sys

@@ -35,3 +35,16 @@ def test_a_missing_model_is_named(tmp_path, name):
     result = CliRunner().invoke(cli, ["export", "tflite", path, str(tmp_path / "out")])
     assert result.exit_code == 1
     assert "no pushed model in" in result.output
+
+
+def test_an_imported_tokenizer_is_refused_before_anything_is_loaded(tmp_path):
+    extra = tmp_path / "1" / "assets.extra"
+    extra.mkdir(parents=True)
+    (tmp_path / "1" / "saved_model.pb").write_bytes(b"no model")
+    (extra / "tokenizer.model").write_bytes(b"PK\x03\x04 as a compiled tokenizer begins")
+    out = tmp_path / "out"
+    result = CliRunner().invoke(cli, ["export", "tflite", str(tmp_path), str(out)])
+    assert result.exit_code == 1
+    assert "has an imported tokenizer" in result.output
+    assert "tokenmill export hf" in result.output
+    assert not out.exists()

@@ -17,6 +17,9 @@ from tokenmill.text.control_ids import TOKENMILL_CONTROL_IDS, ControlIds
 # Rows of sequence_length computed at once: bounds the memory that a long text takes.
 _ROWS_AT_ONCE = 8
 
+NO_TOKEN = -1e9
+"""Logit of a row of the embedding that no token has, such as those that fill a checkpoint's up."""
+
 
 class Rows(NamedTuple):
     """Texts cut as packing cuts them, into rows of at most sequence_length tokens.
@@ -78,6 +81,8 @@ class ServedDecoder(tf.Module):
         tokenize: string [batch] -> ragged int32 [batch, tokens].
         quantization: How the weights are stored.
         control_ids: Of the tokenizer.
+        tokens: How many ids the tokenizer has, if the embedding has more rows: those are never an
+            answer. The likelihood is over all rows, as in training.
     """
 
     def __init__(
@@ -86,12 +91,14 @@ class ServedDecoder(tf.Module):
         tokenize: Any,
         quantization: Quantization,
         control_ids: ControlIds = TOKENMILL_CONTROL_IDS,
+        tokens: int | None = None,
     ):
         super().__init__()
         self.control_ids = control_ids
         self.padding = control_ids.padding
         self.context_length = model.shape_config.sequence_length
         self.vocab_size = model.shape_config.vocab_size
+        self.tokens = min(tokens or self.vocab_size, self.vocab_size)
         self._tokenize = tokenize
         if quantization == "float32":
             self.model = model  # its variables are saved as they are
@@ -145,13 +152,13 @@ class ServedDecoder(tf.Module):
         }
 
     def logits(self, token_ids: tf.Tensor) -> tf.Tensor:
-        """Compute the logits after each token.
+        """Compute the logits after each token; NO_TOKEN for what is none.
 
         int32 [batch, width] of begin and tokens -> float32 [batch, width, vocabulary].
         """
         with self._weights_in_use():
             hidden = self._hidden(token_ids, tf.cast(token_ids != self.padding, tf.float32))
-            return self._decoder().logits(hidden)
+            return self._of_tokens(self._decoder().logits(hidden))
 
     def embed(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
         """Average the last layer's output over each text's tokens, control tokens included.
@@ -201,18 +208,25 @@ class ServedDecoder(tf.Module):
         """Replace padding that is no token by one, as an embedding has no row -1."""
         return inputs if self.padding >= 0 else tf.maximum(inputs, 0)
 
+    def _of_tokens(self, logits: tf.Tensor) -> tf.Tensor:
+        """Replace the logits of what is no token, [.., vocabulary], by NO_TOKEN."""
+        if self.tokens == self.vocab_size:
+            return logits
+        return tf.where(tf.range(self.vocab_size) < self.tokens, logits, NO_TOKEN)
+
     def _score_rows(self, inputs, targets, used):
         hidden = self._hidden(inputs, used)
         logits = self._decoder().logits(hidden)
         # Half the time of sparse_softmax_cross_entropy_with_logits, which prepares a gradient.
         its_logit = tf.gather(logits, targets, batch_dims=2)
         nll = tf.reduce_logsumexp(logits, -1) - its_logit
-        right = tf.cast(tf.argmax(logits, -1, tf.int32) == targets, tf.float32)
+        guess = tf.argmax(self._of_tokens(logits), -1, tf.int32)
+        right = tf.cast(guess == targets, tf.float32)
         return tf.reduce_sum(nll * used, -1), tf.reduce_sum(right * used, -1)
 
     def _evaluate_rows(self, inputs, targets, used):
         logits = self._decoder().logits(self._hidden(inputs, used))
-        sums = score_rows(tf.cast(logits, tf.float32), targets, used)
+        sums = score_rows(tf.cast(logits, tf.float32), targets, used, self.tokens)
         return tuple(sums[name] for name in SCORES)
 
     def _embed_rows(self, inputs, targets, used):
@@ -270,6 +284,7 @@ class ServedDecoder(tf.Module):
                 sampling,
                 length,
                 self.control_ids,
+                self.tokens,
             )
         return {
             "token_ids": tf.RaggedTensor.from_tensor(tokens, lengths=counts),
@@ -288,6 +303,7 @@ def _continue(
     sampling: SamplerConfig,
     context_length: int,
     control_ids: ControlIds,
+    vocabulary: int,
 ):
     """Generate tokens until each text's end or limit.
 
@@ -304,7 +320,7 @@ def _continue(
 
     def take(step, tokens, counts, stopped, logits):
         """Choose a token for each text that goes on; return the new state and the tokens."""
-        token = choose(logits, sampling, uniform[:, step], control_ids)
+        token = choose(logits[:, :vocabulary], sampling, uniform[:, step], control_ids)
         active = (counts < limits) & ~stopped
         stopped |= active & (token == control_ids.need("eos"))
         written = active & ~stopped

@@ -26,6 +26,7 @@ class ServedEncoder(ServedDecoder):
         masking: What `evaluate` hides; a classifier needs none.
         label_names: The classes of a classifier, ascending.
         control_ids: Of the tokenizer.
+        tokens: As for `ServedDecoder`.
     """
 
     def __init__(
@@ -36,8 +37,9 @@ class ServedEncoder(ServedDecoder):
         masking: TextMasking | None = None,
         label_names: Sequence[str] | None = None,
         control_ids: ControlIds = TOKENMILL_CONTROL_IDS,
+        tokens: int | None = None,
     ):
-        super().__init__(model, tokenize, quantization, control_ids)
+        super().__init__(model, tokenize, quantization, control_ids, tokens)
         self._masking = masking
         self._labels = np.array([name.encode() for name in label_names or ()], object)
 

@@ -84,10 +84,18 @@ class ExportedModel(tf.Module):
         )
         self.served: ServedDecoder = (
             ServedEncoder(
-                model, self._tokenize, quantization, masking, label_names, tokenizer.control_ids
+                model,
+                self._tokenize,
+                quantization,
+                masking,
+                label_names,
+                tokenizer.control_ids,
+                tokenizer.vocab_size,
             )
             if isinstance(model, Encoder)
-            else ServedDecoder(model, self._tokenize, quantization, tokenizer.control_ids)
+            else ServedDecoder(
+                model, self._tokenize, quantization, tokenizer.control_ids, tokenizer.vocab_size
+            )
         )
 
     def _tokenize_text(self, text: tf.Tensor) -> tf.RaggedTensor:

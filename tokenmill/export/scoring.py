@@ -14,13 +14,16 @@ SCORES = (
 )
 
 
-def score_rows(logits: tf.Tensor, targets: tf.Tensor, used: tf.Tensor) -> dict[str, tf.Tensor]:
+def score_rows(
+    logits: tf.Tensor, targets: tf.Tensor, used: tf.Tensor, answers: int | None = None
+) -> dict[str, tf.Tensor]:
     """Sum loss, hits and calibration over the targets of each row.
 
     Args:
         logits: float32 [rows, length, vocabulary].
         targets: int32 [rows, length].
         used: int32 [rows, length], 1 where a target counts.
+        answers: How many of the vocabulary's first ids can be guessed; None for all.
 
     Returns:
         float32 sums by name: `nll_sum` (nats), `correct_count` and `top5_count` (targets that are
@@ -29,10 +32,11 @@ def score_rows(logits: tf.Tensor, targets: tf.Tensor, used: tf.Tensor) -> dict[s
         and `calibration_correct`, each [rows, CALIBRATION_BINS] (Guo et al. 2017, section 2).
     """
     weights = tf.cast(used, tf.float32)
+    log_total = tf.reduce_logsumexp(logits, -1)
+    logits = logits if answers is None else logits[..., :answers]
     guess = tf.argmax(logits, -1, tf.int32)
     right = tf.cast(guess == targets, tf.float32) * weights
     its_logit = tf.gather(logits, targets, batch_dims=2)
-    log_total = tf.reduce_logsumexp(logits, -1)
     nll = log_total - its_logit
     # Better ones counted, equal ones by their place, as argmax does: ties are not all in the top 5.
     above = logits > its_logit[..., None]
