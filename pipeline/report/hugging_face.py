@@ -6,8 +6,9 @@ from pipeline.report.model_card import adapter_card, model_card
 from pipeline.report.tables import echo
 from tokenmill.contracts.served_model import read_served_model
 from tokenmill.errors import TokenmillError
-from tokenmill.export.hugging_face import export_hugging_face
+from tokenmill.export.hugging_face import HuggingFaceExport, export_hugging_face
 from tokenmill.export.hugging_face_adapter import export_adapter
+from tokenmill.export.transformers_check import CHECKED_TEXTS
 from tokenmill.files import write_bytes
 from tokenmill.metadata.lineage import Lineage, trace_model
 
@@ -44,18 +45,44 @@ def export_with_card(
     write_bytes(os.path.join(directory, _CARD_NAME), card.encode())
     echo(f"{exported.architecture} in {directory}: {', '.join([*exported.files, _CARD_NAME])}")
     if exported.largest_difference is not None:
-        echo(f"  largest difference from the pushed model: {exported.largest_difference:.2g}")
+        by = "read back by tokenmill"
+        found = exported.by_transformers
+        if found is None:
+            by += "; transformers and torch, which are not installed here, were not asked"
+        difference = f"{exported.largest_difference:.2g}"
+        echo(f"  largest difference from the pushed model: {difference} ({by})")
+        if found is not None:
+            same = len(CHECKED_TEXTS) - found.other_ids
+            echo(
+                f"  by transformers {found.version}: {found.largest_difference:.2g}, and the same "
+                f"ids for {same} of {len(CHECKED_TEXTS)} texts"
+            )
     if not exported.exact_ids:
         echo(
             "  tokenizer.json splits some texts otherwise than the pushed model: those of which a "
             "unigram vocabulary has several splits that are equally likely"
         )
     echo(_TO_FILL_IN)
-    if dtype == "float32" and (exported.largest_difference or 0.0) > _LARGEST_DIFFERENCE:
+    _check(exported, version, directory, dtype)
+
+
+def _check(exported: HuggingFaceExport, version: str, directory: str, dtype: str) -> None:
+    """Raise if what was written computes something else than the pushed model."""
+    hint = "Do not use it; this is a fault of tokenmill."
+    found = exported.by_transformers
+    differences = (exported.largest_difference, found and found.largest_difference)
+    largest = max((value for value in differences if value is not None), default=0.0)
+    if dtype == "float32" and largest > _LARGEST_DIFFERENCE:
         raise TokenmillError(
-            f"{directory} computes something else than {version}: by up to "
-            f"{exported.largest_difference:.2g}, where {_LARGEST_DIFFERENCE:g} is expected.",
-            "Do not use it; this is a fault of tokenmill.",
+            f"{directory} computes something else than {version}: by up to {largest:.2g}, where "
+            f"{_LARGEST_DIFFERENCE:g} is expected.",
+            hint,
+        )
+    if found is not None and found.other_ids and exported.exact_ids:
+        raise TokenmillError(
+            f"{directory}: AutoTokenizer gives other ids than {version} for {found.other_ids} of "
+            f"{len(CHECKED_TEXTS)} texts.",
+            hint,
         )
 
 

@@ -85,3 +85,70 @@ def test_what_cannot_be_exported_is_one_message_and_writes_nothing(pushed, expor
     result = export(tmp_path / "nowhere", tmp_path / "other")
     assert result.exit_code == 1
     assert "no pushed model in" in result.output
+
+
+# Stand-ins for libraries that this environment lacks; benchmarks/numerics/exported.py has the true
+# ones. The model is read by tokenmill, the tokenizer is that of the `tokenizers` library.
+TORCH = """
+import contextlib, numpy as np
+float32, tensor, no_grad = np.float32, np.array, contextlib.nullcontext
+"""
+TRANSFORMERS = """
+import json, os, numpy as np, tokenizers
+from tokenmill.checkpoints.checkpoint import read_checkpoint
+from tokenmill.model.build import build_model
+__version__ = "9.9"
+class Named:
+    def __init__(self, **values): self.__dict__.update(values)
+class Logits(np.ndarray):
+    def numpy(self): return np.asarray(self)
+class AutoModelForCausalLM:
+    @classmethod
+    def from_pretrained(cls, directory, dtype):
+        if os.environ["FAKE"] == "unknown": raise ValueError("no such model type")
+        checkpoint = read_checkpoint(directory)
+        cls.model = build_model(checkpoint.shape, seed=0)
+        checkpoint.assign(cls.model)
+        return cls()
+    def eval(self): return self
+    def __call__(self, ids):
+        ids = ids.astype(np.int32)
+        logits = self.model(ids, np.ones_like(ids), np.arange(ids.shape[1], dtype=np.int32)[None])
+        logits = np.asarray(logits) + 0.01 * (os.environ["FAKE"] == "logits")
+        return Named(logits=logits.view(Logits))
+class AutoTokenizer:
+    @classmethod
+    def from_pretrained(cls, directory, split_special_tokens):
+        found = tokenizers.Tokenizer.from_file(os.path.join(directory, "tokenizer.json"))
+        found.encode_special_tokens = split_special_tokens
+        def encode(text, add_special_tokens):
+            text += "!" * (os.environ["FAKE"] == "ids")
+            return Named(input_ids=found.encode(text, add_special_tokens=add_special_tokens).ids)
+        return encode
+"""
+
+
+@pytest.mark.parametrize(
+    ("fake", "code", "words"),
+    [
+        ("good", 0, "by transformers 9.9: "),
+        ("logits", 1, "computes something else"),
+        ("ids", 1, "AutoTokenizer gives other ids"),
+        ("unknown", 1, "is written, but transformers cannot load it: ValueError: no such model"),
+    ],
+)
+def test_where_transformers_is_installed_it_is_asked(
+    pushed, tmp_path, monkeypatch, fake, code, words
+):
+    library = tmp_path / "library"
+    library.mkdir()
+    (library / "torch.py").write_text(TORCH)
+    (library / "transformers.py").write_text(TRANSFORMERS)
+    monkeypatch.syspath_prepend(str(library))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(library), os.getcwd()]))
+    monkeypatch.setenv("FAKE", fake)
+    result = export(pushed[0], tmp_path / "out")
+    assert result.exit_code == code, result.output
+    assert words in result.output
+    if fake == "good":
+        assert "the same ids for 4 of 4 texts" in result.output

@@ -9,14 +9,22 @@ import tensorflow as tf
 from tokenmill.checkpoints.checkpoint import read_checkpoint
 from tokenmill.checkpoints.writing import find_form, write_checkpoint
 from tokenmill.contracts.served_model import ServedModel, read_served_model
+from tokenmill.contracts.tokenizer import TOKENIZER_PATH
 from tokenmill.errors import TokenmillError
 from tokenmill.export.decoder_signatures import NO_TOKEN
 from tokenmill.export.hugging_face_tokenizer import write_tokenizer
 from tokenmill.export.tokenizer_assets import read_tokenizer_asset
+from tokenmill.export.transformers_check import (
+    CHECKED_TEXTS,
+    TransformersCheck,
+    check_with_transformers,
+    is_installed,
+)
 from tokenmill.files import make_empty_directory, write_json
 from tokenmill.model.base_model import checkpoint_key
 from tokenmill.model.build import Decoder, Encoder, build_model
 from tokenmill.text.control_ids import ControlIds
+from tokenmill.text.tokenizers.load import load_tokenizer
 
 _CHECKED_TOKENS = 32
 
@@ -29,12 +37,14 @@ class HuggingFaceExport(NamedTuple):
         files: Names of the files.
         exact_ids: Whether the tokenizer gives the ids that the pushed model's gives, of any text.
         largest_difference: Of the logits from the pushed model's; None where it was not checked.
+        by_transformers: What transformers computes; None where it was not asked or not installed.
     """
 
     architecture: str
     files: list[str]
     exact_ids: bool
     largest_difference: float | None
+    by_transformers: TransformersCheck | None
 
 
 def export_hugging_face(
@@ -46,7 +56,8 @@ def export_hugging_face(
         saved_model: A SavedModel that tokenmill pushed.
         directory: Where to; made if it is not there, and empty.
         dtype: What the weights are stored in: float32, float16 or bfloat16.
-        check: Whether to read the weights back and compare logits with the pushed model's.
+        check: Whether to read the weights back and compare logits with the pushed model's, here
+            and, where it is installed, with transformers.
 
     Raises:
         TokenmillError: transformers has no class for the model, its weights are quantized, or the
@@ -76,9 +87,21 @@ def export_hugging_face(
     )
     if shape.head == "lm":
         files.append(_write(directory, "generation_config.json", _token_ids(control)))
-    difference = _compare(saved_model, directory, control) if check else None
+    difference = by_transformers = None
+    if check:
+        asked = _ask(saved_model, control)
+        difference = _compare(directory, asked)
+        if is_installed():
+            encoded = load_tokenizer(content, TOKENIZER_PATH).tokenize(tf.constant(CHECKED_TEXTS))
+            by_transformers = check_with_transformers(
+                directory, shape.head, asked.ids, asked.answer, encoded.to_list()
+            )
     return HuggingFaceExport(
-        form.architecture, [*files, *tokenizer.files], tokenizer.exact_ids, difference
+        form.architecture,
+        [*files, *tokenizer.files],
+        tokenizer.exact_ids,
+        difference,
+        by_transformers,
     )
 
 
@@ -103,33 +126,48 @@ def _write(directory: str, name: str, content: dict) -> str:
     return name
 
 
-def _compare(saved_model: str, directory: str, control: ControlIds) -> float:
-    """Return the largest difference of the logits of what was written and of the pushed model.
+class _Asked(NamedTuple):
+    """What the pushed model answers.
 
-    Of a classifier it is that of the classes' probabilities. The ids are drawn from the whole
-    vocabulary, so that each part of the model has its say.
+    Attributes:
+        ids: int32 [1, tokens], drawn from the whole vocabulary, so that each part of the model has
+            its say; a classifier's stand between CLS and SEP.
+        answer: Logits, float32 [1, tokens, vocabulary]; of a classifier probabilities [1, classes].
     """
+
+    ids: np.ndarray
+    answer: np.ndarray
+
+
+def _ask(saved_model: str, control: ControlIds) -> _Asked:
     import tensorflow_text  # noqa: F401  (registers the SentencePiece ops)
 
     pushed = tf.saved_model.load(saved_model)
-    checkpoint = read_checkpoint(directory)
-    shape = checkpoint.shape
-    model = build_model(shape, seed=0)
-    checkpoint.assign(model)
+    shape = read_served_model(saved_model).model_shape
     length = min(_CHECKED_TOKENS, shape.sequence_length - 2)
     some = np.random.default_rng(0).integers(0, shape.vocab_size, (1, length), np.int32)
     # Padding is none of the text's tokens.
     drawn = np.where(some == control.padding, some - 1 if control.padding else some + 1, some)
     if shape.head == "classifier":
-        theirs = pushed.signatures["classify_ids"](token_ids=tf.constant(drawn))["probabilities"]
+        answer = pushed.signatures["classify_ids"](token_ids=tf.constant(drawn))["probabilities"]
         frame = (control.need("cls"), control.need("sep"))
         framed = np.pad(drawn, ((0, 0), (1, 1)), constant_values=((0, 0), frame))
-        ours = tf.nn.softmax(_logits(model, framed)[:, 0])
-    else:
-        theirs = pushed.signatures["logits_ids"](token_ids=tf.constant(drawn))["logits"]
-        # Rows that no token has: the pushed model has no logits of them.
-        ours = tf.where(theirs > NO_TOKEN, _logits(model, drawn), theirs)
-    return float(tf.reduce_max(tf.abs(theirs - ours)))
+        return _Asked(framed, answer.numpy())
+    answer = pushed.signatures["logits_ids"](token_ids=tf.constant(drawn))["logits"]
+    return _Asked(drawn, answer.numpy())
+
+
+def _compare(directory: str, asked: _Asked) -> float:
+    """Return the largest difference of the answer from that of what was written, read back here."""
+    checkpoint = read_checkpoint(directory)
+    model = build_model(checkpoint.shape, seed=0)
+    checkpoint.assign(model)
+    ours = _logits(model, asked.ids)
+    if checkpoint.shape.head == "classifier":
+        ours = tf.nn.softmax(ours[:, 0])
+    # Rows that no token has: the pushed model has no logits of them.
+    difference = np.abs(ours.numpy() - asked.answer)[asked.answer > NO_TOKEN]
+    return float(difference.max())
 
 
 def _logits(model: Decoder | Encoder, ids: np.ndarray) -> tf.Tensor:
