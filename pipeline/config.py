@@ -205,7 +205,7 @@ class Config(Section):
                 )
             train.lora.adapted(self.shape())  # raises, naming the key
             return
-        for name in ("lora_alpha", "lora_targets"):
+        for name in ("lora_alpha", "lora_targets", "lora_dropout"):
             value = getattr(train, name)
             if value != type(train).model_fields[name].default:
                 raise ValueError(

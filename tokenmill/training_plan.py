@@ -38,6 +38,9 @@ class TrainingPlan(Section):
     """Linear layers that have an adapter, such as ["q", "v"]; "all-linear" is all of attention and
     MLP."""
 
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Rate at which the inputs of adapters are dropped in training, as PEFT's lora_dropout."""
+
     @property
     def lora(self) -> LoraConfig | None:
         """Adapters to train; None where all weights are trained."""
@@ -47,4 +50,5 @@ class TrainingPlan(Section):
             rank=self.lora_rank,
             alpha=2.0 * self.lora_rank if self.lora_alpha is None else self.lora_alpha,
             targets=None if self.lora_targets == "all-linear" else self.lora_targets,
+            dropout=self.lora_dropout,
         )

@@ -56,7 +56,7 @@ _PLANNED_KEYS: dict[str, set[str] | None] = {
     "execution": {"keep_checkpoints"},
     "train": {
         *("task", "precision", "dropout", "rematerialize", "global_batch_size"),
-        *("accumulation_steps", "lora_rank", "lora_targets"),
+        *("accumulation_steps", "lora_rank", "lora_targets", "lora_dropout"),
     },
 }
 _UNPLANNED_KEYS = {"cost.price_date", "cost.storage_months"}

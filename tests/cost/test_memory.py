@@ -185,6 +185,12 @@ def test_an_input_is_kept_for_an_adapter_alone(targets, rank):
     for those, width in (("qkv", 512), ("o", 512), (("gate", "up"), 512), (("down",), 2048)):
         unused += 0 if targets & set(those) else width
     assert less == 4 * 3 * 256 * (unused - rank * len(targets))
+    # With dropout each adapter has an input of its own, and a mask of a byte.
+    dropping = dataclasses.replace(lora, dropout=0.1)
+    less = layer_activation_bytes(of, **how) - layer_activation_bytes(of, lora=dropping, **how)
+    own = sum(2048 if target == "down" else 512 for target in targets)
+    every = 512 + 512 + 512 + 2048
+    assert less == 3 * 256 * (4 * (every - rank * len(targets)) - 5 * own)
 
 
 # The most that a process held which trained four steps (components/train/step.py, XLA, rope, no

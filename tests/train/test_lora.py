@@ -1,5 +1,6 @@
 """LoRA: adapters beside frozen weights, from the layers to killed trainings."""
 
+import dataclasses
 import math
 import os
 import pathlib
@@ -21,7 +22,8 @@ from tokenmill.checkpoints.base_model import load_start_weights, weights_fingerp
 from tokenmill.checkpoints.checkpoint import read_checkpoint
 from tokenmill.cost.flops import flops_per_token
 from tokenmill.errors import TokenmillError
-from tokenmill.model.build import build_model, loss_sums, merge_adapters
+from tokenmill.model.adapter import Adapter
+from tokenmill.model.build import build_model, dropout_seed, loss_sums, merge_adapters
 from tokenmill.model.lora import LORA_TARGETS, LoraConfig, linear_layers, trained_params_by_part
 from tokenmill.model.shape import ModelShape
 from tokenmill.rows.mixture import plan_steps
@@ -101,6 +103,46 @@ def test_merged_weights_are_not_rounded_to_the_16_bits_of_frozen_ones():
     expected = tf.cast(adapted.blocks[1].mlp.up.kernel, tf.float32).numpy() + adapter.matrix()
     assert block.mlp.up.kernel.dtype == "float32"
     np.testing.assert_array_equal(block.mlp.up.kernel.numpy(), expected)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_only_inputs_of_adapters_are_dropped_by_seed_and_step(name, monkeypatch):
+    batch, rate = batch_for(SHAPES[name]), 0.25
+    plain, dropping = (
+        build_model(SHAPES[name], 3, dropout=0.1, lora=dataclasses.replace(LORA, dropout=dropped))
+        for dropped in (0.0, rate)
+    )
+
+    def hidden(model, step=None):
+        seed = None if step is None else dropout_seed(3, step)
+        return model.encode(batch.inputs, batch.segment_ids, batch.positions, seed).numpy()
+
+    # B is 0: what adapters get does not matter, and the other masks are the same.
+    np.testing.assert_array_equal(hidden(plain, 1), hidden(dropping, 1))
+    move(plain)
+    move(dropping)
+    np.testing.assert_array_equal(hidden(plain), hidden(dropping))  # outside of training
+    np.testing.assert_array_equal(hidden(dropping, 1), hidden(dropping, 1))
+    assert np.abs(hidden(dropping, 1) - hidden(dropping, 2)).max() > 1e-2
+    assert np.abs(hidden(dropping, 1) - hidden(plain, 1)).max() > 1e-2
+    seen, call = [], Adapter.call
+
+    def recording(self, x_NM):
+        seen.append(x_NM.numpy())
+        return call(self, x_NM)
+
+    monkeypatch.setattr(Adapter, "call", recording)
+    hidden(dropping, 1)
+    layers, targets = SHAPES[name].layers, len(LORA.adapted(SHAPES[name]))
+    assert len(seen) == layers * targets
+    qkv = seen[targets : targets + 3]  # of the second layer, whose inputs are hardly ever 0
+    zeros = np.concatenate([(x == 0).ravel() for x in qkv])
+    assert abs(zeros.mean() - rate) < 4 * math.sqrt(rate * (1 - rate) / len(zeros))
+    # q, k and v of a layer read the same vectors, each by a mask of its own.
+    q, k, _ = qkv
+    both = (q != 0) & (k != 0)
+    np.testing.assert_array_equal(q[both], k[both])
+    assert ((q == 0) != (k == 0)).mean() > 0.2
 
 
 def test_seeds_differ_and_repeat():
@@ -187,7 +229,8 @@ def test_the_step_multiplies_as_counted(name):
 def test_steps_lower_the_loss_and_move_nothing_frozen(
     counting_rows, small_shape, rematerialize, precision
 ):
-    lora = {"lora_rank": 4, "precision": precision, "rematerialize": rematerialize}
+    lora = {"lora_rank": 4, "lora_dropout": 0.1}
+    lora |= {"precision": precision, "rematerialize": rematerialize}
     config = TrainConfig(
         **lora, learning_rate=0.05, max_steps=20, epochs=100, global_batch_size=8, jit_compile=False
     )

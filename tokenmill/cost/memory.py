@@ -220,6 +220,8 @@ def layer_activation_bytes(
     if lora is not None:
         features += _features_of_adapters(shape, lora)
     masks = 2 * d if dropout else 0  # after attention and after the MLP
+    if lora is not None and lora.dropout:
+        masks += _inputs_of_adapters(shape, lora)
     kept = positions * (size * features + _MASK_BYTES * masks)
     if recompute == "none":
         # Softmax output; with dropout its mask and its result besides.
@@ -229,7 +231,10 @@ def layer_activation_bytes(
 
 
 def _features_of_adapters(shape: ModelShape, lora: LoraConfig) -> int:
-    """Count what adapters of a layer keep of a position, less the inputs of matrices without."""
+    """Count what adapters of a layer keep of a position, less the inputs of matrices without.
+
+    With dropout each adapter keeps an input of its own, and nobody the one before it.
+    """
     adapted = lora.adapted(shape)
     inputs = (
         ({"q", "k", "v"}, shape.d_model),
@@ -237,8 +242,14 @@ def _features_of_adapters(shape: ModelShape, lora: LoraConfig) -> int:
         ({"gate", "up"}, shape.d_model),
         ({"down"}, shape.active_d_ff),
     )
-    unused = sum(features for targets, features in inputs if not targets & set(adapted))
-    return lora.rank * len(adapted) - unused
+    read = set() if lora.dropout else set(adapted)
+    unused = sum(features for targets, features in inputs if not targets & read)
+    dropped = _inputs_of_adapters(shape, lora) if lora.dropout else 0
+    return lora.rank * len(adapted) + dropped - unused
+
+
+def _inputs_of_adapters(shape: ModelShape, lora: LoraConfig) -> int:
+    return sum(inputs for inputs, _ in lora.adapted(shape).values())
 
 
 def estimate_memory(

@@ -80,7 +80,7 @@ def write_adapter(model: Backbone, directory: str, base_model: str | None) -> No
         "target_modules": list(suffixes),
         "modules_to_save": ["classifier", "pooler"] if head else None,
         "fan_in_fan_out": family is not None and family.name == "gpt2",  # Conv1D is [in, out]
-        "lora_dropout": 0.0,
+        "lora_dropout": lora.dropout,
         "bias": "none",
         "use_rslora": False,
         "use_dora": False,

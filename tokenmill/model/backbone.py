@@ -8,8 +8,8 @@ import tensorflow as tf
 from keras import ops
 
 from tokenmill.model.adapter import Adapter
-from tokenmill.model.layers import Block, Builder, Dropout, segment_mask
-from tokenmill.model.lora import LoraConfig
+from tokenmill.model.layers import Block, Builder, Dropout, adapter_dropout, segment_mask
+from tokenmill.model.lora import LORA_TARGETS, LoraConfig
 from tokenmill.model.shape import ModelShape
 
 
@@ -104,13 +104,21 @@ class Backbone(keras.layers.Layer):
     def encode(self, inputs_BT, segment_ids_BT, positions_BT, dropout_seed=None):
         """Return the output of the last norm: int32 [B, T] three times -> [N, D]."""
         dropout = Dropout(self.dropout_rate, dropout_seed)
+        lora = self.builder.lora
+        of_adapters = adapter_dropout(0.0 if lora is None else lora.dropout, dropout_seed)
         x_ND = self.embed(inputs_BT, positions_BT, dropout)
         mask = segment_mask(segment_ids_BT, self.shape_config.causal)
         for block in self.blocks:
             seeds = [dropout.next_seed() for _ in range(3)]
+            adapter_seeds = {target: of_adapters.next_seed() for target in LORA_TARGETS}
 
-            def run(x, block=block, seeds=seeds):
-                return block(x, mask, positions_BT, dropout=dropout, seeds=seeds)
+            def drop_input(target, x_NM, seeds=adapter_seeds):
+                return of_adapters.drop(x_NM, seeds[target])
+
+            def run(x, block=block, seeds=seeds, drop_input=drop_input):
+                return block(
+                    x, mask, positions_BT, dropout=dropout, seeds=seeds, drop_input=drop_input
+                )
 
             x_ND = tf.recompute_grad(run)(x_ND) if self._rematerialize else run(x_ND)
         return x_ND if self.final_norm is None else self.final_norm(x_ND)

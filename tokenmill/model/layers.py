@@ -7,6 +7,7 @@ Matrix products run on [N, D]: a product of [B, T, D] and a matrix has B partial
 weight's gradient, which cost more than the product itself.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -82,6 +83,18 @@ class Dropout:
         noise = tf.random.stateless_uniform(tf.shape(x), seed, alg="philox")
         kept = ops.cast(noise >= self._rate, x.dtype)
         return x * kept * ops.cast(1.0 / (1.0 - self._rate), x.dtype)
+
+
+# Folded into a step's seed for the adapters, whose places are counted by themselves: other masks
+# are the same with and without them.
+_ADAPTERS = 2**30
+
+
+def adapter_dropout(rate: float, seed: Any) -> Dropout:
+    """Return the dropout of adapters' inputs, as `Dropout` with the same seed."""
+    if seed is None or not rate:
+        return Dropout(0.0, None)
+    return Dropout(rate, tf.random.experimental.stateless_fold_in(seed, _ADAPTERS))
 
 
 class _Freezable:
@@ -245,9 +258,27 @@ class Builder:
         return layer
 
 
-def adapted(linear: keras.layers.Dense, adapter: Adapter | None, x_NM: Any) -> Any:
+DropInput = Callable[[LoraTarget, Any], Any]
+"""Drops features of the input [N, M] of a target's adapter."""
+
+
+def keep_input(target: LoraTarget, x_NM: Any) -> Any:
+    """Drop nothing: what an adapter gets outside of training."""
+    del target
+    return x_NM
+
+
+def adapted(
+    linear: keras.layers.Dense,
+    adapters: Mapping[LoraTarget, Adapter],
+    target: LoraTarget,
+    x_NM: Any,
+    drop: DropInput = keep_input,
+) -> Any:
     """Apply a linear layer and what its adapter adds, if it has one: [N, M] -> [N, O]."""
-    return linear(x_NM) if adapter is None else linear(x_NM) + adapter(x_NM)
+    if target not in adapters:
+        return linear(x_NM)
+    return linear(x_NM) + adapters[target](drop(target, x_NM))
 
 
 class Attention(keras.layers.Layer):
@@ -283,7 +314,7 @@ class Attention(keras.layers.Layer):
                 norm.build((None, None, None, self._width))
         self.built = True
 
-    def heads(self, x_ND, positions_BT):
+    def heads(self, x_ND, positions_BT, drop_input=keep_input):
         """Project to heads: [N, D] -> q [B, H, T, K], k and v [B, G, T, K].
 
         With qk_norm, q and k are normed; then, with rope, rotated by position.
@@ -295,7 +326,10 @@ class Attention(keras.layers.Layer):
         qkv = ops.reshape(self.qkv(x_ND), (rows, steps, heads + 2 * groups, self._width))
         q, k, v = qkv[:, :, :heads], qkv[:, :, heads:-groups], qkv[:, :, -groups:]
         q, k, v = (
-            x + ops.reshape(self.adapters[name](x_ND), (rows, steps, x.shape[2], self._width))
+            x
+            + ops.reshape(
+                self.adapters[name](drop_input(name, x_ND)), (rows, steps, x.shape[2], self._width)
+            )
             if name in self.adapters
             else x
             for name, x in (("q", q), ("k", k), ("v", v))
@@ -312,28 +346,28 @@ class Attention(keras.layers.Layer):
         repeats = self._heads // self._kv_heads
         return x_BGTK if repeats == 1 else ops.repeat(x_BGTK, repeats, axis=1)
 
-    def project(self, mixed_BHTK):
+    def project(self, mixed_BHTK, drop_input=keep_input):
         """Project the heads' outputs to the model's width: [B, H, T, K] -> [N, D]."""
         mixed = ops.transpose(mixed_BHTK, (0, 2, 1, 3))
         mixed = ops.reshape(mixed, (-1, self._heads * self._width))
-        return adapted(self.output_projection, self.adapters.get("o"), mixed)
+        return adapted(self.output_projection, self.adapters, "o", mixed, drop_input)
 
-    def call(self, x_ND, mask_B1TT, positions_BT, dropout=None, seed=None):
+    def call(self, x_ND, mask_B1TT, positions_BT, dropout=None, seed=None, drop_input=keep_input):
         """Attend within segments: [N, D] -> [N, D]."""
-        q, k, v = self.heads(x_ND, positions_BT)
+        q, k, v = self.heads(x_ND, positions_BT, drop_input)
         k, v = self.for_each_query_head(k), self.for_each_query_head(v)
         drop = None if seed is None else lambda weights: dropout.drop(weights, seed)
         length = positions_BT.shape[1]
         blocks = query_blocks(length) if self._causal and length is not None else 1
         if blocks == 1 or drop is not None:
-            return self.project(attend(q, k, v, mask_B1TT, drop))
+            return self.project(attend(q, k, v, mask_B1TT, drop), drop_input)
         # A block of queries sees no key after its end: those products are left out.
         mixed, size = [], length // blocks
         for end in range(size, length + 1, size):
             queries = q[:, :, end - size : end]
             mask = mask_B1TT[:, :, end - size : end, :end]
             mixed.append(attend(queries, k[:, :, :end], v[:, :, :end], mask))
-        return self.project(ops.concatenate(mixed, axis=2))
+        return self.project(ops.concatenate(mixed, axis=2), drop_input)
 
     def probabilities(self, x_ND, mask_B1TT, positions_BT):
         """Compute attention probabilities: [N, D] -> float32 [B, H, T, T]."""
@@ -363,14 +397,15 @@ class Mlp(keras.layers.Layer):
             adapter.build(None)
         self.built = True
 
-    def call(self, x_ND):
+    def call(self, x_ND, drop_input=keep_input):
         """Apply the MLP to each token: [N, D] -> [N, D]."""
-        inner = adapted(self.up, self.adapters.get("up"), x_ND)
+        inner = adapted(self.up, self.adapters, "up", x_ND, drop_input)
         if self.gate is None:
             inner = self._gelu(inner)
         else:
-            inner = ops.silu(adapted(self.gate, self.adapters.get("gate"), x_ND)) * inner
-        return adapted(self.down, self.adapters.get("down"), inner)
+            gate = adapted(self.gate, self.adapters, "gate", x_ND, drop_input)
+            inner = ops.silu(gate) * inner
+        return adapted(self.down, self.adapters, "down", inner, drop_input)
 
 
 class Block(keras.layers.Layer):
@@ -390,22 +425,38 @@ class Block(keras.layers.Layer):
             layer.build(input_shape)
         self.built = True
 
-    def call(self, x_ND, mask_B1TT, positions_BT, dropout=None, seeds=(None, None, None)):
+    def call(
+        self,
+        x_ND,
+        mask_B1TT,
+        positions_BT,
+        dropout=None,
+        seeds=(None, None, None),
+        drop_input=keep_input,
+    ):
         """Apply attention and MLP: [N, D] -> [N, D].
 
-        `seeds` are of the dropout of probabilities, after attention and after the MLP.
+        `seeds` are of the dropout of probabilities, after attention and after the MLP;
+        `drop_input` is that of the adapters' inputs.
         """
 
         def drop(x, seed):
             return x if seed is None else dropout.drop(x, seed)
 
         inner = x_ND if self._post else self.attention_norm(x_ND)
-        mixed = self.attention(inner, mask_B1TT, positions_BT, dropout=dropout, seed=seeds[0])
+        mixed = self.attention(
+            inner,
+            mask_B1TT,
+            positions_BT,
+            dropout=dropout,
+            seed=seeds[0],
+            drop_input=drop_input,
+        )
         x_ND = x_ND + drop(mixed, seeds[1])
         if self._post:
             x_ND = self.attention_norm(x_ND)
-            return self.mlp_norm(x_ND + drop(self.mlp(x_ND), seeds[2]))
-        return x_ND + drop(self.mlp(self.mlp_norm(x_ND)), seeds[2])
+            return self.mlp_norm(x_ND + drop(self.mlp(x_ND, drop_input=drop_input), seeds[2]))
+        return x_ND + drop(self.mlp(self.mlp_norm(x_ND), drop_input=drop_input), seeds[2])
 
     def probabilities(self, x_ND, mask_B1TT, positions_BT):
         """Compute this layer's attention probabilities for its input, float32 [B, H, T, T]."""

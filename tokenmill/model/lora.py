@@ -46,11 +46,13 @@ class LoraConfig:
         rank: Columns of A and rows of B.
         alpha: Numerator of the scale.
         targets: The linear layers that are adapted; None for all that a shape has.
+        dropout: Rate at which the adapters' inputs are dropped in training.
     """
 
     rank: int
     alpha: float
     targets: tuple[LoraTarget, ...] | None = None
+    dropout: float = 0.0
 
     @property
     def scale(self) -> float:
