@@ -19,6 +19,8 @@ from tokenmill.nearest import did_you_mean
 _Config = TypeVar("_Config", bound=Config)
 
 _PRESETS = Path(__file__).parent / "presets"
+# How the presets begin that start from a trained model.
+_ADAPTING = "adapt-"
 # Where a key is now that was elsewhere before.
 _MOVED = {
     "push.weights": "push.quantization",
@@ -56,7 +58,14 @@ def load_config(
     """
     values, origin = read_values(preset, config_path)
     take_base_model(values, config_path is not None, overrides)
-    return build_config(Config, values, origin, overrides)
+    config = build_config(Config, values, origin, overrides)
+    if config_path is None and preset.startswith(_ADAPTING) and config.model.base_model is None:
+        raise ConfigError(
+            f"preset {preset}: model.base_model is not set: expected the model to adapt, as the "
+            "rates of this preset are too small for random weights.",
+            "--set model.base_model=DIR",
+        )
+    return config
 
 
 def load_run_config(

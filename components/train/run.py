@@ -16,7 +16,7 @@ from components.train.loop import Trainer
 from components.train.session import Session
 from components.train.state import LossSums, TrainingRecord
 from components.train.telemetry.attention_maps import attention_drawer
-from tokenmill.checkpoints.base_model import load_start_weights
+from tokenmill.checkpoints.base_model import load_start_weights, read_pooling
 from tokenmill.contracts.packed_rows import PackedManifest
 from tokenmill.contracts.training import Losses, Phase, Telemetry, write_telemetry
 from tokenmill.contracts.training_limits import TrainingLimits, read_limits
@@ -50,12 +50,22 @@ _LOST_WORKER = (
 
 @dataclass
 class Training:
-    """A finished training, before its export."""
+    """A finished training, before its export.
+
+    Attributes:
+        model: With the trained weights.
+        record: What was counted and measured.
+        session: Its checkpoints and phases.
+        eval_rows: The held-out rows.
+        new_variables: Paths of the variables that the base model lacks, and which began at random;
+            none without a base model.
+    """
 
     model: Backbone
     record: TrainingRecord
     session: Session
     eval_rows: PackedSplit
+    new_variables: list[str]
 
 
 def train(
@@ -120,6 +130,7 @@ def train(
                         config.rematerialize,
                         config.lora,
                     )
+                    kept: list[str] = []
                     if job.base_model is not None:
                         assert tokenizer_path is not None, "a base model needs the tokenizer"
                         kept = load_start_weights(model, job.base_model, tokenizer_path)
@@ -139,7 +150,7 @@ def train(
             ) from error
         finally:
             session.close()
-    return Training(model, record, session, eval_rows)
+    return Training(model, record, session, eval_rows, kept)
 
 
 def check_frozen(job: TrainingJob, kept: list[str]) -> None:
@@ -212,6 +223,7 @@ def train_and_export(
     )
     session = training.session
     with session.phase_timer.phase(Phase.EXPORT):
+        pooling = None if job.base_model is None else read_pooling(job.base_model)
         export_model(
             merge_adapters(training.model),
             transform_graph_uri,
@@ -220,6 +232,7 @@ def train_and_export(
             job.quantization,
             masking_of(training.eval_rows),
             training.eval_rows.manifest.label_names,
+            pooling,
         )
         if job.train.lora is not None:
             adapter = os.path.join(model_directory, "assets.extra", ADAPTER_DIRECTORY)
@@ -240,10 +253,12 @@ def describe(training: Training, job: TrainingJob) -> Telemetry:
     # Hidden tokens are no code of the text: only next-token losses have bits per byte.
     eval_bytes = eval_rows.manifest.bytes if eval_rows.task == "causal-lm" else None
     rate = record.tokens_per_second
-    examples: dict[str, float | None] = {}
+    of_some: dict[str, Any] = {}
     if eval_rows.task == "classification":
         per_slot = record.trained_loss_tokens / record.trained_slots
-        examples["examples_per_second"] = None if rate is None else rate * per_slot
+        of_some["examples_per_second"] = None if rate is None else rate * per_slot
+    if training.new_variables:
+        of_some["new_variables"] = training.new_variables
     return Telemetry(
         base_model=job.base_model,
         params_total=_size(training.model.base_variables),
@@ -259,7 +274,7 @@ def describe(training: Training, job: TrainingJob) -> Telemetry:
         peak_process_bytes=peak_process_bytes(),
         total_seconds=sum(record.seconds.values()),
         tokens_per_second=rate,
-        **examples,
+        **of_some,
         loss_curve=record.loss_curve,
         eval_before=_losses(record.eval_before, eval_bytes),
         eval_after=_losses(record.eval_after, eval_bytes),

@@ -81,7 +81,9 @@ def _choice(name: str, help: str, choices: str) -> click.Option:
 
 _GROUPS = {
     "Model": [
-        _option("--preset", "A preset: demo, gpt2-small, bert-base, bert-large.", "NAME"),
+        _option(
+            "--preset", "A preset: demo, gpt2-small, bert-base, bert-large, adapt-bert.", "NAME"
+        ),
         click.Option(["--config", "config_path"], metavar="FILE", help="A TOML configuration."),
         click.Option(
             ["--set", "overrides"],

@@ -9,6 +9,7 @@ import tomli_w
 from pipeline.base_model import checkpoint_values
 from pipeline.report.tables import echo
 from tokenmill.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from tokenmill.contracts.served_model import Pooling
 from tokenmill.model.config import ModelConfig
 
 _HEADS = {
@@ -46,14 +47,19 @@ def print_open_model(directory: str, sequence_length: int | None, as_json: bool)
         "rows": f"at most {checkpoint.max_positions:,} tokens",
     }
     if checkpoint.pooling is not None:
-        normalized = ", then divided by its length" if checkpoint.pooling.normalized else ""
-        which = {"mean": "mean of all tokens", "cls": "first token"}[checkpoint.pooling.mode]
-        lines["text vector"] = which + normalized
+        lines["text vector"] = describe_pooling(checkpoint.pooling)
     lines["weights"] = f"all finite (read in {seconds:.1f} s)"
     for name, value in lines.items():
         echo(f"{name:<12} {value}")
     echo()
     echo(tomli_w.dumps({"model": _changed_keys(checkpoint)}).rstrip())
+
+
+def describe_pooling(pooling: Pooling) -> str:
+    """Return in words how one vector is made of a text."""
+    which = {"mean": "mean of all tokens", "cls": "first token"}[pooling.mode]
+    normalized = ", then divided by its length" if pooling.normalized else ""
+    return f"{which}{normalized}; of a text at most {pooling.max_tokens:,} tokens"
 
 
 def _changed_keys(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -76,6 +82,6 @@ def _document(checkpoint: Checkpoint) -> dict[str, Any]:
         "dtypes": list(checkpoint.dtypes),
         "max_positions": checkpoint.max_positions,
         "vocab_size": checkpoint.shape.vocab_size,
-        "pooling": pooling and {"mode": pooling.mode, "normalized": pooling.normalized},
+        "pooling": pooling and pooling.to_json(),
         "model": _changed_keys(checkpoint),
     }

@@ -3,8 +3,11 @@
 import os
 from collections.abc import Callable
 
+from tfx.utils import path_utils
+
 from components.validate.statistics import summarize_statistics
 from pipeline.report.console import count, duration, largest_counts, megabytes
+from pipeline.report.open_model import describe_pooling
 from pipeline.report.quality import describe_quality
 from tokenmill.contracts.calibration import read_calibration
 from tokenmill.contracts.cost_report import read_cost_report
@@ -13,6 +16,7 @@ from tokenmill.contracts.evaluation import WHOLE, read_metrics
 from tokenmill.contracts.ingest import read_ingest_counts
 from tokenmill.contracts.ledger import read_ledger
 from tokenmill.contracts.packed_rows import LABEL_REASONS
+from tokenmill.contracts.served_model import read_served_model
 from tokenmill.contracts.training import read_telemetry
 from tokenmill.cost.pricing import usd
 from tokenmill.metadata.step_records import StepRecord
@@ -27,7 +31,8 @@ def summarize_step(node_id: str, record: StepRecord) -> str:
 
 def step_remarks(node_id: str, record: StepRecord) -> list[str]:
     """Return what a person has to see of a step, below its line."""
-    return list(read_curation(record.one("dropped").uri).remarks) if node_id == "Curator" else []
+    remarks = _REMARKS.get(node_id)
+    return remarks(record) if remarks else []
 
 
 def _ingest(record: StepRecord) -> str:
@@ -149,6 +154,21 @@ def _train(record: StepRecord) -> str:
     return f"{count(telemetry.steps)} steps, held-out loss {before:.2f} → {after:.2f}{speed}"
 
 
+def _train_remarks(record: StepRecord) -> list[str]:
+    """Say what a base model brought to the training and what it did not."""
+    remarks = []
+    if new := read_telemetry(record.one("model_run").uri).new_variables:
+        parts = ", ".join(dict.fromkeys(path.split("/")[1] for path in new))
+        remarks.append(f"model.base_model has no weights for {parts}: they started at random")
+    model = read_served_model(path_utils.serving_model_path(record.one("model").uri))
+    if (pooling := model.pooling) is not None:
+        words = f"embed is that of model.base_model: {describe_pooling(pooling)}"
+        if (context := model.model_shape.sequence_length) < pooling.max_tokens:
+            words += f", here {context:,} (model.sequence_length)"
+        remarks.append(f"{words}; training has moved its vectors")
+    return remarks
+
+
 def _evaluate(record: StepRecord) -> str:
     metrics = read_metrics(record.one("evaluation").uri)[WHOLE]
     blessed = record.one("blessing").custom_properties["blessed"].int_value
@@ -177,6 +197,10 @@ def _register(record: StepRecord) -> str:
 
 # Cores that the steps had, by those of the machine, below which something else seems to run there.
 _BUSY = 0.6
+_REMARKS: dict[str, Callable[[StepRecord], list[str]]] = {
+    "Curator": lambda record: list(read_curation(record.one("dropped").uri).remarks),
+    "Trainer": _train_remarks,
+}
 _SUMMARIES: dict[str, Callable[[StepRecord], str]] = {
     "CorpusExampleGen": _ingest,
     "StatisticsGen": _statistics,

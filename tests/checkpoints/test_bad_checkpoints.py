@@ -488,3 +488,68 @@ def test_what_sentence_transformers_has_besides(copy, modules, pooling, words):
     directory = copy("sentences")
     set_modules(directory, *modules, **pooling)
     refused(directory, words)
+
+
+SIX = {
+    "transformer_task": "feature-extraction",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    "module_output_name": "token_embeddings",
+}
+
+
+def test_a_directory_that_sentence_transformers_6_saved(copy):
+    directory = copy("sentences")
+    kinds = ("base.modules.transformer.Transformer", "modules.pooling.Pooling")
+    listed = [{"path": path, "type": f"sentence_transformers.{kind}"}
+              for path, kind in zip(("", "1_Pooling"), kinds, strict=True)]  # fmt: skip
+    (directory / "modules.json").write_text(json.dumps(listed))
+    pooling = {"embedding_dimension": 16, "pooling_mode": "cls", "include_prompt": True}
+    (directory / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    (directory / "sentence_bert_config.json").write_text(json.dumps(SIX))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 12}))
+    found = read_checkpoint(str(directory)).pooling
+    assert (found.mode, found.normalized, found.max_tokens) == ("cls", False, 12)
+
+
+@pytest.mark.parametrize(
+    ("module", "tokenizer", "longest"),
+    [
+        ({"max_seq_length": 20, "do_lower_case": False}, {"model_max_length": 10}, 20),
+        ({"max_seq_length": None}, {"model_max_length": 10}, 10),
+        ({"max_seq_length": 9999}, {}, 24),  # more than the model has positions
+        ({}, {"model_max_length": 1000000000000000019884624838656}, 24),
+        ({}, {"model_max_length": 1e30}, 24),
+        (None, None, 24),
+    ],
+)
+def test_where_texts_are_cut(copy, module, tokenizer, longest):
+    """As in sentence-transformers 6.2: the module says, else the tokenizer, else the model."""
+    directory = copy("sentences")
+    for name, values in (("sentence_bert", module), ("tokenizer", tokenizer)):
+        if values is not None:
+            (directory / f"{name}_config.json").write_text(json.dumps(values))
+    assert read_checkpoint(str(directory), sequence_length=1).pooling.max_tokens == longest
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("sentence_bert", {"max_seq_length": 2}, "max_seq_length = 2: expected at least 3"),
+        ("sentence_bert", {"max_seq_length": "x"}, "max_seq_length = 'x'"),
+        ("sentence_bert", {"do_lower_case": True}, "do_lower_case = True: expected false"),
+        ("sentence_bert", {"query_length": 3}, "query_length = 3: expected no such setting"),
+        ("tokenizer", {"model_max_length": 2}, "model_max_length = 2: expected at least 3"),
+        ("tokenizer", {"model_max_length": -1}, "model_max_length = -1"),
+    ],
+)
+def test_what_a_sentence_transformer_cannot_say(copy, name, values, words):
+    directory = copy("sentences")
+    (directory / f"{name}_config.json").write_text(json.dumps(values))
+    refused(directory, f"{name}_config.json", words)
+
+
+def test_a_decoder_with_a_pooling(copy):
+    directory = copy("llama")
+    (directory / "1_Pooling").mkdir()
+    set_modules(directory, TRANSFORMER, POOLING, pooling_mode_mean_tokens=True)
+    refused(directory, "modules.json pools what a decoder computes", "remove modules.json")

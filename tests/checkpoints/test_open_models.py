@@ -15,7 +15,7 @@ import tensorflow as tf
 from safetensors.numpy import load_file, save_file
 
 from tokenmill.checkpoints.checkpoint import read_checkpoint
-from tokenmill.checkpoints.pooling import Pooling
+from tokenmill.contracts.served_model import Pooling
 from tokenmill.errors import TokenmillError
 from tokenmill.model.build import build_model, loss_sums
 from tokenmill.model.layers import Dropout, segment_mask
@@ -120,7 +120,7 @@ def test_what_is_read_of_each_checkpoint():
     assert not read["qwen2"].shape.use_bias
     assert read["bert-mlm"].shape.mlp == "gelu_exact"
     assert {n for n, c in read.items() if c.pooling} == {"sentences"}
-    assert read["sentences"].pooling == Pooling(16, "mean", normalized=True)
+    assert read["sentences"].pooling == Pooling(mode="mean", normalized=True, max_tokens=24)
 
 
 def test_a_backbone_is_given_another_head():

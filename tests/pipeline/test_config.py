@@ -21,8 +21,14 @@ def test_presets_are_whole_configurations(preset, params):
         assert config.shape().params_total == pytest.approx(params, rel=0.005)
 
 
-def test_there_are_four_presets():
-    assert preset_names() == ["bert-base", "bert-large", "demo", "gpt2-small"]
+def test_these_are_the_presets():
+    assert preset_names() == ["adapt-bert", "bert-base", "bert-large", "demo", "gpt2-small"]
+
+
+def test_a_preset_to_adapt_a_model_needs_one():
+    with pytest.raises(ConfigError, match=r"adapt-bert: model\.base_model is not set") as caught:
+        load_config("adapt-bert")
+    assert caught.value.hint == "--set model.base_model=DIR"
 
 
 def test_config_is_frozen():

@@ -122,7 +122,7 @@ def overrides_of(keys):
 def test_import_as_json():
     result = run(GOLDEN / "sentences", "--json")
     found = json.loads(result.output)
-    assert found["pooling"] == {"mode": "mean", "normalized": True}
+    assert found["pooling"] == {"mode": "mean", "normalized": True, "max_tokens": 24}
     assert (found["family"], found["head"], found["max_positions"]) == ("bert", None, 24)
 
 

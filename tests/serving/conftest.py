@@ -156,7 +156,7 @@ def make_encoder(exported, flags, tmp_path_factory):
     from tokenmill.model.build import Encoder
     from tokenmill.rows.masking import MaskSettings
 
-    def make(head, whole_word=False):
+    def make(head, whole_word=False, pooling=None):
         shape = dataclasses.replace(
             exported.decoders[1].shape_config, causal=False, head=head,
             classes=3 if head == "classifier" else 0, norm_position="post",
@@ -174,6 +174,7 @@ def make_encoder(exported, flags, tmp_path_factory):
             directory,
             masking=masking,
             label_names=["böse", "fair", "gut"] if head == "classifier" else None,
+            pooling=pooling,
         )
         loaded = tf.saved_model.load(directory)
         loaded.directory = directory

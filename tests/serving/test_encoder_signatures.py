@@ -12,6 +12,8 @@ import tensorflow as tf
 from serving.client import Client
 from serving.server.app import ServerThread
 from serving.server.config import ServerConfig
+from tokenmill.checkpoints.base_model import read_pooling
+from tokenmill.contracts.served_model import Pooling
 from tokenmill.export.text_masking import TextMasking
 from tokenmill.model.base_model import load_base_model
 from tokenmill.model.build import Decoder, Encoder
@@ -152,6 +154,41 @@ def test_an_embedding_is_the_mean_over_frame_and_tokens(exported, masked):
         hidden = encoder.hidden(row, tf.ones_like(row), tf.range(row.shape[1])[None]).numpy()
         np.testing.assert_allclose(answer["embedding"][i], hidden[0].mean(0), rtol=1e-3, atol=1e-4)
         assert answer["token_count"][i] == len(ids)
+
+
+@pytest.mark.parametrize(
+    ("head", "pooling"),
+    [
+        ("mlm", Pooling(mode="mean", normalized=True, max_tokens=20)),
+        ("classifier", Pooling(mode="cls", normalized=False, max_tokens=CONTEXT + 50)),
+    ],
+)
+def test_an_embedding_is_what_the_base_model_says(exported, make_encoder, head, pooling):
+    encoder, model = make_encoder(head, pooling=pooling)
+    processor = sentencepiece.SentencePieceProcessor(model_file=exported.tokenizer)
+    room = min(pooling.max_tokens, CONTEXT) - 2
+    answer = call(model, "embed", TEXTS)
+    for i, text in enumerate(TEXTS):
+        ids = processor.encode(text)
+        row = tf.constant([[CLS_ID, *ids[:room], SEP_ID]], tf.int32)
+        hidden = encoder.hidden(row, tf.ones_like(row), tf.range(row.shape[1])[None]).numpy()[0]
+        wanted = hidden.mean(0) if pooling.mode == "mean" else hidden[0]
+        if pooling.normalized:
+            wanted /= np.linalg.norm(wanted)
+        np.testing.assert_allclose(answer["embedding"][i], wanted, rtol=1e-3, atol=1e-4)
+        assert answer["token_count"][i] == min(len(ids), room)
+        assert answer["truncated_tokens"][i] == max(len(ids) - room, 0)
+    assert answer["truncated_tokens"][-1] > 0
+    # The twin on ids is the same, and so is a text alone.
+    ids = tf.ragged.constant([processor.encode(text) for text in TEXTS], tf.int32).to_tensor()
+    by_ids = model.signatures["embed_ids"](token_ids=ids)
+    np.testing.assert_allclose(by_ids["embedding"], answer["embedding"], rtol=1e-3, atol=1e-5)
+    alone = call(model, "embed", TEXTS[-1:])["embedding"][0]
+    np.testing.assert_allclose(alone, answer["embedding"][-1], rtol=1e-3, atol=1e-5)
+    nothing = model.signatures["embed"](text=tf.constant([], tf.string))
+    assert nothing["embedding"].shape == (0, encoder.shape_config.d_model)
+    # Whoever goes on from it finds it again.
+    assert read_pooling(model.directory) == pooling
 
 
 def test_training_can_go_on_from_what_was_exported(exported, masked):

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tokenmill.checkpoints.checkpoint import read_checkpoint
 from tokenmill.checkpoints.directory import is_checkpoint
+from tokenmill.contracts.served_model import Pooling, read_served_model
 from tokenmill.model.backbone import Backbone
 from tokenmill.model.base_model import load_base_model
 
@@ -32,6 +33,21 @@ def load_start_weights(model: Backbone, directory: str, tokenizer_path: str) -> 
     if is_checkpoint(directory):
         return read_checkpoint(directory, model.shape_config.sequence_length).assign(model)
     return load_base_model(model, directory, tokenizer_path)
+
+
+def read_pooling(directory: str) -> Pooling | None:
+    """Read how a base model makes one vector of a text; None where it does not say.
+
+    Args:
+        directory: As for `load_start_weights`.
+
+    Raises:
+        TokenmillError: The directory cannot be read.
+    """
+    if is_checkpoint(directory):
+        # What it says does not depend on the rows of a run, which shorter ones always fit.
+        return read_checkpoint(directory, sequence_length=1).pooling
+    return read_served_model(directory).pooling
 
 
 def weights_fingerprint(directory: str) -> str:

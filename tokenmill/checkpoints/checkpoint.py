@@ -12,10 +12,11 @@ from tokenmill.checkpoints.family import Family
 from tokenmill.checkpoints.gpt2 import GPT2
 from tokenmill.checkpoints.gpt_neox import GPT_NEOX
 from tokenmill.checkpoints.llama import LLAMA, MISTRAL, QWEN2, QWEN3
-from tokenmill.checkpoints.pooling import Pooling, read_modules
+from tokenmill.checkpoints.pooling import MODULES_NAME, SentenceModules, read_modules
 from tokenmill.checkpoints.settings import Settings, read_settings
 from tokenmill.checkpoints.tensor_files import READABLE_DTYPES
 from tokenmill.checkpoints.weights import Weights
+from tokenmill.contracts.served_model import Pooling
 from tokenmill.errors import TokenmillError
 from tokenmill.model.same_shape import check_same_shape
 from tokenmill.model.shape import Head, ModelShape
@@ -108,7 +109,7 @@ def read_checkpoint(directory: str, sequence_length: int | None = None) -> Check
     Raises:
         TokenmillError: Names the file, the setting or tensor, and what to do.
     """
-    directory, pooling = read_modules(directory)
+    directory, modules = read_modules(directory)
     settings = read_settings(directory)
     family = _read_family(settings)
     architecture = _read_architecture(settings, family)
@@ -117,12 +118,8 @@ def read_checkpoint(directory: str, sequence_length: int | None = None) -> Check
         shape = family.read_shape(settings, head)
     except ValueError as error:
         raise TokenmillError(f"{settings.path}: no such model can be built: {error}") from None
-    if pooling is not None and pooling.width != shape.d_model:
-        raise TokenmillError(
-            f"{directory}: the pooling has word_embedding_dimension = {pooling.width}: expected "
-            f"{shape.d_model}, the model's width.",
-            "The files are of different models: fetch all of them again.",
-        )
+    if modules is not None:
+        _check_modules(directory, modules, shape)
     longest = shape.sequence_length
     length = longest if sequence_length is None else sequence_length
     _check_length(directory, length, longest)
@@ -140,9 +137,23 @@ def read_checkpoint(directory: str, sequence_length: int | None = None) -> Check
         dtypes=tuple(sorted({READABLE_DTYPES[tensor.dtype] for tensor in tensors})),
         parameters=sum(math.prod(tensor.shape) for tensor in tensors),
         label_names=tuple(label_names(settings)) if head == "classifier" else (),
-        pooling=pooling,
+        pooling=None if modules is None else modules.pooling(longest),
         weights=weights,
     )
+
+
+def _check_modules(directory: str, modules: SentenceModules, shape: ModelShape) -> None:
+    if shape.causal:
+        raise TokenmillError(
+            f"{directory}: {MODULES_NAME} pools what a decoder computes: expected an encoder.",
+            f"To take the Transformer without them, remove {MODULES_NAME}.",
+        )
+    if modules.width != shape.d_model:
+        raise TokenmillError(
+            f"{directory}: the pooling has word_embedding_dimension = {modules.width}: expected "
+            f"{shape.d_model}, the model's width.",
+            "The files are of different models: fetch all of them again.",
+        )
 
 
 def _read_family(settings: Settings) -> Family:

@@ -5,38 +5,58 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tokenmill.checkpoints.settings import Settings
+from tokenmill.contracts.served_model import Pooling
 from tokenmill.errors import TokenmillError
 from tokenmill.files import read_json
 
 MODULES_NAME = "modules.json"
+_TRANSFORMER_NAME = "sentence_bert_config.json"
+_TOKENIZER_NAME = "tokenizer_config.json"
+_SHORTEST = 3  # [CLS], a token, [SEP]
 _MODES = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
 }
+# What sentence_bert_config.json may say beside the length: what a BERT does anyway.
+_OF_TRANSFORMER: dict[str, tuple[Any, ...]] = {
+    "do_lower_case": (False,),
+    "transformer_task": ("feature-extraction",),
+    "module_output_name": ("token_embeddings",),
+    "modality_config": (
+        {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    ),
+}
 # Whether the tokens of a prompt count: there is none.
-_WITHOUT_EFFECT = ("include_prompt",)
+_OF_POOLING = {"include_prompt": (True, False)}
 
 
 @dataclass(frozen=True)
-class Pooling:
-    """How the vectors of a text's tokens become one.
+class SentenceModules:
+    """What the modules of a sentence-transformers directory say.
 
     Attributes:
         width: Features of the vectors.
-        mode: ``mean`` of all tokens, [CLS] and [SEP] included; or ``cls``, the first token's.
-        normalized: Whether the vector is divided by its length.
+        mode: As in `Pooling`.
+        normalized: As in `Pooling`.
+        max_tokens: Tokens of a text that are read; None for as many as the model can.
     """
 
     width: int
     mode: Literal["mean", "cls"]
     normalized: bool
+    max_tokens: int | None
+
+    def pooling(self, max_positions: int) -> Pooling:
+        """Return the pooling of a model that was made for rows of so many tokens."""
+        longest = min(self.max_tokens or max_positions, max_positions)
+        return Pooling(mode=self.mode, normalized=self.normalized, max_tokens=longest)
 
 
-def read_modules(directory: str) -> tuple[str, Pooling | None]:
-    """Read modules.json of a sentence-transformers directory.
+def read_modules(directory: str) -> tuple[str, SentenceModules | None]:
+    """Read modules.json of a sentence-transformers directory, and what it names.
 
     Returns:
-        The directory of the Transformer, and the pooling; the directory itself and None where
+        The directory of the Transformer, and the modules; the directory itself and None where
         there is no modules.json.
 
     Raises:
@@ -66,15 +86,45 @@ def read_modules(directory: str) -> tuple[str, Pooling | None]:
             f"To take the Transformer without them, remove {MODULES_NAME}.",
         )
     width, mode = _read_mode(os.path.join(directory, places[1], "config.json"))
-    pooling = Pooling(width, mode, normalized=len(kinds) == 3)
-    return os.path.join(directory, places[0]).rstrip("/"), pooling
+    transformer = os.path.join(directory, places[0]).rstrip("/")
+    longest = _read_max_tokens(transformer)
+    return transformer, SentenceModules(width, mode, len(kinds) == 3, longest)
+
+
+def _read_max_tokens(transformer: str) -> int | None:
+    """Read where texts are cut: as the module says, else the tokenizer; None if neither does."""
+    path = os.path.join(transformer, _TRANSFORMER_NAME)
+    if os.path.exists(path):
+        settings = Settings(path, _read(path, dict))
+        stated = "max_seq_length" in settings and not settings.is_null("max_seq_length")
+        longest = settings.size("max_seq_length", _SHORTEST)
+        settings.refuse_others(_OF_TRANSFORMER)
+        if stated:
+            return _at_least_a_token(settings, "max_seq_length", longest)
+    path = os.path.join(transformer, _TOKENIZER_NAME)
+    if not os.path.exists(path):
+        return None
+    settings = Settings(path, _read(path, dict))
+    if settings.is_null("model_max_length"):
+        return None
+    # transformers writes 1e30 for no limit.
+    longest = int(settings.number("model_max_length"))
+    return _at_least_a_token(settings, "model_max_length", longest)
+
+
+def _at_least_a_token(settings: Settings, name: str, longest: int) -> int:
+    if longest < _SHORTEST:
+        raise settings.refusal(name, f"at least {_SHORTEST}: [CLS], a token and [SEP]")
+    return longest
 
 
 def _read_mode(path: str) -> tuple[int, Any]:
     """Read width and mode of the pooling."""
     values = _read(path, dict)
     settings = Settings(path, values)
-    width = settings.size("word_embedding_dimension")
+    # Its name since sentence-transformers 6.
+    renamed = "embedding_dimension"
+    width = settings.size(renamed if renamed in settings else "word_embedding_dimension")
     chosen = [k for k in values if k.startswith("pooling_mode_") and settings.flag(k, False)]
     if chosen == [] and "pooling_mode" in settings:
         mode = settings.choice("pooling_mode", {"mean": "mean", "cls": "cls"}, "mean")
@@ -85,7 +135,7 @@ def _read_mode(path: str) -> tuple[int, Any]:
             f"{path}: {' and '.join(chosen) or 'no pooling_mode'} is true: expected one of "
             f"{' and '.join(_MODES)}, as nothing else can be expressed here.",
         )
-    settings.refuse_others({key: (True, False) for key in _WITHOUT_EFFECT})
+    settings.refuse_others(_OF_POOLING)
     return width, mode
 
 

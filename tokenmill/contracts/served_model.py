@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Literal
 
-from tokenmill.contracts.base import Document, key, read_document, write_document
+from tokenmill.contracts.base import Document, Part, key, read_document, write_document
 from tokenmill.model.shape import ModelShape
 
 SERVED_MODEL_NAME = "model.json"
@@ -26,6 +26,20 @@ GENERATE_OPTIONS: dict[str, tuple[Any, type]] = {
 float32 or bool). TensorFlow Serving fills it in from the SignatureDef, for one text."""
 
 
+class Pooling(Part):
+    """How the vectors of a text's tokens become one, as a sentence-transformers model says it."""
+
+    mode: Literal["mean", "cls"] = key(
+        "mean of all tokens, [CLS] and [SEP] included; or cls, the first token's."
+    )
+    normalized: bool = key("Whether the vector is divided by its length.")
+    max_tokens: int = key(
+        "Tokens of a text that are read, [CLS] and [SEP] included, or as many as the context holds "
+        "if that is less.",
+        gt=2,
+    )
+
+
 class ServedModel(Document):
     """model.json: what was exported."""
 
@@ -33,6 +47,10 @@ class ServedModel(Document):
     parameters: int = key("Trainable parameters.", gt=0)
     quantization: Quantization = key("How the weights are stored.")
     label_names: list[str] | None = key("The classes of a classifier, in order.", default=None)
+    pooling: Pooling | None = key(
+        "What embed computes, from model.base_model; null: the mean over all rows of a text.",
+        default=None,
+    )
 
 
 def read_served_model(saved_model: str) -> ServedModel:

@@ -76,6 +76,9 @@ class Telemetry(Document):
     base_model: str | None = key(
         "Directory of the weights that it started from; null for random ones.", default=None
     )
+    new_variables: list[str] = key(
+        "Variables that model.base_model lacks, which began at random: of another head.", default=[]
+    )
     steps: int = key("Steps of the run.", gt=0)
     epochs: float = key("Passes over the rows.", gt=0)
     global_batch_size: int = key("Rows a step, over all replicas.", gt=0)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tokenmill.contracts.served_model import Quantization
+from tokenmill.contracts.served_model import Pooling, Quantization
 from tokenmill.export.decoder_signatures import Rows, ServedDecoder, cut_into_rows
 from tokenmill.export.scoring import SCORES, score_rows
 from tokenmill.export.text_masking import TextMasking
@@ -14,6 +14,8 @@ from tokenmill.model.build import Encoder
 from tokenmill.text.control_ids import TOKENMILL_CONTROL_IDS, ControlIds
 
 _FRAME = 2  # CLS and SEP
+# What torch's normalize divides by at least.
+_LEAST_NORM = 1e-12
 
 
 class ServedEncoder(ServedDecoder):
@@ -27,6 +29,7 @@ class ServedEncoder(ServedDecoder):
         label_names: The classes of a classifier, ascending.
         control_ids: Of the tokenizer.
         tokens: As for `ServedDecoder`.
+        pooling: What `embed` computes; None for the mean over all rows of a text.
     """
 
     def __init__(
@@ -38,9 +41,11 @@ class ServedEncoder(ServedDecoder):
         label_names: Sequence[str] | None = None,
         control_ids: ControlIds = TOKENMILL_CONTROL_IDS,
         tokens: int | None = None,
+        pooling: Pooling | None = None,
     ):
         super().__init__(model, tokenize, quantization, control_ids, tokens)
         self._masking = masking
+        self._pooling = pooling
         self._labels = np.array([name.encode() for name in label_names or ()], object)
 
     def evaluate(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
@@ -85,6 +90,29 @@ class ServedEncoder(ServedDecoder):
             "truncated_tokens": truncated,
         }
 
+    def embed(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
+        """Make one vector of each text.
+
+        Without a pooling, as `ServedDecoder.embed` says. With one, of as many tokens as that reads;
+        then the dict has truncated_tokens (int32 [batch]), too, and token_count is what is read.
+        """
+        pooling = self._pooling
+        if pooling is None:
+            return super().embed(ids)
+        rows, read, truncated = self._first_rows(ids, min(pooling.max_tokens, self.context_length))
+        of_rows = self._embed_rows if pooling.mode == "mean" else self._first_vectors
+        with self._weights_in_use():
+            (vectors,) = self._map_rows(rows, of_rows, (tf.float32,))
+        if pooling.mode == "mean":
+            vectors /= tf.reduce_sum(rows.used, -1, keepdims=True)
+        if pooling.normalized:
+            vectors /= tf.maximum(tf.norm(vectors, axis=-1, keepdims=True), _LEAST_NORM)
+        return {"embedding": vectors, "token_count": read, "truncated_tokens": truncated}
+
+    def _first_vectors(self, inputs, targets, used):
+        del targets
+        return (tf.cast(self._hidden(inputs, used)[:, 0], tf.float32),)
+
     def evaluate_classes(self, ids: tf.RaggedTensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
         """Score the class of each text against its label.
 
@@ -121,12 +149,19 @@ class ServedEncoder(ServedDecoder):
 
         Returns float32 [batch, classes] and twice int32 [batch].
         """
-        counts = tf.cast(ids.row_lengths(), tf.int32)
-        read = tf.minimum(counts, self.context_length - _FRAME)
-        rows = self._rows(ids[:, : self.context_length - _FRAME])
+        rows, read, truncated = self._first_rows(ids, self.context_length)
         with self._weights_in_use():
             logits = self._decoder().logits(self._hidden(rows.inputs, rows.used)[:, 0])
-        return logits, read, counts - read
+        return logits, read, truncated
+
+    def _first_rows(self, ids: tf.RaggedTensor, longest: int) -> tuple[Rows, tf.Tensor, tf.Tensor]:
+        """Make one row of the beginning of each text, of `longest` tokens at most, framed.
+
+        Returns the rows, and twice int32 [batch]: the tokens that are read, and cut off.
+        """
+        counts = tf.cast(ids.row_lengths(), tf.int32)
+        read = tf.minimum(counts, longest - _FRAME)
+        return self._rows(ids[:, : longest - _FRAME]), read, counts - read
 
     def _rows(self, ids: tf.RaggedTensor) -> Rows:
         """Cut texts into rows whose `used` is 1 at their tokens, CLS and SEP."""

@@ -29,6 +29,7 @@ import tensorflow_transform as tft
 
 from tokenmill.contracts.served_model import (
     GENERATE_OPTIONS,
+    Pooling,
     Quantization,
     ServedModel,
     write_served_model,
@@ -55,6 +56,7 @@ class ExportedModel(tf.Module):
         quantization: How the weights are stored.
         masking: What a masked language model's `evaluate` hides.
         label_names: The classes of a classifier.
+        pooling: What an encoder's `embed` computes; None for the mean over all rows of a text.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class ExportedModel(tf.Module):
         quantization: Quantization,
         masking: TextMasking | None = None,
         label_names: Sequence[str] | None = None,
+        pooling: Pooling | None = None,
     ):
         super().__init__()
         # Not TFTransformOutput.transform_features_layer: a Keras model within takes as long to
@@ -91,6 +94,7 @@ class ExportedModel(tf.Module):
                 label_names,
                 tokenizer.control_ids,
                 tokenizer.vocab_size,
+                pooling,
             )
             if isinstance(model, Encoder)
             else ServedDecoder(
@@ -284,26 +288,28 @@ def export_model(
     quantization: Quantization = "float32",
     masking: TextMasking | None = None,
     label_names: Sequence[str] | None = None,
+    pooling: Pooling | None = None,
 ) -> None:
     """Write the SavedModel; a masked language model needs `masking`, a classifier `label_names`.
 
-    `assets.extra` gets the SentencePiece model, model.json (the model's shape, how the weights
-    are stored, a classifier's labels) and the warm-up requests that TensorFlow Serving replays.
+    `pooling` is what an encoder's `embed` computes, where its base model says so. `assets.extra`
+    gets the SentencePiece model, model.json (the model's shape, how the weights are stored, a
+    classifier's labels, the pooling) and the warm-up requests that TensorFlow Serving replays.
     """
     exported = ExportedModel(
-        model, transform_graph_uri, tokenizer_path, quantization, masking, label_names
+        model, transform_graph_uri, tokenizer_path, quantization, masking, label_names, pooling
     )
     signatures = exported.signatures()
     tf.saved_model.save(exported, directory, signatures=signatures)
     extra = os.path.join(directory, "assets.extra")
     tf.io.gfile.makedirs(extra)
     write_tokenizer_assets(tokenizer_path, directory)
-    labels = {} if label_names is None else {"label_names": list(label_names)}
+    stated = {"label_names": label_names and list(label_names), "pooling": pooling}
     described = ServedModel(
         model_shape=model.shape_config,
         parameters=model.count_params(),
         quantization=quantization,
-        **labels,
+        **{name: value for name, value in stated.items() if value is not None},
     )
     write_served_model(directory, described)
     write_warmup_requests(extra, exported.served.context_length, set(signatures))
