@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from tokenmill.checkpoints.checkpoint import FAMILIES, read_checkpoint
+from tokenmill.checkpoints.pooling import write_modules
+from tokenmill.contracts.served_model import Pooling
 from tokenmill.errors import TokenmillError
 from tokenmill.model.build import build_model
 from tokenmill.model.shape import ModelShape
@@ -546,6 +548,21 @@ def test_what_a_sentence_transformer_cannot_say(copy, name, values, words):
     directory = copy("sentences")
     (directory / f"{name}_config.json").write_text(json.dumps(values))
     refused(directory, f"{name}_config.json", words)
+
+
+@pytest.mark.parametrize("mode", ["mean", "cls"])
+@pytest.mark.parametrize("normalized", [True, False])
+def test_modules_that_are_written_are_read_again(copy, mode, normalized):
+    directory = copy("sentences")
+    (directory / "modules.json").unlink()
+    shutil.rmtree(directory / "1_Pooling")
+    assert read_checkpoint(str(directory)).pooling is None
+    pooling = Pooling(mode=mode, normalized=normalized, max_tokens=17)
+    for name in write_modules(str(directory), pooling, width=16):
+        assert (directory / name).exists()
+    # sentence-transformers looks for the directory of each module.
+    assert (directory / "2_Normalize").exists() == normalized
+    assert read_checkpoint(str(directory)).pooling == pooling
 
 
 def test_a_decoder_with_a_pooling(copy):

@@ -90,7 +90,8 @@ def test_three_commands_and_the_vectors_of_sentence_transformers(minilm, run, tm
 
     out = tmp_path / "out"
     assert "BertForMaskedLM" in command("export", "hf", adapted, out)
-    for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"):
+    assert json.loads(command("import", out, "--json"))["pooling"] == facts["pooling"]
+    for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (out / name).read_bytes() == (minilm / name).read_bytes()
     ours, theirs = (load_file(path / "model.safetensors") for path in (out, minilm))
     query = "encoder.layer.3.attention.self.query.weight"
@@ -107,4 +108,4 @@ def test_three_commands_and_the_vectors_of_sentence_transformers(minilm, run, tm
         assert (answer["token_count"][place], answer["truncated_tokens"][place]) == (read, cut)
     # Training has moved them, and not by much.
     alike = (embed(adapted, texts)["embedding"] * golden["vectors"]).sum(-1)
-    assert 0.8 < alike.min() < 1 - 1e-6
+    assert 0.7 < alike.min() < 1 - 1e-6

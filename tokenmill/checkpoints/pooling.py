@@ -4,10 +4,10 @@ import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tokenmill.checkpoints.settings import Settings
+from tokenmill.checkpoints.settings import CONFIG_NAME, Settings
 from tokenmill.contracts.served_model import Pooling
 from tokenmill.errors import TokenmillError
-from tokenmill.files import read_json
+from tokenmill.files import read_json, write_json
 
 MODULES_NAME = "modules.json"
 _TRANSFORMER_NAME = "sentence_bert_config.json"
@@ -85,10 +85,46 @@ def read_modules(directory: str) -> tuple[str, SentenceModules | None]:
             "and perhaps Normalize, as nothing else can be expressed here.",
             f"To take the Transformer without them, remove {MODULES_NAME}.",
         )
-    width, mode = _read_mode(os.path.join(directory, places[1], "config.json"))
+    width, mode = _read_mode(os.path.join(directory, places[1], CONFIG_NAME))
     transformer = os.path.join(directory, places[0]).rstrip("/")
     longest = _read_max_tokens(transformer)
     return transformer, SentenceModules(width, mode, len(kinds) == 3, longest)
+
+
+def write_modules(directory: str, pooling: Pooling, width: int) -> list[str]:
+    """Make a checkpoint's directory one of sentence-transformers, of any version.
+
+    Args:
+        directory: Where config.json and the weights lie.
+        pooling: What is written.
+        width: Features of the vectors.
+
+    Returns:
+        The names of the files, which `read_modules` reads.
+    """
+    kinds = ["Transformer", "Pooling", "Normalize"][: 3 if pooling.normalized else 2]
+    places = ["", "1_Pooling", "2_Normalize"]
+    files: dict[str, Any] = {
+        MODULES_NAME: [
+            {
+                "idx": i,
+                "name": str(i),
+                "path": places[i],
+                "type": f"sentence_transformers.models.{kind}",
+            }
+            for i, kind in enumerate(kinds)
+        ],
+        _TRANSFORMER_NAME: {"max_seq_length": pooling.max_tokens, "do_lower_case": False},
+        f"{places[1]}/{CONFIG_NAME}": {
+            "word_embedding_dimension": width,
+            **{name: mode == pooling.mode for name, mode in _MODES.items()},
+        },
+    }
+    for place in places[1 : len(kinds)]:
+        os.makedirs(os.path.join(directory, place))
+    for name, content in files.items():
+        write_json(os.path.join(directory, name), content)
+    return list(files)
 
 
 def _read_max_tokens(transformer: str) -> int | None:

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tokenmill.checkpoints.checkpoint import read_checkpoint
+from tokenmill.checkpoints.pooling import write_modules
 from tokenmill.checkpoints.writing import find_form, write_checkpoint
 from tokenmill.contracts.served_model import ServedModel, read_served_model
 from tokenmill.contracts.tokenizer import TOKENIZER_PATH
@@ -87,6 +88,11 @@ def export_hugging_face(
     )
     if shape.head == "lm":
         files.append(_write(directory, "generation_config.json", _token_ids(control)))
+    if described.pooling is not None:
+        # What is served, of rows that may be shorter than those of the base model.
+        longest = min(described.pooling.max_tokens, shape.sequence_length)
+        served = described.pooling.model_copy(update={"max_tokens": longest})
+        files += write_modules(directory, served, shape.d_model)
     difference = by_transformers = None
     if check:
         asked = _ask(saved_model, control)
