@@ -36,7 +36,7 @@ class Pooling(Part):
     max_tokens: int = key(
         "Tokens of a text that are read, [CLS] and [SEP] included, or as many as the context holds "
         "if that is less.",
-        gt=2,
+        gt=0,
     )
 
 
