@@ -57,15 +57,42 @@ def load_config(
         ConfigError: A file, key or value is wrong.
     """
     values, origin = read_values(preset, config_path)
+    if config_path is None:
+        check_adapted(preset, values, overrides)
     take_base_model(values, config_path is not None, overrides)
-    config = build_config(Config, values, origin, overrides)
-    if config_path is None and preset.startswith(_ADAPTING) and config.model.base_model is None:
+    return build_config(Config, values, origin, overrides)
+
+
+def adapts(preset: str | None) -> bool:
+    """Return whether a preset starts from a trained model, whose shape it takes."""
+    return preset is not None and preset.startswith(_ADAPTING)
+
+
+def check_adapted(preset: str, values: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Check that a preset that adapts a model is given one.
+
+    Args:
+        preset: Its name.
+        values: Its sections.
+        overrides: `section.key=value` strings.
+
+    Raises:
+        ConfigError: model.base_model is not set.
+    """
+    if adapts(preset) and _base_model(values, overrides) is None:
         raise ConfigError(
             f"preset {preset}: model.base_model is not set: expected the model to adapt, as the "
             "rates of this preset are too small for random weights.",
             "--set model.base_model=DIR",
         )
-    return config
+
+
+def _base_model(values: Mapping[str, Any], overrides: Sequence[str]) -> Any:
+    """Return model.base_model as it was given; None where it was not."""
+    options = dict(_parse_override(override) for override in overrides)
+    section = values.get("model", {})
+    given = section.get("base_model") if isinstance(section, dict) else None
+    return options.get(("model", "base_model"), given)
 
 
 def load_run_config(
@@ -117,7 +144,7 @@ def take_base_model(values: dict[str, Any], is_users: bool, overrides: Sequence[
     said = set(options)
     if is_users:
         said |= {(name, key) for name, section in sections.items() for key in section}
-    directory = options.get(("model", "base_model"), sections.get("model", {}).get("base_model"))
+    directory = _base_model(values, overrides)
     taken = base_model_values(directory) if isinstance(directory, str) else {}
     of_base = bool(taken)
     own_path = options.get(("tokenizer", "path"), sections.get("tokenizer", {}).get("path"))

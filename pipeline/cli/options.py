@@ -8,7 +8,7 @@ import click
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 # Written out, since listing the presets imports pydantic: a test compares it with the files.
-_PRESETS = "demo, gpt2-small, bert-base, bert-large or adapt-bert."
+_PRESETS = "demo, gpt2-small, bert-base, bert-large, adapt-bert or adapt-llama."
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 run_option = click.option(

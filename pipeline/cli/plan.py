@@ -82,7 +82,9 @@ def _choice(name: str, help: str, choices: str) -> click.Option:
 _GROUPS = {
     "Model": [
         _option(
-            "--preset", "A preset: demo, gpt2-small, bert-base, bert-large, adapt-bert.", "NAME"
+            "--preset",
+            "A preset: demo, gpt2-small, bert-base, bert-large, adapt-bert, adapt-llama.",
+            "NAME",
         ),
         click.Option(["--config", "config_path"], metavar="FILE", help="A TOML configuration."),
         click.Option(

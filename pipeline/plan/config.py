@@ -10,7 +10,7 @@ from pydantic import Field
 
 from components.tokenize.config import TokenizerConfig
 from pipeline.config import Config
-from pipeline.loader import build_config, read_values, take_base_model
+from pipeline.loader import adapts, build_config, check_adapted, read_values, take_base_model
 from pipeline.plan.flags import PlanFlags
 from pipeline.plan.units import FlagError, number
 from tokenmill.config_model import PositiveInt
@@ -237,6 +237,8 @@ def load_plan_input(flags: PlanFlags, notes: list[str]) -> PlanInput:
     try:
         if named:
             values, origin = read_values(flags.preset or "", flags.config_path)
+            if flags.preset is not None:
+                check_adapted(flags.preset, values, overrides)
         else:
             values = {"model": {}, "cost": {"chip": DEFAULT_CHIP, "chips": 1}}
             origin = "what a plan assumes"
@@ -248,6 +250,8 @@ def load_plan_input(flags: PlanFlags, notes: list[str]) -> PlanInput:
         blames_set = "(--set " in error.message
         message = f"{where}: {error.message}" if named and not blames_set else error.message
         raise FlagError(message, error.hint) from None
+    if adapts(flags.preset) and not of_base:
+        raise _unreadable(config)
     if of_base and flags.params is not None:
         raise FlagError("--params contradicts model.base_model, whose shape is known: give one.")
     if of_base and "sequence_length" not in values["model"]:
@@ -256,6 +260,12 @@ def load_plan_input(flags: PlanFlags, notes: list[str]) -> PlanInput:
     if idle:
         notes.append(f"no effect on a plan: {', '.join(idle)}")
     return PlanInput(config=config, named=named, given=given, of_base=of_base)
+
+
+def _unreadable(config: PlanConfig) -> FlagError:
+    return FlagError(
+        f"model.base_model = {config.model.base_model}: there is no model that can be read."
+    )
 
 
 def _lora_rank(flags: PlanFlags) -> list[str]:
@@ -321,9 +331,8 @@ def planned_model(flags: PlanFlags, source: PlanInput, notes: list[str]) -> Plan
     lora = source.config.train.lora
     if source.states("model.layers") or source.of_base:
         return PlannedModel.of_shape(source.config.shape(notes), lora)
-    base = source.config.model.base_model
-    if base is not None:
-        raise FlagError(f"model.base_model = {base}: there is no model that can be read.")
+    if source.config.model.base_model is not None:
+        raise _unreadable(source.config)
     if lora is not None:
         raise FlagError(
             f"train.lora_rank = {lora.rank}: adapters need a model: give --preset, --config, "

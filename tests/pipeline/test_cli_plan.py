@@ -597,7 +597,7 @@ def test_a_goal_that_starts_from_weights_has_no_loss_of_training_from_scratch():
         ("--params 1B --tokens 1B --hardware v4-512", ["slice of 256 chips of tpu-v4"]),
         ("--params 1B --tokens 1B --hardware tpu-v5e-16", ["slice of 16 chips of tpu-v5e"]),
         ("--tokens 1B --set model.layers=0 --set model.d_model=64", ["layers = 0", "greater than"]),
-        ("--preset gpt3 --tokens 1B", ["no preset 'gpt3'. Presets: bert-base"]),
+        ("--preset gpt3 --tokens 1B", ["no preset 'gpt3'. Presets: adapt-bert, "]),
         (
             "--preset gpt2-small --tokens 1B --set model.heads=7",
             ["error: the configuration", "model.heads = 7", "choose --set model.heads=6 or"],

@@ -1,11 +1,15 @@
 import pytest
 import tomli
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pipeline.cli import cli
 from pipeline.config import Config
 from pipeline.loader import ConfigError, dump_config, load_config, preset_names
+from tokenmill.contracts.served_model import ServedModel, write_served_model
+from tokenmill.model.lora import trained_params_by_part
 
 
 @pytest.mark.parametrize(
@@ -22,13 +26,37 @@ def test_presets_are_whole_configurations(preset, params):
 
 
 def test_these_are_the_presets():
-    assert preset_names() == ["adapt-bert", "bert-base", "bert-large", "demo", "gpt2-small"]
+    assert preset_names() == [
+        "adapt-bert", "adapt-llama", "bert-base", "bert-large", "demo", "gpt2-small",
+    ]  # fmt: skip
 
 
-def test_a_preset_to_adapt_a_model_needs_one():
-    with pytest.raises(ConfigError, match=r"adapt-bert: model\.base_model is not set") as caught:
-        load_config("adapt-bert")
+@pytest.mark.parametrize("preset", ["adapt-bert", "adapt-llama"])
+def test_a_preset_to_adapt_a_model_needs_one(preset):
+    with pytest.raises(ConfigError, match=rf"{preset}: model\.base_model is not set") as caught:
+        load_config(preset)
     assert caught.value.hint == "--set model.base_model=DIR"
+    result = CliRunner().invoke(cli, ["plan", "--preset", preset, "--tokens", "1e9"])
+    assert result.exit_code == 2
+    assert "model.base_model is not set" in result.output
+    unreadable = ["--set", "model.base_model=/nowhere"]
+    result = CliRunner().invoke(cli, ["plan", "--preset", preset, "--tokens", "1e9", *unreadable])
+    assert "model.base_model = /nowhere: there is no model" in result.output
+
+
+def test_adapt_llama_trains_adapters_of_the_model_that_it_is_given(tmp_path):
+    shape = load_config("demo", overrides=["model.d_model=128", "model.d_ff=384"]).shape()
+    (tmp_path / "assets.extra").mkdir()
+    model = ServedModel(model_shape=shape, parameters=shape.params_total, quantization="float32")
+    write_served_model(str(tmp_path), model)
+    config = load_config("adapt-llama", overrides=[f"model.base_model={tmp_path}"])
+    assert config.shape() == shape
+    assert config.tokenizer.path == f"{tmp_path}/assets.extra/tokenizer.model"
+    lora = config.train.lora
+    assert (lora.rank, lora.alpha, lora.targets) == (16, 32.0, None)
+    # q, k, v and o of 128 x 128, up and down of 128 x 384, in 4 layers.
+    trained = trained_params_by_part(shape, lora)
+    assert sum(trained.values()) == 4 * 16 * (4 * 256 + 2 * 512)
 
 
 def test_config_is_frozen():

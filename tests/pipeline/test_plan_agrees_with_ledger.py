@@ -11,9 +11,10 @@ from components.ledger.config import LedgerJob
 from components.ledger.ledger import Machine, build_ledger
 from pipeline.cli import cli
 from pipeline.dag import create_components
-from pipeline.loader import load_config, preset_names
+from pipeline.loader import adapts, load_config, preset_names
 from tokenmill.contracts.curation import Curation
 from tokenmill.contracts.ingest import IngestCounts
+from tokenmill.contracts.served_model import ServedModel, write_served_model
 from tokenmill.cost.devices import CPU_CHIP
 from tokenmill.machine import memory_bytes
 
@@ -82,10 +83,23 @@ CHANGES = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def needed(tmp_path_factory):
+    """What a preset has to be given: those that adapt a model, one of the demo's shape."""
+    shape = load_config("demo").shape()
+    base = tmp_path_factory.mktemp("base")
+    described = ServedModel(
+        model_shape=shape, parameters=shape.params_total, quantization="float32"
+    )
+    (base / "assets.extra").mkdir()
+    write_served_model(str(base), described)
+    return lambda preset: [f"model.base_model={base}"] if adapts(preset) else []
+
+
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("preset", preset_names())
-def test_they_say_the_same(preset, change):
-    plan, ledger = both(preset, *CHANGES[change])
+def test_they_say_the_same(preset, change, needed):
+    plan, ledger = both(preset, *CHANGES[change], *needed(preset))
     flops, cost, memory = ledger["flops"], ledger["cost"], ledger["memory"]
     hardware, checkpoints = ledger["hardware"], ledger["checkpoints"]
     assert plan["total_flops_exact"] == pytest.approx(flops["total_exact"])
@@ -129,9 +143,9 @@ def test_the_chips_of_the_presets_have_a_published_range():
 
 
 @pytest.mark.parametrize("preset", preset_names())
-def test_the_settings_reach_the_ledger_step_as_they_are(preset):
+def test_the_settings_reach_the_ledger_step_as_they_are(preset, needed):
     # The step gets them as a JSON string.
-    settings = load_config(preset).ledger_job()
+    settings = load_config(preset, overrides=needed(preset)).ledger_job()
     assert LedgerJob.from_json(settings.to_json()) == settings
 
 
