@@ -181,6 +181,7 @@ class Config(Section):
         self._check_thresholds()
         self._check_lora()
         self._check_forgetting()
+        self._check_conversations()
         if self.train.task == "classification" and self.pack.overlap_tokens:
             raise ValueError(
                 f"pack.overlap_tokens = {self.pack.overlap_tokens}: a classifier reads the "
@@ -233,6 +234,29 @@ class Config(Section):
                 f"evaluate.forgetting_input = {path}: a classifier's head is new, so its base "
                 "model has no number to compare with; leave it out"
             )
+
+    def _check_conversations(self) -> None:
+        """Raise for what conversations cannot be: another task, cut, or split at random."""
+        corpus = self.corpus
+        if not corpus.holds_conversations:
+            if self.tokenizer.chat_template is not None:
+                raise ValueError(
+                    f"tokenizer.chat_template = {self.tokenizer.chat_template}: expected nothing "
+                    "without corpus.messages_field or corpus.prompt_field; set one, or leave it out"
+                )
+            return
+        name = "messages_field" if corpus.messages_field is not None else "prompt_field"
+        where = f"corpus.{name} = {corpus.content_fields[0]}"
+        if self.train.task != "causal-lm":
+            raise ValueError(f"{where}: answers are learned with train.task = causal-lm alone")
+        for section, key, default, why in (
+            ("pack", "overlap_tokens", 0, "conversations are not cut, so nothing is repeated"),
+            ("curate", "max_line_documents", "off", "no line of a conversation is removed"),
+            ("tokenizer", "sampling_alpha", None, "conversations are not split at random"),
+            ("tokenizer", "bpe_dropout", 0.0, "conversations are not split at random"),
+        ):
+            if (value := getattr(getattr(self, section), key)) != default:
+                raise ValueError(f"{section}.{key} = {value}: {why}; leave it out with {where}")
 
     def _check_thresholds(self) -> None:
         """Raise for a threshold on what the task does not measure."""

@@ -4,6 +4,7 @@ Only this file wires components together; where they run is a matter of the runn
 (pipeline/runners/local.py), their configuration is in pipeline/config.py.
 """
 
+import json
 import os
 
 from tfx.components import ExampleValidator, SchemaGen
@@ -27,6 +28,7 @@ from components.pack.component import Packer
 from components.pack.job import PackJob
 from components.push.component import AtomicPusher, VertexRegistrar
 from components.push.infra import make_infra_validator
+from components.tokenize.chat_format import resolve_chat_format
 from components.tokenize.component import TokenizerTrainer, TokenizingTransform
 from components.tokenize.import_model import resolve_model
 from components.tokenize.subword_regularization import SubwordRegularization
@@ -84,17 +86,23 @@ def create_components(
     )
 
     # 3 curate: normalize, filter, deduplicate
-    benchmarks = read_benchmarks(config.curate.benchmark_files, config.corpus)
+    benchmarks = read_benchmarks(config.curate.benchmark_files, config.corpus.of_texts)
     lists = pin_lists(config.curate.lists, inputs)
-    curator = Curator(documents, config.curate, benchmarks, lists, config.corpus.shards)
+    tokenizer_job, model_sha256 = resolve_model(
+        config.tokenizer, config.train.task, config.model.base_model is not None
+    )
+    chat_format = ""
+    if config.corpus.holds_conversations:
+        found = resolve_chat_format(tokenizer_job)
+        chat_format = json.dumps(found.to_json(), sort_keys=True)
+    curator = Curator(
+        documents, config.curate, benchmarks, lists, config.corpus.shards, chat_format
+    )
     curator.add_upstream_node(gate)
     curated = curator.outputs["curated_examples"]
 
     # 4 tokenize: a vocabulary, then token ids, in the graph that will also serve
-    tokenizer = TokenizerTrainer(
-        curated,
-        *resolve_model(config.tokenizer, config.train.task, config.model.base_model is not None),
-    )
+    tokenizer = TokenizerTrainer(curated, tokenizer_job, model_sha256, chat_format)
     alpha = config.tokenizer.regularization_alpha
     transform = TokenizingTransform(
         curated,
@@ -114,6 +122,7 @@ def create_components(
             vocab_size=config.tokenizer.vocab_size,
             task=config.train.task,
             classes=config.model.classes,
+            conversations=config.corpus.holds_conversations,
         ),
     )
 

@@ -27,6 +27,8 @@ _MOVED = {
     "push.max_probe_seconds": "push.max_check_seconds",
     **{f"train.{name}": f"execution.{name}" for name in ExecutionConfig.model_fields},
 }
+# Of a row: most turns are shorter, and what does not fit is left out.
+_CONVERSATION_TOKENS = 512
 # Values that a message does not repeat: a password may be in them by mistake.
 _SECRET = {"run.metadata_url"}
 
@@ -60,6 +62,7 @@ def load_config(
     if config_path is None:
         check_adapted(preset, values, overrides)
     take_base_model(values, config_path is not None, overrides)
+    _keep_conversations(values, config_path is not None, overrides)
     return build_config(Config, values, origin, overrides)
 
 
@@ -122,7 +125,29 @@ def load_run_config(
     values, chosen = own_text_values(paths, corpus.span)
     if take_base_model(values, False, overrides):
         chosen += "; the shape and the tokenizer are those of model.base_model"
+    if _keep_conversations(values, False, overrides):
+        model = values.setdefault("model", {})
+        model["sequence_length"] = max(model.get("sequence_length", 0), _CONVERSATION_TOKENS)
+        chosen += f"; rows have {model['sequence_length']} tokens, as conversations are not cut"
     return build_config(Config, values, ORIGIN, overrides), chosen
+
+
+def _keep_conversations(values: dict[str, Any], is_users: bool, overrides: Sequence[str]) -> bool:
+    """Keep conversations as they are, whatever rules a preset has for texts.
+
+    Returns:
+        Whether the corpus holds conversations.
+    """
+    options = dict(_parse_override(override) for override in overrides)
+    corpus, curate = values.get("corpus", {}), values.setdefault("curate", {})
+    if not isinstance(corpus, dict) or not isinstance(curate, dict):
+        return False  # which is reported with all else
+    keys = ("messages_field", "prompt_field")
+    if not any(corpus.get(key) or options.get(("corpus", key)) for key in keys):
+        return False
+    if not is_users or "rules" not in curate:
+        curate["rules"] = "none"
+    return True
 
 
 def take_base_model(values: dict[str, Any], is_users: bool, overrides: Sequence[str]) -> bool:

@@ -52,6 +52,8 @@ def write_rows(uri):
             rng.integers(20, VOCAB, 250 * count).astype(np.int32),
             [b""] * count,
             [b"en"] * count,
+            np.zeros((0, 2), np.int64),
+            np.zeros(count, np.int64),
         )
         flags = np.zeros(VOCAB, np.uint8)
         directory = f"{uri}/Split-{split}"

@@ -40,6 +40,7 @@ class CuratorSpec(component_spec.ComponentSpec):
         "benchmarks": component_spec.ExecutionParameter(type=str),
         "lists": component_spec.ExecutionParameter(type=str),
         "shards": component_spec.ExecutionParameter(type=int),
+        "chat_format": component_spec.ExecutionParameter(type=str, optional=True),
     }
     INPUTS = {"examples": component_spec.ChannelParameter(type=Examples)}
     OUTPUTS = {
@@ -79,6 +80,7 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
                 staging,
                 shards,
                 list_files,
+                exec_properties.get("chat_format") or "",
             )
             lists = [
                 beam.pvalue.AsSingleton(result[name] | f"List[{name}]" >> beam.combiners.ToList())
@@ -134,6 +136,8 @@ class Curator(base_beam_component.BaseBeamComponent):
         benchmarks: The texts of config.benchmark_files, which must not occur in train.
         lists: The files of config.lists, as pinned.
         shards: Files per split.
+        chat_format: JSON of the `ChatFormat` by which conversations are written; empty where
+            documents are texts.
     """
 
     SPEC_CLASS = CuratorSpec
@@ -146,6 +150,7 @@ class Curator(base_beam_component.BaseBeamComponent):
         benchmarks: tuple[str, ...],
         lists: ListFiles,
         shards: int,
+        chat_format: str = "",
     ):
         spec = CuratorSpec(
             examples=examples,
@@ -154,6 +159,7 @@ class Curator(base_beam_component.BaseBeamComponent):
             benchmarks=json.dumps(benchmarks),
             lists=json.dumps(lists._asdict(), sort_keys=True),
             shards=shards,
+            chat_format=chat_format or None,
             curated_examples=Channel(type=Examples),
             dropped=Channel(type=DroppedDocuments),
         )

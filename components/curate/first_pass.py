@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from components.curate.boilerplate import remove_frequent
 from components.curate.config import CurateConfig
+from components.curate.conversations import CHAT_TEMPLATE, tidy_conversations
 from components.curate.counts import (
     COUNTS,
     MASKED,
@@ -39,6 +40,7 @@ from tokenmill.records.documents import (
 )
 from tokenmill.records.keys import content_key, stable_hash
 from tokenmill.records.staging import PartWriter, StagingWriter
+from tokenmill.text.chat import Chat, chat_of
 from tokenmill.text.normalize import normalize
 
 # The flag of a staged row whose payload is the record of a dropped document.
@@ -56,6 +58,7 @@ def first_pass(
     shards: int,
     frequent: np.ndarray | None = None,
     list_files: ListFiles = NO_LISTS,
+    chat_format: str = "",
 ) -> Iterator[Any]:
     """Stage the documents of a file; yield the parts and, tagged, what was counted.
 
@@ -66,10 +69,12 @@ def first_pass(
         shards: Shards that will be written.
         frequent: uint64, ascending: hashes of the lines to remove; None removes none.
         list_files: The lists of hosts, licenses and words that are in use.
+        chat_format: JSON of the `ChatFormat` of conversations; empty where documents are texts.
     """
     name = f"{file.split}-{stable_hash(file.path.encode()):016x}"
     staging = StagingWriter(os.path.join(directory, name), file.split, shards)
     lists = read_lists(list_files) if list_files != NO_LISTS else None
+    chat = chat_of(chat_format) if chat_format else None
     counts: dict[tuple[str, str, str], list[int]] = {}
     edits = Edits()
     try:
@@ -79,7 +84,7 @@ def first_pass(
                 batch, removed = remove_frequent(batch, frequent)
                 removed_bytes += edits.add(removed)
             for record in judge_batch(
-                batch, file.split, settings, staging.part(), edits, removed_bytes, lists
+                batch, file.split, settings, staging.part(), edits, removed_bytes, lists, chat
             ):
                 key = (record.split, record.source.decode(), record.reason)
                 total = counts.setdefault(key, [0, 0])
@@ -125,6 +130,7 @@ def judge_batch(
     edits: Edits,
     removed_bytes: np.ndarray,
     lists: Lists | None,
+    chat: Chat | None = None,
 ) -> list[DroppedDocument]:
     """Normalize and judge a batch, and stage it; return the dropped documents.
 
@@ -136,16 +142,24 @@ def judge_batch(
         edits: Takes what is changed.
         removed_bytes: int64 [documents], bytes of lines that are gone already.
         lists: Of hosts, licenses and words; None for none.
+        chat: Writes conversations, of which no line is removed; None where documents are texts.
     """
-    doc_ids, sources, raw, raw_bytes, labels, declared, metadata = (
+    doc_ids, sources, raw, raw_bytes, labels, declared, messages, metadata = (
         column.to_pylist() for column in batch.columns
     )
-    texts = [normalize(text.decode()) for text in raw]
-    if settings.mask:
-        texts = _mask_all(texts, settings.mask, edits.masked)
-    removed = remove_lines(texts, thresholds_of(settings))
-    texts, removed_bytes = removed.texts, removed_bytes + edits.add(removed)
+    refused: dict[int, str] = {}
+    if chat is not None:
+        texts, messages, refused = tidy_conversations(messages, settings.mask, edits.masked, chat)
+    else:
+        texts = [normalize(text.decode()) for text in raw]
+        if settings.mask:
+            texts = _mask_all(texts, settings.mask, edits.masked)
+        removed = remove_lines(texts, thresholds_of(settings))
+        texts, removed_bytes = removed.texts, removed_bytes + edits.add(removed)
     judged = judge_texts(texts, settings, [code.decode() for code in declared], metadata, lists)
+    for place, why in refused.items():
+        if judged.dropped.setdefault(place, (CHAT_TEMPLATE, 0.0, 1.0))[0] == CHAT_TEMPLATE:
+            judged.matched[place] = why
     edits.tallies.update(judged.tallies())
     decisions = judged.dropped
     dropped = {
@@ -159,7 +173,7 @@ def judge_batch(
     passed = np.array([i for i in range(len(texts)) if i not in decisions], np.int64)
     encoded = [text.encode() for text in texts]
     languages = [code.encode() for code in judged.languages]
-    columns = (doc_ids, sources, encoded, labels, languages, metadata)
+    columns = (doc_ids, sources, encoded, labels, languages, messages, metadata)
     kept = document_batch(*([column[i] for i in passed] for column in columns))
     payloads = {i: record.shortened().to_line() for i, record in dropped.items()}
     payloads.update(zip(passed.tolist(), (p for _, p in encode_documents(kept)), strict=True))

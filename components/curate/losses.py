@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from components.curate.config import CurateConfig
+from components.curate.conversations import CHAT_TEMPLATE
 from components.curate.counts import CONTAMINATED, samples_by_reason
 from components.curate.decision import EMPTY, WRONG_LANGUAGE
 from components.curate.lists import LIST_REASONS
@@ -38,7 +39,7 @@ KEEP_CONTAMINATED = {
 # What is said, even if it is let pass.
 _MUCH = 0.5
 _ASKED_FOR = (WRONG_LANGUAGE, *LIST_REASONS)  # by name: they stop no run
-_NOT_RULES = (EMPTY, *_ASKED_FOR)
+_NOT_RULES = (EMPTY, CHAT_TEMPLATE, *_ASKED_FOR)
 TOGETHER = "all rules together"
 _GROUPS_SHOWN = 3
 _RULES_SHOWN = 3
@@ -146,7 +147,12 @@ def check_losses(curation: Curation, config: CurateConfig, dropped_uri: str) -> 
     switches = " ".join(f"--set curate.{setting}=off" for setting in settings if setting)
     remedy = f"To switch {'it' if len(lost) == 1 else 'them'} off: {switches} (or a threshold; "
     remedy += "tokenmill curate preview shows what each drops; --set curate.rules=none: no rule)."
-    if not switches:
+    if any(losses[0].reason == CHAT_TEMPLATE for losses in lost):
+        remedy = (
+            "What the chat template says is under `matched` in the records of dropped documents; "
+            "tokenizer.chat_template takes another."
+        )
+    elif not switches:
         remedy = (
             "Look at corpus.text_field: these texts are empty, or the rules for lines left none."
         )

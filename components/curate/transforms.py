@@ -54,6 +54,7 @@ class Curate(beam.PTransform):
         shards: Files a split, and of dropped documents; also the ranges of hashes in which
             copies are looked for.
         list_files: The lists of hosts, licenses and words that are in use.
+        chat_format: JSON of the `ChatFormat` of conversations; empty where documents are texts.
     """
 
     def __init__(
@@ -66,10 +67,11 @@ class Curate(beam.PTransform):
         staging_directory: str,
         shards: int,
         list_files: ListFiles = NO_LISTS,
+        chat_format: str = "",
     ):
         super().__init__()
         self._settings, self._benchmarks = settings, benchmarks
-        self._list_files = list_files
+        self._list_files, self._chat_format = list_files, chat_format
         self._examples, self._curated, self._dropped = examples_uri, curated_uri, dropped_uri
         self._staging, self._shards = staging_directory, shards
         self._hash_ranges = min(shards, BUCKETS)
@@ -91,6 +93,7 @@ class Curate(beam.PTransform):
                 shards,
                 self._frequent_lines(pipeline, files),
                 self._list_files,
+                self._chat_format,
             ).with_outputs(COUNTS, MASKED, REMOVED_LINES, TALLIES, main="parts")
         )
         parts = judged.parts

@@ -55,7 +55,7 @@ class BaselineEvaluatorExecutor(evaluator_executor.Executor):
         baseline = unigram_baseline(
             train.target_counts(),
             evaluation.target_counts(),
-            evaluation.manifest.bytes,
+            evaluation.manifest.loss_bytes,
             evaluation.task,
         )
         uri = artifact_utils.get_single_uri(output_dict["evaluation"])

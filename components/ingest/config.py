@@ -3,7 +3,7 @@
 import io
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tokenmill.config_model import Fraction, PositiveInt, Section
 
@@ -25,6 +25,14 @@ class CorpusConfig(Section):
     text_field: str = "text"
     """The key (JSON), column (CSV, Parquet, Arrow) or feature (tf.Example) that holds the text; of
     JSON, Parquet and Arrow also one within others, payload.body."""
+    messages_field: str | None = None
+    """Conversations instead of texts: the field that holds a list of turns, each with role and
+    content (or ShareGPT's from and value), in JSON, Parquet, or as JSON in a column. The model
+    learns the answers alone, the turns of the role assistant."""
+    prompt_field: str | None = None
+    """Conversations of one turn each: the field of the user's text; with completion_field."""
+    completion_field: str | None = None
+    """The field of the answer to it."""
     id_field: str = "id"
     """The one that holds a unique id; records without it are named file:offset."""
     source_field: str = "source"
@@ -70,6 +78,34 @@ class CorpusConfig(Section):
                 "iso2022_jp, euc_kr, gb18030, big5, koi8_r, cp1251, iso8859_2, utf_16_le, .."
             ) from None
         return encoding
+
+    @model_validator(mode="after")
+    def _check_conversations(self) -> "CorpusConfig":
+        if (self.prompt_field is None) != (self.completion_field is None):
+            raise ValueError("prompt_field and completion_field go together: set both, or none")
+        if self.messages_field is not None and self.prompt_field is not None:
+            raise ValueError("set messages_field, or prompt_field and completion_field, not both")
+        return self
+
+    @property
+    def holds_conversations(self) -> bool:
+        """Whether records are conversations, of which the answers are learned."""
+        return self.messages_field is not None or self.prompt_field is not None
+
+    @property
+    def content_fields(self) -> tuple[str, ...]:
+        """The fields that hold what is read of a record; it has to have all of them."""
+        if self.messages_field is not None:
+            return (self.messages_field,)
+        if self.prompt_field is not None and self.completion_field is not None:
+            return (self.prompt_field, self.completion_field)
+        return (self.text_field,)
+
+    @property
+    def of_texts(self) -> "CorpusConfig":
+        """The same for files of plain texts, such as benchmarks."""
+        none = dict.fromkeys(("messages_field", "prompt_field", "completion_field"))
+        return self.model_copy(update=none)
 
     @property
     def max_record_bytes(self) -> int:

@@ -40,7 +40,7 @@ from components.ingest.formats.parquet import read_parquet
 from components.ingest.formats.text import read_text
 from components.ingest.formats.tfrecord import read_tfrecord
 from components.ingest.manifest import InputFile
-from components.ingest.records import Document, LeftOut
+from components.ingest.records import Document, LeftOut, missing_text
 from tokenmill.contracts.ingest import BadRecord
 from tokenmill.files import open_file
 
@@ -52,6 +52,10 @@ _CHARACTERS: dict[str, Reader] = {
     "text": read_text,
     "csv": read_delimited,
 }
+
+# Formats of records with fields, and of archives of such.
+_OF_RECORDS = ("jsonl", "csv", "parquet", "tfrecord", "zip", "tar", "tgz", "tbz2")
+_RECORD_NAMES = "JSON, CSV, Parquet, Arrow and tf.Examples"
 
 _BUFFER_BYTES = 1 << 16
 # LZMA takes what memory its head asks for.
@@ -103,6 +107,9 @@ def _guarded(
 
 def _read_file(file: InputFile, settings: CorpusConfig) -> Iterator[Document | BadRecord | LeftOut]:
     kind, compression = kind_of(file, settings), compression_of(file.path)
+    if bad := _without_fields(kind, file, settings):
+        yield bad
+        return
     is_packed = compression and (kind, compression) != ("warc", ".gz")  # its reader unpacks it
     if kind in _FROM_PATH and "://" not in file.path and not is_packed:
         yield from _FROM_PATH[kind](file.path, file, settings)
@@ -112,6 +119,15 @@ def _read_file(file: InputFile, settings: CorpusConfig) -> Iterator[Document | B
         _decompress(stored, compression, file.size_bytes) as handle,
     ):
         yield from _read_stream(handle, file, settings)
+
+
+def _without_fields(kind: str, file: InputFile, settings: CorpusConfig) -> BadRecord | None:
+    """Return the bad record of a file that holds no records, where conversations are wanted."""
+    if not settings.holds_conversations or kind in _OF_RECORDS:
+        return None
+    field = settings.content_fields[0]
+    detail = f"{kind} has no field {field!r}; conversations are read from {_RECORD_NAMES}"
+    return missing_text(file, 0, file.size_bytes, detail)
 
 
 def kind_of(file: InputFile, settings: CorpusConfig) -> str:
@@ -209,6 +225,9 @@ def _read_member(
     path = f"{file.path}!{name}"
     below = posixpath.normpath(name).lstrip("./")  # tar's ./FILE is FILE; no name leads out
     member = replace(file, path=path, name=f"{file.name}/{below}", size_bytes=size)
+    if bad := _without_fields(kind_of(member, settings), member, settings):
+        yield bad
+        return
     with (
         io.BufferedReader(content, _BUFFER_BYTES) as buffered,
         _decompress(cast(BinaryIO, buffered), compression_of(name), size) as handle,

@@ -27,6 +27,8 @@ class Document(NamedTuple):
         label: Its class; empty if it has none.
         language: ISO 639, as the input says; empty if it does not.
         metadata: A JSON object with sorted keys (title, url, date, license); empty for none.
+        messages: The turns of a conversation, JSON (tokenmill/records/conversations.py); empty for
+            none.
     """
 
     doc_id: bytes
@@ -36,6 +38,7 @@ class Document(NamedTuple):
     label: bytes = b""
     language: bytes = b""
     metadata: bytes = b""
+    messages: bytes = b""
 
 
 class LeftOut(NamedTuple):
@@ -113,16 +116,18 @@ def missing_text(file: InputFile, record: int, size: int, detail: str) -> BadRec
     return BadRecord(file.path, record, "missing_text", detail[:500], size)
 
 
-def wrong_columns(names: Sequence[str], fields: Sequence[str | None]) -> str:
+def wrong_columns(names: Sequence[str], needed: Sequence[str], others: Sequence[str | None]) -> str:
     """Say what is wrong with a table's column names, or nothing.
 
     Args:
         names: Of all columns.
-        fields: Those that are read: the text's, which has to be there, and others.
+        needed: Those that have to be there: the text's.
+        others: Those that are read where they are there.
     """
-    if fields[0] not in names:
-        return f"no column {fields[0]!r}; found {list(names[:10])}"
-    twice = [name for name in fields if name and names.count(name) > 1]
+    for name in needed:
+        if name not in names:
+            return f"no column {name!r}; found {list(names[:10])}"
+    twice = [name for name in (*needed, *others) if name and names.count(name) > 1]
     if twice:
         return f"{names.count(twice[0])} columns are called {twice[0]!r}; which one is meant?"
     return ""

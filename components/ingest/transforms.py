@@ -153,8 +153,8 @@ class _Split:
     def _flush(self) -> None:
         documents, self._pending, self._bytes = self._pending, [], 0
         doc_ids = [document.doc_id for document in documents]
-        _, sources, texts, _, *optional = zip(*documents, strict=True)
-        batch = document_batch(doc_ids, sources, texts, *optional)
+        _, sources, texts, _, labels, languages, metadata, messages = zip(*documents, strict=True)
+        batch = document_batch(doc_ids, sources, texts, labels, languages, messages, metadata)
         payloads = [payload for _, payload in encode_documents(batch)]
         sizes = [len(text) for text in texts]
         keys = id_keys(doc_ids)

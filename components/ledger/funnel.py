@@ -25,7 +25,7 @@ from tokenmill.contracts.ledger import (
 )
 from tokenmill.contracts.packed_rows import (
     DROP_REASONS,
-    LABEL_REASONS,
+    LEFT_OUT_REASONS,
     PackedManifest,
     SourceCounts,
 )
@@ -218,7 +218,7 @@ def _stages(funnel: SourceFunnel, mask_rate: float, read: Read) -> list[Stage]:
     with_tokens = curated.documents - empty
     left_out = {
         reason: sum(getattr(part, f"dropped_{reason}") for part in (train, evaluation))
-        for reason in LABEL_REASONS
+        for reason in LEFT_OUT_REASONS
     }
     packed = with_tokens - sum(left_out.values())
     trained = _trained_documents(train)
@@ -244,7 +244,8 @@ def _stages(funnel: SourceFunnel, mask_rate: float, read: Read) -> list[Stage]:
     packed_bytes = trained_bytes + evaluation.bytes - evaluation.dropped_bytes
     ingested = (valid.documents, valid.bytes, valid.tokens_estimated)
     dropped = {reason: text.documents for reason, text in funnel.dropped.items()}
-    packed_tokens = train.loss_tokens + evaluation.loss_tokens
+    packed_tokens = sum(split.loss_tokens + split.prompt_tokens for split in (train, evaluation))
+    of_loss: StageName = "answer_tokens" if train.loss_name == "answer tokens" else "loss_tokens"
     all_count = mask_rate == 1  # which tokens are hidden is drawn when they are read
     loss_tokens = train.loss_tokens if all_count else train.loss_tokens * mask_rate
     return [
@@ -253,7 +254,7 @@ def _stages(funnel: SourceFunnel, mask_rate: float, read: Read) -> list[Stage]:
         stage("curated", curated.documents, curated.bytes, curated.tokens, dropped),
         stage("tokenized", with_tokens, curated.bytes, curated.tokens, {"empty": empty}),
         stage("packed", packed, packed_bytes, packed_tokens, left_out),
-        stage("loss_tokens", trained, trained_bytes, loss_tokens,
+        stage(of_loss, trained, trained_bytes, loss_tokens,
               {"eval": packed - trained}, all_count),
         stage("unique", read.documents, read.bytes, read.tokens,
               {"not_read": trained - read.documents}, all_count),
@@ -301,10 +302,10 @@ def _check_source(
         _expect(sent == packed_text, f"{where}: curation kept {sent}, packing read {packed_text}")
         # In causal-lm the end of a document is a target too.
         ends = mine.documents - mine.dropped_empty
-        causal = packed[split].task == "causal-lm"
-        lost = mine.dropped_tokens + mine.truncated_tokens
+        has_ends = packed[split].task == "causal-lm" and not packed[split].row_format.answers
+        lost = mine.dropped_tokens + mine.truncated_tokens + mine.prompt_tokens
         _expect(
-            mine.loss_tokens == mine.tokens + ends * causal - lost,
+            mine.loss_tokens == mine.tokens + ends * has_ends - lost,
             f"{where}: packing made {mine.loss_tokens} targets of {mine.tokens} tokens in "
             f"{mine.documents} documents, {mine.dropped_empty} of them empty",
         )

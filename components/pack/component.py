@@ -1,6 +1,7 @@
 """Packer: tokenized documents become fixed-length rows."""
 
 import os
+from collections.abc import Sequence
 
 import apache_beam as beam
 import numpy as np
@@ -11,7 +12,12 @@ from components.artifacts import Examples, PackedRows, Tokenizer
 from components.pack.classification import FindLabels
 from components.pack.job import PackJob
 from components.pack.transforms import PackSplit
-from tokenmill.contracts.packed_rows import LABEL_REASONS, PackedManifest, read_packed_manifest
+from tokenmill.contracts.packed_rows import (
+    CONVERSATION_REASONS,
+    LABEL_REASONS,
+    PackedManifest,
+    read_packed_manifest,
+)
 from tokenmill.contracts.tokenizer import TOKENIZER_MODEL_NAME
 from tokenmill.errors import TokenmillError
 from tokenmill.records.splits import SPLITS, split_directory
@@ -50,6 +56,7 @@ class PackerExecutor(base_beam_executor.BaseBeamExecutor):
         vocabulary.control_ids.check_task(job.task, tokenizer)
         job = job.model_copy(update={"control_ids": vocabulary.control_ids})
         flags = token_flags(vocabulary.token_bytes)
+        sizes = np.array([len(value or b"") for value in vocabulary.token_bytes], np.int64)
         if len(flags) > job.vocab_size:
             raise TokenmillError(
                 f"{tokenizer}: the vocabulary has {len(flags):,} tokens, the model has room for "
@@ -77,14 +84,32 @@ class PackerExecutor(base_beam_executor.BaseBeamExecutor):
                     job.of_split(split, tokens),
                     flags,
                     label_names,
+                    sizes if job.conversations else None,
                 )
         manifests = [read_packed_manifest(packed.uri, split) for split in SPLITS]
         names = ["rows", "slots", "padding_slots", "tokens", "documents", "loss_tokens"]
+        if job.conversations:
+            _check_conversations(manifests)
+            names += [f"dropped_{reason}" for reason in CONVERSATION_REASONS]
+            names += ["truncated_tokens", "truncated_conversations", "prompt_tokens"]
+            packed.set_int_custom_property("answers_only", 1)
         if job.classifies:
             _check_eval_split(manifests[1])
             names += [*(f"dropped_{reason}" for reason in LABEL_REASONS), "truncated_tokens"]
         for name in names:
             packed.set_int_custom_property(name, sum(getattr(m, name) for m in manifests))
+
+
+def _check_conversations(manifests: Sequence[PackedManifest]) -> None:
+    for split, manifest in zip(SPLITS, manifests, strict=True):
+        if not manifest.rows:
+            raise TokenmillError(
+                f"no conversation of the {split} split has an answer that fits into a row "
+                f"({manifest.documents:,} conversations, {manifest.dropped_too_long:,} too long, "
+                f"{manifest.dropped_no_answer:,} without an answer).",
+                f"Set model.sequence_length above {manifest.sequence_length:,}, or give more "
+                "conversations.",
+            )
 
 
 def _check_eval_split(manifest: PackedManifest) -> None:

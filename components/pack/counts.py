@@ -6,7 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokenmill.contracts.packed_rows import LABEL_REASONS, PackedCounts, SourceCounts
+from tokenmill.contracts.packed_rows import (
+    CONVERSATION_REASONS,
+    LABEL_REASONS,
+    LEFT_OUT_REASONS,
+    PackedCounts,
+    SourceCounts,
+)
 
 
 class ShardCounts(NamedTuple):
@@ -94,22 +100,35 @@ def _merge_loss_tokens(
     return {source: dict(by_language) for source, by_language in found.items()}
 
 
-def sum_shards(shards: Sequence[ShardCounts], task: str) -> PackedCounts:
+def _counted_names(task: str, conversations: bool) -> list[str]:
+    """Return what is counted of a source, by the names of `SourceCounts`."""
+    names = [name for name, field in SourceCounts.model_fields.items() if field.is_required()]
+    if conversations:
+        names += [f"dropped_{reason}" for reason in CONVERSATION_REASONS]
+        names += ["truncated_conversations", "prompt_tokens", "answer_bytes"]
+    elif task == "classification":
+        names += [f"dropped_{reason}" for reason in LABEL_REASONS]
+    if conversations or task == "classification":
+        names += ["dropped_bytes", "dropped_tokens", "truncated_tokens"]
+    return names
+
+
+def sum_shards(
+    shards: Sequence[ShardCounts], task: str, conversations: bool = False
+) -> PackedCounts:
     """Add up the counts of all shards and check that nothing is missing.
 
     Args:
         shards: Counts of each.
         task: In causal-lm a document's end bears a loss too; in classification documents without a
             known label are left out, and what is behind the row's end is cut off.
+        conversations: Documents are conversations: those without an answer that fits are left out,
+            and answers alone bear a loss.
 
     Raises:
         ArithmeticError: Tokens went missing; a bug, and no run should go on with it.
     """
-    names = [
-        name
-        for name, field in SourceCounts.model_fields.items()
-        if field.is_required() or task == "classification"
-    ]
+    names = _counted_names(task, conversations)
     by_source = _merge((shard.by_source for shard in shards), names)
     by_language = _merge((shard.by_language for shard in shards), names)
     totals = SourceCounts(**_add_up(by_source.values(), names))
@@ -121,13 +140,14 @@ def sum_shards(shards: Sequence[ShardCounts], task: str) -> PackedCounts:
     items = sum(shard.packed_items for shard in shards)
     documents = totals.documents - totals.dropped_empty
     expected = totals.tokens + (documents if task == "causal-lm" else 0)
-    if task == "classification":
-        documents -= sum(getattr(totals, f"dropped_{reason}") for reason in LABEL_REASONS)
-        expected -= totals.dropped_tokens + totals.truncated_tokens
+    if task == "classification" or conversations:
+        documents -= sum(getattr(totals, f"dropped_{reason}") for reason in LEFT_OUT_REASONS)
+        expected = totals.tokens - totals.dropped_tokens - totals.truncated_tokens
+        expected -= totals.prompt_tokens
         if documents != segments:
             raise ArithmeticError(
-                f"packing does not balance: {documents} documents have a label, but "
-                f"{segments} were packed"
+                f"packing does not balance: {documents} documents are to be packed, but "
+                f"{segments} were"
             )
     if not filled - without_loss == items == totals.loss_tokens == expected:
         raise ArithmeticError(

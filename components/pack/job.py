@@ -36,6 +36,8 @@ class PackJob(PackConfig):
     """Labels that there must be, in classification."""
     control_ids: ControlIds = Field(default=TOKENMILL_CONTROL_IDS, exclude=True)
     """Of the vocabulary, which is not there when the pipeline is made: no part of the JSON."""
+    conversations: bool = False
+    """Documents are conversations: none is cut but at a turn, and answers alone bear a loss."""
     fixed_cuts: bool = False
     """Cut documents where a row is full and nowhere else."""
 
@@ -70,17 +72,20 @@ class PackJob(PackConfig):
             self.sequence_length,
             not self.causal,
             self.overlap_tokens,
-            self.fixed_cuts,
+            self.fixed_cuts or self.conversations,
             self.control_ids,
         )
 
     @property
     def row_format(self) -> RowFormat:
         """What a record holds."""
-        dtype = row_dtype(max(self.vocab_size, self.classes))
+        largest = max(self.vocab_size, self.classes)
+        dtype = row_dtype(2 * largest if self.conversations else largest)
+        of_task = {"answers": True} if self.conversations else {}
         return RowFormat(
             dtype=dtype,
             last_targets=self.causal,
             context=self.overlap_tokens > 0,
             label=self.classifies,
+            **of_task,
         )

@@ -22,6 +22,9 @@ class TokenizedDocuments(NamedTuple):
         tokens: Ids of all, one document after the other, int32.
         labels: Class of each, empty where it has none.
         languages: Language of each, as curation found it.
+        answer_spans: Of conversations where answers begin and end, int64 [spans, 2], one document
+            after the other; counted in tokens from the document's beginning.
+        span_counts: Answers of each, int64; 0 of what is no conversation.
     """
 
     doc_ids: list[bytes]
@@ -31,6 +34,8 @@ class TokenizedDocuments(NamedTuple):
     tokens: np.ndarray
     labels: list[bytes]
     languages: list[bytes]
+    answer_spans: np.ndarray
+    span_counts: np.ndarray
 
     @classmethod
     def join(cls, parts: Sequence["TokenizedDocuments"]) -> "TokenizedDocuments":
@@ -43,12 +48,16 @@ class TokenizedDocuments(NamedTuple):
             np.concatenate([part.tokens for part in parts]),
             [label for part in parts for label in part.labels],
             [language for part in parts for language in part.languages],
+            np.concatenate([part.answer_spans for part in parts]),
+            np.concatenate([part.span_counts for part in parts]),
         )
 
     def take(self, numbers: np.ndarray) -> "TokenizedDocuments":
         """Return the documents of these numbers, in this order."""
         first = np.cumsum(self.token_counts) - self.token_counts
         counts = self.token_counts[numbers]
+        first_span = np.cumsum(self.span_counts) - self.span_counts
+        span_counts = self.span_counts[numbers]
         return TokenizedDocuments(
             [self.doc_ids[i] for i in numbers.tolist()],
             [self.sources[i] for i in numbers.tolist()],
@@ -57,6 +66,8 @@ class TokenizedDocuments(NamedTuple):
             self.tokens[spans(first[numbers], counts)],
             [self.labels[i] for i in numbers.tolist()],
             [self.languages[i] for i in numbers.tolist()],
+            self.answer_spans[spans(first_span[numbers], span_counts)],
+            span_counts,
         )
 
 
@@ -67,6 +78,7 @@ _FEATURES = {
     "token_ids": tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64),
     "label": tf.io.FixedLenFeature([], tf.string, default_value=""),
     "language": tf.io.FixedLenFeature([], tf.string),
+    "answer_spans": tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64),
 }
 
 
@@ -82,11 +94,13 @@ def _parse(serialized: tf.Tensor) -> tuple[tf.Tensor, ...]:
         tf.cast(ids.flat_values, tf.int32),
         parsed["label"],
         parsed["language"],
+        tf.reshape(parsed["answer_spans"].flat_values, [-1, 2]),
+        parsed["answer_spans"].row_lengths() // 2,
     )
 
 
 def _columns(arrays: Sequence[np.ndarray]) -> TokenizedDocuments:
-    doc_ids, sources, byte_counts, token_counts, tokens, labels, languages = arrays
+    doc_ids, sources, byte_counts, token_counts, tokens, labels, languages, *answers = arrays
     return TokenizedDocuments(
         doc_ids.tolist(),
         sources.tolist(),
@@ -95,6 +109,7 @@ def _columns(arrays: Sequence[np.ndarray]) -> TokenizedDocuments:
         tokens,
         labels.tolist(),
         languages.tolist(),
+        *answers,
     )
 
 

@@ -10,6 +10,12 @@ from apache_beam.io import fileio
 from apache_beam.io.filesystem import FileMetadata
 
 from components.pack.classification import lay_out
+from components.pack.conversations import (
+    Measured,
+    build_conversation_rows,
+    measure,
+    sum_by_document,
+)
 from components.pack.counts import ShardCounts, count_by_name, count_loss_tokens, sum_shards
 from components.pack.job import PackJob
 from components.pack.packing import build_rows, pack_parts
@@ -46,6 +52,8 @@ class PackSplit(beam.PTransform):
         settings: How to pack; of the split, its shards a number (`PackJob.of_split`).
         flags: Of the vocabulary's tokens (token_flags.py), uint8 [vocab_size].
         label_names: A side input, the classes in order; None where there are none.
+        token_sizes: Bytes of text that each token of the vocabulary stands for, int64 [vocab_size];
+            of conversations alone.
     """
 
     def __init__(
@@ -56,9 +64,10 @@ class PackSplit(beam.PTransform):
         settings: PackJob,
         flags: np.ndarray,
         label_names: Any = None,
+        token_sizes: np.ndarray | None = None,
     ):
         super().__init__()
-        self._label_names = label_names
+        self._label_names, self._token_sizes = label_names, token_sizes
         self._pattern, self._settings, self._flags = examples_pattern, settings, flags
         self._directory = split_directory(output_uri, split)
 
@@ -73,7 +82,7 @@ class PackSplit(beam.PTransform):
             | "Read" >> beam.FlatMap(_read_matched)
             | "Shard" >> beam.FlatMap(_shard, settings.shards)
             | "Group" >> beam.GroupByKey()
-            | "Pack" >> beam.Map(pack_shard, directory, settings, *sides)
+            | "Pack" >> beam.Map(pack_shard, directory, settings, *sides, self._token_sizes)
             | "Shards" >> beam.combiners.ToList()
             | "Manifest" >> beam.Map(write_manifest, directory, settings, *sides)
         )
@@ -113,6 +122,7 @@ def pack_shard(
     settings: PackJob,
     flags: np.ndarray,
     label_names: list[bytes] | None = None,
+    token_sizes: np.ndarray | None = None,
 ) -> ShardOutcome:
     """Pack the documents of one shard and write its rows, index and provenance."""
     shard, groups = item
@@ -140,11 +150,23 @@ def pack_shard(
         columns["truncated_tokens"] = token_counts * ~left_out - laid.kept_tokens
         columns["loss_tokens"] = laid.kept_tokens
         counts = laid.by_class
+        without_loss = 0
         widths = widths_of(rows.segment_lengths, settings.sequence_length)
         slots = int(widths.sum())
+    elif settings.conversations:
+        measured = measure(documents, settings.sequence_length)
+        parts, rows_by_source = _pack_sources(documents, sources, measured.items, settings, flags)
+        rows = build_conversation_rows(parts, documents, measured.bears_loss)
+        columns |= _count_conversations(documents, measured, token_sizes)
+        learned = documents.tokens[measured.bears_loss]
+        counts = np.bincount(learned, minlength=settings.vocab_size)
+        without_loss = len(rows.inputs) - len(learned)
+        slots = len(rows.segment_counts) * settings.sequence_length
     else:
-        parts, rows_by_source = _pack_sources(documents, sources, settings, flags)
+        items = token_counts + (token_counts > 0) if settings.causal else token_counts
+        parts, rows_by_source = _pack_sources(documents, sources, items, settings, flags)
         rows = build_rows(parts, documents.tokens, token_counts, layout)
+        without_loss = int(parts.context.sum())
         counts = np.bincount(documents.tokens, minlength=settings.vocab_size)
         columns["loss_tokens"] = token_counts + (token_counts > 0) * settings.causal
         if settings.causal:
@@ -170,9 +192,9 @@ def pack_shard(
     shard_counts = ShardCounts(
         segments=len(rows.segment_lengths),
         filled_slots=len(rows.inputs),
-        context_slots=int(parts.context.sum()),
+        context_slots=without_loss,
         frame_slots=layout.frame_slots * len(parts.row),
-        packed_items=int(parts.length.sum()),
+        packed_items=int(parts.length.sum()) - (without_loss if settings.conversations else 0),
         slots=slots,
         by_source=count_by_name(sources, columns),
         by_language=count_by_name(languages, columns),
@@ -185,16 +207,48 @@ def pack_shard(
     return ShardOutcome(entry, shard_counts, counts)
 
 
+def _count_conversations(
+    documents: TokenizedDocuments, measured: Measured, token_sizes: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """Count what becomes of each conversation's tokens, by the names of `SourceCounts`."""
+    counts = documents.token_counts
+    left_out = measured.kept_tokens == 0
+    truncated = np.where(left_out, 0, counts - measured.kept_tokens)
+    loss_tokens = sum_by_document(measured.bears_loss, counts)
+    assert token_sizes is not None  # the component gives them of conversations
+    answer_bytes = token_sizes[documents.tokens] * measured.bears_loss
+    return {
+        **{f"dropped_{reason}": dropped for reason, dropped in measured.reasons.items()},
+        "dropped_bytes": documents.byte_counts * (left_out & (counts > 0)),
+        "dropped_tokens": counts * left_out,
+        "truncated_tokens": truncated,
+        "truncated_conversations": truncated > 0,
+        "loss_tokens": loss_tokens,
+        "prompt_tokens": measured.kept_tokens - loss_tokens,
+        "answer_bytes": sum_by_document(answer_bytes, counts),
+    }
+
+
 def _pack_sources(
-    documents: TokenizedDocuments, sources: list[str], settings: PackJob, flags: np.ndarray
+    documents: TokenizedDocuments,
+    sources: list[str],
+    items: np.ndarray,
+    settings: PackJob,
+    flags: np.ndarray,
 ) -> tuple[Parts, list[list]]:
     """Pack a shard's documents; with weights, each source for itself, one after the other.
+
+    Args:
+        documents: Of the shard.
+        sources: Source of each.
+        items: What there is to pack of each, int64; 0 takes no place.
+        settings: How to pack.
+        flags: Of the vocabulary's tokens.
 
     Returns:
         The parts, and [source, rows] in the order of rows (empty without weights).
     """
     counts = documents.token_counts
-    items = counts + (counts > 0) if settings.causal else counts
     ranks = place_ranks(documents.tokens, flags)
     if not settings.source_weights:
         return pack_parts(items, settings.layout, ranks), []
@@ -233,7 +287,7 @@ def write_manifest(
         TokenmillError: The sources with weights are not those of the documents.
     """
     shards = sorted(shards, key=lambda shard: shard.entry.file)
-    counts = sum_shards([shard.counts for shard in shards], settings.task)
+    counts = sum_shards([shard.counts for shard in shards], settings.task, settings.conversations)
     _check_weights(settings.source_weights, sorted(counts.by_source))
     target_counts = sum(
         (shard.target_counts for shard in shards),

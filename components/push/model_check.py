@@ -11,6 +11,8 @@ import traceback
 
 _SAMPLES: dict[str, list] = {
     "text": ["Some text to read.", ""],
+    # A conversation of two words as tokenmill/text/chat.py writes it.
+    "prompt": ["\ufdd00Hi", "\ufdd00Hi"],
     "token_ids": [[4, 5, 6], [7, 0, 0]],
     "max_new_tokens": [4],
     "temperature": [1.0],
@@ -19,6 +21,8 @@ _SAMPLES: dict[str, list] = {
     "seed": [1],
     "truncate_prompt": [True],
 }
+# A question and an answer, likewise.
+_CONVERSATION = "\ufdd00Hi\ufdd02Hi".encode()
 
 
 def main(path: str) -> None:
@@ -74,6 +78,7 @@ def _sample(tf, key, spec):
         example = tf.train.Example()
         for text in _SAMPLES["text"]:
             example.features.feature["text"].bytes_list.value[:] = [text.encode()]
+            example.features.feature["messages"].bytes_list.value[:] = [_CONVERSATION]
         return tf.constant([example.SerializeToString()] * 2)
     if key not in _SAMPLES:
         raise ValueError(f"input {key}: the probe has no sample of it")

@@ -8,7 +8,7 @@ compressed: gzip would save a third of the bytes, but take more time than encodi
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import apache_beam as beam
 import numpy as np
@@ -17,11 +17,16 @@ import pyarrow.compute as pc
 import tensorflow as tf
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
-from components.tokenize.graph import TokenIds, graph_token_ids
+from components.tokenize.graph import ChatColumns, graph_chat_columns, graph_token_ids
 from components.tokenize.subword_regularization import Sampler, SubwordRegularization
 from tokenmill.records.documents import decode_documents
 from tokenmill.records.splits import split_directory
 from tokenmill.records.tfrecord import read_tfrecords, write_tfrecords
+
+TokenColumns = Callable[[pa.RecordBatch], dict[str, pa.LargeListArray]]
+"""From a batch of documents to the features that hold their tokens, by name."""
+
+_TOKEN_IDS = "token_ids"
 
 # Each different word of a batch is tokenized once: twice the text, a third more words.
 _BATCH_BYTES = 8 << 20
@@ -31,7 +36,8 @@ _BATCH_DOCUMENTS = 8192
 class ApplyTransform(beam.PTransform):
     """Writes one split of documents as tf.Examples with token_ids, but without their text.
 
-    They keep doc_id, source, byte_count, language and, where documents have one, label.
+    They keep doc_id, source, byte_count, language and, where documents have one, label. Those of
+    conversations have answer_spans, too: where answers begin and end.
 
     Args:
         uri: Curated examples.
@@ -41,6 +47,7 @@ class ApplyTransform(beam.PTransform):
         model_path: The SentencePiece model.
         regularization: Draw the ids with the model instead
             (components/tokenize/subword_regularization.py).
+        special_tokens: Documents are conversations, written with these tokens; None: texts.
     """
 
     def __init__(
@@ -51,6 +58,7 @@ class ApplyTransform(beam.PTransform):
         transform_uri: str,
         model_path: str,
         regularization: SubwordRegularization | None = None,
+        special_tokens: Mapping[str, int] | None = None,
     ):
         super().__init__()
         source, target = split_directory(uri, split), split_directory(output_uri, split)
@@ -62,7 +70,7 @@ class ApplyTransform(beam.PTransform):
             )
             for i, name in enumerate(names)
         ]
-        self._fn = _ApplyTransformFn(transform_uri, model_path, regularization)
+        self._fn = _ApplyTransformFn(transform_uri, model_path, regularization, special_tokens)
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         """Write the split: pipeline -> PCollection of one element, its number of tokens."""
@@ -79,28 +87,35 @@ class _ApplyTransformFn(beam.DoFn):
     """Tokenizes an input file into an output file; yields the number of tokens written."""
 
     def __init__(
-        self, transform_uri: str, model_path: str, regularization: SubwordRegularization | None
+        self,
+        transform_uri: str,
+        model_path: str,
+        regularization: SubwordRegularization | None,
+        special_tokens: Mapping[str, int] | None,
     ):
         self._transform_uri, self._model_path = transform_uri, model_path
-        self._regularization = regularization
-        self._token_ids: TokenIds | None = None
+        self._regularization, self._special_tokens = regularization, special_tokens
+        self._columns: TokenColumns | None = None
 
     def setup(self):
-        if self._regularization is None:
-            self._token_ids = graph_token_ids(self._transform_uri)
+        if self._special_tokens is not None:
+            chat = graph_chat_columns(self._transform_uri, self._special_tokens)
+            self._columns = lambda batch: _of_chat(chat(batch))
+        elif self._regularization is None:
+            token_ids = graph_token_ids(self._transform_uri)
+            self._columns = lambda batch: {_TOKEN_IDS: token_ids(batch)}
         else:
             with tf.io.gfile.GFile(self._model_path, "rb") as source:
                 sampler = Sampler(source.read(), self._regularization)
-            self._token_ids = lambda batch: pa.array(
-                sampler.encode_batch(batch), pa.large_list(pa.int64())
-            )
+            self._columns = lambda batch: {
+                _TOKEN_IDS: pa.array(sampler.encode_batch(batch), pa.large_list(pa.int64()))
+            }
 
     def process(self, files: tuple[str, str]):
         source, target = files
-        token_ids = self._token_ids
-        assert token_ids is not None  # setup ran
+        assert self._columns is not None  # setup ran
         counts: list[int] = []
-        write_tfrecords(target, _transformed(source, token_ids, counts), gzip=False)
+        write_tfrecords(target, _transformed(source, self._columns, counts), gzip=False)
         yield sum(counts)
 
 
@@ -118,19 +133,23 @@ def _batches(path: str) -> Iterator[pa.RecordBatch]:
         yield decode_documents(records)
 
 
-def _transformed(path: str, token_ids: TokenIds, counts: list[int]) -> Iterator[bytes]:
+def _of_chat(columns: ChatColumns) -> dict[str, pa.LargeListArray]:
+    return {_TOKEN_IDS: columns.ids, "answer_spans": columns.answer_spans}
+
+
+def _transformed(path: str, columns_of: TokenColumns, counts: list[int]) -> Iterator[bytes]:
     """Yield the tf.Examples of a shard; append the tokens of each batch to `counts`."""
     encoder = RecordBatchToExamplesEncoder()
     for batch in _batches(path):
-        ids = token_ids(batch)
-        counts.append(len(ids.flatten()))
+        of_tokens = columns_of(batch)
+        counts.append(len(of_tokens[_TOKEN_IDS].flatten()))
         singles = np.arange(batch.num_rows + 1, dtype=np.int64)
         labeled = pc.any(pc.greater(pc.binary_length(batch.column("label")), 0)).as_py()
         names = ("byte_count", "doc_id", *(["label"] if labeled else []), "language", "source")
         columns = {
             name: pa.LargeListArray.from_arrays(singles, batch.column(name)) for name in names
         }
-        columns["token_ids"] = ids
+        columns |= of_tokens
         # Each feature for itself: joined, encoded messages are one message, and this encoder would
         # order the features of one message anew in every process.
         encoded = (

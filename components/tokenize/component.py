@@ -40,6 +40,7 @@ from components.tokenize.training import (
     train_sentencepiece,
 )
 from tokenmill.contracts.base import write_document
+from tokenmill.contracts.chat import ChatFormat, find_chat_format, write_chat_format
 from tokenmill.contracts.tokenizer import (
     DESCRIPTION_NAME,
     TOKENIZER_MODEL_NAME,
@@ -55,6 +56,8 @@ from tokenmill.timing import timed
 
 # How training documents are split at random is a matter of Transform, not of the vocabulary.
 _OF_TRANSFORM = {"sampling_alpha", "bpe_dropout"}
+# Its content is in the chat format.
+_ELSEWHERE = {*_OF_TRANSFORM, "chat_template"}
 # What an imported model is tried on.
 _SOME_DOCUMENTS, _SOME_BYTES = 1000, 10_000_000
 PREPROCESSING_FN = "components.tokenize.preprocessing.preprocessing_fn"
@@ -66,6 +69,7 @@ class TokenizerTrainerSpec(component_spec.ComponentSpec):
     PARAMETERS = {
         "config": component_spec.ExecutionParameter(type=str),
         "model_sha256": component_spec.ExecutionParameter(type=str),
+        "chat_format": component_spec.ExecutionParameter(type=str, optional=True),
     }
     INPUTS = {"examples": component_spec.ChannelParameter(type=Examples)}
     OUTPUTS = {"tokenizer": component_spec.ChannelParameter(type=Tokenizer)}
@@ -100,7 +104,7 @@ class TokenizerTrainerExecutor(base_executor.BaseExecutor):
         write_document(
             os.path.join(tokenizer.uri, DESCRIPTION_NAME),
             TokenizerDescription(
-                **config.model_dump(exclude=_OF_TRANSFORM),
+                **config.model_dump(exclude=_ELSEWHERE),
                 sample=sample,
                 cut_words=cut_words,
                 lossy_fraction=lossy,
@@ -108,6 +112,9 @@ class TokenizerTrainerExecutor(base_executor.BaseExecutor):
                 sha256=digest,
             ),
         )
+        if chat_format := exec_properties.get("chat_format"):
+            found = ChatFormat.model_validate_json(chat_format)
+            write_chat_format(tokenizer.uri, found)
         tokenizer.set_int_custom_property("tokens", tokens)
         tokenizer.set_int_custom_property("cut_words", cut_words)
         tokenizer.set_float_custom_property("lossy_fraction", lossy)
@@ -180,16 +187,24 @@ class TokenizerTrainer(base_component.BaseComponent):
         examples: Channel of curated `Examples`.
         config: Model type, vocabulary size, sample; or the absolute path of a model to import.
         model_sha256: SHA-256 of that file; empty if there is none.
+        chat_format: JSON of the `ChatFormat` of conversations; empty where documents are texts.
     """
 
     SPEC_CLASS = TokenizerTrainerSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(TokenizerTrainerExecutor)
 
-    def __init__(self, examples: Channel, config: TokenizerConfig, model_sha256: str = ""):
+    def __init__(
+        self,
+        examples: Channel,
+        config: TokenizerConfig,
+        model_sha256: str = "",
+        chat_format: str = "",
+    ):
         spec = TokenizerTrainerSpec(
             examples=examples,
-            config=config.to_json(exclude=_OF_TRANSFORM),
+            config=config.to_json(exclude=_ELSEWHERE),
             model_sha256=model_sha256,
+            chat_format=chat_format or None,
             tokenizer=Channel(type=Tokenizer),
         )
         super().__init__(spec=spec)
@@ -221,6 +236,7 @@ class TokenizingTransformExecutor(base_beam_executor.BaseBeamExecutor):
         graph = artifact_utils.get_single_instance(output_dict["transform_graph"])
         transformed = artifact_utils.get_single_instance(output_dict["transformed_examples"])
         model_path = os.path.join(tokenizer.uri, TOKENIZER_MODEL_NAME)
+        chat_format = find_chat_format(tokenizer.uri)
         drawn = json.loads(exec_properties.get("regularization") or "null")
         write_graph(io_utils.SchemaReader().read(schema), model_path, graph.uri)
         counts = {split: os.path.join(transformed.uri, f"tokens-{split}.json") for split in SPLITS}
@@ -233,6 +249,7 @@ class TokenizingTransformExecutor(base_beam_executor.BaseBeamExecutor):
                     graph.uri,
                     model_path,
                     SubwordRegularization(**drawn) if drawn and split == "train" else None,
+                    None if chat_format is None else chat_format.special_tokens,
                 )
                 tokens | f"Count[{split}]" >> beam.Map(_write_count, counts[split])
         for split in SPLITS:

@@ -28,6 +28,9 @@ class TokenizerConfig(Section):
     """An existing tokenizer to use instead of training one: a SentencePiece model (.model), or a
     Hugging Face directory, its tokenizer.json or vocab.txt; model_type and vocab_size are then
     the tokenizer's."""
+    chat_template: str | None = None
+    """How conversations (corpus.messages_field) are written: a Jinja file, or "chatml"; None takes
+    the imported tokenizer's own, and ChatML where there is none."""
     sampling_alpha: Annotated[float, Field(ge=0, le=1)] | None = None
     """Unigram: draw the split of each training document, by probability to the power of this
     (subword regularization; 0.1 is usual); None takes the best split."""

@@ -251,7 +251,7 @@ def describe(training: Training, job: TrainingJob) -> Telemetry:
     assert record.eval_before is not None
     assert record.eval_after is not None
     # Hidden tokens are no code of the text: only next-token losses have bits per byte.
-    eval_bytes = eval_rows.manifest.bytes if eval_rows.task == "causal-lm" else None
+    eval_bytes = eval_rows.manifest.loss_bytes if eval_rows.task == "causal-lm" else None
     rate = record.tokens_per_second
     of_some: dict[str, Any] = {}
     if eval_rows.task == "classification":

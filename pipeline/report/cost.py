@@ -70,12 +70,12 @@ def cost_table(ledger: Ledger, cost: CostReport | None) -> Table:
         table.add_row(label, *cells)
 
     row("tokens computed (slots)", "slots", count)
-    planned = ledger.training.loss_tokens
+    planned, name = ledger.training.loss_tokens, ledger.funnel.total.train.loss_name
     if cost is None:
-        table.add_row("loss tokens", count(planned))
+        table.add_row(name, count(planned))
     elif cost.trained_loss_tokens and cost.quality.eval_after.accuracy is None:
         trained = cost.trained_loss_tokens  # a classifier's are documents
-        table.add_row("loss tokens", count(planned), count(trained), f"{trained / planned:.2f}")
+        table.add_row(name, count(planned), count(trained), f"{trained / planned:.2f}")
     row("FLOPs", "total_flops", lambda number: f"{number:.3e}")
     row(f"MFU of the steps ({source})", "mfu", lambda share: f"{share:.1%}")
     flops = ledger.flops

@@ -165,14 +165,16 @@ def _reason(document: DroppedDocument) -> str:
     if document.reason in _LISTED:
         listed = f": {visible(document.matched)}" if document.matched else ""
         return f"{document.reason}: {_LISTED[document.reason]}{listed}"
+    if document.reason == "chat_template":
+        return f"chat_template: {visible(document.matched)}"
     measure = _VALUES.get(document.reason, "value")
     return f"{document.reason}: {measure} {document.value:g}, limit {document.threshold:g}"
 
 
 def _print_placements(placements: list[Placement]) -> None:
     if not placements:
-        echo("  in no row: it has no token or, to classify, no label that training knows; "
-                   "the ledger's funnel counts such documents")  # fmt: skip
+        echo("  in no row: it has no token, no label that training knows or, of a conversation, "
+                   "no answer that fits; the ledger's funnel counts such documents")  # fmt: skip
     for place in placements[:_PLACEMENTS_SHOWN]:
         end = place.document_token_start + place.length
         echo(f"  row {place.row}, slots {place.row_offset} to "

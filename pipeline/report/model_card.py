@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.report.quality import describe_forgetting, describe_quality
 from tokenmill.contracts.cost_report import Metrics
+from tokenmill.contracts.ledger import TrainingText
 from tokenmill.contracts.served_model import ServedModel
 from tokenmill.contracts.training import Losses
 from tokenmill.cost.pricing import usd
@@ -85,7 +86,8 @@ def _body(traced: Lineage | None) -> Iterator[str]:
         f"{total.raw.documents:,} documents ({total.raw.bytes:,} bytes), of which "
         f"{total.curated.documents:,} ({total.curated.bytes:,} bytes) were kept by curation; "
         f"{total.train.tokens:,} tokens to train on, of which training read "
-        f"{training.effective_tokens:,.0f} effective tokens (discounted for repetition).\n"
+        f"{training.effective_tokens:,.0f} effective tokens (discounted for repetition)"
+        f"{_of_answers(total.train)}.\n"
     )
     yield from _table(
         ("source", "documents", "bytes", "tokens"),
@@ -126,6 +128,12 @@ def _describe_start(losses: Losses) -> str:
     if losses.bits_per_byte is not None:
         return f"{losses.bits_per_byte:.3f} bits per byte"
     return f"masked-token perplexity {losses.perplexity:,.1f}"
+
+
+def _of_answers(train: TrainingText) -> str:
+    if train.loss_name != "answer tokens":
+        return ""
+    return f"; of conversations answers alone are learned, {train.loss_tokens:,} answer tokens"
 
 
 def _quality_rows(slices: dict[str, Metrics]) -> Iterator[tuple[str, ...]]:

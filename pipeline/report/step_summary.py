@@ -15,7 +15,7 @@ from tokenmill.contracts.curation import read_curation
 from tokenmill.contracts.evaluation import WHOLE, read_metrics
 from tokenmill.contracts.ingest import read_ingest_counts
 from tokenmill.contracts.ledger import read_ledger
-from tokenmill.contracts.packed_rows import LABEL_REASONS
+from tokenmill.contracts.packed_rows import LEFT_OUT_REASONS
 from tokenmill.contracts.served_model import read_served_model
 from tokenmill.contracts.training import read_telemetry
 from tokenmill.cost.pricing import usd
@@ -107,8 +107,10 @@ def _pack(record: StepRecord) -> str:
     words = f"{count(number('tokens'))} tokens in {count(number('rows'))} rows, {filled:.2%} filled"
     properties = record.one("packed_rows").custom_properties
     for name, what in (
-        *((f"dropped_{reason}", words) for reason, words in LABEL_REASONS.items()),
+        *((f"dropped_{reason}", words) for reason, words in LEFT_OUT_REASONS.items()),
+        ("prompt_tokens", "tokens of prompts, which bear no loss"),
         ("truncated_tokens", "tokens cut off"),
+        ("truncated_conversations", "conversations cut at a turn (model.sequence_length)"),
     ):
         if name in properties and properties[name].int_value:
             words += f", {count(properties[name].int_value)} {what}"

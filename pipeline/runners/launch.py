@@ -244,6 +244,12 @@ def _prepare_inputs(config: Config, screen: RunConsole) -> str:
     """Write the manifest, return its directory; the embedded corpus is built if it is the input."""
     inputs = config.corpus.input
     if not inputs:
+        if config.corpus.holds_conversations:
+            raise TokenmillError(
+                f"there is no input, and the embedded corpus has no conversations "
+                f"(a field {config.corpus.content_fields[0]!r}).",
+                "Give a file of conversations with --input.",
+            )
         screen.step_started("embedded corpus")
         corpus = build_embedded_corpus(
             on_progress=lambda done, total: screen.step_progress(done, total, "")

@@ -21,6 +21,7 @@ class TokenizedDocument(NamedTuple):
     token_ids: np.ndarray
     label: bytes = b""
     language: bytes = b"en"
+    answers: tuple[tuple[int, int], ...] = ()
 
 
 def in_columns(documents):
@@ -34,6 +35,8 @@ def in_columns(documents):
         np.concatenate(ids).astype(np.int32),
         [d.label for d in documents],
         [d.language for d in documents],
+        np.array([span for d in documents for span in d.answers], np.int64).reshape(-1, 2),
+        np.array([len(d.answers) for d in documents], np.int64),
     )
 
 

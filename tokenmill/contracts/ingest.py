@@ -85,7 +85,7 @@ class BadRecord:
         record: Line (JSON lines, CSV, paragraphs), row (Parquet), value (JSON) or record
             (TFRecord), from 1; 0 for the file as a whole, or the rest of it.
         reason: unreadable_file, invalid_json, malformed_row, bad_checksum, invalid_example,
-            missing_text, not_utf8, empty_text, too_large or extraction_failed.
+            missing_text, invalid_messages, not_utf8, empty_text, too_large or extraction_failed.
         detail: What was found.
         size_bytes: Size of the record where it is known, else 0.
     """

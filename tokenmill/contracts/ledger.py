@@ -21,7 +21,7 @@ LEDGER_NAME = "ledger.json"
 LEDGER_SCHEMA = "tokenmill-ledger-4"
 
 StageName = Literal[
-    "raw", "valid", "curated", "tokenized", "packed", "loss_tokens", "unique",
+    "raw", "valid", "curated", "tokenized", "packed", "loss_tokens", "answer_tokens", "unique",
     "repetition_discounted",
 ]  # fmt: skip
 
@@ -37,7 +37,8 @@ class Stage(Part):
     bytes: int = key("Bytes of their text (UTF-8; from curated on, after normalization).", ge=0)
     tokens: Number = key(
         "Tokens; from packed on in causal-lm with one end of text a document, from loss_tokens on "
-        "in masked-lm the hidden ones.",
+        "in masked-lm the hidden ones. Of conversations packed has all tokens of the rows, and "
+        "answer_tokens, which stands for loss_tokens, those of answers.",
         ge=0,
     )
     tokens_are: Literal["counted", "estimated"] = key(
@@ -66,6 +67,11 @@ class TrainingText(SourceCounts):
     """Counts of the packed training split, and the effective tokens of training on it."""
 
     effective_tokens: float = key("Loss tokens, discounted for repetition.", ge=0)
+
+    @property
+    def loss_name(self) -> str:
+        """What its loss tokens are called: of conversations they are answer tokens."""
+        return "answer tokens" if "prompt_tokens" in self.model_fields_set else "loss tokens"
 
 
 class SourceFunnel(Part):

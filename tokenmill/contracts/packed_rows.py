@@ -34,7 +34,14 @@ LABEL_REASONS = {
 
 Each has a count `dropped_<reason>` in `SourceCounts`.
 """
-DROP_REASONS = ("empty", *LABEL_REASONS)
+NO_ANSWER, TOO_LONG = "no_answer", "too_long"
+CONVERSATION_REASONS = {
+    NO_ANSWER: "conversations without an answer left out",
+    TOO_LONG: "conversations left out whose first answer does not fit (model.sequence_length)",
+}
+"""Why a conversation that has tokens is left out, likewise."""
+LEFT_OUT_REASONS = LABEL_REASONS | CONVERSATION_REASONS
+DROP_REASONS = ("empty", *LEFT_OUT_REASONS)
 """Why a document is in no row; `empty` is one without tokens."""
 
 
@@ -45,17 +52,40 @@ class SourceCounts(Part):
     bytes: int = key("Bytes of their text.", ge=0)
     tokens: int = key("Their tokens, without control tokens.", ge=0)
     loss_tokens: int = key(
-        "Tokens in rows that bear a loss: in causal-lm with one end of text a document, in "
-        "masked-lm those that can be hidden, in classification all of the rows.",
+        "Tokens in rows that bear a loss: in causal-lm with one end of text a document, of "
+        "conversations those of answers; in masked-lm those that can be hidden, in classification "
+        "all of the rows.",
         ge=0,
     )
     dropped_empty: int = key("Documents without tokens.", ge=0)
-    # Of classification alone: other tasks truncate nothing and take every document with tokens.
+    # Of classification and of conversations: others truncate nothing and take every document with
+    # tokens.
     dropped_no_label: int = key("Documents with tokens, but no label.", default=0, ge=0)
     dropped_unknown_label: int = key("Those whose label training never had.", default=0, ge=0)
-    dropped_bytes: int = key("Bytes of those without a known label.", default=0, ge=0)
-    dropped_tokens: int = key("Tokens of those without a known label.", default=0, ge=0)
-    truncated_tokens: int = key("Tokens behind the end of a row.", default=0, ge=0)
+    dropped_no_answer: int = key(
+        "Conversations without an answer behind their first token.", default=0, ge=0
+    )
+    dropped_too_long: int = key(
+        "Conversations whose first answer ends behind the end of a row.", default=0, ge=0
+    )
+    dropped_bytes: int = key(
+        "Bytes of documents with tokens that are left out for one of these reasons.",
+        default=0,
+        ge=0,
+    )
+    dropped_tokens: int = key("Tokens of those.", default=0, ge=0)
+    truncated_tokens: int = key(
+        "Tokens behind the end of a row; of a conversation those behind the last answer that fits.",
+        default=0,
+        ge=0,
+    )
+    truncated_conversations: int = key("Conversations that were cut so.", default=0, ge=0)
+    prompt_tokens: int = key(
+        "Tokens of conversations in rows that are of no answer: they bear no loss.",
+        default=0,
+        ge=0,
+    )
+    answer_bytes: int = key("Bytes of text of the answers that bear a loss.", default=0, ge=0)
 
     def counted(self) -> dict[str, int]:
         """Return the counts by name, without those that the task does not have."""
@@ -79,6 +109,12 @@ class PackedCounts(SourceCounts):
         "Loss tokens of each source, by language; empty without weights."
     )
 
+    @property
+    def loss_bytes(self) -> int:
+        """Bytes of the text that bears a loss: of conversations that of their answers."""
+        is_chat = "answer_bytes" in self.model_fields_set
+        return self.answer_bytes if is_chat else self.bytes
+
     def nothing(self) -> SourceCounts:
         """Return the counts of a source or language without a document: zeros."""
         return SourceCounts(**dict.fromkeys(self.counted(), 0))
@@ -91,6 +127,10 @@ class RowFormat(Part):
     last_targets: bool = key("Whether the last targets are stored: causal-lm.")
     context: bool = key("Whether the lengths of context are stored: there is an overlap.")
     label: bool = key("Whether a label is stored: classification.", default=False)
+    answers: bool = key(
+        "Whether each id is stored doubled, plus 1 where the target bears a loss: conversations.",
+        default=False,
+    )
 
     @property
     def columns(self) -> int:

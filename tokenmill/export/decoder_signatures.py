@@ -1,6 +1,7 @@
 """Computations of a decoder's signatures: text or token ids in; scores, texts or vectors out."""
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -12,6 +13,7 @@ from tokenmill.export.sampler import SamplerConfig, check_sampling, choose, requ
 from tokenmill.export.scoring import SCORES, score_rows
 from tokenmill.model.build import Decoder, Encoder
 from tokenmill.model.generation import decode_step, prefill, widen
+from tokenmill.text.chat import ChatTokens
 from tokenmill.text.control_ids import TOKENMILL_CONTROL_IDS, ControlIds
 
 # Rows of sequence_length computed at once: bounds the memory that a long text takes.
@@ -138,18 +140,52 @@ class ServedDecoder(tf.Module):
     def evaluate(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
         """Score texts as `score` does, with every sum of tokenmill/export/scoring.py for each."""
         batch = ids.nrows(out_type=tf.int32)
-        rows = self._rows(ids)
+        token_count = tf.cast(ids.row_lengths(), tf.int32) + 1
+        return {**self._evaluate(self._rows(ids), batch), "token_count": token_count}
+
+    def evaluate_answers(self, tokens: ChatTokens, token_sizes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Score the answers of conversations, given what stands before each.
+
+        Conversations are cut as the Packer cuts them: behind the last answer that fits.
+
+        Args:
+            tokens: The conversations.
+            token_sizes: int32 [vocabulary], bytes of text that each token stands for.
+
+        Returns:
+            What `evaluate` returns, token_count being tokens of answers, and byte_count (int32
+            [batch]), the bytes of their text.
+        """
+        batch = tokens.ids.nrows(out_type=tf.int32)
+        ids, used = tokens.ids.to_tensor(), tokens.answers.to_tensor()[:, 1:]
+        place = tf.range(tf.shape(used)[1])[None]
+        goes_on = tf.pad(used[:, 1:], [[0, 0], [0, tf.minimum(tf.shape(used)[1], 1)]])
+        ends = (used > goes_on) & (place < self.context_length)
+        nothing = tf.zeros([batch, 1], tf.int32)
+        ends_at = tf.concat([nothing, tf.where(ends, place + 1, 0)], axis=1)
+        kept = tf.reduce_max(ends_at, axis=1)
+
+        def cut(values: tf.Tensor) -> tf.RaggedTensor:
+            return tf.RaggedTensor.from_tensor(values, lengths=kept)
+
+        targets, used = cut(ids[:, 1:]), cut(used)
+        rows = cut_into_rows(cut(ids[:, :-1]), targets, used, self.context_length)
+        of_answers = tf.cast(used, tf.int32)
+        sizes = tf.gather(token_sizes, targets.flat_values) * of_answers.flat_values
+        return {
+            **self._evaluate(rows, batch),
+            "token_count": tf.reduce_sum(of_answers, axis=1),
+            "byte_count": tf.reduce_sum(targets.with_flat_values(sizes), axis=1),
+        }
+
+    def _evaluate(self, rows: Rows, batch: tf.Tensor) -> dict[str, tf.Tensor]:
         with self._weights_in_use():
             sums = self._map_rows(rows, self._evaluate_rows, (tf.float32,) * len(SCORES))
         by_text = {
             name: tf.math.unsorted_segment_sum(value, rows.texts, batch)
             for name, value in zip(SCORES, sums, strict=True)
         }
-        return {
-            "log_likelihood": -by_text["nll_sum"],
-            **by_text,
-            "token_count": tf.cast(ids.row_lengths(), tf.int32) + 1,
-        }
+        return {"log_likelihood": -by_text["nll_sum"], **by_text}
 
     def logits(self, token_ids: tf.Tensor) -> tf.Tensor:
         """Compute the logits after each token; NO_TOKEN for what is none.
@@ -239,6 +275,7 @@ class ServedDecoder(tf.Module):
         max_new_tokens: tf.Tensor,
         sampling: SamplerConfig,
         truncate_prompt: tf.Tensor,
+        stop_ids: Sequence[int] | None = None,
     ) -> dict[str, Any]:
         """Continue each text until its end or for `max_new_tokens` tokens, with cached keys.
 
@@ -248,6 +285,8 @@ class ServedDecoder(tf.Module):
             sampling: How tokens are chosen.
             truncate_prompt: bool [batch]; a prompt that leaves no room in the context for begin
                 and the new tokens loses its first tokens if true, and is an error if not.
+            stop_ids: Of conversations: what ends an answer beside the text's end. Their prompts
+                begin as the template says, and get no begin. None: `ids` are texts.
 
         Returns a dict: token_ids (ragged int32), prompt_tokens (used, without begin),
         truncated_tokens, completion_tokens (int32 [batch]), finish_reason (string [batch]):
@@ -255,7 +294,8 @@ class ServedDecoder(tf.Module):
         """
         length, model = self.context_length, self._decoder()
         prompt_counts = tf.cast(ids.row_lengths(), tf.int32)
-        room = length - 1 - max_new_tokens
+        begins = 1 if stop_ids is None else 0
+        room = length - begins - max_new_tokens
         excess = tf.maximum(prompt_counts - room, 0)
         checks = [
             require(
@@ -267,14 +307,17 @@ class ServedDecoder(tf.Module):
                 f"prompt and max_new_tokens exceed the context of {length} tokens (one of them "
                 "for the begin); shorten one of them or set truncate_prompt",
             ),
+            require(prompt_counts + begins > 0, "a prompt of a conversation may not be empty"),
             *check_sampling(sampling),
         ]
         with tf.control_dependencies(checks):
             excess = tf.identity(excess)
         batch = tf.shape(excess)[0]
         kept = tf.ragged.boolean_mask(ids, tf.ragged.range(prompt_counts) >= excess[:, None])
-        prompt = tf.concat([tf.fill([batch, 1], self.control_ids.need("bos")), kept], axis=1)
-        starts = prompt_counts - excess + 1
+        prompt = kept
+        if begins:
+            prompt = tf.concat([tf.fill([batch, 1], self.control_ids.need("bos")), kept], axis=1)
+        starts = prompt_counts - excess + begins
         with self._weights_in_use():
             tokens, counts, stopped = _continue(
                 model,
@@ -285,10 +328,11 @@ class ServedDecoder(tf.Module):
                 length,
                 self.control_ids,
                 self.tokens,
+                stop_ids or (),
             )
         return {
             "token_ids": tf.RaggedTensor.from_tensor(tokens, lengths=counts),
-            "prompt_tokens": starts - 1,
+            "prompt_tokens": starts - begins,
             "truncated_tokens": excess,
             "completion_tokens": counts,
             "finish_reason": tf.where(stopped, "stop", "length"),
@@ -304,6 +348,7 @@ def _continue(
     context_length: int,
     control_ids: ControlIds,
     vocabulary: int,
+    stop_ids: Sequence[int] = (),
 ):
     """Generate tokens until each text's end or limit.
 
@@ -317,12 +362,13 @@ def _continue(
     logits = model.logits(tf.gather(hidden, starts - 1, axis=1, batch_dims=1))
     # Tokens by step, so that a step writes one row.
     tokens = tf.zeros([steps, batch], tf.int32)
+    stops = tf.constant([control_ids.need("eos"), *stop_ids])
 
     def take(step, tokens, counts, stopped, logits):
         """Choose a token for each text that goes on; return the new state and the tokens."""
         token = choose(logits[:, :vocabulary], sampling, uniform[:, step], control_ids)
         active = (counts < limits) & ~stopped
-        stopped |= active & (token == control_ids.need("eos"))
+        stopped |= active & tf.reduce_any(token[:, None] == stops[None], axis=1)
         written = active & ~stopped
         token = tf.where(written, token, max(control_ids.padding, 0))
         tokens = tf.where(tf.range(steps)[:, None] == step, token[None], tokens)

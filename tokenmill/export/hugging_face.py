@@ -9,6 +9,7 @@ import tensorflow as tf
 from tokenmill.checkpoints.checkpoint import read_checkpoint
 from tokenmill.checkpoints.pooling import write_modules
 from tokenmill.checkpoints.writing import find_form, write_checkpoint
+from tokenmill.contracts.chat import ChatFormat, find_chat_format
 from tokenmill.contracts.served_model import ServedModel, read_served_model
 from tokenmill.contracts.tokenizer import TOKENIZER_PATH
 from tokenmill.errors import TokenmillError
@@ -75,7 +76,8 @@ def export_hugging_face(
         )
     content = read_tokenizer_asset(saved_model)
     make_empty_directory(directory)
-    tokenizer = write_tokenizer(content, directory, shape)
+    chat_format = find_chat_format(os.path.join(saved_model, "assets.extra"))
+    tokenizer = write_tokenizer(content, directory, shape, chat_format)
     control = tokenizer.control_ids
     reader = tf.train.load_checkpoint(os.path.join(saved_model, "variables", "variables"))
     files = write_checkpoint(
@@ -87,7 +89,8 @@ def export_hugging_face(
         form,
     )
     if shape.head == "lm":
-        files.append(_write(directory, "generation_config.json", _token_ids(control)))
+        generation = _generation_config(control, chat_format)
+        files.append(_write(directory, "generation_config.json", generation))
     if described.pooling is not None:
         # What is served, of rows that may be shorter than those of the base model.
         longest = min(described.pooling.max_tokens, shape.sequence_length)
@@ -125,6 +128,14 @@ def _labels(described: ServedModel) -> dict[str, Any]:
         "id2label": {str(i): name for i, name in enumerate(names)},
         "label2id": {name: i for i, name in enumerate(names)},
     }
+
+
+def _generation_config(control: ControlIds, chat_format: ChatFormat | None) -> dict[str, Any]:
+    """Return the ids that generation begins with and ends at."""
+    ids: dict[str, Any] = _token_ids(control)
+    if chat_format is not None and chat_format.stop_ids:
+        ids["eos_token_id"] = sorted({*chat_format.stop_ids, control.need("eos")})
+    return ids
 
 
 def _write(directory: str, name: str, content: dict) -> str:

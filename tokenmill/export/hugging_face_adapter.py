@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from tokenmill.checkpoints.directory import is_checkpoint
 from tokenmill.checkpoints.writing import find_form
+from tokenmill.contracts.chat import find_chat_format
 from tokenmill.contracts.served_model import read_served_model
 from tokenmill.errors import TokenmillError
 from tokenmill.export.adapter_files import ADAPTER_DIRECTORY, CONFIG_NAME, WEIGHTS_NAME
@@ -56,7 +57,8 @@ def export_adapter(
     write_json(os.path.join(directory, CONFIG_NAME), config)
     with open_file(os.path.join(source, WEIGHTS_NAME)) as weights:
         write_bytes(os.path.join(directory, WEIGHTS_NAME), weights.read())
-    tokenizer = write_tokenizer(read_tokenizer_asset(saved_model), directory, shape)
+    chat_format = find_chat_format(os.path.join(saved_model, "assets.extra"))
+    tokenizer = write_tokenizer(read_tokenizer_asset(saved_model), directory, shape, chat_format)
     return AdapterExport([CONFIG_NAME, WEIGHTS_NAME, *tokenizer.files], config)
 
 

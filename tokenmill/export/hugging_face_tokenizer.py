@@ -9,19 +9,23 @@ splits that are equally likely in some 30 % of documents, as the sentencepiece l
 TensorFlow's op.
 """
 
+import json
 import os
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sentencepiece import sentencepiece_model_pb2
 
 from tokenmill.checkpoints.settings import CONFIG_NAME
+from tokenmill.contracts.chat import ChatFormat
 from tokenmill.contracts.tokenizer import TOKENIZER_PATH
 from tokenmill.errors import TokenmillError
 from tokenmill.files import write_bytes, write_json
 from tokenmill.model.shape import ModelShape
 from tokenmill.text.control_ids import TOKENMILL_CONTROL_IDS, ControlIds
 from tokenmill.text.tokenizers.compiled import is_compiled, unpack_tokenizer
+from tokenmill.text.tokenizers.hugging_face_files import TOKENIZER_CONFIG
 from tokenmill.text.tokenizers.load import load_tokenizer
 from tokenmill.text.vocabulary import CONTROL_TOKENS
 
@@ -48,48 +52,76 @@ class TokenizerFiles(NamedTuple):
     control_ids: ControlIds
 
 
-def write_tokenizer(content: bytes, directory: str, shape: ModelShape) -> TokenizerFiles:
+def write_tokenizer(
+    content: bytes, directory: str, shape: ModelShape, chat_format: ChatFormat | None = None
+) -> TokenizerFiles:
     """Write an imported tokenizer's files as they were, or those of one that tokenmill trained.
 
     Args:
         content: The pushed model's tokenizer file.
         directory: Where to; it is there.
         shape: Of the model.
+        chat_format: Of a model of conversations: its template is written, too.
     """
     if is_compiled(content):
         imported = unpack_tokenizer(content, TOKENIZER_PATH)
-        files = [name for name in imported.sources if name != CONFIG_NAME]  # that is the model's
-        for name in files:
-            write_bytes(os.path.join(directory, name), imported.sources[name])
-        return TokenizerFiles(files, True, imported.description.control_ids)
-    made = tokenizer_json(content, _FRAMES[shape.head])
+        files = dict(imported.sources)
+        files.pop(CONFIG_NAME, None)  # that is the model's
+        if chat_format is not None:
+            files[TOKENIZER_CONFIG] = _with_template(files.get(TOKENIZER_CONFIG), chat_format)
+        for name, source in files.items():
+            write_bytes(os.path.join(directory, name), source)
+        return TokenizerFiles(list(files), True, imported.description.control_ids)
+    names = None if chat_format is None else chat_format.special_tokens
+    made = tokenizer_json(content, _FRAMES[shape.head], names)
     write_json(os.path.join(directory, "tokenizer.json"), made)
-    config = _tokenizer_config(shape.sequence_length)
-    write_json(os.path.join(directory, "tokenizer_config.json"), config)
+    config = _tokenizer_config(shape.sequence_length, chat_format)
+    write_json(os.path.join(directory, TOKENIZER_CONFIG), config)
     is_exact = made["model"]["type"] == "BPE"
     control_ids = load_tokenizer(content, TOKENIZER_PATH).control_ids
-    return TokenizerFiles(["tokenizer.json", "tokenizer_config.json"], is_exact, control_ids)
+    return TokenizerFiles(["tokenizer.json", TOKENIZER_CONFIG], is_exact, control_ids)
 
 
-def _tokenizer_config(length: int) -> dict[str, Any]:
+def _with_template(tokenizer_config: bytes | None, chat_format: ChatFormat) -> bytes:
+    """Return a tokenizer_config.json whose chat template is the one that was trained with."""
+    values: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    if tokenizer_config is not None:
+        values = json.loads(tokenizer_config)
+        if values.get("chat_template") == chat_format.template:
+            return tokenizer_config
+    values["chat_template"] = chat_format.template
+    return json.dumps(values, indent=2, ensure_ascii=False).encode()
+
+
+def _tokenizer_config(length: int, chat_format: ChatFormat | None) -> dict[str, Any]:
     control = TOKENMILL_CONTROL_IDS.by_name()
+    chat: dict[str, Any] = {}
+    if chat_format is not None:
+        own = {CONTROL_TOKENS[i] for i in control.values()}
+        chat["chat_template"] = chat_format.template
+        chat["additional_special_tokens"] = sorted({*chat_format.special_tokens} - own)
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": length,
         "clean_up_tokenization_spaces": False,
-        # "</s>" in a user's text is text.
-        "split_special_tokens": True,
+        # "</s>" in a user's text is text; what a template writes are tokens, and the library does
+        # not tell one from the other.
+        "split_special_tokens": chat_format is None,
+        **chat,
         **{f"{role}_token": CONTROL_TOKENS[i] for role, i in control.items()},
     }
 
 
-def tokenizer_json(model: bytes, frame: tuple[str, ...]) -> dict[str, Any]:
+def tokenizer_json(
+    model: bytes, frame: tuple[str, ...], names: Mapping[str, int] | None = None
+) -> dict[str, Any]:
     """Make the content of tokenizer.json.
 
     Args:
         model: A SentencePiece model file that tokenmill trained.
         frame: Control tokens around a text where special tokens are asked for: the one before it,
             and the one behind it if there is one.
+        names: Texts that control tokens get instead of their own, such as those of a chat template.
 
     Raises:
         TokenmillError: The model is none that tokenmill trained.
@@ -101,6 +133,8 @@ def tokenizer_json(model: bytes, frame: tuple[str, ...]) -> dict[str, Any]:
             "the SentencePiece model was not trained by tokenmill: its normalizer is another.",
             "Take the tokenizer files that it came with.",
         )
+    for name, number in (names or {}).items():
+        proto.pieces[number].piece = name
     is_bpe = spec.model_type == sentencepiece_model_pb2.TrainerSpec.BPE
     added = [
         _added(i, piece.piece, piece.type != _Piece.USER_DEFINED)

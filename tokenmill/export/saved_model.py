@@ -5,6 +5,8 @@ take token ids (int32 [batch, width], filled up with `ControlIds.padding` at the
 
     score (also serving_default), score_ids: the log-likelihood of a text.
     generate, generate_ids: a continuation.
+    chat: the next answer of a conversation, of a model that was trained on conversations; its
+        `prompt` is what tokenmill.text.chat.Chat writes.
     embed, embed_ids: a vector.
     classify, classify_ids: a class, of a classifier.
     logits_ids: the model itself, begin (2) and tokens -> logits; TF Lite is made of it.
@@ -14,7 +16,8 @@ take token ids (int32 [batch, width], filled up with `ControlIds.padding` at the
 A masked language model has no likelihood of a text and continues none: no score, no generate. Its
 serving_default is embed, its logits_ids takes `CLS tokens SEP`, and its evaluate hides tokens
 (tokenmill/export/text_masking.py) and sums over these. A classifier's serving_default is
-classify; its evaluate reads the feature `label` beside `text`.
+classify; its evaluate reads the feature `label` beside `text`. The evaluate of a model of
+conversations reads `messages` and scores answers.
 
 Every answer counts its tokens. docs/serving.md describes inputs, outputs and errors.
 """
@@ -27,6 +30,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_transform as tft
 
+from tokenmill.contracts.chat import ChatFormat, find_chat_format, write_chat_format
 from tokenmill.contracts.served_model import (
     GENERATE_OPTIONS,
     Pooling,
@@ -41,6 +45,7 @@ from tokenmill.export.text_masking import TextMasking
 from tokenmill.export.tokenizer_assets import write_tokenizer_assets
 from tokenmill.export.warmup_requests import write_warmup_requests
 from tokenmill.model.build import Decoder, Encoder
+from tokenmill.text.chat import ChatTokens, chat_tokens
 from tokenmill.text.tokenizers.load import read_tokenizer
 
 _TYPES = {int: tf.int32, float: tf.float32, bool: tf.bool}
@@ -57,6 +62,7 @@ class ExportedModel(tf.Module):
         masking: What a masked language model's `evaluate` hides.
         label_names: The classes of a classifier.
         pooling: What an encoder's `embed` computes; None for the mean over all rows of a text.
+        chat_format: Of a model of conversations.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class ExportedModel(tf.Module):
         masking: TextMasking | None = None,
         label_names: Sequence[str] | None = None,
         pooling: Pooling | None = None,
+        chat_format: ChatFormat | None = None,
     ):
         super().__init__()
         # Not TFTransformOutput.transform_features_layer: a Keras model within takes as long to
@@ -76,6 +83,8 @@ class ExportedModel(tf.Module):
         self.transform = tf.saved_model.load(graph)
         tokenizer = read_tokenizer(tokenizer_path)
         self._detokenize = tokenizer.detokenize
+        self._chat_format = chat_format
+        self._token_sizes = [len(value or b"") for value in tokenizer.token_bytes]
         self.tokenizer = tokenizer.resources()
         self.padding = tokenizer.control_ids.padding
         self.head = model.shape_config.head
@@ -112,8 +121,20 @@ class ExportedModel(tf.Module):
         ids = tf.RaggedTensor.from_sparse(self.transform.transform_fn(features)["token_ids"])
         return tf.cast(ids, tf.int32)
 
-    def _with_bytes(self, scores: dict[str, tf.Tensor], text: tf.Tensor) -> dict[str, tf.Tensor]:
-        byte_count = tf.strings.length(text)
+    def _chat_tokens(self, conversations: tf.Tensor) -> ChatTokens:
+        assert self._chat_format is not None
+        return chat_tokens(conversations, self._tokenize, self._chat_format.special_tokens)
+
+    def _evaluate_conversations(self, conversations: tf.Tensor) -> dict[str, tf.Tensor]:
+        # A model may have more rows of embeddings than its tokenizer has tokens.
+        unused = max(0, self.served.vocab_size - len(self._token_sizes))
+        sizes = tf.constant(self._token_sizes + [0] * unused, tf.int32)
+        scores = self.served.evaluate_answers(self._chat_tokens(conversations), sizes)
+        return self._with_bytes(scores, scores["byte_count"])
+
+    def _with_bytes(
+        self, scores: dict[str, tf.Tensor], byte_count: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         bits = scores["nll_sum"] / tf.math.log(2.0)
         # Of no bytes it is no number: 0 would be a perfect score.
         per_byte = tf.where(byte_count > 0, bits / tf.cast(byte_count, tf.float32), float("nan"))
@@ -146,7 +167,7 @@ class ExportedModel(tf.Module):
 
         @function(input_signature=[text_spec])
         def score(text):
-            return self._with_bytes(score_of(served.token_ids(text)), text)
+            return self._with_bytes(score_of(served.token_ids(text)), tf.strings.length(text))
 
         @function(input_signature=[ids_spec])
         def score_ids(token_ids):
@@ -197,8 +218,33 @@ class ExportedModel(tf.Module):
             )
             return {**outputs, "token_ids": outputs["token_ids"].to_tensor(self.padding)}
 
+        @function(input_signature=[tf.TensorSpec([None], tf.string, name="prompt"), *options])
+        def chat(
+            prompt,
+            max_new_tokens=d[0],
+            temperature=d[1],
+            top_k=d[2],
+            top_p=d[3],
+            seed=d[4],
+            truncate_prompt=d[5],
+        ):
+            assert self._chat_format is not None
+            outputs = _generate(
+                served,
+                self._chat_tokens(prompt).ids,
+                (max_new_tokens, temperature, top_k, top_p, seed, truncate_prompt),
+                self._chat_format.stop_ids,
+            )
+            completion = self._detokenize(outputs.pop("token_ids"))
+            return {"text": completion, **outputs}
+
         @function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
         def evaluate(examples):
+            if self._chat_format is not None:
+                feature = {"messages": tf.io.FixedLenFeature([], tf.string)}
+                return self._evaluate_conversations(
+                    tf.io.parse_example(examples, feature)["messages"]
+                )
             features = {"text": tf.io.FixedLenFeature([], tf.string)}
             if self.head == "classifier":
                 features["label"] = tf.io.FixedLenFeature([], tf.string, default_value="")
@@ -207,7 +253,9 @@ class ExportedModel(tf.Module):
             if self.head == "classifier":
                 return served.evaluate_classes(self._tokenize(text), parsed["label"])
             scores = served.evaluate(self._tokenize(text))
-            return self._with_bytes(scores, text) if self.head == "lm" else scores
+            if self.head != "lm":
+                return scores
+            return self._with_bytes(scores, tf.strings.length(text))
 
         @function(input_signature=[text_spec])
         def classify(text):
@@ -235,6 +283,7 @@ class ExportedModel(tf.Module):
             "score_ids": score_ids,
             "generate": generate,
             "generate_ids": generate_ids,
+            **({} if self._chat_format is None else {"chat": chat}),
             **model,
         }
 
@@ -266,7 +315,12 @@ class ExportedModel(tf.Module):
             return tf.RaggedTensor.from_tensor(tf.identity(token_ids), padding=self.padding)
 
 
-def _generate(served: ServedDecoder, ids: tf.RaggedTensor, options: tuple) -> dict[str, Any]:
+def _generate(
+    served: ServedDecoder,
+    ids: tf.RaggedTensor,
+    options: tuple,
+    stop_ids: Sequence[int] | None = None,
+) -> dict[str, Any]:
     """Continue texts; each option has one value for each text, or one for all."""
     batch = ids.nrows(out_type=tf.int32)
     checks = []
@@ -277,7 +331,8 @@ def _generate(served: ServedDecoder, ids: tf.RaggedTensor, options: tuple) -> di
         new, temperature, top_k, top_p, seed, truncate = (
             tf.broadcast_to(x, [batch]) for x in options
         )
-    return served.generate(ids, new, SamplerConfig(temperature, top_k, top_p, seed), truncate)
+    sampling = SamplerConfig(temperature, top_k, top_p, seed)
+    return served.generate(ids, new, sampling, truncate, stop_ids)
 
 
 def export_model(
@@ -294,16 +349,27 @@ def export_model(
 
     `pooling` is what an encoder's `embed` computes, where its base model says so. `assets.extra`
     gets the SentencePiece model, model.json (the model's shape, how the weights are stored, a
-    classifier's labels, the pooling) and the warm-up requests that TensorFlow Serving replays.
+    classifier's labels, the pooling), of a model of conversations the chat_format.json that lies
+    beside the tokenizer, and the warm-up requests that TensorFlow Serving replays.
     """
+    chat_format = find_chat_format(os.path.dirname(tokenizer_path))
     exported = ExportedModel(
-        model, transform_graph_uri, tokenizer_path, quantization, masking, label_names, pooling
+        model,
+        transform_graph_uri,
+        tokenizer_path,
+        quantization,
+        masking,
+        label_names,
+        pooling,
+        chat_format,
     )
     signatures = exported.signatures()
     tf.saved_model.save(exported, directory, signatures=signatures)
     extra = os.path.join(directory, "assets.extra")
     tf.io.gfile.makedirs(extra)
     write_tokenizer_assets(tokenizer_path, directory)
+    if chat_format is not None:
+        write_chat_format(extra, chat_format)
     stated = {"label_names": label_names and list(label_names), "pooling": pooling}
     described = ServedModel(
         model_shape=model.shape_config,

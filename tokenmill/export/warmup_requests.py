@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from tokenmill.records.tfrecord import write_tfrecords
+from tokenmill.text.chat_template import MARK
 
 WARMUP_NAME = "tf_serving_warmup_requests"
 _TEXT = "A few words to begin with. "
@@ -53,6 +54,8 @@ def _requests(context_length: int) -> Iterator[tuple[str, dict[str, tf.Tensor]]]
     for texts, temperature in (([_TEXT], 0.0), (several, 1.0)):
         options = _options(len(texts), new, temperature)
         yield "generate", {"text": tf.constant(texts), **options}
+    prompt = tf.constant([f"{MARK}0{_TEXT}"])
+    yield "chat", {"prompt": prompt, **_options(1, new, 0.0)}
     for signature in ("score_ids", "embed_ids", "classify_ids"):
         yield signature, {"token_ids": ids}
     yield "generate_ids", {"token_ids": ids, **_options(1, new, 1.0)}

@@ -3,8 +3,10 @@
 A document has four features, everywhere: `doc_id` (stable and unique: ingest gives documents that
 share an id ids of their own), `source` (where it came from), `text` (UTF-8) and `byte_count`
 (length of `text` in bytes). Where they are known, it has `label` (its class), `language` (ISO 639:
-before curation as the input says, behind it as found) and `metadata` (a JSON object with sorted
-keys: title, url, date, license). Records lie in shards that are chosen by a hash of `doc_id` (as it
+before curation as the input says, behind it as found), `messages` (of a conversation: before
+curation its turns, tokenmill/records/conversations.py; behind it as its chat template writes them,
+tokenmill/text/chat.py) and `metadata` (a JSON object with sorted keys: title, url, date, license).
+Records lie in shards that are chosen by a hash of `doc_id` (as it
 came in) and sorted by it, so that the same documents give the same files whatever the order, the
 bundles or the number of workers that computed them.
 
@@ -27,7 +29,7 @@ from tokenmill.records.tfrecord import read_tfrecords
 DOCUMENT_FEATURES = ("doc_id", "source", "text", "byte_count")
 """What every document on disk has."""
 
-OPTIONAL_FEATURES = ("label", "language", "metadata")
+OPTIONAL_FEATURES = ("label", "language", "messages", "metadata")
 """What a document has where it is not empty."""
 
 DOCUMENT_SCHEMA = pa.schema(
@@ -53,6 +55,7 @@ def document_batch(
     texts: Sequence[bytes],
     labels: Sequence[bytes] | None = None,
     languages: Sequence[bytes] | None = None,
+    messages: Sequence[bytes] | None = None,
     metadata: Sequence[bytes] | None = None,
 ) -> pa.RecordBatch:
     """Build a batch of documents; `byte_count` is the length of each text in bytes.
@@ -63,6 +66,7 @@ def document_batch(
         texts: UTF-8.
         labels: Class of each, empty where it has none; None: no document has one.
         languages: Language of each, likewise.
+        messages: Turns of each that is a conversation, likewise.
         metadata: A JSON object of each, likewise.
     """
     none = [b""] * len(texts)
@@ -74,7 +78,7 @@ def document_batch(
             pa.array([len(text) for text in texts], pa.int64()),
             *(
                 pa.array(none if values is None else values, pa.large_binary())
-                for values in (labels, languages, metadata)
+                for values in (labels, languages, messages, metadata)
             ),
         ],
         schema=DOCUMENT_SCHEMA,

@@ -22,6 +22,7 @@ class Row(NamedTuple):
             next input). None in the framed modes, where targets are the inputs themselves.
         context_lengths: For each segment, how many of its items are context. None without.
         labels: Class of each segment, in classification, where it is the only target. None else.
+        bears_loss: Of each input whether its target counts, 1 or 0; None: all do.
     """
 
     segment_lengths: np.ndarray
@@ -29,6 +30,7 @@ class Row(NamedTuple):
     last_targets: np.ndarray | None = None
     context_lengths: np.ndarray | None = None
     labels: np.ndarray | None = None
+    bears_loss: np.ndarray | None = None
 
 
 class Rows(NamedTuple):
@@ -41,6 +43,7 @@ class Rows(NamedTuple):
         last_targets: See Row.
         context_lengths: See Row.
         labels: See Row.
+        bears_loss: See Row.
     """
 
     segment_counts: np.ndarray
@@ -49,6 +52,7 @@ class Rows(NamedTuple):
     last_targets: np.ndarray | None
     context_lengths: np.ndarray | None
     labels: np.ndarray | None = None
+    bears_loss: np.ndarray | None = None
 
     def split(self) -> list[Row]:
         """Return the rows one by one."""
@@ -63,6 +67,7 @@ class Rows(NamedTuple):
                     None if self.last_targets is None else self.last_targets[mine],
                     None if self.context_lengths is None else self.context_lengths[mine],
                     None if self.labels is None else self.labels[mine],
+                    None if self.bears_loss is None else self.bears_loss[item : item + slots],
                 )
             )
             segment, item = segment + count, item + slots
@@ -78,7 +83,7 @@ class Rows(NamedTuple):
             return np.concatenate([row[i] for row in rows]) if rows else np.zeros(0, np.int32)
 
         counts = np.array([len(row.segment_lengths) for row in rows], np.int64)
-        optional = (column(i, True) for i in (2, 3, 4))
+        optional = (column(i, True) for i in (2, 3, 4, 5))
         return cls(counts, column(0), column(1), *optional)
 
 

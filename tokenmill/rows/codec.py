@@ -3,7 +3,8 @@
 A record holds, as little-endian integers of 2 bytes (4 if the vocabulary does not fit): the number
 of segments k, then k values for each stored column, then the input ids. The columns are always the
 segment lengths; the last targets in causal mode; the context lengths if there is an overlap; the
-label in classification. Padding is not stored.
+label in classification. Padding is not stored. Of conversations each input id is doubled, plus 1 if
+its target bears a loss.
 """
 
 import itertools
@@ -24,7 +25,8 @@ class Batch(NamedTuple):
         targets: int32 ids to predict; 0 in padding.
         segment_ids: int32, 1, 2, .. by document part; 0 in padding.
         positions: int32, position within the segment.
-        loss_weights: float32, 1 where a target counts, 0 in padding, context and frame.
+        loss_weights: float32, 1 where a target counts, 0 in padding, context, frame and what is
+            no answer of a conversation.
 
     In classification the target of a row's first slot is its class, and no other one counts.
     """
@@ -37,7 +39,7 @@ class Batch(NamedTuple):
 
 
 def row_dtype(vocab_size: int) -> str:
-    """Return the stored integer type: 2 bytes as long as every id fits."""
+    """Return the stored integer type: 2 bytes as long as every number below this fits."""
     return "<u2" if vocab_size <= 65_536 else "<u4"
 
 
@@ -54,7 +56,10 @@ def encode_rows(rows: Rows, row_format: RowFormat) -> list[bytes]:
     stored = (rows.segment_lengths, rows.last_targets, rows.context_lengths, rows.labels)
     for i, column in enumerate(column for column in stored if column is not None):
         buffer[spans(starts + 1 + i * counts, counts)] = column
-    buffer[spans(ends - slots, slots)] = rows.inputs
+    stored_inputs = rows.inputs
+    if rows.bears_loss is not None:
+        stored_inputs = 2 * rows.inputs + rows.bears_loss
+    buffer[spans(ends - slots, slots)] = stored_inputs
     data = buffer.tobytes()
     bounds = (np.concatenate((starts, ends[-1:])) * buffer.itemsize).tolist()
     return [data[a:b] for a, b in itertools.pairwise(bounds)]
@@ -70,13 +75,17 @@ def decode_rows(records: Sequence[bytes], row_format: RowFormat) -> Rows:
     counts = values[starts].astype(np.int64)
     columns = [values[spans(starts + 1 + i * counts, counts)] for i in range(row_format.columns)]
     inputs_at = starts + 1 + row_format.columns * counts
+    inputs, bears_loss = values[spans(inputs_at, ends - inputs_at)], None
+    if row_format.answers:
+        inputs, bears_loss = inputs >> 1, inputs & 1
     return Rows(
         counts,
         columns[0],
-        values[spans(inputs_at, ends - inputs_at)],
+        inputs,
         columns[1] if row_format.last_targets else None,
         columns[1 + row_format.last_targets] if row_format.context else None,
         columns[-1] if row_format.label else None,
+        bears_loss,
     )
 
 
@@ -109,6 +118,8 @@ def densify(rows: Rows | Sequence[Row], sequence_length: int) -> Batch:
         weights[positions < np.repeat(rows.context_lengths + skipped, lengths)] = 0
     elif skipped:
         weights[segments[:-1]] = 0
+    if rows.bears_loss is not None:
+        weights = rows.bears_loss.astype(np.float32)
     if rows.labels is not None:
         targets, weights = np.zeros_like(inputs), np.zeros_like(weights)
         targets[segments[:-1]] = rows.labels

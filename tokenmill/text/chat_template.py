@@ -15,19 +15,21 @@ import jinja2.ext
 import jinja2.sandbox
 
 from tokenmill.errors import TokenmillError
+from tokenmill.records.conversations import ANSWERING_ROLE
 
 CHATML = (
+    "{{ bos_token }}"
     "{% for message in messages %}"
     "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""ChatML, for models that bring no template (OpenAI 2022)."""
+"""ChatML, for models that bring no template (OpenAI 2022), behind the token that begins a text."""
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 
-ANSWERING_ROLE = "assistant"
-# A noncharacter of Unicode, which no text has to hold: it parts the letters of a token's text.
-_MARK = "\ufdd0"
+MARK = "\ufdd0"
+"""A noncharacter of Unicode, which no text has to hold: it parts the letters of a token's text, and
+here and in tokenmill/text/chat.py the pieces of a conversation."""
 
 Message = Mapping[str, Any]
 """A turn: role and content, both strings; a template may read more of it."""
@@ -144,7 +146,7 @@ class ChatTemplate:
 
     def text(self, messages: Sequence[Message], prompt: bool = False) -> str:
         """Render a conversation as one string, with what opens an answer if it is a prompt."""
-        return self._render(self._marked_messages(messages), prompt).replace(_MARK, "")
+        return self._render(self._marked_messages(messages), prompt).replace(MARK, "")
 
     def _marked_messages(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         return [self._mark(number, message) for number, message in enumerate(messages, 1)]
@@ -161,8 +163,8 @@ class ChatTemplate:
     def _marked(self, value: Any) -> Any:
         """Mark the texts of special tokens in what a user wrote, so that they are none."""
         if isinstance(value, str):
-            text = value.replace(_MARK, "")
-            return self._specials.sub(lambda found: found[0][0] + _MARK + found[0][1:], text)
+            text = value.replace(MARK, "")
+            return self._specials.sub(lambda found: found[0][0] + MARK + found[0][1:], text)
         if isinstance(value, Mapping):
             return {key: self._marked(inner) for key, inner in value.items()}
         if isinstance(value, list | tuple):
@@ -187,7 +189,7 @@ class ChatTemplate:
             found += [Piece(special[0], True, is_answer)]
             start = special.end()
         found.append(Piece(text[start:], False, is_answer))
-        return [piece._replace(text=piece.text.replace(_MARK, "")) for piece in found if piece.text]
+        return [piece._replace(text=piece.text.replace(MARK, "")) for piece in found if piece.text]
 
 
 def _rewritten(turn: int) -> TokenmillError:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from components.ingest.config import CorpusConfig
+from components.ingest.conversations import conversations_of
 from components.ingest.declared import DeclaredFields
 from components.ingest.encoding import BOM
 from components.ingest.file_names import bare_suffix
@@ -106,6 +107,8 @@ def read_delimited(
     source_name, name = default_source(file), file_id(file)
     header: list[str] = []
     declared_fields, declared_at = DeclaredFields(settings), {}
+    conversations = conversations_of(settings)
+    content_at: dict[str, int] = {}
     text_at = 0
     id_at = source_at = label_at = -1
     repaired: tuple[str, ...] = ()
@@ -134,12 +137,12 @@ def read_delimited(
         number = lines.first_line
         if not header:
             header = [column.strip() for column in row]
-            fields = (settings.text_field, settings.id_field, settings.source_field,
-                      settings.label_field)  # fmt: skip
-            if wrong := wrong_columns(header, fields):
+            others = (settings.id_field, settings.source_field, settings.label_field)
+            if wrong := wrong_columns(header, settings.content_fields, others):
                 yield missing_text(file, 0, file.size_bytes, wrong)
                 return
-            text_at = header.index(settings.text_field)
+            content_at = {field: header.index(field) for field in settings.content_fields}
+            text_at = content_at[settings.content_fields[0]]
             if settings.id_field in header:
                 id_at = header.index(settings.id_field)
             if settings.source_field in header:
@@ -158,15 +161,20 @@ def read_delimited(
             detail = f"{len(row)} fields, the header has {len(header)}"
             yield BadRecord(file.path, number, "malformed_row", detail, lines.row_size)
             continue
-        yield make_document(
-            row[text_at].encode("utf-8", "surrogateescape"),
+        origin = (
             (to_bytes(row[id_at]) if id_at >= 0 else None) or b"%b:%d" % (name, number),
             (to_bytes(row[source_at]) if source_at >= 0 else None) or source_name,
             file,
             number,
-            settings,
-            repaired,
-            to_bytes(row[label_at]) if label_at >= 0 else None,
-            declared_fields.read({field: row[at] for field, at in declared_at.items()}.get),
         )
+        label = to_bytes(row[label_at]) if label_at >= 0 else None
+        declared = declared_fields.read({field: row[at] for field, at in declared_at.items()}.get)
+        if conversations is not None:
+            value_of = {field: row[at] for field, at in content_at.items()}.get
+            yield conversations.document(
+                value_of, *origin, lines.row_size, repaired, label, declared
+            )
+        else:
+            text = row[text_at].encode("utf-8", "surrogateescape")
+            yield make_document(text, *origin, settings, repaired, label, declared)
         repaired = ()  # the mark is the file's: counted once, with its first document

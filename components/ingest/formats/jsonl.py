@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from components.ingest.config import CorpusConfig
+from components.ingest.conversations import conversations_of
 from components.ingest.declared import NOTHING, DeclaredFields
 from components.ingest.encoding import BOM, decode_other
 from components.ingest.file_names import bare_suffix
@@ -47,10 +48,11 @@ def read_json_lines(
     look_up: Callable[[Any, str], Any] = value_at if is_nested else dict.get
     declares_nothing = declared_fields.names.isdisjoint
     file_source, name = default_source(file), file_id(file)
+    holds_texts = not settings.holds_conversations
     for number, line in enumerate(bounded_lines(handle, settings.max_record_bytes), start=1):
         # This loop is what ingest's throughput hangs on: the usual case first, and inline.
         try:
-            record = loads(line)
+            record = loads(line) if holds_texts else {}
             text = look_up(record, text_field).encode()
             doc_id = look_up(record, id_field)
             source = look_up(record, source_field)
@@ -117,19 +119,26 @@ def _from_record(
     repaired: tuple[str, ...] = (),
 ) -> Document | BadRecord:
     """Make a document of a parsed JSON value, or say what is wrong with it."""
-    value = value_at(record, settings.text_field) if isinstance(record, dict) else None
-    if not isinstance(value, str):
+    conversations = conversations_of(settings)
+    fields = settings.content_fields
+    value = value_at(record, fields[0]) if isinstance(record, dict) else None
+    if value is None or (conversations is None and not isinstance(value, str)):
         found = str(sorted(record)[:10] if isinstance(record, dict) else type(record).__name__)
         if isinstance(record, list) and record and isinstance(record[0], dict):
             found += " of objects, which is read from a file that is called .json"
-        detail = f"no string under {settings.text_field!r}; found {found}"
-        return missing_text(file, number, size, detail)
+        detail = f"{'no string' if conversations is None else 'nothing'} under {fields[0]!r}"
+        return missing_text(file, number, size, f"{detail}; found {found}")
+    doc_id = to_bytes(value_at(record, settings.id_field)) or b"%b:%d" % (file_id(file), number)
+    source = source_or_none(value_at(record, settings.source_field)) or default_source(file)
+    label = to_bytes(value_at(record, settings.label_field)) if settings.label_field else None
+    value_of = functools.partial(value_at, record)
+    declared = declared_fields.read(value_of)
+    if conversations is not None:
+        return conversations.document(
+            value_of, doc_id, source, file, number, size, repaired, label, declared
+        )
     try:
         data = value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:  # a lone surrogate, "\ud800", is legal JSON
         return BadRecord(file.path, number, "not_utf8", str(error)[:500], size)
-    doc_id = to_bytes(value_at(record, settings.id_field)) or b"%b:%d" % (file_id(file), number)
-    source = source_or_none(value_at(record, settings.source_field)) or default_source(file)
-    label = to_bytes(value_at(record, settings.label_field)) if settings.label_field else None
-    declared = declared_fields.read(functools.partial(value_at, record))
     return make_document(data, doc_id, source, file, number, settings, repaired, label, declared)

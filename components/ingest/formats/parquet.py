@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from components.ingest.config import CorpusConfig
+from components.ingest.conversations import conversations_of
 from components.ingest.declared import DeclaredFields
 from components.ingest.formats import parquet_process
 from components.ingest.formats.process import ProcessDied, ask
@@ -30,18 +31,18 @@ def read_parquet(
     path: str, file: InputFile, settings: CorpusConfig
 ) -> Iterator[Document | BadRecord]:
     """Yield a document for each row of a local file, `path`."""
-    fields = (
-        settings.text_field,
-        settings.id_field,
-        settings.source_field,
-        settings.label_field,
-    )
+    conversations = conversations_of(settings)
+    content = settings.content_fields
+    others = (settings.id_field, settings.source_field, settings.label_field)
+    fields = (*content, *others)
     declared_fields = DeclaredFields(settings)
     declared_names = tuple(sorted(declared_fields.names))
     named = tuple(field for field in dict.fromkeys(fields) if field)
     batches = _decode(path, named, declared_names)
     schema = next(batches)
-    wrong = wrong_columns(schema.names, fields) or _wrong_type(schema, settings.text_field)
+    wrong = wrong_columns(schema.names, content, others)
+    if not wrong and settings.messages_field is None:
+        wrong = next(filter(None, (_wrong_type(schema, field) for field in content)), "")
     if wrong:
         yield missing_text(file, 0, file.size_bytes, wrong)
         for _ in batches:  # no rows: the process is free again
@@ -50,28 +51,32 @@ def read_parquet(
     source_name, name = default_source(file), file_id(file)
     row = 0
     for batch in batches:
-        columns_of_batch = (_values(batch, field) for field in fields)
+        columns_of_batch = (_values(batch, field) for field in others)
+        contents = {field: _content(batch, field) for field in content}
         declared_columns = {field: _values(batch, field) for field in declared_names}
         if declared_fields.date in batch.schema.names:
             declared_columns[declared_fields.date] = _dates(batch, declared_fields.date)
-        for place, (text, doc_id, source, label) in enumerate(zip(*columns_of_batch, strict=True)):
+        for place, (doc_id, source, label) in enumerate(zip(*columns_of_batch, strict=True)):
             row += 1
+            text = contents[content[0]][place]
             if text is None:
-                detail = f"null in column {settings.text_field!r}"
+                detail = f"null in column {content[0]!r}"
                 yield missing_text(file, row, 0, detail)
                 continue
-            yield make_document(
-                text,
+            origin = (
                 to_bytes(doc_id) or b"%b:%d" % (name, row),
                 source_or_none(source) or source_name,
                 file,
                 row,
-                settings,
-                label=to_bytes(label),
-                declared=declared_fields.read(
-                    {f: c[place] for f, c in declared_columns.items()}.get
-                ),
             )
+            declared = declared_fields.read({f: c[place] for f, c in declared_columns.items()}.get)
+            if conversations is not None:
+                value_of = {field: column[place] for field, column in contents.items()}.get
+                yield conversations.document(
+                    value_of, *origin, 0, label=to_bytes(label), declared=declared
+                )
+                continue
+            yield make_document(text, *origin, settings, label=to_bytes(label), declared=declared)
 
 
 def _decode(
@@ -113,6 +118,13 @@ def _wrong_type(schema: pa.Schema, field: str) -> str:
     """Say that the text column holds no text, or nothing."""
     kind = schema.field(field).type
     return "" if _is_text(kind) else f"column {field!r} is {kind}, not text"
+
+
+def _content(batch: pa.RecordBatch, field: str) -> list:
+    """Return a column of texts as bytes, one of conversations as lists of objects."""
+    column = batch.column(batch.schema.get_field_index(field))
+    nested = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+    return column.to_pylist() if nested else _values(batch, field)
 
 
 def _dates(batch: pa.RecordBatch, field: str) -> list:

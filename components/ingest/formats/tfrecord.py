@@ -7,6 +7,7 @@ from typing import BinaryIO
 from google.protobuf.message import DecodeError
 
 from components.ingest.config import CorpusConfig
+from components.ingest.conversations import conversations_of
 from components.ingest.declared import DeclaredFields
 from components.ingest.manifest import InputFile
 from components.ingest.records import (
@@ -35,6 +36,7 @@ def read_tfrecord(
 
     source_name, name = default_source(file), file_id(file)
     declared_fields = DeclaredFields(settings)
+    conversations = conversations_of(settings)
     for number, record in enumerate(scan_tfrecords(handle, settings.max_record_bytes), 1):
         if record.data is None:
             yield too_large(file, number, record.size, settings)
@@ -48,23 +50,26 @@ def read_tfrecord(
         except DecodeError as error:
             yield BadRecord(file.path, number, "invalid_example", str(error)[:500], record.size)
             continue
+        origin = (
+            to_bytes(_value(features, settings.id_field)) or b"%b:%d" % (name, number),
+            source_or_none(_value(features, settings.source_field)) or source_name,
+            file,
+            number,
+        )
+        value_of = functools.partial(_value, features)
+        label = to_bytes(_value(features, settings.label_field)) if settings.label_field else None
+        declared = declared_fields.read(value_of)
+        if conversations is not None:
+            yield conversations.document(
+                value_of, *origin, record.size, label=label, declared=declared
+            )
+            continue
         text = _value(features, settings.text_field)
         if not isinstance(text, bytes):
             detail = f"not one string in feature {settings.text_field!r}; found {_found(features)}"
             yield missing_text(file, number, record.size, detail)
             continue
-        yield make_document(
-            text,
-            to_bytes(_value(features, settings.id_field)) or b"%b:%d" % (name, number),
-            source_or_none(_value(features, settings.source_field)) or source_name,
-            file,
-            number,
-            settings,
-            label=to_bytes(_value(features, settings.label_field))
-            if settings.label_field
-            else None,
-            declared=declared_fields.read(functools.partial(_value, features)),
-        )
+        yield make_document(text, *origin, settings, label=label, declared=declared)
 
 
 def _value(features, name: str | None) -> bytes | int | None:

@@ -11,6 +11,7 @@ from tokenmill.files import list_files, open_file
 TOKENIZER_JSON, SENTENCEPIECE_FILE, VOCABULARY = "tokenizer.json", "tokenizer.model", "vocab.txt"
 TOKENIZER_FILES = (TOKENIZER_JSON, SENTENCEPIECE_FILE, VOCABULARY)
 """In the order in which one is chosen."""
+TOKENIZER_CONFIG, CHAT_TEMPLATE_FILE = "tokenizer_config.json", "chat_template.jinja"
 
 
 def is_hugging_face(path: str) -> bool:

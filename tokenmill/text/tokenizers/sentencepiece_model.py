@@ -30,6 +30,9 @@ class SentencePieceTokenizer(Tokenizer):
         control_ids: If not those that the model itself names.
         prefix: "always" or "unless-blank" for a blank before each text that the model itself does
             not put there.
+
+    Attributes:
+        prefix: The same, and of a model that puts one there itself.
     """
 
     def __init__(self, model: bytes, control_ids: ControlIds | None = None, prefix: str = "none"):
@@ -37,14 +40,14 @@ class SentencePieceTokenizer(Tokenizer):
         self.control_ids = control_ids or control_ids_of(processor)
         self.vocab_size = processor.get_piece_size()
         self.token_bytes = _token_bytes(processor)
-        self._prefix = prefix
+        self.prefix = prefix
         self._cut = may_cut(model)
         self._part_bytes = PART_BYTES
         if not self._cut:
             without, had_prefix = _without_dummy_prefix(model)
             if may_cut(without, blanks_for_2581=True):
                 model, self._cut, self._part_bytes = without, True, LONGEST_WORD
-                self._prefix = "always" if had_prefix else prefix
+                self.prefix = "always" if had_prefix else prefix
         self._op = tf_text.SentencepieceTokenizer(model, out_type=tf.int32)
 
     def resources(self) -> list[tf.Module]:
@@ -56,12 +59,12 @@ class SentencePieceTokenizer(Tokenizer):
         if self._part_bytes != PART_BYTES:
             # The model takes it for a blank, and before blanks texts are cut.
             text = tf.strings.regex_replace(repair_utf8(text), _ESCAPED_BLANK, " ")
-        text = prefixed(text, self._prefix, _BLANK)
+        text = prefixed(text, self.prefix, _BLANK)
         return tokenize(self._op, text, self._cut, self._part_bytes)
 
     def detokenize(self, ids: tf.RaggedTensor) -> tf.Tensor:
         """Turn ids into text: int32, ragged [batch, tokens] -> string [batch]."""
-        if self._prefix == "none":
+        if self.prefix == "none":
             return self._op.detokenize(ids)
         # The op would take all blanks before a text away, not the one that was put there.
         joined = join_tokens(token_strings(self.token_bytes), ids)
