@@ -128,7 +128,8 @@ def load_run_config(
     if _keep_conversations(values, False, overrides):
         model = values.setdefault("model", {})
         model["sequence_length"] = max(model.get("sequence_length", 0), _CONVERSATION_TOKENS)
-        chosen += f"; rows have {model['sequence_length']} tokens, as conversations are not cut"
+        if not any(override.strip().startswith("model.sequence_length") for override in overrides):
+            chosen += f"; rows have {model['sequence_length']} tokens, as conversations are not cut"
     return build_config(Config, values, ORIGIN, overrides), chosen
 
 

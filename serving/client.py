@@ -192,7 +192,7 @@ def _columns(signature: str, inputs: dict[str, Any]) -> dict[str, list]:
     """Return a list for each input, and with several rows as long a list of every option."""
     columns = {k: v if isinstance(v, list) else [v] for k, v in inputs.items()}
     rows = max(map(len, columns.values()), default=1)
-    if rows > 1 and signature in ("generate", "generate_ids"):
+    if rows > 1 and signature in ("generate", "generate_ids", "chat"):
         defaults = {name: [value] for name, (value, _) in GENERATE_OPTIONS.items()}
         columns = {**defaults, **columns}
     return {k: v * rows if len(v) == 1 else v for k, v in columns.items()}

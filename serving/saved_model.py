@@ -69,8 +69,8 @@ def call(model: Any, signature: str, text: str, **options: Any) -> dict[str, Any
 
     Args:
         model: Model that `load` returned.
-        signature: Name of the signature: score, generate, embed or classify.
-        text: The text.
+        signature: Name of the signature: score, generate, chat, embed or classify.
+        text: The text; for chat what `tokenmill.text.chat.Chat` writes.
         **options: The other inputs, one value each.
 
     Returns:
@@ -86,7 +86,7 @@ def call(model: Any, signature: str, text: str, **options: Any) -> dict[str, Any
             f"it has no signature {signature}, but {', '.join(sorted(model.signatures))}."
         )
     function = model.signatures[signature]
-    given = {"text": [text], **{name: [value] for name, value in options.items()}}
+    given = {"text": [text], "prompt": [text], **{name: [value] for name, value in options.items()}}
     inputs = {
         name: tf.constant(given[name], spec.dtype)
         for name, spec in function.structured_input_signature[1].items()

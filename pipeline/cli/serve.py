@@ -23,6 +23,7 @@ from serving.saved_model import (
     newest_version,
 )
 from serving.server.config import ServerConfig
+from tokenmill.contracts.chat import find_chat_format
 from tokenmill.errors import TokenmillError
 from tokenmill.visible import visible_lines
 
@@ -69,7 +70,10 @@ def _generate(
     seed: int,
     **where: Any,
 ) -> None:
-    """Continue PROMPT with the pushed model, or by a server."""
+    """Continue PROMPT with the pushed model, or by a server.
+
+    A model that was trained on conversations answers PROMPT, as what a user says.
+    """
     options = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -136,6 +140,8 @@ def _ask(
         with without_chatter() if debug else contextlib.nullcontext():
             if options and options["max_new_tokens"] is None:
                 options["max_new_tokens"] = min(64, context_length(model_path) // 2)
+            if signature == "generate":
+                signature, text = _of_conversation(newest_version(model_path), text)
             return call(load(model_path), signature, text, **options), out
     except Exception as error:  # a damaged model fails in any way; standard error is closed by now
         if debug:
@@ -145,6 +151,21 @@ def _ask(
         reason = visible_lines((asserted or lines or [type(error).__name__])[0])
         click.echo(f"error: cannot use the model in {model_path}: {reason}", file=out)
         sys.exit(1)
+
+
+def _of_conversation(version: str, text: str) -> tuple[str, str]:
+    """Return the signature and the input that continue a text: of a model of conversations, chat.
+
+    Args:
+        version: Directory of the SavedModel.
+        text: What the user says.
+    """
+    chat_format = find_chat_format(os.path.join(version, "assets.extra"))
+    if chat_format is None:
+        return "generate", text
+    from tokenmill.text.chat import Chat  # Jinja, for a few models only
+
+    return "chat", Chat(chat_format).prompt([{"role": "user", "content": text}])
 
 
 @click.command()

@@ -5,13 +5,13 @@ import subprocess
 import sys
 
 
-def tokenmill(*arguments):
+def tokenmill(*arguments, timeout=120):
     """Run a command on a terminal of 100 columns; it never shows a stack trace."""
     result = subprocess.run(
         [sys.executable, "-m", "pipeline.cli", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
         check=False,
         env={**os.environ, "COLUMNS": "100"},
     )
