@@ -59,7 +59,7 @@ def create_components(
     general = config.evaluate.forgetting_input
     general_text = ""
     if general is not None and not estimate:
-        general_text = pin_general_text(general, config.corpus, inputs)
+        general_text = pin_general_text(general, config.corpus.of_texts, inputs)
 
     # 1 ingest: files -> documents in a train and an eval split
     ingest = CorpusExampleGen(manifest_directory, config.corpus).with_id("CorpusExampleGen")

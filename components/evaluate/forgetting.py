@@ -14,6 +14,7 @@ from tokenmill.contracts.served_model import read_served_model
 from tokenmill.contracts.tokenizer import TOKENIZER_PATH
 from tokenmill.export.decoder_signatures import ServedDecoder
 from tokenmill.export.encoder_signatures import ServedEncoder
+from tokenmill.export.saved_model import EVALUATE_TEXTS
 from tokenmill.export.text_masking import TextMasking
 from tokenmill.model.build import Encoder, build_model
 from tokenmill.records.tfrecord import read_tfrecords
@@ -44,6 +45,7 @@ def measure_forgetting(
         TokenmillError: The base model is no longer there, or is another one.
     """
     trained = tf.saved_model.load(saved_model)
+    of_texts = EVALUATE_TEXTS if EVALUATE_TEXTS in trained.signatures else "evaluate"
     prefix = "" if masking is None else "masked_"
     base = _base(saved_model, base_model, trained, masking)
     documents = size = 0
@@ -55,7 +57,7 @@ def measure_forgetting(
         bytes=size,
         before={} if base is None else _metrics(base, general_text, prefix, size),
         after=_metrics(
-            lambda examples: trained.signatures["evaluate"](examples=examples),
+            lambda examples: trained.signatures[of_texts](examples=examples),
             general_text,
             prefix,
             size,

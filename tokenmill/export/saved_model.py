@@ -17,7 +17,7 @@ A masked language model has no likelihood of a text and continues none: no score
 serving_default is embed, its logits_ids takes `CLS tokens SEP`, and its evaluate hides tokens
 (tokenmill/export/text_masking.py) and sums over these. A classifier's serving_default is
 classify; its evaluate reads the feature `label` beside `text`. The evaluate of a model of
-conversations reads `messages` and scores answers.
+conversations reads `messages` and scores answers; its evaluate_texts is that of other models.
 
 Every answer counts its tokens. docs/serving.md describes inputs, outputs and errors.
 """
@@ -48,6 +48,7 @@ from tokenmill.model.build import Decoder, Encoder
 from tokenmill.text.chat import ChatTokens, chat_tokens
 from tokenmill.text.tokenizers.load import read_tokenizer
 
+EVALUATE_TEXTS = "evaluate_texts"
 _TYPES = {int: tf.int32, float: tf.float32, bool: tf.bool}
 
 
@@ -240,11 +241,6 @@ class ExportedModel(tf.Module):
 
         @function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
         def evaluate(examples):
-            if self._chat_format is not None:
-                feature = {"messages": tf.io.FixedLenFeature([], tf.string)}
-                return self._evaluate_conversations(
-                    tf.io.parse_example(examples, feature)["messages"]
-                )
             features = {"text": tf.io.FixedLenFeature([], tf.string)}
             if self.head == "classifier":
                 features["label"] = tf.io.FixedLenFeature([], tf.string, default_value="")
@@ -256,6 +252,12 @@ class ExportedModel(tf.Module):
             if self.head != "lm":
                 return scores
             return self._with_bytes(scores, tf.strings.length(text))
+
+        @function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+        def evaluate_conversations(examples):
+            feature = {"messages": tf.io.FixedLenFeature([], tf.string)}
+            parsed = tf.io.parse_example(examples, feature)
+            return self._evaluate_conversations(parsed["messages"])
 
         @function(input_signature=[text_spec])
         def classify(text):
@@ -283,8 +285,12 @@ class ExportedModel(tf.Module):
             "score_ids": score_ids,
             "generate": generate,
             "generate_ids": generate_ids,
-            **({} if self._chat_format is None else {"chat": chat}),
             **model,
+            **(
+                {}
+                if self._chat_format is None
+                else {"chat": chat, "evaluate": evaluate_conversations, EVALUATE_TEXTS: evaluate}
+            ),
         }
 
     def _known(self, token_ids: tf.Tensor) -> tf.Operation:
