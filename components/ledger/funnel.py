@@ -302,7 +302,7 @@ def _check_source(
         _expect(sent == packed_text, f"{where}: curation kept {sent}, packing read {packed_text}")
         # In causal-lm the end of a document is a target too.
         ends = mine.documents - mine.dropped_empty
-        has_ends = packed[split].task == "causal-lm" and not packed[split].row_format.answers
+        has_ends = packed[split].task == "causal-lm" and not packed[split].answers_only
         lost = mine.dropped_tokens + mine.truncated_tokens + mine.prompt_tokens
         _expect(
             mine.loss_tokens == mine.tokens + ends * has_ends - lost,

@@ -85,7 +85,8 @@ def _generate(
     answer, out = _ask("generate", prompt, options, **where)
     shown = visible_lines(prompt)
     bold_prompt = click.style(shown, bold=True) if out.isatty() else shown
-    click.echo(bold_prompt + visible_lines(answer["text"]), file=out)
+    between = "\n" if answer.get("is_answer") else ""
+    click.echo(bold_prompt + between + visible_lines(answer["text"]), file=out)
     tokens = f"[{answer['prompt_tokens']} + {answer['completion_tokens']} tokens]"
     if answer["truncated_tokens"]:
         tokens = f"{tokens[:-1]}; the prompt's first {answer['truncated_tokens']} left out]"
@@ -142,7 +143,8 @@ def _ask(
                 options["max_new_tokens"] = min(64, context_length(model_path) // 2)
             if signature == "generate":
                 signature, text = _of_conversation(newest_version(model_path), text)
-            return call(load(model_path), signature, text, **options), out
+            answer = call(load(model_path), signature, text, **options)
+            return (answer | {"is_answer": True} if signature == "chat" else answer), out
     except Exception as error:  # a damaged model fails in any way; standard error is closed by now
         if debug:
             raise

@@ -149,7 +149,7 @@ def test_a_lost_document_stops_the_run(tmp_path):
     columns = in_columns(documents)
     entry = pack_shard((0, [columns]), target, packing, FLAGS, NAMES)
     entry.counts.by_source["web"].dropped_no_label = 1
-    with pytest.raises(ArithmeticError, match="1 documents have a label, but 2 were packed"):
+    with pytest.raises(ArithmeticError, match="1 documents are to be packed, but 2 were"):
         write_manifest([entry], target, packing, FLAGS, NAMES)
 
 

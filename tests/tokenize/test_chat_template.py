@@ -128,3 +128,24 @@ def test_a_template_reaches_nothing_of_python(source):
 def test_what_is_no_template_is_said():
     with pytest.raises(TokenmillError, match="no Jinja template"):
         ChatTemplate("{% for %}")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ 'a' * 10 ** 9 }}",
+        "{{ 10 ** 9 * 'ab' }}",
+        "{{ 7 ** (10 ** 7) }}",
+        "{{ [1] * 10 ** 8 }}",
+    ],
+)
+def test_a_template_that_would_take_all_time_or_memory_is_refused(source):
+    with pytest.raises(TokenmillError, match="refuses"):
+        ChatTemplate(source).text(TALK)
+
+
+def test_counting_begins_anew_for_each_conversation():
+    template = ChatTemplate("{% for i in range(400000) %}{% endfor %}{{ '=' * 20 }}{{ 2 ** 3 }}")
+    for _ in range(4):
+        assert template.text(TALK) == "=" * 20 + "8"

@@ -71,7 +71,7 @@ class TrainingText(SourceCounts):
     @property
     def loss_name(self) -> str:
         """What its loss tokens are called: of conversations they are answer tokens."""
-        return "answer tokens" if "prompt_tokens" in self.model_fields_set else "loss tokens"
+        return "answer tokens" if "answer_bytes" in self.model_fields_set else "loss tokens"
 
 
 class SourceFunnel(Part):

@@ -110,10 +110,14 @@ class PackedCounts(SourceCounts):
     )
 
     @property
+    def answers_only(self) -> bool:
+        """Whether documents are conversations, of which answers alone bear a loss."""
+        return "answer_bytes" in self.model_fields_set
+
+    @property
     def loss_bytes(self) -> int:
         """Bytes of the text that bears a loss: of conversations that of their answers."""
-        is_chat = "answer_bytes" in self.model_fields_set
-        return self.answer_bytes if is_chat else self.bytes
+        return self.answer_bytes if self.answers_only else self.bytes
 
     def nothing(self) -> SourceCounts:
         """Return the counts of a source or language without a document: zeros."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 import jinja2.ext
+import jinja2.runtime
 import jinja2.sandbox
 
 from tokenmill.errors import TokenmillError
@@ -30,6 +31,9 @@ CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 MARK = "\ufdd0"
 """A noncharacter of Unicode, which no text has to hold: it parts the letters of a token's text, and
 here and in tokenmill/text/chat.py the pieces of a conversation."""
+
+# Numbers that a template may count in a rendering, and parts of what it may multiply.
+_MOST_COUNTED = 1_000_000
 
 Message = Mapping[str, Any]
 """A turn: role and content, both strings; a template may read more of it."""
@@ -73,9 +77,10 @@ class ChatTemplate:
         # The longest first: of <|im_end|> and <|im_end|>\n the latter.
         names = sorted(filter(None, special_tokens), key=lambda name: (-len(name), name))
         self._specials = re.compile("|".join(map(re.escape, names)) if names else r"(?!)")
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        environment = _Environment(
             trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
         )
+        self._environment = environment
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _refuse
         try:
@@ -172,6 +177,7 @@ class ChatTemplate:
         return value
 
     def _render(self, messages: Sequence[Message], prompt: bool) -> str:
+        self._environment.counted = 0
         try:
             return self._template.render(
                 messages=messages, add_generation_prompt=prompt, **self._variables
@@ -190,6 +196,45 @@ class ChatTemplate:
             start = special.end()
         found.append(Piece(text[start:], False, is_answer))
         return [piece._replace(text=piece.text.replace(MARK, "")) for piece in found if piece.text]
+
+
+class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, in which counting and multiplying have an end, too."""
+
+    intercepted_binops = frozenset(("*", "**"))
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self.counted = 0
+        self.globals["range"] = self._range
+
+    def _range(self, *bounds: int) -> range:
+        """Count, up to _MOST_COUNTED numbers in all of a rendering: loops may lie within loops."""
+        numbers = range(*bounds)
+        self.counted += len(numbers)
+        if self.counted > _MOST_COUNTED:
+            _refuse(f"it counts further than {_MOST_COUNTED:,}")
+        return numbers
+
+    def call_binop(
+        self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any
+    ) -> Any:
+        """Multiply, unless what comes out is of unreasonable size."""
+        sizes = [
+            value.bit_length() if isinstance(value, int) else len(value)
+            for value in (left, right)
+            if isinstance(value, int | str | list | tuple)
+        ]
+        repeated = [n for n in (left, right) if isinstance(n, int)]
+        if operator == "**":
+            bits = sizes[0] * abs(right) if isinstance(right, int) else 0
+        elif len(repeated) == 1 and len(sizes) == 2:
+            bits = max(0, repeated[0]) * sizes[1 if left is repeated[0] else 0]
+        else:
+            bits = sum(sizes)
+        if bits > _MOST_COUNTED:
+            _refuse(f"{operator} of {bits:,} parts is more than {_MOST_COUNTED:,}")
+        return super().call_binop(context, operator, left, right)
 
 
 def _rewritten(turn: int) -> TokenmillError:
