@@ -19,6 +19,8 @@ from tokenmill.records.conversations import (
 )
 
 _INVALID = "invalid_messages"
+# Templates are rendered turn by turn, which takes quadratic time; no row holds so many.
+_MOST_TURNS = 1_000
 # Of records in ShareGPT's words.
 _SHAREGPT_ROLES = {"human": "user", "gpt": ANSWERING_ROLE}
 # What a turn may hold that is more than text, and would be lost.
@@ -114,6 +116,8 @@ class Conversations:
                 raise ValueError(str(error)) from None
         if not isinstance(value, list | tuple) or not value:
             raise ValueError(f"{self._messages_field!r} is no list of turns")
+        if len(value) > _MOST_TURNS:
+            raise ValueError(f"{len(value):,} turns; a conversation has at most {_MOST_TURNS:,}")
         turns = [_turn(turn, f"turn {number}") for number, turn in enumerate(value, 1)]
         if not any(turn.role == ANSWERING_ROLE for turn in turns):
             roles = ", ".join(sorted({turn.role for turn in turns}))

@@ -105,6 +105,7 @@ ANSWER = {"role": "assistant", "content": "x"}
         ([{"role": "assistant", "content": " \n"}], "empty_text", "blanks"),
         ([{"role": "assistant", "content": "x" * 2000}], "too_large", "2,000"),
         (None, "missing_text", "messages"),
+        ([{"role": "assistant", "content": ""}] * 1001, "invalid_messages", "1,001 turns"),
         ("[" * 3000, "invalid_messages", ""),
     ],
 )
