@@ -24,7 +24,7 @@ _MOST_TURNS = 1_000
 # Of records in ShareGPT's words.
 _SHAREGPT_ROLES = {"human": "user", "gpt": ANSWERING_ROLE}
 # What a turn may hold that is more than text, and would be lost.
-_NO_TEXT = ("tool_calls", "function_call", "images", "audio")
+_NO_TEXT = ("tool_calls", "function_call", "images", "audio", "reasoning_content", "thinking")
 
 
 class Conversations:
@@ -97,6 +97,9 @@ class Conversations:
         )
         if isinstance(made, BadRecord):
             return made
+        if not any(turn.content.strip() for turn in sound if turn.role == ANSWERING_ROLE):
+            detail = f"every turn of the role {ANSWERING_ROLE!r} is blank, so there is no answer"
+            return BadRecord(file.path, record, _INVALID, detail, size)
         return made._replace(messages=encode_conversation(sound))
 
     def _turns(self, value_of: Callable[[str], Any]) -> list[Turn]:
@@ -143,7 +146,12 @@ def _turn(turn: Any, where: str) -> Turn:
         role = _SHAREGPT_ROLES.get(role, role) if isinstance(role, str) else role
     if not isinstance(role, str | bytes) or not role:
         raise ValueError(f"{where} has no role")
-    return Turn(_text(role, f"{where}, role"), _text(content, f"{where}, content"))
+    role = _text(role, f"{where}, role")
+    try:
+        role.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{where}, role = {role!a} is no UTF-8") from None
+    return Turn(role, _text(content, f"{where}, content"))
 
 
 def _text(value: Any, where: str) -> str:

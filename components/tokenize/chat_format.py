@@ -160,7 +160,7 @@ def _parsed(content: bytes | None) -> dict[str, Any]:
 def _read_text(path: str, origin: str) -> str:
     try:
         with tf.io.gfile.GFile(path, "rb") as source:
-            return source.read().decode("utf-8")
+            return source.read().decode("utf-8-sig")  # an editor's byte order mark is no text
     except (tf.errors.OpError, UnicodeDecodeError) as error:
         reason = getattr(error, "message", str(error))
         raise TokenmillError(
@@ -182,5 +182,11 @@ def _stop_ids(chat_format: ChatFormat, origin: str) -> list[int]:
         pieces = template.pieces(_PROBE)
     except TokenmillError as error:
         raise TokenmillError(f"{origin}: {error}") from None
+    if not any(piece.is_answer and _PROBE[1]["content"] in piece.text for piece in pieces):
+        raise TokenmillError(
+            f"{origin}: the chat template does not write what the role {ANSWERING_ROLE!r} says, so "
+            "nothing would be learned.",
+            f'Take the one that came with the model\'s tokenizer, or "{CHATML_NAME}".',
+        )
     ends = [piece.text for piece in pieces if piece.is_special and piece.is_answer]
     return [chat_format.special_tokens[ends[0]]] if ends else []

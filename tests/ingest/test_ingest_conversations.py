@@ -88,6 +88,7 @@ def test_words_of_sharegpt_and_texts_in_parts(tmp_path):
 
 
 ANSWER = {"role": "assistant", "content": "x"}
+ASKED = {"role": "user", "content": "x?"}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,10 @@ ANSWER = {"role": "assistant", "content": "x"}
         ([{"content": "x"}], "invalid_messages", "turn 1 has no role"),
         ([ANSWER, {"role": "user", "content": 3}], "invalid_messages", "turn 2, content"),
         ([{**ANSWER, "tool_calls": [{"id": 1}]}], "invalid_messages", "tool_calls"),
+        ([{**ANSWER, "reasoning_content": "So .."}], "invalid_messages", "reasoning_content"),
         ([{"role": "assistant", "content": "\ud800"}], "not_utf8", "surrogate"),
+        ([ANSWER, {"role": "\ud800", "content": "x"}], "invalid_messages", "turn 2, role"),
+        ([ASKED, {"role": "assistant", "content": " \n"}], "invalid_messages", "blank"),
         ([{"role": "assistant", "content": " \n"}], "empty_text", "blanks"),
         ([{"role": "assistant", "content": "x" * 2000}], "too_large", "2,000"),
         (None, "missing_text", "messages"),

@@ -159,8 +159,10 @@ def test_templates_that_are_chosen(tmp_path):
     ids, answers, _ = tokens_of(base, path, Chat(base).conversation(TALK[1:3]))
     assert end in [i for i, learned in zip(ids, answers, strict=True) if learned]
 
-    (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}!")
-    assert resolve_chat_format(config_of(path)).template == "{{ messages[0].content }}!"
+    # An editor on Windows puts a byte order mark before it.
+    plain = "{% for m in messages %}{{ m.content }}!{% endfor %}"
+    (tmp_path / "chat_template.jinja").write_text(plain, "utf-8-sig")
+    assert resolve_chat_format(config_of(path)).template == plain
     again = resolve_chat_format(config_of(path, chat_template="chatml"))
     assert again.template == base.template
     file = tmp_path / "mine.jinja"
@@ -175,6 +177,7 @@ def test_templates_that_are_chosen(tmp_path):
         ("{% for %}", "no Jinja template"),
         ("{{ raise_exception('never') }}", "never"),
         ("{{ ''.__class__.__mro__ }}", "refuses"),
+        ("{{ messages[0].content }}", "nothing would be learned"),
     ],
 )
 def test_templates_that_are_refused_before_the_run(tmp_path, template, says):

@@ -125,9 +125,34 @@ def test_a_template_reaches_nothing_of_python(source):
         ChatTemplate(source).text(TALK)
 
 
-def test_what_is_no_template_is_said():
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for %}",
+        "{% break %}",
+        "{% if 1 %}" * 200 + "{% endif %}" * 200,
+        "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
+    ],
+)
+def test_what_is_no_template_is_said(source):
     with pytest.raises(TokenmillError, match="no Jinja template"):
-        ChatTemplate("{% for %}")
+        ChatTemplate(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ 1 / 0 }}",
+        "{{ '{0}'.format() }}",
+        "{{ 'x'.encode('nothing') }}",
+        "{{ 'x' | truncate(-5) }}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+        "{{ '\\ud800' }}",
+    ],
+)
+def test_whatever_fails_in_a_template_is_its_refusal(source):
+    with pytest.raises(TokenmillError, match="refuses the conversation"):
+        ChatTemplate(source).pieces(TALK)
 
 
 @pytest.mark.parametrize(

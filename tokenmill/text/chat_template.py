@@ -85,7 +85,8 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _refuse
         try:
             self._template = environment.from_string(source)
-        except jinja2.TemplateError as error:
+        # Python compiles what Jinja makes of it, and has errors of its own (200 nested blocks).
+        except (jinja2.TemplateError, SyntaxError, RecursionError, MemoryError) as error:
             raise TokenmillError(
                 f"the chat template is no Jinja template: {error}.",
                 "Take the one that came with the model's tokenizer.",
@@ -179,10 +180,13 @@ class ChatTemplate:
     def _render(self, messages: Sequence[Message], prompt: bool) -> str:
         self._environment.counted = 0
         try:
-            return self._template.render(
+            text = self._template.render(
                 messages=messages, add_generation_prompt=prompt, **self._variables
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, OverflowError) as error:
+            text.encode()  # it may write a lone surrogate, which is no text
+            return text
+        # A template is a program of somebody else's: it may divide by zero, or call itself.
+        except Exception as error:
             raise TokenmillError(
                 f"the chat template refuses the conversation: {error}.",
                 "See what roles and fields the template of the model's tokenizer expects.",
