@@ -34,12 +34,14 @@ from components.tokenize.import_model import resolve_model
 from components.tokenize.subword_regularization import SubwordRegularization
 from components.train.calibrator import Calibrator
 from components.train.component import Trainer
+from components.train.config import TrainingJob
 from components.validate.component import AnomalyGate, DocumentStatisticsGen
 from components.validate.history import resolve_previous
 from components.validate.schema import pin_schema
 from pipeline.config import Config
 from pipeline.other_texts import pin_general_text, read_benchmarks
 from pipeline.runners.engine_check import registry_target
+from tokenmill.checkpoints.base_model import weights_fingerprint
 from tokenmill.files import absolute_path
 
 
@@ -127,7 +129,7 @@ def create_components(
     )
 
     # 6 ledger: the machine's speed, effective tokens, FLOPs, time, money; the budget gate
-    settings, training = config.ledger_job(), config.training_job()
+    settings, training = config.ledger_job(), with_base_weights(config.training_job())
     measuring: list[BaseNode] = []
     if settings.needs_calibration:
         measuring.append(
@@ -222,6 +224,15 @@ def create_components(
         *before_training, trainer, *([baseline] if baseline else []), evaluator, cost_report,
         *([infra_validator] if infra_validator is not None else []), pusher, *registering,
     ]  # fmt: skip
+
+
+def with_base_weights(job: TrainingJob) -> TrainingJob:
+    """Return a job that says which weights its base model has: TFX's cache knows its path alone."""
+    directory = job.base_model
+    # In a bucket they are not looked at: all of them would be read.
+    if directory is None or "://" in directory or not os.path.isdir(directory):
+        return job
+    return job.model_copy(update={"base_weights": weights_fingerprint(directory)})
 
 
 def last_blessed_model() -> Resolver:

@@ -80,6 +80,9 @@ class TrainingJob(Section):
     """How the SavedModel stores its weights."""
     base_model: str | None = None
     """Directory of a SavedModel to start from; None for random weights."""
+    base_weights: str = ""
+    """Hash of its weights when the pipeline was made: those at the same place may change. Empty
+    without it, or if it is not at hand there."""
 
     def with_parameters(self, given: Mapping[str, Any]) -> "TrainingJob":
         """Return the job with a run's own parameters: the seed, or keys of [train]."""

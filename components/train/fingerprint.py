@@ -28,6 +28,7 @@ _HOW = frozenset(
 _LORA_KEYS = "train.lora_"
 # What adapters are trained beside: a hash, as their checkpoints do not hold it.
 _BASE_WEIGHTS = "base_weights"
+_START_WEIGHTS = "start_weights"
 # These decide what a weight or a data position means: a checkpoint is of no use under another.
 _FIXED = (
     "shape.",
@@ -41,12 +42,14 @@ _FIXED = (
 
 
 def settings_of(job: TrainingJob) -> dict[str, Any]:
-    """Return a job's settings under dotted names, and with LoRA a hash of the frozen weights."""
-    settings = flatten(job.model_dump(mode="json"))
-    if job.train.lora is None:  # as before there was LoRA, so that older checkpoints fit
-        return {name: value for name, value in settings.items() if not name.startswith(_LORA_KEYS)}
+    """Return a job's settings under dotted names, and a hash of the weights that it starts from."""
+    settings = flatten(job.model_dump(mode="json", exclude={"base_weights"}))
+    if job.train.lora is None:
+        settings = {k: value for k, value in settings.items() if not k.startswith(_LORA_KEYS)}
     if job.base_model is not None:
-        settings[_BASE_WEIGHTS] = weights_fingerprint(job.base_model)
+        # A checkpoint without adapters holds all weights, and goes on wherever they came from.
+        name = _START_WEIGHTS if job.train.lora is None else _BASE_WEIGHTS
+        settings[name] = weights_fingerprint(job.base_model)
     return settings
 
 

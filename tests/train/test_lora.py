@@ -18,6 +18,7 @@ from components.train import fingerprint
 from components.train.config import TrainConfig, TrainingJob
 from components.train.loop import Trainer
 from components.train.run import check_frozen
+from pipeline.dag import with_base_weights
 from tokenmill.checkpoints.base_model import load_start_weights, weights_fingerprint
 from tokenmill.checkpoints.checkpoint import read_checkpoint
 from tokenmill.cost.flops import flops_per_token
@@ -314,7 +315,7 @@ def test_two_devices_follow_the_losses_of_one(launcher, tmp_path):
 
 
 def base_directory(path, weights):
-    (path / "variables").mkdir(parents=True)
+    (path / "variables").mkdir(parents=True, exist_ok=True)
     for name, content in weights.items():
         (path / "variables" / name).write_bytes(content)
     return str(path)
@@ -337,8 +338,23 @@ def test_adapters_do_not_go_on_beside_another_base(tmp_path, small_shape):
     changed = fingerprint.changes(before, settings_with(other, lora_rank=4))
     with pytest.raises(TokenmillError, match="cannot be continued with base_weights from '"):
         fingerprint.check_changes(changed, "x")
-    # A training of all weights is the one it was before there was LoRA.
+    # A training of all weights goes on wherever they came from, but is another one.
     assert not [name for name in settings_with(here) if "lora" in name or "base_weights" in name]
+    changed = fingerprint.changes(settings_with(here), settings_with(other))
+    fingerprint.check_changes(changed, "x")
+    assert "start_weights" in changed
+
+
+def test_tfx_trains_anew_when_the_weights_at_a_path_are_others(tmp_path, small_shape):
+    weights = {"variables.index": b"names", "variables.data-00000-of-00001": b"numbers"}
+    here = base_directory(tmp_path / "here", weights)
+    job = TrainingJob(shape=small_shape, train=TrainConfig(), seed=1, base_model=here)
+    before = with_base_weights(job).to_json()
+    assert before == with_base_weights(job).to_json()
+    base_directory(tmp_path / "here", {**weights, "variables.data-00000-of-00001": b"numberz"})
+    assert before != with_base_weights(job).to_json()
+    elsewhere = job.model_copy(update={"base_model": "gs://bucket/model"})
+    assert with_base_weights(elsewhere) == elsewhere
 
 
 def test_a_head_that_would_be_frozen_at_random_is_refused(small_shape):
