@@ -1,9 +1,10 @@
 """Conversations in curation: each turn is tidied for itself, then the chat template writes all."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from components.curate.decision import Judged
 from components.curate.mask import mask
 from tokenmill.errors import TokenmillError
 from tokenmill.records.conversations import Turn, decode_conversation, text_of_conversation
@@ -53,3 +54,15 @@ def tidy_conversations(
             conversations.append(b"")
             refused[place] = str(error).splitlines()[0]
     return Tidied(texts, conversations, refused)
+
+
+def drop_refused(judged: Judged, refused: Mapping[int, str]) -> None:
+    """Add the conversations that the chat template refuses to those that are dropped.
+
+    Args:
+        judged: Of a batch; what is dropped for another reason keeps it.
+        refused: `Tidied.refused` of the same.
+    """
+    for place, why in refused.items():
+        if judged.dropped.setdefault(place, (CHAT_TEMPLATE, 0.0, 1.0))[0] == CHAT_TEMPLATE:
+            judged.matched[place] = why

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from components.curate.boilerplate import remove_frequent
 from components.curate.config import CurateConfig
-from components.curate.conversations import CHAT_TEMPLATE, tidy_conversations
+from components.curate.conversations import drop_refused, tidy_conversations
 from components.curate.counts import (
     COUNTS,
     MASKED,
@@ -157,9 +157,7 @@ def judge_batch(
         removed = remove_lines(texts, thresholds_of(settings))
         texts, removed_bytes = removed.texts, removed_bytes + edits.add(removed)
     judged = judge_texts(texts, settings, [code.decode() for code in declared], metadata, lists)
-    for place, why in refused.items():
-        if judged.dropped.setdefault(place, (CHAT_TEMPLATE, 0.0, 1.0))[0] == CHAT_TEMPLATE:
-            judged.matched[place] = why
+    drop_refused(judged, refused)
     edits.tallies.update(judged.tallies())
     decisions = judged.dropped
     dropped = {

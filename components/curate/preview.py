@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from components.curate.config import CurateConfig
+from components.curate.conversations import CHAT_TEMPLATE, drop_refused, tidy_conversations
 from components.curate.counts import KEPT, OutcomeCounts, summarize
 from components.curate.decision import EMPTY, WRONG_LANGUAGE, judge_texts
 from components.curate.lists import LIST_REASONS, lists_of
@@ -24,10 +25,11 @@ from components.curate.rules import RULES, is_in_use, limits_of, thresholds_of
 from components.curate.rules.lines import remove_lines
 from components.curate.rules.rule import Rule
 from tokenmill.records.document_metadata import decode_metadata
+from tokenmill.text.chat import Chat
 from tokenmill.text.normalize import normalize
 from tokenmill.text.text_columns import TextColumns
 
-REASONS = (EMPTY, *LIST_REASONS, WRONG_LANGUAGE, *(rule.reason for rule in RULES))
+REASONS = (EMPTY, *LIST_REASONS, WRONG_LANGUAGE, *(rule.reason for rule in RULES), CHAT_TEMPLATE)
 QUANTILES = (1, 5, 25, 50, 75, 95, 99)
 EXCERPT_CHARACTERS = 200
 
@@ -42,6 +44,7 @@ class SampledDocument(NamedTuple):
     text: str
     language: str = ""
     metadata: str = ""
+    messages: str = ""
 
 
 class Example(NamedTuple):
@@ -94,8 +97,8 @@ class Preview:
 def sample(documents: Iterable[tuple[bytes, ...]], size: int) -> list[SampledDocument]:
     """Choose the `size` documents with the least hash of id and text: the same every time.
 
-    A document is (id, source, text, declared language, metadata). In the order of their hashes, so
-    that the first few are a sample, too.
+    A document is (id, source, text, declared language, metadata, messages). In the order of their
+    hashes, so that the first few are a sample, too.
     """
 
     def keyed() -> Iterable[tuple[bytes, int, tuple[bytes, ...]]]:
@@ -108,13 +111,19 @@ def sample(documents: Iterable[tuple[bytes, ...]], size: int) -> list[SampledDoc
     return [SampledDocument(*(value.decode() for value in item[2])) for item in least]
 
 
-def preview(documents: Sequence[SampledDocument], config: CurateConfig, examples: int) -> Preview:
+def preview(
+    documents: Sequence[SampledDocument],
+    config: CurateConfig,
+    examples: int,
+    chat: Chat | None = None,
+) -> Preview:
     """Judge documents as the Curator does before it looks for copies.
 
     Args:
         documents: The sample.
         config: Thresholds, languages and masks.
         examples: How many dropped documents to keep of each reason.
+        chat: Writes conversations; None where documents are texts.
     """
     result = Preview(documents=len(documents))
     lists = lists_of(config.lists)
@@ -125,15 +134,20 @@ def preview(documents: Sequence[SampledDocument], config: CurateConfig, examples
     tallies: Counter[tuple[str, ...]] = Counter()
     for start in range(0, len(documents), _BATCH_DOCUMENTS):
         batch = documents[start : start + _BATCH_DOCUMENTS]
-        texts = [normalize(document.text) for document in batch]
-        for i, text in enumerate(texts):
-            texts[i], counts = mask(text, config.mask)
-            masked.update(counts)
-        removed = remove_lines(texts, thresholds_of(config))
-        texts = removed.texts
-        for reason, (lines, size) in removed.by_reason.items():
-            before = result.removed_lines.get(reason, (0, 0))
-            result.removed_lines[reason] = (before[0] + lines, before[1] + size)
+        refused: dict[int, str] = {}
+        if chat is not None:
+            messages = [document.messages.encode() for document in batch]
+            texts, _, refused = tidy_conversations(messages, config.mask, masked, chat)
+        else:
+            texts = [normalize(document.text) for document in batch]
+            for i, text in enumerate(texts):
+                texts[i], counts = mask(text, config.mask)
+                masked.update(counts)
+            removed = remove_lines(texts, thresholds_of(config))
+            texts = removed.texts
+            for reason, (lines, size) in removed.by_reason.items():
+                before = result.removed_lines.get(reason, (0, 0))
+                result.removed_lines[reason] = (before[0] + lines, before[1] + size)
         columns = TextColumns(texts)
         for rule in rules:
             values[rule.setting].append(rule.measure(columns))
@@ -145,6 +159,7 @@ def preview(documents: Sequence[SampledDocument], config: CurateConfig, examples
             [document.metadata.encode() for document in batch],
             lists,
         )
+        drop_refused(judged, refused)
         tallies.update(judged.tallies())
         result.languages += judged.languages
         for i, (reason, value, threshold) in sorted(judged.dropped.items()):

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from components.curate import fineweb2
+from components.curate.conversations import CHAT_TEMPLATE
 from components.curate.rules import LINE_RULES, RULE_SETS, RULES
 from pipeline.report.tables import escape, plain_table, stdout_console
 from tokenmill.errors import TokenmillError
@@ -85,7 +86,8 @@ def print_document(console: Console, record: dict[str, Any], reason: str) -> Non
     if reason in signs:  # the numbers of other reasons say nothing
         why.append(f"{number(record['value'])} {signs[reason]} {number(record['threshold'])}")
     if record.get("matched"):
-        why.append(f"“{record['matched']}” is on the list")
+        is_refused = reason == CHAT_TEMPLATE
+        why.append(record["matched"] if is_refused else f"“{record['matched']}” is on the list")
     if record.get("shared"):
         why.append(f"shares “{' '.join(record['shared'].split())}” with {record['kept_copy']}")
     elif record.get("kept_copy"):

@@ -32,7 +32,7 @@ def calibrate_files(
         TokenmillError: An option names what is not there, or there are too few documents.
     """
     check_choice("--reference", reference, sorted(LANGUAGES), "There are")
-    documents, config, _ = sampling.read()
+    documents, config, *_ = sampling.read()
     found, left_out = calibrate(documents, config, method, share, reference, min_documents)
     if out and found:
         write_text(out, as_toml(found))

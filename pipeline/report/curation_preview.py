@@ -9,11 +9,13 @@ from components.curate.config import CurateConfig
 from components.curate.preview import REASONS, SampledDocument, as_json, preview, sample
 from components.curate.rules import RULE_SETS
 from components.ingest.manifest import list_inputs
+from pipeline.config import Config
 from pipeline.input_documents import InputDocuments
 from pipeline.loader import load_run_config
 from pipeline.report.curation import check_choice, number, print_document
 from pipeline.report.tables import escape, plain_table, stdout_console
 from tokenmill.errors import TokenmillError
+from tokenmill.text.chat import Chat
 
 
 class Sampling(NamedTuple):
@@ -35,8 +37,8 @@ class Sampling(NamedTuple):
     preset: str | None
     size: int
 
-    def read(self) -> tuple[list[SampledDocument], CurateConfig, InputDocuments]:
-        """Read the documents; return the section [curate] and what was read, too.
+    def read(self) -> tuple[list[SampledDocument], CurateConfig, InputDocuments, Chat | None]:
+        """Read the documents; return the section [curate], what was read, and the chat, too.
 
         Raises:
             TokenmillError: An option names what is not there, or no document can be read.
@@ -49,14 +51,27 @@ class Sampling(NamedTuple):
         )
         reading = InputDocuments(config.corpus)
         read = (
-            (item.doc_id, item.source, item.text, item.language, item.metadata)
+            (item.doc_id, item.source, item.text, item.language, item.metadata, item.messages)
             for item in reading.read_documents(self.paths)
         )
         documents = sample(read, self.size)
         if not documents:
             paths = ", ".join(self.paths)
             raise TokenmillError(f"no document can be read from {paths}.", reading.first_bad)
-        return documents, config.curate, reading
+        return documents, config.curate, reading, _chat_of(config)
+
+
+def _chat_of(config: Config) -> Chat | None:
+    """Return what writes a run's conversations; None where documents are texts."""
+    if not config.corpus.holds_conversations:
+        return None
+    # TensorFlow takes seconds, and texts do without it.
+    from components.tokenize.chat_format import resolve_chat_format
+    from components.tokenize.import_model import resolve_model
+
+    is_base = config.model.base_model is not None
+    tokenizer, _ = resolve_model(config.tokenizer, config.train.task, is_base)
+    return Chat(resolve_chat_format(tokenizer))
 
 
 def preview_files(sampling: Sampling, reason: str | None) -> dict[str, Any]:
@@ -66,8 +81,8 @@ def preview_files(sampling: Sampling, reason: str | None) -> dict[str, Any]:
         TokenmillError: An option names what is not there, or no document can be read.
     """
     check_choice("--reason", reason, REASONS, "There are")
-    documents, config, reading = sampling.read()
-    result = preview(documents, config, examples=10 if reason else 2)
+    documents, config, reading, chat = sampling.read()
+    result = preview(documents, config, 10 if reason else 2, chat)
     return {
         "files": reading.files,
         "documents_read": reading.read,

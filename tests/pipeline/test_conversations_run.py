@@ -9,9 +9,11 @@ import pytest
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  (registers the SentencePiece ops)
 from command_line import tokenmill
+from rich.console import Console
 from tokenizers import Tokenizer
 
 from pipeline.loader import load_config, load_run_config
+from pipeline.report.curation import print_document
 from tokenmill.contracts.chat import read_chat_format
 from tokenmill.contracts.evaluation import WHOLE, read_metrics
 from tokenmill.contracts.ledger import read_ledger
@@ -186,6 +188,28 @@ def test_rules_for_texts_take_no_conversation_unless_asked_for(tmp_path):
     chosen, said = load_run_config(None, None, of_conversations, [str(source)])
     assert (chosen.curate.rules, chosen.model.sequence_length) == ("none", 512)
     assert "conversations are not cut" in said
+
+
+def test_the_preview_drops_what_the_chat_template_refuses(tmp_path):
+    source, template = tmp_path / "talks.jsonl", tmp_path / "alternates.jinja"
+    source.write_text("\n".join(json.dumps(talk) for talk in talks(9)))
+    template.write_text(
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    )
+    result = tokenmill(
+        "curate", "preview", source, "--set", "corpus.messages_field=messages",
+        "--set", f"tokenizer.chat_template={template}", "--json",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["kept"]["documents"] == 6
+    assert found["dropped"]["chat_template"]["documents"] == 3
+    example = found["examples"]["chat_template"][0]
+    assert "no system" in example["matched"]
+    console = Console(record=True)
+    print_document(console, example, "chat_template")
+    assert "is on the list" not in console.export_text()
 
 
 def test_without_an_input_there_are_no_conversations(tmp_path):
