@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -17,7 +17,7 @@ from tokenmill.export.encoder_signatures import ServedEncoder
 from tokenmill.export.saved_model import EVALUATE_TEXTS
 from tokenmill.export.text_masking import TextMasking
 from tokenmill.model.build import Encoder, build_model
-from tokenmill.records.tfrecord import read_tfrecords
+from tokenmill.records.documents import read_batches
 from tokenmill.text.tokenizers.load import read_tokenizer
 
 _BATCH_DOCUMENTS, _BATCH_BYTES = 32, 1 << 20
@@ -49,7 +49,7 @@ def measure_forgetting(
     prefix = "" if masking is None else "masked_"
     base = _base(saved_model, base_model, trained, masking)
     documents = size = 0
-    for batch in _batches(general_text):
+    for batch in read_batches(general_text, _BATCH_DOCUMENTS, _BATCH_BYTES):
         documents += len(batch)
         size += int(tf.reduce_sum(tf.strings.length(_texts(tf.constant(batch)))))
     return Forgetting(
@@ -112,23 +112,10 @@ def _texts(examples: tf.Tensor) -> tf.Tensor:
     return tf.io.parse_example(examples, {"text": tf.io.FixedLenFeature([], tf.string)})["text"]
 
 
-def _batches(path: str) -> Iterator[list[bytes]]:
-    batch: list[bytes] = []
-    size = 0
-    for record in read_tfrecords(path):
-        batch.append(record)
-        size += len(record)
-        if len(batch) == _BATCH_DOCUMENTS or size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
 def _metrics(evaluate: _Evaluate, path: str, prefix: str, size: int) -> Metrics:
     """Return metrics by the Evaluator's names; none where there was no token to guess."""
     sums = dict.fromkeys(_SUMS, 0.0)
-    for batch in _batches(path):
+    for batch in read_batches(path, _BATCH_DOCUMENTS, _BATCH_BYTES):
         found = evaluate(tf.constant(batch))
         for name in _SUMS:
             sums[name] += float(tf.reduce_sum(tf.cast(found[name], tf.float64)))

@@ -164,16 +164,27 @@ class DocumentFile(NamedTuple):
 
 def read_documents(path: str) -> Iterator[pa.RecordBatch]:
     """Yield the documents of one TFRecord file, in batches of BATCH_DOCUMENTS or BATCH_BYTES."""
+    return map(decode_documents, read_batches(path, BATCH_DOCUMENTS, BATCH_BYTES))
+
+
+def read_batches(path: str, most_documents: int, most_bytes: int) -> Iterator[list[bytes]]:
+    """Yield the documents of one TFRecord file, serialized, in batches.
+
+    Args:
+        path: Of the file.
+        most_documents: Of a batch.
+        most_bytes: A batch ends with the document that reaches them.
+    """
     batch: list[bytes] = []
     size = 0
     for record in read_tfrecords(path):
         batch.append(record)
         size += len(record)
-        if len(batch) == BATCH_DOCUMENTS or size >= BATCH_BYTES:
-            yield decode_documents(batch)
+        if len(batch) == most_documents or size >= most_bytes:
+            yield batch
             batch, size = [], 0
     if batch:
-        yield decode_documents(batch)
+        yield batch
 
 
 @beam.typehints.with_output_types(pa.RecordBatch)
