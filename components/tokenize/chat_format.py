@@ -91,7 +91,9 @@ def _of_imported(path: str) -> ChatFormat:
         if (number := _id_of(ids, name)) is not None:
             special.setdefault(text, number)
     variables.setdefault("bos_token", "")
-    variables.setdefault("eos_token", "")
+    # Without tokenizer_config.json the model's own settings may say which token ends a text.
+    ends = [text for text, number in special.items() if number == ids.eos]
+    variables.setdefault("eos_token", ends[0] if ends else "")
     found = ChatFormat(
         template="",
         special_tokens=special,
@@ -105,7 +107,8 @@ def _of_imported(path: str) -> ChatFormat:
     if tf.io.gfile.exists(file):
         template = _read_text(file, file)
     if isinstance(template, list):  # several, by name
-        template = {entry.get("name"): entry.get("template") for entry in template}.get("default")
+        named = (entry for entry in template if isinstance(entry, dict))
+        template = {entry.get("name"): entry.get("template") for entry in named}.get("default")
     if not isinstance(template, str):
         template = _chatml(found)
     return found.model_copy(update={"template": template})

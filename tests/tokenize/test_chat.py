@@ -171,6 +171,13 @@ def test_templates_that_are_chosen(tmp_path):
     assert (mine.template, mine.stop_ids) == (LLAMA_2, [end])
 
 
+@pytest.mark.parametrize("settings", [{}, {"eos_token": None, "chat_template": ["none"]}])
+def test_an_answer_ends_where_no_tokenizer_config_says_how(tmp_path, settings):
+    found = resolve_chat_format(config_of(imported(tmp_path, "Qwen 2", **settings)))
+    assert "<|im_end|>" not in found.special_tokens
+    assert (found.variables["eos_token"], found.stop_ids) == (E, [found.special_tokens[E]])
+
+
 @pytest.mark.parametrize(
     ("template", "says"),
     [
