@@ -144,6 +144,8 @@ def _turn(turn: Any, where: str) -> Turn:
     if role is None and content is None and "from" in turn:
         role, content = turn["from"], turn.get("value")
         role = _SHAREGPT_ROLES.get(role, role) if isinstance(role, str) else role
+    if role == ANSWERING_ROLE and turn.get("weight") == 0:
+        raise ValueError(f"{where} has the weight 0, and all answers are learned")
     if not isinstance(role, str | bytes) or not role:
         raise ValueError(f"{where} has no role")
     role = _text(role, f"{where}, role")

@@ -115,6 +115,7 @@ class TokenizerTrainerExecutor(base_executor.BaseExecutor):
         if chat_format := exec_properties.get("chat_format"):
             found = ChatFormat.model_validate_json(chat_format)
             write_chat_format(tokenizer.uri, found)
+            tokenizer.set_int_custom_property("answers_end", int(bool(found.stop_ids)))
         tokenizer.set_int_custom_property("tokens", tokens)
         tokenizer.set_int_custom_property("cut_words", cut_words)
         tokenizer.set_float_custom_property("lossy_fraction", lossy)

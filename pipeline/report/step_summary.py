@@ -91,6 +91,8 @@ def _tokenizer(record: StepRecord) -> str:
     if "lossy_fraction" in properties and properties["lossy_fraction"].double_value:
         lost = properties["lossy_fraction"].double_value
         words += f"; lossy: {lost:.1%} of the documents do not come back from their tokens"
+    if "answers_end" in properties and not properties["answers_end"].int_value:
+        words += "; the chat template ends an answer by no token, so the model learns no end"
     return words
 
 

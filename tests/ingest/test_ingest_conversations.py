@@ -77,7 +77,7 @@ def test_words_of_sharegpt_and_texts_in_parts(tmp_path):
         {"from": "human", "value": "Hi"},
         {"from": "gpt", "value": "Hello", "weight": 1},
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
-        {"role": "assistant", "content": "c", "tool_calls": None},
+        {"role": "assistant", "content": "c", "tool_calls": None, "weight": None},
     ]
     data = json.dumps({"conversations": turns}).encode()
     documents, bad = read(tmp_path / "a.jsonl", data, messages_field="conversations")
@@ -101,6 +101,7 @@ ASKED = {"role": "user", "content": "x?"}
         (["a"], "invalid_messages", "turn 1"),
         ([{"content": "x"}], "invalid_messages", "turn 1 has no role"),
         ([ANSWER, {"role": "user", "content": 3}], "invalid_messages", "turn 2, content"),
+        ([{**ANSWER, "weight": 0}], "invalid_messages", "weight 0"),
         ([{**ANSWER, "tool_calls": [{"id": 1}]}], "invalid_messages", "tool_calls"),
         ([{**ANSWER, "reasoning_content": "So .."}], "invalid_messages", "reasoning_content"),
         ([{"role": "assistant", "content": "\ud800"}], "not_utf8", "surrogate"),

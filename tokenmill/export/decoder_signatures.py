@@ -304,8 +304,9 @@ class ServedDecoder(tf.Module):
             ),
             require(
                 (excess == 0) | truncate_prompt,
-                f"prompt and max_new_tokens exceed the context of {length} tokens (one of them "
-                "for the begin); shorten one of them or set truncate_prompt",
+                f"prompt and max_new_tokens exceed the context of {length} tokens"
+                f"{' (one of them for the begin)' if begins else ''}; shorten one of them or set "
+                "truncate_prompt",
             ),
             require(prompt_counts + begins > 0, "a prompt of a conversation may not be empty"),
             *check_sampling(sampling),

@@ -119,7 +119,7 @@ def chat_tokens(
     named = text[:, None] == tf.constant([*names, MARK])[None]
     sound &= tf.reduce_all(tf.reduce_any(named, axis=1) | ~is_special)
     with tf.control_dependencies(
-        [tf.debugging.Assert(sound, ["not a conversation as tokenmill's Chat writes it"])]
+        [tf.debugging.Assert(sound, ["not a conversation as Chat of tokenmill writes it"])]
     ):
         number = tf.argmax(tf.cast(named, tf.int32), axis=1)
     values = tf.constant([*(special_tokens[name] for name in names), 0], tf.int32)
