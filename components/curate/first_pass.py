@@ -171,7 +171,7 @@ def judge_batch(
     passed = np.array([i for i in range(len(texts)) if i not in decisions], np.int64)
     encoded = [text.encode() for text in texts]
     languages = [code.encode() for code in judged.languages]
-    columns = (doc_ids, sources, encoded, labels, languages, messages, metadata)
+    columns = (doc_ids, sources, encoded, labels, languages, metadata, messages)
     kept = document_batch(*([column[i] for i in passed] for column in columns))
     payloads = {i: record.shortened().to_line() for i, record in dropped.items()}
     payloads.update(zip(passed.tolist(), (p for _, p in encode_documents(kept)), strict=True))

@@ -154,7 +154,7 @@ class _Split:
         documents, self._pending, self._bytes = self._pending, [], 0
         doc_ids = [document.doc_id for document in documents]
         _, sources, texts, _, labels, languages, metadata, messages = zip(*documents, strict=True)
-        batch = document_batch(doc_ids, sources, texts, labels, languages, messages, metadata)
+        batch = document_batch(doc_ids, sources, texts, labels, languages, metadata, messages)
         payloads = [payload for _, payload in encode_documents(batch)]
         sizes = [len(text) for text in texts]
         keys = id_keys(doc_ids)

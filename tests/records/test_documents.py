@@ -25,12 +25,12 @@ from tokenmill.records.splits import split_directory
 from tokenmill.records.tfrecord import write_tfrecords
 
 ROWS = st.lists(
-    st.tuples(st.binary(), st.binary(), st.text().map(str.encode), *[st.binary()] * 3), min_size=1
+    st.tuples(st.binary(), st.binary(), st.text().map(str.encode), *[st.binary()] * 4), min_size=1
 )
 
 
 def make_batch(rows) -> pa.RecordBatch:
-    """A batch of (doc_id, source, text) or (doc_id, source, text, label, language, metadata)."""
+    """A batch of (doc_id, source, text), or with label, language, metadata, messages, too."""
     return document_batch(*zip(*rows, strict=True))
 
 
@@ -66,13 +66,15 @@ def test_records_are_plain_examples():
         "text": ["é".encode()],
         "byte_count": [2],
     }
-    columns = [b"id"], [b"web"], [b"x"], [b"good"], [b"de"], [b'{"title": "T"}']
+    columns = [b"id"], [b"web"], [b"x"], [b"good"], [b"de"], [b'{"title": "T"}'], [b"[]"]
     ((_, full),) = encode_documents(document_batch(*columns))
     feature = tf.train.Example.FromString(full).features.feature
     assert list(feature["label"].bytes_list.value) == [b"good"]
     assert list(feature["language"].bytes_list.value) == [b"de"]
     assert list(feature["metadata"].bytes_list.value) == [b'{"title": "T"}']
-    names = (b"byte_count", b"doc_id", b"label", b"language", b"metadata", b"source", b"text")
+    assert list(feature["messages"].bytes_list.value) == [b"[]"]
+    names = (b"byte_count", b"doc_id", b"label", b"language", b"messages", b"metadata", b"source",
+             b"text")  # fmt: skip
     places = [full.index(name) for name in names]
     assert places == sorted(places)
 
@@ -103,7 +105,7 @@ def test_written_documents_are_read_back(tmp_path):
             | ReadDocuments(str(tmp_path), "eval")
             | beam.FlatMap(lambda batch: zip(*(c.to_pylist() for c in batch.columns), strict=True))
         )
-        assert_that(read, equal_to([(*row, len(row[2]), b"", b"", b"") for row in rows]))
+        assert_that(read, equal_to([(*row, len(row[2]), *[b""] * 4) for row in rows]))
 
 
 def failing_records():

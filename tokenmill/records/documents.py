@@ -55,8 +55,8 @@ def document_batch(
     texts: Sequence[bytes],
     labels: Sequence[bytes] | None = None,
     languages: Sequence[bytes] | None = None,
-    messages: Sequence[bytes] | None = None,
     metadata: Sequence[bytes] | None = None,
+    messages: Sequence[bytes] | None = None,
 ) -> pa.RecordBatch:
     """Build a batch of documents; `byte_count` is the length of each text in bytes.
 
@@ -66,8 +66,8 @@ def document_batch(
         texts: UTF-8.
         labels: Class of each, empty where it has none; None: no document has one.
         languages: Language of each, likewise.
-        messages: Turns of each that is a conversation, likewise.
         metadata: A JSON object of each, likewise.
+        messages: Turns of each that is a conversation, likewise.
     """
     none = [b""] * len(texts)
     return pa.RecordBatch.from_arrays(
