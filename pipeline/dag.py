@@ -90,12 +90,12 @@ def create_components(
     # 3 curate: normalize, filter, deduplicate
     benchmarks = read_benchmarks(config.curate.benchmark_files, config.corpus.of_texts)
     lists = pin_lists(config.curate.lists, inputs)
-    tokenizer_job, model_sha256 = resolve_model(
+    resolved = resolve_model(
         config.tokenizer, config.train.task, config.model.base_model is not None
     )
     chat_format = ""
     if config.corpus.holds_conversations:
-        found = resolve_chat_format(tokenizer_job)
+        found = resolve_chat_format(resolved.config, resolved.content)
         chat_format = json.dumps(found.to_json(), sort_keys=True)
     curator = Curator(
         documents, config.curate, benchmarks, lists, config.corpus.shards, chat_format
@@ -104,7 +104,7 @@ def create_components(
     curated = curator.outputs["curated_examples"]
 
     # 4 tokenize: a vocabulary, then token ids, in the graph that will also serve
-    tokenizer = TokenizerTrainer(curated, tokenizer_job, model_sha256, chat_format)
+    tokenizer = TokenizerTrainer(curated, resolved.config, resolved.sha256, chat_format)
     alpha = config.tokenizer.regularization_alpha
     transform = TokenizingTransform(
         curated,

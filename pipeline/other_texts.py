@@ -17,7 +17,7 @@ _GENERAL_TEXT = "evaluate.forgetting_input"
 
 
 def read_benchmarks(inputs: Sequence[str], settings: CorpusConfig) -> tuple[str, ...]:
-    """The texts of all records of files as for corpus.input.
+    """Read the texts of all records of files, given as for corpus.input.
 
     Raises:
         TokenmillError: A file is missing or a record cannot be read: a benchmark that is only

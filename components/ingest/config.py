@@ -94,7 +94,7 @@ class CorpusConfig(Section):
 
     @property
     def content_fields(self) -> tuple[str, ...]:
-        """The fields that hold what is read of a record; it has to have all of them."""
+        """Return the fields that hold what is read of a record; it has to have all of them."""
         if self.messages_field is not None:
             return (self.messages_field,)
         if self.prompt_field is not None and self.completion_field is not None:
@@ -103,7 +103,7 @@ class CorpusConfig(Section):
 
     @property
     def of_texts(self) -> "CorpusConfig":
-        """The same for files of plain texts, such as benchmarks."""
+        """Return the same for files of plain texts, such as benchmarks."""
         none = dict.fromkeys(("messages_field", "prompt_field", "completion_field"))
         return self.model_copy(update=none)
 

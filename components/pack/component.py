@@ -92,7 +92,6 @@ class PackerExecutor(base_beam_executor.BaseBeamExecutor):
             _check_conversations(manifests)
             names += [f"dropped_{reason}" for reason in CONVERSATION_REASONS]
             names += ["truncated_tokens", "truncated_conversations", "prompt_tokens"]
-            packed.set_int_custom_property("answers_only", 1)
         if job.classifies:
             _check_eval_split(manifests[1])
             names += [*(f"dropped_{reason}" for reason in LABEL_REASONS), "truncated_tokens"]

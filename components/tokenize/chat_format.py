@@ -29,7 +29,7 @@ CHATML_NAME = "chatml"
 _PROBE = ({"role": "user", "content": "a"}, {"role": ANSWERING_ROLE, "content": "b"})
 
 
-def resolve_chat_format(config: TokenizerConfig) -> ChatFormat:
+def resolve_chat_format(config: TokenizerConfig, content: bytes | None = None) -> ChatFormat:
     """Find the template and the ids of the tokens that it writes, before the run starts.
 
     A vocabulary that tokenmill trains writes ChatML with its first reserved ids. An imported
@@ -39,12 +39,13 @@ def resolve_chat_format(config: TokenizerConfig) -> ChatFormat:
 
     Args:
         config: The section [tokenizer], its path resolved (`resolve_model`).
+        content: Of the imported tokenizer's file; None reads it.
 
     Raises:
         TokenmillError: There is no such template, or it is none, or it refuses a question and an
             answer.
     """
-    found = _own_format() if config.path is None else _of_imported(config.path)
+    found = _own_format() if config.path is None else _of_imported(config.path, content)
     origin = f"tokenizer.path = {config.path}"
     if config.chat_template is not None and config.chat_template != CHATML_NAME:
         origin = f"tokenizer.chat_template = {config.chat_template}"
@@ -67,11 +68,12 @@ def _own_format() -> ChatFormat:
     )
 
 
-def _of_imported(path: str) -> ChatFormat:
+def _of_imported(path: str, content: bytes | None) -> ChatFormat:
     """Return the format of an imported tokenizer; its template is ChatML where it has none."""
     if beside := find_chat_format(os.path.dirname(path)):  # of a model that tokenmill pushed
         return beside
-    content, _ = read_model(path)
+    if content is None:
+        content, _ = read_model(path)
     tokenizer = load_tokenizer(content, path)
     ids = tokenizer.control_ids
     if not is_compiled(content):

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import sentencepiece
 import tensorflow as tf
@@ -45,9 +46,23 @@ def read_model(path: str) -> tuple[bytes, str]:
     return model, hashlib.sha256(model).hexdigest()
 
 
+class ResolvedTokenizer(NamedTuple):
+    """The section [tokenizer], and the model that it names.
+
+    Attributes:
+        config: The section, with the absolute path of the model.
+        sha256: Of the model's file; empty if one is to be trained.
+        content: Of that file, read once, as compiling one takes long; None likewise.
+    """
+
+    config: TokenizerConfig
+    sha256: str = ""
+    content: bytes | None = None
+
+
 def resolve_model(
     config: TokenizerConfig, task: str, has_base_model: bool = False
-) -> tuple[TokenizerConfig, str]:
+) -> ResolvedTokenizer:
     """Check the section, and the model to import if it names one, before the run starts.
 
     Args:
@@ -56,16 +71,12 @@ def resolve_model(
         has_base_model: Whether vocab_size is that of a model whose embedding may have more rows
             than an imported tokenizer has tokens.
 
-    Returns:
-        The section with the absolute path of the model, and the model's SHA-256; empty if one is
-        to be trained.
-
     Raises:
         TokenmillError: tokenizer.path names no model that fits, or a user symbol cannot be one.
     """
     check_user_symbols(config.user_symbols)
     if config.path is None:
-        return config, ""
+        return ResolvedTokenizer(config)
     path = absolute_path(config.path)
     model, sha256 = read_model(path)
     size = config.vocab_size
@@ -77,7 +88,7 @@ def resolve_model(
             f"tokenizer.path = {path} is not split at random.",
             "Leave tokenizer.sampling_alpha and tokenizer.bpe_dropout out.",
         )
-    return config.model_copy(update={"path": path}), sha256
+    return ResolvedTokenizer(config.model_copy(update={"path": path}), sha256, model)
 
 
 def load_processor(model: bytes, path: str) -> sentencepiece.SentencePieceProcessor:

@@ -70,8 +70,8 @@ def _chat_of(config: Config) -> Chat | None:
     from components.tokenize.import_model import resolve_model
 
     is_base = config.model.base_model is not None
-    tokenizer, _ = resolve_model(config.tokenizer, config.train.task, is_base)
-    return Chat(resolve_chat_format(tokenizer))
+    resolved = resolve_model(config.tokenizer, config.train.task, is_base)
+    return Chat(resolve_chat_format(resolved.config, resolved.content))
 
 
 def preview_files(sampling: Sampling, reason: str | None) -> dict[str, Any]:

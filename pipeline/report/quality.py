@@ -126,7 +126,6 @@ def _shown(value: float | None, spec: str) -> str:
 
 def _causal_table(quality: Quality) -> Table:
     before, after = quality.eval_before, quality.eval_after
-    total = quality.evaluation.total
     table = _table("bits per byte", "perplexity", "token accuracy")
     table.add_row(
         _start(quality), _shown(before.bits_per_byte, ".3f"), _shown(before.perplexity, ",.1f"), ""
@@ -135,13 +134,7 @@ def _causal_table(quality: Quality) -> Table:
     table.add_row(
         "trained", _shown(after.bits_per_byte, ".3f"), _shown(after.perplexity, ",.1f"), ""
     )
-    table.add_row(
-        "pushed model, from raw text",
-        _shown(total.get("bits_per_byte"), ".3f"),
-        _shown(total.get("perplexity"), ",.1f"),
-        _shown(total.get("token_accuracy"), ".1%"),
-    )
-    for name, metrics in _on_general_text(quality.evaluation):
+    for name, metrics in _evaluated(quality.evaluation):
         table.add_row(
             name,
             _shown(metrics.get("bits_per_byte"), ".3f"),
@@ -156,9 +149,13 @@ def _causal_table(quality: Quality) -> Table:
     return table
 
 
+def _evaluated(evaluation: EvaluationSummary) -> list[tuple[str, Metrics]]:
+    """Return what was evaluated from raw text, by the words for it."""
+    return [("pushed model, from raw text", evaluation.total), *_on_general_text(evaluation)]
+
+
 def _masked_table(quality: Quality) -> Table:
     before, after = quality.eval_before, quality.eval_after
-    total = quality.evaluation.total
     table = _table("masked-token perplexity", "masked-token accuracy", "hidden tokens")
 
     def rows(name: str, losses: Losses) -> None:
@@ -169,13 +166,7 @@ def _masked_table(quality: Quality) -> Table:
     rows(f"{_start(quality)}, rows", before)
     table.add_row("unigram baseline", _shown(quality.unigram_perplexity, ",.1f"), "", "")
     rows("trained, rows", after)
-    table.add_row(
-        "pushed model, from raw text",
-        _shown(total.get("masked_perplexity"), ",.1f"),
-        _shown(total.get("masked_token_accuracy"), ".1%"),
-        _shown(total.get("evaluated_tokens"), ",.0f"),
-    )
-    for name, metrics in _on_general_text(quality.evaluation):
+    for name, metrics in _evaluated(quality.evaluation):
         table.add_row(
             name,
             _shown(metrics.get("masked_perplexity"), ",.1f"),

@@ -64,7 +64,7 @@ def pack(home, kind, task):
     """Runs the three steps; returns {artifact's name: uri}."""
     directory = write_files(home / "hf", values_of(kind), tokenizer_config=CONFIGS[kind])
     taken = {key: value for (_, key), value in tokenizer_values(directory).items()}
-    config, sha256 = resolve_model(TokenizerConfig(**taken, path=directory), task)
+    config, sha256, _ = resolve_model(TokenizerConfig(**taken, path=directory), task)
     examples = with_uri(Examples(), home / "examples")
     for split, texts in (("train", TEXTS), ("eval", TEXTS[:5])):
         ids = [b"%s-%03d" % (split.encode(), i) for i in range(len(texts))]

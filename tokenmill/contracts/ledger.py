@@ -70,7 +70,7 @@ class TrainingText(SourceCounts):
 
     @property
     def loss_name(self) -> str:
-        """What its loss tokens are called: of conversations they are answer tokens."""
+        """Return what its loss tokens are called: of conversations answer tokens."""
         return "answer tokens" if "answer_bytes" in self.model_fields_set else "loss tokens"
 
 

@@ -133,6 +133,11 @@ class ExportedModel(tf.Module):
         scores = self.served.evaluate_answers(self._chat_tokens(conversations), sizes)
         return self._with_bytes(scores, scores["byte_count"])
 
+    def _as_text(self, generated: dict[str, Any]) -> dict[str, Any]:
+        """Replace the token_ids that `generate` returns by their text."""
+        token_ids = generated.pop("token_ids")
+        return {"text": self._detokenize(token_ids), **generated}
+
     def _with_bytes(
         self, scores: dict[str, tf.Tensor], byte_count: tf.Tensor
     ) -> dict[str, tf.Tensor]:
@@ -200,8 +205,7 @@ class ExportedModel(tf.Module):
                 served.token_ids(text),
                 (max_new_tokens, temperature, top_k, top_p, seed, truncate_prompt),
             )
-            completion = self._detokenize(outputs.pop("token_ids"))
-            return {"text": completion, **outputs}
+            return self._as_text(outputs)
 
         @function(input_signature=[ids_spec, *options])
         def generate_ids(
@@ -236,8 +240,7 @@ class ExportedModel(tf.Module):
                 (max_new_tokens, temperature, top_k, top_p, seed, truncate_prompt),
                 self._chat_format.stop_ids,
             )
-            completion = self._detokenize(outputs.pop("token_ids"))
-            return {"text": completion, **outputs}
+            return self._as_text(outputs)
 
         @function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
         def evaluate(examples):
