@@ -1,0 +1,1 @@
+"""An OpenAI-compatible API in front of a pushed model."""
