@@ -108,10 +108,16 @@ class ServedDecoder(tf.Module):
             self.stored_weights = StoredWeights(model, quantization)
         self._decoder = lambda: model  # a function is not saved
 
-    def _weights_in_use(self) -> Any:
+    def weights_in_use(self) -> Any:
+        """Return a context in which the model computes with the weights as they are stored."""
         if hasattr(self, "stored_weights"):
             return keras.StatelessScope(state_mapping=self.stored_weights.mapping())
         return contextlib.nullcontext()
+
+    @property
+    def decoder(self) -> Any:
+        """Return the model."""
+        return self._decoder()
 
     def token_ids(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Tokenize: string [batch] -> int32 ragged [batch, tokens]; fails on what is no UTF-8."""
@@ -127,7 +133,7 @@ class ServedDecoder(tf.Module):
         """
         batch = ids.nrows(out_type=tf.int32)
         rows = self._rows(ids)
-        with self._weights_in_use():
+        with self.weights_in_use():
             nll, correct = self._map_rows(rows, self._score_rows, (tf.float32, tf.float32))
         nll_sum = tf.math.unsorted_segment_sum(nll, rows.texts, batch)
         return {
@@ -179,7 +185,7 @@ class ServedDecoder(tf.Module):
         }
 
     def _evaluate(self, rows: Rows, batch: tf.Tensor) -> dict[str, tf.Tensor]:
-        with self._weights_in_use():
+        with self.weights_in_use():
             sums = self._map_rows(rows, self._evaluate_rows, (tf.float32,) * len(SCORES))
         by_text = {
             name: tf.math.unsorted_segment_sum(value, rows.texts, batch)
@@ -192,9 +198,9 @@ class ServedDecoder(tf.Module):
 
         int32 [batch, width] of begin and tokens -> float32 [batch, width, vocabulary].
         """
-        with self._weights_in_use():
+        with self.weights_in_use():
             hidden = self._hidden(token_ids, tf.cast(token_ids != self.padding, tf.float32))
-            return self._of_tokens(self._decoder().logits(hidden))
+            return self._of_tokens(self.decoder.logits(hidden))
 
     def embed(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
         """Average the last layer's output over each text's tokens, control tokens included.
@@ -203,7 +209,7 @@ class ServedDecoder(tf.Module):
         """
         batch = ids.nrows(out_type=tf.int32)
         rows = self._rows(ids)
-        with self._weights_in_use():
+        with self.weights_in_use():
             (summed,) = self._map_rows(rows, self._embed_rows, (tf.float32,))
         total = tf.math.unsorted_segment_sum(summed, rows.texts, batch)
         slots = tf.math.unsorted_segment_sum(tf.reduce_sum(rows.used, -1), rows.texts, batch)
@@ -238,7 +244,7 @@ class ServedDecoder(tf.Module):
 
     def _hidden(self, inputs: tf.Tensor, used: tf.Tensor) -> tf.Tensor:
         """Run the model up to its head: int32, float32 [rows, width] -> [rows, width, d_model]."""
-        return prefill(self._decoder(), self._embeddable(inputs))[0]
+        return prefill(self.decoder, self._embeddable(inputs))[0]
 
     def _embeddable(self, inputs: tf.Tensor) -> tf.Tensor:
         """Replace padding that is no token by one, as an embedding has no row -1."""
@@ -252,7 +258,7 @@ class ServedDecoder(tf.Module):
 
     def _score_rows(self, inputs, targets, used):
         hidden = self._hidden(inputs, used)
-        logits = self._decoder().logits(hidden)
+        logits = self.decoder.logits(hidden)
         # Half the time of sparse_softmax_cross_entropy_with_logits, which prepares a gradient.
         its_logit = tf.gather(logits, targets, batch_dims=2)
         nll = tf.reduce_logsumexp(logits, -1) - its_logit
@@ -261,7 +267,7 @@ class ServedDecoder(tf.Module):
         return tf.reduce_sum(nll * used, -1), tf.reduce_sum(right * used, -1)
 
     def _evaluate_rows(self, inputs, targets, used):
-        logits = self._decoder().logits(self._hidden(inputs, used))
+        logits = self.decoder.logits(self._hidden(inputs, used))
         sums = score_rows(tf.cast(logits, tf.float32), targets, used, self.tokens)
         return tuple(sums[name] for name in SCORES)
 
@@ -292,7 +298,7 @@ class ServedDecoder(tf.Module):
         truncated_tokens, completion_tokens (int32 [batch]), finish_reason (string [batch]):
         "stop" at the text's end, "length" at max_new_tokens.
         """
-        length, model = self.context_length, self._decoder()
+        length, model = self.context_length, self.decoder
         prompt_counts = tf.cast(ids.row_lengths(), tf.int32)
         begins = 1 if stop_ids is None else 0
         room = length - begins - max_new_tokens
@@ -319,7 +325,7 @@ class ServedDecoder(tf.Module):
         if begins:
             prompt = tf.concat([tf.fill([batch, 1], self.control_ids.need("bos")), kept], axis=1)
         starts = prompt_counts - excess + begins
-        with self._weights_in_use():
+        with self.weights_in_use():
             tokens, counts, stopped = _continue(
                 model,
                 prompt.to_tensor(max(self.padding, 0)),

@@ -58,7 +58,7 @@ class ServedEncoder(ServedDecoder):
         batch = ids.nrows(out_type=tf.int32)
         hidden, weights = self._masking.hide(ids)
         rows = self._framed(hidden, ids, weights)
-        with self._weights_in_use():
+        with self.weights_in_use():
             sums = self._map_rows(rows, self._evaluate_rows, (tf.float32,) * len(SCORES))
         by_text = {
             name: tf.math.unsorted_segment_sum(value, rows.texts, batch)
@@ -101,7 +101,7 @@ class ServedEncoder(ServedDecoder):
             return super().embed(ids)
         rows, read, truncated = self._first_rows(ids, min(pooling.max_tokens, self.context_length))
         of_rows = self._embed_rows if pooling.mode == "mean" else self._first_vectors
-        with self._weights_in_use():
+        with self.weights_in_use():
             (vectors,) = self._map_rows(rows, of_rows, (tf.float32,))
         if pooling.mode == "mean":
             vectors /= tf.reduce_sum(rows.used, -1, keepdims=True)
@@ -150,8 +150,8 @@ class ServedEncoder(ServedDecoder):
         Returns float32 [batch, classes] and twice int32 [batch].
         """
         rows, read, truncated = self._first_rows(ids, self.context_length)
-        with self._weights_in_use():
-            logits = self._decoder().logits(self._hidden(rows.inputs, rows.used)[:, 0])
+        with self.weights_in_use():
+            logits = self.decoder.logits(self._hidden(rows.inputs, rows.used)[:, 0])
         return logits, read, truncated
 
     def _first_rows(self, ids: tf.RaggedTensor, longest: int) -> tuple[Rows, tf.Tensor, tf.Tensor]:
@@ -201,4 +201,4 @@ class ServedEncoder(ServedDecoder):
         del used
         positions = tf.broadcast_to(tf.range(tf.shape(inputs)[1])[None], tf.shape(inputs))
         segment_ids = tf.cast(inputs != self.padding, tf.int32)
-        return self._decoder().hidden(self._embeddable(inputs), segment_ids, positions)
+        return self.decoder.hidden(self._embeddable(inputs), segment_ids, positions)

@@ -9,6 +9,8 @@ take token ids (int32 [batch, width], filled up with `ControlIds.padding` at the
         `prompt` is what tokenmill.text.chat.Chat writes.
     embed, embed_ids: a vector.
     classify, classify_ids: a class, of a classifier.
+    prefill_ids, decode_ids, sample, log_probabilities_ids: of a server that streams
+        (tokenmill/export/step_signatures.py).
     logits_ids: the model itself, begin (2) and tokens -> logits; TF Lite is made of it.
     evaluate: `examples` (serialized tf.Examples with a `text` feature) -> what score returns, and
         the sums that the Evaluator's other metrics take.
@@ -41,6 +43,7 @@ from tokenmill.contracts.served_model import (
 from tokenmill.export.decoder_signatures import ServedDecoder
 from tokenmill.export.encoder_signatures import ServedEncoder
 from tokenmill.export.sampler import SamplerConfig, require
+from tokenmill.export.step_signatures import StepSignatures
 from tokenmill.export.text_masking import TextMasking
 from tokenmill.export.tokenizer_assets import write_tokenizer_assets
 from tokenmill.export.warmup_requests import write_warmup_requests
@@ -288,6 +291,7 @@ class ExportedModel(tf.Module):
             "score_ids": score_ids,
             "generate": generate,
             "generate_ids": generate_ids,
+            **StepSignatures(served, self._known).signatures(),
             **model,
             **(
                 {}

@@ -56,7 +56,10 @@ def _requests(context_length: int) -> Iterator[tuple[str, dict[str, tf.Tensor]]]
         yield "generate", {"text": tf.constant(texts), **options}
     prompt = tf.constant([f"{MARK}0{_TEXT}"])
     yield "chat", {"prompt": prompt, **_options(1, new, 0.0)}
-    for signature in ("score_ids", "embed_ids", "classify_ids"):
+    for signature in (
+        *("score_ids", "embed_ids", "classify_ids"),
+        *("prefill_ids", "log_probabilities_ids"),
+    ):
         yield signature, {"token_ids": ids}
     yield "generate_ids", {"token_ids": ids, **_options(1, new, 1.0)}
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tokenmill.model.decoder import Decoder
-from tokenmill.model.layers import Dropout, attend
+from tokenmill.model.layers import MASKED_SCORE, Dropout, attend
 
 
 class LayerCache(NamedTuple):
@@ -54,17 +54,44 @@ def decode_step(
     return hidden_B1D[:, 0], caches
 
 
-def _run(decoder, tokens_BT, positions_BT, mask_BTS, caches):
+def decode_beside(
+    decoder: Decoder, tokens_B: Any, positions_B: Any, caches: list[LayerCache]
+) -> tuple[Any, list[LayerCache]]:
+    """Run one token of each text as `decode_step` does, but leave the caches as they are.
+
+    Whoever keeps the caches writes the new row into them: they may be large, and it is small.
+
+    Args:
+        decoder: The model.
+        tokens_B: int32 [B].
+        positions_B: int32 [B]; slots of the cache from there on are not looked at.
+        caches: Slots of the texts before the token.
+
+    Returns:
+        hidden [B, D], and the keys and values of the token in each layer, [B, G, 1, K].
+    """
+    slots = tf.shape(caches[0].keys)[2]
+    mask_B1S = (tf.range(slots)[None] < positions_B[:, None])[:, None]
+    hidden_B1D, rows = _run(
+        decoder, tokens_B[:, None], positions_B[:, None], mask_B1S, caches, writes=False
+    )
+    return hidden_B1D[:, 0], rows
+
+
+def _run(decoder, tokens_BT, positions_BT, mask_BTS, caches, writes=True):
     x_ND = decoder.embed(tokens_BT, positions_BT, Dropout(0.0, None))
     new_caches = []
     for i, block in enumerate(decoder.blocks):
         attention = block.attention
         q_BHTK, k_BGTK, v_BGTK = attention.heads(block.attention_norm(x_ND), positions_BT)
-        if caches is None:
-            cache = LayerCache(k_BGTK, v_BGTK)
-        else:
+        cache = LayerCache(k_BGTK, v_BGTK)
+        if caches is not None and writes:
             cache = _write(caches[i], positions_BT[:, 0], k_BGTK, v_BGTK)
-        x_ND = x_ND + attention.project(_attend(q_BHTK, cache, mask_BTS))
+        if writes:
+            attended = _attend(q_BHTK, cache, mask_BTS)
+        else:
+            attended = _attend_beside(q_BHTK, caches[i], cache, mask_BTS)
+        x_ND = x_ND + attention.project(attended)
         x_ND = x_ND + block.mlp(block.mlp_norm(x_ND))
         new_caches.append(cache)
     hidden = decoder.final_norm(x_ND)
@@ -89,3 +116,18 @@ def _attend(q_BHTK, cache, mask_BTS):
     q = tf.reshape(q_BHTK, [rows, groups, heads // groups * length, width])
     mask = tf.tile(mask_BTS[:, None], [1, 1, heads // groups, 1])
     return tf.reshape(attend(q, cache.keys, cache.values, mask), [rows, heads, length, width])
+
+
+def _attend_beside(q_BHTK, cache, own, mask_BTS):
+    """Attend as `_attend` does, to the cache and to the token's own key and value, T = 1."""
+    groups, width = cache.keys.shape[1], q_BHTK.shape[-1]
+    rows, heads = tf.shape(q_BHTK)[0], q_BHTK.shape[1]
+    q_BGRK = tf.reshape(q_BHTK, [rows, groups, heads // groups, width])
+    scale = width**0.5
+    scores = tf.cast(tf.matmul(q_BGRK, cache.keys, transpose_b=True), tf.float32) / scale
+    scores = tf.where(mask_BTS[:, None], scores, MASKED_SCORE)
+    own_score = tf.cast(tf.matmul(q_BGRK, own.keys, transpose_b=True), tf.float32) / scale
+    weights = tf.nn.softmax(tf.concat([scores, own_score], -1))
+    weights = tf.cast(weights, cache.values.dtype)
+    before = tf.matmul(weights[..., :-1], cache.values)
+    return tf.reshape(before + weights[..., -1:] * own.values, [rows, heads, 1, width])

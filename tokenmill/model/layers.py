@@ -22,7 +22,8 @@ from tokenmill.model.shape import ModelShape, query_blocks
 # GPT-2 (Radford et al. 2019) and BERT (Devlin et al. 2018): weights from N(0, 0.02); GPT-2 scales
 # projections into the residual stream down by the root of their number.
 _INIT_STDDEV = 0.02
-_MASKED_SCORE = -1e9
+MASKED_SCORE = -1e9
+"""Attention score of what may not be looked at."""
 
 
 def segment_mask(segment_ids_BT: Any, causal: bool) -> Any:
@@ -50,7 +51,7 @@ def attention_weights(q_BHTK: Any, k_BHSK: Any, mask_B1TS: Any) -> Any:
     """Compute attention probabilities, float32 [B, H, T, S]."""
     scores = tf.matmul(q_BHTK, k_BHSK, transpose_b=True)
     scores = ops.cast(scores, "float32") / q_BHTK.shape[-1] ** 0.5
-    return ops.softmax(ops.where(mask_B1TS, scores, _MASKED_SCORE), axis=-1)
+    return ops.softmax(ops.where(mask_B1TS, scores, MASKED_SCORE), axis=-1)
 
 
 class Dropout:
