@@ -175,7 +175,8 @@ def _compute_batch(
 ) -> list[dict[str, np.ndarray] | Exception]:
     """Call the model once for all; if that fails, once for each, to tell good requests from bad."""
     try:
-        outputs = model.run(signature, _concatenate([p.inputs for p in batch]))
+        inputs = concatenate([p.inputs for p in batch], model.padding)
+        outputs = model.run(signature, inputs)
         return _split(outputs, [p.rows for p in batch])
     except RequestError as error:
         if len(batch) == 1:
@@ -185,8 +186,8 @@ def _compute_batch(
         return [RequestError(Code.INTERNAL, f"{type(error).__name__}: {error}"[:300])] * len(batch)
 
 
-def _concatenate(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Concatenate the rows of requests; pad token ids of different lengths with 0."""
+def concatenate(parts: list[dict[str, np.ndarray]], padding: int) -> dict[str, np.ndarray]:
+    """Concatenate the rows of requests; pad token ids of different lengths."""
     if len(parts) == 1:
         return parts[0]
     joined = {}
@@ -194,7 +195,10 @@ def _concatenate(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         arrays = [part[name] for part in parts]
         if arrays[0].ndim == 2:
             width = max(a.shape[1] for a in arrays)
-            arrays = [np.pad(a, [(0, 0), (0, width - a.shape[1])]) for a in arrays]
+            arrays = [
+                np.pad(a, [(0, 0), (0, width - a.shape[1])], constant_values=padding)
+                for a in arrays
+            ]
         joined[name] = np.concatenate(arrays)
     return joined
 

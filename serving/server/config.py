@@ -26,6 +26,10 @@ class ServerConfig:
         log_text: Whether the request log holds texts; without, their lengths only.
         allowed_hosts: Names, beside addresses and localhost, by which this server is called, and
             hosts whose web pages may call it; "*" allows all.
+        openai: Whether the OpenAI-compatible API is served beside TensorFlow Serving's.
+        kv_cache_bytes: Memory for the keys and values of texts that are continued by that API; what
+            does not fit in waits.
+        max_streams: Texts that are continued by it at the same time.
         max_connections: REST connections at once.
         max_header_bytes: Longest request line and headers.
         idle_seconds: How long a connection may stay open without sending a whole request's headers.
@@ -47,6 +51,9 @@ class ServerConfig:
     request_log_fraction: float = 1.0
     log_text: bool = False
     allowed_hosts: tuple[str, ...] = ()
+    openai: bool = False
+    kv_cache_bytes: int = 1 << 30
+    max_streams: int = 64
     max_connections: int = 512
     max_header_bytes: int = 1 << 16
     idle_seconds: float = 30.0

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 
 from serving.server.errors import Code, RequestError
+from tokenmill.contracts.base import read_document
+from tokenmill.contracts.tokenizer import DESCRIPTION_NAME, TokenizerAsset
+from tokenmill.text.control_ids import TOKENMILL_CONTROL_IDS, ControlIds
 
 WARMUP_PATH = os.path.join("assets.extra", "tf_serving_warmup_requests")
 
@@ -40,12 +43,13 @@ class LoadedModel:
         import tensorflow as tf
         import tensorflow_text  # noqa: F401  (registers the SentencePiece ops)
 
-        self.version = version
+        self.directory, self.version = directory, version
         self.in_flight = 0  # requests that hold this version; touched by the event loop only
+        self.padding = read_padding(directory)
         self.signature_defs = read_signature_defs(directory)
         self.signatures = {name: _signature(name, d) for name, d in self.signature_defs.items()}
         self._loaded = tf.saved_model.load(directory)
-        self._functions = self._loaded.signatures
+        self.functions = self._loaded.signatures
         self._warm_up(os.path.join(directory, WARMUP_PATH))
 
     def _warm_up(self, path: str) -> None:
@@ -123,7 +127,7 @@ class LoadedModel:
         """
         import tensorflow as tf
 
-        function = self._functions[self.find(signature_name).name]
+        function = self.functions[self.find(signature_name).name]
         try:
             outputs = function(**{name: tf.constant(value) for name, value in inputs.items()})
             return {name: value.numpy() for name, value in outputs.items()}
@@ -135,6 +139,16 @@ class LoadedModel:
             raise RequestError(Code.RESOURCE_EXHAUSTED, "out of memory") from None
         except tf.errors.OpError as error:
             raise RequestError(Code.INTERNAL, _reason(error.message)) from None
+
+
+def read_padding(directory: str) -> int:
+    """Return what fills token ids up at the right: it is no token of any text."""
+    path = os.path.join(directory, "assets.extra", DESCRIPTION_NAME)
+    if not os.path.exists(path):  # of a model that tokenmill did not push
+        return TOKENMILL_CONTROL_IDS.padding
+    ids = read_document(path, TokenizerAsset).control_ids
+    known = {name: value for name, value in ids.items() if name in ControlIds.model_fields}
+    return ControlIds(**known).padding if known else TOKENMILL_CONTROL_IDS.padding
 
 
 def _invalid(message: str) -> RequestError:

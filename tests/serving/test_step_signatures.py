@@ -98,7 +98,7 @@ def test_log_probabilities_are_those_of_score(exported):
 
 
 @pytest.mark.parametrize(
-    "name, inputs, message",
+    ("name", "inputs", "message"),
     [
         ("prefill_ids", {"token_ids": [[2, 340]]}, "must be from 0 to 339"),
         ("prefill_ids", {"token_ids": [[0, 0]]}, "at least one token"),

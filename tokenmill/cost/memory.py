@@ -230,6 +230,19 @@ def layer_activation_bytes(
     return kept
 
 
+def kv_cache_bytes(shape: ModelShape, *, tokens: int, bytes_per_number: int = 4) -> int:
+    """Return the memory of keys and values of a text that is continued, in bytes.
+
+    2·layers·kv_dim numbers a token (Pope et al. 2022, sec. 3.3), float32 in a pushed model.
+
+    Args:
+        shape: The model.
+        tokens: Of the text, prompt and answer.
+        bytes_per_number: 2 where the cache has 16 bits.
+    """
+    return 2 * shape.layers * shape.kv_dim * bytes_per_number * tokens
+
+
 def _features_of_adapters(shape: ModelShape, lora: LoraConfig) -> int:
     """Count what adapters of a layer keep of a position, less the inputs of matrices without.
 

@@ -10,10 +10,10 @@ between two tokens, keeps the keys and values itself:
         keys_i and values_i (as above, of any width from `positions` on) -> logits after the token,
         and its own keys_i and values_i (float32 [batch, kv_heads, head_dim]), which the caller
         writes into its cache at `positions`.
-    sample: logits, step (int32 [batch]: tokens generated before), temperature, top_k, top_p, seed ->
-        token_ids (int32 [batch]): those that generate would choose.
-    log_probabilities_ids: token_ids as for prefill_ids -> log_probabilities (float32 [batch, width])
-        of each token given those before it, the first 0; likeliest_ids (int32) and
+    sample: logits, step (int32 [batch]: tokens generated before), temperature, top_k, top_p and
+        seed -> token_ids (int32 [batch]): those that generate would choose.
+    log_probabilities_ids: token_ids as for prefill_ids -> log_probabilities (float32 [batch,
+        width]) of each token given those before it, the first 0; likeliest_ids (int32) and
         likeliest_log_probabilities (float32), [batch, width, MOST_LIKELIEST], best first.
 
 Logits are over all rows of the embedding, as training's likelihood is.
