@@ -7,6 +7,7 @@ class Code(enum.Enum):
     """Reason of an error: a gRPC status by name, with the HTTP status as value."""
 
     INVALID_ARGUMENT = 400
+    UNAUTHENTICATED = 401
     PERMISSION_DENIED = 403
     NOT_FOUND = 404
     METHOD_NOT_ALLOWED = 405

@@ -36,6 +36,7 @@ def bounded_protocol(config: ServerConfig) -> type[HttpToolsProtocol]:
         """Protocol that closes connections that are too many, silent for long or all headers."""
 
         _timer: asyncio.TimerHandle | None = None
+        _unread_timer: asyncio.TimerHandle | None = None
         _in_body = False
         _messages = 0
         _header_bytes = 0  # of a request whose headers have not ended
@@ -52,7 +53,34 @@ def bounded_protocol(config: ServerConfig) -> type[HttpToolsProtocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_waiting()
+            self._stop_unread_timer()
             super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._start_unread_timer()
+
+        def resume_writing(self) -> None:
+            self._stop_unread_timer()
+            super().resume_writing()
+
+        def _start_unread_timer(self) -> None:
+            """Give a client that reads none of what is being sent, such as a stream, a while."""
+            unread = _bytes_to_read(self.transport)
+            self._unread_timer = self.loop.call_later(
+                config.idle_seconds, self._abort_if_unread, unread
+            )
+
+        def _stop_unread_timer(self) -> None:
+            if self._unread_timer is not None:
+                self._unread_timer.cancel()
+                self._unread_timer = None
+
+        def _abort_if_unread(self, unread: int) -> None:
+            if _bytes_to_read(self.transport) < unread:
+                self._start_unread_timer()
+            else:
+                self.transport.abort()
 
         def data_received(self, data: bytes) -> None:
             if self.transport.is_closing():

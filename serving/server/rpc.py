@@ -29,6 +29,13 @@ async def _abort(context: Any, error: RequestError) -> None:
     await context.abort(_STATUS.get(error.code, grpc.StatusCode.UNKNOWN), error.message)
 
 
+def _check_key(service: Service, context: Any) -> None:
+    """Refuse a call without an API key where one is needed."""
+    if service.admission.keys is not None:
+        metadata = dict(context.invocation_metadata() or ())
+        service.admission.keys.check(metadata.get("authorization"))
+
+
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Predict and GetModelMetadata; other methods need signatures that the models lack."""
 
@@ -38,7 +45,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     async def Predict(self, request, context):
         """Answer with all outputs, or with those that output_filter names."""
         try:
-            with self._service.admit():
+            _check_key(self._service, context)
+            with self._service.admission.admit():
                 return await self._predict(request, context)
         except RequestError as error:
             await _abort(context, error)
@@ -76,6 +84,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     async def GetModelMetadata(self, request, context):
         """Answer with the signatures of a version."""
         try:
+            _check_key(self._service, context)
             if list(request.metadata_field) != ["signature_def"]:
                 raise RequestError(
                     Code.INVALID_ARGUMENT, 'metadata_field must be "signature_def", nothing else'
@@ -102,6 +111,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     async def GetModelStatus(self, request, context):
         """Answer with the states of the versions."""
         try:
+            _check_key(self._service, context)
             return status_response(self._service, target_of(request.model_spec))
         except RequestError as error:
             await _abort(context, error)

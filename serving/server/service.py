@@ -1,7 +1,6 @@
 """Service behind REST and gRPC: answers a request, counts it, logs it."""
 
 import asyncio
-import contextlib
 import errno
 import hashlib
 import io
@@ -10,15 +9,17 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from serving.server.admission import Admission, Keys
 from serving.server.batching import Batcher
 from serving.server.config import ServerConfig
 from serving.server.errors import Code, RequestError
+from serving.server.http_requests import deadline_of
 from serving.server.metrics import ServerMetrics
 from serving.server.model import LoadedModel, Signature
 from serving.server.versions import VersionManager
@@ -39,36 +40,20 @@ class Target:
 
 
 class Service:
-    """Versions, batcher and metrics of a server.
+    """Versions, batcher, admission, metrics and request log of a server.
 
     Args:
         config: Options of the server.
+        keys: API keys that callers need; None where none is needed.
     """
 
-    def __init__(self, config: ServerConfig):
+    def __init__(self, config: ServerConfig, keys: Keys | None = None):
         self.config = config
         self.metrics = ServerMetrics()
         self.versions = VersionManager(config, self.metrics)
         self.batcher = Batcher(config, self.metrics)
-        self._request_log = RequestLog(config, self.metrics)
-        self._requests = 0  # admitted and not answered; touched by the event loop only
-
-    @contextlib.contextmanager
-    def admit(self) -> Iterator[None]:
-        """Count a request from its arrival to its answer.
-
-        Raises:
-            RequestError: There are as many as can be computed or wait: it is shed, before its
-                body is read, so that those that were admitted are not slowed down.
-        """
-        if self._requests >= self.config.max_requests:
-            self.metrics.shed.inc()
-            raise RequestError(Code.RESOURCE_EXHAUSTED, "the server is full; try again later")
-        self._requests += 1
-        try:
-            yield
-        finally:
-            self._requests -= 1
+        self.request_log = RequestLog(config, self.metrics)
+        self.admission = Admission(config, self.metrics, keys)
 
     def check_name(self, name: str) -> None:
         """Compare the name with this server's; it is never used as a path.
@@ -78,20 +63,6 @@ class Service:
         """
         if name != self.config.model_name:
             raise RequestError(Code.NOT_FOUND, f"no model {name!r:.80}")
-
-    def deadline(self, arrived: float, timeout_seconds: float | None) -> float:
-        """Return the deadline of a request, in seconds of `time.monotonic`.
-
-        A request may ask for a shorter time than the server's, not for a longer one.
-
-        Raises:
-            RequestError: It has passed.
-        """
-        timeout = self.config.deadline_seconds
-        deadline = arrived + min(timeout, timeout if timeout_seconds is None else timeout_seconds)
-        if not deadline > time.monotonic():
-            raise RequestError(Code.DEADLINE_EXCEEDED, "the deadline has passed")
-        return deadline
 
     async def predict(
         self,
@@ -121,7 +92,7 @@ class Service:
         inputs: dict[str, np.ndarray] = {}
         try:
             self.check_name(target.model)
-            deadline = self.deadline(arrived, timeout_seconds)
+            deadline = deadline_of(arrived, self.config.deadline_seconds, timeout_seconds)
             with self.versions.hold(target.version, target.label, user_key) as (model, label):
                 version = str(model.version)
                 signature, inputs, extra = decode(model)
@@ -144,7 +115,7 @@ class Service:
             names = (protocol, version, label, signature_name)
             self.metrics.requests.labels(*names, code).inc()
             self.metrics.seconds.labels(*names).observe(seconds)
-            self._request_log.write(
+            self.request_log.write(
                 protocol, version, label, signature_name, code, seconds, tokens, inputs, user_key
             )
 
