@@ -206,8 +206,30 @@ def _of_conversation(version: str, text: str) -> tuple[str, str]:
     help="A name, beside addresses and localhost, by which the server is called, or a host whose "
     "web pages may call it; * allows all.",
 )
+@click.option(
+    "--openai", is_flag=True, help="Serve the OpenAI-compatible API, too, on REST's port."
+)
+@click.option(
+    "--api-keys",
+    metavar="FILE",
+    help="Ask for API keys: one a line in FILE, which only its owner may read.",
+)
+@click.option(
+    "--kv-cache-bytes",
+    type=click.IntRange(1),
+    default=1 << 30,
+    show_default=True,
+    help="Memory for keys and values, with --openai.",
+)
+@click.option(
+    "--max-streams",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Texts continued at once, with --openai.",
+)
 def serve(model_dir: str, name: str, intra_op_threads: int | None, **options: Any) -> None:
-    """Serve MODEL_DIR by TensorFlow Serving's REST and gRPC API.
+    """Serve MODEL_DIR by TensorFlow Serving's REST and gRPC API, or OpenAI's, too.
 
     For laptops and tests; production is TensorFlow Serving (docs/serving.md).
     """
@@ -227,6 +249,8 @@ def serve(model_dir: str, name: str, intra_op_threads: int | None, **options: An
             with contextlib.suppress(OSError):  # a full disk or a closed pipe ends no server
                 click.echo(f"REST: http://{config.host}:{ports.rest}/v1/models/{name}")
                 click.echo(f"gRPC: {config.host}:{ports.grpc}")
+                if config.openai:
+                    click.echo(f"OpenAI: http://{config.host}:{ports.rest}/v1")
 
         run_server(config, started)
 

@@ -251,9 +251,7 @@ def completion_logprobs(
     )
 
 
-def chat_logprobs(
-    tokens: Sequence[tuple[int, TokenScore]], vocabulary: Vocabulary
-) -> ChatLogprobs:
+def chat_logprobs(tokens: Sequence[tuple[int, TokenScore]], vocabulary: Vocabulary) -> ChatLogprobs:
     """Return the log-probabilities of a message's tokens."""
 
     def named(token_id: int, value: float | None) -> dict:

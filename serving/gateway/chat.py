@@ -71,9 +71,12 @@ async def chat_completions(
                     usage=usage_answer(call.usage),
                 )
                 return
-            for choice in choices:  # the role comes first, by itself
-                yield _chunk(call, held, vocabulary, Delta(choice.index, "", []), begins=True)
+            begun: set[int] = set()
             async for delta in deltas:
+                if delta.index not in begun:  # the role comes first, by itself
+                    begun.add(delta.index)
+                    role = Delta(delta.index, "", [])
+                    yield _chunk(call, held, vocabulary, role, begins=True)
                 if delta.text or delta.tokens or delta.finish_reason:
                     yield _chunk(call, held, vocabulary, delta)
         if body.includes_usage:
@@ -132,9 +135,7 @@ def _choices(
     ]
 
 
-def _logprobs(
-    body: ChatRequest, tokens: list, vocabulary: Vocabulary
-) -> ChatLogprobs | None:
+def _logprobs(body: ChatRequest, tokens: list, vocabulary: Vocabulary) -> ChatLogprobs | None:
     return chat_logprobs(tokens, vocabulary) if body.logprobs else None
 
 
@@ -148,7 +149,7 @@ def _chunk(
     """Return an event: of a choice, or, without one, of the usage."""
     choices = []
     if delta is not None:
-        role: ChatDelta = (
+        content = (
             ChatDelta(role="assistant", content="")
             if begins
             else ChatDelta(content=delta.text or None)
@@ -157,7 +158,7 @@ def _chunk(
         choices = [
             ChatChunkChoice(
                 index=delta.index,
-                delta=role,
+                delta=content,
                 logprobs=logprobs,
                 finish_reason=delta.finish_reason,
             )

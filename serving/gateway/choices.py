@@ -92,7 +92,7 @@ class Answer:
 
 
 def sampling_config(body: Sampling, max_new_tokens: int, likeliest: int | None) -> SamplingConfig:
-    """Return how a request wants its answers to be sampled; without a seed, by one that is drawn."""
+    """Return how a request wants answers to be sampled; without a seed, by one that is drawn."""
 
     def given(value: float | None, default: float) -> float:
         return default if value is None else value

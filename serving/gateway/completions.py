@@ -113,7 +113,7 @@ def _choices(
 ) -> list[Choice]:
     n = body.n or 1
     check_count(n, len(prompts), held)
-    choices = []
+    choices: list[Choice] = []
     for prompt in prompts:
         if not prompt.begun:
             raise FieldError(
@@ -152,9 +152,7 @@ def check_count(n: int, prompts: int, held: HeldVersion) -> None:
             f"n = {n}: this server's memory for keys and values holds {held.max_texts} texts",
         )
     if n * prompts > MOST_TEXTS:
-        raise FieldError(
-            "n", f"n = {n}: {prompts} prompts may have {MOST_TEXTS} choices together"
-        )
+        raise FieldError("n", f"n = {n}: {prompts} prompts may have {MOST_TEXTS} choices together")
 
 
 def room_for(

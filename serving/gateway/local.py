@@ -36,7 +36,8 @@ class LocalVersion:
         self._assets = assets = ModelAssets(model.directory)
         self.version = model.version
         self.context_length = assets.shape.sequence_length
-        self.control_ids, self.token_bytes = assets.control_ids, assets.token_bytes
+        self.control_ids = assets.control_ids
+        self.token_bytes: Sequence[bytes | None] = assets.token_bytes
         self.chat_format = assets.chat_format
         self.signatures = frozenset(model.signatures)
         slots = config.kv_cache_bytes // kv_cache_bytes(assets.shape, tokens=1)

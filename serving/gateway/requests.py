@@ -30,7 +30,9 @@ Texts = (
     str
     | Annotated[list[str], Field(min_length=1, max_length=MOST_TEXTS)]
     | Annotated[Ids, Field(min_length=1)]
-    | Annotated[list[Annotated[Ids, Field(min_length=1)]], Field(min_length=1, max_length=MOST_TEXTS)]
+    | Annotated[
+        list[Annotated[Ids, Field(min_length=1)]], Field(min_length=1, max_length=MOST_TEXTS)
+    ]
 )
 _TEXTS = f"expected a text, up to {MOST_TEXTS:,} texts, token ids, or up to as many lists of them"
 Stop = Annotated[str, Field(min_length=1)]
@@ -249,7 +251,9 @@ def read_request(content: bytes, model: type[AnyBody]) -> AnyBody:
             raise FieldError(name[:80], f"unknown key {name!r:.80}", "unknown_parameter")
         # 0 == False in Python, not in JSON.
         if not any(value == one and type(value) is type(one) for one in model.unserved[name]):
-            raise FieldError(name, f"{name} is not supported by this server", "unsupported_parameter")
+            raise FieldError(
+                name, f"{name} is not supported by this server", "unsupported_parameter"
+            )
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -269,9 +273,11 @@ def _field_error(model: type[Body], error: ValidationError) -> FieldError:
         return FieldError(field, f"{field}: {_TEXTS}{_ids_hint(of_field)}", "invalid_value")
     if first["type"] == "extra_forbidden":
         where = ".".join(map(str, first["loc"]))
-        return FieldError(field, f"{where:.120} is not supported by this server", "unknown_parameter")
+        return FieldError(
+            field, f"{where:.120} is not supported by this server", "unknown_parameter"
+        )
     # Of the kinds of values that a field may have, the one that came furthest.
-    deepest = max(of_field, key=lambda one: (one["type"] not in ("string_type", "list_type")))
+    deepest = max(of_field, key=lambda one: one["type"] not in ("string_type", "list_type"))
     where = ".".join(str(part) for part in deepest["loc"] if _is_place(part, field))
     return FieldError(field, f"{where:.120}: {deepest['msg']}"[:400], "invalid_value")
 

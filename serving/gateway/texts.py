@@ -49,9 +49,7 @@ async def embeddings(call: Call[EmbeddingRequest]) -> AsyncGenerator[Embeddings,
         yield Embeddings(
             data=[Embedding(index=i, embedding=encode(v)) for i, v in enumerate(vectors)],
             model=body.model,
-            usage=EmbeddingUsage(
-                prompt_tokens=call.usage.prompt, total_tokens=call.usage.prompt
-            ),
+            usage=EmbeddingUsage(prompt_tokens=call.usage.prompt, total_tokens=call.usage.prompt),
         )
 
 

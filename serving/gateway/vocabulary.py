@@ -60,10 +60,9 @@ class Vocabulary:
 
     def control_id(self, text: str) -> int | None:
         """Return the control token that a text is the name of."""
-        for role, name in self.control_texts.items():
-            if text == name:
-                return getattr(self.control_ids, role)
-        return None
+        roles = self.control_ids.by_name()
+        found = [roles[role] for role, name in self.control_texts.items() if name == text]
+        return found[0] if found else None
 
     @functools.cached_property
     def _names(self) -> dict[int, str]:
@@ -78,11 +77,17 @@ class Vocabulary:
                 # SentencePiece's bytes come before its pieces: "a" is the piece.
                 names.pop(owners.get(text, -1), None)
                 names[i], owners[text] = text, i
-        roles = self.control_ids.by_name()
-        for role, text in self.control_texts.items():
+        for text, i in self._special_tokens.items():
             if text not in owners:
-                names[roles[role]], owners[text] = text, roles[role]
+                names[i], owners[text] = text, i
         return names
+
+    @functools.cached_property
+    def _special_tokens(self) -> dict[str, int]:
+        """Ids of control tokens, and of those that a chat template writes, by their text."""
+        written = {} if self._chat_format is None else self._chat_format.special_tokens
+        roles = self.control_ids.by_name()
+        return dict(written) | {text: roles[role] for role, text in self.control_texts.items()}
 
     def name_of(self, token_id: int) -> str:
         """Return a name that no other token has: its text, or "token_id:N".

@@ -114,6 +114,7 @@ class AdmissionMiddleware:
         self._app, self._admission, self._error_response = app, admission, error_response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through to the application, or answer with why not."""
         try:
             self._admission.check_sender(scope["headers"])
             if self._admission.keys is not None and scope["path"] not in OPEN_PATHS:

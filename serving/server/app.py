@@ -13,8 +13,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import uvicorn
+from starlette.responses import Response
+from starlette.types import ASGIApp
 
+from serving.gateway.api import gateway_routes, is_gateway_path
+from serving.gateway.api_keys import ApiKeys
+from serving.gateway.endpoint import Gateway
+from serving.gateway.errors import error_response
+from serving.gateway.local import LocalBackend
 from serving.server.config import ServerConfig
+from serving.server.errors import RequestError
 from serving.server.protocol import bounded_protocol
 from serving.server.rest import make_app
 from serving.server.rpc import start_grpc
@@ -83,7 +91,8 @@ async def serve(
     Raises:
         TokenmillError: There is no model, it cannot be loaded, or a port is in use.
     """
-    service = Service(config)
+    keys = None if config.api_keys is None else ApiKeys(config.api_keys)
+    service = Service(config, keys)
     # The ports first: that one is in use should not take a model's load to find out.
     rest_socket = _listen(config.host, config.rest_port)
     try:
@@ -97,7 +106,7 @@ async def serve(
         if not service.versions.ready:
             raise _no_model(service)
         uvicorn_config = uvicorn.Config(
-            make_app(service),
+            _make_app(service),
             http=bounded_protocol(config),
             ws="none",
             log_config=None,
@@ -129,6 +138,18 @@ async def serve(
         await service.batcher.close()
         rest_socket.close()
         _LOG.info("stopped")
+
+
+def _make_app(service: Service) -> ASGIApp:
+    """Make the application of the APIs that the options ask for."""
+    if not service.config.openai:
+        return make_app(service)
+    gateway = Gateway(LocalBackend(service), service.config, service.metrics, service.request_log)
+
+    def refusal(path: str, error: RequestError) -> Response | None:
+        return error_response(error) if is_gateway_path(path) else None
+
+    return make_app(service, gateway_routes(gateway, alone=False), refusal)
 
 
 def run_server(config: ServerConfig, started: Callable[[Ports], None]) -> None:

@@ -27,6 +27,7 @@ class ServerConfig:
         allowed_hosts: Names, beside addresses and localhost, by which this server is called, and
             hosts whose web pages may call it; "*" allows all.
         openai: Whether the OpenAI-compatible API is served beside TensorFlow Serving's.
+        api_keys: A file of API keys, one a line, that callers need; None where none is needed.
         kv_cache_bytes: Memory for the keys and values of texts that are continued by that API; what
             does not fit in waits.
         max_streams: Texts that are continued by it at the same time.
@@ -52,6 +53,7 @@ class ServerConfig:
     log_text: bool = False
     allowed_hosts: tuple[str, ...] = ()
     openai: bool = False
+    api_keys: str | None = None
     kv_cache_bytes: int = 1 << 30
     max_streams: int = 64
     max_connections: int = 512

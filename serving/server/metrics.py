@@ -47,6 +47,10 @@ class ServerMetrics:
             "tokenmill_queue_seconds", "From arrival to computation.", ["signature"],
             buckets=_SECONDS, registry=self.registry,
         )  # fmt: skip
+        self.first_token_seconds = prometheus.Histogram(
+            "tokenmill_first_token_seconds", "From a whole request to its first token.",
+            ["signature"], buckets=_SECONDS, registry=self.registry,
+        )  # fmt: skip
         self.queued_rows = prometheus.Gauge(
             "tokenmill_queued_rows", "Rows that wait.", registry=self.registry
         )
@@ -77,6 +81,17 @@ class ServerMetrics:
             for protocol in _PROTOCOLS:
                 for code in ("OK", *(code.name for code in Code)):
                     self.requests.labels(protocol, version, label, signature, code)
+
+    def start_route(self, protocol: str, route: str) -> None:
+        """Set the counters of a route of another API to 0.
+
+        Args:
+            protocol: Name of the API; it stands where others have rest or grpc.
+            route: Its name; it stands where others have the signature.
+        """
+        for code in ("OK", "CANCELLED", *(code.name for code in Code)):
+            self.requests.labels(protocol, "", "", route, code)
+        self.first_token_seconds.labels(route)
 
     def start_version(
         self, version: int, labels: list[str], outputs: dict[str, tuple[str, ...]]

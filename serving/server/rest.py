@@ -5,12 +5,13 @@ The API: https://www.tensorflow.org/tfx/serving/api_rest
 
 import re
 import time
+from collections.abc import Callable, Sequence
 
 import orjson
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from serving.server.admission import AdmissionMiddleware
@@ -28,8 +29,18 @@ _PATH = re.compile(
 )
 
 
-def make_app(service: Service) -> ASGIApp:
-    """Make the application; it answers every error as {"error": message}."""
+def make_app(
+    service: Service,
+    routes: Sequence[BaseRoute] = (),
+    refusal: Callable[[str, RequestError], Response | None] = lambda path, error: None,
+) -> ASGIApp:
+    """Make the application; it answers every error as {"error": message}.
+
+    Args:
+        service: The server.
+        routes: Those of another API on the same port.
+        refusal: Writes a request's refusal by its path, in that API's form; None if it is not its.
+    """
 
     async def models(request: Request) -> Response:
         try:
@@ -58,12 +69,15 @@ def make_app(service: Service) -> ASGIApp:
             Route("/readyz", readyz),
             Route("/metrics", metrics),
             Route("/monitoring/prometheus/metrics", metrics),  # TensorFlow Serving's path
+            *routes,
             Route("/v1/models/{rest:path}", models, methods=["GET", "POST"]),
         ],
         exception_handlers={404: unknown},
     )
     app.router.redirect_slashes = False  # a path is answered or not found
-    return AdmissionMiddleware(app, service.admission, lambda path, error: _error(error))
+    return AdmissionMiddleware(
+        app, service.admission, lambda path, error: refusal(path, error) or _error(error)
+    )
 
 
 def _error(error: RequestError) -> Response:
