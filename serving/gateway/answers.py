@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from serving.gateway.backend import TokenScore
 from serving.gateway.choices import Usage
@@ -113,6 +119,11 @@ class ChatDelta(_Answer):
 
     role: Literal["assistant"] | None = None
     content: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _only_what_there_is(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave keys out that have no value, as OpenAI's events do."""
+        return {key: value for key, value in handler(self).items() if value is not None}
 
 
 class ChatChunkChoice(_Answer):

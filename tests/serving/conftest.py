@@ -96,6 +96,30 @@ def _write_transform_graph(directory: str, tokenizer: str, temporary: str) -> No
 
 
 @pytest.fixture(scope="session")
+def chat_base(exported, tmp_path_factory) -> pathlib.Path:
+    """A base directory with version 1 of a model of conversations, whose context is long."""
+    import shutil
+
+    from components.tokenize.chat_format import resolve_chat_format
+    from components.tokenize.config import TokenizerConfig
+    from tokenmill.contracts.chat import write_chat_format
+    from tokenmill.export.saved_model import export_model
+    from tokenmill.model.decoder import Decoder
+
+    root = tmp_path_factory.mktemp("chat")
+    tokenizer = shutil.copy(exported.tokenizer, root)
+    write_chat_format(str(root), resolve_chat_format(TokenizerConfig()))
+    shape = dataclasses.replace(exported.decoders[1].shape_config, sequence_length=1024)
+    decoder = Decoder(shape, 1)
+    for mine, other in zip(
+        decoder.trainable_variables, exported.decoders[1].trainable_variables, strict=True
+    ):
+        mine.assign(other)
+    export_model(decoder, exported.transform_graph, tokenizer, str(root / "model" / "1"))
+    return root / "model"
+
+
+@pytest.fixture(scope="session")
 def load_once():
     """LoadedModel, but each directory once: loading one takes seconds."""
     from serving.server.model import LoadedModel
