@@ -1,6 +1,7 @@
 """Texts that are continued together: each gets what it gets alone, and what generate makes."""
 
 import asyncio
+import dataclasses
 import gc
 import json
 import weakref
@@ -16,9 +17,11 @@ from serving.gateway.decoding import Decoding, Text, score_token
 from serving.gateway.engine import Engine, make_thread
 from serving.gateway.local import LocalBackend
 from serving.gateway.local_steps import LocalSteps
+from serving.gateway.remote import GrpcModel, RemoteBackend
 from serving.server.batching import concatenate
 from serving.server.config import ServerConfig
 from serving.server.errors import RequestError
+from serving.server.metrics import ServerMetrics
 from serving.server.model import read_padding
 from serving.server.service import Service
 from tests.serving.conftest import CONTEXT_LENGTH
@@ -291,3 +294,43 @@ def test_ids_of_different_lengths_are_filled_up_with_what_is_no_token(tmp_path):
             [{"token_ids": np.array([[0]])}, {"token_ids": np.array([[7, 8]])}], padding
         )
         assert joined["token_ids"].tolist() == [[0, padding], [7, 8]]
+
+
+def test_behind_grpc_the_tokens_are_the_same(server, exported, generated):
+    """`server` serves version 2; its model is called by gRPC, its files are read here."""
+
+    async def main():
+        config = ServerConfig(str(exported.base), max_streams=16)
+        model = GrpcModel(f"127.0.0.1:{server.ports.grpc}", "default", 30)
+        backend = RemoteBackend(model, config, ServerMetrics())
+        local = service_of(exported)
+        await local.versions.refresh()
+        async with backend.hold(None) as remote, LocalBackend(local).hold(None) as here:
+            assert remote.version == here.version == 2
+
+            async def collect(version, i):
+                sampling = dataclasses.replace(SAMPLINGS[i], likeliest=3)
+                return [token async for token in version.generate(PROMPTS[i], sampling)]
+
+            answers = await asyncio.gather(*(collect(remote, i) for i in range(5)))
+            expected = await asyncio.gather(*(collect(here, i) for i in range(5)))
+            for answer, other in zip(answers, expected, strict=True):
+                assert [t.score.token_id for t in answer] == [t.score.token_id for t in other]
+                assert answer[-1].finish_reason == other[-1].finish_reason
+                values = [t.score.log_probability for t in answer]
+                assert values == pytest.approx([t.score.log_probability for t in other], abs=1e-5)
+            scores = await remote.log_probabilities([2, 10, 11, 12, EOS], 3)
+            others = await here.log_probabilities([2, 10, 11, 12, EOS], 3)
+            assert [s.token_id for s in scores] == [s.token_id for s in others]
+            assert await remote.embed([[5, 6], [7]]) == pytest.approx(
+                np.array(await here.embed([[5, 6], [7]])), abs=1e-5
+            )
+            with pytest.raises(RequestError, match="48 tokens at most"):
+                await remote.log_probabilities([2] * 49, 1)
+        model.close()
+        gone = RemoteBackend(GrpcModel("127.0.0.1:1", "default", 5), config, ServerMetrics())
+        with pytest.raises(RequestError, match=r"127\.0\.0\.1:1 answers"):
+            async with gone.hold(None):
+                pass
+
+    asyncio.run(main())
