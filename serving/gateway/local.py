@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 
 from serving.gateway.engine import make_thread
-from serving.gateway.local_steps import LocalSteps
+from serving.gateway.local_call import local_steps
 from serving.gateway.model_assets import ModelAssets
 from serving.gateway.version import GatewayVersion
 from serving.server.model import LoadedModel
@@ -58,6 +58,6 @@ class LocalBackend:
         if "decode_ids" in model.signatures:
             thread = make_thread()
             weakref.finalize(model, thread.shutdown, wait=False)
-            steps = LocalSteps(model.functions, assets.shape, assets.padding)
+            steps = local_steps(model.functions, assets.shape, assets.padding)
             version.continue_by(steps, thread, service.config, service.metrics)
         return version

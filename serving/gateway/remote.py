@@ -8,7 +8,7 @@ import os
 import random
 import time
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 import grpc
@@ -23,7 +23,7 @@ from tensorflow_serving.apis import (
 
 from serving.gateway.engine import make_thread
 from serving.gateway.model_assets import ModelAssets
-from serving.gateway.remote_steps import RemoteSteps
+from serving.gateway.signature_steps import SignatureSteps
 from serving.gateway.version import GatewayVersion
 from serving.saved_model import version_names
 from serving.server.config import ServerConfig
@@ -70,7 +70,7 @@ class GrpcModel:
         return sorted(served, reverse=True)
 
     def predict(
-        self, version: int, signature: str, inputs: dict[str, np.ndarray]
+        self, version: int, signature: str, inputs: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         """Call a signature of a version.
 
@@ -168,7 +168,7 @@ class RemoteBackend:
     def _open(self, number: int, directory: str) -> GatewayVersion:
         assets, signatures = ModelAssets(directory), read_signature_defs(directory)
 
-        def call(signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        def call(signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             return self._model.predict(number, signature, inputs)
 
         async def compute(signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -176,7 +176,7 @@ class RemoteBackend:
 
         version = GatewayVersion(number, signatures, assets, compute)
         if "decode_ids" in signatures:
-            steps = RemoteSteps(call, assets.shape, assets.padding)
+            steps = SignatureSteps(call, assets.shape, assets.padding)
             thread = make_thread()
             weakref.finalize(version, thread.shutdown, wait=False)
             version.continue_by(steps, thread, self._config, self._metrics)

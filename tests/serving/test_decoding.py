@@ -16,7 +16,7 @@ from serving.gateway.backend import SamplingConfig
 from serving.gateway.decoding import Decoding, Text, score_token
 from serving.gateway.engine import Engine, make_thread
 from serving.gateway.local import LocalBackend
-from serving.gateway.local_steps import LocalSteps
+from serving.gateway.local_call import local_steps
 from serving.gateway.remote import GrpcModel, RemoteBackend
 from serving.server.batching import concatenate
 from serving.server.config import ServerConfig
@@ -48,7 +48,7 @@ SAMPLINGS = [
 @pytest.fixture(scope="module")
 def steps(exported):
     shape = read_served_model(str(exported.base / "1")).model_shape
-    return LocalSteps(exported.loaded.signatures, shape, 0)
+    return local_steps(exported.loaded.signatures, shape, 0)
 
 
 def make_decoding(steps, max_slots=10**6, max_texts=64):
