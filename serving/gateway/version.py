@@ -38,7 +38,8 @@ class GatewayVersion:
         self._engine: Engine | None = None
         self.version, self.signatures = version, frozenset(signatures)
         self.context_length = assets.shape.sequence_length
-        self.control_ids, self.token_bytes = assets.control_ids, assets.token_bytes
+        self.control_ids = assets.control_ids
+        self.token_bytes: Sequence[bytes | None] = assets.token_bytes
         self.chat_format = assets.chat_format
         self.max_texts = 0
 
