@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 
+from serving.gateway.backend import HeldVersion
 from serving.gateway.engine import make_thread
 from serving.gateway.local_call import local_steps
 from serving.gateway.model_assets import ModelAssets
@@ -34,7 +35,7 @@ class LocalBackend:
         self._opening = asyncio.Lock()
 
     @contextlib.asynccontextmanager
-    async def hold(self, user_key: str | None) -> AsyncIterator[GatewayVersion]:
+    async def hold(self, user_key: str | None) -> AsyncIterator[HeldVersion]:
         """Hold the version that serves a user until the context ends."""
         with self._service.versions.hold(None, None, user_key) as (model, _):
             if model not in self._versions:

@@ -21,6 +21,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from serving.gateway.backend import HeldVersion
 from serving.gateway.engine import make_thread
 from serving.gateway.model_assets import ModelAssets
 from serving.gateway.signature_steps import SignatureSteps
@@ -133,7 +134,7 @@ class RemoteBackend:
         self._asking = asyncio.Lock()
 
     @contextlib.asynccontextmanager
-    async def hold(self, user_key: str | None) -> AsyncIterator[GatewayVersion]:
+    async def hold(self, user_key: str | None) -> AsyncIterator[HeldVersion]:
         """Hold the newest version until the context ends; a rollout's arms are the server's."""
         version = await self._newest()
         number = version.version
