@@ -12,6 +12,7 @@ import click
 from pipeline.cli.compile import compile_command, manifests, submit
 from pipeline.cli.curate import curate
 from pipeline.cli.errors import fail
+from pipeline.cli.gateway import gateway
 from pipeline.cli.import_model import import_command
 from pipeline.cli.ingest import ingest
 from pipeline.cli.lineage import gc, lineage
@@ -108,6 +109,7 @@ cli.add_command(register)
 cli.add_command(schema)
 cli.add_command(submit)
 cli.add_command(tokenizer)
+cli.add_command(gateway)
 cli.add_command(why)
 cli.add_command(runs)
 add_serving_commands(cli)

@@ -47,3 +47,49 @@ run_config_options = combine(
     ),
     config_file_options,
 )
+server_options = combine(
+    click.option("--max-queued-rows", type=click.IntRange(1), default=32, show_default=True),
+    click.option("--max-request-bytes", type=click.IntRange(1), default=1 << 20, show_default=True),
+    click.option(
+        "--deadline-seconds",
+        type=click.FloatRange(0, min_open=True),
+        default=30.0,
+        show_default=True,
+        help="Longest time of a request.",
+    ),
+    click.option("--poll-seconds", default=1.0, show_default=True),
+    click.option(
+        "--request-log", metavar="FILE", help="Log requests as JSON lines, without texts."
+    ),
+    click.option("--request-log-fraction", type=click.FloatRange(0, 1), default=1.0),
+    click.option("--log-text", is_flag=True, help="Let the request log hold texts."),
+    click.option(
+        "--allow-host",
+        "allowed_hosts",
+        multiple=True,
+        metavar="NAME",
+        help="A name, beside addresses and localhost, by which the server is called, or a host whose "
+        "web pages may call it; * allows all.",
+    ),
+)
+gateway_options = combine(
+    click.option(
+        "--api-keys",
+        metavar="FILE",
+        help="Ask for API keys: one a line in FILE, which only its owner may read.",
+    ),
+    click.option(
+        "--kv-cache-bytes",
+        type=click.IntRange(1),
+        default=1 << 30,
+        show_default=True,
+        help="Memory for keys and values of texts that are continued by OpenAI's API.",
+    ),
+    click.option(
+        "--max-streams",
+        type=click.IntRange(1),
+        default=64,
+        show_default=True,
+        help="Texts continued at once by it.",
+    ),
+)

@@ -10,7 +10,14 @@ from typing import Any, TextIO
 import click
 
 from pipeline.cli.errors import user_errors, without_chatter
-from pipeline.cli.options import combine, config_options, metadata_url_option, run_option
+from pipeline.cli.options import (
+    combine,
+    config_options,
+    gateway_options,
+    metadata_url_option,
+    run_option,
+    server_options,
+)
 from pipeline.runners.logs import send_output_to_log
 from serving.client import Client
 from serving.rollout import end_rollout, start_rollout, write_rollout
@@ -185,49 +192,11 @@ def _of_conversation(version: str, text: str) -> tuple[str, str]:
     show_default="1 for small models",
     help="Threads of one operation; 0 takes all cores.",
 )
-@click.option("--max-queued-rows", type=click.IntRange(1), default=32, show_default=True)
-@click.option("--max-request-bytes", type=click.IntRange(1), default=1 << 20, show_default=True)
-@click.option(
-    "--deadline-seconds",
-    type=click.FloatRange(0, min_open=True),
-    default=30.0,
-    show_default=True,
-    help="Longest time of a request.",
-)
-@click.option("--poll-seconds", default=1.0, show_default=True)
-@click.option("--request-log", metavar="FILE", help="Log requests as JSON lines, without texts.")
-@click.option("--request-log-fraction", type=click.FloatRange(0, 1), default=1.0)
-@click.option("--log-text", is_flag=True, help="Let the request log hold texts.")
-@click.option(
-    "--allow-host",
-    "allowed_hosts",
-    multiple=True,
-    metavar="NAME",
-    help="A name, beside addresses and localhost, by which the server is called, or a host whose "
-    "web pages may call it; * allows all.",
-)
+@server_options
 @click.option(
     "--openai", is_flag=True, help="Serve the OpenAI-compatible API, too, on REST's port."
 )
-@click.option(
-    "--api-keys",
-    metavar="FILE",
-    help="Ask for API keys: one a line in FILE, which only its owner may read.",
-)
-@click.option(
-    "--kv-cache-bytes",
-    type=click.IntRange(1),
-    default=1 << 30,
-    show_default=True,
-    help="Memory for keys and values, with --openai.",
-)
-@click.option(
-    "--max-streams",
-    type=click.IntRange(1),
-    default=64,
-    show_default=True,
-    help="Texts continued at once, with --openai.",
-)
+@gateway_options
 def serve(model_dir: str, name: str, intra_op_threads: int | None, **options: Any) -> None:
     """Serve MODEL_DIR by TensorFlow Serving's REST and gRPC API, or OpenAI's, too.
 

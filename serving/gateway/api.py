@@ -39,7 +39,7 @@ from serving.gateway.requests import (
 )
 from serving.gateway.texts import detokenize, embeddings, model, tokenize, tokenizer_info
 from serving.server.admission import Admission, AdmissionMiddleware
-from serving.server.errors import Code
+from serving.server.errors import Code, RequestError
 
 
 class _Endpoint(NamedTuple):
@@ -115,6 +115,10 @@ def gateway_routes(gateway: Gateway, alone: bool) -> list[BaseRoute]:
     return routes
 
 
+def _status(status: str, code: int = 200) -> Response:
+    return Response(orjson.dumps({"status": status}), code, media_type="application/json")
+
+
 class _OneMethod:
     """ASGI application that refuses other methods in OpenAI's form.
 
@@ -153,24 +157,23 @@ class _OfModel:
             await error_response(unknown_model(asked, self._name))(scope, receive, send)
 
 
-def make_gateway_app(
-    gateway: Gateway, admission: Admission, is_ready: Callable[[], bool]
-) -> ASGIApp:
+def make_gateway_app(gateway: Gateway, admission: Admission) -> ASGIApp:
     """Make the application of a gateway that stands before a server elsewhere.
 
     Args:
         gateway: The model, and where requests are counted.
         admission: Which requests are let in.
-        is_ready: Tells whether requests can be answered, for /readyz.
     """
 
     async def healthz(request: Request) -> Response:
-        return Response(b'{"status":"alive"}', media_type="application/json")
+        return _status("alive")
 
     async def readyz(request: Request) -> Response:
-        ready = is_ready()
-        body = orjson.dumps({"status": "ready" if ready else "loading"})
-        return Response(body, 200 if ready else 503, media_type="application/json")
+        try:
+            async with gateway.backend.hold(None):
+                return _status("ready")
+        except RequestError as error:
+            return _status(error.message, 503)
 
     async def metrics(request: Request) -> Response:
         return Response(gateway.metrics.text(), media_type="text/plain; version=0.0.4")

@@ -4,15 +4,12 @@ import asyncio
 import contextlib
 import json
 import logging
-import signal
-import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-import uvicorn
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
@@ -23,7 +20,7 @@ from serving.gateway.errors import error_response
 from serving.gateway.local import LocalBackend
 from serving.server.config import ServerConfig
 from serving.server.errors import RequestError
-from serving.server.protocol import bounded_protocol
+from serving.server.http_server import in_use, listen, serve_http
 from serving.server.rest import make_app
 from serving.server.rpc import start_grpc
 from serving.server.service import Service
@@ -36,10 +33,10 @@ _NOT_LOGGED = _STANDARD_FIELDS | {"color_message"}  # uvicorn's, for terminals
 
 @dataclass(frozen=True)
 class Ports:
-    """Port numbers that the server listens on."""
+    """Port numbers that the server listens on; 0 where it has none."""
 
     rest: int
-    grpc: int
+    grpc: int = 0
 
 
 class JsonFormatter(logging.Formatter):
@@ -67,15 +64,6 @@ def log_as_json() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
 
 
-class _Server(uvicorn.Server):
-    """Server that leaves signals to `serve`: uvicorn would raise them again, and end undrained."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture no signals."""
-        yield
-
-
 async def serve(
     config: ServerConfig,
     started: Callable[[Ports], None],
@@ -94,46 +82,29 @@ async def serve(
     keys = None if config.api_keys is None else ApiKeys(config.api_keys)
     service = Service(config, keys)
     # The ports first: that one is in use should not take a model's load to find out.
-    rest_socket = _listen(config.host, config.rest_port)
+    rest_socket = listen(config.host, config.rest_port)
     try:
         grpc_server, grpc_port = await start_grpc(service, config.host, config.grpc_port)
     except OSError:
         rest_socket.close()
-        raise _in_use(config.host, config.grpc_port, "--grpc-port") from None
-    background: list[asyncio.Future] = []
+        raise in_use(config.host, config.grpc_port, "--grpc-port") from None
+    watch: asyncio.Future[None] | None = None
     try:
         await service.versions.refresh()
         if not service.versions.ready:
             raise _no_model(service)
-        uvicorn_config = uvicorn.Config(
-            _make_app(service),
-            http=bounded_protocol(config),
-            ws="none",
-            log_config=None,
-            lifespan="off",
-            access_log=False,
-            timeout_graceful_shutdown=int(config.deadline_seconds) + 1,
-            timeout_keep_alive=max(1, round(config.idle_seconds)),
-            server_header=False,
-        )
-        uvicorn_config.load()  # now: what it cannot import is said before the ports are given out
-        server = _Server(uvicorn_config)
-        background.append(asyncio.ensure_future(service.versions.watch()))
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(
-                    number, setattr, server, "should_exit", True
-                )
-        if stop is not None:
-            background.append(asyncio.ensure_future(_stop_when(stop, server)))
         ports = Ports(rest_socket.getsockname()[1], grpc_port)
-        names = {"host": config.host, "rest": ports.rest, "grpc": ports.grpc}
-        _LOG.info("listening", extra=names)
-        started(ports)
-        await server.serve(sockets=[rest_socket])
+
+        def on_started() -> None:
+            names = {"host": config.host, "rest": ports.rest, "grpc": ports.grpc}
+            _LOG.info("listening", extra=names)
+            started(ports)
+
+        watch = asyncio.ensure_future(service.versions.watch())
+        await serve_http(_make_app(service), config, rest_socket, on_started, stop)
     finally:
-        for task in background:
-            task.cancel()
+        if watch is not None:
+            watch.cancel()
         await grpc_server.stop(grace=config.deadline_seconds)
         await service.batcher.close()
         rest_socket.close()
@@ -166,44 +137,16 @@ def _no_model(service: Service) -> TokenmillError:
     )
 
 
-async def _stop_when(stop: asyncio.Event, server: uvicorn.Server) -> None:
-    await stop.wait()
-    server.should_exit = True
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        # asyncio turns Nagle's algorithm off only where TCP is named: answers waited 40 ms for an
-        # acknowledgement between their headers and their body.
-        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(1024)
-        listener.setblocking(False)
-        return listener
-    except OSError as error:
-        listener.close()
-        if error.errno in (98, 48):  # EADDRINUSE on Linux, on macOS
-            raise _in_use(host, port, "--rest-port") from None
-        raise TokenmillError(f"cannot listen on {host}:{port}: {error.strerror}.") from None
-
-
-def _in_use(host: str, port: int, option: str) -> TokenmillError:
-    return TokenmillError(
-        f"{host}:{port} is in use, or may not be used.", f"Choose another port with {option}."
-    )
-
-
 class ServerThread:
     """Server on a thread of this process, for tests and notebooks.
 
     Args:
         config: Options of the server; ports of 0 take free ones.
+        run: What serves, as `serve` does.
     """
 
-    def __init__(self, config: ServerConfig):
-        self._config = config
+    def __init__(self, config: ServerConfig, run: Callable[..., Awaitable[None]] = serve):
+        self._config, self._run_server = config, run
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -227,7 +170,7 @@ class ServerThread:
     def _run(self) -> None:
         async def main() -> None:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-            await serve(self._config, self._on_started, self._stop)
+            await self._run_server(self._config, self._on_started, self._stop)
 
         try:
             asyncio.run(main())

@@ -2,6 +2,7 @@
 
 import base64
 import concurrent.futures
+import functools
 import json
 import os
 import socket
@@ -16,7 +17,8 @@ import pytest
 import tensorflow as tf
 
 from serving.client import Client, ServingError
-from serving.gateway.local_steps import LocalSteps
+from serving.gateway.app import serve_gateway
+from serving.gateway.signature_steps import SignatureSteps
 from serving.server.app import ServerThread
 from serving.server.config import ServerConfig
 from serving.server.errors import Code, RequestError
@@ -502,7 +504,7 @@ def test_the_deadline_is_for_the_first_token(chat_api):
 
 def test_an_error_within_a_stream_is_its_last_event(chat_gateway, chat_api, monkeypatch):
     steps = []
-    real = LocalSteps.step
+    real = SignatureSteps.step
 
     def broken(self, tokens, positions):
         steps.append(1)
@@ -510,7 +512,7 @@ def test_an_error_within_a_stream_is_its_last_event(chat_gateway, chat_api, monk
             raise RequestError(Code.INTERNAL, "out of luck")
         return real(self, tokens, positions)
 
-    monkeypatch.setattr(LocalSteps, "step", broken)
+    monkeypatch.setattr(SignatureSteps, "step", broken)
     with chat_api.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}) as answer:
         text = "".join(answer.iter_text())
     assert answer.status_code == 200
@@ -630,3 +632,40 @@ def test_curl(gateway):
     assert lines[-1] == "data: [DONE]"
     pieces = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
     assert "".join(p["choices"][0]["text"] for p in pieces) == choice["text"]
+
+
+def test_a_gateway_elsewhere_answers_as_the_one_within_the_server(api, gateway, exported):
+    run = functools.partial(serve_gateway, f"127.0.0.1:{gateway.ports.grpc}")
+    with ServerThread(config(exported.base), run) as thread, client_of(thread) as other:
+        assert other.get("/readyz").json() == {"status": "ready"}
+        for body in (
+            {"prompt": PROMPTS, "max_tokens": 9},
+            {"prompt": PROMPTS, "max_tokens": 9, "temperature": 0.8, "seed": 3, "n": 2},
+        ):
+            assert complete(other, **body)["choices"] == complete(api, **body)["choices"]
+        body = {"prompt": "Returns the sum.", "max_tokens": 1, "echo": True, "logprobs": 1}
+        mine, theirs = (complete(client, **body)["choices"][0] for client in (other, api))
+        assert mine["text"] == theirs["text"]
+        values = [choice["logprobs"]["token_logprobs"][1:] for choice in (mine, theirs)]
+        assert values[0] == pytest.approx(values[1], abs=1e-5)
+        assert other.get("/v1/models/default").json()["id"] == "default"
+        refused = other.get("/v1/models/other")
+        assert (refused.status_code, refused.json()["error"]["param"]) == (404, "model")
+        assert other.get("/nowhere").json()["error"]["message"].startswith("no path")
+        vectors = [
+            c.post("/v1/embeddings", json={"model": "default", "input": "a"}).json()
+            for c in (other, api)
+        ]
+        assert vectors[0] == vectors[1]
+        assert metric(other, "tokenmill_requests_total", 'signature="completions"') == 3
+
+
+def test_a_gateway_without_its_server_says_so(exported):
+    run = functools.partial(serve_gateway, "127.0.0.1:9")
+    options = config(exported.base, deadline_seconds=2)
+    with ServerThread(options, run) as thread, client_of(thread) as api:
+        assert api.get("/healthz").status_code == 200
+        assert api.get("/readyz").status_code == 503
+        answer = api.post("/v1/completions", json=GREEDY | {"prompt": "a"})
+        assert answer.status_code in (503, 504)
+        assert answer.json()["error"]["type"] in ("server_error", "timeout_error")

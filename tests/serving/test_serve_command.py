@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from serving.server import app
+from serving.server import http_server
 
 
 def tokenmill(*arguments):
@@ -67,7 +67,7 @@ def test_no_model_is_an_error_that_says_what_to_do(tmp_path, command):
 def test_answers_do_not_wait_for_acknowledgements():
     """asyncio sets TCP_NODELAY on connections whose socket names its protocol, on no other."""
     with (
-        app._listen("127.0.0.1", 0) as listener,
+        http_server.listen("127.0.0.1", 0) as listener,
         socket.create_connection(listener.getsockname()),
     ):
         listener.setblocking(True)
