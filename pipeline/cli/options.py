@@ -68,8 +68,8 @@ server_options = combine(
         "allowed_hosts",
         multiple=True,
         metavar="NAME",
-        help="A name, beside addresses and localhost, by which the server is called, or a host whose "
-        "web pages may call it; * allows all.",
+        help="A name, beside addresses and localhost, by which the server is called, or a host "
+        "whose web pages may call it; * allows all.",
     ),
 )
 gateway_options = combine(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Sequence
@@ -17,7 +16,7 @@ from serving.gateway.errors import FieldError, unknown_model
 from serving.gateway.requests import Body, Ids
 from serving.gateway.vocabulary import Vocabulary
 from serving.server.config import ServerConfig
-from serving.server.errors import Code, RequestError
+from serving.server.waiting import wait_within
 
 _MOST_LOGPROBS = 1_000_000
 """Log-probabilities in an answer, those of likeliest tokens too: some 50 MB."""
@@ -71,10 +70,7 @@ class Call(Generic[AnyBody]):
         Raises:
             RequestError: It has passed.
         """
-        try:
-            return await asyncio.wait_for(work, max(0.0, self.deadline - time.monotonic()))
-        except asyncio.TimeoutError:
-            raise RequestError(Code.DEADLINE_EXCEEDED, "the deadline has passed") from None
+        return await wait_within(work, self.deadline - time.monotonic(), "the deadline has passed")
 
     def run(
         self, held: HeldVersion, vocabulary: Vocabulary, choices: Sequence[Choice]

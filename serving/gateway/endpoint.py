@@ -28,6 +28,7 @@ from serving.server.errors import Code, RequestError
 from serving.server.http_requests import USER_HEADER, deadline_of, read_body, timeout_seconds
 from serving.server.metrics import ServerMetrics
 from serving.server.service import RequestLog
+from serving.server.waiting import end_task
 
 PROTOCOL = "openai"
 """Label of these requests in the metrics."""
@@ -113,10 +114,9 @@ class Endpoint:
             if not work.done():
                 raise ClientDisconnect
         finally:
-            for task in (work, gone):
-                task.cancel()
             # Until it has ended: what it held must be free when the request is no longer counted.
-            await asyncio.gather(work, gone, return_exceptions=True)
+            for task in (work, gone):
+                await end_task(task)
         work.result()
 
 

@@ -17,6 +17,7 @@ from serving.server.config import ServerConfig
 from serving.server.errors import Code, RequestError
 from serving.server.metrics import ServerMetrics
 from serving.server.model import LoadedModel
+from serving.server.waiting import wait_within
 
 
 @dataclass
@@ -85,10 +86,8 @@ class Batcher:
         queue.waiting.append(pending)
         self._count(rows)
         self._pump()
-        try:
-            return await asyncio.wait_for(pending.answer, max(0.0, deadline - time.monotonic()))
-        except asyncio.TimeoutError:
-            raise RequestError(Code.DEADLINE_EXCEEDED, "the deadline has passed") from None
+        seconds = deadline - time.monotonic()
+        return await wait_within(pending.answer, seconds, "the deadline has passed")
 
     def _count(self, rows: int) -> None:
         self._queued_rows += rows

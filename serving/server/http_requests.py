@@ -1,12 +1,12 @@
 """What both HTTP APIs read of a request: its body within bounds, its user, its time-out."""
 
-import asyncio
 import math
 import time
 
 from starlette.requests import Request
 
 from serving.server.errors import Code, RequestError
+from serving.server.waiting import wait_within
 
 USER_HEADER = "x-user-key"
 TIMEOUT_HEADER = "x-timeout-seconds"
@@ -24,10 +24,8 @@ async def read_body(request: Request, limit: int, deadline: float) -> bytes:
         RequestError: It is too long, or did not come in time.
         ClientDisconnect: The client left.
     """
-    try:
-        return await asyncio.wait_for(_read(request, limit), deadline - time.monotonic())
-    except asyncio.TimeoutError:
-        raise RequestError(Code.DEADLINE_EXCEEDED, "the body did not come in time") from None
+    seconds = deadline - time.monotonic()
+    return await wait_within(_read(request, limit), seconds, "the body did not come in time")
 
 
 async def _read(request: Request, limit: int) -> bytes:
