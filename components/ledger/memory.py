@@ -9,6 +9,7 @@ from tokenmill.cost.memory import (
     RESERVED_SHARE,
     MemoryEstimate,
     estimate_memory,
+    kv_cache_bytes,
     share_of_batch,
 )
 from tokenmill.cost.sharding import strategy_fits
@@ -75,4 +76,5 @@ def run_memory(
         fits=copied.fits if process_bytes is None or room is None else process_bytes <= room,
         smallest_device_count=copied.smallest_chips,
         by_strategy=fits,
+        kv_cache_bytes_per_token=kv_cache_bytes(shape, tokens=1) if shape.causal else None,
     )

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from data.catalog.chips import find_chip
 from tokenmill.cost.devices import CPU_PARALLELISM
-from tokenmill.cost.memory import estimate_memory, layer_activation_bytes
+from tokenmill.cost.memory import estimate_memory, kv_cache_bytes, layer_activation_bytes
 from tokenmill.model.lora import LORA_TARGETS, LoraConfig
 from tokenmill.model.shape import ModelShape
 
@@ -258,3 +258,14 @@ def test_a_cpu_holds_what_was_measured_with_adapters_within_10_percent(name):
         lora=LoraConfig(rank=rank, alpha=16.0, targets=targets),
     )
     assert estimate.total == pytest.approx(mebibytes * 2**20, rel=0.1)
+
+
+def test_keys_and_values_of_a_served_text():
+    """Llama 2 7B: half a MiB a token in 16 bits; grouped heads keep as many as they are."""
+    llama = ModelShape(
+        layers=32, d_model=4096, heads=32, d_ff=11008, vocab_size=32000, sequence_length=4096
+    )
+    assert kv_cache_bytes(llama, tokens=1, bytes_per_number=2) == 512 << 10
+    assert kv_cache_bytes(llama, tokens=4096) == 4 << 30
+    grouped = dataclasses.replace(llama, kv_heads=8)
+    assert kv_cache_bytes(grouped, tokens=4096) == 1 << 30

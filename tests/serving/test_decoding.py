@@ -26,6 +26,7 @@ from serving.server.model import read_padding
 from serving.server.service import Service
 from tests.serving.conftest import CONTEXT_LENGTH
 from tokenmill.contracts.served_model import read_served_model
+from tokenmill.cost.memory import kv_cache_bytes
 
 EOS = 3
 PROMPTS = [
@@ -334,3 +335,11 @@ def test_behind_grpc_the_tokens_are_the_same(server, exported, generated):
                 pass
 
     asyncio.run(main())
+
+
+def test_the_cache_takes_the_bytes_of_the_ledgers_formula(steps, exported):
+    shape = read_served_model(str(exported.base / "1")).model_shape
+    steps.clear()
+    steps.change([], PROMPTS[:3], CONTEXT_LENGTH)
+    held = sum(array.nbytes for array in steps._cache.values())
+    assert held == kv_cache_bytes(shape, tokens=3 * CONTEXT_LENGTH)

@@ -169,6 +169,11 @@ class Memory(Part):
         "Least devices on which the run fits, each with its share of the batch; null if none."
     )
     by_strategy: list[StrategyFit] = key("For comparison: other ways to spread the model.")
+    kv_cache_bytes_per_token: int | None = key(
+        "Serving: keys and values of each token of a text that the pushed model continues "
+        "(float32); null if it continues none.",
+        default=None,
+    )
 
 
 class Training(Part):
