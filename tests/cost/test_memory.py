@@ -263,8 +263,9 @@ def test_a_cpu_holds_what_was_measured_with_adapters_within_10_percent(name):
 def test_keys_and_values_of_a_served_text():
     """Llama 2 7B: half a MiB a token in 16 bits; grouped heads keep as many as they are."""
     llama = ModelShape(
-        layers=32, d_model=4096, heads=32, d_ff=11008, vocab_size=32000, sequence_length=4096
-    )
+        layers=32, d_model=4096, heads=32, d_ff=11008, vocab_size=32000, sequence_length=4096,
+        positions="rope", norm="rms", use_bias=False, mlp="swiglu", tie_embeddings=False,
+    )  # fmt: skip
     assert kv_cache_bytes(llama, tokens=1, bytes_per_number=2) == 512 << 10
     assert kv_cache_bytes(llama, tokens=4096) == 4 << 30
     grouped = dataclasses.replace(llama, kv_heads=8)
