@@ -16,6 +16,9 @@ from serving.gateway.vocabulary import Vocabulary
 from serving.server.errors import Code, RequestError
 
 _SEEDS = 2**32
+# Below these the likeliest token is what is drawn, and float32 ends: in a batch that would be the
+# error of all.
+_LEAST_TEMPERATURE, _LEAST_TOP_P = 1e-6, 1e-6
 Item = TypeVar("Item")
 
 
@@ -97,11 +100,12 @@ def sampling_config(body: Sampling, max_new_tokens: int, likeliest: int | None) 
     def given(value: float | None, default: float) -> float:
         return default if value is None else value
 
+    temperature = given(body.temperature, 1.0)
     return SamplingConfig(
         max_new_tokens,
-        temperature=given(body.temperature, 1.0),
+        temperature=0.0 if temperature < _LEAST_TEMPERATURE else temperature,
         top_k=max(body.top_k or 0, 0),
-        top_p=given(body.top_p, 1.0),
+        top_p=max(given(body.top_p, 1.0), _LEAST_TOP_P),
         seed=_int32(secrets.randbits(32) if body.seed is None else body.seed),
         presence_penalty=given(body.presence_penalty, 0.0),
         frequency_penalty=given(body.frequency_penalty, 0.0),

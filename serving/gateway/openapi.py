@@ -90,12 +90,10 @@ def _operation(operation: Operation) -> dict[str, Any]:
         }
         if issubclass(operation.body, Sampling):
             event = ChatChunk if operation.body is ChatRequest else operation.answer
+            meaning = f"{event.__name__} as JSON; of the last event [DONE]."
+            data = {"type": "string", "description": meaning}
             content[_EVENTS] = {
-                "schema": {
-                    "type": "string",
-                    "description": f"With stream: lines `data: {event.__name__} as JSON`, the last "
-                    "`data: [DONE]`.",
-                }
+                "schema": {"type": "object", "required": ["data"], "properties": {"data": data}}
             }
     if "{id}" in operation.path:
         found["parameters"] = [

@@ -88,7 +88,7 @@ class Sampling(_Model):
     )
     frequency_penalty: float | None = _field("Taken as often as it was.", ge=-2, le=2)
     repetition_penalty: float | None = _field(
-        "Divides the logits of what prompt and answer hold; 1 changes nothing.", gt=0, le=100
+        "Divides the logits of what prompt and answer hold; 1 changes nothing.", ge=0.01, le=100
     )
     stop: Stops | None = _field(f"Up to {MOST_STOPS} strings that end an answer.")
     stream: bool | None = _field("Whether the answer comes as server-sent events.")

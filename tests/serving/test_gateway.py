@@ -186,6 +186,16 @@ def test_choices_have_seeds_of_their_own_and_the_first_that_of_the_request(api):
     assert len(drawn) > 1
 
 
+def test_values_that_float32_has_not_are_the_likeliest_token(api):
+    wanted = complete(api, prompt="Returns", max_tokens=6)["choices"]
+    for body in ({"top_p": 5e-324}, {"temperature": 5e-324}, {"temperature": 1e-7}):
+        assert (
+            complete(api, prompt="Returns", max_tokens=6, **{"temperature": 1} | body)["choices"]
+            == wanted
+        )
+    complete(api, prompt="Returns", max_tokens=6, repetition_penalty=0.01, temperature=1e-5)
+
+
 def log_softmax(signatures, ids):
     logits = signatures["logits_ids"](token_ids=tf.constant([ids]))["logits"].numpy()[0]
     wide = logits.astype(np.float64) - logits.max(1, keepdims=True)
