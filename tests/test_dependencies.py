@@ -28,6 +28,8 @@ LOCKS = (
     "requirements-gpu.lock",
     "requirements-py310.lock",
     "requirements-py310-gpu.lock",
+    "tests/serving/clients/openai.lock",
+    "tests/serving/clients/schemathesis.lock",
     "tools/audit.lock",
     "tools/uv.lock",
 )
@@ -61,8 +63,9 @@ def modules(distribution):
     return names
 
 
-# tokenmill/export/transformers_check.py asks them where the user has them.
-OF_THE_USER = {"torch", "transformers"}
+# tokenmill/export/transformers_check.py asks the first two where the user has them; the client of
+# tests/serving/clients runs in an environment of its own.
+OF_THE_USER = {"torch", "transformers", "openai"}
 
 
 def imported(folders):

@@ -1,7 +1,7 @@
 """Bodies of requests: OpenAI's, of what is served here, and what they may hold.
 
 A key that this server does not know, or knows and cannot serve, is refused by its name: left out
-in silence it would change the answer. `null` is as if the key were absent.
+in silence it would change the answer. `null` is as if a known key were absent.
 """
 
 from __future__ import annotations
@@ -244,18 +244,19 @@ def read_request(content: bytes, model: type[AnyBody]) -> AnyBody:
         raise RequestError(Code.INVALID_ARGUMENT, f"the body is no JSON: {error}"[:200]) from None
     if not isinstance(values, dict):
         raise RequestError(Code.INVALID_ARGUMENT, "the body is no JSON object")
-    values = {name: value for name, value in values.items() if value is not None}
     for name in sorted(set(values) - set(model.model_fields)):
         value = values.pop(name)
         if name not in model.unserved:
             raise FieldError(name[:80], f"unknown key {name!r:.80}", "unknown_parameter")
+        if value is None:
+            continue
         # 0 == False in Python, not in JSON.
         if not any(value == one and type(value) is type(one) for one in model.unserved[name]):
             raise FieldError(
                 name, f"{name} is not supported by this server", "unsupported_parameter"
             )
     try:
-        return model.model_validate(values)
+        return model.model_validate({n: value for n, value in values.items() if value is not None})
     except ValidationError as error:
         raise _field_error(model, error) from None
 

@@ -44,7 +44,7 @@ def read(kind, **values):
         ("completion", {"stop": "x", "temperature": 0.0, "logprobs": 0, "echo": False}),
         ("completion", {"stop": [], "stream_options": {"include_usage": True}, "stream": True}),
         ("completion", {"seed": -(2**63), "presence_penalty": -2, "repetition_penalty": 1.1}),
-        ("completion", dict.fromkeys(["n", "stop", "tools", "max_tokens", "suffix", "what"])),
+        ("completion", dict.fromkeys(["n", "stop", "max_tokens", "suffix", "min_p"])),
         ("chat", {"max_completion_tokens": 5, "logprobs": True, "top_logprobs": 20}),
         ("chat", {"tools": [], "tool_choice": "none", "response_format": {"type": "text"}}),
         ("chat", {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]}),
@@ -65,6 +65,7 @@ def test_what_is_served_is_read(kind, values):
     ("kind", "field", "value"),
     [
         ("completion", "foo", 1),
+        ("completion", "foo", None),
         ("completion", "best", True),
         ("completion", "suffix", "end"),
         ("completion", "logit_bias", {"5": 1}),
