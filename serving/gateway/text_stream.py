@@ -62,7 +62,8 @@ class TextStream(Generic[Payload]):
         """
         pending = self._decoder.getstate()[0]
         # A character that is begun belongs to the token before, unless this one breaks it.
-        begins = self._decoded + bool(pending and token and not _goes_on(pending, token[:1]))
+        broken = pending if token and not _goes_on(pending, token[:1]) else b""
+        begins = self._decoded + len(broken.decode("utf-8", "replace"))
         self._waiting.append((begins, bool(token), payload))
         return self._take(self._decoder.decode(token), may_stop, final=False)
 
@@ -138,6 +139,8 @@ class _Matcher:
 
 def _goes_on(pending: bytes, first: bytes) -> bool:
     """Tell whether a byte goes on with a character that is begun."""
+    if pending == b"\xed" and first >= b"\xa0":
+        return False  # a surrogate: Python's decoder waits for its third byte, and refuses it then
     try:
         codecs.utf_8_decode(pending + first, "strict", False)
     except UnicodeDecodeError:

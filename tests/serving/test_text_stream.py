@@ -3,7 +3,7 @@
 import codecs
 import time
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from serving.gateway.text_stream import TextStream
@@ -54,6 +54,8 @@ def test_any_cut_into_tokens_gives_the_text_of_the_whole(data, places, stops, dr
 
 
 @given(WHOLE, st.lists(st.integers(0, 60)), STOPS)
+@example(b"\xed\xa0\x80", [1], [])
+@example(b"\xed\xa0\x80", [2], [])
 def test_tokens_come_in_order_each_with_the_place_of_its_first_character(data, places, stops):
     tokens = cut(data, places)
     _, pieces = run(tokens, stops)

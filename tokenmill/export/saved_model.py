@@ -391,4 +391,4 @@ def export_model(
         **{name: value for name, value in stated.items() if value is not None},
     )
     write_served_model(directory, described)
-    write_warmup_requests(extra, exported.served.context_length, set(signatures))
+    write_warmup_requests(extra, model.shape_config, set(signatures))

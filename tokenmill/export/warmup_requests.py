@@ -11,6 +11,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
+from tokenmill.export.step_signatures import cache_names
+from tokenmill.model.shape import ModelShape
 from tokenmill.records.tfrecord import write_tfrecords
 from tokenmill.text.chat_template import MARK
 
@@ -18,7 +20,7 @@ WARMUP_NAME = "tf_serving_warmup_requests"
 _TEXT = "A few words to begin with. "
 
 
-def write_warmup_requests(directory: str, context_length: int, signatures: set[str]) -> None:
+def write_warmup_requests(directory: str, shape: ModelShape, signatures: set[str]) -> None:
     """Write one record for each signature and size that users ask for."""
     records = (
         prediction_log_pb2.PredictionLog(
@@ -26,7 +28,7 @@ def write_warmup_requests(directory: str, context_length: int, signatures: set[s
                 request=predict_request("default", signature, inputs)
             )
         ).SerializeToString(deterministic=True)
-        for signature, inputs in _requests(context_length)
+        for signature, inputs in _requests(shape)
         if signature in signatures
     )
     write_tfrecords(os.path.join(directory, WARMUP_NAME), records, gzip=False)
@@ -44,8 +46,8 @@ def predict_request(
     return request
 
 
-def _requests(context_length: int) -> Iterator[tuple[str, dict[str, tf.Tensor]]]:
-    new = min(8, context_length - 1)
+def _requests(shape: ModelShape) -> Iterator[tuple[str, dict[str, tf.Tensor]]]:
+    new = min(8, shape.sequence_length - 1)
     several = [_TEXT, _TEXT * 10, ""]
     ids = tf.constant([[4, 5, 6]], tf.int32)
     for texts in ([_TEXT], several):
@@ -62,6 +64,13 @@ def _requests(context_length: int) -> Iterator[tuple[str, dict[str, tf.Tensor]]]
     ):
         yield signature, {"token_ids": ids}
     yield "generate_ids", {"token_ids": ids, **_options(1, new, 1.0)}
+    cache = tf.zeros([1, shape.key_value_heads, 3, shape.head_width])
+    caches = dict.fromkeys(cache_names(shape.layers), cache)
+    yield "decode_ids", {"token_ids": ids[0, :1], "positions": tf.constant([3]), **caches}
+    sampling = _options(1, new, 1.0)
+    del sampling["max_new_tokens"], sampling["truncate_prompt"]
+    logits = tf.zeros([1, shape.vocab_size])
+    yield "sample", {"logits": logits, "step": tf.constant([0]), **sampling}
 
 
 def _options(rows: int, new: int, temperature: float) -> dict[str, tf.Tensor]:
