@@ -28,6 +28,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from data.cache import cache_directory
+
 _log = logging.getLogger(__name__)
 
 BUILDER_VERSION = 1
@@ -107,7 +109,7 @@ def ensure_embedded_corpus(
     Raises:
         EmbeddedCorpusError: A package of EMBEDDED_PACKAGES is not installed.
     """
-    cache_dir = _default_cache_dir() if cache_dir is None else cache_dir
+    cache_dir = cache_directory() if cache_dir is None else cache_dir
     name = f"embedded-{_cache_key(_find_distributions(EMBEDDED_PACKAGES))[:12]}"
     final = cache_dir / name
     cached = _load(final)
@@ -288,13 +290,6 @@ def _statements(node: ast.AST) -> Iterator[ast.AST]:
         children = getattr(node, field, None)
         if isinstance(children, list):
             yield from children
-
-
-def _default_cache_dir() -> Path:
-    configured = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification tells to ignore a relative path.
-    base = Path(configured) if os.path.isabs(configured) else Path.home() / ".cache"
-    return base / "tokenmill"
 
 
 def _cache_key(distributions: dict[str, importlib.metadata.Distribution]) -> str:

@@ -181,6 +181,7 @@ class Config(Section):
         self._check_thresholds()
         self._check_lora()
         self._check_forgetting()
+        self._check_benchmarks()
         self._check_conversations()
         if self.train.task == "classification" and self.pack.overlap_tokens:
             raise ValueError(
@@ -233,6 +234,15 @@ class Config(Section):
             raise ValueError(
                 f"evaluate.forgetting_input = {path}: a classifier's head is new, so its base "
                 "model has no number to compare with; leave it out"
+            )
+
+    def _check_benchmarks(self) -> None:
+        """Raise for benchmark tasks of a model that gives no text a likelihood."""
+        tasks, task = self.evaluate.benchmarks, self.train.task
+        if tasks and task != "causal-lm":
+            raise ValueError(
+                f"evaluate.benchmarks = {list(tasks)}: a model of {task} gives no text a "
+                "likelihood; leave it out"
             )
 
     def _check_conversations(self) -> None:

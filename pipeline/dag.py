@@ -20,6 +20,7 @@ from components.cost_report.component import CostReport
 from components.curate.component import Curator
 from components.curate.list_entries import pin_lists
 from components.evaluate.baseline import BaselineConfig
+from components.evaluate.benchmarks import resolve_benchmarks
 from components.evaluate.component import BaselineEvaluator
 from components.evaluate.eval_config import SLICES_MODULE, make_eval_config
 from components.ingest.component import CorpusExampleGen
@@ -58,6 +59,9 @@ def create_components(
     run_directory = absolute_path(config.output_dir)
     inputs = os.path.join(run_directory, "inputs")
 
+    benchmark_tasks = resolve_benchmarks(
+        config.evaluate.benchmarks, config.evaluate.benchmark_thresholds
+    )
     general = config.evaluate.forgetting_input
     general_text = ""
     if general is not None and not estimate:
@@ -88,7 +92,9 @@ def create_components(
     )
 
     # 3 curate: normalize, filter, deduplicate
-    benchmarks = read_benchmarks(config.curate.benchmark_files, config.corpus.of_texts)
+    benchmarks = read_benchmarks(
+        config.curate.benchmark_files, config.corpus.of_texts, config.curate.benchmark_tasks
+    )
     lists = pin_lists(config.curate.lists, inputs)
     resolved = resolve_model(
         config.tokenizer, config.train.task, config.model.base_model is not None
@@ -176,7 +182,11 @@ def create_components(
         eval_config=make_eval_config(config.evaluate, config.train.task),
         module_path=SLICES_MODULE,
         config=BaselineConfig.of(
-            config.evaluate, config.continues_training, general_text, config.model.base_model
+            config.evaluate,
+            config.continues_training,
+            general_text,
+            config.model.base_model,
+            [task.fingerprint() for task in benchmark_tasks],
         ),
     ).with_id("Evaluator")
 

@@ -8,6 +8,7 @@ from components.ingest.config import CorpusConfig
 from components.ingest.manifest import list_inputs
 from components.ingest.readers import read_file
 from components.ingest.records import Document
+from tokenmill.benchmark_tasks import find_tasks
 from tokenmill.contracts.ingest import BadRecord
 from tokenmill.errors import TokenmillError
 from tokenmill.records.documents import document_batch, encode_documents
@@ -16,15 +17,23 @@ from tokenmill.records.tfrecord import write_tfrecords
 _GENERAL_TEXT = "evaluate.forgetting_input"
 
 
-def read_benchmarks(inputs: Sequence[str], settings: CorpusConfig) -> tuple[str, ...]:
-    """Read the texts of all records of files, given as for corpus.input.
+def read_benchmarks(
+    inputs: Sequence[str], settings: CorpusConfig, tasks: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Read the texts of all records of files, given as for corpus.input, then those of tasks.
+
+    Args:
+        inputs: Files, directories or globs (curate.benchmark_files).
+        settings: How files are read.
+        tasks: Benchmark tasks (curate.benchmark_tasks).
 
     Raises:
         TokenmillError: A file is missing or a record cannot be read: a benchmark that is only
             half guarded against is worse than a stop.
     """
     found = _read(inputs, "curate.benchmark_files", settings)
-    return tuple(document.text.decode() for document in found)
+    texts = (text for task in find_tasks(tasks, "curate.benchmark_tasks") for text in task.texts())
+    return (*(document.text.decode() for document in found), *texts)
 
 
 def pin_general_text(path: str, settings: CorpusConfig, directory: str) -> str:

@@ -30,6 +30,7 @@ LOCKS = (
     "requirements-py310-gpu.lock",
     "tests/serving/clients/openai.lock",
     "tests/serving/clients/schemathesis.lock",
+    "serving/benchmark/lm_eval.lock",
     "tools/audit.lock",
     "tools/uv.lock",
 )

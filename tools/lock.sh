@@ -42,3 +42,5 @@ lock 3.10 tools/audit.lock --universal tools/audit.in
 for client in openai schemathesis; do
   echo "$client" | lock 3.10 "tests/serving/clients/$client.lock" --universal -
 done
+# lm-evaluation-harness has an environment of its own, which `tokenmill benchmark` makes.
+lock 3.10 serving/benchmark/lm_eval.lock --universal serving/benchmark/lm_eval.in

@@ -106,13 +106,17 @@ class GuardBenchmarks(beam.PTransform):
             | "Short" >> beam.CombineGlobally(add_tables)
             | "Common" >> beam.Map(_common, self._config.decontaminate_max_documents)
         )
-        return {
-            "dropped": parts
+        dropped = (
+            parts
             | "SpreadTrain" >> beam.Reshuffle()
             | "Guard"
             >> beam.FlatMap(guard, benchmarks, words, *self._sides, beam.pvalue.AsSingleton(common))
-            | beam.combiners.ToList(),
-            TALLIES: common | "Tally" >> beam.FlatMap(_tally, benchmarks),
+            | beam.combiners.ToList()
+        )
+        lost = beam.pvalue.AsSingleton(dropped)
+        return {
+            "dropped": dropped,
+            TALLIES: common | "Tally" >> beam.FlatMap(_tally, lost, benchmarks),
         }
 
 
@@ -177,9 +181,12 @@ def _common(table: NgramTable, max_documents: int | str) -> np.ndarray:
     return table.hashes[table.counts > common_above(table.documents, max_documents, fewest=10)]
 
 
-def _tally(common: np.ndarray, benchmarks: Benchmarks) -> Iterator[tuple[tuple[str, ...], int]]:
+def _tally(
+    common: np.ndarray, dropped: list[DroppedGroup], benchmarks: Benchmarks
+) -> Iterator[tuple[tuple[str, ...], int]]:
     too_common = int(is_in(benchmarks.short, common).sum())
-    counts = {**benchmarks.counts, "too_common": too_common}
+    documents = sum(len(group.references) for group in dropped)
+    counts = {**benchmarks.counts, "too_common": too_common, "documents": documents}
     counts["as_a_whole"] -= too_common
     for name, count in counts.items():
         yield (BENCHMARKS, name), count

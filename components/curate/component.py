@@ -133,7 +133,8 @@ class Curator(base_beam_component.BaseBeamComponent):
     Args:
         examples: Channel of `Examples`.
         config: Rules and thresholds.
-        benchmarks: The texts of config.benchmark_files, which must not occur in train.
+        benchmarks: The texts of config.benchmark_files and config.benchmark_tasks, which must not
+            occur in train.
         lists: The files of config.lists, as pinned.
         shards: Files per split.
         chat_format: JSON of the `ChatFormat` by which conversations are written; empty where
@@ -155,7 +156,7 @@ class Curator(base_beam_component.BaseBeamComponent):
         spec = CuratorSpec(
             examples=examples,
             # Of benchmark files and lists their content counts, not where they are.
-            config=config.to_json(exclude={"benchmark_files", *config.lists}),
+            config=config.to_json(exclude={"benchmark_files", "benchmark_tasks", *config.lists}),
             benchmarks=json.dumps(benchmarks),
             lists=json.dumps(lists._asdict(), sort_keys=True),
             shards=shards,

@@ -124,6 +124,9 @@ class CurateConfig(Section):
     """Texts that must not occur in train: files as for corpus.input.
 
     Those of fewer words than a run are looked for as a whole, if they have five words."""
+    benchmark_tasks: tuple[str, ...] = ()
+    """Benchmark tasks whose texts must not occur in train, either: bits_per_byte, cloze,
+    continuation, or a task's YAML file with local texts, as for evaluate.benchmarks."""
 
     @property
     def lists(self) -> dict[str, tuple[str, ...]]:

@@ -32,7 +32,7 @@ KEEP_CONTAMINATED = {
     "train": "To keep train documents that share words with held-out or benchmark text: "
     "--set curate.decontaminate=held-out (the held-out documents go), "
     "--set curate.decontaminate_ngram_words=30 (only longer runs count), or less in "
-    "curate.benchmark_files. ",
+    "curate.benchmark_files and curate.benchmark_tasks. ",
 }
 """What to do when a split loses much to overlaps."""
 
@@ -188,7 +188,8 @@ def curation_remarks(curation: Curation, max_fraction: float) -> list[str]:
             )
     if guard := curation.benchmarks:
         remarks.append(
-            f"benchmark texts guarded: {guard.by_ngrams:,} by runs of words, {guard.as_a_whole:,} "
+            f"{guard.documents:,} train documents had a benchmark text and were dropped; benchmark "
+            f"texts guarded: {guard.by_ngrams:,} by runs of words, {guard.as_a_whole:,} "
             f"shorter ones as a whole; not guarded: {guard.too_short:,} of fewer than five words, "
             f"{guard.too_common:,} short ones that many documents have"
         )

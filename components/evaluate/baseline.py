@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.metrics import HIGH, LOW
@@ -24,6 +24,11 @@ class BaselineConfig(Section):
     base_model: str | None = None
     """Directory of the base model, for the general text."""
     max_forgetting: float | None = None
+    benchmarks: tuple[str, ...] = ()
+    """Benchmark tasks: names of shipped ones, paths of others."""
+    benchmark_fingerprints: tuple[str, ...] = ()
+    """Hashes of their files, by which TFX's cache sees that one has changed."""
+    benchmark_thresholds: dict[str, float] = {}
 
     @classmethod
     def of(
@@ -32,6 +37,7 @@ class BaselineConfig(Section):
         continues: bool,
         general_text: str = "",
         base_model: str | None = None,
+        benchmark_fingerprints: Sequence[str] = (),
     ) -> BaselineConfig:
         """Return it from the section [evaluate].
 
@@ -40,6 +46,7 @@ class BaselineConfig(Section):
             continues: Whether training begins from weights that have learnt the task.
             general_text: File of the documents of evaluate.forgetting_input; empty for none.
             base_model: model.base_model.
+            benchmark_fingerprints: Of the files of evaluate.benchmarks.
         """
         return cls(
             beat_baseline=config.beat_baseline,
@@ -48,6 +55,9 @@ class BaselineConfig(Section):
             general_text=general_text,
             base_model=base_model if general_text else None,
             max_forgetting=config.max_forgetting,
+            benchmarks=config.benchmarks,
+            benchmark_fingerprints=tuple(benchmark_fingerprints),
+            benchmark_thresholds=config.benchmark_thresholds,
         )
 
 

@@ -18,6 +18,7 @@ from tfx.utils import io_utils, path_utils
 
 from components.artifacts import PackedRows
 from components.evaluate.baseline import BaselineConfig, shortcomings
+from components.evaluate.benchmarks import below_thresholds, score_benchmarks
 from components.evaluate.forgetting import forgot_too_much, measure_forgetting
 from tokenmill.contracts.evaluation import WHOLE, BaselineCheck, read_metrics, write_baseline_check
 from tokenmill.contracts.training import read_telemetry
@@ -66,16 +67,22 @@ class BaselineEvaluatorExecutor(evaluator_executor.Executor):
             read_telemetry(artifact_utils.get_single_uri(input_dict["model_run"])).eval_before,
             config,
         )
+        model = artifact_utils.get_single_instance(input_dict["model"])
+        served = path_utils.serving_model_path(model.uri)
         forgetting = None
         if config.general_text:
             assert config.base_model is not None
-            model = artifact_utils.get_single_instance(input_dict["model"])
-            served = path_utils.serving_model_path(model.uri)
             forgetting = measure_forgetting(
                 served, config.base_model, config.general_text, masking_of(evaluation)
             )
             failures += forgot_too_much(forgetting, config.max_forgetting)
-        check = BaselineCheck(baseline=baseline, failures=failures, forgetting=forgetting)
+        benchmarks = {}
+        if config.benchmarks:
+            benchmarks = score_benchmarks(served, config.benchmarks, uri)
+            failures += below_thresholds(benchmarks, config.benchmark_thresholds)
+        check = BaselineCheck(
+            baseline=baseline, failures=failures, forgetting=forgetting, benchmarks=benchmarks
+        )
         write_baseline_check(uri, check)
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         blessed = os.path.join(blessing.uri, constants.BLESSED_FILE_NAME)

@@ -32,6 +32,12 @@ class EvaluateConfig(Section):
     and the trained one are compared; of causal-lm and masked-lm with model.base_model."""
     max_forgetting: Annotated[float, Field(ge=0)] | None = None
     """By what share bits per byte (masked-lm: perplexity) of that text may grow: 0.05 is 5 %."""
+    benchmarks: tuple[str, ...] = ()
+    """Benchmark tasks to score a causal-lm model by: bits_per_byte, cloze, continuation, or a YAML
+    file of lm-evaluation-harness with local texts (docs/benchmarks.md)."""
+    benchmark_thresholds: dict[str, float] = {}
+    """The worst value that is blessed, by task and metric: [evaluate.benchmark_thresholds] with
+    "cloze/acc" = 0.2. What is better, greater or smaller, is the metric's."""
     max_bits_per_byte_increase: Annotated[float, Field(ge=0)] | None = None
     """How much worse than the last blessed model of this pipeline; both are evaluated then."""
     min_accuracy: Fraction | None = None

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import click
 
+from pipeline.cli.benchmark import benchmark
 from pipeline.cli.compile import compile_command, manifests, submit
 from pipeline.cli.curate import curate
 from pipeline.cli.errors import fail
@@ -97,6 +98,7 @@ def _fail(error: TokenmillError, debug: bool) -> NoReturn:
     fail(error)
 
 
+cli.add_command(benchmark)
 cli.add_command(compile_command)
 cli.add_command(curate)
 cli.add_command(gc)

@@ -2,6 +2,7 @@
 
 import datetime
 
+from pipeline.report.benchmark import benchmark_rows
 from pipeline.report.quality import describe_quality
 from pipeline.report.tables import echo
 from tokenmill.cost.pricing import usd
@@ -28,6 +29,8 @@ def print_lineage(traced: Lineage) -> None:
         f"  {usd(actual.compute_usd)} for {actual.chip_hours:.3g} chip-hours; "
         f"{describe_quality(evaluation)} on held-out text"
     )
+    for task, metric, value, *_ in benchmark_rows(traced.benchmarks):
+        echo(f"  benchmark {visible(task)}: {visible(metric)} {value}")
     echo("  artifacts:")
     for name, directory in traced.artifacts.items():
         echo(f"    {name}: {directory}")

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline.report.benchmark import BENCHMARK_COLUMNS, benchmark_rows
 from pipeline.report.quality import describe_forgetting, describe_quality
 from tokenmill.contracts.cost_report import Metrics
 from tokenmill.contracts.ledger import TrainingText
@@ -114,6 +115,10 @@ def _body(traced: Lineage | None) -> Iterator[str]:
     ):
         if len(slices) > 1:
             yield from _table((name, "documents", "quality"), list(_quality_rows(slices)))
+    if traced.benchmarks:
+        yield "## Benchmarks\n"
+        yield "By lm-evaluation-harness; chance is what guessing scores.\n"
+        yield from _table(BENCHMARK_COLUMNS, list(benchmark_rows(traced.benchmarks)))
     yield "## Cost of training\n"
     yield (
         f"{usd(cost.actual.compute_usd)} for {cost.actual.chip_hours:.3g} chip-hours, "

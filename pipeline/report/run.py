@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from components.validate.statistics import summarize_statistics
+from pipeline.report.benchmark import benchmark_table
 from pipeline.report.console import count, megabytes
 from pipeline.report.cost import (
     cost_table,
@@ -76,6 +77,7 @@ def print_report(console: Console, report: RunReport, steps: dict[str, StepRecor
             ("What each step cost, and the training it saved", steps_table(cost, steps)),
             ("Quality on held-out text", quality_table(cost)),
             ("Quality by language", language_quality_table(cost)),
+            ("Benchmarks", benchmark_table(cost.quality.evaluation.benchmarks)),
         ]
     for title, table in tables:
         if table is None:

@@ -8,6 +8,7 @@ from typing import Literal
 from components.push.registry import RegistryTarget, model_id
 from data.catalog.vertex_accelerators import complaint
 from pipeline.config import Config
+from tokenmill.benchmark_tasks import is_task_file
 from tokenmill.errors import TokenmillError
 
 Engine = Literal["kubeflow", "vertex"]
@@ -76,7 +77,12 @@ def read_by_containers(config: Config) -> list[tuple[str, str]]:
         ("model.base_model", config.model.base_model),
         ("train.resume_from", config.train.resume_from),
         ("push.directory", config.push.directory),
-    ]
+        *(
+            ("evaluate.benchmarks", task)
+            for task in config.evaluate.benchmarks
+            if is_task_file(task)
+        ),
+    ]  # fmt: skip
     return [(key, path) for key, path in paths if path]
 
 

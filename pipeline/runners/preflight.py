@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from components.evaluate.benchmarks import install_harness
 from components.ingest.manifest import InputFile, list_inputs
 from components.ingest.readers import read_file
 from components.ingest.records import Document
@@ -50,6 +51,8 @@ def check_before_start(config: Config) -> None:
     check_disk(config, files)
     if config.train.task == "classification" and files:
         check_classes(config, files)
+    if config.evaluate.benchmarks:
+        install_harness()  # now: without a network that would fail behind the training
 
 
 def check_base_model(config: Config, directory: str) -> None:

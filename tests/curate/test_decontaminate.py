@@ -219,6 +219,7 @@ def test_short_benchmark_texts_are_looked_for_as_a_whole(curate):
     }
     assert result.curation.benchmarks.to_json() == {
         "texts": 5, "by_ngrams": 1, "as_a_whole": 2, "too_short": 1, "too_common": 1,
+        "documents": 2,
     }  # fmt: skip
 
 
@@ -239,6 +240,9 @@ def test_benchmark_files_are_read_as_a_corpus_is(tmp_path):
     (tmp_path / "b.txt").write_text("three")
     assert sorted(read_benchmarks([str(tmp_path)], READ)) == ["one", "three", "two"]
     assert read_benchmarks([], READ) == ()
+    first, *others = read_benchmarks([str(tmp_path)], READ, ["bits_per_byte", "cloze"])
+    assert first == "one"
+    assert len(others) == 2 + 263 + 2 * 200  # of cloze the passage and the word
 
 
 def test_a_benchmark_that_cannot_be_read_whole_is_an_error(tmp_path):

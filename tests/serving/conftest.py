@@ -48,12 +48,16 @@ class Exported:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory) -> Exported:
+    return export_models(tmp_path_factory.mktemp("exported"), CONTEXT_LENGTH)
+
+
+def export_models(root: pathlib.Path, context_length: int) -> Exported:
+    """Exports two small models of one shape, with random weights."""
     from components.tokenize.config import TokenizerConfig
     from components.tokenize.training import train_sentencepiece
     from tokenmill.export.saved_model import export_model
     from tokenmill.model.decoder import Decoder
 
-    root = tmp_path_factory.mktemp("exported")
     tokenizer = root / "tokenizer.model"
     settings = TokenizerConfig(model_type="bpe", vocab_size=340, sample_bytes=10**6)
     tokenizer.write_bytes(train_sentencepiece(TEXTS, settings))
@@ -61,7 +65,7 @@ def exported(tmp_path_factory) -> Exported:
     _write_transform_graph(graph, str(tokenizer), str(root / "temporary"))
     shape = ModelShape(
         layers=2, d_model=32, heads=4, kv_heads=2, d_ff=64, vocab_size=340,
-        sequence_length=CONTEXT_LENGTH, positions="rope", norm="layer", use_bias=True, mlp="gelu",
+        sequence_length=context_length, positions="rope", norm="layer", use_bias=True, mlp="gelu",
         tie_embeddings=True,
     )  # fmt: skip
     base, decoders = root / "tiny", {}

@@ -7,6 +7,7 @@ import os
 from pydantic import ConfigDict, Field
 
 from tokenmill.contracts.base import Document, Number, Part, key, read_document, write_document
+from tokenmill.contracts.benchmark import BenchmarkTaskResult
 from tokenmill.contracts.training import Losses
 
 COST_REPORT_NAME = "cost_report.json"
@@ -134,6 +135,10 @@ class EvaluationSummary(Part):
     failures: list[str] = key("A sentence for each threshold that was missed; empty if blessed.")
     forgetting: Forgetting | None = key(
         "The general text; null where none was given.", default=None
+    )
+    benchmarks: dict[str, BenchmarkTaskResult] = key(
+        "Benchmark tasks (evaluate.benchmarks), by name; empty where none were asked for.",
+        default={},
     )
     few_documents: list[str] = Field(
         [], description="Slices of fewer than 30 documents: one of them may turn their numbers."

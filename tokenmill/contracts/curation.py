@@ -69,6 +69,9 @@ class BenchmarkGuard(Part):
     as_a_whole: int = key("Shorter ones, guarded by the whole of their words.", ge=0)
     too_short: int = key("Not guarded: fewer than five words.", ge=0)
     too_common: int = key("Not guarded: short, and in many documents of train.", ge=0)
+    documents: int = key(
+        "Documents of train that have one, and were dropped for it.", default=0, ge=0
+    )
 
 
 class Curation(Document):
@@ -82,7 +85,7 @@ class Curation(Document):
     not_judged: dict[str, dict[str, int]] = key(
         "Documents that a rule has no measure for and let pass, by reason and language."
     )
-    benchmarks: BenchmarkGuard | None = key("None if there are no benchmark files.")
+    benchmarks: BenchmarkGuard | None = key("None if there are no benchmark texts.")
     remarks: list[str] = key("Sentences about what a person would not expect of this curation.")
 
     def dropped_by_reason(

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow_model_analysis as tfma
 
 from tokenmill.contracts.base import Document, key, read_document, write_document
+from tokenmill.contracts.benchmark import BenchmarkTaskResult
 from tokenmill.contracts.cost_report import EvaluationSummary, Forgetting, Metrics
 from tokenmill.text.language import language_label
 
@@ -34,6 +35,10 @@ class BaselineCheck(Document):
     failures: list[str] = key("A sentence for each comparison that the model did not win.")
     forgetting: Forgetting | None = key(
         "The base model and this one on a general text; null where none was given.", default=None
+    )
+    benchmarks: dict[str, BenchmarkTaskResult] = key(
+        "Benchmark tasks (evaluate.benchmarks), by name; empty where none were asked for.",
+        default={},
     )
 
 
@@ -115,6 +120,7 @@ def summarize(evaluation_uri: str) -> EvaluationSummary:
         by_language=by(LANGUAGE),
         failures=[*read_failures(evaluation_uri), *check.failures],
         forgetting=check.forgetting,
+        benchmarks=check.benchmarks,
         few_documents=[
             f"{feature} {language_label(value) if feature == LANGUAGE else value}"
             for feature, value in sorted(metrics)

@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 
 import ml_metadata as mlmd
 
+from tokenmill.contracts.benchmark import BenchmarkTaskResult
 from tokenmill.contracts.cost_report import CostReport, read_cost_report
 from tokenmill.contracts.ledger import Ledger, read_ledger
-from tokenmill.contracts.model_origin import ORIGIN_PATH, read_origin
+from tokenmill.contracts.model_origin import ORIGIN_PATH, ModelOrigin, read_origin
 from tokenmill.errors import TokenmillError
+from tokenmill.metadata.benchmark_records import newest_benchmark
 from tokenmill.metadata.output_directory import open_runs
 from tokenmill.metadata.step_records import Run, recorded_run, step_record
 from tokenmill.metadata.store import open_store
@@ -34,6 +36,8 @@ class Lineage:
         ledger: ledger.json: tokens and the estimate.
         cost_report: cost_report.json: the bill and the quality.
         config_toml: The whole configuration.
+        benchmarks: What benchmark tasks measured of it, by task: the newest `tokenmill benchmark`,
+            and what the run's evaluation has beside.
     """
 
     model: str
@@ -43,11 +47,13 @@ class Lineage:
     ledger: Ledger
     cost_report: CostReport
     config_toml: str
+    benchmarks: dict[str, BenchmarkTaskResult]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything, for a JSON document."""
+        benchmarks = {name: result.to_json() for name, result in self.benchmarks.items()}
         documents = {"ledger": self.ledger.to_json(), "cost_report": self.cost_report.to_json()}
-        return {**vars(self), **documents}
+        return {**vars(self), **documents, "benchmarks": benchmarks}
 
 
 def trace_model(
@@ -90,14 +96,14 @@ def trace_model(
             f"{model} was pushed by the run {origin.run_id}, which {where} does not have.",
             "Name the run's output directory with --run.",
         )
-    return _describe(store, model, run)
+    return _describe(store, model, run, origin)
 
 
 def _names(directory: str) -> list[str]:
     return os.listdir(directory) if os.path.isdir(directory) else []
 
 
-def _describe(store: mlmd.MetadataStore, model: str, run: Run) -> Lineage:
+def _describe(store: mlmd.MetadataStore, model: str, run: Run, origin: ModelOrigin) -> Lineage:
     artifacts: dict[str, str] = {}
     nodes = {
         context.name.removeprefix(f"{run.pipeline}.")
@@ -110,14 +116,20 @@ def _describe(store: mlmd.MetadataStore, model: str, run: Run) -> Lineage:
         for key, made in record.outputs.items() if record else ():
             if made:
                 artifacts[f"{node}.{key}"] = made[0].uri
+    cost_report = _present(read_cost_report, artifacts["CostReport.cost_report"])
+    benchmark = newest_benchmark(store, origin)
     return Lineage(
         model=model,
         run_id=run.context.name,
         inputs=list(_inputs(store, run.context.id)),
         artifacts=artifacts,
         ledger=_present(read_ledger, artifacts["TokenLedger.ledger"]),
-        cost_report=_present(read_cost_report, artifacts["CostReport.cost_report"]),
+        cost_report=cost_report,
         config_toml=run.config_toml,
+        benchmarks={
+            **cost_report.quality.evaluation.benchmarks,
+            **(benchmark.tasks if benchmark else {}),
+        },
     )
 
 

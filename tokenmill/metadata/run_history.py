@@ -225,14 +225,14 @@ def _flat(config: dict[str, Any]) -> dict[str, Any]:
 
 def _ended(store: mlmd.MetadataStore, run: metadata_store_pb2.Context) -> str:
     """Say where a run failed or was killed; empty if it came to its end."""
-    executions = store.get_executions_by_context(run.id)
-    if not executions:
+    steps = {}  # a benchmark of the pushed model is an execution, too, and no step
+    for execution in store.get_executions_by_context(run.id):
+        for context in store.get_contexts_by_execution(execution.id):
+            if context.type == "node":
+                steps[execution.id] = execution, context.name.rpartition(".")[2]
+    if not steps:
         return "ended before its first step"
-    last = max(executions, key=lambda execution: execution.id)
-    node = next(
-        (context.name.rpartition(".")[2] for context in store.get_contexts_by_execution(last.id)
-         if context.type == "node"), "",
-    )  # fmt: skip
+    last, node = steps[max(steps)]
     if last.last_known_state == metadata_store_pb2.Execution.FAILED:
         return f"failed at {node}"
     if last.last_known_state == metadata_store_pb2.Execution.RUNNING:

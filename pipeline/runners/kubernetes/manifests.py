@@ -33,6 +33,7 @@ from pipeline.runners.kubernetes.job_set import (
     training_runtime,
     worker_command,
 )
+from tokenmill.benchmark_tasks import is_task_file
 from tokenmill.errors import TokenmillError
 from tokenmill.files import write_text
 
@@ -84,6 +85,8 @@ def _check(config: Config, engine: Engine) -> None:
     # The chief does what compile does, too.
     read = [*read_by_containers(config), ("validate.schema_path", config.validation.schema_path)]
     read += [("curate.benchmark_files", path) for path in config.curate.benchmark_files]
+    tasks = filter(is_task_file, config.curate.benchmark_tasks)
+    read += [("curate.benchmark_tasks", path) for path in tasks]
     read += [(f"curate.{key}", path) for key, path in list_paths(config.curate.lists)]
     wrong += [
         f"{key} = {path!r} lies outside of what the pods have mounted, {mounted}"

@@ -1,0 +1,1 @@
+"""Standard scores of a pushed model: lm-evaluation-harness against the gateway."""
