@@ -143,10 +143,12 @@ async def run_choice(
         return Delta(choice.index, piece.text, tokens, reason)
 
     if choice.echoed:
-        for score in await _echoed_scores(held, choice):
-            piece = stream.push(vocabulary.bytes_of(score.token_id), score, may_stop=False)
-            if piece.text or piece.tokens:
-                yield delta(piece)
+        pieces = [
+            stream.push(vocabulary.bytes_of(score.token_id), score, may_stop=False)
+            for score in await _echoed_scores(held, choice)
+        ]
+        tokens = [token for piece in pieces for token in piece.tokens]
+        yield delta(TextPiece("".join(piece.text for piece in pieces), tokens))
     if choice.sampling is None:
         yield delta(stream.finish(), "length")
         return

@@ -87,7 +87,7 @@ def test_the_document_is_what_the_server_does(tmp_path, addresses):
         # What the document allows may be too long for the context, and 1.0 is no token.
         done = subprocess.run(
             [program, "run", path, "--url", address, "--phases", "examples,coverage,fuzzing",
-             "--exclude-checks", "positive_data_acceptance", "--max-examples", "150", "--seed", "1",
+             "--exclude-checks", "positive_data_acceptance", "--max-examples", "60", "--seed", "1",
              "--continue-on-failure", "--no-color"],
             capture_output=True, text=True, check=False, timeout=500, cwd=tmp_path,
         )  # fmt: skip
