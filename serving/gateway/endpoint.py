@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from serving.gateway.backend import Backend
 from serving.gateway.calls import Call
+from serving.gateway.choices import Usage
 from serving.gateway.errors import error_body, error_response
 from serving.gateway.requests import Body, read_request
 from serving.server.config import ServerConfig
@@ -203,15 +204,14 @@ class _Answer:
         names = (PROTOCOL, version, "", self._route)
         metrics.requests.labels(*names, self.code).inc()
         metrics.seconds.labels(*names).observe(seconds)
-        if call is None:
-            return
-        for kind, tokens in (("prompt", call.usage.prompt), ("generated", call.usage.generated)):
+        usage = Usage() if call is None else call.usage
+        for kind, tokens in (("prompt", usage.prompt), ("generated", usage.generated)):
             if tokens:
                 metrics.tokens.labels(version, self._route, kind).inc(tokens)
-        texts = np.array([text.encode("utf-8", "replace") for text in call.texts], object)
+        texts = [] if call is None else [text.encode("utf-8", "replace") for text in call.texts]
         self._gateway.request_log.write(
-            PROTOCOL, version, "", self._route, self.code, seconds,
-            call.usage.prompt + call.usage.generated, {"text": texts}, call.user_key,
+            PROTOCOL, version, "", self._route, self.code, seconds, usage.prompt + usage.generated,
+            {"text": np.array(texts, object)}, None if call is None else call.user_key,
         )  # fmt: skip
 
 

@@ -155,7 +155,7 @@ def test_streams_outlive_swaps_of_the_version(versions, loaded_once, swaps):
                 deadline = time.monotonic() + 60
                 while counts[expected] == before[expected] and time.monotonic() < deadline:
                     time.sleep(0.01)
-                assert counts[expected] > before[expected]
+                assert counts[expected] > before[expected], failures[:2]
     assert not failures, failures[0]
     assert seen == set(alone.values())
 
