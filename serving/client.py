@@ -82,6 +82,7 @@ class Client:
         label: Version label, "stable" or "canary", or None.
         version: Number of a version, or None.
         rollout: Rollout that assigns users to labels here, as TensorFlow Serving does not.
+        api_key: Of a `tokenmill serve --api-keys`, or None.
     """
 
     address: str
@@ -91,14 +92,15 @@ class Client:
     label: str | None = None
     version: int | None = None
     rollout: Rollout | None = None
+    api_key: str | None = None
 
     def __post_init__(self) -> None:
         self._random = random.Random()
         self._transport: Any
         if self.address.startswith(("http://", "https://")):
-            self._transport = _Rest(self.address.rstrip("/"))
+            self._transport = _Rest(self.address.rstrip("/"), self.api_key)
         else:
-            self._transport = _Grpc(self.address)
+            self._transport = _Grpc(self.address, self.api_key)
 
     def __enter__(self) -> "Client":
         return self
@@ -198,20 +200,25 @@ def _columns(signature: str, inputs: dict[str, Any]) -> dict[str, list]:
     return {k: v * rows if len(v) == 1 else v for k, v in columns.items()}
 
 
-_CODES = {400: "INVALID_ARGUMENT", 403: "PERMISSION_DENIED", 404: "NOT_FOUND",
-          405: "UNIMPLEMENTED", 413: "TOO_LARGE",
+_CODES = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED",
+          404: "NOT_FOUND", 405: "UNIMPLEMENTED", 413: "TOO_LARGE",
           429: "RESOURCE_EXHAUSTED", 502: "UNAVAILABLE", 503: "UNAVAILABLE",
           504: "DEADLINE_EXCEEDED"}  # fmt: skip
 
 
+def _authorization(api_key: str | None) -> dict[str, str]:
+    return {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+
+
 class _Rest:
-    def __init__(self, base: str):
+    def __init__(self, base: str, api_key: str | None):
         import httpx
 
         self._errors = httpx
         self._base = base
         try:
-            self._client = httpx.Client(base_url=base, trust_env=False)
+            headers = _authorization(api_key)
+            self._client = httpx.Client(base_url=base, headers=headers, trust_env=False)
         except httpx.InvalidURL as error:
             raise ServingError("INVALID_ARGUMENT", f"{base} is no address: {error}") from None
 
@@ -257,12 +264,12 @@ class _Rest:
 
 
 class _Grpc:
-    def __init__(self, address: str):
+    def __init__(self, address: str, api_key: str | None):
         import grpc
         from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
         self._errors = grpc
-        self._address = address
+        self._address, self._authorization = address, [*_authorization(api_key).items()]
         self._channel = grpc.insecure_channel(address)
         self._predictions = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
@@ -298,6 +305,7 @@ class _Grpc:
 
     def _call(self, method, request, timeout, metadata):
         try:
+            metadata = [*metadata, *self._authorization]
             return method(request, timeout=timeout, metadata=metadata)
         except self._errors.RpcError as error:
             code, message = error.code().name, error.details() or ""

@@ -57,6 +57,9 @@ _remote_options = combine(
     click.option("--name", default="default", help="The model's name, with --server."),
     click.option("--label", help="Version label, with --server."),
     click.option("--timeout", default=30.0, show_default=True, help="Seconds, with --server."),
+    click.option(
+        "--api-key", envvar="TOKENMILL_API_KEY", help="With --server.  [env: TOKENMILL_API_KEY]"
+    ),
     click.option("--debug", is_flag=True, help="Show the stack trace of an error."),
 )
 
@@ -128,13 +131,14 @@ def _ask(
     name: str,
     label: str | None,
     timeout: float,
+    api_key: str | None,
     debug: bool,
 ) -> tuple[dict[str, Any], TextIO]:
     """Ask a server, or the model in this process; return the answer and where to print it."""
     if server is not None:
         if options:
             options["max_new_tokens"] = options["max_new_tokens"] or 64
-        with user_errors(), Client(server, name, timeout, label=label) as client:
+        with user_errors(), Client(server, name, timeout, label=label, api_key=api_key) as client:
             return client.predict(signature, {"text": [text], **options})[0], sys.stdout
     with user_errors():
         if model_path is None:

@@ -602,11 +602,11 @@ def test_keys_are_asked_for_everywhere_but_where_health_is(exported, loaded_once
                 assert answer.headers["www-authenticate"] == "Bearer"
         for open_path in ("/healthz", "/readyz", "/metrics"):
             assert api.get(open_path).status_code == 200
-        with (
-            Client(f"127.0.0.1:{thread.ports.grpc}") as grpc_client,
-            pytest.raises(ServingError, match="UNAUTHENTICATED"),
-        ):
-            grpc_client.score(["a"])
+        for address in (f"127.0.0.1:{thread.ports.grpc}", f"http://127.0.0.1:{thread.ports.rest}"):
+            with Client(address) as client, pytest.raises(ServingError, match="UNAUTHENTICATED"):
+                client.score(["a"])
+            with Client(address, api_key="second-key") as client:
+                assert client.score(["a"])[0]["token_count"] > 1
 
 
 def test_a_file_of_keys_is_read_anew(exported, loaded_once, tmp_path):
