@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import logging
 import os
+import re
 import stat
 
 from serving.server.errors import Code, RequestError
@@ -13,11 +14,15 @@ from tokenmill.errors import TokenmillError
 
 _LOG = logging.getLogger("tokenmill.serve")
 _SCHEME = "bearer "
+_COMMENT = re.compile(r"(?:^|\s)#.*", re.DOTALL)
+# What every client can send in a header.
+_KEY = re.compile(r"[!-~]+")
 
 
 class ApiKeys:
     """Keys that callers need, of a file: one a line; # begins a comment.
 
+    It does so at the beginning of a line or after a blank; elsewhere it is a part of the key.
     A file that changes is read anew at the next request. If it then cannot be read, or others may
     read it, the keys before it stay, and the log says so. One without any key lets nobody in.
 
@@ -25,7 +30,8 @@ class ApiKeys:
         path: The file.
 
     Raises:
-        TokenmillError: It cannot be read, others than its owner may read it, or it has no key.
+        TokenmillError: It cannot be read, others than its owner may read it, it has no key, or one
+            that no header can hold.
     """
 
     def __init__(self, path: str):
@@ -82,15 +88,22 @@ class ApiKeys:
 
     def _read(self) -> list[bytes]:
         try:
-            with open(self._path, encoding="utf-8") as source:
+            with open(self._path, encoding="utf-8-sig") as source:
                 if os.fstat(source.fileno()).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
                     raise TokenmillError(
                         f"{self._path}: others than its owner may read or write this file of keys.",
                         f"Run `chmod 600 {self._path}`.",
                     )
-                lines = [line.partition("#")[0].strip() for line in source]
+                lines = [_COMMENT.sub("", line).strip() for line in source]
         except (OSError, UnicodeDecodeError) as error:
             raise _unreadable(self._path, error) from None
+        for number, line in enumerate(lines, 1):
+            if line and not _KEY.fullmatch(line):
+                raise TokenmillError(
+                    f"{self._path}: line {number}: a key has letters, digits and signs of ASCII, "
+                    "and no blank.",
+                    "Write one key a line, such as `openssl rand -hex 24` makes.",
+                )
         return [_digest(line) for line in lines if line]
 
 

@@ -110,6 +110,16 @@ def check_ids(name: str, ids: Ids, held: HeldVersion) -> None:
         raise FieldError(name, f"{name}: token {wrong} is none of the vocabulary's {known:,}")
 
 
+def check_end(name: str, ids: Ids, held: HeldVersion) -> None:
+    """Look whether ids end with a token, not with what fills arrays of ids up.
+
+    Raises:
+        RequestError: They end with padding, which a model does not tell from its own.
+    """
+    if ids[-1:] == [held.control_ids.padding]:
+        raise FieldError(name, f"{name}: ends with {ids[-1]}, the token of padding; leave it out")
+
+
 def need(held: HeldVersion, signature: str, what: str) -> None:
     """Look whether a version has what a request needs.
 

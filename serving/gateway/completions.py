@@ -13,7 +13,7 @@ from serving.gateway.answers import (
     usage_answer,
 )
 from serving.gateway.backend import HeldVersion
-from serving.gateway.calls import Call, check_ids, fingerprint, max_model_len, need
+from serving.gateway.calls import Call, check_end, check_ids, fingerprint, max_model_len, need
 from serving.gateway.choices import Choice, Delta, sampling_config, whole_answers, with_seed_of
 from serving.gateway.errors import FieldError
 from serving.gateway.requests import (
@@ -120,6 +120,7 @@ def _choices(
                 "prompt", "prompt: empty without the token that begins a text; set "
                 "add_special_tokens or send one token at least",
             )  # fmt: skip
+        check_end("prompt", prompt.begun, held)
         echoed = len(prompt.ids) if body.echo else 0
         begins_text = bool(body.echo) or prompt.begun in ([], [held.control_ids.bos])
         new = room_for(held, len(prompt.begun), body.max_tokens, DEFAULT_MAX_TOKENS, "prompt")
@@ -146,10 +147,12 @@ def check_count(n: int, prompts: int, held: HeldVersion) -> None:
     Raises:
         RequestError: They are too many; the message says how many may be.
     """
-    if n > held.max_texts:
+    at_once = max(1, held.max_texts)  # one may fit, too, where a whole context does not
+    if n > at_once:
         raise FieldError(
             "n",
-            f"n = {n}: this server's memory for keys and values holds {held.max_texts} texts",
+            f"n = {n}: this server continues {at_once} texts at once, as --max-streams and "
+            "--kv-cache-bytes allow; ask for fewer, or raise these",
         )
     if n * prompts > MOST_TEXTS:
         raise FieldError("n", f"n = {n}: {prompts} prompts may have {MOST_TEXTS} choices together")

@@ -125,7 +125,11 @@ class Decoding:
         slots = whole_blocks(max(needed), self._context_length)
         logits = np.zeros([0, 0], np.float32)
         if joining or len(kept) < len(self._texts) or slots > self._slots:
-            logits = self._steps.change(kept, [text.prompt for text in joining], slots)
+            try:
+                logits = self._steps.change(kept, [text.prompt for text in joining], slots)
+            except BaseException:
+                self._waiting.extendleft(reversed(joining))  # for `fail` to find
+                raise
             self._slots = slots
         self._texts = [*stays, *joining]
         if stays:

@@ -22,6 +22,9 @@ from serving.server.service import Service
 class LocalBackend:
     """Versions that `tokenmill serve` has loaded.
 
+    Those that are loaded from now on are opened before they are served: one whose files are damaged
+    takes no other's place.
+
     Args:
         service: The server.
     """
@@ -33,6 +36,7 @@ class LocalBackend:
             weakref.WeakKeyDictionary()
         )
         self._opening = asyncio.Lock()
+        service.versions.prepare = self._prepare
 
     @contextlib.asynccontextmanager
     async def hold(self, user_key: str | None) -> AsyncIterator[HeldVersion]:
@@ -44,16 +48,26 @@ class LocalBackend:
                         self._versions[model] = await asyncio.to_thread(self._open, model)
             yield self._versions[model]
 
+    def _prepare(self, model: LoadedModel) -> None:
+        self._versions[model] = self._open(model)
+
     def _open(self, model: LoadedModel) -> GatewayVersion:
         service, assets = self._service, ModelAssets(model.directory)
         # What the dictionary holds must not hold its key, or no version were ever dropped.
         held = weakref.ref(model)
+        # Requests that were let in wait here: they would fill the queue, and shed each other.
+        places = {
+            "one": asyncio.Semaphore(max(1, service.config.max_queued_rows // 2)),
+            "several": asyncio.Semaphore(1),
+        }
 
         async def compute(signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             model = held()
             assert model is not None, "used without being held"
-            deadline = time.monotonic() + service.config.deadline_seconds
-            return await service.batcher.compute(model, signature, inputs, deadline)
+            rows = len(next(iter(inputs.values())))
+            async with places["one" if rows == 1 else "several"]:
+                deadline = time.monotonic() + service.config.deadline_seconds
+                return await service.batcher.compute(model, signature, inputs, deadline)
 
         version = GatewayVersion(model.version, model.signatures, assets, compute)
         if "decode_ids" in model.signatures:

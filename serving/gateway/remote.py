@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import time
@@ -32,8 +33,10 @@ from serving.server.errors import Code, RequestError
 from serving.server.metrics import ServerMetrics
 from serving.server.model import read_signature_defs
 
+_LOG = logging.getLogger("tokenmill.serve")
 # A batch of the server may meet another gateway's, whose caches have another width: it is refused.
 _ATTEMPTS, _LONGEST_WAIT_SECONDS = 5, 0.05
+_LONGEST_RECONNECT_MILLISECONDS = 2000
 
 
 class GrpcModel:
@@ -49,7 +52,10 @@ class GrpcModel:
         self._name, self._timeout = name, timeout_seconds
         # A cache is as large as it is.
         lengths = ("grpc.max_send_message_length", "grpc.max_receive_message_length")
-        self._channel = grpc.insecure_channel(address, [(name, -1) for name in lengths])
+        options = [(name, -1) for name in lengths]
+        # By default gRPC looks for a server that was away for long once in two minutes.
+        options.append(("grpc.max_reconnect_backoff_ms", _LONGEST_RECONNECT_MILLISECONDS))
+        self._channel = grpc.insecure_channel(address, options)
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
         self._predictions = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         self.address = address
@@ -131,7 +137,7 @@ class RemoteBackend:
         self._versions: dict[int, GatewayVersion] = {}
         self._held: dict[int, int] = {}
         self._known: _Known | None = None
-        self._asking = asyncio.Lock()
+        self._asking: asyncio.Task[GatewayVersion] | None = None
 
     @contextlib.asynccontextmanager
     async def hold(self, user_key: str | None) -> AsyncIterator[HeldVersion]:
@@ -145,26 +151,46 @@ class RemoteBackend:
             self._held[number] -= 1
 
     async def _newest(self) -> GatewayVersion:
-        async with self._asking:  # one asks for all
-            known, now = self._known, time.monotonic()
-            if known is None or now - known.asked >= self._config.poll_seconds:
-                served = await asyncio.to_thread(self._model.available_versions)
-                names = version_names(self._config.model_dir)
-                found = next((v for v in served if v in names), None)
-                if found is None:
-                    raise RequestError(
-                        Code.UNAVAILABLE,
-                        f"{self._model.address} serves the versions {served or 'none'}, and "
-                        f"{self._config.model_dir} has none of them",
-                    )
-                if found not in self._versions:
-                    directory = os.path.join(self._config.model_dir, names[found])
-                    self._versions[found] = await asyncio.to_thread(self._open, found, directory)
-                self._known = known = _Known(found, now)
-                for old in set(self._versions) - {found}:
-                    if not self._held.get(old):
-                        self._versions.pop(old)
+        known = self._known
+        if known is not None and time.monotonic() - known.asked < self._config.poll_seconds:
             return self._versions[known.version]
+        if self._asking is None:
+            self._asking = asyncio.ensure_future(self._ask())
+            self._asking.add_done_callback(self._asked)
+        # One asks for all: one after another they would wait as often as long for one that hangs.
+        return await asyncio.shield(self._asking)
+
+    def _asked(self, task: asyncio.Task[GatewayVersion]) -> None:
+        self._asking = None
+        if not task.cancelled():
+            task.exception()  # seen, even if all who waited have left
+
+    async def _ask(self) -> GatewayVersion:
+        """Ask the server which version it serves, and open it."""
+        now = time.monotonic()
+        served = await asyncio.to_thread(self._model.available_versions)
+        names = version_names(self._config.model_dir)
+        found = next((v for v in served if v in names), None)
+        if found is None:
+            raise RequestError(
+                Code.UNAVAILABLE,
+                f"{self._model.address} serves the versions {served or 'none'}, and "
+                f"{self._config.model_dir} has none of them",
+            )
+        if found not in self._versions:
+            directory = os.path.join(self._config.model_dir, names[found])
+            try:
+                self._versions[found] = await asyncio.to_thread(self._open, found, directory)
+            except Exception as error:  # damaged files fail in any way
+                _LOG.exception("version_failed", extra={"version": found})
+                raise RequestError(
+                    Code.UNAVAILABLE, f"version {found} cannot be read: {error}"[:300]
+                ) from None
+        self._known = _Known(found, now)
+        for old in set(self._versions) - {found}:
+            if not self._held.get(old):
+                self._versions.pop(old)
+        return self._versions[found]
 
     def _open(self, number: int, directory: str) -> GatewayVersion:
         assets, signatures = ModelAssets(directory), read_signature_defs(directory)

@@ -18,6 +18,8 @@ MOST_TEXTS = 2048
 """Prompts or texts of a request; a model's memory may bound them further."""
 MOST_CHOICES = 128
 MOST_STOPS = 16
+MOST_STOP_CHARACTERS = 1000
+"""In a stop string: each answer compares its text with all of them."""
 MOST_LIKELIEST = 20
 DEFAULT_MAX_TOKENS = 16
 """Of /v1/completions, as OpenAI's."""
@@ -25,18 +27,20 @@ DEFAULT_MAX_TOKENS = 16
 _INT32 = 2**31
 _MOST_TOKENS = _INT32 - 1
 
-Ids = list[Annotated[int, Field(ge=0, lt=_INT32)]]
+# A list ends at its first error: to describe 300,000 of them holds all other clients up.
+Ids = Annotated[list[Annotated[int, Field(ge=0, lt=_INT32)]], Field(fail_fast=True)]
 Texts = (
     str
-    | Annotated[list[str], Field(min_length=1, max_length=MOST_TEXTS)]
+    | Annotated[list[str], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True)]
     | Annotated[Ids, Field(min_length=1)]
     | Annotated[
-        list[Annotated[Ids, Field(min_length=1)]], Field(min_length=1, max_length=MOST_TEXTS)
+        list[Annotated[Ids, Field(min_length=1)]],
+        Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True),
     ]
 )
 _TEXTS = f"expected a text, up to {MOST_TEXTS:,} texts, token ids, or up to as many lists of them"
-Stop = Annotated[str, Field(min_length=1)]
-Stops = Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)]
+Stop = Annotated[str, Field(min_length=1, max_length=MOST_STOP_CHARACTERS)]
+Stops = Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS, fail_fast=True)]
 
 
 def _field(meaning: str, default: Any = None, **bounds: Any) -> Any:
@@ -90,10 +94,13 @@ class Sampling(_Model):
     repetition_penalty: float | None = _field(
         "Divides the logits of what prompt and answer hold; 1 changes nothing.", ge=0.01, le=100
     )
-    stop: Stops | None = _field(f"Up to {MOST_STOPS} strings that end an answer.")
+    stop: Stops | None = _field(
+        f"Up to {MOST_STOPS} strings that end an answer, of {MOST_STOP_CHARACTERS:,} characters "
+        "at most."
+    )
     stream: bool | None = _field("Whether the answer comes as server-sent events.")
     stream_options: StreamOptions | None = _field("What a stream has beside the choices.")
-    logit_bias: dict[str, float] | None = _field("Not served; only {} may be given.", max_length=0)
+    logit_bias: dict[str, Any] | None = _field("Not served; only {} may be given.", max_length=0)
 
     unserved: ClassVar[dict[str, tuple[Any, ...]]] = {
         "min_p": (0, 0.0), "min_tokens": (0,), "ignore_eos": (False,), "stop_token_ids": ([],),
@@ -152,7 +159,7 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     role: Literal["system", "user", "assistant"]
-    content: str | list[TextPart] = Field(
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)] = Field(
         description="A text, or parts of one, which are joined by line feeds."
     )
 
@@ -168,7 +175,10 @@ class ChatRequest(Sampling):
     """POST /v1/chat/completions."""
 
     messages: list[Message] = Field(
-        min_length=1, max_length=MOST_TEXTS, description="The conversation; an answer follows it."
+        min_length=1,
+        max_length=MOST_TEXTS,
+        fail_fast=True,
+        description="The conversation; an answer follows it.",
     )
     max_tokens: int | None = _field(
         "Most tokens of an answer; what the context leaves if absent.", ge=1, le=_MOST_TOKENS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import functools
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -121,13 +122,7 @@ class _Matcher:
 
     def __init__(self, text: str):
         self._text, self.length, self.matched = text, len(text), 0
-        self._fallback = [0] * len(text)  # by place: the longest border of text[: place + 1]
-        border = 0
-        for place in range(1, len(text)):
-            while border and text[place] != text[border]:
-                border = self._fallback[border - 1]
-            border += text[place] == text[border]
-            self._fallback[place] = border
+        self._fallback = _borders(text)
 
     def advance(self, character: str) -> bool:
         """Take the next character; tell whether the string ends with it."""
@@ -135,6 +130,19 @@ class _Matcher:
             self.matched = self._fallback[self.matched - 1]
         self.matched += character == self._text[self.matched]
         return self.matched == self.length
+
+
+@functools.lru_cache(maxsize=256)  # all choices of a request have the same
+def _borders(text: str) -> list[int]:
+    """Return, by place, the length of the longest border of text[: place + 1]."""
+    borders = [0] * len(text)
+    border = 0
+    for place in range(1, len(text)):
+        while border and text[place] != text[border]:
+            border = borders[border - 1]
+        border += text[place] == text[border]
+        borders[place] = border
+    return borders
 
 
 def _goes_on(pending: bytes, first: bytes) -> bool:

@@ -16,7 +16,7 @@ from serving.gateway.answers import (
     Tokenized,
     TokenizerInfo,
 )
-from serving.gateway.calls import Call, check_ids, max_model_len, need
+from serving.gateway.calls import Call, check_end, check_ids, max_model_len, need
 from serving.gateway.completions import ids_of
 from serving.gateway.errors import FieldError
 from serving.gateway.requests import Body, DetokenizeRequest, EmbeddingRequest, TokenizeRequest
@@ -33,6 +33,7 @@ async def embeddings(call: Call[EmbeddingRequest]) -> AsyncGenerator[Embeddings,
         texts = await ids_of(call, held, "input", body.input)
         frame = 1 if "decode_ids" in held.signatures else 2  # begin; or CLS and SEP
         for number, ids in enumerate(texts):
+            check_end("input", ids, held)
             if len(ids) + frame > held.context_length:
                 raise FieldError(
                     "input",

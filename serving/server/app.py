@@ -81,6 +81,7 @@ async def serve(
     """
     keys = None if config.api_keys is None else ApiKeys(config.api_keys)
     service = Service(config, keys)
+    app = _make_app(service)
     # The ports first: that one is in use should not take a model's load to find out.
     rest_socket = listen(config.host, config.rest_port)
     try:
@@ -101,7 +102,7 @@ async def serve(
             started(ports)
 
         watch = asyncio.ensure_future(service.versions.watch())
-        await serve_http(_make_app(service), config, rest_socket, on_started, stop)
+        await serve_http(app, config, rest_socket, on_started, stop)
     finally:
         if watch is not None:
             watch.cancel()

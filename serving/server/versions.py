@@ -9,7 +9,7 @@ once its files have changed and come to rest.
 import asyncio
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -59,9 +59,15 @@ class VersionManager:
     Args:
         config: Directory and name of the model.
         metrics: Counts loads and served versions.
+
+    Attributes:
+        status: State of each version.
+        prepare: Called with each model on the thread that has loaded it, before it is served; what
+            this raises is a failure to load it.
     """
 
     def __init__(self, config: ServerConfig, metrics: ServerMetrics):
+        self.prepare: Callable[[LoadedModel], None] = lambda model: None
         self._config, self._metrics = config, metrics
         self.status: dict[int, VersionStatus] = {}
         self._served = _Served({}, None)
@@ -134,7 +140,7 @@ class VersionManager:
             return None
         status.state, status.attempts = "LOADING", status.attempts + 1
         try:
-            model = await asyncio.to_thread(LoadedModel, directory, version)
+            model = await asyncio.to_thread(self._load_now, directory, version)
         except Exception as error:  # a damaged model fails in any way
             status.state = "END"
             status.error = f"{type(error).__name__}: {error}"[:500]
@@ -144,6 +150,11 @@ class VersionManager:
         status.attempts, status.error = 0, ""
         self._metrics.loads.labels("loaded").inc()
         _LOG.info("version_loaded", extra={"version": version})
+        return model
+
+    def _load_now(self, directory: str, version: int) -> LoadedModel:
+        model = LoadedModel(directory, version)
+        self.prepare(model)
         return model
 
     async def _drain(self, model: LoadedModel, status: VersionStatus) -> None:

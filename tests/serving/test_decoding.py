@@ -185,24 +185,32 @@ def test_a_step_that_fails_ends_its_texts_and_no_others(steps):
         def __getattr__(self, name):
             return getattr(steps, name)
 
-        def step(self, tokens, positions):
-            if self.fails:
-                self.fails = False
+        def _fail(self, part):
+            if self.fails == part:
+                self.fails = None
                 raise MemoryError
+
+        def change(self, kept, prompts, slots):
+            self._fail("change")
+            return steps.change(kept, prompts, slots)
+
+        def step(self, tokens, positions):
+            self._fail("step")
             return steps.step(tokens, positions)
 
     async def main():
         broken = Broken()
-        broken.fails = True
         engine = Engine(make_decoding(broken), make_thread(), max_texts=8)
 
         async def collect():
             return [t.score.token_id async for t in engine.generate([2, 5], SamplingConfig(4), [])]
 
-        with pytest.raises(RequestError, match="MemoryError"):
-            await collect()
-        assert engine.streams == 0
-        assert len(await collect()) == 4
+        for part in ("change", "step"):  # before a text is in the cache, and when it is
+            broken.fails = part
+            with pytest.raises(RequestError, match="MemoryError"):
+                await asyncio.wait_for(collect(), 30)
+            assert engine.streams == 0
+            assert len(await collect()) == 4
 
     asyncio.run(main())
 

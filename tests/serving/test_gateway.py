@@ -583,11 +583,13 @@ def bearer(key):
 
 
 def test_keys_are_asked_for_everywhere_but_where_health_is(exported, loaded_once, tmp_path):
-    keys = write_keys(tmp_path / "keys", "# ours\nfirst-key\n\nsecond-key # of the tests\n")
+    keys = write_keys(
+        tmp_path / "keys", "\ufeff# ours\r\nfirst-key\r\n\nsecond#key # of the tests\n"
+    )
     with ServerThread(config(exported.base, api_keys=keys)) as thread, client_of(thread) as api:
         for key, status in (
             (None, 401), ("", 401), ("first", 401), ("first-key-", 401), ("# ours", 401),
-            ("first-key", 200), ("second-key", 200),
+            ("first-key", 200), ("second#key", 200), ("second", 401),
         ):  # fmt: skip
             headers = bearer(key)
             body = GREEDY | {"prompt": "a", "max_tokens": 1}
@@ -634,6 +636,8 @@ def test_a_file_of_keys_is_read_anew(exported, loaded_once, tmp_path):
         ("key\n", 0o644, "chmod 600"),
         ("key\n", 0o620, "chmod 600"),
         ("# none\n", 0o600, "no API key"),
+        ("key\nclé\n", 0o600, "line 2"),
+        ("two words\n", 0o600, "line 1"),
     ],
 )
 def test_a_file_that_is_no_secret_or_has_no_key_is_refused(

@@ -91,6 +91,7 @@ def test_what_is_served_is_read(kind, values):
         ("completion", "stop", ""),
         ("completion", "stop", [""]),
         ("completion", "stop", [5]),
+        ("completion", "stop", ["x" * 1001]),
         ("completion", "stream_options", {"include": True}),
         ("completion", "prompt", 5),
         ("completion", "prompt", []),
