@@ -24,7 +24,7 @@ from serving.server.metrics import ServerMetrics
 
 GREEDY = {"model": "default", "temperature": 0}
 _SECONDS = 1.0
-"""What takes so long holds all clients up; each of these took 3 to 16 once."""
+"""What computes so long holds all clients up; each of these took 2 to 16 once."""
 
 
 def config(base, **options):
@@ -52,17 +52,17 @@ def completion(prompt):
 )  # fmt: skip
 def test_of_many_errors_the_first_is_told_soon(body, model):
     assert len(body) < ServerConfig("").max_request_bytes
-    began = time.monotonic()
+    began = time.thread_time()
     with pytest.raises(FieldError):
         read_request(body, model)
-    assert time.monotonic() - began < _SECONDS
+    assert time.thread_time() - began < _SECONDS
 
 
 def test_long_stop_strings_of_many_answers_are_prepared_once():
     stops = ["ab" * 495 + f"{number:010d}" for number in range(16)]
-    began = time.monotonic()
+    began = time.thread_time()
     streams = [TextStream(stops) for _ in range(2048)]
-    assert time.monotonic() - began < _SECONDS
+    assert time.thread_time() - began < _SECONDS
     piece = streams[-1].push((stops[7] + "rest").encode(), None)
     assert (piece.text, streams[-1].stopped) == ("", True)
 
