@@ -86,10 +86,10 @@ class Endpoint:
         answer = _Answer(self._gateway, self._route, Request(scope, receive), send)
         try:
             await self._serve(answer, arrived)
-        except (asyncio.CancelledError, ClientDisconnect) as error:
+        except ClientDisconnect:
             answer.code = "CANCELLED"
-            if isinstance(error, asyncio.CancelledError):
-                raise
+        except asyncio.CancelledError:  # the server ends, and has waited as long as it does
+            await answer.fail(RequestError(Code.UNAVAILABLE, "the server is ending; try again"))
         except RequestError as error:
             await answer.fail(error)
         except Exception as error:

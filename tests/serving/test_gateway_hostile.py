@@ -3,9 +3,11 @@
 import asyncio
 import concurrent.futures
 import functools
+import json
 import os
 import shutil
 import socket
+import threading
 import time
 import types
 
@@ -17,6 +19,7 @@ from serving.gateway.completions import check_count
 from serving.gateway.errors import FieldError
 from serving.gateway.remote import GrpcModel, RemoteBackend
 from serving.gateway.requests import ChatRequest, CompletionRequest, DetokenizeRequest, read_request
+from serving.gateway.signature_steps import SignatureSteps
 from serving.gateway.text_stream import TextStream
 from serving.server.app import ServerThread
 from serving.server.config import ServerConfig
@@ -197,3 +200,33 @@ def test_a_gateway_names_the_version_whose_files_it_cannot_read(exported, server
         assert answer.status_code == 503
         assert "model.json" in answer.json()["error"]["message"]
         assert httpx.get(f"{url}/readyz").status_code == 503
+
+
+def test_a_stream_that_outlasts_the_servers_end_is_told(exported, loaded_once, monkeypatch):
+    step = SignatureSteps.step
+
+    def slow(self, tokens, positions):
+        time.sleep(0.2)
+        return step(self, tokens, positions)
+
+    lines, begun = [], threading.Event()
+    body = GREEDY | {"prompt": "Returns", "max_tokens": 40, "stream": True, "stop": None}
+
+    def read():
+        with httpx.stream("POST", url, json=body, timeout=60) as answer:
+            for line in answer.iter_lines():
+                lines.append(line)
+                begun.set()
+
+    with ServerThread(config(exported.base, deadline_seconds=3)) as thread:
+        url = f"http://127.0.0.1:{thread.ports.rest}/v1/completions"
+        while httpx.post(url, json=body | {"stream": False}, timeout=60).status_code != 200:
+            pass  # until it is compiled
+        monkeypatch.setattr(SignatureSteps, "step", slow)
+        reader = threading.Thread(target=read)
+        reader.start()
+        assert begun.wait(30)
+    reader.join(30)
+    events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    assert "choices" in events[0]
+    assert events[-1]["error"]["type"] == "server_error"
