@@ -607,7 +607,7 @@ def test_keys_are_asked_for_everywhere_but_where_health_is(exported, loaded_once
         for address in (f"127.0.0.1:{thread.ports.grpc}", f"http://127.0.0.1:{thread.ports.rest}"):
             with Client(address) as client, pytest.raises(ServingError, match="UNAUTHENTICATED"):
                 client.score(["a"])
-            with Client(address, api_key="second-key") as client:
+            with Client(address, api_key="second#key") as client:
                 assert client.score(["a"])[0]["token_count"] > 1
 
 
