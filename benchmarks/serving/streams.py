@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 
-PROMPT, NEW, ROUNDS, STREAMS = 32, 64, 5, (1, 4, 16)
+PROMPT, NEW, ROUNDS, STREAMS = 32, 64, 3, (1, 4, 16)
 PEER = """
 import json, sys, time, torch
 from transformers import AutoModelForCausalLM

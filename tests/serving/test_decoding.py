@@ -22,7 +22,7 @@ from serving.server.batching import concatenate
 from serving.server.config import ServerConfig
 from serving.server.errors import RequestError
 from serving.server.metrics import ServerMetrics
-from serving.server.model import read_padding
+from serving.server.model import LoadedModel, read_padding
 from serving.server.service import Service
 from tests.serving.conftest import CONTEXT_LENGTH
 from tokenmill.contracts.served_model import read_served_model
@@ -269,7 +269,10 @@ def test_clients_of_an_engine_get_their_own_tokens_and_those_who_leave_free_thei
     assert total == pytest.approx(float(score["log_likelihood"][0]), abs=1e-4)
 
 
-def test_a_version_that_is_unloaded_leaves_nothing(exported):
+def test_a_version_that_is_unloaded_leaves_nothing(exported, monkeypatch):
+    # A fixture of the session may have put a cache in its place.
+    monkeypatch.setattr("serving.server.versions.LoadedModel", LoadedModel)
+
     async def main():
         service = service_of(exported)
         await service.versions.refresh()
