@@ -11,6 +11,7 @@ and all of them as one batch that begins and ends together, the best that its `g
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import statistics
@@ -113,13 +114,26 @@ def find_prompts(version):
     return found[: max(STREAMS)]
 
 
+@contextlib.contextmanager
+def served(model_dir):
+    """Serve in a process of its own, as the peer has one; yield the URL."""
+    command = [sys.executable, "-m", "pipeline.cli", "serve", model_dir, "--openai"]
+    options = ["--rest-port", "0", "--grpc-port", "0", "--deadline-seconds", "600"]
+    server = subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        line = next(line for line in server.stdout if line.startswith("OpenAI: "))
+        yield line.removeprefix("OpenAI: ").strip().removesuffix("/v1")
+    finally:
+        server.terminate()
+        server.wait()
+
+
 def main(model_dir, peer):
     """Print a table."""
-    from serving.saved_model import limit_threads, newest_version
-    from serving.server.app import ServerThread
-    from serving.server.config import ServerConfig
+    from serving.saved_model import newest_version
 
-    limit_threads(model_dir, None)
     prompts = find_prompts(newest_version(model_dir))
     with tempfile.TemporaryDirectory() as scratch:
         exported = os.path.join(scratch, "hf")
@@ -131,11 +145,7 @@ def main(model_dir, peer):
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             env=environment,
         )  # fmt: skip
-        config = ServerConfig(
-            model_dir, rest_port=0, grpc_port=0, openai=True, deadline_seconds=600
-        )
-        with ServerThread(config) as server:
-            url = f"http://127.0.0.1:{server.ports.rest}"
+        with served(model_dir) as url:
             for streams in STREAMS:
                 rows = prompts[:streams]
                 ours, whole, singly, batch, firsts, their_firsts = [], [], [], [], [], []

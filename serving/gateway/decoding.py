@@ -79,14 +79,22 @@ class Decoding:
         steps: The model, and its cache.
         context_length: Tokens of a text at most.
         tokens: Ids that are tokens; logits may have more rows.
+        never: Those of them that are never generated.
         max_slots: Slots of all texts together that the cache may have.
         max_texts: Texts that are continued at the same time.
     """
 
     def __init__(
-        self, steps: Steps, context_length: int, tokens: int, max_slots: int, max_texts: int
+        self,
+        steps: Steps,
+        context_length: int,
+        tokens: int,
+        never: Sequence[int],
+        max_slots: int,
+        max_texts: int,
     ):
-        self._steps, self._context_length, self._tokens = steps, context_length, tokens
+        self._steps, self._context_length = steps, context_length
+        self._tokens, self._never = tokens, list(never)
         self._max_slots, self._max_texts = max_slots, max_texts
         self._texts: list[Text] = []  # in the cache, in its order
         self._slots = 0
@@ -182,6 +190,11 @@ class Decoding:
                 if text.has_penalty:
                     text.penalize(row)
         each = [text.sampling for text in self._texts]
+        if not any(s.temperature for s in each):
+            # As `sample` does it; a call of it takes longer than a small model's layer.
+            likeliest = penalized[:, : self._tokens].copy()
+            likeliest[:, self._never] = -np.inf
+            return self._take(logits, likeliest.argmax(axis=1))
         sampler = SamplerArrays(
             np.array([len(text.generated) for text in self._texts], np.int32),
             np.array([s.temperature for s in each], np.float32),
@@ -189,7 +202,10 @@ class Decoding:
             np.array([s.top_p for s in each], np.float32),
             np.array([s.seed for s in each], np.int32),
         )
-        tokens = self._steps.sample(penalized, sampler)
+        return self._take(logits, self._steps.sample(penalized, sampler))
+
+    def _take(self, logits: np.ndarray, tokens: np.ndarray) -> list[tuple[Text, GeneratedToken]]:
+        """Give each text its token, and what is told beside it."""
         made = []
         for text, token, row in zip(self._texts, tokens.tolist(), logits, strict=True):
             likeliest = text.sampling.likeliest

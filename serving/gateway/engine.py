@@ -100,7 +100,6 @@ class Engine:
                 for text, token in made:
                     if text in self._streams:
                         self._streams[text].put_nowait(token)
-                await asyncio.sleep(0)  # a step that is done at once must not hold the loop
         finally:
             self._running = None
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from serving.gateway.backend import HeldVersion
 from serving.gateway.engine import make_thread
-from serving.gateway.local_call import local_steps
+from serving.gateway.local_call import local_steps, warm_up
 from serving.gateway.model_assets import ModelAssets
 from serving.gateway.version import GatewayVersion
 from serving.server.model import LoadedModel
@@ -74,5 +74,6 @@ class LocalBackend:
             thread = make_thread()
             weakref.finalize(model, thread.shutdown, wait=False)
             steps = local_steps(model.functions, assets.shape, assets.padding)
+            warm_up(steps, assets.control_ids.need("eos"))
             version.continue_by(steps, thread, service.config, service.metrics)
         return version

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from serving.gateway.signature_steps import SignatureSteps
+from serving.gateway.steps import SamplerArrays
 from tokenmill.model.shape import ModelShape
 
 _ALIGNMENT_BYTES = 64  # that TensorFlow demands of a tensor's memory; else it ends the process
@@ -31,6 +32,18 @@ def local_steps(
         return {name: value.numpy() for name, value in outputs.items()}
 
     return SignatureSteps(call, shape, padding, _aligned_zeros, _shared_tensor)
+
+
+def warm_up(steps: SignatureSteps, token_id: int) -> None:
+    """Do each kind of step once, so that no client waits for the graphs to be prepared."""
+    one = np.ones(1, np.int32)
+    for temperature in (0, 1):
+        sampler = SamplerArrays(
+            one, np.full(1, temperature, np.float32), one, one.astype(np.float32), one
+        )
+        steps.sample(steps.change([], [[token_id]], 2), sampler)
+    steps.step(one * token_id, one)
+    steps.clear()
 
 
 def _aligned_zeros(shape: Sequence[int]) -> np.ndarray:

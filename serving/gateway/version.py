@@ -51,7 +51,14 @@ class GatewayVersion:
         slots = config.kv_cache_bytes // kv_cache_bytes(shape, tokens=1)
         self.max_texts = min(slots // self.context_length, config.max_streams)
         tokens = min(len(self.token_bytes), shape.vocab_size)
-        decoding = Decoding(steps, self.context_length, tokens, slots, config.max_streams)
+        decoding = Decoding(
+            steps,
+            self.context_length,
+            tokens,
+            self.control_ids.never_generated,
+            slots,
+            config.max_streams,
+        )
         most = config.max_streams + config.max_queued_rows
         self._engine = Engine(decoding, thread, most, metrics)
 

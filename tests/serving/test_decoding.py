@@ -54,7 +54,7 @@ def steps(exported):
 
 def make_decoding(steps, max_slots=10**6, max_texts=64):
     steps.clear()
-    return Decoding(steps, CONTEXT_LENGTH, 340, max_slots, max_texts)
+    return Decoding(steps, CONTEXT_LENGTH, 340, [0, 1, 2], max_slots, max_texts)
 
 
 def text_of(prompt, sampling):

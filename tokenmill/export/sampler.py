@@ -68,9 +68,7 @@ def choose(
     chosen: they are no text.
     """
     vocabulary = tf.shape(logits)[1]
-    ids = control_ids
-    # GPT-2 has one token for unknown, begin and end.
-    never = [i for i in (ids.pad, ids.unk, ids.bos) if i is not None and i != ids.eos]
+    never = control_ids.never_generated
     if never:
         control = tf.reduce_max(tf.one_hot(never, vocabulary), axis=0)
         logits = tf.where(control > 0, -1e9, logits)

@@ -46,6 +46,12 @@ class ControlIds(Part):
         others = {value for name, value in self.by_name().items() if name != "pad"}
         return _OTHER_PADDING if self.pad is None or self.pad in others else self.pad
 
+    @property
+    def never_generated(self) -> list[int]:
+        """Padding, unknown and begin, which are no text; but not what ends a text, too (GPT-2)."""
+        ids = (self.pad, self.unk, self.bos)
+        return sorted({i for i in ids if i is not None and i != self.eos})
+
     def need(self, name: str) -> int:
         """Return the id of a control token that must be there.
 
