@@ -149,6 +149,17 @@ def test_tokens_that_are_parts_of_a_character(imported):
     assert half.decode() == library.decode(ids[:-1]) == "\ufffd"
 
 
+def test_tokens_whose_bytes_only_look_like_characters(imported):
+    """A surrogate, an overlong blank, a code point beyond Unicode: RE2 takes them for UTF-8."""
+    _, tokenizer, _, _ = imported("GPT-2")
+    id_of = {value: i for i, value in enumerate(tokenizer.token_bytes) if value}
+    for data in (b"\xed\xa0\x80", b"\xe0\x80\xa0", b"\xf4\x90\x80\x80"):
+        ids = tf.ragged.constant([[id_of[bytes([byte])] for byte in b"a" + data + b"b"]], tf.int32)
+        text = tokenizer.detokenize(ids).numpy()[0].decode()  # valid
+        assert text.replace("\ufffd", "") == "ab"
+        assert "\ufffd" in text
+
+
 @pytest.mark.parametrize("kind", ["GPT-2", "Llama 3", "BERT, uncased", "Llama 2"])
 def test_65536_characters_without_a_blank(imported, kind):
     _, _, graph, library = imported(kind)

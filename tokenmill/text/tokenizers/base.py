@@ -54,4 +54,6 @@ def join_tokens(strings: tf.Tensor, ids: tf.RaggedTensor) -> tf.Tensor:
     A model's embedding may have more rows than there are tokens: such ids stand for nothing.
     """
     known = ids.with_flat_values(tf.minimum(ids.flat_values, tf.size(strings) - 1))
-    return tf.strings.reduce_join(tf.gather(strings, known), axis=1)
+    joined = tf.strings.reduce_join(tf.gather(strings, known), axis=1)
+    # Not repair_utf8, which takes surrogates and overlong forms for characters, as RE2 does.
+    return tf.strings.unicode_transcode(joined, "UTF-8", "UTF-8")

@@ -73,7 +73,7 @@ class ByteLevelBpe(Tokenizer):
 
     def detokenize(self, ids: tf.RaggedTensor) -> tf.Tensor:
         """Turn ids into text: int32, ragged [batch, tokens] -> string [batch]."""
-        return repair_utf8(join_tokens(token_strings(self.token_bytes), ids))
+        return join_tokens(token_strings(self.token_bytes), ids)
 
     def _cut_at_added(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Cut string [batch] into ragged [batch, parts]; those of odd places are added tokens."""

@@ -68,7 +68,7 @@ class SentencePieceTokenizer(Tokenizer):
             return self._op.detokenize(ids)
         # The op would take all blanks before a text away, not the one that was put there.
         joined = join_tokens(token_strings(self.token_bytes), ids)
-        return tf.strings.regex_replace(repair_utf8(joined), "^ ", "")
+        return tf.strings.regex_replace(joined, "^ ", "")
 
 
 def control_ids_of(processor: sentencepiece.SentencePieceProcessor) -> ControlIds:
