@@ -19,7 +19,7 @@ from typing import NoReturn
 
 HERE = pathlib.Path(__file__).resolve().parents[1]
 PACKAGES = (
-    "ca-certificates,g++,git,iproute2,make,netbase,procps,python3-dev,python3-venv,tzdata,"
+    "ca-certificates,curl,g++,git,iproute2,make,netbase,procps,python3-dev,python3-venv,tzdata,"
     "mariadb-server,postgresql"
 )
 GLIBC = (2, 39)

@@ -5,6 +5,7 @@ import concurrent.futures
 import functools
 import json
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -657,6 +658,7 @@ def test_without_keys_any_key_will_do(api):
         assert answer.status_code == 200
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl(gateway):
     url = f"http://127.0.0.1:{gateway.ports.rest}/v1/completions"
     body = json.dumps(GREEDY | {"prompt": "Returns", "max_tokens": 5})
