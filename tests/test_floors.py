@@ -101,6 +101,15 @@ def test_what_is_beside_the_pipeline_can_be_deleted(folder):
     assert users <= {"pipeline.cli.benchmark", "pipeline.cli.gateway", "pipeline.cli.serve"}
 
 
+def test_within_serving_imports_go_down():
+    """TensorFlow Serving's API knows nothing of OpenAI's; what starts them knows both."""
+    order = ["server", "gateway", "app", "benchmark"]
+    for a, b, line in EDGES:
+        floors = [name.split(".")[1] for name in (a, b) if name.startswith("serving.")]
+        if len(floors) == 2 and set(floors) <= set(order):
+            assert order.index(floors[0]) >= order.index(floors[1]), f"{a}:{line} imports {b}"
+
+
 def test_no_two_files_import_each_other():
     """Nor do more of them in a circle: depth-first, each file once."""
     targets = {}

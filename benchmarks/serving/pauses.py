@@ -30,9 +30,9 @@ def main(model_dir):
     """Print a table."""
     import tensorflow as tf
 
+    from serving.app import ServerThread
     from serving.loadtest import DEFAULT_TEXT
     from serving.saved_model import limit_threads, newest_version
-    from serving.server.app import ServerThread
     from serving.server.config import ServerConfig
     from serving.server.model import LoadedModel
 

@@ -35,8 +35,8 @@ def gateway(model_dir: str, backend: str, name: str, port: int, **options: Any) 
     if not backend.startswith(_SCHEME):
         raise click.UsageError(f"--backend must be {_SCHEME}HOST:PORT")
     with user_errors():
+        from serving.app import log_as_json
         from serving.gateway.app import serve_gateway
-        from serving.server.app import log_as_json
 
         log_as_json()
         config = ServerConfig(model_dir, name, rest_port=port, openai=True, **options)

@@ -212,7 +212,7 @@ def serve(model_dir: str, name: str, intra_op_threads: int | None, **options: An
                 f"no pushed model in {model_dir}.",
                 "Run `tokenmill run` first, or name the base directory of numbered versions.",
             )
-        from serving.server.app import log_as_json, run_server
+        from serving.app import log_as_json, run_server
 
         log_as_json()
         limit_threads(model_dir, intra_op_threads)

@@ -5,8 +5,8 @@ import os
 import tempfile
 from collections.abc import Iterator
 
+from serving.app import ServerThread
 from serving.benchmark.harness import Served
-from serving.server.app import ServerThread
 from serving.server.config import ServerConfig
 from tokenmill.contracts.served_model import read_served_model
 

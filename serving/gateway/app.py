@@ -12,9 +12,8 @@ from serving.gateway.api_keys import ApiKeys
 from serving.gateway.endpoint import Gateway
 from serving.gateway.remote import GrpcModel, RemoteBackend
 from serving.server.admission import Admission
-from serving.server.app import Ports
 from serving.server.config import ServerConfig
-from serving.server.http_server import listen, serve_http
+from serving.server.http_server import Ports, listen, serve_http
 from serving.server.metrics import ServerMetrics
 from serving.server.service import RequestLog
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -13,6 +14,14 @@ from starlette.types import ASGIApp
 from serving.server.config import ServerConfig
 from serving.server.protocol import bounded_protocol
 from tokenmill.errors import TokenmillError
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Port numbers that the server listens on; 0 where it has none."""
+
+    rest: int
+    grpc: int = 0
 
 
 class _Server(uvicorn.Server):

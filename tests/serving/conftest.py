@@ -141,7 +141,7 @@ def loaded_once(load_once, monkeypatch):
 @pytest.fixture(scope="session")
 def server(exported, load_once):
     """A server with the default options; it serves version 2."""
-    from serving.server.app import ServerThread
+    from serving.app import ServerThread
     from serving.server.config import ServerConfig
 
     settings = ServerConfig(str(exported.base), rest_port=0, grpc_port=0, poll_seconds=0.05)

@@ -12,8 +12,8 @@ import time
 import httpx
 import pytest
 
+from serving.app import ServerThread
 from serving.client import Client, ServingError
-from serving.server.app import ServerThread
 from serving.server.config import ServerConfig
 from tokenmill.errors import TokenmillError
 

@@ -9,8 +9,8 @@ import pytest
 import sentencepiece
 import tensorflow as tf
 
+from serving.app import ServerThread
 from serving.client import Client
-from serving.server.app import ServerThread
 from serving.server.config import ServerConfig
 from tokenmill.checkpoints.base_model import read_pooling
 from tokenmill.contracts.served_model import Pooling

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from serving.app import ServerThread
 from serving.client import Client, ServingError
 from serving.gateway.app import serve_gateway
 from serving.gateway.signature_steps import SignatureSteps
-from serving.server.app import ServerThread
 from serving.server.config import ServerConfig
 from serving.server.errors import Code, RequestError
 from tokenmill.contracts.chat import read_chat_format

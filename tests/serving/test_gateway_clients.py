@@ -8,7 +8,7 @@ import sys
 import httpx
 import pytest
 
-from serving.server.app import ServerThread
+from serving.app import ServerThread
 from serving.server.config import ServerConfig
 
 CLIENTS = pathlib.Path(__file__).parent / "clients"

@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from serving.server.app import ServerThread
+from serving.app import ServerThread
 from serving.server.config import ServerConfig
 
 CODES = {200, 400, 404, 405, 413, 422, 429}

@@ -14,6 +14,7 @@ import types
 import httpx
 import pytest
 
+from serving.app import ServerThread
 from serving.gateway.app import serve_gateway
 from serving.gateway.completions import check_count
 from serving.gateway.errors import FieldError
@@ -21,7 +22,6 @@ from serving.gateway.remote import GrpcModel, RemoteBackend
 from serving.gateway.requests import ChatRequest, CompletionRequest, DetokenizeRequest, read_request
 from serving.gateway.signature_steps import SignatureSteps
 from serving.gateway.text_stream import TextStream
-from serving.server.app import ServerThread
 from serving.server.config import ServerConfig
 from serving.server.metrics import ServerMetrics
 

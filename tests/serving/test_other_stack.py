@@ -13,8 +13,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_text  # noqa: F401
 
+from serving.app import ServerThread
 from serving.client import Client
-from serving.server.app import ServerThread
 from serving.server.config import ServerConfig
 from serving.tflite import export_tflite
 from tokenmill.contracts.served_model import read_served_model

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tensorflow_serving.config import model_server_config_pb2
 
 from pipeline.cli import cli
+from serving.app import ServerThread
 from serving.rollout import Rollout, read_rollout, user_share, write_rollout
-from serving.server.app import ServerThread
 from serving.server.config import ServerConfig
 from serving.watch import _Tail
 from tokenmill.errors import TokenmillError

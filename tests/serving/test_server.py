@@ -20,9 +20,9 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from serving.app import ServerThread
 from serving.client import Client, Retry, ServingError
 from serving.rollout import Rollout, write_rollout
-from serving.server.app import ServerThread
 from serving.server.config import ServerConfig
 from serving.server.model import LoadedModel
 from tokenmill.errors import TokenmillError

@@ -8,9 +8,9 @@ import time
 import httpx
 import pytest
 
+from serving.app import ServerThread
 from serving.client import Client, ServingError
 from serving.saved_model import list_versions, version_names
-from serving.server.app import ServerThread
 from serving.server.config import ServerConfig
 
 BODY = {"instances": ["Returns the sum."]}

@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -20,7 +19,7 @@ from serving.gateway.errors import error_response
 from serving.gateway.local import LocalBackend
 from serving.server.config import ServerConfig
 from serving.server.errors import RequestError
-from serving.server.http_server import in_use, listen, serve_http
+from serving.server.http_server import Ports, in_use, listen, serve_http
 from serving.server.rest import make_app
 from serving.server.rpc import start_grpc
 from serving.server.service import Service
@@ -29,14 +28,6 @@ from tokenmill.errors import TokenmillError
 _LOG = logging.getLogger("tokenmill.serve")
 _STANDARD_FIELDS = set(vars(logging.makeLogRecord({})))
 _NOT_LOGGED = _STANDARD_FIELDS | {"color_message"}  # uvicorn's, for terminals
-
-
-@dataclass(frozen=True)
-class Ports:
-    """Port numbers that the server listens on; 0 where it has none."""
-
-    rest: int
-    grpc: int = 0
 
 
 class JsonFormatter(logging.Formatter):
