@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help run test lint run-short test-core test-slow test-modern test-py310 check-image audit setup lock format clean
+.PHONY: help run test lint run-short test-core test-slow test-modern test-py310 check-image audit docs setup lock format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -51,6 +51,17 @@ audit: setup .uv/audit/installed  ## SBOM (CycloneDX) and known vulnerabilities,
 	@if uv --version >/dev/null 2>&1; then UV=uv; else UV=.uv/bin/uv; fi; \
 	$$UV venv --quiet --allow-existing --python $(BIN)/python .uv/audit; \
 	$$UV pip sync --quiet --require-hashes --python .uv/audit/bin/python tools/audit.lock
+	@touch $@
+
+docs: setup .uv/docs/installed  ## the site, with search and reference: build/site/index.html
+	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -W ignore tools/site_pages.py build/site-pages
+	@NO_MKDOCS_2_WARNING=1 .uv/docs/bin/mkdocs build --strict --quiet
+	@echo build/site/index.html
+
+.uv/docs/installed: tools/docs.lock
+	@if uv --version >/dev/null 2>&1; then UV=uv; else UV=.uv/bin/uv; fi; \
+	$$UV venv --quiet --allow-existing --python $(BIN)/python .uv/docs; \
+	$$UV pip sync --quiet --require-hashes --python .uv/docs/bin/python tools/docs.lock
 	@touch $@
 
 lock: setup  ## resolve the locks anew, pins kept where they may (ARGS=--upgrade raises all)

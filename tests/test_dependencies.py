@@ -32,6 +32,7 @@ LOCKS = (
     "tests/serving/clients/schemathesis.lock",
     "serving/benchmark/lm_eval.lock",
     "tools/audit.lock",
+    "tools/docs.lock",
     "tools/uv.lock",
 )
 

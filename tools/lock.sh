@@ -37,6 +37,7 @@ gpu requirements-py310.lock | lock 3.10 requirements-py310-gpu.lock \
 # The tools' own environments, for whichever Python is found.
 echo uv | lock 3.8 tools/uv.lock --universal -
 lock 3.10 tools/audit.lock --universal tools/audit.in
+lock 3.10 tools/docs.lock --universal tools/docs.in
 
 # Clients that the tests of the gateway run, each in an environment of its own.
 for client in openai schemathesis; do
