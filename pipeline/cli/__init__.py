@@ -20,6 +20,7 @@ from pipeline.cli.lineage import gc, lineage
 from pipeline.cli.options import run_config_options
 from pipeline.cli.plan import plan
 from pipeline.cli.register import register
+from pipeline.cli.report import report
 from pipeline.cli.schema import schema
 from pipeline.cli.serve import add_serving_commands
 from pipeline.cli.tokenizer import tokenizer
@@ -108,6 +109,7 @@ cli.add_command(lineage)
 cli.add_command(manifests)
 cli.add_command(plan)
 cli.add_command(register)
+cli.add_command(report)
 cli.add_command(schema)
 cli.add_command(submit)
 cli.add_command(tokenizer)

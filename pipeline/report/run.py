@@ -64,11 +64,11 @@ def print_report(console: Console, report: RunReport, steps: dict[str, StepRecor
     """Print the tables of a run: counts and estimate, and what a training took and is worth."""
     ledger, cost = report.ledger, report.cost_report
     tables: list[tuple[str, Table | None]] = [
-        ("Documents as they came in", _statistics_table(report.statistics)),
+        ("Documents as they came in", statistics_table(report.statistics)),
         ("Tokens by source", sources_table(ledger.funnel)),
         ("Training text by language", languages_table(ledger, cost)),
         ("The funnel", stages_table(ledger)),
-        ("Dropped, by reason", _dropped_table(ledger)),
+        ("Dropped, by reason", dropped_table(ledger)),
         (f"Cost on {describe_hardware(ledger)}", cost_table(ledger, cost)),
     ]
     if cost is not None:
@@ -89,7 +89,8 @@ def print_report(console: Console, report: RunReport, steps: dict[str, StepRecor
         console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
 
 
-def _statistics_table(statistics: dict[str, SplitSummary]) -> Table:
+def statistics_table(statistics: dict[str, SplitSummary]) -> Table:
+    """Show how long the documents of each split are."""
     table = Table(box=None)
     table.add_column("")
     for name in ("documents", "measure", "mean", "p10", "median", "p90", "most"):
@@ -104,7 +105,8 @@ def _statistics_table(statistics: dict[str, SplitSummary]) -> Table:
     return table
 
 
-def _dropped_table(ledger: Ledger) -> Table:
+def dropped_table(ledger: Ledger) -> Table:
+    """Show what curation dropped, by reason, the most text first."""
     table = Table(box=None)
     table.add_column("reason")
     for name in ("documents", "bytes", "~ tokens", "of raw bytes"):

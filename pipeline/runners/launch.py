@@ -18,21 +18,20 @@ from pipeline.config import Config
 from pipeline.embedded_corpus import build_embedded_corpus
 from pipeline.loader import dump_config
 from pipeline.report.console import RunConsole, count, duration, megabytes
-from pipeline.runners.logs import LOG_NAME, send_output_to_log
+from pipeline.runners.logs import LOG_NAME, REPORT_NAME, send_output_to_log
 from pipeline.runners.preflight import check_before_start
 from tokenmill.errors import TokenmillError
 from tokenmill.files import check_is_no_pattern, write_json, write_text
 from tokenmill.generated_code import remove_generated_bytecode
 from tokenmill.library_logs import LOG_TIME_FORMAT, set_up_library_logging
 from tokenmill.model.lora import trained_params_by_part
-from tokenmill.preemption import EXIT_INTERRUPTED, ended_by_signals, exit_code_of
+from tokenmill.preemption import EXIT_FAILED, EXIT_INTERRUPTED, ended_by_signals, exit_code_of
 from tokenmill.visible import visible_lines
 
 if TYPE_CHECKING:
     from tokenmill.metadata.step_records import StepRecord
 
 CONFIG_NAME = "config.toml"
-REPORT_NAME = "report.json"
 REPORT_TEXT_NAME = "report.txt"
 
 
@@ -114,6 +113,13 @@ def _run(
         with screen.showing("the report"):
             print_report(screen.console, report, outcome.steps)
 
+    def leave_page() -> None:
+        with screen.showing("report.html"):
+            from pipeline.report.page.write import write_page
+
+            path = write_page(config.output_dir, outcome.run_id)
+            screen.say(f"\nReport: {escape(path)}")
+
     try:
         run_local(config, manifest_directory, screen, outcome, use_cache, estimate)
     except StepFailedError as error:
@@ -122,12 +128,15 @@ def _run(
             show(read_report(outcome.steps, over.ledger))
         elif "TokenLedger" in outcome.steps:
             leave(read_report(outcome.steps))
+        if exit_code_of(error) == EXIT_FAILED:  # who asked to stop waits for the process to end
+            leave_page()
         if over is None or not estimate:
             raise
         screen.say(f"\nA run would stop here: {escape(over.message)}\n{escape(over.hint)}")
         return 0
     numbers = read_report(outcome.steps)
     show(numbers)
+    leave_page()
     seconds = (datetime.datetime.now(datetime.timezone.utc) - started).total_seconds()
     if numbers.cost_report is None:
         screen.say(f"\nThe estimate took {duration(seconds)}; report: {run_directory}")

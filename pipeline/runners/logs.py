@@ -5,6 +5,8 @@ import sys
 from typing import TextIO
 
 LOG_NAME = "tokenmill.log"
+REPORT_NAME = "report.json"
+"""Its numbers, beside the log."""
 
 
 def send_output_to_log(path: str) -> TextIO:

@@ -100,7 +100,7 @@ def trace_model(
 
 
 def _names(directory: str) -> list[str]:
-    return os.listdir(directory) if os.path.isdir(directory) else []
+    return sorted(os.listdir(directory)) if os.path.isdir(directory) else []
 
 
 def _describe(store: mlmd.MetadataStore, model: str, run: Run, origin: ModelOrigin) -> Lineage:
@@ -121,7 +121,7 @@ def _describe(store: mlmd.MetadataStore, model: str, run: Run, origin: ModelOrig
     return Lineage(
         model=model,
         run_id=run.context.name,
-        inputs=list(_inputs(store, run.context.id)),
+        inputs=list(input_files(store, run.context.id)),
         artifacts=artifacts,
         ledger=_present(read_ledger, artifacts["TokenLedger.ledger"]),
         cost_report=cost_report,
@@ -142,7 +142,8 @@ def _present(read: Callable[[str], _Document], directory: str) -> _Document:
         raise TokenmillError(f"{path} is gone; the run's artifacts were removed.") from None
 
 
-def _inputs(store: mlmd.MetadataStore, run_context_id: int) -> Iterator[dict[str, Any]]:
+def input_files(store: mlmd.MetadataStore, run_context_id: int) -> Iterator[dict[str, Any]]:
+    """Yield the files that a run read: name, path, size_bytes, modified (seconds since 1970)."""
     for execution in store.get_executions_by_context(run_context_id):
         base = execution.custom_properties["input_base"].string_value
         for name in _names(base):

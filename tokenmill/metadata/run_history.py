@@ -195,7 +195,7 @@ def compare_runs(metadata: RunMetadata) -> list[RunNumbers]:
         config = _flat(tomli.loads(run.custom_properties[CONFIG_PROPERTY].string_value))
         keys = sorted({*before, *config}) if before and config else ()
         changed = {k: config.get(k) for k in keys if before.get(k) != config.get(k)}
-        runs[run.name] = RunNumbers(run.name, _ended(metadata.store, run), changed)
+        runs[run.name] = RunNumbers(run.name, describe_end(metadata.store, run), changed)
         before = config or before
     for run_id, record in step_records(metadata, "Trainer"):
         runs[run_id].trained = not record.cached
@@ -223,7 +223,7 @@ def _flat(config: dict[str, Any]) -> dict[str, Any]:
             for key, value in keys.items()}  # fmt: skip
 
 
-def _ended(store: mlmd.MetadataStore, run: metadata_store_pb2.Context) -> str:
+def describe_end(store: mlmd.MetadataStore, run: metadata_store_pb2.Context) -> str:
     """Say where a run failed or was killed; empty if it came to its end."""
     steps = {}  # a benchmark of the pushed model is an execution, too, and no step
     for execution in store.get_executions_by_context(run.id):

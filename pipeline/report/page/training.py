@@ -1,0 +1,93 @@
+"""The training: loss with held-out points, learning rate, gradient norm, tokens/s, MFU."""
+
+from collections.abc import Callable, Iterator
+
+from pipeline.report.console import count, duration
+from pipeline.report.page.charts import Line, line_chart
+from pipeline.report.page.content import DataTable, Figure, Section
+from pipeline.report.page.run_documents import RunDocuments
+from tokenmill.contracts.training import Telemetry
+
+_CURVES: tuple[tuple[str, str, Callable[[float], str], bool], ...] = (
+    ("learning_rate", "Learning rate", lambda y: f"{y:.3g}", True),
+    ("gradient_norm", "Gradient norm", lambda y: f"{y:.3g}", True),
+    ("tokens_per_second", "Tokens a second", lambda y: f"{y:,.0f}", True),
+    ("mfu", "Model FLOPs utilization (MFU)", lambda y: f"{y:.0%}", True),
+)
+
+
+def training_section(run: RunDocuments) -> Section:
+    """Draw the curves of the training."""
+    figures = [] if run.telemetry is None else [_loss(run.telemetry)]
+    return Section(
+        "training",
+        "Training",
+        sentences=[] if run.telemetry is None else list(_events(run.telemetry)),
+        figures=[*figures, *_scalars(run)],
+    )
+
+
+def _loss(telemetry: Telemetry) -> Figure:
+    held_out = [
+        (0.0, telemetry.eval_before.loss),
+        *((float(step), loss) for step, loss in telemetry.eval_losses),
+        (float(telemetry.steps), telemetry.eval_after.loss),
+    ]
+    trained = [(float(step), loss) for step, loss in telemetry.loss_curve]
+    svg, legend = line_chart(
+        [Line("training text", trained), Line("held-out text", held_out, dots=True)],
+        "step",
+        lambda y: f"{y:.3g}",
+    )
+    points = sorted(
+        [(step, "training", loss) for step, loss in trained]
+        + [(step, "held-out", loss) for step, loss in held_out]
+    )
+    return Figure(
+        "Loss, nats a loss token",
+        svg,
+        f"A curve over {count(telemetry.steps)} steps: the held-out loss goes from "
+        f"{telemetry.eval_before.loss:.3f} to {telemetry.eval_after.loss:.3f}.",
+        DataTable(
+            ("step", "text", "loss"),
+            [(count(step), text, f"{loss:.4f}") for step, text, loss in points],
+        ),
+        legend,
+    )
+
+
+def _scalars(run: RunDocuments) -> Iterator[Figure]:
+    """Draw each scalar of metrics.jsonl that was written at least twice."""
+    for key, title, show, from_zero in _CURVES:
+        points = [(float(line["step"]), float(line[key])) for line in run.metrics
+                  if "event" not in line and line.get(key) is not None]  # fmt: skip
+        if len(points) < 2:
+            continue
+        svg, _ = line_chart([Line(title, points)], "step", show, from_zero)
+        (first, begin), (last, end) = points[0], points[-1]
+        yield Figure(
+            title,
+            svg,
+            f"A curve: {show(begin)} at step {count(first)}, {show(end)} at step {count(last)}.",
+            DataTable(("step", title), [(count(x), show(y)) for x, y in points]),
+        )
+
+
+def _events(telemetry: Telemetry) -> Iterator[str]:
+    """Say what interrupted the training, a sentence each, and what it cost."""
+    if telemetry.tokens_per_second is not None:
+        yield f"{count(telemetry.tokens_per_second)} tokens a second on {telemetry.replicas} " + (
+            "replica." if telemetry.replicas == 1 else "replicas."
+        )
+    for resume in telemetry.resumes:
+        yield (
+            f"Resumed from step {count(resume.from_step)}: {count(resume.lost_steps)} steps, "
+            f"{duration(resume.lost_seconds)}, were done again."
+        )
+    for rewind in telemetry.rewinds:
+        yield (
+            f"The loss spiked to {rewind.loss:.3g} at step {count(rewind.spike_step)}: back to "
+            f"step {count(rewind.to_step)}, and {count(rewind.skipped_steps)} steps' rows left out."
+        )
+    if telemetry.overflows:
+        yield f"{count(telemetry.overflows)} steps overflowed and were left out by the loss scale."

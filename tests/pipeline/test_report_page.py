@@ -1,0 +1,243 @@
+import copy
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import pytest
+from click.testing import CliRunner
+from complete_model import complete
+from test_report_cost import COST_KEYS, LEDGER_KEYS
+
+from pipeline.cli import cli
+from pipeline.report.page.charts import Interval, Line, interval_chart, line_chart, ticks
+from pipeline.report.page.run_documents import RunDocuments, StepLinks
+from pipeline.report.page.write import render_page, write_page
+from tokenmill.contracts.cost_report import CostReport
+from tokenmill.contracts.curation import Curation, DroppedDocument
+from tokenmill.contracts.ledger import Ledger
+from tokenmill.contracts.training import Telemetry
+
+MOST_BYTES = 3_000_000
+SCRIPT = "<script>alert(1)</script>"
+MARKUP = f"{SCRIPT}\"'><img src=x onerror=a()>]]>--></style>&"
+HOSTILE = MARKUP + "\x1b[2J\u202egnp\u2066\x00\r\x85\uffff{{1}}"
+LONG = "x" * 100_000
+RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+# What a page could do anything with, or fetch.
+ALIVE = {"script", "iframe", "object", "embed", "link", "img", "base", "form"}
+
+
+def ledger(sources=("a", "b")):
+    keys = copy.deepcopy(LEDGER_KEYS)
+    total = {**keys["funnel"]["total"], "dropped": {"near_duplicate": {}}}
+    keys["funnel"] = {"total": total, "by_source": dict.fromkeys(sources, total)}
+    keys["memory"]["bytes_by_part"] = {"weights": 3, "gradients": 2}
+    keys["training"] = {"effective_tokens": 1234567.0}
+    return complete(Ledger, keys)
+
+
+def metrics(value):
+    return {"bits_per_byte": value, "bits_per_byte_ci95_low": value - 0.5,
+            "bits_per_byte_ci95_high": value + 0.5, "evaluated_documents": 40.0,
+            "calibration_error": 0.03}  # fmt: skip
+
+
+def cost(sources=("a", "b"), failures=()):
+    evaluation = {
+        "total": metrics(2.5),
+        "by_source": {name: metrics(2.0 + i) for i, name in enumerate(sources)},
+        "failures": list(failures),
+    }
+    losses = {"bits_per_byte": 3.5, "loss": 8.0, "perplexity": 9.0}
+    quality = {"evaluation": evaluation, "eval_before": losses, "eval_after": losses,
+               "unigram_bits_per_byte": 2.9}  # fmt: skip
+    return complete(CostReport, {**COST_KEYS, "quality": quality})
+
+
+def telemetry():
+    keys = {"steps": 20, "loss_curve": [(1, 8.0), (20, 6.0)], "eval_losses": [(10, 7.0)]}
+    return complete(Telemetry, keys)
+
+
+def run_of(text="plain", **more):
+    """A run whose every text from outside is this one."""
+    raw = text.encode()
+    sample = DroppedDocument(
+        split="train", doc_id=raw, source=raw,
+        excerpt=text, raw_bytes=5, reason="contaminated", value=1.0, threshold=0.5,
+        kept_copy=b"kept", shared=text, matched=text,
+    )  # fmt: skip
+    values = {
+        "run_id": "2026-11-29T19:18:40", "directory": "/runs/demo",
+        "log_directory": "/runs/demo/logs/1",
+        "config_toml": f"[run]\nname = {json.dumps(text)}\n",
+        "links": [StepLinks("Curator", False, {"dropped": f"/runs/demo/{text}"}, ["Ingest"])],
+        "inputs": [{"path": text, "size_bytes": 10}],
+        "samples": {"contaminated": [sample]},
+        "curation": complete(Curation, {"remarks": [text]}),
+        "ledger": ledger((text, "b")), "telemetry": telemetry(),
+        "metrics": [{"step": s, "learning_rate": 0.1 * s, "mfu": 0.4} for s in (1, 2)],
+        "cost_report": cost((text, "b"), failures=[text]), "pushed_to": f"/runs/demo/{text}",
+    }  # fmt: skip
+    return RunDocuments(**{**values, **more})
+
+
+class Tags(HTMLParser):
+    """Reads as a browser does: tags, attributes, text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.attributes = set(), []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes += attrs
+
+
+def check_is_safe(page):
+    """Well-formed by XML's rules, fetches nothing, runs nothing."""
+    ET.fromstring(page)
+    found = Tags(page)
+    assert not found.tags & ALIVE
+    assert not [name for name, _ in found.attributes if name.startswith("on")]
+    addresses = [value for name, value in found.attributes if name in ("href", "src")]
+    assert addresses
+    assert all(value.startswith(("#", "./")) for value in addresses)
+    assert len(page.encode()) < MOST_BYTES
+
+
+def text_of(page):
+    return " ".join("".join(ET.fromstring(page).itertext()).split())
+
+
+@pytest.mark.parametrize(
+    "text", [HOSTILE, LONG, f"{SCRIPT}{LONG}", "\u05d0\u05d1 \u0633\u0644\u0627\u0645"]
+)
+def test_text_of_documents_is_shown_and_never_obeyed(text):
+    page = render_page(run_of(text))
+    check_is_safe(page)
+    assert SCRIPT not in page
+    assert not RAW.search(page)
+    assert LONG[:5_000] not in page
+    if text is HOSTILE:
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+        assert r"\u001b[2J\u202egnp\u2066" in page
+        assert "{{1}}" in page  # text is no template
+
+
+def test_the_first_screen_has_the_three_numbers_and_the_verdict():
+    text = text_of(render_page(run_of(cost_report=cost())))
+    assert "Blessed and pushed" in text
+    for number in ("1,234,567", "$1.00", "2.500", "unigram 2.900", "untrained 3.500"):
+        assert number in text
+    refused = text_of(render_page(run_of(cost_report=cost(failures=["bits_per_byte is 9"]))))
+    assert "Not blessed" in refused
+    assert "bits_per_byte is 9" in refused
+
+
+def test_every_picture_has_words_and_its_numbers():
+    page = render_page(run_of())
+    root = ET.fromstring(page)
+    figures = [e for e in root.iter() if e.tag.endswith("}figure")]
+    assert len(figures) >= 8
+    for figure in figures:
+        (picture,) = [e for e in figure.iter() if e.get("role") == "img"]
+        assert len(picture.get("aria-label")) > 20
+        assert [e for e in figure.iter() if e.tag.endswith("}td")]
+
+
+def test_what_a_run_did_not_come_to_is_absent():
+    bare = RunDocuments(
+        run_id="1", directory="/r", log_directory="/r/logs/1", ended="failed at TokenLedger",
+        links=[StepLinks("Curator", False, {}, [])],
+    )  # fmt: skip
+    page = render_page(bare)
+    check_is_safe(page)
+    text = text_of(page)
+    assert "the run failed at TokenLedger" in text
+    for absent in ("effective tokens", "cost of training", "bits per byte", "Quality", "$", "None"):
+        assert absent not in text
+    no_evaluator = text_of(
+        render_page(run_of(cost_report=None, pushed_to="", ended="failed at Evaluator"))
+    )
+    assert "1,234,567" in no_evaluator
+    assert "Loss" in no_evaluator
+    assert "estimated compute" in no_evaluator
+    assert "Quality" not in no_evaluator
+
+
+def test_the_same_documents_give_the_same_bytes():
+    assert render_page(run_of()) == render_page(run_of())
+
+
+def test_ticks_are_round_and_enclose():
+    assert ticks(0, 10) == [0, 2, 4, 6, 8, 10]
+    assert ticks(1, 20, whole=True)[0] <= 1
+    for low, high in ((0, 0), (5, 5), (-3, 7.1), (1e-9, 3e-9), (0, 1e15)):
+        found = ticks(low, high)
+        assert found[0] <= low
+        assert found[-1] >= high
+        assert 2 <= len(found) <= 12
+
+
+def test_charts_draw_what_is_finite_and_cut_wide_intervals():
+    svg, legend = line_chart(
+        [Line("a", [(1, 2.0), (2, float("nan")), (3, 4.0)]), Line("none", [])], "step", str
+    )
+    assert "nan" not in svg
+    assert not legend
+    svg = interval_chart([Interval("a", 2.0, -1e9, 1e9, "2"), Interval("b", 3.0, None, None, "3")])
+    centers = [float(x) for x in re.findall(r'cx="([\d.]+)"', svg)]
+    assert centers[1] - centers[0] > 20  # an interval without bounds does not press them together
+    assert svg.count("<line") == 1
+
+
+def test_a_run_leaves_its_page(first_run):
+    (logs,) = {p.parent for p in (first_run.home / "logs").glob("*/report.html")} or {None}
+    assert logs is not None, first_run.output
+    written = (logs / "report.html").read_text()
+    assert f"Report: {logs / 'report.html'}" in first_run.output
+    check_is_safe(written)
+    numbers = first_run.report()
+    text = text_of(written)
+    assert f"{numbers['ledger']['training']['effective_tokens']:,.0f}" in text
+    for source in numbers["ledger"]["funnel"]["by_source"]:
+        assert source in text
+    bits = numbers["cost_report"]["quality"]["evaluation"]["total"]["bits_per_byte"]
+    assert f"{bits:.3f}" in text
+    assert "German" in text or "german" in text
+    for address in re.findall(r'href="(\./[^"]*artifacts[^"]*)"', written):
+        assert (logs / address).exists()
+
+
+def test_the_command_writes_it_again_and_names_it(first_run, tmp_path):
+    before = sorted((first_run.home / "logs").glob("*/report.html"))[-1]
+    written = before.read_bytes()
+    before.unlink()
+    assert pathlib.Path(write_page(str(first_run.home))).read_bytes() == written
+    result = CliRunner().invoke(cli, ["report", str(first_run.home)])
+    assert result.output.strip().endswith(str(before))
+    assert CliRunner().invoke(cli, ["report", str(tmp_path)]).exit_code == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [400, 1000, 1600])
+def test_a_browser_shows_it_without_complaint(width, first_run, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("there is no Chromium here: apt-get install chromium")
+    page = sorted((first_run.home / "logs").glob("*/report.html"))[-1]
+    picture = tmp_path / "page.png"
+    result = subprocess.run(
+        [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+         f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={max(width, 500)},900",
+         f"--screenshot={picture}", page.as_uri()],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert picture.stat().st_size > 20_000
+    assert "CONSOLE" not in result.stderr
