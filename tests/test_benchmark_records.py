@@ -12,7 +12,7 @@ from tokenmill.contracts.benchmark import (
 from tokenmill.contracts.model_origin import ModelOrigin
 from tokenmill.errors import TokenmillError
 from tokenmill.metadata.benchmark_records import newest_benchmark, record_benchmark
-from tokenmill.metadata.run_history import _ended
+from tokenmill.metadata.run_history import describe_end
 from tokenmill.metadata.step_records import record_run, recorded_run, step_record
 from tokenmill.metadata.store import open_store
 
@@ -92,9 +92,9 @@ def test_numbers_are_custom_properties_and_the_pushed_model_is_the_input(store, 
 def test_a_benchmark_is_no_step_of_the_run(store, tmp_path):
     before = step_record(store, "demo", "run-1", "Pusher")
     run = store.get_context_by_type_and_name("pipeline_run", "run-1")
-    assert _ended(store, run) == ""
+    assert describe_end(store, run) == ""
     record_benchmark(store, ORIGIN, *measured(tmp_path / "one", 0.5))
-    assert _ended(store, run) == ""
+    assert describe_end(store, run) == ""
     assert step_record(store, "demo", "run-1", "Pusher") == before
     assert recorded_run(store, "run-1").pipeline == "demo"
 

@@ -7,8 +7,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from markupsafe import Markup
-
 from pipeline.report.page.content import Legend
 from pipeline.report.page.template import render
 
@@ -16,10 +14,10 @@ COLORS = 8
 """Colors of the page, --c0 to --c7."""
 
 _WIDTH = 480
-_LABEL_WIDTH = 150
+_LABEL_WIDTH = 160
 _VALUE_WIDTH = 84
 _ROW_HEIGHT = 26
-_LABEL_CHARACTERS = 20
+_LABEL_CHARACTERS = 22
 _TICKS = 5
 # Where an interval is much wider than the values lie apart, it is cut off, or they would not be.
 _MOST_OF_SPAN = 2.0
@@ -53,7 +51,7 @@ class Interval(NamedTuple):
 
 def line_chart(
     lines: Sequence[Line], x_label: str, show_y: Callable[[float], str], from_zero: bool = False
-) -> tuple[Markup, tuple[Legend, ...]]:
+) -> tuple[str, tuple[Legend, ...]]:
     """Draw curves over one axis.
 
     Args:
@@ -97,7 +95,7 @@ def line_chart(
     return svg, tuple(Legend(line.name, i % COLORS) for i, line in drawn if len(drawn) > 1)
 
 
-def bar_chart(bars: Sequence[Bar], colors: Sequence[int] | None = None) -> Markup:
+def bar_chart(bars: Sequence[Bar], colors: Sequence[int] | None = None) -> str:
     """Draw horizontal bars, one below the other, each with its number.
 
     Args:
@@ -122,7 +120,7 @@ def bar_chart(bars: Sequence[Bar], colors: Sequence[int] | None = None) -> Marku
     )  # fmt: skip
 
 
-def interval_chart(intervals: Sequence[Interval]) -> Markup:
+def interval_chart(intervals: Sequence[Interval]) -> str:
     """Draw values as dots with their intervals; an interval that leaves the picture is cut off."""
     values = [each.value for each in intervals]
     span = max(max(values) - min(values), abs(max(values)) * 0.1, 1e-9) * _MOST_OF_SPAN

@@ -3,7 +3,14 @@
 from pipeline.report.console import duration
 from pipeline.report.cost import cost_table, describe_hardware, notes, phases_table, steps_table
 from pipeline.report.page.charts import Bar, bar_chart
-from pipeline.report.page.content import Figure, Section, optional_tables, table_of_screen, words
+from pipeline.report.page.content import (
+    Figure,
+    Legend,
+    Section,
+    optional_tables,
+    table_of_screen,
+    words,
+)
 from pipeline.report.page.run_documents import RunDocuments
 from tokenmill.contracts.cost_report import CostReport
 from tokenmill.cost.pricing import usd
@@ -29,12 +36,13 @@ def _phases(cost: CostReport) -> Figure:
     for phase in cost.phases:
         if not phase.actual_seconds and not phase.forecast_seconds:
             continue
-        name = words(phase.phase)
+        name = label = words(phase.phase)
         if phase.forecast_seconds is not None:
             forecast = phase.forecast_seconds
-            bars.append(Bar(f"{name}, forecast", [forecast], duration(forecast)))
+            bars.append(Bar(name, [forecast], duration(forecast)))
             colors.append(1)
-        bars.append(Bar(name, [phase.actual_seconds], duration(phase.actual_seconds)))
+            label = ""  # that of the bar above
+        bars.append(Bar(label, [phase.actual_seconds], duration(phase.actual_seconds)))
         colors.append(0)
     estimated, actual = cost.estimated.total_seconds, cost.actual.total_seconds
     return Figure(
@@ -43,6 +51,7 @@ def _phases(cost: CostReport) -> Figure:
         f"Bars, forecast and actual of each phase: in all {duration(estimated)} were forecast, "
         f"{duration(actual)} were taken.",
         table_of_screen(phases_table(cost)),
+        (Legend("forecast", 1), Legend("actual", 0)),
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from rich.table import Table
 
 from pipeline.report.console import count, megabytes
-from pipeline.report.languages import language_quality_table, languages_table
+from pipeline.report.languages import languages_table
 from pipeline.report.page.charts import Bar, bar_chart
 from pipeline.report.page.content import (
     DataTable,
@@ -28,8 +28,6 @@ def text_section(run: RunDocuments) -> Section:
         tables.append(("Documents as they came in", statistics_table(run.statistics)))
     if run.ledger is not None:
         tables.append(("Training text by language", languages_table(run.ledger, run.cost_report)))
-    if run.cost_report is not None:
-        tables.append(("Quality by language", language_quality_table(run.cost_report)))
     sentences = [_vocabulary(run.tokenizer)] if run.tokenizer else []
     figures = [_bytes_per_token(run.ledger)] if run.ledger else []
     return Section("text", "Text and vocabulary", sentences, figures, optional_tables(tables))

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from jinja2.filters import do_mark_safe
 
 from tokenmill.visible import visible_lines
 
@@ -14,9 +14,9 @@ _MOST_CHARACTERS = 2_000
 _NO_CHARACTERS = re.compile("[\ufffe\uffff]")
 
 
-def render(template: str, **values: Any) -> Markup:
+def render(template: str, **values: Any) -> str:
     """Fill a template of this package; what is not markup is escaped and its controls are shown."""
-    return Markup(_environment().get_template(template).render(**values))
+    return do_mark_safe(_environment().get_template(template).render(**values))
 
 
 @functools.cache
@@ -36,7 +36,7 @@ def _environment() -> jinja2.Environment:
 
 def _show(value: Any) -> Any:
     """Make a value of a template safe, before it is escaped: no template can forget it."""
-    if not isinstance(value, str) or isinstance(value, Markup):
+    if not isinstance(value, str) or hasattr(value, "__html__"):  # markup of ours
         return value
     if len(value) > _MOST_CHARACTERS:
         value = f"{value[:_MOST_CHARACTERS]}… ({len(value):,} characters)"
