@@ -7,11 +7,13 @@ import shlex
 
 import click
 import pytest
+from click.testing import CliRunner
 from markdown_it import MarkdownIt
 
 from pipeline.cli import cli
 from pipeline.config import Config
 from pipeline.loader import build_config, load_config
+from pipeline.plan.config import PlanConfig
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -126,7 +128,9 @@ def simple_commands(words):
 
 def parse(arguments):
     """Parse a command as click does, without its being called; returns its name and values."""
-    command, context, rest = cli, click.Context(cli, info_name="tokenmill"), list(arguments)
+    command, rest = cli, list(arguments)
+    # With its settings: a command keeps the option --help that its first context gave it.
+    context = click.Context(cli, info_name="tokenmill", **cli.context_settings)
     while isinstance(command, click.Group):
         if not rest or rest[0].startswith("-"):
             break
@@ -134,7 +138,7 @@ def parse(arguments):
         if name not in command.commands:
             raise click.UsageError(f"no command {context.command_path} {name}")
         command = command.commands[name]
-        context = click.Context(command, parent=context, info_name=name)
+        context = click.Context(command, parent=context, info_name=name, **command.context_settings)
     try:
         context = command.make_context(context.info_name, rest, parent=context.parent)
     except click.exceptions.Exit:  # --help, --version; a mistake is a UsageError
@@ -154,8 +158,87 @@ def test_commands_exist_with_their_options(arguments):
     path, values = parse(arguments)
     if path == "tokenmill run" and values.get("more_inputs"):
         assert values["inputs"], "run takes files after --input only"
-    if path != "tokenmill plan":
+    if path == "tokenmill plan":  # the one that needs no data: it is run
+        done = CliRunner().invoke(cli, arguments)
+        assert done.exit_code == 0, done.output
+    else:
         build_config(Config, {}, "docs", values.get("overrides", ()))
+
+
+def spans(path):
+    """The pieces of code within a page's sentences and tables."""
+    for token in tokens(path):
+        for child in token.children or ():
+            if child.type == "code_inline":
+                yield " ".join(child.content.split())
+
+
+def unknown_command(span):
+    """Tell whether the text `tokenmill ..` names a command or an option that is not there."""
+    words = shlex.split(span)[1:]
+    command = cli
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        names = words.pop(0).split("|")  # `tokenmill generate|score TEXT`
+        if not command.commands.keys() >= set(names):
+            return True
+        command = command.commands[names[0]]
+    options = {name for parameter in command.params for name in parameter.opts}
+    used = {word.partition("=")[0] for word in words if word.startswith("--")}
+    return bool(used - options - {"--help"})
+
+
+def is_unknown_key(span):
+    """Tell whether `section.key`, perhaps with a value, is of a section and yet no key of it."""
+    match = re.fullmatch(r"(\w+)\.(\w+)(?: = .*)?", span)
+    if not match or match[1] not in SECTIONS or match[2] in ("json", "model", "py", "toml"):
+        return False
+    return match[2] not in SECTIONS[match[1]]
+
+
+def is_missing_path(span):
+    """Tell whether a path of the repository, perhaps a pattern or with arguments, leads nowhere."""
+    path = span.split()[0]
+    if not re.match(rf"({'|'.join(FOLDERS)})/", path) or re.search("[<>]", path):
+        return False
+    return not any(ROOT.glob(path.rstrip("/")))
+
+
+SECTIONS = {
+    PlanConfig.model_fields[name].alias or name: set(type(section).model_fields)
+    for name, section in PlanConfig()
+}
+FOLDERS = (
+    "benchmarks",
+    "tokenmill",
+    "components",
+    "serving",
+    "pipeline",
+    "data",
+    "tests",
+    "tools",
+    "docs",
+)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_code_in_sentences_is_there(path):
+    found = list(spans(path))
+    of_commands = [span for span in found if span.startswith("tokenmill ")]
+    assert not [span for span in of_commands if unknown_command(span)]
+    assert not [span for span in found if is_unknown_key(span)]
+    assert not [span for span in found if is_missing_path(span)]
+    pages = re.findall(r"\bdocs/\w+\.md", path.read_text(encoding="utf-8"))
+    assert not [page for page in pages if not (ROOT / page).exists()]
+
+
+def test_code_that_is_not_there_is_found():
+    assert not unknown_command("tokenmill generate|score TEXT --server ADDRESS")
+    assert unknown_command("tokenmill generte")
+    assert unknown_command("tokenmill gc --keeep 3")
+    assert is_unknown_key("train.learning_rat = 1e-3")
+    assert not is_unknown_key("tokenizer.json")
+    assert is_missing_path("tokenmill/fils.py")
+    assert not is_missing_path("components/*/*.py")
 
 
 def test_commands_are_found():

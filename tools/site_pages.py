@@ -26,7 +26,11 @@ BESIDE = {
 }
 ASSETS = ROOT / "tools" / "site_assets"
 FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"(?P<text>\[[^\[\]]*\])\((?P<target>[^()\s]+)\)")
+LINK = re.compile(
+    r"(?P<text>\[[^\[\]]*\])\((?P<target>[^()\s]+)\)"
+    r"|`[^`]*`"  # code stays as it is
+    r"|\bdocs/(?P<page>\w+\.md)\b"  # a page that is named only
+)
 
 
 def site_path(path: str) -> str:
@@ -42,7 +46,7 @@ def sources() -> dict[str, pathlib.Path]:
 
 
 def move_links(text: str, path: str, known: frozenset[str]) -> str:
-    """Change the relative links of a page to the site's paths.
+    """Change the relative links of a page to the site's paths, and link the pages that it names.
 
     Args:
         text: Markdown.
@@ -52,7 +56,9 @@ def move_links(text: str, path: str, known: frozenset[str]) -> str:
     here, there = os.path.dirname(path), os.path.dirname(site_path(path))
 
     def move(link: re.Match[str]) -> str:
-        target, hash_sign, anchor = link["target"].partition("#")
+        if link["page"] and f"docs/{link['page']}" in known:
+            return f"[{link['page']}]({os.path.relpath(link['page'], there or '.')})"
+        target, hash_sign, anchor = (link["target"] or "").partition("#")
         if "://" in target or not target:
             return link[0]
         name = os.path.normpath(os.path.join(here, target))

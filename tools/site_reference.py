@@ -15,13 +15,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
+from click.testing import CliRunner
 from pydantic import BaseModel
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from components.curate.config import CurateConfig  # noqa: E402
+from components.curate.rules import LINE_RULES, RULES  # noqa: E402
 from pipeline.cli import cli  # noqa: E402
 from pipeline.config import Config, StepResources  # noqa: E402
+from tools.site_errors import errors_page  # noqa: E402
 
 SIGNS = {
     "minimum": "≥",
@@ -39,6 +43,7 @@ def reference_pages() -> dict[str, str]:
         "reference/configuration.md": configuration_page(),
         "reference/commands.md": commands_page(),
         "reference/json.md": json_page(),
+        "reference/errors.md": errors_page(),
     }
     return {**pages, **dict(library_pages())}
 
@@ -64,6 +69,8 @@ def _section(model: type[BaseModel]) -> Iterator[str]:
     schema = model.model_json_schema(by_alias=True)
     defaults = model().model_dump(mode="json", by_alias=True)
     meanings = docstrings_of_fields(model)
+    if model is CurateConfig:
+        meanings |= meanings_of_thresholds()
     yield linked(schema.get("description", ""))
     yield ""
     yield "| key | type | default | meaning |"
@@ -74,6 +81,19 @@ def _section(model: type[BaseModel]) -> Iterator[str]:
         kind = type_words(part, schema.get("$defs", {}))
         cells = (f"`{key}`", kind, shown, linked(meanings.get(key, "")))
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def meanings_of_thresholds() -> dict[str, str]:
+    """Say for each key of a quality rule what it drops, for what reason, and in which rule sets."""
+    found = {}
+    for what, rules in (("documents", RULES), ("lines", LINE_RULES)):
+        for rule in rules:
+            sets = ", ".join(f"{name} {value:g}" for name, value in rule.thresholds.items())
+            found[rule.setting] = (
+                f"{what.capitalize()} {rule.drop_if} it are dropped (reason {rule.reason}). "
+                f"Rule sets: {sets or 'none'}. {rule.source}."
+            )
+    return found
 
 
 def docstrings_of_fields(model: type[BaseModel]) -> dict[str, str]:
@@ -127,19 +147,13 @@ def linked(text: str) -> str:
 
 
 def commands(command: click.Command, path: str) -> Iterator[tuple[str, str]]:
-    """Yield each command's path and help, as `--help` prints it 100 columns wide."""
-    context: click.Context | None = None
-    for name in path.split():
-        node: click.Command = cli if context is None else context.command
-        if context is not None:
-            assert isinstance(node, click.Group)
-            node = node.commands[name]
-        context = click.Context(node, parent=context, info_name=name, terminal_width=100)
-    assert context is not None
-    yield path, command.get_help(context)
+    """Yield each command's path and what `--help` prints, in a terminal as wide as a page."""
+    name, *arguments = path.split()
+    arguments = [*arguments, "--help"]
+    yield path, CliRunner().invoke(cli, arguments, prog_name=name, terminal_width=84).output
     if isinstance(command, click.Group):
-        for name in sorted(command.commands):
-            yield from commands(command.commands[name], f"{path} {name}")
+        for inner in sorted(command.commands):
+            yield from commands(command.commands[inner], f"{path} {inner}")
 
 
 def commands_page() -> str:
