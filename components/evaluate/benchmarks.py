@@ -4,8 +4,6 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 
-from tfx.dsl.io import fileio
-
 from tokenmill.benchmark_tasks import BenchmarkTask, find_tasks
 from tokenmill.contracts.benchmark import BenchmarkTaskResult, read_benchmark
 from tokenmill.errors import TokenmillError
@@ -93,6 +91,8 @@ def score_benchmarks(
 
 def _copy_directory(source: str, target: str) -> None:
     """Copy all files below a directory, from or to an object store, too."""
+    from tfx.dsl.io import fileio  # loads TensorFlow, which checks before the first step do without
+
     fileio.makedirs(target)
     for directory, _, names in fileio.walk(source):
         copy = os.path.join(target, os.path.relpath(directory, source))
