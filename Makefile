@@ -55,8 +55,7 @@ audit: setup .uv/audit/installed  ## SBOM (CycloneDX) and known vulnerabilities,
 
 docs: setup .uv/docs/installed  ## the site, with search and reference: build/site/index.html
 	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -W ignore tools/site_pages.py build/site-pages
-	@NO_MKDOCS_2_WARNING=1 .uv/docs/bin/mkdocs build --strict --quiet
-	@echo build/site/index.html
+	@NO_MKDOCS_2_WARNING=1 .uv/docs/bin/mkdocs build --strict
 
 .uv/docs/installed: tools/docs.lock
 	@if uv --version >/dev/null 2>&1; then UV=uv; else UV=.uv/bin/uv; fi; \

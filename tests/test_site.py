@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SITE = ROOT / "build" / "site"
 PAGES = ROOT / "build" / "site-pages"
+MAKE = ["make", "-o", "setup", "docs", f"BIN={pathlib.Path(sys.executable).parent}"]
 pytestmark = pytest.mark.slow  # an environment of its own takes the package index
 # What a browser fetches as it shows a page, by element. A link is followed by the reader alone.
 FETCHED = {"img": "src", "script": "src", "iframe": "src", "source": "src", "link": "href"}
@@ -43,8 +44,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def site():
     """Build it; strict: a warning is an error."""
-    make = ["make", "-o", "setup", "docs", f"BIN={pathlib.Path(sys.executable).parent}"]
-    done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(MAKE, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return {path.relative_to(SITE).as_posix(): path for path in SITE.rglob("*.html")}
 
@@ -97,3 +97,22 @@ def test_the_search_knows_keys_commands_and_functions(site):
         "sign_off.html": "budget",
     }.items():
         assert any(words in text for at, text in texts.items() if at.startswith(location)), location
+
+
+@pytest.mark.parametrize("link", ["[x](nowhere.md)", "[x](cost.md#nowhere)", "[x](nowhere.png)"])
+def test_a_link_to_nowhere_fails(site, tmp_path, link):
+    """By the Makefile's own command: with --quiet, --strict counts no warning."""
+    dry = subprocess.run([*MAKE, "-n"], cwd=ROOT, capture_output=True, text=True, check=True)
+    (command,) = [line for line in dry.stdout.splitlines() if "mkdocs build" in line]
+    page = PAGES / "scale.md"
+    text = page.read_text(encoding="utf-8")
+    page.write_text(f"{text}\n{link}\n", encoding="utf-8")
+    try:
+        done = subprocess.run(
+            f"{command} --site-dir {tmp_path}",
+            cwd=ROOT, shell=True, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    finally:
+        page.write_text(text, encoding="utf-8")
+    assert done.returncode != 0
+    assert "nowhere" in done.stderr

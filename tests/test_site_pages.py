@@ -70,5 +70,11 @@ def test_links_are_moved_to_the_pages_of_the_site(tools):
     assert moved("[c](../../docs/cost.md)", "benchmarks/gpu/a.md") == "[c](../../cost.md)"
     assert moved("see docs/training.md.", "docs/cost.md") == "see [training.md](training.md)."
     assert moved("[dag](pipeline/dag.py)", "README.md") == "dag (`pipeline/dag.py`)"
-    for same in ("[a](#b)", "[h](https://a.b/c)", "`docs/cost.md`", "```\n[c](docs/cost.md)\n```"):
+    for same in (
+        "[a](#b)",
+        "[n](nowhere.md)",
+        "[h](https://a.b/c)",
+        "`docs/cost.md`",
+        "```\n[c](docs/cost.md)\n```",
+    ):
         assert moved(same, "README.md") == same

@@ -65,6 +65,8 @@ def move_links(text: str, path: str, known: frozenset[str]) -> str:
         if name in known:
             moved = os.path.relpath(site_path(name), there or ".")
             return f"{link['text']}({moved}{hash_sign}{anchor})"
+        if not (ROOT / name).exists():
+            return link[0]  # MkDocs says so, and fails
         words = link["text"][1:-1]
         return f"`{name}`" if words in (name, target) else f"{words} (`{name}`)"
 
