@@ -1,5 +1,7 @@
 """Where time and money went: estimate beside actual, by phase, by step; return on curation."""
 
+from collections.abc import Iterator
+
 from pipeline.report.console import duration
 from pipeline.report.cost import cost_table, describe_hardware, notes, phases_table, steps_table
 from pipeline.report.page.charts import Bar, bar_chart
@@ -26,7 +28,7 @@ def cost_section(run: RunDocuments) -> Section:
     if cost is not None:
         tables.append(("What each step cost, and the training it saved",
                        steps_table(cost, run.records)))  # fmt: skip
-        figures = [_phases(cost), _steps(run, cost)]
+        figures = [_phases(cost), _steps(run, cost), *_returns(run, cost)]
     return Section("cost", "Time and money", list(notes(ledger)), figures, optional_tables(tables))
 
 
@@ -52,6 +54,29 @@ def _phases(cost: CostReport) -> Figure:
         f"{duration(actual)} were taken.",
         table_of_screen(phases_table(cost)),
         (Legend("forecast", 1), Legend("actual", 0)),
+    )
+
+
+def _returns(run: RunDocuments, cost: CostReport) -> Iterator[Figure]:
+    """Draw what curation and packing cost beside the training they saved, if they saved any."""
+    lines = [line for line in cost.return_on_curation if line.saved_usd]
+    if not lines:
+        return
+    bars, colors = [], []
+    for line in lines:
+        bars += [Bar(line.step, [line.cost_usd], usd(line.cost_usd)),
+                 Bar("", [line.saved_usd], usd(line.saved_usd))]  # fmt: skip
+        colors += [1, 2]
+    said = "; ".join(
+        f"{line.step} cost {usd(line.cost_usd)} and saved {usd(line.saved_usd)} of training"
+        for line in lines
+    )
+    yield Figure(
+        "Return on curation and packing",
+        bar_chart(bars, colors),
+        f"Bars, two a step: {said}.",
+        table_of_screen(steps_table(cost, run.records)),
+        (Legend("cost of the step", 1), Legend("training saved", 2)),
     )
 
 

@@ -97,6 +97,10 @@ def _verdict(run: RunDocuments) -> tuple[Literal["good", "bad", "open"], str, li
     if run.cost_report is None:
         if run.ended.startswith("ended after TokenLedger"):
             return "open", "Estimate only: nothing was trained", []
+        if run.over_budget and run.ledger is not None:
+            limits = run.ledger.budget.model_dump(exclude_none=True)
+            named = ", ".join(f"budget.{key} = {value:g}" for key, value in limits.items())
+            return "bad", "Over budget: nothing was trained", [f"The limits: {named}."]
         return "bad", f"No model: the run {run.ended or 'has no cost report'}", []
     evaluation = run.cost_report.quality.evaluation
     notes = quality_notes(evaluation)

@@ -6,31 +6,68 @@ from rich.table import Table
 
 from pipeline.report.console import count, megabytes
 from pipeline.report.languages import languages_table
-from pipeline.report.page.charts import Bar, bar_chart
+from pipeline.report.page.charts import Bar, Interval, bar_chart, interval_chart
 from pipeline.report.page.content import (
     DataTable,
     Figure,
     Section,
     optional_tables,
     shorten,
+    table_of_screen,
     words,
 )
 from pipeline.report.page.run_documents import RunDocuments
 from pipeline.report.run import statistics_table
 from tokenmill.contracts.ledger import Ledger
 from tokenmill.contracts.tokenizer import TokenizerDescription
+from tokenmill.contracts.validation import SplitSummary
+from tokenmill.text.language import language_label
+
+_BARS_DRAWN = 13
 
 
 def text_section(run: RunDocuments) -> Section:
     """Show lengths and languages of the text, and the vocabulary."""
     tables: list[tuple[str, Table | None]] = []
-    if run.statistics:
-        tables.append(("Documents as they came in", statistics_table(run.statistics)))
     if run.ledger is not None:
         tables.append(("Training text by language", languages_table(run.ledger, run.cost_report)))
     sentences = [_vocabulary(run.tokenizer)] if run.tokenizer else []
-    figures = [_bytes_per_token(run.ledger)] if run.ledger else []
+    figures = [_lengths(run.statistics)] if run.statistics else []
+    if run.ledger is not None:
+        figures += [*_languages(run.ledger), _bytes_per_token(run.ledger)]
     return Section("text", "Text and vocabulary", sentences, figures, optional_tables(tables))
+
+
+def _lengths(statistics: dict[str, SplitSummary]) -> Figure:
+    """Draw the median length of each split between its first and its ninth decile."""
+    lengths = {split: summary.byte_count for split, summary in statistics.items()}
+    return Figure(
+        "Length of a document: median, first to ninth decile",
+        interval_chart([Interval(split, of.p50, of.p10, of.p90, megabytes(of.p50))
+                        for split, of in lengths.items()]),
+        "; ".join(f"{split}: a median of {megabytes(of.p50)}, eight of ten between "
+                  f"{megabytes(of.p10)} and {megabytes(of.p90)}"
+                  for split, of in lengths.items()),
+        table_of_screen(statistics_table(statistics)),
+    )  # fmt: skip
+
+
+def _languages(ledger: Ledger) -> Iterator[Figure]:
+    """Draw the tokens of each language to train on; nothing where there is but one."""
+    ordered = sorted(ledger.by_language.items(), key=lambda item: (-item[1].train.tokens, item[0]))
+    if len(ordered) < 2:
+        return
+    named = [(language_label(code), of) for code, of in ordered]
+    yield Figure(
+        "Tokens to train on, by language",
+        bar_chart([Bar(name, [float(of.train.tokens)], count(of.train.tokens))
+                   for name, of in named[:_BARS_DRAWN]]),
+        f"Bars, one a language: the largest is {named[0][0]} with "
+        f"{named[0][1].token_share:.1%} of the tokens.",
+        DataTable(("language", "tokens", "of all"),
+                  [(shorten(name), count(of.train.tokens), f"{of.token_share:.1%}")
+                   for name, of in named]),
+    )  # fmt: skip
 
 
 def _vocabulary(tokenizer: TokenizerDescription) -> str:
@@ -52,7 +89,7 @@ def _bytes_per_token(ledger: Ledger) -> Figure:
     return Figure(
         "Bytes of text a token, by source",
         bar_chart([Bar(name, [of.bytes_per_token], f"{of.bytes_per_token:.2f}")
-                   for name, of in named[:13]]),
+                   for name, of in named[:_BARS_DRAWN]]),
         f"Bars; all text has {ledger.funnel.total.bytes_per_token:.2f} bytes a token.",
         DataTable(
             ("source", "bytes a token", "bytes kept", "tokens"),

@@ -67,6 +67,7 @@ class RunDocuments:
         ended: Where it failed or was stopped; empty if it came to its end.
         config_toml: The whole configuration.
         records: The steps that ran, by name, in their order.
+        over_budget: Whether the ledger stopped the run: it is in report.json alone.
         gone: Artifacts that the run recorded and that are no longer there.
     """
 
@@ -83,6 +84,7 @@ class RunDocuments:
     samples: dict[str, list[DroppedDocument]] = field(default_factory=dict)
     tokenizer: TokenizerDescription | None = None
     ledger: Ledger | None = None
+    over_budget: bool = False
     telemetry: Telemetry | None = None
     metrics: list[dict[str, Any]] = field(default_factory=list)
     cost_report: CostReport | None = None
@@ -193,7 +195,10 @@ def _read_artifacts(found: RunDocuments) -> None:
     found.curation = read("Curator", "dropped", read_curation)
     found.samples = read("Curator", "dropped", _samples) or {}
     found.tokenizer = read("TokenizerTrainer", "tokenizer", _tokenizer)
-    found.ledger = read("TokenLedger", "ledger", read_ledger) or _ledger_of_report(found)
+    found.ledger = read("TokenLedger", "ledger", read_ledger)
+    if found.ledger is None:
+        found.ledger = _ledger_of_report(found)
+        found.over_budget = found.ledger is not None
     found.telemetry = read("Trainer", "model_run", read_telemetry)
     found.metrics = read("Trainer", "model_run", _metrics) or []
     found.cost_report = read("CostReport", "cost_report", read_cost_report)
