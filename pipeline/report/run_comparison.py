@@ -4,7 +4,7 @@ import json
 
 from rich.table import Table
 
-from pipeline.report.tables import echo, escape, stdout_console
+from pipeline.report.tables import echo, stdout_console
 from tokenmill.metadata.output_directory import open_runs
 from tokenmill.metadata.run_history import RunNumbers, compare_runs
 
@@ -18,10 +18,15 @@ def print_runs(run_dir: str, as_json: bool) -> None:
         ]
         echo(json.dumps(known, indent=2))
     else:
-        _print_table(found)
+        stdout_console(200).print(runs_table(found))
+        if changes := describe_changes(found):
+            echo("\nWhat was set otherwise than in the run before:")
+        for line in changes:
+            echo(f" {line}")
 
 
-def _print_table(found: list[RunNumbers]) -> None:
+def runs_table(found: list[RunNumbers]) -> Table:
+    """Show the headline numbers of runs, a line each."""
     table = Table(box=None)
     columns = (
         ("effective tokens", "estimated", "effective_tokens", ",.0f"),
@@ -51,12 +56,15 @@ def _print_table(found: list[RunNumbers]) -> None:
         ]
         note = run.ended or ("" if run.trained else "training cached")
         table.add_row(run.run[:23], *cells, note)
-    console = stdout_console(200)
-    console.print(table)
-    changed = [run for run in found if run.changed]
-    if changed:
-        console.print("\nWhat was set otherwise than in the run before:")
-    for run in changed:
-        keys = [f"{key}={json.dumps(value)}" if value is not None else f"{key} not set"
-                for key, value in run.changed.items()]  # fmt: skip
-        console.print(escape(f" {run.run[:23]}  {', '.join(keys)}"), soft_wrap=True)
+    return table
+
+
+def describe_changes(found: list[RunNumbers]) -> list[str]:
+    """Say of each run what was set otherwise than in the run before; nothing where nothing was."""
+    return [
+        f"{run.run[:23]}  "
+        + ", ".join(f"{key}={json.dumps(value)}" if value is not None else f"{key} not set"
+                    for key, value in run.changed.items())
+        for run in found
+        if run.changed
+    ]  # fmt: skip

@@ -219,6 +219,11 @@ def test_a_run_leaves_its_page(first_run):
     bits = numbers["cost_report"]["quality"]["evaluation"]["total"]["bits_per_byte"]
     assert f"{bits:.3f}" in text
     assert "German" in text or "german" in text
+    index = (first_run.home / "index.html").read_text()
+    check_is_safe(index)
+    pages = re.findall(r'href="(\./[^"]*report.html)"', index)
+    assert (logs / "report.html").samefile(first_run.home / pages[-1])
+    assert f"{bits:.3f}" in text_of(index)
     for address in re.findall(r'href="(\./[^"]*artifacts[^"]*)"', written):
         assert (logs / address).exists()
 

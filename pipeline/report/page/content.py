@@ -22,7 +22,7 @@ class DataTable(NamedTuple):
     """
 
     headings: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     caption: str = ""
     links: dict[tuple[int, int], str] = {}
 

@@ -5,6 +5,7 @@ import os
 from pipeline.report.page.cost import cost_section
 from pipeline.report.page.funnel import dropped_section, funnel_section
 from pipeline.report.page.headline import headline
+from pipeline.report.page.index import INDEX_NAME, write_index
 from pipeline.report.page.model import memory_section, text_section
 from pipeline.report.page.origin import origin_section
 from pipeline.report.page.quality import quality_section
@@ -29,25 +30,28 @@ _SECTIONS = (
 
 
 def write_page(directory: str, run_id: str | None = None) -> str:
-    """Write report.html of a run.
+    """Write report.html of a run, and index.html of all runs of the output directory.
 
     Args:
         directory: The output directory.
         run_id: The run; None for the newest.
 
     Returns:
-        Its path: beside the run's log.
+        The path of report.html: beside the run's log.
 
     Raises:
         TokenmillError: There is no such run.
     """
-    run = read_run(open_runs(directory, example=["runs/demo"]), directory, run_id)
+    metadata = open_runs(directory, example=["runs/demo"])
+    run = read_run(metadata, directory, run_id)
     path = os.path.join(run.log_directory, PAGE_NAME)
     write_text(path, render_page(run))
+    write_index(metadata, directory, PAGE_NAME)
     return path
 
 
 def render_page(run: RunDocuments) -> str:
     """Return the page; the same documents give the same bytes."""
     sections = [section for make in _SECTIONS if not (section := make(run)).is_empty]
-    return str(render("page.html.j2", head=headline(run), sections=sections))
+    index = os.path.relpath(os.path.join(run.directory, INDEX_NAME), run.log_directory)
+    return str(render("page.html.j2", head=headline(run), sections=sections, index=f"./{index}"))

@@ -1,0 +1,90 @@
+"""index.html of an output directory: all its runs side by side, their loss curves in one plot."""
+
+import os
+
+from pipeline.report.console import count
+from pipeline.report.page.charts import COLORS, Line, line_chart
+from pipeline.report.page.content import DataTable, Figure, Section, table_of_screen
+from pipeline.report.page.headline import Headline
+from pipeline.report.page.run_documents import log_directory_of
+from pipeline.report.page.template import render
+from pipeline.report.run_comparison import describe_changes, runs_table
+from tokenmill.contracts.training import Telemetry, read_telemetry
+from tokenmill.errors import TokenmillError
+from tokenmill.files import write_text
+from tokenmill.metadata.output_directory import RunMetadata
+from tokenmill.metadata.run_history import compare_runs, step_records
+
+INDEX_NAME = "index.html"
+
+
+def write_index(metadata: RunMetadata, directory: str, page_name: str) -> str:
+    """Write index.html of an output directory, with links to the pages of its runs.
+
+    Args:
+        metadata: Of the runs in `directory`.
+        directory: The output directory.
+        page_name: Name of the page of a run, beside its log.
+
+    Returns:
+        Its path.
+    """
+    directory = os.path.abspath(directory)
+    found = compare_runs(metadata)
+    table = table_of_screen(runs_table(found))
+    links = {}
+    for i, run in enumerate(metadata.runs()):
+        logs = log_directory_of(directory, run.create_time_since_epoch / 1000)
+        page = os.path.join(logs, page_name)
+        if os.path.exists(page):
+            links[i, 0] = "./" + os.path.relpath(page, directory)
+    section = Section(
+        "runs",
+        "Runs, the oldest first",
+        sentences=describe_changes(found),
+        figures=_curves(metadata),
+        tables=[("Estimate and outcome", table._replace(links=links))],
+    )
+    head = Headline(
+        name=os.path.basename(directory),
+        run_id="",
+        what=[f"{count(len(found))} run{'' if len(found) == 1 else 's'} in {directory}."],
+        kind="open",
+        verdict="Runs side by side",
+        reasons=[],
+        numbers=[],
+    )
+    path = os.path.join(directory, INDEX_NAME)
+    write_text(path, str(render("page.html.j2", head=head, sections=[section], index="")))
+    return path
+
+
+def _curves(metadata: RunMetadata) -> list[Figure]:
+    """Draw the loss of the newest trainings; nothing where there are no two."""
+    trained: list[tuple[str, Telemetry]] = []
+    for run_id, record in step_records(metadata, "Trainer"):
+        if record.cached or not record.outputs.get("model_run") or len(trained) == COLORS:
+            continue
+        try:
+            trained.append((run_id[:19], read_telemetry(record.one("model_run").uri)))
+        except (OSError, TokenmillError):
+            continue  # its artifacts were removed, or it failed before it wrote them
+    if len(trained) < 2:
+        return []
+    trained.reverse()
+    svg, legend = line_chart(
+        [Line(name, [(float(step), loss) for step, loss in telemetry.loss_curve])
+         for name, telemetry in trained],
+        "step",
+        lambda y: f"{y:.3g}",
+    )  # fmt: skip
+    said = "; ".join(
+        f"{name} from {telemetry.eval_before.loss:.3f} to {telemetry.eval_after.loss:.3f}"
+        for name, telemetry in trained
+    )
+    rows = [(name, count(telemetry.steps), f"{telemetry.eval_before.loss:.4f}",
+             f"{telemetry.eval_after.loss:.4f}") for name, telemetry in trained]  # fmt: skip
+    headings = ("run", "steps", "held-out loss before", "held-out loss after")
+    alternative = f"A curve a training; the held-out loss goes {said}."
+    return [Figure("Loss of each training, nats a loss token", svg, alternative,
+                   DataTable(headings, rows), legend)]  # fmt: skip
