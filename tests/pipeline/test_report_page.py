@@ -76,6 +76,8 @@ def run_of(text="plain", **more):
         excerpt=text, raw_bytes=5, reason="contaminated", value=1.0, threshold=0.5,
         kept_copy=b"kept", shared=text, matched=text,
     )  # fmt: skip
+    dropped = {"near_duplicate": {"documents": 2, "bytes": 4_000_000}}
+    splits = {"train": {"by_source": {text: {"dropped": dropped}}}}
     values = {
         "run_id": "2026-11-29T19:18:40", "directory": "/runs/demo",
         "log_directory": "/runs/demo/logs/1",
@@ -83,7 +85,7 @@ def run_of(text="plain", **more):
         "links": [StepLinks("Curator", False, {"dropped": f"/runs/demo/{text}"}, ["Ingest"])],
         "inputs": [{"path": text, "size_bytes": 10}],
         "samples": {"contaminated": [sample]},
-        "curation": complete(Curation, {"remarks": [text]}),
+        "curation": complete(Curation, {"remarks": [text], "splits": splits}),
         "ledger": ledger((text, "b")), "telemetry": telemetry(),
         "metrics": [{"step": s, "learning_rate": 0.1 * s, "mfu": 0.4} for s in (1, 2)],
         "cost_report": cost((text, "b"), failures=[text]), "pushed_to": f"/runs/demo/{text}",
@@ -138,6 +140,8 @@ def test_text_of_documents_is_shown_and_never_obeyed(text):
 def test_the_first_screen_has_the_three_numbers_and_the_verdict():
     text = text_of(render_page(run_of(cost_report=cost())))
     assert "Blessed and pushed" in text
+    assert "near duplicate" in text_of(render_page(run_of(curation=None)))
+    assert "4.0 MB" in text
     for number in ("1,234,567", "$1.00", "2.500", "unigram 2.900", "untrained 3.500"):
         assert number in text
     refused = text_of(render_page(run_of(cost_report=cost(failures=["bits_per_byte is 9"]))))

@@ -14,6 +14,7 @@ from pipeline.report.page.content import (
     Unfolding,
     optional_tables,
     shorten,
+    table_of_screen,
     words,
 )
 from pipeline.report.page.run_documents import RECORDS_READ, RunDocuments
@@ -21,7 +22,8 @@ from pipeline.report.run import dropped_table
 from pipeline.report.sources import sources_table
 from pipeline.report.tables import largest
 from tokenmill.contracts.curation import DroppedDocument
-from tokenmill.contracts.ledger import Funnel
+from tokenmill.contracts.ingest import Amount
+from tokenmill.contracts.ledger import Funnel, Ledger
 from tokenmill.text.language import language_label
 
 # The last color is for all that have none of their own.
@@ -73,31 +75,33 @@ def _funnel(funnel: Funnel) -> Figure:
 
 def dropped_section(run: RunDocuments) -> Section:
     """Show what curation dropped, by reason, with samples."""
-    title = "What was dropped, and why"
-    unfoldings = list(_samples(run))
-    sentences = []
-    if unfoldings:
-        sentences = [f"Samples are of the first {RECORDS_READ:,} documents that were dropped; "
-                     "tokenmill curate dropped shows more."]  # fmt: skip
-    remarks = list(run.curation.remarks) if run.curation else []
-    figures, tables = [], []
-    if run.ledger is not None and run.ledger.funnel.total.dropped:
-        tables = optional_tables([("Dropped, by reason", dropped_table(run.ledger))])
-    if run.curation is not None and (dropped := run.curation.dropped_by_reason()):
-        ordered = sorted(dropped.items(), key=lambda item: (-item[1].bytes, item[0]))
-        figures.append(
-            Figure(
-                "Text that was dropped, by reason",
-                bar_chart([Bar(words(reason), [float(amount.bytes)], megabytes(amount.bytes))
-                           for reason, amount in ordered[:_REASONS_DRAWN]]),
-                f"Bars, one a reason: the largest is {words(ordered[0][0])} with "
-                f"{megabytes(ordered[0][1].bytes)}.",
-                DataTable(("reason", "documents", "bytes"),
-                          [(words(reason), count(amount.documents), megabytes(amount.bytes))
-                           for reason, amount in ordered]),
-            )
-        )  # fmt: skip
-    return Section("dropped", title, [*remarks, *sentences], figures, tables, unfoldings)
+    title, curation = "What was dropped, and why", run.curation
+    if curation is None:  # it was removed, or the run ended before it
+        table = None if run.ledger is None else dropped_table(run.ledger)
+        return Section("dropped", title, tables=optional_tables([("By reason", table)]))
+    dropped = curation.dropped_by_reason()
+    sentences = list(curation.remarks)
+    if sum(amount.documents for amount in dropped.values()) > RECORDS_READ:
+        sentences.append(f"Samples are of the first {RECORDS_READ:,} documents that were dropped.")
+    figures = [_dropped(dropped, run.ledger)] if dropped else []
+    return Section("dropped", title, sentences, figures, (), list(_samples(run)))
+
+
+def _dropped(dropped: dict[str, Amount], ledger: Ledger | None) -> Figure:
+    """Draw a bar a reason; its data are the screen's table where there is a ledger."""
+    ordered = sorted(dropped.items(), key=lambda item: (-item[1].bytes, item[0]))
+    if ledger is not None and ledger.funnel.total.dropped:
+        data = table_of_screen(dropped_table(ledger))
+    else:
+        rows = [(words(reason), count(amount.documents), megabytes(amount.bytes))
+                for reason, amount in ordered]  # fmt: skip
+        data = DataTable(("reason", "documents", "bytes"), rows)
+    bars = [Bar(words(reason), [float(amount.bytes)], megabytes(amount.bytes))
+            for reason, amount in ordered[:_REASONS_DRAWN]]  # fmt: skip
+    (largest_reason, most), *_ = ordered
+    said = f"the largest is {words(largest_reason)} with {megabytes(most.bytes)}"
+    title = "Text that was dropped, by reason"
+    return Figure(title, bar_chart(bars), f"Bars, one a reason: {said}.", data)
 
 
 def _samples(run: RunDocuments) -> Iterator[Unfolding]:
