@@ -41,7 +41,7 @@ class Headline:
     name: str
     run_id: str
     what: list[str]
-    kind: Literal["good", "bad", "open"]
+    kind: Literal["good", "bad", "open", "plain"]
     verdict: str
     reasons: list[str]
     numbers: list[BigNumber]

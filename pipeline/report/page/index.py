@@ -31,7 +31,7 @@ def write_index(metadata: RunMetadata, directory: str, page_name: str) -> str:
     """
     directory = os.path.abspath(directory)
     found = compare_runs(metadata)
-    table = table_of_screen(runs_table(found))
+    table, changes = table_of_screen(runs_table(found)), describe_changes(found)
     links = {}
     for i, run in enumerate(metadata.runs()):
         logs = log_directory_of(directory, run.create_time_since_epoch / 1000)
@@ -41,7 +41,7 @@ def write_index(metadata: RunMetadata, directory: str, page_name: str) -> str:
     section = Section(
         "runs",
         "Runs, the oldest first",
-        sentences=describe_changes(found),
+        sentences=[f"Set otherwise than in the run before: {line}" for line in changes],
         figures=_curves(metadata),
         tables=[("Estimate and outcome", table._replace(links=links))],
     )
@@ -49,7 +49,7 @@ def write_index(metadata: RunMetadata, directory: str, page_name: str) -> str:
         name=os.path.basename(directory),
         run_id="",
         what=[f"{count(len(found))} run{'' if len(found) == 1 else 's'} in {directory}."],
-        kind="open",
+        kind="plain",
         verdict="Runs side by side",
         reasons=[],
         numbers=[],
