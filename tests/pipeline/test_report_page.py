@@ -1,4 +1,5 @@
 import copy
+import datetime
 import html
 import json
 import pathlib
@@ -15,7 +16,7 @@ from test_report_cost import COST_KEYS, LEDGER_KEYS
 
 from pipeline.cli import cli
 from pipeline.report.page.charts import Interval, Line, interval_chart, line_chart, ticks
-from pipeline.report.page.run_documents import RunDocuments, StepLinks
+from pipeline.report.page.run_documents import RunDocuments, StepLinks, log_directory_of
 from pipeline.report.page.write import render_page, write_page
 from tokenmill.contracts.cost_report import CostReport
 from tokenmill.contracts.curation import Curation, DroppedDocument
@@ -207,6 +208,17 @@ def test_charts_draw_what_is_finite_and_cut_wide_intervals():
     centers = [float(x) for x in re.findall(r'cx="([\d.]+)"', svg)]
     assert centers[1] - centers[0] > 20  # an interval without bounds does not press them together
     assert svg.count("<line") == 1
+
+
+def test_the_page_lies_beside_the_log_that_was_begun_last_before_the_run(tmp_path):
+    logs = tmp_path / "logs"
+    for name in ("20261129T100000.000000Z", "20261129T120000.000000Z", "notes"):
+        (logs / name).mkdir(parents=True)
+    at = datetime.datetime(2026, 11, 29, 11, 30, tzinfo=datetime.timezone.utc).timestamp()
+    assert log_directory_of(str(tmp_path), at) == str(logs / "20261129T100000.000000Z")
+    assert log_directory_of(str(tmp_path), at + 3600) == str(logs / "20261129T120000.000000Z")
+    gone = log_directory_of(str(tmp_path), at - 7200)  # its log was removed
+    assert gone == str(logs / "20261129T093000.000000Z")
 
 
 def test_a_run_leaves_its_page(first_run):

@@ -63,7 +63,9 @@ def _curves(metadata: RunMetadata) -> list[Figure]:
     """Draw the loss of the newest trainings; nothing where there are no two."""
     trained: list[tuple[str, Telemetry]] = []
     for run_id, record in step_records(metadata, "Trainer"):
-        if record.cached or not record.outputs.get("model_run") or len(trained) == COLORS:
+        if len(trained) == COLORS:
+            break
+        if record.cached or not record.outputs.get("model_run"):
             continue
         try:
             trained.append((run_id[:19], read_telemetry(record.one("model_run").uri)))
