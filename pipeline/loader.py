@@ -1,5 +1,6 @@
 """Reads presets, TOML files and `--set` into a `Config`, with errors that say what to type."""
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -309,6 +310,10 @@ def _explain(
 
 
 def _sentence(item: Mapping[str, Any]) -> str:
+    if item["type"] in ("tuple_type", "list_type"):  # pydantic names Python's types, not TOML's
+        given = item["input"]
+        example = f"; write [{json.dumps(given)}]" if isinstance(given, str) else ""
+        return f"expected a list{example}"
     message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     return f"{message[:1].lower()}{message[1:]}"
 

@@ -265,3 +265,11 @@ def test_a_classifier_is_configured_by_its_classes_and_label_field():
     assert config.shape().head == "classifier"
     assert config.corpus.label_field == "kind"
     assert load_config().corpus.label_field is None
+
+
+@pytest.mark.parametrize("given", ["/data/pages.jsonl", '"/data/pages.jsonl"'])
+def test_one_value_in_a_lists_place_is_shown_as_a_list(given):
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides=[f"corpus.input={given}"])
+    assert 'expected a list; write ["/data/pages.jsonl"]' in str(caught.value)
+    assert "tuple" not in str(caught.value)
