@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import AsyncGenerator
 
 from serving.gateway.answers import (
@@ -20,13 +19,13 @@ from serving.gateway.answers import (
 from serving.gateway.backend import HeldVersion
 from serving.gateway.calls import Call, fingerprint, need
 from serving.gateway.choices import Choice, Delta, sampling_config, whole_answers, with_seed_of
-from serving.gateway.completions import check_count, room_for
+from serving.gateway.completions import check_count, check_stream_options, room_for
 from serving.gateway.errors import FieldError
 from serving.gateway.requests import ChatRequest
 from serving.gateway.vocabulary import Vocabulary, vocabulary_of
 from tokenmill.contracts.chat import ChatFormat
 from tokenmill.errors import TokenmillError
-from tokenmill.text.chat import Chat
+from tokenmill.text.chat import chat_of
 
 
 async def chat_completions(
@@ -90,14 +89,7 @@ def _check_combination(body: ChatRequest) -> None:
         raise FieldError("max_tokens", "max_tokens and max_completion_tokens differ; give one")
     if body.top_logprobs is not None and not body.logprobs:
         raise FieldError("top_logprobs", "top_logprobs needs logprobs = true")
-    if body.stream_options is not None and not body.stream:
-        raise FieldError("stream_options", "stream_options needs stream")
-
-
-@functools.lru_cache(maxsize=4)
-def _chat(chat_format: str) -> Chat:
-    """Return what writes conversations; a template takes a while to be compiled."""
-    return Chat(ChatFormat.model_validate_json(chat_format))
+    check_stream_options(body)
 
 
 async def _prompt(call: Call[ChatRequest], held: HeldVersion, chat_format: ChatFormat) -> list[int]:
@@ -105,7 +97,7 @@ async def _prompt(call: Call[ChatRequest], held: HeldVersion, chat_format: ChatF
     messages = [{"role": m.role, "content": m.text} for m in call.body.messages]
     call.texts = [message["content"] for message in messages]
     try:
-        prompt = _chat(chat_format.model_dump_json()).prompt(messages)
+        prompt = chat_of(chat_format.model_dump_json()).prompt(messages)
     except TokenmillError as error:
         raise FieldError("messages", f"messages: {error}"[:400]) from None
     return await call.within(held.chat_ids(prompt))

@@ -20,6 +20,7 @@ from serving.gateway.requests import (
     DEFAULT_MAX_TOKENS,
     MOST_TEXTS,
     CompletionRequest,
+    Sampling,
     Texts,
 )
 from serving.gateway.vocabulary import Vocabulary, vocabulary_of
@@ -101,6 +102,11 @@ def _check_combination(body: CompletionRequest) -> None:
         )  # fmt: skip
     if body.max_tokens == 0 and not body.echo:
         raise FieldError("max_tokens", "max_tokens = 0 needs echo: there would be no answer")
+    check_stream_options(body)
+
+
+def check_stream_options(body: Sampling) -> None:
+    """Refuse options of a stream where none is asked for."""
     if body.stream_options is not None and not body.stream:
         raise FieldError("stream_options", "stream_options needs stream")
 
@@ -122,7 +128,7 @@ def _choices(
             )  # fmt: skip
         check_end("prompt", prompt.begun, held)
         echoed = len(prompt.ids) if body.echo else 0
-        begins_text = bool(body.echo) or prompt.begun in ([], [held.control_ids.bos])
+        begins_text = bool(body.echo) or prompt.begun == [held.control_ids.bos]
         new = room_for(held, len(prompt.begun), body.max_tokens, DEFAULT_MAX_TOKENS, "prompt")
         sampling = sampling_config(body, new, body.logprobs) if new else None
         choices += [

@@ -18,7 +18,6 @@ import tensorflow as tf
 from tensorflow_serving.apis import (
     get_model_status_pb2,
     model_service_pb2_grpc,
-    predict_pb2,
     prediction_service_pb2_grpc,
 )
 
@@ -32,6 +31,7 @@ from serving.server.config import ServerConfig
 from serving.server.errors import Code, RequestError
 from serving.server.metrics import ServerMetrics
 from serving.server.model import read_signature_defs
+from tokenmill.export.warmup_requests import predict_request
 
 _LOG = logging.getLogger("tokenmill.serve")
 # A batch of the server may meet another gateway's, whose caches have another width: it is refused.
@@ -84,12 +84,8 @@ class GrpcModel:
         Raises:
             RequestError: The server refuses the call, or does not answer it.
         """
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name = self._name
+        request = predict_request(self._name, signature, inputs)
         request.model_spec.version.value = version
-        request.model_spec.signature_name = signature
-        for name, value in inputs.items():
-            request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
         for attempt in range(_ATTEMPTS):
             try:
                 answer = self._predictions.Predict(request, timeout=self._timeout)

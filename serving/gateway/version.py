@@ -62,11 +62,6 @@ class GatewayVersion:
         most = config.max_streams + config.max_queued_rows
         self._engine = Engine(decoding, thread, most, metrics)
 
-    @property
-    def streams(self) -> int:
-        """Return how many texts are continued or wait."""
-        return 0 if self._engine is None else self._engine.streams
-
     async def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of texts, without begin and end."""
         return await asyncio.to_thread(self._assets.tokenize, texts)

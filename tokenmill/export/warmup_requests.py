@@ -5,7 +5,7 @@ TensorFlow Serving reads `assets.extra/tf_serving_warmup_requests`: a TFRecord f
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -35,7 +35,7 @@ def write_warmup_requests(directory: str, shape: ModelShape, signatures: set[str
 
 
 def predict_request(
-    model: str, signature: str, inputs: dict[str, Any]
+    model: str, signature: str, inputs: Mapping[str, Any]
 ) -> predict_pb2.PredictRequest:
     """Make a PredictRequest; `inputs` are what `tf.constant` takes."""
     request = predict_pb2.PredictRequest()
