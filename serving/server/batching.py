@@ -177,12 +177,12 @@ def _compute_batch(
         inputs = concatenate([p.inputs for p in batch], model.padding)
         outputs = model.run(signature, inputs)
         return _split(outputs, [p.rows for p in batch])
-    except RequestError as error:
-        if len(batch) == 1:
-            return [error]
-        return [_compute_batch(model, signature, [pending])[0] for pending in batch]
     except Exception as error:
-        return [RequestError(Code.INTERNAL, f"{type(error).__name__}: {error}"[:300])] * len(batch)
+        if len(batch) > 1:  # one is bad, or they do not fit together: caches of two widths
+            return [_compute_batch(model, signature, [pending])[0] for pending in batch]
+        if isinstance(error, RequestError):
+            return [error]
+        return [RequestError(Code.INTERNAL, f"{type(error).__name__}: {error}"[:300])]
 
 
 def concatenate(parts: list[dict[str, np.ndarray]], padding: int) -> dict[str, np.ndarray]:

@@ -26,6 +26,8 @@ from serving.rollout import Rollout, write_rollout
 from serving.server.config import ServerConfig
 from serving.server.model import LoadedModel
 from tokenmill.errors import TokenmillError
+from tokenmill.export.step_signatures import cache_names
+from tokenmill.export.warmup_requests import predict_request
 
 TEXT = "Returns the sum of the elements."
 
@@ -388,6 +390,33 @@ def test_requests_are_batched_and_nobody_pays_for_a_neighbors_error(exported, lo
     rows = float(values['tokenmill_batch_rows_sum{signature="score"}'])
     assert rows == 8
     assert batches < 8
+
+
+def test_steps_whose_caches_do_not_fit_together_are_computed_one_by_one(exported, loaded_once):
+    random = np.random.default_rng(5)
+
+    def step(width):
+        shape = (1, 2, width, 8)
+        cache = {n: random.normal(size=shape).astype(np.float32) for n in cache_names(2)}
+        token = {
+            "token_ids": np.array([width], np.int32),
+            "positions": np.array([width - 1], np.int32),
+        }
+        return predict_request("default", "decode_ids", token | cache)
+
+    requests = [step(width) for width in (3, 9, 9, 4)]
+    options = {"batch_timeout_micros": 200_000, "num_batch_threads": 1}
+    with (
+        ServerThread(settings(exported.base, **options)) as thread,
+        grpc.insecure_channel(f"127.0.0.1:{thread.ports.grpc}") as channel,
+    ):
+        predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+        together = in_parallel(lambda i: predict(requests[i], timeout=60), len(requests))
+        alone = [predict(request, timeout=60) for request in requests]
+    for got, expected in zip(together, alone, strict=True):
+        assert not isinstance(got, Exception), got
+        logits = (tf.make_ndarray(answer.outputs["logits"]) for answer in (got, expected))
+        np.testing.assert_allclose(*logits, atol=1e-5)
 
 
 def test_more_than_the_queue_holds_is_shed_with_429(exported, loaded_once):
