@@ -16,7 +16,7 @@ from pipeline.loader import build_config, load_config
 from pipeline.plan.config import PlanConfig
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # <!-- not loaded: WHY --> before a block says why it is no configuration of its own.
 NOT_LOADED = re.compile(r"<!-- not loaded: \S.* -->")
 COMMAND_ENDS = {";", "&&", "||", "|", "&", "do", "then", "until", "while"}
@@ -37,7 +37,7 @@ def fences(parsed, *languages):
         wanted = token.type == "fence" and token.info.strip() in languages
         if wanted and not NOT_LOADED.search(before):
             yield token.map[0] + 1, token.content
-        before = token.content if token.type == "html_block" else ""
+        before = before + token.content if token.type == "html_block" else ""
 
 
 def blocks(*languages):
