@@ -38,7 +38,7 @@ MARK = re.compile(
 )
 # Of seconds each: a page whose commands are all of these is among the fast tests.
 FAST = re.compile(
-    r"tokenmill (plan|compile|manifests|register --help|ingest preview|curate (preview|calibrate))\b"
+    r"tokenmill (plan|manifests|ingest preview|curate (preview|calibrate))\b"
     r"|tokenmill submit .*--dry-run|tokenmill( [a-z]+)* --(help|version)"
     r"|(make|cat|cd|cp|echo|head|ls|mkdir|mv|printf|sed|tail|test|wc|export|git init)\b"
 )
