@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 import tensorflow as tf
 import tomli
 from ml_metadata.proto import metadata_store_pb2
+from test_report_page import check_is_safe, text_of
 
 from tokenmill.metadata.step_records import CONFIG_PROPERTY
 from tokenmill.metadata.store import open_store
@@ -44,6 +46,28 @@ def test_every_step_prints_one_line(first_run):
     assert tuple(first_run.step_lines()) == STEPS
     for noise in ("WARNING", "tensorflow/", "absl", "Traceback"):
         assert noise not in first_run.output
+
+
+def test_a_run_leaves_its_page(first_run):
+    (page,) = re.findall(r"^Report: (.*/report\.html)$", first_run.output, re.MULTILINE)
+    logs = pathlib.Path(page).parent
+    written = (logs / "report.html").read_text()
+    check_is_safe(written)
+    numbers = json.loads((logs / "report.json").read_text())
+    text = text_of(written)
+    assert f"{numbers['ledger']['training']['effective_tokens']:,.0f}" in text
+    for source in numbers["ledger"]["funnel"]["by_source"]:
+        assert source in text
+    bits = numbers["cost_report"]["quality"]["evaluation"]["total"]["bits_per_byte"]
+    assert f"{bits:.3f}" in text
+    assert "German" in text or "german" in text
+    index = (first_run.home / "index.html").read_text()
+    check_is_safe(index)
+    pages = re.findall(r'href="(\./[^"]*report.html)"', index)
+    assert any((logs / "report.html").samefile(first_run.home / page) for page in pages)
+    assert f"{bits:.3f}" in text_of(index)
+    for address in re.findall(r'href="(\./[^"]*artifacts[^"]*)"', written):
+        assert (logs / address).exists()
 
 
 def test_ml_metadata_has_every_execution_and_the_config(first_run):

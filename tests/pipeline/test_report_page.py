@@ -221,29 +221,6 @@ def test_the_page_lies_beside_the_log_that_was_begun_last_before_the_run(tmp_pat
     assert gone == str(logs / "20261129T093000.000000Z")
 
 
-def test_a_run_leaves_its_page(first_run):
-    (logs,) = {p.parent for p in (first_run.home / "logs").glob("*/report.html")} or {None}
-    assert logs is not None, first_run.output
-    written = (logs / "report.html").read_text()
-    assert f"Report: {logs / 'report.html'}" in first_run.output
-    check_is_safe(written)
-    numbers = first_run.report()
-    text = text_of(written)
-    assert f"{numbers['ledger']['training']['effective_tokens']:,.0f}" in text
-    for source in numbers["ledger"]["funnel"]["by_source"]:
-        assert source in text
-    bits = numbers["cost_report"]["quality"]["evaluation"]["total"]["bits_per_byte"]
-    assert f"{bits:.3f}" in text
-    assert "German" in text or "german" in text
-    index = (first_run.home / "index.html").read_text()
-    check_is_safe(index)
-    pages = re.findall(r'href="(\./[^"]*report.html)"', index)
-    assert (logs / "report.html").samefile(first_run.home / pages[-1])
-    assert f"{bits:.3f}" in text_of(index)
-    for address in re.findall(r'href="(\./[^"]*artifacts[^"]*)"', written):
-        assert (logs / address).exists()
-
-
 def test_the_command_writes_it_again_and_names_it(first_run, tmp_path):
     before = sorted((first_run.home / "logs").glob("*/report.html"))[-1]
     written = before.read_bytes()
