@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from components.ingest.manifest import COMPRESSION_SUFFIXES, list_inputs
 from tokenmill.machine import vcpus
+from tokenmill.number_format import byte_size, decimal
 
 NAME = "own"
 ORIGIN = "chosen for the size of the input"
@@ -79,14 +80,14 @@ def own_text_values(
     if size > _LARGEST:
         epochs = float(f"{_LARGEST / size:.2g}")
         values["train"]["epochs"] = epochs
-        part = f"; it reads {epochs:.2g} of the text, all of it with --set train.epochs=1"
+        part = f"; it reads {decimal(epochs, 2)} of the text, all of it with --set train.epochs=1"
     values["run"] = {"name": run_name(inputs[0])}
     values["curate"] = {"rules": "technical-prose"}
     minutes = max(1, round(_training_seconds(size, values) / 60))
-    megabytes = f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
     return values, (
-        f"vocabulary, shape and epochs are chosen for about {megabytes} of text: some {minutes:,} "
-        f"min of training on this machine{part}; --set, --config or --preset choose others"
+        f"vocabulary, shape and epochs are chosen for about {byte_size(size)} of text: some "
+        f"{minutes:,} min of training on this machine{part}; --set, --config or "
+        "--preset choose others"
     )
 
 

@@ -15,10 +15,11 @@ from tokenmill.contracts.ledger import Chips, Ledger
 from tokenmill.contracts.packed_rows import PackedManifest
 from tokenmill.contracts.training import Phase
 from tokenmill.cost.devices import CPU_CHIP, USER_PRICE
-from tokenmill.cost.pricing import SECONDS_PER_HOUR, usd
+from tokenmill.cost.pricing import SECONDS_PER_HOUR
 from tokenmill.cost.utilization import utilization_range
 from tokenmill.errors import TokenmillError
 from tokenmill.model.shape import ModelShape
+from tokenmill.number_format import count, decimal, usd, usd_price
 
 WAYS_SHOWN = 3
 # A way to fit must not miss by rounding.
@@ -47,17 +48,19 @@ def overruns(ledger: Ledger) -> list[str]:
     found = []
     if budget.max_usd is not None and cost.compute_usd > budget.max_usd:
         found.append(
-            f"{usd(cost.compute_usd)} of compute ({cost.chip_hours:,.4g} chip-hours at "
-            f"{usd(ledger.price.usd_per_chip_hour)} an hour) is more than budget.max_usd = "
+            f"{usd(cost.compute_usd)} of compute ({decimal(cost.chip_hours, 4)} chip-hours at "
+            f"{usd_price(ledger.price.usd_per_chip_hour)} an hour) is more than budget.max_usd = "
             f"{usd(budget.max_usd)}"
         )
     if _over(cost.wall_hours, budget.max_hours):
         found.append(
-            f"{cost.wall_hours:,.4g} hours is more than budget.max_hours = {budget.max_hours:g}"
+            f"{decimal(cost.wall_hours, 4)} hours is more than budget.max_hours = "
+            f"{budget.max_hours:g}"
         )
     if _over(training.epochs, budget.max_epochs):
         found.append(
-            f"{training.epochs:.4g} epochs is more than budget.max_epochs = {budget.max_epochs:g}"
+            f"{decimal(training.epochs, 4)} epochs is more than budget.max_epochs = "
+            f"{budget.max_epochs:g}"
         )
     least = budget.min_effective_tokens
     if least is not None and training.effective_tokens < least:
@@ -112,7 +115,7 @@ def check_budget(
     raise OverBudgetError(
         ledger,
         f"training is over its budget: {'; '.join(over)}. It would give "
-        f"{ledger.training.effective_tokens:,.0f} effective tokens; nothing was trained.",
+        f"{count(ledger.training.effective_tokens)} effective tokens; nothing was trained.",
         hint,
     )
 
@@ -145,8 +148,8 @@ def _describe(way: Way, ledger: Ledger) -> str:
     before = ledger.guidance.expected_loss.nats_per_token
     loss = f"{estimate.expected_loss - before:+.2f} expected loss"
     return (
-        f"{options}: {usd(estimate.cost.compute_usd)}, {estimate.cost.wall_hours:.3g} h, "
-        f"{estimate.effective_tokens:,.0f} effective tokens, {loss}"
+        f"{options}: {usd(estimate.cost.compute_usd)}, {decimal(estimate.cost.wall_hours)} h, "
+        f"{count(estimate.effective_tokens)} effective tokens, {loss}"
     )
 
 

@@ -22,6 +22,7 @@ from tokenmill.model.typical_shape import (
     TYPICAL_VOCAB_SIZE,
     PlannedShape,
 )
+from tokenmill.number_format import approximate
 
 DEFAULT_CHIP = "a100-sxm4-80gb"
 # Numbers of these sections may be written as flags' are, such as 1.5K or 40%; more than these is a
@@ -306,7 +307,10 @@ def _plain(override: str) -> str:
         return override
     most = _MOST.get(key.strip(), _MOST_OF_A_MODEL if section == "model" else math.inf)
     if value > most or value == math.inf:
-        raise FlagError(f"--set {override}: {value:.3g} is absurd; at most {most:.3g} is allowed.")
+        raise FlagError(
+            f"--set {override}: {approximate(value)} is absurd; at most "
+            f"{approximate(most)} is allowed."
+        )
     return f"{key}={int(value) if value == int(value) else repr(value)}"
 
 

@@ -14,6 +14,7 @@ from tokenmill.cost.devices import ASSUMED_CPU_MFU, CPU_CHIP
 from tokenmill.cost.memory import Precision
 from tokenmill.cost.plan.hardware import Hardware
 from tokenmill.machine import memory_bytes, vcpus
+from tokenmill.number_format import usd_price
 
 _HIGH_MFU = 0.7
 _HIGH_PRICE_USD = 50.0
@@ -213,8 +214,8 @@ def _price(
         if price_row.usd_per_chip_hour > _HIGH_OVER_MEDIAN * middle:
             notes.append(
                 f"the price ({price_row.label}) is one of the dearest: the {len(prices)} of "
-                f"{chip.slug} go from ${prices[0]:g} to ${prices[-1]:g}, half of them up to "
-                f"${middle:.4g}; --price-from chooses"
+                f"{chip.slug} go from {usd_price(prices[0])} to {usd_price(prices[-1])}, half "
+                f"of them up to {usd_price(round(middle, 4))}; --price-from chooses"
             )
     else:
         notes.append(f"no price for {chip.slug} in the catalog: --price-per-chip-hour gives one")

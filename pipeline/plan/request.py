@@ -17,6 +17,7 @@ from tokenmill.cost.plan.hardware import Hardware
 from tokenmill.cost.plan.planned_model import PlannedModel
 from tokenmill.cost.plan.planning import Plan, PlanRequest, make_plan
 from tokenmill.cost.plan.plot import write_cost_plot
+from tokenmill.number_format import power_of_ten
 
 _BYTES_PER_TOKEN = 4.0
 _LEAST_PARAMS = 1000.0
@@ -163,7 +164,8 @@ def _affordable(
     lines.append(best_for_budget(budget, hardware))
     if lines[0].params < _LEAST_PARAMS or lines[0].tokens < 1:
         raise FlagError(
-            f"--budget-usd = {budget:g}: buys {lines[0].flops:.3g} FLOPs, too few for any model."
+            f"--budget-usd = {budget:g}: buys {power_of_ten(lines[0].flops)} FLOPs, too few for "
+            "any model."
         )
     return lines
 

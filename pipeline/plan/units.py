@@ -6,6 +6,7 @@ import math
 import re
 
 from tokenmill.errors import TokenmillError
+from tokenmill.number_format import approximate
 
 _NUMBER = re.compile(r"^([-+]?[0-9][0-9_,]*\.?[0-9]*(?:e[-+]?[0-9]+)?|[-+]?\.[0-9]+)\s*([a-z%]*)$")
 _EXPERTS = re.compile(r"^([0-9]+)\s*[x*×]\s*[0-9.]+\s*[a-z]*$")  # 8x7B
@@ -82,7 +83,8 @@ def quantity(
         raise FlagError(f"{flag} = {text!r}: expected {least}, in {unit}.")
     if value > most:
         raise FlagError(
-            f"{flag} = {text!r}: {value:.3g} {unit} is absurd; at most {most:.3g} is allowed."
+            f"{flag} = {text!r}: {approximate(value)} {unit} is absurd; at most "
+            f"{approximate(most)} is allowed."
         )
     return value
 

@@ -13,6 +13,7 @@ from typing import ParamSpec, TextIO
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from pipeline.report.tables import SafeConsole, escape
+from tokenmill.number_format import count
 
 _NAME_WIDTH = 17
 
@@ -129,11 +130,6 @@ class RunConsole:
             self._progress = None
 
 
-def count(number: float) -> str:
-    """Format a count with thousands separators."""
-    return f"{number:,.0f}"
-
-
 def largest_counts(counts: dict[str, int], most: int) -> str:
     """Write the largest counts by name, `most` of them, and how many the others have."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -141,22 +137,3 @@ def largest_counts(counts: dict[str, int], most: int) -> str:
     if rest := sum(number for _, number in ordered[most:]):
         parts.append(f"{count(rest)} others")
     return ", ".join(parts)
-
-
-def megabytes(size_bytes: float) -> str:
-    """Format a size in decimal units: 1 MB = 10^6 bytes."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size_bytes >= factor:
-            return f"{size_bytes / factor:,.1f} {unit}"
-    return f"{size_bytes:,.0f} bytes"
-
-
-def duration(seconds: float) -> str:
-    """Format seconds as a person would say them."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
-    if seconds < 48 * 3600:
-        return f"{seconds / 3600:,.1f} h"
-    return f"{seconds / 86400:,.1f} days"

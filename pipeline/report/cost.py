@@ -5,11 +5,19 @@ from collections.abc import Callable
 from rich.table import Table
 
 from components.cost_report.report import estimated_side
-from pipeline.report.console import count, duration, megabytes
 from tokenmill.contracts.cost_report import CostReport
 from tokenmill.contracts.ledger import Ledger
-from tokenmill.cost.pricing import usd
 from tokenmill.metadata.step_records import StepRecord
+from tokenmill.number_format import (
+    approximate,
+    byte_size,
+    count,
+    decimal,
+    duration,
+    power_of_ten,
+    usd,
+    usd_price,
+)
 
 # Reasons below this share of the forecast are not worth a line.
 _SMALL = 0.01
@@ -29,7 +37,7 @@ def describe_hardware(ledger: Ledger) -> str:
     when = price.date or "no date given"
     place = f"{price.provider} {price.region}".strip()
     return (
-        f"{hardware.chips} x {hardware.chip} at {usd(price.usd_per_chip_hour)} per "
+        f"{hardware.chips} x {hardware.chip} at {usd_price(price.usd_per_chip_hour)} per "
         f"chip-hour ({place}, {when})"
     )
 
@@ -47,7 +55,7 @@ def stages_table(ledger: Ledger) -> Table:
         table.add_row(
             stage.stage.replace("_", " "),
             count(stage.documents),
-            megabytes(stage.bytes),
+            byte_size(stage.bytes),
             about + count(stage.tokens),
             lost if stage.stage != "curated" else "",
         )
@@ -76,7 +84,7 @@ def cost_table(ledger: Ledger, cost: CostReport | None) -> Table:
     elif cost.trained_loss_tokens and cost.quality.eval_after.accuracy is None:
         trained = cost.trained_loss_tokens  # a classifier's are documents
         table.add_row(name, count(planned), count(trained), f"{trained / planned:.2f}")
-    row("FLOPs", "total_flops", lambda number: f"{number:.3e}")
+    row("FLOPs", "total_flops", lambda number: power_of_ten(number, 4))
     row(f"MFU of the steps ({source})", "mfu", lambda share: f"{share:.1%}")
     flops = ledger.flops
     computed = (flops.per_token_trained or flops.per_token_exact) / flops.per_token_exact
@@ -87,7 +95,7 @@ def cost_table(ledger: Ledger, cost: CostReport | None) -> Table:
     row("training time", "training_seconds", duration)
     row("trainer's time in all", "total_seconds", duration)
     row("goodput", "goodput", lambda share: f"{share:.1%}")
-    row("chip-hours", "chip_hours", lambda hours: f"{hours:.4f}")
+    row("chip-hours", "chip_hours", decimal)
     row("compute", "compute_usd", usd)
     bill, hardware = ledger.cost, ledger.hardware
     if hardware.mfu_runs:
@@ -95,7 +103,7 @@ def cost_table(ledger: Ledger, cost: CostReport | None) -> Table:
         of = f"  at MFU {mfu_range} ({len(hardware.mfu_runs)} bills)"
         money = f"{usd(bill.compute_usd_low)} - {usd(bill.compute_usd_high)}"
         table.add_row(of, money)
-        hours = f"{bill.wall_hours_low:.3g} - {bill.wall_hours_high:.3g} h"
+        hours = f"{decimal(bill.wall_hours_low)} - {decimal(bill.wall_hours_high)} h"
         table.add_row("", hours)
     low, high = bill.total_usd_low, bill.total_usd_high
     table.add_row("with hidden costs", f"{usd(low)} - {usd(high)}")
@@ -147,9 +155,9 @@ def steps_table(cost: CostReport, records: dict[str, StepRecord]) -> Table:
         table.add_row(
             step.step,
             duration(step.seconds),
-            f"{step.chip_hours:.4f}",
+            decimal(step.chip_hours),
             f"$0 (cached; {usd(step.usd)})" if cached else usd(step.usd),
-            f"{gain.saved_chip_hours:.4f}" if gain else "",
+            decimal(gain.saved_chip_hours) if gain else "",
             usd(gain.saved_usd) if gain else "",
         )
         for reason, part in (gain.by_reason if gain else {}).items():
@@ -157,11 +165,11 @@ def steps_table(cost: CostReport, records: dict[str, StepRecord]) -> Table:
                 continue
             table.add_row(
                 f"  {reason.replace('_', ' ')}", "", "", "",
-                f"{part.saved_chip_hours:.4f}", usd(part.saved_usd), style="dim",
+                decimal(part.saved_chip_hours), usd(part.saved_usd), style="dim",
             )  # fmt: skip
     total = cost.pipeline
     table.add_section()
-    table.add_row("all", duration(total.seconds), f"{total.chip_hours:.4f}",
+    table.add_row("all", duration(total.seconds), decimal(total.chip_hours),
                   f"{usd(paid)} in this run", "", "", style="bold")  # fmt: skip
     billed = {step.step for step in cost.steps}
     rest = [name for name in records if name not in billed]
@@ -179,9 +187,9 @@ def notes(ledger: Ledger) -> list[str]:
     if guidance.goal is None or guidance.goal.goal == "from_scratch":
         optimal = chinchilla.optimal_tokens_for_this_model
         found.append(
-            f"Compute-optimal for this model: {optimal:.3g} tokens (20 a parameter, Hoffmann et "
-            f"al. 2022); this run has {chinchilla.tokens_per_param:.3g} effective tokens a "
-            "parameter."
+            f"Compute-optimal for this model: {approximate(optimal)} tokens (20 a parameter, "
+            f"Hoffmann et al. 2022); this run has {decimal(chinchilla.tokens_per_param)} effective "
+            "tokens a parameter."
         )
     if repetition.over_limit:
         found.append(

@@ -4,12 +4,11 @@ from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 
-from pipeline.report.console import count, megabytes
 from pipeline.report.quality import MEASURES
 from pipeline.report.tables import escape, largest
 from tokenmill.contracts.cost_report import CostReport, Metrics
 from tokenmill.contracts.ledger import LanguageText, Ledger
-from tokenmill.cost.pricing import usd
+from tokenmill.number_format import byte_size, count, usd
 from tokenmill.text.language import language_label
 
 _LANGUAGES_SHOWN = 8
@@ -49,7 +48,7 @@ def _cells(texts: Sequence[LanguageText], actual_usd: float | None) -> list[str]
     tokens = sum(part.tokens for part in both)
     cells = [
         count(sum(text.train.documents for text in texts)),
-        megabytes(sum(text.train.bytes for text in texts)),
+        byte_size(sum(text.train.bytes for text in texts)),
         count(sum(text.train.tokens for text in texts)),
         f"{sum(part.bytes for part in both) / tokens:.2f}" if tokens else "",
         f"{sum(text.token_share for text in texts):.1%}",

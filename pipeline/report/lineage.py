@@ -5,8 +5,8 @@ import datetime
 from pipeline.report.benchmark import benchmark_rows
 from pipeline.report.quality import describe_quality
 from pipeline.report.tables import echo
-from tokenmill.cost.pricing import usd
 from tokenmill.metadata.lineage import Lineage
+from tokenmill.number_format import decimal, usd
 from tokenmill.visible import visible
 
 
@@ -26,7 +26,7 @@ def print_lineage(traced: Lineage) -> None:
         f"{traced.ledger.training.effective_tokens:,.0f} effective"
     )
     echo(
-        f"  {usd(actual.compute_usd)} for {actual.chip_hours:.3g} chip-hours; "
+        f"  {usd(actual.compute_usd)} for {decimal(actual.chip_hours)} chip-hours; "
         f"{describe_quality(evaluation)} on held-out text"
     )
     for task, metric, value, *_ in benchmark_rows(traced.benchmarks):

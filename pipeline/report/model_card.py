@@ -10,8 +10,8 @@ from tokenmill.contracts.cost_report import Metrics
 from tokenmill.contracts.ledger import TrainingText
 from tokenmill.contracts.served_model import ServedModel
 from tokenmill.contracts.training import Losses
-from tokenmill.cost.pricing import usd
 from tokenmill.metadata.lineage import Lineage
+from tokenmill.number_format import decimal, power_of_ten, usd
 
 _SLICES_SHOWN = 20
 
@@ -121,8 +121,8 @@ def _body(traced: Lineage | None) -> Iterator[str]:
         yield from _table(BENCHMARK_COLUMNS, list(benchmark_rows(traced.benchmarks)))
     yield "## Cost of training\n"
     yield (
-        f"{usd(cost.actual.compute_usd)} for {cost.actual.chip_hours:.3g} chip-hours, "
-        f"{cost.actual.total_flops:.3g} FLOPs; run {traced.run_id}.\n"
+        f"{usd(cost.actual.compute_usd)} for {decimal(cost.actual.chip_hours)} chip-hours, "
+        f"{power_of_ten(cost.actual.total_flops)} FLOPs; run {traced.run_id}.\n"
     )
     yield "## License\n\nTo be filled in."
 

@@ -10,9 +10,20 @@ from pipeline.report.tables import SafeConsole, echo, escape
 from tokenmill.cost.plan.document import PlanAnswer, guidance_document
 from tokenmill.cost.plan.planning import Plan
 from tokenmill.cost.sharding import STRATEGY_NAMES
+from tokenmill.number_format import (
+    byte_size,
+    decimal,
+    duration,
+    flops_per_second,
+    power_of_ten,
+    usd,
+    usd_price,
+    with_letter,
+)
 
 _WIDTH = 100
 _GIB = 2**30
+_HOUR = 3600.0
 
 
 def show(answer: PlanAnswer) -> None:
@@ -33,15 +44,15 @@ def _show(console: Console, answer: PlanAnswer) -> None:
     request = plan.request
     price = request.hardware.price_usd_per_chip_hour
     rate = (
-        f"${price:g} a chip-hour ({request.hardware.price_label})"
+        f"{usd_price(price)} a chip-hour ({request.hardware.price_label})"
         if price is not None
         else "no price"
     )
     counted = "6N" if request.basis == "6n" else "all matrix products"
     console.print(f"Price: {rate}.")
     console.print(f"MFU: {plan.mfu_source}.")
-    peak = request.hardware.peak_flops_per_second / 1e12
-    console.print(f"Hours: by {counted}, at a peak of {peak:.4g} TFLOP/s.")
+    peak = flops_per_second(request.hardware.peak_flops_per_second, 4)
+    console.print(f"Hours: by {counted}, at a peak of {peak}.")
     console.print(_memory(plan))
     parts = plan.memory.by_part().items()
     sizes = (f"{name.replace('_', ' ')} {size / _GIB:,.2f}" for name, size in parts if size)
@@ -57,40 +68,8 @@ def _show(console: Console, answer: PlanAnswer) -> None:
         console.print(f"\nWrote {escape(answer.plot)}")
 
 
-def usd(amount: float | None) -> str:
-    """Write dollars with as many digits as they need."""
-    if amount is None:
-        return "no price"
-    if amount >= 1e6:
-        return f"${amount / 1e6:,.3g} million"
-    if amount >= 100:
-        return f"${amount:,.0f}"
-    return f"${amount:,.2f}" if amount >= 0.1 or amount == 0 else f"${amount:.2g}"
-
-
-def duration(hours: float) -> str:
-    """Write hours in the unit that suits them."""
-    if hours < 1 / 60:
-        return f"{hours * 3600:.1f} s"
-    if hours < 1:
-        return f"{hours * 60:.1f} min"
-    if hours < 72:
-        return f"{hours:.1f} h"
-    days = hours / 24
-    return f"{days:,.1f} days" if days < 730 else f"{days / 365.25:,.1f} years"
-
-
-def hours(amount: float) -> str:
-    """Write chip-hours with as many digits as they need."""
-    return f"{amount:,.0f}" if amount >= 100 else f"{amount:.4g}"
-
-
-def count(value: float) -> str:
-    """Write a large number with its usual letter."""
-    for factor, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
-        if value >= factor:
-            return f"{value / factor:.4g}{letter}"
-    return f"{value:,.0f}"
+def _usd(amount: float | None) -> str:
+    return "no price" if amount is None else usd(amount)
 
 
 def _titled(title: str, lines: box.Box | None) -> Table:
@@ -119,10 +98,12 @@ def _model(plan: Plan) -> Table:
     table = _pairs("Model and tokens")
     active = ""
     if model.params_active != model.params_total:
-        active = f", {count(model.params_active)} active a token"
-    table.add_row("parameters", f"{count(model.params_total)} ({model.params_total:,.0f}){active}")
+        active = f", {with_letter(model.params_active)} active a token"
+    table.add_row(
+        "parameters", f"{with_letter(model.params_total)} ({model.params_total:,.0f}){active}"
+    )
     if (lora := model.lora) is not None:
-        trained = f"{count(model.params_trained)} ({model.params_trained:,.0f})"
+        trained = f"{with_letter(model.params_trained)} ({model.params_trained:,.0f})"
         table.add_row("trained", f"{trained}, by LoRA of rank {lora.rank:,}")
     like = "like " if model.shape_assumed else ""
     table.add_row(
@@ -134,14 +115,20 @@ def _model(plan: Plan) -> Table:
         parts = shape.params_by_part()
         table.add_row("embedding share", f"{parts['token_embedding'] / shape.params_total:.1%}")
     epochs = f" x {request.epochs:g} epochs" if request.epochs != 1 else ""
-    table.add_row("tokens", f"{count(request.unique_tokens)}{epochs}")
+    table.add_row("tokens", f"{with_letter(request.unique_tokens)}{epochs}")
     if request.epochs > 1:
-        table.add_row("effective tokens", f"{count(request.effective_tokens)}")
-    table.add_row("FLOPs a token", f"{model.flops_per_token_6n:.4g} (6N)")
+        table.add_row("effective tokens", f"{with_letter(request.effective_tokens)}")
+    table.add_row("FLOPs a token", f"{power_of_ten(model.flops_per_token_6n, 4)} (6N)")
     about = "about " if model.shape_assumed else ""
-    table.add_row("", f"{about}{model.flops_per_token_exact:.4g} (all matrix products)")
-    table.add_row("FLOPs in all", f"{model.flops_per_token_6n * request.tokens:.4g} (6N)")
-    table.add_row("", f"{about}{model.flops_per_token_exact * request.tokens:.4g} (products)")
+    table.add_row(
+        "", f"{about}{power_of_ten(model.flops_per_token_exact, 4)} (all matrix products)"
+    )
+    table.add_row(
+        "FLOPs in all", f"{power_of_ten(model.flops_per_token_6n * request.tokens, 4)} (6N)"
+    )
+    table.add_row(
+        "", f"{about}{power_of_ten(model.flops_per_token_exact * request.tokens, 4)} (products)"
+    )
     return table
 
 
@@ -165,19 +152,21 @@ def _cost(plan: Plan) -> Table:
     per_second = [plan.tokens_per_second * mfu / plan.mfu for mfu in mfus]
     row("tokens a second", *(f"{rate:,.0f}" for rate in per_second))
     costs = (plan.cost_low, plan.cost, plan.cost_high)
-    row("chip-hours", *(hours(cost.chip_hours) for cost in costs))
-    row("wall time", *(duration(cost.wall_hours) for cost in costs))
+    row("chip-hours", *(decimal(cost.chip_hours, 4) for cost in costs))
+    row("wall time", *(duration(cost.wall_hours * _HOUR) for cost in costs))
     if request.hardware.price_usd_per_chip_hour is not None:
         hidden = "with hidden costs x"
-        row("compute", *(usd(cost.compute_usd) for cost in costs))
-        row(f"{hidden} {request.hidden_multiplier_low:g}", *(usd(c.total_usd_low) for c in costs))
-        row(f"{hidden} {request.hidden_multiplier_high:g}", *(usd(c.total_usd_high) for c in costs))
-        per_million = (usd(cost.usd_per_million_effective_tokens) for cost in costs)
+        row("compute", *(_usd(cost.compute_usd) for cost in costs))
+        row(f"{hidden} {request.hidden_multiplier_low:g}", *(_usd(c.total_usd_low) for c in costs))
+        row(
+            f"{hidden} {request.hidden_multiplier_high:g}", *(_usd(c.total_usd_high) for c in costs)
+        )
+        per_million = (_usd(cost.usd_per_million_effective_tokens) for cost in costs)
         row("per million effective tokens", *per_million)
     if plan.storage_usd is not None:
-        row("storage (part of hidden)", *[usd(plan.storage_usd)] * 3)
+        row("storage (part of hidden)", *[_usd(plan.storage_usd)] * 3)
     if plan.network_usd is not None:
-        row("network (part of hidden)", *[usd(plan.network_usd)] * 3)
+        row("network (part of hidden)", *[_usd(plan.network_usd)] * 3)
     return table
 
 
@@ -214,18 +203,18 @@ def _guidance(plan: Plan) -> Table:
     else:
         table.add_row(
             "save every",
-            f"{duration(checkpoints.interval_seconds / 3600)} (Daly 2006), "
-            f"{checkpoints.checkpoint_bytes / 1e9:,.3g} GB in {checkpoints.write_seconds:,.3g} s",
+            f"{duration(checkpoints.interval_seconds)} (Daly 2006), "
+            f"{byte_size(checkpoints.checkpoint_bytes)} in {duration(checkpoints.write_seconds)}",
         )
         table.add_row(
             "expect",
-            f"{checkpoints.expected_failures:,.2g} failures, "
-            f"{duration(checkpoints.lost_seconds / 3600)} lost, goodput "
-            f"{checkpoints.goodput:.1%}, disk {checkpoints.disk_bytes / 1e9:,.3g} GB",
+            f"{decimal(checkpoints.expected_failures, 2)} failures, "
+            f"{duration(checkpoints.lost_seconds)} lost, goodput "
+            f"{checkpoints.goodput:.1%}, disk {byte_size(checkpoints.disk_bytes)}",
         )
-    each = f"{chinchilla['tokens_per_param']:.3g}"
+    each = decimal(chinchilla["tokens_per_param"])
     if plan.request.goal in (None, "from_scratch"):
-        optimal = count(chinchilla["optimal_tokens_for_this_model"])
+        optimal = with_letter(chinchilla["optimal_tokens_for_this_model"])
         each += f"; compute-optimal about 20, that is {optimal} tokens (Hoffmann et al. 2022)"
         expected = (
             f"{loss['nats_per_token']:.3f} nats a token (Besiroglu et al. 2024), "
@@ -241,19 +230,21 @@ def _guidance(plan: Plan) -> Table:
 
 
 def _budget(console: Console, answer: PlanAnswer) -> None:
+    price = answer.plan.request.hardware.price_usd_per_chip_hour
     assert answer.budget_usd is not None
+    assert price is not None
     table = _table(
-        f"{usd(answer.budget_usd)} of compute on {answer.plan.request.hardware.chip.name} "
-        f"at ${answer.plan.request.hardware.price_usd_per_chip_hour:g} a chip-hour",
+        f"{_usd(answer.budget_usd)} of compute on {answer.plan.request.hardware.chip.name} "
+        f"at {usd_price(price)} a chip-hour",
         *("", "parameters", "tokens", "a parameter", "FLOPs", "MFU", "loss"),
     )
     for line in answer.affordable:
         table.add_row(
             line.basis,
-            count(line.params),
-            count(line.tokens),
-            f"{line.tokens_per_param:.3g}",
-            f"{line.flops:.3g}",
+            with_letter(line.params),
+            with_letter(line.tokens),
+            decimal(line.tokens_per_param),
+            power_of_ten(line.flops),
             f"{line.mfu:.1%}",
             f"{line.loss_besiroglu:.3f}",
         )
@@ -261,11 +252,11 @@ def _budget(console: Console, answer: PlanAnswer) -> None:
     console.print(table)
     low, high = request.hidden_multiplier_low, request.hidden_multiplier_high
     console.print(
-        f"If the budget must hold all costs, {usd(answer.budget_usd / high)} to "
-        f"{usd(answer.budget_usd / low)} of it is compute.\n"
+        f"If the budget must hold all costs, {_usd(answer.budget_usd / high)} to "
+        f"{_usd(answer.budget_usd / low)} of it is compute.\n"
     )
     if over := answer.usd_over_budget:
-        console.print(f"The plan below is {usd(over)} [red]over the budget[/red].\n")
+        console.print(f"The plan below is {_usd(over)} [red]over the budget[/red].\n")
 
 
 def _comparison(answer: PlanAnswer) -> Table:
@@ -279,13 +270,13 @@ def _comparison(answer: PlanAnswer) -> Table:
         price = line.price_usd_per_chip_hour
         table.add_row(
             line.chip,
-            usd(line.compute_usd),
+            _usd(line.compute_usd),
             str(line.rank_by_cost or "-"),
-            duration(line.wall_hours),
+            duration(line.wall_hours * _HOUR),
             str(line.rank_by_time),
-            hours(line.chip_hours),
+            decimal(line.chip_hours, 4),
             f"{line.mfu:.0%}",
             "" if line.smallest_chips is None else f"{line.smallest_chips:,}",
-            "-" if price is None else f"${price:g}",
+            "-" if price is None else usd_price(price),
         )
     return table

@@ -7,7 +7,6 @@ from rich.table import Table
 
 from components.validate.statistics import summarize_statistics
 from pipeline.report.benchmark import benchmark_table
-from pipeline.report.console import count, megabytes
 from pipeline.report.cost import (
     cost_table,
     describe_hardware,
@@ -24,6 +23,7 @@ from tokenmill.contracts.cost_report import CostReport, read_cost_report
 from tokenmill.contracts.ledger import Ledger, read_ledger
 from tokenmill.contracts.validation import SplitSummary
 from tokenmill.metadata.step_records import StepRecord
+from tokenmill.number_format import byte_size, count
 from tokenmill.records.splits import SPLITS
 
 
@@ -116,7 +116,7 @@ def dropped_table(ledger: Ledger) -> Table:
         table.add_row(
             reason.replace("_", " "),
             count(numbers.documents),
-            megabytes(numbers.bytes),
+            byte_size(numbers.bytes),
             count(numbers.tokens_estimated),
             f"{numbers.bytes / total.raw.bytes:.2%}",
         )

@@ -6,9 +6,9 @@ from rich.table import Table
 
 from components.curate.decontaminate import CONTAMINATED
 from components.curate.deduplicate import EXACT_DUPLICATE, NEAR_DUPLICATE
-from pipeline.report.console import count, megabytes
 from pipeline.report.tables import escape, largest
 from tokenmill.contracts.ledger import Funnel, SourceFunnel
+from tokenmill.number_format import byte_size, count
 
 _SOURCES_SHOWN = 20
 
@@ -52,7 +52,7 @@ def _cells(numbers: Sequence[float]) -> list[str]:
     documents, size, tokens, *gone, curated, curated_tokens, effective = numbers
     return [
         count(documents),
-        megabytes(size),
+        byte_size(size),
         count(tokens),
         *(f"-{count(lost)}" if lost else "" for lost in gone),
         *map(count, (curated, curated_tokens, effective)),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from tfx.utils import path_utils
 
 from components.validate.statistics import summarize_statistics
-from pipeline.report.console import count, duration, largest_counts, megabytes
+from pipeline.report.console import largest_counts
 from pipeline.report.open_model import describe_pooling
 from pipeline.report.quality import describe_quality
 from tokenmill.contracts.calibration import read_calibration
@@ -18,8 +18,16 @@ from tokenmill.contracts.ledger import read_ledger
 from tokenmill.contracts.packed_rows import LEFT_OUT_REASONS
 from tokenmill.contracts.served_model import read_served_model
 from tokenmill.contracts.training import read_telemetry
-from tokenmill.cost.pricing import usd
 from tokenmill.metadata.step_records import StepRecord
+from tokenmill.number_format import (
+    byte_size,
+    count,
+    decimal,
+    duration,
+    flops_per_second,
+    power_of_ten,
+    usd,
+)
 from tokenmill.records.splits import SPLITS
 
 
@@ -37,7 +45,7 @@ def step_remarks(node_id: str, record: StepRecord) -> list[str]:
 
 def _ingest(record: StepRecord) -> str:
     documents = count(record.number("examples", "documents"))
-    size = megabytes(record.number("examples", "bytes"))
+    size = byte_size(record.number("examples", "bytes"))
     bad = record.number("quarantine", "records")
     counts = read_ingest_counts(record.one("quarantine").uri)
     by_format = {name: amount.documents for name, amount in counts.formats.items()}
@@ -76,7 +84,7 @@ def _gate(record: StepRecord) -> str:
 def _curate(record: StepRecord) -> str:
     curation = read_curation(record.one("dropped").uri)
     total = curation.total
-    kept = f"{count(total.kept.documents)} documents kept, {megabytes(total.kept.bytes)}"
+    kept = f"{count(total.kept.documents)} documents kept, {byte_size(total.kept.bytes)}"
     dropped = ", ".join(
         f"{count(amount.documents)} {reason}" for reason, amount in total.dropped.items()
     )
@@ -98,7 +106,7 @@ def _tokenizer(record: StepRecord) -> str:
 
 def _transform(record: StepRecord) -> str:
     documents = count(record.number("transformed_examples", "documents"))
-    return f"{documents} documents, {megabytes(record.number('transformed_examples', 'bytes'))}"
+    return f"{documents} documents, {byte_size(record.number('transformed_examples', 'bytes'))}"
 
 
 def _pack(record: StepRecord) -> str:
@@ -123,7 +131,7 @@ def _calibrate(record: StepRecord) -> str:
     calibration = read_calibration(record.one("calibration").uri)
     words = (
         f"{count(calibration.tokens_per_second)} tokens/s over {calibration.steps} steps, "
-        f"{calibration.achieved_flops_per_second:.3g} FLOP/s; compiling takes "
+        f"{flops_per_second(calibration.achieved_flops_per_second)}; compiling takes "
         f"{duration(calibration.compile_seconds)}"
     )
     cpu = calibration.step_cpu_seconds
@@ -140,8 +148,8 @@ def _ledger(record: StepRecord) -> str:
     ledger = read_ledger(record.one("ledger").uri)
     return (
         f"{count(ledger.training.effective_tokens)} effective tokens, "
-        f"{ledger.flops.total_exact:.3g} FLOPs, about {duration(ledger.cost.wall_seconds)} "
-        f"and {usd(ledger.cost.compute_usd)} to train"
+        f"{power_of_ten(ledger.flops.total_exact)} FLOPs, about "
+        f"{duration(ledger.cost.wall_seconds)} and {usd(ledger.cost.compute_usd)} to train"
     )
 
 
@@ -182,8 +190,8 @@ def _evaluate(record: StepRecord) -> str:
 def _cost_report(record: StepRecord) -> str:
     report = read_cost_report(record.one("cost_report").uri)
     return (
-        f"{usd(report.actual.compute_usd)} for {report.actual.chip_hours:.3g} chip-hours; training "
-        f"took {report.training_seconds_actual_over_estimated:.2f} x the estimate"
+        f"{usd(report.actual.compute_usd)} for {decimal(report.actual.chip_hours)} chip-hours; "
+        f"training took {report.training_seconds_actual_over_estimated:.2f} x the estimate"
     )
 
 

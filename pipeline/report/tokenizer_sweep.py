@@ -16,6 +16,7 @@ from pipeline.report.tables import SafeConsole, echo, escape, largest, plain_tab
 from tokenmill.errors import TokenmillError
 from tokenmill.machine import vcpus
 from tokenmill.model.shape import ModelShape
+from tokenmill.number_format import power_of_ten
 from tokenmill.text.language import language_label
 
 _ROWS_SHOWN = 8
@@ -91,7 +92,7 @@ def _print_sweep(result: Sweep, shape: ModelShape) -> None:
             f"{c.bytes_per_token:.2f}", f"{c.unigram_bits_per_byte:.3f}",
             f"{c.unused_fraction:.1%}", f"{c.byte_token_fraction:.2%}", f"{c.embedding_params:,}",
             f"{c.embedding_param_fraction:.0%}", f"{c.vocabulary_memory_fraction:.0%}",
-            f"{c.softmax_flop_fraction:.0%}", f"{c.training_flops:.3g}",
+            f"{c.softmax_flop_fraction:.0%}", power_of_ten(c.training_flops),
             style="bold" if i == result.recommended else None,
         )  # fmt: skip
     console.print(

@@ -17,7 +17,7 @@ from components.train.distributed.cluster import check_is_chief
 from pipeline.config import Config
 from pipeline.embedded_corpus import build_embedded_corpus
 from pipeline.loader import dump_config
-from pipeline.report.console import RunConsole, count, duration, megabytes
+from pipeline.report.console import RunConsole
 from pipeline.runners.logs import LOG_NAME, REPORT_NAME, send_output_to_log
 from pipeline.runners.preflight import check_before_start
 from tokenmill.errors import TokenmillError
@@ -25,6 +25,7 @@ from tokenmill.files import check_is_no_pattern, write_json, write_text
 from tokenmill.generated_code import remove_generated_bytecode
 from tokenmill.library_logs import LOG_TIME_FORMAT, set_up_library_logging
 from tokenmill.model.lora import trained_params_by_part
+from tokenmill.number_format import byte_size, count, duration
 from tokenmill.preemption import EXIT_FAILED, EXIT_INTERRUPTED, ended_by_signals, exit_code_of
 from tokenmill.visible import visible_lines
 
@@ -265,7 +266,7 @@ def _prepare_inputs(config: Config, screen: RunConsole) -> str:
         )
         screen.step_finished(
             "embedded corpus",
-            f"{count(corpus.documents)} documents, {megabytes(corpus.text_bytes)} of docstrings "
+            f"{count(corpus.documents)} documents, {byte_size(corpus.text_bytes)} of docstrings "
             f"from {len(corpus.packages)} installed packages",
             cached=False,
         )

@@ -21,6 +21,7 @@ from tokenmill.errors import TokenmillError
 from tokenmill.files import open_file
 from tokenmill.model.lora import trained_params_by_part
 from tokenmill.model.same_shape import check_same_shape
+from tokenmill.number_format import byte_size
 from tokenmill.visible import visible
 
 # Weights and AdamW's two moments.
@@ -152,8 +153,8 @@ def check_disk(config: Config, files: Sequence[InputFile]) -> None:
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise TokenmillError(
-            f"{directory} has {free / 1e9:,.3g} GB free; the run needs some {needed / 1e9:,.3g} "
-            f"GB: {kept} checkpoints of {trained:,} parameters and the texts of each step.",
+            f"{directory} has {byte_size(free)} free; the run needs some {byte_size(needed)}: "
+            f"{kept} checkpoints of {trained:,} parameters and the texts of each step.",
             "Give another --output-dir, or fewer checkpoints: --set execution.keep_checkpoints=1",
         )
 

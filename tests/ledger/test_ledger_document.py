@@ -16,7 +16,7 @@ from tokenmill.contracts.ledger import Ledger, read_ledger, write_ledger
 from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second
 from tokenmill.cost.flops import flops_per_token, flops_per_token_6n
 from tokenmill.cost.memory import estimate_memory
-from tokenmill.cost.pricing import estimate_cost, usd
+from tokenmill.cost.pricing import estimate_cost
 from tokenmill.cost.scaling import repetition_discounted_tokens
 from tokenmill.cost.utilization import utilization_range
 from tokenmill.errors import TokenmillError
@@ -358,23 +358,6 @@ def test_guidance_flags_repetition_and_names_sources():
     assert many["repetition"]["over_limit"]
     assert few["goal"]["verdict"] == "below_minimum"
     assert all(part["source"] for part in few.values())
-
-
-@pytest.mark.parametrize(
-    ("amount", "text"),
-    [
-        (0, "$0.00"),
-        (1234567.8, "$1,234,568"),
-        (1000, "$1,000"),
-        (999.994, "$999.99"),
-        (1.234, "$1.23"),
-        (0.1, "$0.10"),
-        (0.0996, "$0.0996"),
-        (0.00123456, "$0.00123"),
-    ],
-)
-def test_dollars_have_the_digits_they_need(amount, text):
-    assert usd(amount) == text
 
 
 def test_this_machine_has_a_peak():

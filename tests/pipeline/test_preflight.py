@@ -99,7 +99,7 @@ def test_a_batch_has_to_be_divided_by_the_devices(tmp_path, monkeypatch, devices
 
 def test_a_disk_that_is_too_small_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
-    with pytest.raises(TokenmillError, match="GB free") as caught:
+    with pytest.raises(TokenmillError, match="1 MB free") as caught:
         checked(tmp_path)
     assert "--output-dir" in caught.value.hint
 

@@ -142,7 +142,7 @@ def test_the_first_screen_has_the_three_numbers_and_the_verdict():
     text = text_of(render_page(run_of(cost_report=cost())))
     assert "Blessed and pushed" in text
     assert "near duplicate" in text_of(render_page(run_of(curation=None)))
-    assert "4.0 MB" in text
+    assert "4 MB" in text
     for number in ("1,234,567", "$1.00", "2.500", "unigram 2.900", "untrained 3.500"):
         assert number in text
     refused = text_of(render_page(run_of(cost_report=cost(failures=["bits_per_byte is 9"]))))

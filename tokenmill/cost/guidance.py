@@ -15,6 +15,7 @@ from tokenmill.cost.scaling import (
     expected_loss,
     optimal_params_and_tokens,
 )
+from tokenmill.number_format import approximate
 
 # "Training with up to 4 epochs of repeated data yields negligible changes to loss".
 MAX_EPOCHS = 4.0
@@ -118,13 +119,15 @@ def token_guidance(goal: Goal, tokens: float, params: float) -> GoalTokens:
         verdict, words = "usual", "is a usual amount"
     elif tokens >= minimum:
         verdict, words = "enough", "is enough, though such models usually see more"
-    need = f"{minimum:.3g}" if minimum == usual else f"{minimum:.3g}, usually {usual:.3g}"
+    need = approximate(minimum)
+    if minimum != usual:
+        need += f", usually {approximate(usual)}"
     return GoalTokens(
         goal=goal,
         minimum_tokens=minimum,
         usual_tokens=usual,
         verdict=verdict,
-        message=f"{tokens:.3g} effective tokens for {_GOAL_NAMES[goal]} of {params:.3g} "
-        f"parameters {words} (at least {need}).",
+        message=f"{approximate(tokens)} effective tokens for {_GOAL_NAMES[goal]} of "
+        f"{approximate(params)} parameters {words} (at least {need}).",
         source=_GOAL_SOURCE,
     )

@@ -11,6 +11,7 @@ from typing import Literal
 from tokenmill.contracts.training_limits import TrainingLimits
 from tokenmill.cost.checks import check_positive
 from tokenmill.cost.pricing import SECONDS_PER_HOUR
+from tokenmill.number_format import count, decimal, usd
 
 Decision = Literal["warn", "stop"]
 
@@ -137,7 +138,7 @@ class BudgetMeter:
         what = "is over" if kind == "spent" else "will go over"
         return (
             f"training {what} {' or '.join(limits)}: "
-            f"{step:,} of {steps:,} steps and {tokens:,.0f} tokens took "
-            f"{seconds / SECONDS_PER_HOUR:.4g} h and {seconds * price:.4g} USD; at this rate all "
-            f"steps take {end / SECONDS_PER_HOUR:.4g} h and {end * price:.4g} USD."
+            f"{step:,} of {steps:,} steps and {count(tokens)} tokens took "
+            f"{decimal(seconds / SECONDS_PER_HOUR, 4)} h and {usd(seconds * price)}; at this "
+            f"rate all steps take {decimal(end / SECONDS_PER_HOUR, 4)} h and {usd(end * price)}."
         )

@@ -20,15 +20,6 @@ HIDDEN_COST_LOW = 2.0
 HIDDEN_COST_HIGH = 5.0
 
 
-def usd(amount: float) -> str:
-    """Format an amount with as many digits as it needs: $1,234, $1.23, $0.00123."""
-    if amount >= 1000:
-        return f"${amount:,.0f}"
-    if amount >= 0.1 or amount == 0:
-        return f"${amount:,.2f}"
-    return f"${amount:.3g}"
-
-
 def wall_seconds(
     *,
     total_flops: float,

@@ -19,12 +19,17 @@ from tokenmill.contracts.training import Phase
 from tokenmill.contracts.training_limits import TrainingLimits
 from tokenmill.cost.flops import model_flops_utilization
 from tokenmill.cost.scaling import repetition_discounted_tokens
+from tokenmill.number_format import count, usd
 
 TENSORBOARD_NAME = "tensorboard"
 # A histogram of more values than this is drawn from an even sample of them.
 _HISTOGRAM_VALUES = 65_536
 # What the line on the screen has beside the loss.
-_SHOWN = {"tokens_per_second": "{:,.0f} tokens/s", "mfu": "MFU {:.0%}", "cost_usd": "${:.3g}"}
+_SHOWN: dict[str, Callable[[float], str]] = {
+    "tokens_per_second": lambda rate: f"{count(rate)} tokens/s",
+    "mfu": lambda share: f"MFU {share:.0%}",
+    "cost_usd": usd,
+}
 
 
 class Telemetry:
@@ -87,9 +92,7 @@ class Telemetry:
         if step % self._execution.log_steps == 0 or step in (1, steps):
             scalars = self._rates(record) | self._worth(record, loss)
             self._detail = "".join(
-                f"  {template.format(scalars[name])}"
-                for name, template in _SHOWN.items()
-                if name in scalars
+                f"  {show(scalars[name])}" for name, show in _SHOWN.items() if name in scalars
             )
             if self.log is not None:
                 scalars |= {"gradient_norm": norm, "learning_rate": learning_rate(), "loss": loss}

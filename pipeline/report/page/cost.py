@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from pipeline.report.console import duration
 from pipeline.report.cost import cost_table, describe_hardware, notes, phases_table, steps_table
 from pipeline.report.page.charts import Bar, bar_chart
 from pipeline.report.page.content import (
@@ -15,7 +14,7 @@ from pipeline.report.page.content import (
 )
 from pipeline.report.page.run_documents import RunDocuments
 from tokenmill.contracts.cost_report import CostReport
-from tokenmill.cost.pricing import usd
+from tokenmill.number_format import duration, usd
 
 
 def cost_section(run: RunDocuments) -> Section:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from pipeline.report.console import count, megabytes
 from pipeline.report.cost import stages_table
 from pipeline.report.page.charts import COLORS, Bar, bar_chart
 from pipeline.report.page.content import (
@@ -24,6 +23,7 @@ from pipeline.report.tables import largest
 from tokenmill.contracts.curation import DroppedDocument
 from tokenmill.contracts.ingest import Amount
 from tokenmill.contracts.ledger import Funnel, Ledger
+from tokenmill.number_format import byte_size, count
 from tokenmill.text.language import language_label
 
 # The last color is for all that have none of their own.
@@ -93,13 +93,13 @@ def _dropped(dropped: dict[str, Amount], ledger: Ledger | None) -> Figure:
     if ledger is not None and ledger.funnel.total.dropped:
         data = table_of_screen(dropped_table(ledger))
     else:
-        rows = [(words(reason), count(amount.documents), megabytes(amount.bytes))
+        rows = [(words(reason), count(amount.documents), byte_size(amount.bytes))
                 for reason, amount in ordered]  # fmt: skip
         data = DataTable(("reason", "documents", "bytes"), rows)
-    bars = [Bar(words(reason), [float(amount.bytes)], megabytes(amount.bytes))
+    bars = [Bar(words(reason), [float(amount.bytes)], byte_size(amount.bytes))
             for reason, amount in ordered[:_REASONS_DRAWN]]  # fmt: skip
     (largest_reason, most), *_ = ordered
-    said = f"the largest is {words(largest_reason)} with {megabytes(most.bytes)}"
+    said = f"the largest is {words(largest_reason)} with {byte_size(most.bytes)}"
     title = "Text that was dropped, by reason"
     return Figure(title, bar_chart(bars), f"Bars, one a reason: {said}.", data)
 
@@ -116,7 +116,7 @@ def _excerpt(document: DroppedDocument) -> Excerpt:
     record = document.shortened().to_json()
     facts = [
         f"source {shorten(record['source'])}, {document.split} split",
-        f"{megabytes(document.raw_bytes)}",
+        f"{byte_size(document.raw_bytes)}",
         f"language {language_label(document.language)}" if document.language else "",
         f"value {document.value:g}, limit {document.threshold:g}" if document.threshold else "",
         f"the text that stays: {shorten(record['kept_copy'])}" if record["kept_copy"] else "",

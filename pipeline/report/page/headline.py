@@ -5,12 +5,11 @@ from typing import Any, Literal
 
 import tomli
 
-from pipeline.report.console import count, duration, megabytes
 from pipeline.report.page.content import words
 from pipeline.report.page.run_documents import RunDocuments
 from pipeline.report.quality import describe_quality, quality_notes
 from tokenmill.contracts.cost_report import Quality
-from tokenmill.cost.pricing import usd
+from tokenmill.number_format import byte_size, count, decimal, duration, usd
 
 _INPUTS_NAMED = 3
 
@@ -73,7 +72,7 @@ def _model(run: RunDocuments, config: dict[str, Any]) -> str:
         length = count(shape["sequence_length"])
         parts.append(f"({shape['layers']} layers, rows of {length} tokens)")
     done = "trained for" if run.telemetry else "planned:"
-    parts.append(f"{done} {count(plan.steps)} steps, {plan.epochs:.3g} epochs")
+    parts.append(f"{done} {count(plan.steps)} steps, {decimal(plan.epochs)} epochs")
     sentence = " ".join(parts)
     return sentence[:1].upper() + sentence[1:] + "."
 
@@ -88,8 +87,8 @@ def _text(run: RunDocuments, config: dict[str, Any]) -> str:
         return f"On {named}."
     total = run.ledger.funnel.total
     return (
-        f"On {named}: {count(total.raw.documents)} documents, {megabytes(total.raw.bytes)}, of "
-        f"which curation kept {count(total.curated.documents)}, {megabytes(total.curated.bytes)}."
+        f"On {named}: {count(total.raw.documents)} documents, {byte_size(total.raw.bytes)}, of "
+        f"which curation kept {count(total.curated.documents)}, {byte_size(total.curated.bytes)}."
     )
 
 
@@ -120,7 +119,7 @@ def _numbers(run: RunDocuments) -> list[BigNumber]:
             BigNumber(
                 "effective tokens",
                 count(tokens),
-                f"{chinchilla.tokens_per_param:.3g} a parameter; of "
+                f"{decimal(chinchilla.tokens_per_param)} a parameter; of "
                 f"{count(ledger.funnel.total.train.loss_tokens)} "
                 f"{ledger.funnel.total.train.loss_name} to train on",
             )

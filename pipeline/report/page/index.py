@@ -2,7 +2,6 @@
 
 import os
 
-from pipeline.report.console import count
 from pipeline.report.page.charts import COLORS, Line, line_chart
 from pipeline.report.page.content import DataTable, Figure, Section, table_of_screen
 from pipeline.report.page.headline import Headline
@@ -14,6 +13,7 @@ from tokenmill.errors import TokenmillError
 from tokenmill.files import write_text
 from tokenmill.metadata.output_directory import RunMetadata
 from tokenmill.metadata.run_history import compare_runs, step_records
+from tokenmill.number_format import approximate, count
 
 INDEX_NAME = "index.html"
 
@@ -78,7 +78,7 @@ def _curves(metadata: RunMetadata) -> list[Figure]:
         [Line(name, [(float(step), loss) for step, loss in telemetry.loss_curve])
          for name, telemetry in trained],
         "step",
-        lambda y: f"{y:.3g}",
+        approximate,
     )  # fmt: skip
     said = "; ".join(
         f"{name} from {telemetry.eval_before.loss:.3f} to {telemetry.eval_after.loss:.3f}"

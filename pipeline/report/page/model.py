@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 
 from rich.table import Table
 
-from pipeline.report.console import count, megabytes
 from pipeline.report.languages import languages_table
 from pipeline.report.page.charts import Bar, Interval, bar_chart, interval_chart
 from pipeline.report.page.content import (
@@ -21,6 +20,7 @@ from pipeline.report.run import statistics_table
 from tokenmill.contracts.ledger import Ledger
 from tokenmill.contracts.tokenizer import TokenizerDescription
 from tokenmill.contracts.validation import SplitSummary
+from tokenmill.number_format import byte_size, count
 from tokenmill.text.language import language_label
 
 _BARS_DRAWN = 13
@@ -43,10 +43,10 @@ def _lengths(statistics: dict[str, SplitSummary]) -> Figure:
     lengths = {split: summary.byte_count for split, summary in statistics.items()}
     return Figure(
         "Length of a document: median, first to ninth decile",
-        interval_chart([Interval(split, of.p50, of.p10, of.p90, megabytes(of.p50))
+        interval_chart([Interval(split, of.p50, of.p10, of.p90, byte_size(of.p50))
                         for split, of in lengths.items()]),
-        "; ".join(f"{split}: a median of {megabytes(of.p50)}, eight of ten between "
-                  f"{megabytes(of.p10)} and {megabytes(of.p90)}"
+        "; ".join(f"{split}: a median of {byte_size(of.p50)}, eight of ten between "
+                  f"{byte_size(of.p10)} and {byte_size(of.p90)}"
                   for split, of in lengths.items()),
         table_of_screen(statistics_table(statistics)),
     )  # fmt: skip
@@ -77,7 +77,7 @@ def _vocabulary(tokenizer: TokenizerDescription) -> str:
     documents = sum(sample.documents for sample in tokenizer.sample.values())
     return (
         f"A {tokenizer.model_type} vocabulary of {count(tokenizer.tokens)} tokens, trained on "
-        f"{megabytes(size)} of {count(documents)} documents."
+        f"{byte_size(size)} of {count(documents)} documents."
     )
 
 
@@ -93,7 +93,7 @@ def _bytes_per_token(ledger: Ledger) -> Figure:
         f"Bars; all text has {ledger.funnel.total.bytes_per_token:.2f} bytes a token.",
         DataTable(
             ("source", "bytes a token", "bytes kept", "tokens"),
-            [(shorten(name), f"{of.bytes_per_token:.2f}", megabytes(of.curated.bytes),
+            [(shorten(name), f"{of.bytes_per_token:.2f}", byte_size(of.curated.bytes),
               count(of.curated.tokens)) for name, of in named],
         ),
     )  # fmt: skip
@@ -106,21 +106,21 @@ def memory_section(run: RunDocuments) -> Section:
         return Section("memory", title)
     memory, model = run.ledger.memory, run.ledger.model
     sentences = [
-        f"{megabytes(memory.bytes_per_device)} a device by parts, {memory.precision}, "
+        f"{byte_size(memory.bytes_per_device)} a device by parts, {memory.precision}, "
         f"{count(memory.sequences_per_device)} rows at a time"
-        + (f"; it has {megabytes(memory.capacity_bytes)}." if memory.capacity_bytes else ".")
+        + (f"; it has {byte_size(memory.capacity_bytes)}." if memory.capacity_bytes else ".")
     ]
     if memory.process_bytes is not None:
-        sentences.append(f"The Calibrator's process held {megabytes(memory.process_bytes)}.")
+        sentences.append(f"The Calibrator's process held {byte_size(memory.process_bytes)}.")
     if run.telemetry is not None and run.telemetry.peak_process_bytes is not None:
-        held = megabytes(run.telemetry.peak_process_bytes)
+        held = byte_size(run.telemetry.peak_process_bytes)
         sentences.append(f"The trainer's process held {held} at most, export included.")
     return Section(
         "memory",
         title,
         sentences,
         [
-            *_parts("Memory of training by part", memory.bytes_by_part, megabytes),
+            *_parts("Memory of training by part", memory.bytes_by_part, byte_size),
             *_parts("Parameters by part", model.params_by_part, count),
         ],
     )

@@ -4,10 +4,10 @@ import os
 import urllib.parse
 from collections.abc import Iterator
 
-from pipeline.report.console import count, duration, megabytes
 from pipeline.report.cost import describe_hardware
 from pipeline.report.page.content import DataTable, Section, Unfolding, shorten
 from pipeline.report.page.run_documents import RunDocuments
+from tokenmill.number_format import byte_size, count, duration, flops_per_second
 
 _FILES_SHOWN = 50
 
@@ -66,7 +66,7 @@ def _inputs(run: RunDocuments) -> DataTable:
         if address := _address(run, path):
             links[len(rows), 0] = address
         size = file.get("size_bytes")
-        rows.append((shorten(path), "" if size is None else megabytes(size)))
+        rows.append((shorten(path), "" if size is None else byte_size(size)))
     rest = len(ordered) - len(rows)
     return DataTable(("file", "size"), rows, f"And {count(rest)} more." if rest else "", links)
 
@@ -76,15 +76,16 @@ def _machine(run: RunDocuments) -> Iterator[str]:
     if (ledger := run.ledger) is not None:
         hardware = ledger.hardware
         yield (
-            f"{describe_hardware(ledger)}; peak {hardware.peak_flops_per_second:.3g} FLOP/s a "
+            f"{describe_hardware(ledger)}; peak "
+            f"{flops_per_second(hardware.peak_flops_per_second)} a "
             f"chip, MFU {hardware.mfu:.1%} ({hardware.mfu_source})."
         )
         if ledger.checkpoints is not None:
             plan = ledger.checkpoints
             yield (
-                f"A checkpoint is {megabytes(plan.checkpoint_bytes)}; one every "
+                f"A checkpoint is {byte_size(plan.checkpoint_bytes)}; one every "
                 f"{duration(plan.interval_seconds)} is planned, "
-                f"{megabytes(plan.disk_bytes)} on disk."
+                f"{byte_size(plan.disk_bytes)} on disk."
             )
     if versions := sorted({version for step in run.links for version in step.versions}):
         yield f"TFX {', '.join(versions)}."

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Iterator
 
-from pipeline.report.console import count, duration
 from pipeline.report.page.charts import Line, line_chart
 from pipeline.report.page.content import DataTable, Figure, Section
 from pipeline.report.page.run_documents import RunDocuments
 from tokenmill.contracts.training import Telemetry
+from tokenmill.number_format import approximate, count, decimal, duration
 
 _CURVES: tuple[tuple[str, str, Callable[[float], str], bool], ...] = (
-    ("learning_rate", "Learning rate", lambda y: f"{y:.3g}", True),
-    ("gradient_norm", "Gradient norm", lambda y: f"{y:.3g}", True),
+    ("learning_rate", "Learning rate", approximate, True),
+    ("gradient_norm", "Gradient norm", approximate, True),
     ("tokens_per_second", "Tokens a second", lambda y: f"{y:,.0f}", True),
     ("mfu", "Model FLOPs utilization (MFU)", lambda y: f"{y:.0%}", True),
 )
@@ -37,7 +37,7 @@ def _loss(telemetry: Telemetry) -> Figure:
     svg, legend = line_chart(
         [Line("training text", trained), Line("held-out text", held_out, dots=True)],
         "step",
-        lambda y: f"{y:.3g}",
+        approximate,
     )
     points = sorted(
         [(step, "training", loss) for step, loss in trained]
@@ -86,8 +86,9 @@ def _events(telemetry: Telemetry) -> Iterator[str]:
         )
     for rewind in telemetry.rewinds:
         yield (
-            f"The loss spiked to {rewind.loss:.3g} at step {count(rewind.spike_step)}: back to "
-            f"step {count(rewind.to_step)}, and {count(rewind.skipped_steps)} steps' rows left out."
+            f"The loss spiked to {decimal(rewind.loss)} at step {count(rewind.spike_step)}: back "
+            f"to step {count(rewind.to_step)}, and {count(rewind.skipped_steps)} steps' "
+            "rows left out."
         )
     if telemetry.overflows:
         yield f"{count(telemetry.overflows)} steps overflowed and were left out by the loss scale."

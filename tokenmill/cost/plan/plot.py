@@ -9,6 +9,7 @@ from tokenmill.cost.plan.planned_model import PlannedModel
 from tokenmill.cost.plan.planning import Plan, make_plan
 from tokenmill.cost.scaling import CHINCHILLA_TOKENS_PER_PARAM
 from tokenmill.files import AtomicFile
+from tokenmill.number_format import with_letter
 
 _SIZES = (0.1, 0.3, 1.0, 3.0, 10.0)
 _SPAN = 30.0  # tokens are drawn from a thirtieth to thirty times the plan's
@@ -48,7 +49,7 @@ def write_cost_plot(plan: Plan, path: Path) -> None:
             amount(make_plan(replace(fixed, model=model, unique_tokens=tokens))) for tokens in grid
         ]
         tokens = [value * request.epochs for value in grid]
-        (line,) = axes.loglog(tokens, costs, label=f"{params:.2g} parameters")
+        (line,) = axes.loglog(tokens, costs, label=f"{with_letter(params, 2)} parameters")
         best = CHINCHILLA_TOKENS_PER_PARAM * params
         if tokens[0] <= best <= tokens[-1]:
             at = amount(make_plan(replace(fixed, model=model, unique_tokens=best / request.epochs)))
