@@ -30,7 +30,7 @@ def test_without_limits_it_never_speaks():
 def test_a_projected_overrun_stops_as_soon_as_the_rate_is_known():
     watched = meter(max_usd=100.0, on_overrun="stop")
     assert run(watched, 200, 1.0) == {1 + MIN_STEPS: "stop"}
-    for words in ("will go over", "budget.max_usd = 100", "200 USD", "11 of 200 steps"):
+    for words in ("will go over", "budget.max_usd = 100", "$200.00", "11 of 200 steps"):
         assert words in watched.message
 
 
