@@ -95,9 +95,11 @@ class StepResources(Section):
     cpu: Annotated[float, Field(gt=0)] | None = None
     """Virtual CPUs."""
     memory_gb: Annotated[float, Field(gt=0)] | None = None
+    """Main memory, in GB of 1e9 bytes."""
     accelerator: str | None = None
     """The engine's name for it, such as NVIDIA_L4 on Vertex AI or nvidia.com/gpu on Kubeflow."""
     accelerator_count: PositiveInt = 1
+    """Accelerators of the machine; counts only with accelerator."""
 
 
 class EngineConfig(Section):

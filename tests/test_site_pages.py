@@ -36,6 +36,13 @@ def test_every_key_has_a_row_with_its_default(tools):
     assert "Documents below it are dropped (reason too_few_words). Rule sets: web 50" in text
 
 
+def test_every_key_says_what_it_is(tools):
+    text = tools["reference"].configuration_page()
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", text, re.MULTILINE)
+    assert len(rows) > 200
+    assert not [key for key, meaning in rows if len(meaning.split()) < 2]
+
+
 def leaves(command, path):
     if not isinstance(command, click.Group):
         yield path

@@ -23,6 +23,8 @@ class TrainingPlan(Section):
     global_batch_size: PositiveInt = 16
     """Rows a step, over all replicas."""
     epochs: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """How often training reads the rows, 0.3 for a part of them; by default once, since repeated
+    tokens teach less. max_steps may end it sooner."""
     max_steps: PositiveInt | None = None
     """Stop after this many steps even if `epochs` asks for more."""
     accumulation_steps: PositiveInt = 1

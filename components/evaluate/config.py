@@ -21,10 +21,15 @@ class EvaluateConfig(Section):
     require_improvement: bool = True
     """Bless only what is better on held-out text, by its 95 % interval, than before training."""
     max_bits_per_byte: Annotated[float, Field(gt=0)] = 8.0
+    """Bless only a causal-lm with at most so many bits per byte of held-out text; by default 8,
+    what guessing every byte alike takes."""
     max_source_bits_per_byte: Annotated[float, Field(gt=0)] | None = None
     """In each source by itself."""
     max_perplexity: Annotated[float, Field(gt=1)] | None = None
+    """Bless only a model with at most this perplexity of a token; no default, since it depends on
+    the vocabulary."""
     min_token_accuracy: Fraction | None = None
+    """Bless only a model whose first guess is right for at least this share of the tokens."""
     max_calibration_error: Fraction | None = None
     """Mean distance between the probability of the first guess and the share of hits."""
     forgetting_input: str | None = None

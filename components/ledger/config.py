@@ -40,8 +40,10 @@ class CostConfig(Section):
     price_date: str = ""
     """When that price was asked; a price without a date is flagged."""
     hidden_cost_multiplier_low: Annotated[float, Field(ge=1)] = HIDDEN_COST_LOW
+    """Least multiple of the bare compute that everything costs, with storage, network, failed runs
+    and people; the low end of the line "with hidden costs"."""
     hidden_cost_multiplier_high: Annotated[float, Field(ge=1)] = HIDDEN_COST_HIGH
-    """Storage, network, failed runs and people come to 2-5 times the bare compute."""
+    """The high end: storage, network, failed runs and people come to 2-5 times the bare compute."""
     goal: Goal = "from_scratch"
     """What the model is for: how many tokens the guidance asks for."""
     storage_usd_per_gb_month: Annotated[float, Field(ge=0)] = 0.02

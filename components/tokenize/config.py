@@ -15,6 +15,8 @@ class TokenizerConfig(Section):
     """The SentencePiece vocabulary."""
 
     model_type: ModelType = "bpe"
+    """Kind of subwords. bpe (merged pairs) and unigram (pieces chosen by likelihood) are trained
+    here; wordpiece and byte-level-bpe only come with path."""
     vocab_size: Annotated[int, Field(ge=LEAST_VOCAB_SIZE, le=1_000_000)] = 8192
     """Tokens in all: 256 of them are bytes, 16 control tokens. `tokenmill tokenizer sweep` helps
     to choose."""

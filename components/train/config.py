@@ -15,9 +15,12 @@ class TrainConfig(TrainingPlan):
     """The section [train]: what is trained. A change of it trains anew."""
 
     task: Literal["causal-lm", "masked-lm", "classification"] = "causal-lm"
+    """What is learned: the next token (causal-lm), hidden tokens (masked-lm, BERT), or the class of
+    a text (classification). It decides the loss, the pushed signatures and the measures."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
     """The peak, after warm-up."""
     warmup_fraction: Fraction = 0.05
+    """Share of the steps in which the learning rate rises to its peak, in a straight line."""
     schedule: Literal["cosine", "linear", "wsd"] = "cosine"
     """After the warm-up: a cosine or a line down, or stable and then a line down (wsd)."""
     decay_fraction: Fraction = 0.1

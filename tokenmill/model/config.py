@@ -28,19 +28,30 @@ class ModelConfig(Section):
     """The Transformer's shape."""
 
     layers: PositiveInt = 4
+    """Blocks of attention and MLP, one above the other; 4 train in minutes on two CPU cores."""
     d_model: PositiveInt = 256
+    """Features of a token between the layers (the hidden size); a multiple of heads, if head_dim
+    is not set."""
     heads: PositiveInt = 4
+    """Query heads of each attention; by default of 64 features each, as in GPT-2."""
     kv_heads: PositiveInt | None = None
     """Key/value heads (grouped-query attention); None means as many as heads."""
     d_ff: PositiveInt = 1024
+    """Features inside each MLP; by default 4 x d_model, as in GPT-2 and BERT."""
     sequence_length: Annotated[int, Field(ge=8, le=65_535)] = 256
     """Tokens a row, in packing, training and serving."""
     positions: Positions = "rope"
+    """How a token knows its place: rotated queries and keys (rope, no parameters), or an embedding
+    of each of the sequence_length places (learned; GPT-2, BERT)."""
     norm: Norm = "layer"
+    """Normalization: layer (LayerNorm; GPT-2, BERT) or rms (RMSNorm; Llama)."""
     mlp: Mlp = "gelu"
     """gelu is the tanh form, gelu_exact the one with the error function (BERT as released)."""
     use_bias: bool = True
+    """Add biases to the projections of attention and MLP, as GPT-2 and BERT do; Llama has none."""
     tie_embeddings: bool = True
+    """Use the token embedding's weights for the output layer, too: saves vocab_size x d_model
+    parameters."""
     norm_position: NormPosition = "pre"
     """Norms before attention and MLP (GPT-2), or behind them and the embeddings (BERT)."""
     type_vocab_size: Annotated[int, Field(ge=0)] = 0
@@ -56,6 +67,8 @@ class ModelConfig(Section):
     norm_epsilon: PositiveFloat | None = None
     """None means 1e-6 for rms, 1e-5 for layer in a decoder, 1e-12 in an encoder."""
     rope_base: PositiveFloat = 10_000.0
+    """Base of rope's wavelengths (theta), by default that of Su et al. 2021; models of long texts
+    have more, such as Llama 3's 500,000."""
     rope_scaling: RopeScaling = "none"
     """Lower frequencies of rope for longer texts: linear, or Llama 3's by wavelength."""
     rope_factor: Annotated[float, Field(ge=1.0)] = 1.0
