@@ -54,7 +54,7 @@ def test_every_page_is_there_and_in_the_navigation(site):
     listed = set(re.findall(r"[\w/]+\.md", json.dumps(yaml.safe_load(text)["nav"])))
     pages = {path.relative_to(PAGES).as_posix() for path in PAGES.rglob("*.md")}
     assert {name.replace(".md", ".html") for name in pages} | {"404.html"} == set(site)
-    docs = {path.name for path in (ROOT / "docs").glob("*.md")}
+    docs = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     assert docs <= listed <= pages
 
 

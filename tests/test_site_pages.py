@@ -72,7 +72,7 @@ def test_links_are_moved_to_the_pages_of_the_site(tools):
         return tools["pages"].move_links(text, path, known)
 
     assert moved("[c](docs/cost.md#a)", "README.md") == "[c](cost.md#a)"
-    assert moved("[r](../README.md)", "docs/cost.md") == "[r](first_run.md)"
+    assert moved("[r](../README.md)", "docs/cost.md") == "[r](index.md)"
     assert moved("[a](../benchmarks/gpu/a.md)", "docs/cost.md") == "[a](benchmarks/gpu/a.md)"
     assert moved("[c](../../docs/cost.md)", "benchmarks/gpu/a.md") == "[c](../../cost.md)"
     assert moved("see docs/training.md.", "docs/cost.md") == "see [training.md](training.md)."

@@ -19,7 +19,7 @@ from tools.site_reference import reference_pages  # noqa: E402
 
 # Where a page beside docs/ is on the site. MkDocs takes a README for a directory's index.
 BESIDE = {
-    "README.md": "first_run.md",
+    "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "benchmarks/README.md": "measurements.md",
@@ -29,7 +29,7 @@ FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(
     r"(?P<text>\[[^\[\]]*\])\((?P<target>[^()\s]+)\)"
     r"|`[^`]*`"  # code stays as it is
-    r"|\bdocs/(?P<page>\w+\.md)\b"  # a page that is named only
+    r"|\bdocs/(?P<page>(?:\w+/)*\w+\.md)\b"  # a page that is named only
 )
 
 
@@ -40,7 +40,7 @@ def site_path(path: str) -> str:
 
 def sources() -> dict[str, pathlib.Path]:
     """Find the repository's files that the site shows, by their path in the repository."""
-    found = [path for path in (ROOT / "docs").iterdir() if path.is_file()]
+    found = [path for path in (ROOT / "docs").rglob("*") if path.is_file()]
     found += [*(ROOT / "benchmarks").glob("*/*.md"), *(ROOT / name for name in BESIDE)]
     return {path.relative_to(ROOT).as_posix(): path for path in sorted(found)}
 
@@ -57,7 +57,8 @@ def move_links(text: str, path: str, known: frozenset[str]) -> str:
 
     def move(link: re.Match[str]) -> str:
         if link["page"] and f"docs/{link['page']}" in known:
-            return f"[{link['page']}]({os.path.relpath(link['page'], there or '.')})"
+            moved = os.path.relpath(link["page"], there or ".")
+            return f"[{os.path.basename(moved)}]({moved})"
         target, hash_sign, anchor = (link["target"] or "").partition("#")
         if "://" in target or not target:
             return link[0]
