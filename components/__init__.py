@@ -10,6 +10,7 @@ from typing import Any
 _ARTIFACT_TYPES = (
     "Calibration",
     "CostReport",
+    "HTML",
     "Ledger",
     "PackedRows",
     "Quarantine",

@@ -62,4 +62,14 @@ class RegisteredModel(artifact.Artifact):
     TYPE_NAME = "components.RegisteredModel"
 
 
+class HTML(artifact.Artifact):
+    """The page of a run: `report.html`.
+
+    The name is Kubeflow Pipelines' own (kfp.dsl.HTML): its UI and Vertex AI show such an artifact,
+    and take its URI for the file. pipeline/runners/kubeflow_entrypoint.py reads it in a container.
+    """
+
+    TYPE_NAME = "system.HTML"
+
+
 Examples = standard_artifacts.Examples

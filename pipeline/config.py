@@ -86,6 +86,7 @@ STEPS = (
     "InfraValidator",
     "Pusher",
     "VertexRegistrar",
+    "ReportPage",
 )
 
 

@@ -40,7 +40,9 @@ from components.validate.component import AnomalyGate, DocumentStatisticsGen
 from components.validate.history import resolve_previous
 from components.validate.schema import pin_schema
 from pipeline.config import Config
+from pipeline.loader import dump_config
 from pipeline.other_texts import pin_general_text, read_benchmarks
+from pipeline.report.page.component import ReportPage
 from pipeline.runners.engine_check import registry_target
 from tokenmill.checkpoints.base_model import weights_fingerprint
 from tokenmill.files import absolute_path
@@ -230,9 +232,21 @@ def create_components(
             )
         )
 
+    # 11 report: what all of them left, on one page, as an artifact that an engine's UI shows
+    page = ReportPage(
+        dump_config(config),
+        statistics=statistics,
+        dropped=curator.outputs["dropped"],
+        tokenizer=tokenizer.outputs["tokenizer"],
+        ledger=ledger.outputs["ledger"],
+        model_run=trainer.outputs["model_run"],
+        cost_report=cost_report.outputs["cost_report"],
+        pushed_model=pusher.outputs["pushed_model"],
+    )
+
     return [
         *before_training, trainer, *([baseline] if baseline else []), evaluator, cost_report,
-        *([infra_validator] if infra_validator is not None else []), pusher, *registering,
+        *([infra_validator] if infra_validator is not None else []), pusher, *registering, page,
     ]  # fmt: skip
 
 

@@ -88,7 +88,8 @@ def test_a_wrong_value_is_one_message_with_its_name(name, value, words):
 
 def test_every_artifact_type_is_importable_by_the_name_that_containers_use():
     for _, kind in inspect.getmembers(artifacts, inspect.isclass):
-        if kind.__module__ == artifacts.__name__:
+        # pipeline/runners/kubeflow_entrypoint.py tells TFX the class of Kubeflow's own type.
+        if kind.__module__ == artifacts.__name__ and kind is not artifacts.HTML:
             package, _, name = kind.TYPE_NAME.rpartition(".")
             assert package == "components"
             assert getattr(components, name) is kind

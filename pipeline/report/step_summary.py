@@ -207,6 +207,10 @@ def _register(record: StepRecord) -> str:
     return name or "nothing was pushed"
 
 
+def _page(record: StepRecord) -> str:
+    return megabytes(os.path.getsize(os.path.join(record.one("page").uri, "report.html")))
+
+
 # Cores that the steps had, by those of the machine, below which something else seems to run there.
 _BUSY = 0.6
 _REMARKS: dict[str, Callable[[StepRecord], list[str]]] = {
@@ -230,4 +234,5 @@ _SUMMARIES: dict[str, Callable[[StepRecord], str]] = {
     "CostReport": _cost_report,
     "Pusher": _push,
     "VertexRegistrar": _register,
+    "ReportPage": _page,
 }

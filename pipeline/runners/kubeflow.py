@@ -8,7 +8,9 @@ import os
 import sys
 import tempfile
 from collections import Counter
+from typing import Any
 
+from kfp.dsl import HTML
 from kfp.pipeline_spec import pipeline_spec_pb2
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.orchestration import pipeline as tfx_pipeline
@@ -18,6 +20,8 @@ from components.ingest.manifest import describe_left_out, list_inputs, write_man
 from components.train.execution import Execution
 from pipeline.config import Config, StepResources
 from pipeline.dag import create_components
+from pipeline.report.page.component import ReportPage
+from pipeline.runners import kubeflow_entrypoint
 from pipeline.runners.engine_check import Engine, check_engine
 from pipeline.runners.run_parameters import add_run_parameters
 from tokenmill.beam_arguments import beam_arguments
@@ -73,8 +77,24 @@ def compile_pipeline(config: Config, engine: Engine, output: str) -> int:
     # Never from the cache: it has to leave this run's price and budget for the Trainer.
     tasks = spec["pipelineSpec"]["root"]["dag"]["tasks"]
     tasks["TokenLedger"]["cachingOptions"] = {}
+    _show_as_html(spec["pipelineSpec"])
     write_json(output, spec)
     return len(steps)
+
+
+def _show_as_html(spec: dict[str, Any]) -> None:
+    """Declare the page as Kubeflow Pipelines' own compiler declares an HTML artifact.
+
+    TFX would give its schema in words, and its entry point knows no type of that name.
+    """
+    label = spec["components"][ReportPage.__name__]["executorLabel"]
+    outputs = spec["components"][ReportPage.__name__]["outputDefinitions"]["artifacts"]
+    outputs["page"]["artifactType"] = {
+        "schemaTitle": HTML.schema_title,
+        "schemaVersion": HTML.schema_version,
+    }
+    container = spec["deploymentSpec"]["executors"][label]["container"]
+    container["command"] = ["python", "-m", kubeflow_entrypoint.__name__]
 
 
 def placed_on(config: Config, root: str) -> Config:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import json_format
+from kfp import compiler, dsl
 from kfp.pipeline_spec import pipeline_spec_pb2
 from spec_engine import SpecEngine
 from tfx.orchestration.kubeflow.v2.container.kubeflow_v2_entrypoint_utils import (
@@ -92,6 +93,24 @@ def test_every_task_ran_and_pushed_what_the_local_run_pushed(first_run, executed
     assert weights
     for name in weights:
         np.testing.assert_array_equal(mine.get_tensor(name), theirs.get_tensor(name), err_msg=name)
+
+
+def test_the_page_is_an_html_artifact_as_kubeflow_has_it(first_run, executed, tmp_path):
+    """Declared as Kubeflow's own compiler declares one, and its URI is the file, not a folder."""
+
+    @dsl.component
+    def draw(page: dsl.Output[dsl.HTML]):
+        pass
+
+    compiler.Compiler().compile(draw, str(tmp_path / "draw.json"))
+    ours = json.loads(executed.spec_path.read_text())["pipelineSpec"]["components"]["ReportPage"]
+    theirs = json.loads((tmp_path / "draw.json").read_text())["components"]["comp-draw"]
+    assert ours["outputDefinitions"] == theirs["outputDefinitions"]
+    page = pathlib.Path(executed.runs["ReportPage"].artifacts["page"]["uri"]).read_text()
+    assert page.startswith("<!DOCTYPE html>")
+    assert "Blessed and pushed" in page
+    tokens = first_run.report()["ledger"]["training"]["effective_tokens"]
+    assert f"<strong>{tokens:,.0f}</strong>" in page
 
 
 def test_the_ledger_is_the_one_of_the_local_run(first_run, executed):

@@ -20,7 +20,7 @@ from tokenmill.records.documents import decode_documents
 STEPS = (
     "CorpusExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "AnomalyGate",
     "Curator", "TokenizerTrainer", "Transform", "Packer", "Calibrator", "TokenLedger", "Trainer",
-    "Evaluator", "CostReport", "Pusher",
+    "Evaluator", "CostReport", "Pusher", "ReportPage",
 )  # fmt: skip
 
 
@@ -68,6 +68,11 @@ def test_a_run_leaves_its_page(first_run):
     assert f"{bits:.3f}" in text_of(index)
     for address in re.findall(r'href="(\./[^"]*artifacts[^"]*)"', written):
         assert (logs / address).exists()
+    (made,) = store_of(first_run).get_artifacts_by_type("system.HTML")  # what engines show
+    page = pathlib.Path(made.uri, "report.html").read_text()
+    check_is_safe(page)
+    assert f"{numbers['ledger']['training']['effective_tokens']:,.0f}" in text_of(page)
+    assert "Blessed and pushed" in text_of(page)
 
 
 def test_ml_metadata_has_every_execution_and_the_config(first_run):
@@ -319,7 +324,7 @@ def test_why_says_by_which_rule_and_for_which_copy(first_run, workspace):
 def test_the_report_accounts_for_every_step_and_second(first_run):
     cost = first_run.report()["cost_report"]
     steps = {step["step"]: step for step in cost["steps"]}
-    untimed = {"SchemaGen", "ExampleValidator", "CostReport", "Pusher"}
+    untimed = {"SchemaGen", "ExampleValidator", "CostReport", "Pusher", "ReportPage"}
     assert set(steps) == set(STEPS) - untimed
     assert all(step["ran_in_this_run"] and step["seconds"] > 0 for step in steps.values())
     total = cost["actual"]["total_seconds"]
@@ -356,11 +361,11 @@ def test_second_run_is_all_cached(first_run, workspace):
     assert len(cached) >= len(STEPS)
 
 
-def test_a_new_price_runs_the_ledger_and_the_report_only(first_run, workspace):
+def test_a_new_price_runs_the_ledger_and_the_reports_only(first_run, workspace):
     run = workspace.run("--set", "cost.price_usd_per_chip_hour=100")
     assert run.exit_code == 0
     ran = {name for name, line in run.step_lines().items() if " cached " not in line}
-    assert ran == {"TokenLedger", "CostReport"}
+    assert ran == {"TokenLedger", "CostReport", "ReportPage"}
     before, after = first_run_cost(first_run), run.report()["cost_report"]["actual"]
     assert after["chip_hours"] == pytest.approx(before["chip_hours"])
     assert after["compute_usd"] == pytest.approx(after["chip_hours"] * 100)

@@ -94,7 +94,7 @@ def test_stopped_in_training_the_next_run_continues_there(first_run, workspace, 
     assert run.exit_code == 0, run.output
     assert "continuing after step" in run.output
     ran = {name for name, line in run.step_lines().items() if " cached " not in line}
-    assert ran == {"Trainer", "Evaluator", "CostReport", "Pusher"}
+    assert ran == {"Trainer", "Evaluator", "CostReport", "Pusher", "ReportPage"}
     (new,) = {p.name for p in serving.iterdir()} - versions
     assert new.isdigit()
     (resume,) = telemetry_of(run)["resumes"]

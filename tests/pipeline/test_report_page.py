@@ -16,8 +16,9 @@ from test_report_cost import COST_KEYS, LEDGER_KEYS
 
 from pipeline.cli import cli
 from pipeline.report.page.charts import Interval, Line, interval_chart, line_chart, ticks
+from pipeline.report.page.render import render_page
 from pipeline.report.page.run_documents import RunDocuments, StepLinks, log_directory_of
-from pipeline.report.page.write import render_page, write_page
+from pipeline.report.page.write import write_page
 from tokenmill.contracts.cost_report import CostReport
 from tokenmill.contracts.curation import Curation, DroppedDocument
 from tokenmill.contracts.ledger import Ledger

@@ -239,4 +239,4 @@ def describe_end(store: mlmd.MetadataStore, run: metadata_store_pb2.Context) -> 
         return f"running, or killed, at {node}"
     if last.last_known_state == metadata_store_pb2.Execution.CANCELED:
         return f"stopped at {node}"
-    return "" if node in ("Pusher", "VertexRegistrar") else f"ended after {node}"
+    return "" if node in ("Pusher", "VertexRegistrar", "ReportPage") else f"ended after {node}"

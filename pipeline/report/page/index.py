@@ -5,6 +5,7 @@ import os
 from pipeline.report.page.charts import COLORS, Line, line_chart
 from pipeline.report.page.content import DataTable, Figure, Section, table_of_screen
 from pipeline.report.page.headline import Headline
+from pipeline.report.page.render import INDEX_NAME, PAGE_NAME
 from pipeline.report.page.run_documents import log_directory_of
 from pipeline.report.page.template import render
 from pipeline.report.run_comparison import describe_changes, runs_table
@@ -15,16 +16,13 @@ from tokenmill.metadata.output_directory import RunMetadata
 from tokenmill.metadata.run_history import compare_runs, step_records
 from tokenmill.number_format import approximate, count
 
-INDEX_NAME = "index.html"
 
-
-def write_index(metadata: RunMetadata, directory: str, page_name: str) -> str:
+def write_index(metadata: RunMetadata, directory: str) -> str:
     """Write index.html of an output directory, with links to the pages of its runs.
 
     Args:
         metadata: Of the runs in `directory`.
         directory: The output directory.
-        page_name: Name of the page of a run, beside its log.
 
     Returns:
         Its path.
@@ -35,7 +33,7 @@ def write_index(metadata: RunMetadata, directory: str, page_name: str) -> str:
     links = {}
     for i, run in enumerate(metadata.runs()):
         logs = log_directory_of(directory, run.create_time_since_epoch / 1000)
-        page = os.path.join(logs, page_name)
+        page = os.path.join(logs, PAGE_NAME)
         if os.path.exists(page):
             links[i, 0] = "./" + os.path.relpath(page, directory)
     section = Section(

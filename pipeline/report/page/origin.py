@@ -51,7 +51,7 @@ def _is_local(uri: str) -> bool:
 
 def _address(run: RunDocuments, path: str) -> str:
     """Return the address of a local path from the page, which lies in the log directory."""
-    if not _is_local(path):
+    if not _is_local(path) or not run.log_directory:
         return ""
     relative = os.path.relpath(path, run.log_directory)
     return "./" + urllib.parse.quote(os.fsencode(relative))

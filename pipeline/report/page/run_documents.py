@@ -61,9 +61,9 @@ class RunDocuments:
     """All that the page of a run is drawn from; what the run did not come to is None or empty.
 
     Attributes:
-        run_id: TFX's id of the run.
-        directory: Output directory of the run, absolute.
-        log_directory: Directory of its log and its page.
+        run_id: TFX's id of the run; empty where an engine does not tell it.
+        directory: Output directory of the run, absolute; empty where it is not known.
+        log_directory: Directory of its log and its page; empty where there is none.
         ended: Where it failed or was stopped; empty if it came to its end.
         config_toml: The whole configuration.
         records: The steps that ran, by name, in their order.
@@ -72,8 +72,8 @@ class RunDocuments:
     """
 
     run_id: str
-    directory: str
-    log_directory: str
+    directory: str = ""
+    log_directory: str = ""
     ended: str = ""
     config_toml: str = ""
     records: dict[str, StepRecord] = field(default_factory=dict)
@@ -119,7 +119,9 @@ def read_run(metadata: RunMetadata, directory: str, run_id: str | None = None) -
         config_toml=run.custom_properties[CONFIG_PROPERTY].string_value,
     )
     _read_steps(metadata, run, found)
-    _read_artifacts(found)
+    read_outputs(found)
+    if made := found.records.get("Pusher", StepRecord(False, {})).outputs.get("pushed_model"):
+        found.pushed_to = made[0].custom_properties["pushed_destination"].string_value
     found.inputs = list(input_files(metadata.store, run.id))
     return found
 
@@ -176,7 +178,9 @@ def _read_steps(metadata: RunMetadata, run: Any, found: RunDocuments) -> None:
         )  # fmt: skip
 
 
-def _read_artifacts(found: RunDocuments) -> None:
+def read_outputs(found: RunDocuments) -> None:
+    """Read the documents in the outputs of the run's steps (`records`)."""
+
     def read(node: str, key: str, reader: Callable[[str], _Read]) -> _Read | None:
         """Read a document of an output; None if the step did not make it or it was removed."""
         record = found.records.get(node)
@@ -202,8 +206,6 @@ def _read_artifacts(found: RunDocuments) -> None:
     found.telemetry = read("Trainer", "model_run", read_telemetry)
     found.metrics = read("Trainer", "model_run", _metrics) or []
     found.cost_report = read("CostReport", "cost_report", read_cost_report)
-    if made := found.records.get("Pusher", StepRecord(False, {})).outputs.get("pushed_model"):
-        found.pushed_to = made[0].custom_properties["pushed_destination"].string_value
 
 
 def describes_failure(found: RunDocuments, node: str) -> bool:
