@@ -1,7 +1,8 @@
-"""`tokenmill report`: the page of a run, written anew."""
+"""`tokenmill report`: the page of a run, written anew, or several runs on one page."""
 
 import pathlib
 import webbrowser
+from collections.abc import Sequence
 
 import click
 
@@ -10,17 +11,35 @@ from tokenmill.errors import TokenmillError
 
 
 @click.command()
-@click.argument("run_directory", metavar="RUN")
+@click.argument("runs", metavar="RUN", nargs=-1, required=True)
+@click.option(
+    "--output",
+    metavar="FILE",
+    help="Where several runs go side by side.  [default: comparison.html]",
+)
 @click.option("--open", "open_page", is_flag=True, help="Show it in the browser, too.")
-def report(run_directory: str, open_page: bool) -> None:
-    """Write report.html of the newest run in the output directory RUN, and say where it is.
+def report(runs: Sequence[str], output: str | None, open_page: bool) -> None:
+    """Write report.html of a RUN, or one page of several, and say where it is.
 
-    It is one file with tokens, cost and quality, to be read in a browser without a network.
+    A RUN is an output directory, for the newest run there, or the directory of one run's log in
+    it, logs/<time>. The page is one file with tokens, cost and quality, to be read in a browser
+    without a network; that of one run lies beside its log.
     """
     with user_errors_only():
-        from pipeline.report.page.write import write_page
+        if len(runs) == 1:
+            if output is not None:
+                raise TokenmillError(
+                    f"--output {output} is for several runs: report.html lies beside the run's "
+                    "log, to which its links lead.",
+                    "Leave --output out, and copy the file.",
+                )
+            from pipeline.report.page.write import write_page
 
-        path = write_page(run_directory)
+            path = write_page(runs[0])
+        else:
+            from pipeline.report.page.comparison import COMPARISON_NAME, write_comparison
+
+            path = write_comparison(runs, output or COMPARISON_NAME)
         if open_page and not webbrowser.open(pathlib.Path(path).absolute().as_uri()):
             raise TokenmillError(
                 f"{path} is written, but no browser was found to open it.",

@@ -208,7 +208,7 @@ def _register(record: StepRecord) -> str:
 
 
 def _page(record: StepRecord) -> str:
-    return megabytes(os.path.getsize(os.path.join(record.one("page").uri, "report.html")))
+    return byte_size(os.path.getsize(os.path.join(record.one("page").uri, "report.html")))
 
 
 # Cores that the steps had, by those of the machine, below which something else seems to run there.

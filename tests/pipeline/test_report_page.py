@@ -16,6 +16,8 @@ from test_report_cost import COST_KEYS, LEDGER_KEYS
 
 from pipeline.cli import cli
 from pipeline.report.page.charts import Interval, Line, interval_chart, line_chart, ticks
+from pipeline.report.page.compared_runs import name_runs
+from pipeline.report.page.comparison import render_comparison
 from pipeline.report.page.render import render_page
 from pipeline.report.page.run_documents import RunDocuments, StepLinks, log_directory_of
 from pipeline.report.page.write import write_page
@@ -23,6 +25,7 @@ from tokenmill.contracts.cost_report import CostReport
 from tokenmill.contracts.curation import Curation, DroppedDocument
 from tokenmill.contracts.ledger import Ledger
 from tokenmill.contracts.training import Telemetry
+from tokenmill.errors import TokenmillError
 
 MOST_BYTES = 3_000_000
 SCRIPT = "<script>alert(1)</script>"
@@ -230,6 +233,95 @@ def test_the_command_writes_it_again_and_names_it(first_run, tmp_path):
     result = CliRunner().invoke(cli, ["report", str(first_run.home)])
     assert result.output.strip().endswith(str(before))
     assert CliRunner().invoke(cli, ["report", str(tmp_path)]).exit_code == 1
+
+
+def rows_of(page):
+    """The cells of each row of each table, as they are read."""
+    rows = [e for e in ET.fromstring(page).iter() if e.tag.endswith("}tr")]
+    return [["".join(cell.itertext()) for cell in row] for row in rows]
+
+
+def compared(*runs):
+    return render_comparison(runs, "/runs/comparison.html")
+
+
+@pytest.mark.parametrize("text", [HOSTILE, LONG])
+def test_names_and_settings_of_compared_runs_are_shown_and_never_obeyed(text):
+    changed = f"[run]\nname = {json.dumps(text)}\n[corpus]\ninput = [{json.dumps(text)}]\n"
+    page = compared(run_of(text), run_of(text, config_toml=changed, run_id="2", directory=text))
+    ET.fromstring(page)
+    found = Tags(page)
+    assert not found.tags & ALIVE
+    assert SCRIPT not in page
+    assert not RAW.search(page)
+    assert LONG[:5_000] not in page
+    assert len(page.encode()) < MOST_BYTES
+    if text is HOSTILE:
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_compared_runs_have_a_column_each_and_differences_where_both_are_known():
+    dearer = cost()
+    dearer = dearer.model_copy(update={
+        "actual": dearer.actual.model_copy(update={"compute_usd": 1.5})})  # fmt: skip
+    config = '[run]\nname = "{}"\n[train]\nlearning_rate = {}\n'
+    runs = [
+        run_of(config_toml=config.format("small", 0.1), cost_report=cost()),
+        run_of(config_toml=config.format("large", 0.2), cost_report=dearer),
+        run_of(config_toml=config.format("failed", 0.1), cost_report=None, telemetry=None),
+    ]
+    text, rows = text_of(compared(*runs)), rows_of(compared(*runs))
+    assert ["cost of training", "$1.00", "$1.50 (+50.0%)", ""] in rows
+    assert "large, against small: effective tokens 1,234,567 (the same); cost of train" in text
+    assert "failed, against small: effective tokens 1,234,567 (the same)." in text
+    assert ["train.learning_rate", "0.1", "0.2", "0.1"] in rows
+    assert "run.name" not in text
+    assert ["bits per byte", "2.500", "2.500", ""] in rows
+    curves = re.findall("<polyline", compared(*runs))
+    assert len(curves) == 4  # two trainings, their text and the held-out one
+    alike = text_of(compared(run_of(run_id="1"), run_of(run_id="2")))
+    assert "Nothing: the runs have the same settings." in alike
+
+
+def test_runs_of_one_name_are_told_apart():
+    def names(*runs):
+        return [each.name for each in name_runs(runs)]
+
+    assert names(run_of("a"), run_of("b")) == ["a", "b"]
+    here, there = run_of(), run_of(directory="/runs/other")
+    assert names(here, there) == ["plain in /runs/demo", "plain in /runs/other"]
+    assert names(here, run_of(run_id="2026-11-30")) == [
+        "plain, 2026-11-29T19:18:40", "plain, 2026-11-30"]  # fmt: skip
+    with pytest.raises(TokenmillError, match="given twice"):
+        names(here, here)
+
+
+def test_runs_are_compared_by_their_directories_or_logs(first_run, tmp_path):
+    """The same run beside a copy of it; the log names the run in either."""
+    copied = tmp_path / "copy"
+    copied.mkdir()
+    for name in ("logs", "artifacts"):
+        (copied / name).symlink_to(first_run.home / name)
+    shutil.copy(first_run.home / "metadata.sqlite", copied)
+    first, *_ = sorted(first_run.home.glob("logs/*"))
+
+    def ask(*words):
+        return CliRunner().invoke(cli, ["report", *map(str, words)])
+
+    output = tmp_path / "both.html"
+    result = ask(first, copied / "logs" / first.name, "--output", output)
+    assert result.output.strip() == str(output), result.output
+    page = output.read_text()
+    check_is_safe(page)
+    assert "Nothing: the runs have the same settings." in text_of(page)
+    bits = first_run.report()["cost_report"]["quality"]["evaluation"]["total"]["bits_per_byte"]
+    assert ["bits per byte", f"{bits:.3f}", f"{bits:.3f}"] in rows_of(page)
+    (own, _) = re.findall(r'href="(\./[^"]*report.html)"', page)
+    assert (tmp_path / own).samefile(first / "report.html")
+    assert ask(first).output.strip() == str(first / "report.html")
+    for words in ((first, first), (first, "--output", output), (tmp_path, first),
+                  (first, first.parent / "other")):  # fmt: skip
+        assert ask(*words).exit_code == 1, words
 
 
 @pytest.mark.slow

@@ -192,7 +192,7 @@ def compare_runs(metadata: RunMetadata) -> list[RunNumbers]:
     runs: dict[str, RunNumbers] = {}
     before: dict[str, Any] = {}
     for run in metadata.runs():
-        config = _flat(tomli.loads(run.custom_properties[CONFIG_PROPERTY].string_value))
+        config = flat_config(tomli.loads(run.custom_properties[CONFIG_PROPERTY].string_value))
         keys = sorted({*before, *config}) if before and config else ()
         changed = {k: config.get(k) for k in keys if before.get(k) != config.get(k)}
         runs[run.name] = RunNumbers(run.name, describe_end(metadata.store, run), changed)
@@ -217,7 +217,7 @@ def compare_runs(metadata: RunMetadata) -> list[RunNumbers]:
     return list(runs.values())
 
 
-def _flat(config: dict[str, Any]) -> dict[str, Any]:
+def flat_config(config: dict[str, Any]) -> dict[str, Any]:
     """Return the keys of a configuration as section.key."""
     return {f"{section}.{key}": value for section, keys in config.items()
             for key, value in keys.items()}  # fmt: skip

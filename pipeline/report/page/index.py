@@ -2,19 +2,20 @@
 
 import os
 
-from pipeline.report.page.charts import COLORS, Line, line_chart
-from pipeline.report.page.content import DataTable, Figure, Section, table_of_screen
+from pipeline.report.page.charts import COLORS
+from pipeline.report.page.content import Figure, Section, table_of_screen
 from pipeline.report.page.headline import Headline
 from pipeline.report.page.render import INDEX_NAME, PAGE_NAME
 from pipeline.report.page.run_documents import log_directory_of
 from pipeline.report.page.template import render
+from pipeline.report.page.training import compare_losses
 from pipeline.report.run_comparison import describe_changes, runs_table
 from tokenmill.contracts.training import Telemetry, read_telemetry
 from tokenmill.errors import TokenmillError
 from tokenmill.files import write_text
 from tokenmill.metadata.output_directory import RunMetadata
 from tokenmill.metadata.run_history import compare_runs, step_records
-from tokenmill.number_format import approximate, count
+from tokenmill.number_format import count
 
 
 def write_index(metadata: RunMetadata, directory: str) -> str:
@@ -69,22 +70,5 @@ def _curves(metadata: RunMetadata) -> list[Figure]:
             trained.append((run_id[:19], read_telemetry(record.one("model_run").uri)))
         except (OSError, TokenmillError):
             continue  # its artifacts were removed, or it failed before it wrote them
-    if len(trained) < 2:
-        return []
     trained.reverse()
-    svg, legend = line_chart(
-        [Line(name, [(float(step), loss) for step, loss in telemetry.loss_curve])
-         for name, telemetry in trained],
-        "step",
-        approximate,
-    )  # fmt: skip
-    said = "; ".join(
-        f"{name} from {telemetry.eval_before.loss:.3f} to {telemetry.eval_after.loss:.3f}"
-        for name, telemetry in trained
-    )
-    rows = [(name, count(telemetry.steps), f"{telemetry.eval_before.loss:.4f}",
-             f"{telemetry.eval_after.loss:.4f}") for name, telemetry in trained]  # fmt: skip
-    headings = ("run", "steps", "held-out loss before", "held-out loss after")
-    alternative = f"A curve a training; the held-out loss goes {said}."
-    return [Figure("Loss of each training, nats a loss token", svg, alternative,
-                   DataTable(headings, rows), legend)]  # fmt: skip
+    return list(compare_losses(trained))

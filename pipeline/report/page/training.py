@@ -1,6 +1,6 @@
 """The training: loss with held-out points, learning rate, gradient norm, tokens/s, MFU."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.report.page.charts import Line, line_chart
 from pipeline.report.page.content import DataTable, Figure, Section
@@ -27,13 +27,49 @@ def training_section(run: RunDocuments) -> Section:
     )
 
 
-def _loss(telemetry: Telemetry) -> Figure:
-    held_out = [
+def compare_losses(trained: Sequence[tuple[str, Telemetry]]) -> Iterator[Figure]:
+    """Draw the losses of several trainings in one plot; nothing where there are no two.
+
+    Args:
+        trained: Name and telemetry of each.
+    """
+    if len(trained) < 2:
+        return
+    said = "; ".join(
+        f"{name} from {telemetry.eval_before.loss:.3f} to {telemetry.eval_after.loss:.3f}"
+        for name, telemetry in trained
+    )
+    for text, points in (("training", _training_points), ("held-out", _held_out_points)):
+        svg, legend = line_chart(
+            [Line(name, points(telemetry)) for name, telemetry in trained],
+            "step",
+            approximate,
+        )
+        rows = [(name, count(telemetry.steps), f"{telemetry.eval_before.loss:.4f}",
+                 f"{telemetry.eval_after.loss:.4f}") for name, telemetry in trained]  # fmt: skip
+        yield Figure(
+            f"Loss on {text} text, nats a loss token",
+            svg,
+            f"A curve a training; the held-out loss goes {said}.",
+            DataTable(("run", "steps", "held-out loss before", "held-out loss after"), rows),
+            legend,
+        )
+
+
+def _training_points(telemetry: Telemetry) -> list[tuple[float, float]]:
+    return [(float(step), loss) for step, loss in telemetry.loss_curve]
+
+
+def _held_out_points(telemetry: Telemetry) -> list[tuple[float, float]]:
+    return [
         (0.0, telemetry.eval_before.loss),
         *((float(step), loss) for step, loss in telemetry.eval_losses),
         (float(telemetry.steps), telemetry.eval_after.loss),
     ]
-    trained = [(float(step), loss) for step, loss in telemetry.loss_curve]
+
+
+def _loss(telemetry: Telemetry) -> Figure:
+    held_out, trained = _held_out_points(telemetry), _training_points(telemetry)
     svg, legend = line_chart(
         [Line("training text", trained), Line("held-out text", held_out, dots=True)],
         "step",
