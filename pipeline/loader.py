@@ -237,10 +237,16 @@ def _read_toml(path: str) -> dict[str, Any]:
         with open(path, "rb") as source:
             return tomli.load(source)
     except tomli.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+        raise ConfigError(
+            f"{path} is not valid TOML: {error}.",
+            'Mend that place; a section is [name], a key is key = value, a text is in "quotes".',
+        ) from None
     except OSError as error:
         reason = os.strerror(error.errno or 0)
-        raise ConfigError(f"cannot read the config {path}: {reason}.") from None
+        raise ConfigError(
+            f"cannot read the config {path}: {reason}.",
+            "--config takes a file that is there; paths are from the current directory.",
+        ) from None
 
 
 def _parse_override(override: str) -> tuple[tuple[str, ...], Any]:
@@ -260,7 +266,10 @@ def _assign(values: dict[str, Any], path: tuple[str, ...], value: Any, override:
     for depth, name in enumerate(path[:-1], start=1):
         section = section.setdefault(name, {})
         if not isinstance(section, dict):
-            raise ConfigError(f"--set {override}: {'.'.join(path[:depth])} is not a section.")
+            raise ConfigError(
+                f"--set {override}: {'.'.join(path[:depth])} is not a section.",
+                "Write section.key=value; docs/interface.txt lists all keys.",
+            )
     section[path[-1]] = value
 
 

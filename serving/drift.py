@@ -133,5 +133,8 @@ def _read_log(path: str, signature: str | None) -> tuple[dict[str, list[int]], i
                 for feature, row in zip(columns, rows, strict=True):
                     columns[feature] += row
     except OSError as error:
-        raise TokenmillError(f"cannot read the request log {path}: {error.strerror}.") from None
+        raise TokenmillError(
+            f"cannot read the request log {path}: {error.strerror}.",
+            "It is the file that tokenmill serve --request-log FILE writes.",
+        ) from None
     return columns, unreadable

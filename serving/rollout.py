@@ -143,7 +143,10 @@ def start_rollout(
             known = ", ".join(map(str, versions)) or "none"
             raise TokenmillError(f"{name} {version}: no such version in {base}.", f"There: {known}")
     if not 0 < weight <= 1 or stable == canary:
-        raise TokenmillError("a rollout needs two versions and a weight above 0 and at most 1.")
+        raise TokenmillError(
+            f"a rollout from version {stable} to {canary} with weight {weight:g}: expected two "
+            "versions and a weight above 0 and at most 1."
+        )
     assert stable is not None
     begun = Rollout(stable, canary, weight, f"{stable}-{canary}", "running", started=time.time())
     if current is not None and replace(current, canary_weight=weight) == begun:

@@ -83,7 +83,9 @@ def call(model: Any, signature: str, text: str, **options: Any) -> dict[str, Any
 
     if signature not in model.signatures:
         raise TokenmillError(
-            f"it has no signature {signature}, but {', '.join(sorted(model.signatures))}."
+            f"it has no signature {signature}, but {', '.join(sorted(model.signatures))}.",
+            "Give a model of another train.task, or use a command for this one: generate and score "
+            "are of causal-lm, classify is of classification.",
         )
     function = model.signatures[signature]
     given = {"text": [text], "prompt": [text], **{name: [value] for name, value in options.items()}}

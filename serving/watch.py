@@ -90,7 +90,10 @@ class _Tail:
         if self._path is None or not os.path.exists(self._path):
             return
         if os.path.isdir(self._path):
-            raise TokenmillError(f"{self._path} is a directory, not a file of JSON lines.")
+            raise TokenmillError(
+                f"{self._path} is a directory, not a file of JSON lines.",
+                "Give the file that tokenmill serve --request-log writes, or the one of feedback.",
+            )
         with open(self._path, "rb") as source:
             if source.seek(0, os.SEEK_END) < self._offset:  # it was emptied, as rotation does
                 self._offset = 0

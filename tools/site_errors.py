@@ -8,7 +8,7 @@ import ast
 import html
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -50,14 +50,19 @@ def errors_page() -> str:
 
 
 def messages() -> list[Message]:
-    """Find the messages, each once, by file and line."""
+    """Find the messages, each once, by file and line, without those that are another error's."""
+    found = dict.fromkeys(every_message())
+    return [m for m in found if re.search("[a-z]", re.sub("{.*?}", "", m.text))]
+
+
+def every_message() -> Iterator[Message]:
+    """Yield what each place in the source says where it makes an error, by file."""
     trees = {
         path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
         for folder in FOLDERS
         for path in sorted((ROOT / folder).rglob("*.py"))
     }
     kinds = derived_classes(trees)
-    found: dict[Message, None] = {}
     for path, tree in trees.items():
         constants = text_constants(tree)
         for node in ast.walk(tree):
@@ -69,10 +74,7 @@ def messages() -> list[Message]:
                 continue
             text = words(node.args[0], constants)
             hints = [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "hint")]
-            if re.search("[a-z]", re.sub("{.*?}", "", text)):  # else another error's words
-                hint = words(hints[0], constants) if hints else ""
-                found[Message(path, text, hint)] = None
-    return list(found)
+            yield Message(path, text, words(hints[0], constants) if hints else "")
 
 
 def text_constants(tree: ast.Module) -> dict[str, str]:

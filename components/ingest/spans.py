@@ -36,7 +36,8 @@ def span_tokens(pattern: str, paths: Iterable[str], option: str) -> dict[int, li
             found.setdefault(int(match[1]), set()).add(match[1])
     if not found:
         raise TokenmillError(
-            f"{option} {pattern}: no file matches it with a number for {SPAN_SPEC}."
+            f"{option} {pattern}: no file matches it with a number for {SPAN_SPEC}.",
+            "tokenmill ingest preview PATTERN shows what a pattern finds.",
         )
     return {span: sorted(tokens) for span, tokens in found.items()}
 
@@ -69,7 +70,10 @@ def choose_span(
         return wanted
     there = "; ".join(f"{pattern}: {_shown(spans)}" for pattern, spans in tokens.items())
     if wanted is None:
-        raise TokenmillError(f"{option}: no span is there for every pattern. Found {there}.")
+        raise TokenmillError(
+            f"{option}: no span is there for every pattern. Found {there}.",
+            "Wait for the delivery that is missing, or leave its pattern out.",
+        )
     raise TokenmillError(
         f"corpus.span = {wanted}: not there. Found {there}.", "Name one of these, or none."
     )

@@ -107,7 +107,8 @@ def resolve_previous(setting: str, run_directory: str, manifest_directory: str) 
         found = next((r.statistics_uri for r in records if r.passed), "")
         if not found:
             raise TokenmillError(
-                f"validate.previous_statistics: no run in {path} passed data validation."
+                f"validate.previous_statistics: no run in {path} passed data validation.",
+                'Name another directory, or "off" to compare with nothing.',
             )
         return found
     from components.validate.statistics import read_statistics

@@ -53,7 +53,10 @@ def read_schema(path: str) -> tuple[schema_pb2.Schema, str]:
             "Make one from a run with: tokenmill schema freeze RUN_DIR --output FILE",
         ) from None
     except text_format.ParseError as error:
-        raise TokenmillError(f"{path} is not a schema in text format: line {error}.") from None
+        raise TokenmillError(
+            f"{path} is not a schema in text format: line {error}.",
+            "Mend that line, or make it anew: tokenmill schema freeze RUN_DIR --output FILE",
+        ) from None
     _check_documents(schema, path)
     return schema, text
 
@@ -171,7 +174,8 @@ def accept_statistics(
     if left:
         raise TokenmillError(
             "these anomalies cannot be accepted by a change of the schema:\n  "
-            + "\n  ".join(map(str, left))
+            + "\n  ".join(map(str, left)),
+            "They are of what documents are read by: mend the data, and run again.",
         )
     return accepted
 
@@ -246,7 +250,9 @@ def write_schema(path: str, schema: schema_pb2.Schema, header: str) -> str:
     try:
         write_text(path, text)
     except (tf.errors.OpError, OSError) as error:
-        raise TokenmillError(f"cannot write {path}: {error}.") from None
+        raise TokenmillError(
+            f"cannot write {path}: {error}.", "Name a file in a directory that can be written."
+        ) from None
     return text
 
 

@@ -24,7 +24,10 @@ def read_statistics(statistics_uri: str, split: str) -> Statistics:
     """
     path = os.path.join(split_directory(statistics_uri, split), STATISTICS_NAME)
     if not tf.io.gfile.exists(path):
-        raise TokenmillError(f"no statistics of the {split} split: there is no {path}.")
+        raise TokenmillError(
+            f"no statistics of the {split} split: there is no {path}.",
+            "Run the pipeline again: StatisticsGen makes what is gone.",
+        )
     return tfdv.load_stats_binary(path)
 
 

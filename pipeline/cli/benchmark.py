@@ -111,7 +111,10 @@ def _record(
     try:
         origin = read_origin(version)
         if origin is None:
-            raise TokenmillError(f"{version} was pushed by no run.")
+            raise TokenmillError(
+                f"{version} was pushed by no run.",
+                "Its numbers are in benchmark.json all the same.",
+            )
         if metadata_url:
             record_benchmark(open_store(metadata_url), origin, directory, report)
             return

@@ -42,7 +42,8 @@ def register(
     with user_errors_without_warnings():
         if not artifact_uri.startswith("gs://"):
             raise TokenmillError(
-                f"--artifact-uri {artifact_uri}: Vertex AI takes models from gs:// only."
+                f"--artifact-uri {artifact_uri}: Vertex AI takes models from gs:// only.",
+                f"Copy it first: gcloud storage cp -r {model} gs://BUCKET/",
             )
         from components.push import registry
         from components.push.labels import run_labels

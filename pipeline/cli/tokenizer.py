@@ -78,4 +78,6 @@ def _write(path: str, text: str) -> None:
         with open(path, "w", encoding="utf-8") as out:
             out.write(text)
     except OSError as error:
-        raise TokenmillError(f"--json {path}: {error.strerror}.") from None
+        raise TokenmillError(
+            f"--json {path}: {error.strerror}.", "Name a file in a directory that can be written."
+        ) from None

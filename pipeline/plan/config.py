@@ -265,7 +265,9 @@ def load_plan_input(flags: PlanFlags, notes: list[str]) -> PlanInput:
 
 def _unreadable(config: PlanConfig) -> FlagError:
     return FlagError(
-        f"model.base_model = {config.model.base_model}: there is no model that can be read."
+        f"model.base_model = {config.model.base_model}: there is no model that can be read.",
+        "Give the directory of a pushed version, or of a Hugging Face checkpoint with its "
+        "config.json: tokenmill import DIR says what is there.",
     )
 
 

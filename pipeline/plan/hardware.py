@@ -90,7 +90,7 @@ def _chip(where: str, name: str) -> Chip:
     except ValueError as error:
         words = str(error).partition(": ")[2].removesuffix(".")
         words = words.removesuffix(". Choose one, or add a row with its source")
-        raise FlagError(f"{where} = {name!r}: {words}.") from None
+        raise FlagError(f"{where} = {name!r}: {words}.", "Choose one of these.") from None
 
 
 def _precision(source: PlanInput, chip: Chip, notes: list[str]) -> Precision:
@@ -171,7 +171,8 @@ def _mfu(
         if mfu > 1:
             raise FlagError(
                 f"--tflops-per-chip = {flags.tflops_per_chip:g}: more than the peak of "
-                f"{peak / 1e12:g} TFLOP/s."
+                f"{peak / 1e12:g} TFLOP/s.",
+                "Give what a chip reaches in training, or another --hardware.",
             )
         return mfu, "given"
     if chosen:
@@ -203,7 +204,10 @@ def _price(
         found = [p for p in chip.prices if word.lower() in f"{p.provider} {p.region}".lower()]
         if not found:
             known = "; ".join(price.label for price in chip.prices) or "none"
-            raise FlagError(f"--price-from = {word!r}: prices of {chip.slug}: {known}.")
+            raise FlagError(
+                f"--price-from = {word!r}: prices of {chip.slug}: {known}.",
+                "Take a word of one of these, or give --price-per-chip-hour.",
+            )
         price_row = found[0]
     elif cost.price_usd_per_chip_hour is not None:
         return cost.price_usd_per_chip_hour, "the configuration"

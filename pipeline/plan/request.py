@@ -155,7 +155,10 @@ def _affordable(
     if not hardware.price_usd_per_chip_hour:
         raise FlagError("--budget-usd needs a price: --price-per-chip-hour.")
     if hardware.observed_tokens_per_second is not None or hardware.hfu is not None:
-        raise FlagError("--budget-usd takes --mfu or --tflops-per-chip, not a throughput or HFU.")
+        raise FlagError(
+            "--budget-usd contradicts a throughput or an HFU, which are of one model.",
+            "Give --mfu or --tflops-per-chip instead.",
+        )
     lines = []
     if model is not None:
         lines.append(tokens_for_budget(budget, hardware, model, flags.flops_basis))
@@ -165,7 +168,8 @@ def _affordable(
     if lines[0].params < _LEAST_PARAMS or lines[0].tokens < 1:
         raise FlagError(
             f"--budget-usd = {budget:g}: buys {power_of_ten(lines[0].flops)} FLOPs, too few for "
-            "any model."
+            "any model.",
+            "Raise it, or choose a cheaper chip (--hardware).",
         )
     return lines
 
@@ -195,5 +199,8 @@ def _plot_path(text: str | None) -> Path | None:
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise FlagError(f"--plot = {text!r}: expected a name that ends in .png, .svg or .pdf.")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise FlagError(f"--plot = {text!r}: {path.parent} is no directory that can be written.")
+        raise FlagError(
+            f"--plot = {text!r}: {path.parent} is no directory that can be written.",
+            "Make it, or name a file elsewhere.",
+        )
     return path

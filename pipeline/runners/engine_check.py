@@ -13,6 +13,7 @@ from tokenmill.errors import TokenmillError
 
 Engine = Literal["kubeflow", "vertex"]
 
+SET_KEYS = "Set these keys in the configuration's file, or with --set section.key=value."
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 
 
@@ -53,7 +54,8 @@ def check_engine(config: Config, engine: Engine) -> None:
         wrong += [line for line in found if engine != "vertex" or not line.startswith("engine.")]
     if wrong:
         raise TokenmillError(
-            f"cannot compile for {engine}:\n" + "\n".join(f"  {line}." for line in wrong)
+            f"cannot compile for {engine}:\n" + "\n".join(f"  {line}." for line in wrong),
+            SET_KEYS,
         )
 
 
@@ -125,7 +127,8 @@ def registry_target(config: Config) -> RegistryTarget:
     wrong = registry_problems(config, config.push_directory)
     if wrong:
         raise TokenmillError(
-            'push.registry = "vertex":\n' + "\n".join(f"  {line}." for line in wrong)
+            'push.registry = "vertex":\n' + "\n".join(f"  {line}." for line in wrong),
+            SET_KEYS,
         )
     engine = config.engine
     return RegistryTarget(

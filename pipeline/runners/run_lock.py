@@ -18,7 +18,10 @@ def run_lock(output_dir: str) -> Iterator[None]:
     try:
         lock = open(os.path.join(output_dir, ".lock"), "w", encoding="ascii")  # noqa: SIM115
     except OSError as error:
-        raise TokenmillError(f"cannot write to {output_dir}: {error.strerror}.") from None
+        raise TokenmillError(
+            f"cannot write to {output_dir}: {error.strerror}.",
+            "Choose another directory with --output-dir, or have this one's owner allow it.",
+        ) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,6 +8,7 @@ from typing import Any
 from tokenmill.errors import TokenmillError
 
 # By the names of schema 2.0, and by those of 2.1.
+_COMPILE = "Make one with: tokenmill compile --runner vertex --output FILE."
 _PARSERS = {"STRING": str, "INT": int, "DOUBLE": float}
 _PARSERS |= {"NUMBER_INTEGER": int, "NUMBER_DOUBLE": float}
 
@@ -22,13 +23,13 @@ def read_spec(path: str) -> dict[str, Any]:
         with open(path, encoding="utf-8") as source:
             job = json.load(source)
     except OSError as error:
-        raise TokenmillError(f"cannot read {path}: {error.strerror}.") from None
+        raise TokenmillError(f"cannot read {path}: {error.strerror}.", _COMPILE) from None
     except ValueError as error:
-        raise TokenmillError(f"{path} is not JSON: {error}.") from None
+        raise TokenmillError(f"{path} is not JSON: {error}.", _COMPILE) from None
     if not isinstance(job, dict) or "pipelineSpec" not in job:
         raise TokenmillError(
             f"{path} holds no pipelineSpec.",
-            "Make one with: tokenmill compile --runner vertex --output FILE.",
+            _COMPILE,
         )
     return job
 

@@ -106,7 +106,11 @@ def listen(host: str, port: int, option: str = "--rest-port") -> socket.socket:
         listener.close()
         if error.errno in (98, 48):  # EADDRINUSE on Linux, on macOS
             raise in_use(host, port, option) from None
-        raise TokenmillError(f"cannot listen on {host}:{port}: {error.strerror}.") from None
+        raise TokenmillError(
+            f"cannot listen on {host}:{port}: {error.strerror}.",
+            f"Give an address of this machine (--host) and another {option}; ports below 1024 are "
+            "the administrator's.",
+        ) from None
 
 
 def in_use(host: str, port: int, option: str) -> TokenmillError:

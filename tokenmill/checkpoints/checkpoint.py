@@ -117,7 +117,11 @@ def read_checkpoint(directory: str, sequence_length: int | None = None) -> Check
     try:
         shape = family.read_shape(settings, head)
     except ValueError as error:
-        raise TokenmillError(f"{settings.path}: no such model can be built: {error}") from None
+        raise TokenmillError(
+            f"{settings.path}: no such model can be built: {error}",
+            "docs/models.md lists the families that can be read; compare the file with the "
+            "publisher's.",
+        ) from None
     if modules is not None:
         _check_modules(directory, modules, shape)
     longest = shape.sequence_length

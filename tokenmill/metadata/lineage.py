@@ -139,7 +139,10 @@ def _present(read: Callable[[str], _Document], directory: str) -> _Document:
         return read(directory)
     except FileNotFoundError as error:
         path = error.filename or directory
-        raise TokenmillError(f"{path} is gone; the run's artifacts were removed.") from None
+        raise TokenmillError(
+            f"{path} is gone; the run's artifacts were removed.",
+            "Ask of another version: tokenmill gc keeps the runs of all that are there.",
+        ) from None
 
 
 def input_files(store: mlmd.MetadataStore, run_context_id: int) -> Iterator[dict[str, Any]]:

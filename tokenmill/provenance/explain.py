@@ -91,11 +91,11 @@ def explain_row(index: DocumentIndex, rows_uri: str, split: str, row: int) -> li
         TokenmillError: There is no such split or row.
     """
     if split not in SPLITS:
-        raise TokenmillError(f"--split {split}: there are {' and '.join(SPLITS)}.")
+        raise TokenmillError(f"--split {split}: expected {' or '.join(SPLITS)}.")
     try:
         placements = documents_of_row(rows_uri, split, row)
     except IndexError as error:
-        raise TokenmillError(f"--row {row}: {error}.") from None
+        raise TokenmillError(f"--row {row}: {error}.", "Rows are counted from 0.") from None
     found = []
     for placement in placements:
         statuses = index.find(placement.doc_id.decode())

@@ -17,6 +17,7 @@ from components.curate.list_entries import list_paths
 from pipeline.config import Config
 from pipeline.loader import dump_config
 from pipeline.runners.engine_check import (
+    SET_KEYS,
     image_problems,
     paths_outside,
     read_by_containers,
@@ -100,7 +101,8 @@ def _check(config: Config, engine: Engine) -> None:
         wrong.append("engine.workers = 1: multi_worker needs two or more")
     if wrong:
         raise TokenmillError(
-            f"cannot write a training for {engine}:\n" + "\n".join(f"  {line}." for line in wrong)
+            f"cannot write a training for {engine}:\n" + "\n".join(f"  {line}." for line in wrong),
+            SET_KEYS,
         )
 
 
