@@ -67,12 +67,14 @@ def score_benchmarks(
     Raises:
         TokenmillError: The harness cannot be installed, or fails.
     """
+    from tfx.utils import io_utils  # loads TensorFlow, which the checks before do without
+
     with tempfile.TemporaryDirectory(prefix="tokenmill-benchmark-") as temporary:
         output = os.path.join(temporary, "output")
         os.makedirs(output)
         if "://" in saved_model:  # the server reads local files
             local = os.path.join(temporary, "model")
-            _copy_directory(saved_model, local)
+            io_utils.copy_dir(saved_model, local)
             saved_model = local
         try:
             run_in_subprocess(
@@ -85,20 +87,8 @@ def score_benchmarks(
                 output=output,
             )
         finally:  # the harness's log, too, if it failed
-            _copy_directory(output, os.path.join(evaluation_uri, _DIRECTORY))
+            io_utils.copy_dir(output, os.path.join(evaluation_uri, _DIRECTORY))
         return read_benchmark(output).tasks
-
-
-def _copy_directory(source: str, target: str) -> None:
-    """Copy all files below a directory, from or to an object store, too."""
-    from tfx.dsl.io import fileio  # loads TensorFlow, which checks before the first step do without
-
-    fileio.makedirs(target)
-    for directory, _, names in fileio.walk(source):
-        copy = os.path.join(target, os.path.relpath(directory, source))
-        fileio.makedirs(copy)
-        for name in names:
-            fileio.copy(os.path.join(directory, name), os.path.join(copy, name), overwrite=True)
 
 
 def below_thresholds(
