@@ -12,6 +12,7 @@ it runs on. When the old one goes, these go with it:
 
 import functools
 import importlib.metadata
+import platform
 from typing import Any
 
 import google.protobuf
@@ -25,6 +26,21 @@ def stack_versions() -> str:
     """Return the versions of the libraries that compute: other ones give other bits."""
     names = ("tfx", "tensorflow", "keras")
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python, tokenmill and the libraries of a run, by name.
+
+    `stack` and `lock` name the set of them and the file that pins it.
+    """
+    names = ("tokenmill", "tensorflow", "keras", "tfx", "apache-beam")
+    libraries = ("tensorflow-data-validation", "tensorflow-transform", "tensorflow-model-analysis")
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in (*names, *libraries)},
+        "stack": "py310" if _OLD_PROTOBUF else "modern",
+        "lock": "requirements-py310.lock" if _OLD_PROTOBUF else "requirements.lock",
+    }
 
 
 def proto_json(message: Any) -> str:

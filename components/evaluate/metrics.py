@@ -23,6 +23,9 @@ import tensorflow_text  # noqa: F401
 from scipy.special import stdtrit
 from tensorflow_model_analysis.metrics import metric_types
 
+from tokenmill.contracts.evaluation import BINS, CALIBRATION_SUMS
+from tokenmill.export.scoring import CALIBRATION_BINS
+
 LOW, HIGH = "_ci95_low", "_ci95_high"
 
 _NORMAL_QUANTILE_95 = 1.959964
@@ -235,7 +238,10 @@ class EvaluatedDocuments(tfma.metrics.Metric):
 
 
 class _CalibrationError(beam.CombineFn):
-    """Expected calibration error from sums by confidence bin, float64 [2, bins]."""
+    """Expected calibration error from sums by confidence bin, and those sums.
+
+    The accumulator is float64 [3, bins]: the rows of `CALIBRATION_SUMS`.
+    """
 
     def __init__(self, key: Any):
         self._key = key
@@ -245,30 +251,35 @@ class _CalibrationError(beam.CombineFn):
 
     def add_input(self, sums: Any, element: Any) -> Any:
         predictions = predictions_of(self._key, element)
-        confidence, correct, count = (
-            np.atleast_2d(np.asarray(predictions[f"calibration_{name}"], np.float64)).sum(axis=0)
-            for name in ("confidence", "correct", "count")
+        return sums + np.stack(
+            [
+                np.atleast_2d(np.asarray(predictions[name], np.float64)).sum(axis=0)
+                for name in CALIBRATION_SUMS
+            ]
         )
-        return sums + np.stack([confidence - correct, count])
 
     def merge_accumulators(self, parts: Iterable[Any]) -> Any:
         return sum(parts, start=0.0)
 
-    def extract_output(self, sums: Any) -> dict[Any, float]:
-        if np.ndim(sums) == 0 or not sums[1].sum():
-            return {self._key: math.nan}
-        return {self._key: float(np.abs(sums[0]).sum() / sums[1].sum())}
+    def extract_output(self, sums: Any) -> dict[Any, Any]:
+        if np.ndim(sums) == 0:
+            sums = np.zeros((len(CALIBRATION_SUMS), CALIBRATION_BINS))
+        count, confidence, correct = sums
+        tokens = count.sum()
+        error = float(np.abs(confidence - correct).sum() / tokens) if tokens else math.nan
+        return {self._key: error, self._key._replace(name=self._key.name + BINS): sums}
 
 
 class CalibrationError(tfma.metrics.Metric):
     """Expected calibration error of the likeliest token (Guo et al. 2017, eq. 3), 0 to 1.
 
     Tokens fall into bins by the probability that the model gives its first guess; the error is
-    the mean difference, weighted by tokens, between that probability and the share of hits.
+    the mean difference, weighted by tokens, between that probability and the share of hits. The
+    sums of each bin stand beside it, under the metric's name and `BINS`.
     """
 
     def __init__(self, name: str = "calibration_error", **kwargs: Any):
-        super().__init__(computation_of(_CalibrationError), name=name, **kwargs)
+        super().__init__(computation_of(_CalibrationError, ("", BINS)), name=name, **kwargs)
 
 
 for _class in (

@@ -2,6 +2,7 @@
 
 import math
 import os
+import platform
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from components.train.state import LossSums, TrainingRecord
 from components.train.telemetry.attention_maps import attention_drawer
 from tokenmill.checkpoints.base_model import load_start_weights, read_pooling
 from tokenmill.contracts.packed_rows import PackedManifest
-from tokenmill.contracts.training import Losses, Phase, Telemetry, write_telemetry
+from tokenmill.contracts.training import Losses, Machine, Phase, Telemetry, write_telemetry
 from tokenmill.contracts.training_limits import TrainingLimits, read_limits
 from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second
 from tokenmill.cost.flops import flops_per_token
@@ -27,14 +28,14 @@ from tokenmill.export.adapter_files import ADAPTER_DIRECTORY, write_adapter
 from tokenmill.export.saved_model import export_model
 from tokenmill.export.text_masking import masking_of
 from tokenmill.files import absolute_path
-from tokenmill.machine import peak_process_bytes
+from tokenmill.machine import memory_bytes, peak_process_bytes, vcpus
 from tokenmill.model.backbone import Backbone
 from tokenmill.model.build import build_model, merge_adapters
 from tokenmill.model.lora import trains_head
 from tokenmill.preemption import StoppedError, stop_on_signals
 from tokenmill.rows.mixture import Mixture, plan_steps
 from tokenmill.rows.packed_split import PackedSplit
-from tokenmill.stack import stack_versions
+from tokenmill.stack import library_versions, stack_versions
 
 # What TensorFlow's collectives raise when one who takes part has gone.
 _LOST_WORKER = (
@@ -283,7 +284,19 @@ def describe(training: Training, job: TrainingJob) -> Telemetry:
         rewinds=record.rewinds,
         overflows=record.overflows,
         training_directory=training.session.directory,
+        versions=library_versions(),
+        machine=_machine(),
     )
+
+
+def _machine() -> Machine:
+    """Describe the machine; an accelerator without a name in its details has that of its kind."""
+    config = tf.config
+    devices = [d for d in config.list_physical_devices() if d.device_type in ("GPU", "TPU")]
+    names = [config.experimental.get_device_details(d).get("device_name", d.device_type)
+             for d in devices]  # fmt: skip
+    return Machine(processor=platform.machine(), vcpus=vcpus(), memory_bytes=memory_bytes(),
+                   accelerators=names)  # fmt: skip
 
 
 def _size(variables: list[Any]) -> int:

@@ -203,8 +203,11 @@ def calibration(groups):
             inputs = tfma.metrics.StandardMetricInputs(predictions=predictions)
             accumulator = combine.add_input(accumulator, inputs)
         parts.append(accumulator)
-    (value,) = combine.extract_output(combine.merge_accumulators(parts)).values()
-    return value
+    found = combine.extract_output(combine.merge_accumulators(parts))
+    error, sums = (found[key] for key in computation.keys)
+    assert np.shape(sums)[0] == 3
+    assert sum(count for group in groups for *_, bins in group for count in bins) == sums[0].sum()
+    return error
 
 
 def test_calibration_error_weighs_bins_by_their_tokens():

@@ -68,6 +68,17 @@ def test_a_run_leaves_its_page(first_run):
     assert f"{bits:.3f}" in text_of(index)
     for address in re.findall(r'href="(\./[^"]*artifacts[^"]*)"', written):
         assert (logs / address).exists()
+    evaluation = numbers["cost_report"]["quality"]["evaluation"]
+    bins, total = evaluation["calibration"], evaluation["total"]
+    assert sum(each["count"] for each in bins) == total["evaluated_tokens"]
+    gaps = [abs(each["confidence"] - each["accuracy"]) * each["count"] for each in bins]
+    assert sum(gaps) / total["evaluated_tokens"] == pytest.approx(total["calibration_error"])
+    assert "Calibration: share of first guesses that are right" in text
+    telemetry = json.loads(
+        pathlib.Path(newest_artifact(first_run, "ModelRun").uri, "telemetry.json").read_text()
+    )
+    assert telemetry["versions"]["tensorflow"] == tf.__version__
+    assert f"{telemetry['machine']['vcpus']} cores" in text
     (made,) = store_of(first_run).get_artifacts_by_type("system.HTML")  # what engines show
     page = pathlib.Path(made.uri, "report.html").read_text()
     check_is_safe(page)

@@ -61,6 +61,10 @@ def cost(sources=("a", "b"), failures=()):
         "total": metrics(2.5),
         "by_source": {name: metrics(2.0 + i) for i, name in enumerate(sources)},
         "failures": list(failures),
+        "calibration": [
+            {"low": 0.0, "high": 0.5, "count": 30, "confidence": 0.25, "accuracy": 0.2},
+            {"low": 0.5, "high": 1.0, "count": 10, "confidence": 0.75, "accuracy": 0.5},
+        ],
     }
     losses = {"bits_per_byte": 3.5, "loss": 8.0, "perplexity": 9.0}
     quality = {"evaluation": evaluation, "eval_before": losses, "eval_after": losses,
@@ -186,6 +190,25 @@ def test_what_a_run_did_not_come_to_is_absent():
     assert "Loss" in no_evaluator
     assert "estimated compute" in no_evaluator
     assert "Quality" not in no_evaluator
+
+
+def test_calibration_is_drawn_by_bin_of_confidence():
+    page = render_page(run_of())
+    assert ["50.0% to 100.0%", "10", "75.0%", "50.0%"] in rows_of(page)
+    assert "30, are given 25.0% on average, and 20.0% of them are right" in page
+    large, small = (
+        float(r) for r in re.findall(r'<circle class="f1"[^>]* r="([\d.]+)"', page)[-2:]
+    )
+    assert large > small > 0
+
+
+def test_versions_and_machine_are_those_that_trained():
+    machine = {"processor": "x86_64", "vcpus": 2, "memory_bytes": 8_000_000_000,
+               "accelerators": ["NVIDIA H200", "NVIDIA H200"]}  # fmt: skip
+    keys = {"versions": {"tensorflow": "2.21.0"}, "machine": machine}
+    page = render_page(run_of(telemetry=complete(Telemetry, {**telemetry().to_json(), **keys})))
+    assert ["tensorflow", "2.21.0"] in rows_of(page)
+    assert "had 2 cores (x86_64), 8 GB of memory and 2 x NVIDIA H200." in text_of(page)
 
 
 def test_the_same_documents_give_the_same_bytes():

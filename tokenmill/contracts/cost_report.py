@@ -125,6 +125,16 @@ class Forgetting(Part):
         return None
 
 
+class CalibrationBin(Part):
+    """First guesses of about one confidence: how sure the model was, and how often right."""
+
+    low: float = key("Least probability of the bin.", ge=0, le=1)
+    high: float = key("Where the next bin begins.", ge=0, le=1)
+    count: int = key("First guesses in it: tokens; of a classifier documents.", gt=0)
+    confidence: float = key("Their mean probability.", ge=0, le=1)
+    accuracy: float = key("Share of them that is right.", ge=0, le=1)
+
+
 class EvaluationSummary(Part):
     """Metrics of the evaluation split, and what kept the model from being blessed."""
 
@@ -135,6 +145,9 @@ class EvaluationSummary(Part):
     failures: list[str] = key("A sentence for each threshold that was missed; empty if blessed.")
     forgetting: Forgetting | None = key(
         "The general text; null where none was given.", default=None
+    )
+    calibration: list[CalibrationBin] = key(
+        "Bins of confidence of all documents that hold a guess, the least sure first.", default=[]
     )
     benchmarks: dict[str, BenchmarkTaskResult] = key(
         "Benchmark tasks (evaluate.benchmarks), by name; empty where none were asked for.",

@@ -8,7 +8,12 @@ import tensorflow_model_analysis as tfma
 
 from tokenmill.contracts.base import Document, key, read_document, write_document
 from tokenmill.contracts.benchmark import BenchmarkTaskResult
-from tokenmill.contracts.cost_report import EvaluationSummary, Forgetting, Metrics
+from tokenmill.contracts.cost_report import (
+    CalibrationBin,
+    EvaluationSummary,
+    Forgetting,
+    Metrics,
+)
 from tokenmill.text.language import language_label
 
 BASELINE_CHECK_NAME = "baseline_check.json"
@@ -18,6 +23,12 @@ SLICED_BY = (SOURCE, LENGTH, LANGUAGE)
 CANDIDATE, BASELINE = "candidate", "baseline"
 """Names of the two models in the evaluation: the new one, and the last blessed one."""
 
+
+BINS = "_bins"
+"""After the name of the calibration error: its sums by bin of confidence."""
+CALIBRATION_SUMS = ("calibration_count", "calibration_confidence", "calibration_correct")
+"""Rows of those sums, [3, bins], by the outputs of the signature that they add up."""
+_CALIBRATION_ERROR = "calibration_error"
 
 Slice = tuple[str, str]
 WHOLE: Slice = ("", "")
@@ -54,9 +65,7 @@ def read_baseline_check(evaluation_uri: str) -> BaselineCheck:
 
 def read_metrics(evaluation_uri: str) -> dict[Slice, Metrics]:
     """Read the metrics by slice (feature, value); `WHOLE` is all documents of the split."""
-    result = tfma.load_eval_result(evaluation_uri)
-    if len(result.config.model_specs) > 1:  # beside a baseline, the models have names
-        result = tfma.load_eval_result(evaluation_uri, model_name=CANDIDATE)
+    result = _load(evaluation_uri)
     by_slice: dict[Slice, Metrics] = {WHOLE: {}}
     for slice_key, outputs in result.slicing_metrics:
         feature, value = slice_key[0] if slice_key else WHOLE
@@ -67,6 +76,36 @@ def read_metrics(evaluation_uri: str) -> dict[Slice, Metrics]:
             if isinstance(found := number.get("doubleValue"), float) and math.isfinite(found)
         }
     return by_slice
+
+
+def read_calibration_bins(evaluation_uri: str) -> list[CalibrationBin]:
+    """Read the bins of confidence of all documents; none where nothing was guessed in them."""
+    for slice_key, outputs in _load(evaluation_uri).slicing_metrics:
+        sums = outputs[""][""].get(_CALIBRATION_ERROR + BINS, {}).get("arrayValue")
+        if slice_key or sums is None:
+            continue
+        rows, bins = sums["shape"]
+        values = sums["float64Values"]
+        count, confidence, correct = (values[i * bins : (i + 1) * bins] for i in range(rows))
+        return [
+            CalibrationBin(
+                low=i / bins,
+                high=(i + 1) / bins,
+                count=round(count[i]),
+                confidence=confidence[i] / count[i],
+                accuracy=correct[i] / count[i],
+            )
+            for i in range(bins)
+            if count[i]
+        ]
+    return []
+
+
+def _load(evaluation_uri: str) -> Any:
+    result = tfma.load_eval_result(evaluation_uri)
+    if len(result.config.model_specs) > 1:  # beside a baseline, the models have names
+        result = tfma.load_eval_result(evaluation_uri, model_name=CANDIDATE)
+    return result
 
 
 def read_failures(evaluation_uri: str) -> list[str]:
@@ -120,6 +159,7 @@ def summarize(evaluation_uri: str) -> EvaluationSummary:
         by_language=by(LANGUAGE),
         failures=[*read_failures(evaluation_uri), *check.failures],
         forgetting=check.forgetting,
+        calibration=read_calibration_bins(evaluation_uri),
         benchmarks=check.benchmarks,
         few_documents=[
             f"{feature} {language_label(value) if feature == LANGUAGE else value}"

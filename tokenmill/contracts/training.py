@@ -65,6 +65,15 @@ class Rewind(Part):
     skipped_steps: int = key("Steps whose rows were left out.", gt=0)
 
 
+class Machine(Part):
+    """What the chief's process had of its machine."""
+
+    processor: str = key("Instruction set, such as x86_64.")
+    vcpus: int = key("Cores that it might use.", ge=1)
+    memory_bytes: int = key("Memory that it might use, bytes.", gt=0)
+    accelerators: list[str] = key("Name of each accelerator that TensorFlow saw.", default=[])
+
+
 class Telemetry(Document):
     """telemetry.json: the totals of a training over all its attempts."""
 
@@ -107,6 +116,11 @@ class Telemetry(Document):
     rewinds: list[Rewind] = key("Spikes that training went back before.")
     overflows: int = key("Steps that the loss scale left out.", ge=0)
     training_directory: str | None = key("Directory of its checkpoints; null if none were kept.")
+    versions: dict[str, str] = key(
+        "Versions of Python and the libraries of its last attempt, by name; stack and lock name the set.",
+        default={},
+    )
+    machine: Machine | None = key("The machine of its last attempt.", default=None)
 
 
 def read_telemetry(uri: str) -> Telemetry:

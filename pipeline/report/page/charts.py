@@ -19,16 +19,25 @@ _VALUE_WIDTH = 84
 _ROW_HEIGHT = 26
 _LABEL_CHARACTERS = 22
 _TICKS = 5
+_DOT_RADIUS = 4.0
 # Where an interval is much wider than the values lie apart, it is cut off, or they would not be.
 _MOST_OF_SPAN = 2.0
 
 
 class Line(NamedTuple):
-    """A curve: points by x, drawn as a line or as dots."""
+    """A curve: points by x, drawn as a line or as dots.
+
+    Attributes:
+        name: What it is.
+        points: Its points.
+        dots: Whether they are dots.
+        weights: What a dot stands for, by which its area grows; empty for dots of one size.
+    """
 
     name: str
     points: Sequence[tuple[float, float]]
     dots: bool = False
+    weights: Sequence[float] = ()
 
 
 class Bar(NamedTuple):
@@ -50,7 +59,11 @@ class Interval(NamedTuple):
 
 
 def line_chart(
-    lines: Sequence[Line], x_label: str, show_y: Callable[[float], str], from_zero: bool = False
+    lines: Sequence[Line],
+    x_label: str,
+    show_y: Callable[[float], str],
+    from_zero: bool = False,
+    show_x: Callable[[float], str] | None = None,
 ) -> tuple[str, tuple[Legend, ...]]:
     """Draw curves over one axis.
 
@@ -59,6 +72,7 @@ def line_chart(
         x_label: What the horizontal axis counts.
         show_y: Writes a value of the vertical axis.
         from_zero: Whether the vertical axis begins at 0.
+        show_x: Writes a value of the horizontal axis; None if it counts.
 
     Returns:
         The picture, and what its colors mean.
@@ -71,7 +85,8 @@ def line_chart(
     drawn = [(i, line) for i, line in enumerate(finite) if line.points]
     xs = [x for _, line in drawn for x, _ in line.points]
     ys = [y for _, line in drawn for _, y in line.points]
-    x_ticks, y_ticks = ticks(min(xs), max(xs), True), ticks(0 if from_zero else min(ys), max(ys))
+    x_ticks = ticks(min(xs), max(xs), whole=show_x is None)
+    y_ticks = ticks(0 if from_zero else min(ys), max(ys))
     x_low, x_high = min(xs), max(max(xs), min(xs) + 1e-12)
     y_low, y_high = y_ticks[0], y_ticks[-1]
 
@@ -86,13 +101,23 @@ def line_chart(
         left=left,
         bottom=top + height,
         right=left + width,
-        x_ticks=[(place(x, y_low)[0], f"{x:,.0f}") for x in x_ticks if x_low <= x <= x_high],
+        x_ticks=[(place(x, y_low)[0], show_x(x) if show_x else f"{x:,.0f}") for x in x_ticks
+                 if x_low <= x <= x_high],
         y_ticks=[(place(x_low, y)[1], show_y(y)) for y in y_ticks],
-        lines=[(i % COLORS, line.dots or len(line.points) == 1, [place(*p) for p in line.points])
+        lines=[(i % COLORS, line.dots or len(line.points) == 1,
+                [(*place(*p), radius) for p, radius in zip(line.points, _radii(line), strict=True)])
                for i, line in drawn],
         x_label=x_label,
     )  # fmt: skip
     return svg, tuple(Legend(line.name, i % COLORS) for i, line in drawn if len(drawn) > 1)
+
+
+def _radii(line: Line) -> list[float]:
+    """Return the radius of each dot of a line."""
+    if not line.weights:
+        return [_DOT_RADIUS] * len(line.points)
+    most = max(line.weights)
+    return [_DOT_RADIUS / 2 + 2 * _DOT_RADIUS * math.sqrt(each / most) for each in line.weights]
 
 
 def bar_chart(bars: Sequence[Bar], colors: Sequence[int] | None = None) -> str:

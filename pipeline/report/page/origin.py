@@ -2,6 +2,7 @@
 
 import os
 import urllib.parse
+from collections import Counter
 from collections.abc import Iterator
 
 from pipeline.report.cost import describe_hardware
@@ -17,6 +18,9 @@ def origin_section(run: RunDocuments) -> Section:
     tables = [("Steps, the last first", _steps(run))] if run.links else []
     if run.inputs:
         tables.append(("Input files", _inputs(run)))
+    if run.telemetry is not None and run.telemetry.versions:
+        rows = list(run.telemetry.versions.items())
+        tables.append(("Versions that trained", DataTable(("library", "version"), rows)))
     sentences = [*_machine(run)]
     if run.gone:
         sentences.append(f"Removed since, and so not on this page: {', '.join(run.gone)}.")
@@ -87,5 +91,14 @@ def _machine(run: RunDocuments) -> Iterator[str]:
                 f"{duration(plan.interval_seconds)} is planned, "
                 f"{byte_size(plan.disk_bytes)} on disk."
             )
-    if versions := sorted({version for step in run.links for version in step.versions}):
+    telemetry = run.telemetry
+    if telemetry is not None and (machine := telemetry.machine) is not None:
+        accelerators = ", ".join(
+            f"{number} x {name}" for name, number in Counter(machine.accelerators).items()
+        )
+        yield (
+            f"The trainer had {machine.vcpus} cores ({machine.processor}), "
+            f"{byte_size(machine.memory_bytes)} of memory and {accelerators or 'no accelerator'}."
+        )
+    elif versions := sorted({version for step in run.links for version in step.versions}):
         yield f"TFX {', '.join(versions)}."

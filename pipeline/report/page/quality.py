@@ -1,8 +1,10 @@
 """Quality on held-out text: against the baselines, by slice with intervals, calibration."""
 
+from collections.abc import Sequence
+
 from components.evaluate.metrics import HIGH, LOW
 from pipeline.report.benchmark import benchmark_table
-from pipeline.report.page.charts import Interval, interval_chart
+from pipeline.report.page.charts import Interval, Line, interval_chart, line_chart
 from pipeline.report.page.content import (
     DataTable,
     Figure,
@@ -13,7 +15,8 @@ from pipeline.report.page.content import (
 )
 from pipeline.report.page.run_documents import RunDocuments
 from pipeline.report.quality import MEASURES, quality_table
-from tokenmill.contracts.cost_report import EvaluationSummary, Metrics
+from tokenmill.contracts.cost_report import CalibrationBin, EvaluationSummary, Metrics
+from tokenmill.number_format import count
 from tokenmill.text.language import language_label
 
 _MAIN = ("bits_per_byte", "masked_perplexity", "accuracy")
@@ -34,6 +37,8 @@ def quality_section(run: RunDocuments) -> Section:
         figure = _slices(title, slices, evaluation)
         if figure is not None:
             figures.append(figure)
+    if len(evaluation.calibration) > 1:
+        figures.append(_reliability(evaluation.calibration))
     sentences = []
     if (error := evaluation.total.get("calibration_error")) is not None:
         sentences.append(
@@ -45,6 +50,40 @@ def quality_section(run: RunDocuments) -> Section:
          ("Benchmarks", benchmark_table(evaluation.benchmarks))]
     )  # fmt: skip
     return Section("quality", "Quality on held-out text", sentences, figures, tables)
+
+
+def _reliability(bins: Sequence[CalibrationBin]) -> Figure:
+    """Draw how often the first guesses of each confidence are right (Guo et al. 2017)."""
+    guesses = sum(each.count for each in bins)
+    svg, legend = line_chart(
+        [
+            Line("as often right as it is sure", [(0.0, 0.0), (1.0, 1.0)]),
+            Line(
+                "the model; a larger dot has more guesses",
+                [(each.confidence, each.accuracy) for each in bins],
+                dots=True,
+                weights=[float(each.count) for each in bins],
+            ),
+        ],
+        "probability that the model gives its first guess",
+        "{:.0%}".format,
+        show_x="{:.0%}".format,
+    )
+    widest = max(bins, key=lambda each: each.count)
+    return Figure(
+        "Calibration: share of first guesses that are right",
+        svg,
+        f"A dot for each of {len(bins)} bins of confidence, with {count(guesses)} guesses in all. "
+        f"Most, {count(widest.count)}, are given {widest.confidence:.1%} on average, and "
+        f"{widest.accuracy:.1%} of them are right. A dot below the line is of guesses that the "
+        "model is too sure of.",
+        DataTable(
+            ("confidence", "guesses", "mean confidence", "right"),
+            [(f"{each.low:.1%} to {each.high:.1%}", count(each.count), f"{each.confidence:.1%}",
+              f"{each.accuracy:.1%}") for each in bins],
+        ),
+        legend,
+    )  # fmt: skip
 
 
 def _slices(by: str, slices: dict[str, Metrics], evaluation: EvaluationSummary) -> Figure | None:
