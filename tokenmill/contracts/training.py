@@ -117,10 +117,12 @@ class Telemetry(Document):
     overflows: int = key("Steps that the loss scale left out.", ge=0)
     training_directory: str | None = key("Directory of its checkpoints; null if none were kept.")
     versions: dict[str, str] = key(
-        "Versions of Python and the libraries of its last attempt, by name; stack and lock name the set.",
+        "Versions of Python and the libraries, by name; stack and lock name the set of them.",
         default={},
     )
-    machine: Machine | None = key("The machine of its last attempt.", default=None)
+    machine: Machine | None = key(
+        "What it computed on; null if an older release trained.", default=None
+    )
 
 
 def read_telemetry(uri: str) -> Telemetry:
