@@ -141,7 +141,13 @@ def create_components(
     measuring: list[BaseNode] = []
     if settings.needs_calibration:
         measuring.append(
-            Calibrator(packer.outputs["packed_rows"], training, settings.chip, settings.chips)
+            Calibrator(
+                packer.outputs["packed_rows"],
+                training,
+                settings.chip,
+                settings.chips,
+                config.execution.samples,
+            )
         )
     ledger = TokenLedger(
         ingest.outputs["quarantine"],

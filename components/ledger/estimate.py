@@ -170,6 +170,7 @@ def _overhead_seconds(
         return {}
     batches = -(-eval_rows // global_batch_size)
     once = batches * calibration.evaluate_batch_seconds
+    samples = calibration.first_samples_seconds + 2 * calibration.samples_seconds
     return {
         Phase.START: calibration.start_seconds,
         Phase.BUILD: calibration.build_seconds,
@@ -177,4 +178,5 @@ def _overhead_seconds(
         Phase.COMPILE: max(0.0, calibration.compile_seconds - calibration.step_seconds),
         Phase.EVALUATE_BEFORE: calibration.evaluate_compile_seconds + once,
         Phase.EVALUATE_AFTER: once,
+        **({Phase.SAMPLES: samples} if samples else {}),  # before, half way, after
     }

@@ -9,12 +9,14 @@ import time
 from components.train.config import TrainingJob
 from components.train.distributed.strategy import has_accelerator, make_strategy
 from components.train.loop import Trainer
+from components.train.telemetry.samples import choose_prompts, make_generator
 from tokenmill.contracts.calibration import Calibration
 from tokenmill.contracts.training import Phase
 from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second
 from tokenmill.cost.flops import flops_per_token
 from tokenmill.errors import TokenmillError
 from tokenmill.machine import memory_bytes, peak_process_bytes, process_bytes, vcpus
+from tokenmill.model.backbone import Backbone
 from tokenmill.model.build import build_model
 from tokenmill.model.lora import LoraConfig
 from tokenmill.model.shape import ModelShape
@@ -39,7 +41,7 @@ class FirstRows(PackedSplit):
 
 
 def calibrate(
-    job: TrainingJob, rows_uri: str, on_cpu: bool, start_seconds: float = 0.0
+    job: TrainingJob, rows_uri: str, on_cpu: bool, start_seconds: float = 0.0, samples: int = 0
 ) -> Calibration:
     """Train for some seconds and measure how fast it goes.
 
@@ -48,6 +50,7 @@ def calibrate(
         rows_uri: The packed rows that it will read.
         on_cpu: Whether the chips are this machine's cores; otherwise an accelerator must be there.
         start_seconds: What this process took to start, as the Trainer's will.
+        samples: Held-out texts that the Trainer will continue.
 
     Raises:
         TokenmillError: There is no accelerator to measure.
@@ -92,6 +95,7 @@ def calibrate(
     seconds, rate = record.seconds, record.tokens_per_second
     assert rate is not None, "at least one step does not compile"
     evaluate_seconds = seconds[Phase.EVALUATE_AFTER]
+    first_samples_seconds, samples_seconds = _sampling_seconds(model, eval_rows, samples)
     achieved = rate * flops_per_token(shape, lora=config.lora).training
     return Calibration(
         tokens_per_second=rate,
@@ -107,12 +111,27 @@ def calibrate(
         evaluate_batch_seconds=evaluate_seconds / -(-eval_rows.rows // batch),
         # The first evaluation compiles, the second does not.
         evaluate_compile_seconds=max(0.0, seconds[Phase.EVALUATE_BEFORE] - evaluate_seconds),
+        first_samples_seconds=first_samples_seconds,
+        samples_seconds=samples_seconds,
         vcpus=vcpus(),
         memory_bytes=memory_bytes(),
         runtime_bytes=runtime_bytes,
         peak_process_bytes=peak_process_bytes(),
         total_seconds=start_seconds + time.perf_counter() - started,
     )
+
+
+def _sampling_seconds(model: Backbone, eval_rows: PackedSplit, samples: int) -> tuple[float, float]:
+    """Time how held-out texts are continued, the first time and after; zeros without any."""
+    prompts = choose_prompts(eval_rows, samples)
+    generate = make_generator(model, eval_rows, prompts, model.shape_config.vocab_size)
+    if generate is None:
+        return 0.0, 0.0
+    times = [time.perf_counter()]
+    for _ in range(2):
+        generate()
+        times.append(time.perf_counter())
+    return times[1] - times[0], times[2] - times[1]
 
 
 def _steps(

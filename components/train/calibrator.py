@@ -25,6 +25,7 @@ class CalibratorSpec(component_spec.ComponentSpec):
         "job": component_spec.ExecutionParameter(type=str),
         "chip": component_spec.ExecutionParameter(type=str),
         "chips": component_spec.ExecutionParameter(type=int),
+        "samples": component_spec.ExecutionParameter(type=int),
     }
     INPUTS = {"packed_rows": component_spec.ChannelParameter(type=PackedRows)}
     OUTPUTS = {"calibration": component_spec.ChannelParameter(type=Calibration)}
@@ -47,6 +48,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
                 job=json.loads(exec_properties["job"]),
                 rows_uri=rows.uri,
                 on_cpu=exec_properties["chip"] == CPU_CHIP,
+                samples=exec_properties["samples"],
             )
         )
         write_calibration(artifact.uri, calibration)
@@ -68,12 +70,13 @@ class Calibrator(base_component.BaseComponent):
         job: What the Trainer will be told.
         chip: Slug of the chip; `cpu-vcpu` for this machine's cores.
         chips: How many.
+        samples: `execution.samples`: held-out texts that the Trainer will continue.
     """
 
     SPEC_CLASS = CalibratorSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(CalibratorExecutor)
 
-    def __init__(self, packed_rows: Channel, job: TrainingJob, chip: str, chips: int):
+    def __init__(self, packed_rows: Channel, job: TrainingJob, chip: str, chips: int, samples: int):
         # How long training goes on does not change how fast it goes.
         one_epoch = job.with_parameters({"epochs": 1.0, "max_steps": None})
         spec = CalibratorSpec(
@@ -81,6 +84,7 @@ class Calibrator(base_component.BaseComponent):
             job=one_epoch.to_json(),
             chip=chip,
             chips=chips,
+            samples=samples,
             calibration=Channel(type=Calibration),
         )
         super().__init__(spec=spec)

@@ -68,6 +68,9 @@ class ExecutionConfig(Section):
     """Scalars for TensorBoard and metrics.jsonl every so many steps."""
     detail_steps: PositiveInt | None = 500
     """Distributions and attention maps every so many steps."""
+    samples: Annotated[int, Field(ge=0, le=16)] = 4
+    """How many held-out texts the model continues before, half way and after training, and whether
+    its attention to one is kept: samples.json, shown in report.html; 0 for neither."""
     profile_steps: tuple[PositiveInt, PositiveInt] | None = None
     """First and last step to profile for TensorBoard."""
 

@@ -22,6 +22,8 @@ from components.train.session import Session
 from components.train.spikes import is_spike, remember
 from components.train.state import LossSums, TrainingRecord
 from components.train.step import StepResult, make_eval_step, make_train_step, nll_and_weight
+from components.train.telemetry.samples import Sampler
+from tokenmill.contracts.samples import SamplePoint
 from tokenmill.contracts.training import Phase, Rewind
 from tokenmill.errors import TokenmillError
 from tokenmill.model.backbone import Backbone
@@ -131,6 +133,7 @@ class Trainer:
         eval_rows: PackedSplit,
         session: Session | None = None,
         draw_attention: AttentionDrawer | None = None,
+        sampler: Sampler | None = None,
     ) -> TrainingRecord:
         """Evaluate, train all steps that are left, and evaluate again.
 
@@ -139,6 +142,7 @@ class Trainer:
             eval_rows: Rows to evaluate on.
             session: Where to continue from and save to; without one nothing is kept.
             draw_attention: Called for telemetry.
+            sampler: Called before the first step, half way and after the last; the chief's only.
 
         Raises:
             StoppedError: A signal, or the loss of a worker; the state is saved.
@@ -147,7 +151,7 @@ class Trainer:
         if session is None:
             targets = train.manifest.loss_tokens
             session = Session(Workers(self.strategy), {}, Execution(), None, targets)
-        return _Fit(self, train, eval_rows, session, draw_attention).run()
+        return _Fit(self, train, eval_rows, session, draw_attention, sampler).run()
 
 
 class _UnreadStep(NamedTuple):
@@ -168,11 +172,13 @@ class _Fit:
         eval_rows: PackedSplit,
         session: Session,
         draw_attention: AttentionDrawer | None,
+        sampler: Sampler | None,
     ):
         self._trainer, self._session = trainer, session
         self._train, self._eval_rows, self._draw_attention = train, eval_rows, draw_attention
         self._clock, self._telemetry = session.phase_timer, session.telemetry
         self._plan, self._config = trainer.plan, trainer.config
+        self._sampler = sampler
         self._unread: list[_UnreadStep] = []
         self._order = row_order(train, trainer.plan.global_batch_size, trainer.seed)
         # Several workers have to come to the same decisions before they start the same step, and
@@ -191,6 +197,7 @@ class _Fit:
                 self._record.eval_before = self._trainer.evaluate(self._eval_rows)
         if self._config.on_spike == "rewind" and self._record.step == 0:
             session.save_now(self._record)
+        self._sample_if_due()
         self._train_all()
         saved = session.save_now(self._record)
         if session.stop and session.workers.count == 1:
@@ -226,6 +233,7 @@ class _Fit:
                     self._write_details(gradients)
             if self._unread:
                 continue
+            self._sample_if_due()
             self._evaluate_if_due()
             session.save_if_due(self._record, forced=self._is_rewind_point(self._record.step))
             self._stop_if_asked()
@@ -268,11 +276,26 @@ class _Fit:
             self._session.is_due(step)
             or (every is not None and step % every == 0)
             or self._is_rewind_point(step)
+            or self._is_sample_point(step)
             or self._asked_to_stop
         )
 
     def _is_rewind_point(self, step: int) -> bool:
         return self._config.on_spike == "rewind" and step % self._config.rewind_steps == 0
+
+    def _is_sample_point(self, step: int) -> bool:
+        return self._sampler is not None and step in (0, self._plan.steps // 2, self._plan.steps)
+
+    def _sample_if_due(self) -> None:
+        """Sample once a time: what a checkpoint holds of earlier attempts stays as it is."""
+        record = self._record
+        taken = any(point.step == record.step for point in record.samples)
+        if self._sampler is None or not self._is_sample_point(record.step) or taken:
+            return
+        if self._session.stop:  # it is to end now; the next attempt samples here
+            return
+        with self._clock.phase(Phase.SAMPLES):
+            record.samples.append(SamplePoint(step=record.step, samples=self._sampler()))
 
     def _read_step(self) -> bool:
         """Add the oldest unread step to the record; return whether training went back instead."""

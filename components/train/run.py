@@ -16,9 +16,12 @@ from components.train.execution import Execution, read_execution
 from components.train.loop import Trainer
 from components.train.session import Session
 from components.train.state import LossSums, TrainingRecord
-from components.train.telemetry.attention_maps import attention_drawer
+from components.train.telemetry.attention_maps import attention_drawer, text_attention
+from components.train.telemetry.samples import Sampler, make_sampler
 from tokenmill.checkpoints.base_model import load_start_weights, read_pooling
+from tokenmill.contracts.chat import find_chat_format
 from tokenmill.contracts.packed_rows import PackedManifest
+from tokenmill.contracts.samples import Samples, write_samples
 from tokenmill.contracts.training import Losses, Machine, Phase, Telemetry, write_telemetry
 from tokenmill.contracts.training_limits import TrainingLimits, read_limits
 from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second
@@ -36,6 +39,7 @@ from tokenmill.preemption import StoppedError, stop_on_signals
 from tokenmill.rows.mixture import Mixture, plan_steps
 from tokenmill.rows.packed_split import PackedSplit
 from tokenmill.stack import library_versions, stack_versions
+from tokenmill.text.tokenizers.load import read_tokenizer
 
 # What TensorFlow's collectives raise when one who takes part has gone.
 _LOST_WORKER = (
@@ -140,7 +144,10 @@ def train(
                 drawer = None
                 if tokenizer_path is not None and workers.is_chief:
                     drawer = attention_drawer(model, eval_rows, tokenizer_path)
-            record = trainer.fit(rows, eval_rows, session, drawer)
+            sampler = None
+            if tokenizer_path is not None and workers.is_chief:
+                sampler = _sampler(model, eval_rows, tokenizer_path, session)
+            record = trainer.fit(rows, eval_rows, session, drawer, sampler)
         except _LOST_WORKER as error:
             if workers.count == 1:
                 raise
@@ -152,6 +159,22 @@ def train(
         finally:
             session.close()
     return Training(model, record, session, eval_rows, kept)
+
+
+def _sampler(
+    model: Backbone, eval_rows: PackedSplit, tokenizer_path: str, session: Session
+) -> Sampler | None:
+    if not session.execution.samples:
+        return None
+    with session.phase_timer.phase(Phase.SAMPLES):
+        chat_format = find_chat_format(os.path.dirname(tokenizer_path))
+        return make_sampler(
+            model,
+            eval_rows,
+            read_tokenizer(tokenizer_path),
+            session.execution.samples,
+            None if chat_format is None else chat_format.stop_ids,
+        )
 
 
 def check_frozen(job: TrainingJob, kept: list[str]) -> None:
@@ -239,6 +262,14 @@ def train_and_export(
             adapter = os.path.join(model_directory, "assets.extra", ADAPTER_DIRECTORY)
             base_model = job.base_model and absolute_path(job.base_model)
             write_adapter(training.model, adapter, base_model)
+    if session.execution.samples:
+        with session.phase_timer.phase(Phase.SAMPLES):
+            attention = text_attention(
+                training.model, training.eval_rows, read_tokenizer(tokenizer_path)
+            )
+            write_samples(
+                run_directory, Samples(points=training.record.samples, attention=attention)
+            )
     session.publish(run_directory)
     session.phase_timer.book()
     telemetry = describe(training, job)

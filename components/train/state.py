@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+from tokenmill.contracts.samples import SamplePoint
 from tokenmill.contracts.training import STEADY_PHASES, Phase, Resume, Rewind
 from tokenmill.rows.mixture import StepPlan
 
@@ -53,6 +54,7 @@ class TrainingRecord:
         rewinds: Loss spikes, and where training went back to.
         resumes: Attempts after the first.
         overflows: Steps that the loss scale left out.
+        samples: What the model made of held-out texts at the times that have passed.
     """
 
     plan: StepPlan
@@ -71,6 +73,7 @@ class TrainingRecord:
     rewinds: list[Rewind] = field(default_factory=list)
     resumes: list[Resume] = field(default_factory=list)
     overflows: int = 0
+    samples: list[SamplePoint] = field(default_factory=list)
 
     @property
     def steady_seconds(self) -> float:
@@ -91,7 +94,7 @@ class TrainingRecord:
         """Return all but the plan, for a checkpoint."""
         values = asdict(self)
         del values["plan"]
-        for name in ("rewinds", "resumes"):
+        for name in ("rewinds", "resumes", "samples"):
             values[name] = [part.to_json() for part in values[name]]
         return values
 
@@ -105,6 +108,7 @@ class TrainingRecord:
             values[name] = [(int(step), loss) for step, loss in values[name]]
         values["rewinds"] = [Rewind(**rewind) for rewind in values["rewinds"]]
         values["resumes"] = [Resume(**resume) for resume in values["resumes"]]
+        values["samples"] = [SamplePoint(**point) for point in values.get("samples", [])]
         for name in ("seconds", "cpu_seconds"):
             values[name] = {Phase(key): value for key, value in values.get(name, {}).items()}
         return cls(plan, **values)

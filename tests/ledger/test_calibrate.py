@@ -4,6 +4,7 @@ from components.train import calibrate as module
 from components.train.config import TrainConfig, TrainingJob
 from tokenmill.cost.flops import flops_per_token
 from tokenmill.errors import TokenmillError
+from tokenmill.model.build import build_model
 from tokenmill.model.shape import ModelShape
 
 SHAPE = {
@@ -36,6 +37,15 @@ def test_its_own_time_holds_its_parts(calibration):
     assert parts < c.total_seconds
     assert c.compile_seconds > c.step_seconds
     assert c.memory_bytes > 2**28
+
+
+def test_samples_are_timed_where_there_will_be_some(calibration, rows_uri):
+    assert (calibration.first_samples_seconds, calibration.samples_seconds) == (0.0, 0.0)
+    shape = ModelShape(**SHAPE)
+    first, again = module._sampling_seconds(
+        build_model(shape, 3), module.FirstRows(rows_uri, "eval", 8), 4
+    )
+    assert first > again > 0
 
 
 def test_without_an_accelerator_none_can_be_measured(rows_uri):

@@ -290,6 +290,15 @@ def test_a_measured_speed_forecasts_the_steps_and_the_phases_around_them():
     assert ledger["forecast"]["goodput"] == pytest.approx(3.84 / total)
 
 
+def test_samples_are_forecast_where_their_time_was_measured():
+    assert "samples" not in make_ledger(machine=calibrated())["forecast"]["seconds_by_phase"]
+    machine = calibrated(first_samples_seconds=2.0, samples_seconds=0.25)
+    with_samples = make_ledger(given_mfu=None, goodput=1.0, machine=machine)["forecast"]
+    assert with_samples["seconds_by_phase"]["samples"] == 2.5  # before, half way, after
+    without = make_ledger(given_mfu=None, goodput=1.0, machine=calibrated())["forecast"]
+    assert with_samples["total_seconds"] == pytest.approx(without["total_seconds"] + 2.5)
+
+
 def test_goodput_is_a_factor_of_its_own():
     forecast = make_ledger(given_mfu=None, goodput=0.5, machine=calibrated())["forecast"]
     busy = sum(v for k, v in forecast["seconds_by_phase"].items() if k != "lost")

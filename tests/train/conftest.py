@@ -10,11 +10,13 @@ import time
 
 import numpy as np
 import pytest
+import sentencepiece
 from made_documents import TokenizedDocument, in_columns
 
 from components.pack.job import PackJob
 from components.pack.transforms import pack_shard, write_manifest
 from tokenmill.model.shape import ModelShape
+from tokenmill.text.vocabulary import CONTROL_TOKENS
 
 VOCAB, LENGTH = 300, 16
 SHAPE = ModelShape(
@@ -60,6 +62,28 @@ def make_split():
 @pytest.fixture(scope="session")
 def small_shape():
     return SHAPE
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer(tmp_path_factory):
+    """The file of a tokenizer of about VOCAB tokens, with the control tokens that rows have."""
+    directory = tmp_path_factory.mktemp("tokenizer")
+    sentences = (f"{a}{b} and {b}{a} are words" for a in "abcdefghij" for b in "klmnopqrst")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=sentences,
+        model_prefix=str(directory / "tokenizer"),
+        vocab_size=VOCAB,
+        byte_fallback=True,
+        model_type="bpe",
+        hard_vocab_limit=False,
+        minloglevel=2,
+        pad_id=0,
+        unk_id=1,
+        bos_id=2,
+        eos_id=3,
+        control_symbols=list(CONTROL_TOKENS[4:]),
+    )
+    return str(directory / "tokenizer.model")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import time
 
 import numpy as np
 import pytest
-import sentencepiece
 import tensorflow as tf
 from tensorflow.python.summary.summary_iterator import summary_iterator
 
@@ -309,21 +308,11 @@ def test_over_budget_it_saves_and_stops_and_more_money_continues(fit, tmp_path):
     assert record.resumes[0].from_step >= 1
 
 
-def test_attention_of_the_model_is_drawn_with_the_words_beside_it(many_rows, small_shape, tmp_path):
-    sentences = (f"{a}{b} and {b}{a} are words" for a in "abcdefghij" for b in "klmnopqrst")
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=sentences,
-        model_prefix=str(tmp_path / "tokenizer"),
-        vocab_size=300,
-        byte_fallback=True,
-        model_type="bpe",
-        hard_vocab_limit=False,
-        minloglevel=2,
-    )
+def test_attention_of_the_model_is_drawn_with_the_words_beside_it(
+    many_rows, small_shape, small_tokenizer
+):
     model = Decoder(small_shape, SEED)
-    draw = attention_drawer(
-        model, PackedSplit(many_rows, "eval"), str(tmp_path / "tokenizer.model")
-    )
+    draw = attention_drawer(model, PackedSplit(many_rows, "eval"), small_tokenizer)
     entropies, image = draw()
     assert set(entropies) == {"layer0/head0", "layer0/head1"}
     # Untrained attention is even over the tokens so far: between 1 and 16 of them.

@@ -41,8 +41,10 @@ def train_as_told(path):
     progress.set_listener(None, lambda message: print("SAID", message, flush=True))
     job = TrainingJob.model_validate(told["job"])
     try:
+        tokenizer_path = told["options"].pop("tokenizer_path", None)
+        execution = Execution(**told["options"])
         training = train(
-            job, told["rows_uri"], told["training_directory"], Execution(**told["options"])
+            job, told["rows_uri"], told["training_directory"], execution, tokenizer_path
         )
     except TokenmillError as error:
         print("ERROR", error, flush=True)
@@ -51,6 +53,7 @@ def train_as_told(path):
     for weight in training.model.variables:
         digest.update(weight.numpy().tobytes())
     result = {**describe(training, job).to_json(), "weights": digest.hexdigest()}
+    result["samples"] = [point.to_json() for point in training.record.samples]
     aside = path.replace(".json", ".result.writing")
     with open(aside, "w", encoding="utf-8") as out:
         json.dump(result, out)

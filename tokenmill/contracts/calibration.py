@@ -28,6 +28,12 @@ class Calibration(Document):
     compile_seconds: float = key("Seconds of the steps that compile, those steps included.", ge=0)
     evaluate_batch_seconds: float = key("Seconds to evaluate a batch.", ge=0)
     evaluate_compile_seconds: float = key("Seconds to compile the evaluation.", ge=0)
+    first_samples_seconds: float = key(
+        "Seconds until held-out texts were continued the first time, tracing included; 0 without.",
+        default=0.0,
+        ge=0,
+    )
+    samples_seconds: float = key("Seconds to continue them once more.", default=0.0, ge=0)
     vcpus: int = key("Cores of this machine.", gt=0)
     memory_bytes: int = key("Its memory, bytes.", gt=0)
     runtime_bytes: int | None = key(

@@ -23,6 +23,7 @@ class Phase(str, Enum):
     STEPS = "steps"
     EVALUATE = "evaluate"
     TELEMETRY = "telemetry"
+    SAMPLES = "samples"
     CHECKPOINT = "checkpoint"
     LOST = "lost"
     EVALUATE_AFTER = "evaluate_after"

@@ -7,14 +7,21 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from components.train.telemetry.samples import held_out_texts
+from tokenmill.contracts.samples import LayerAttention, TextAttention
 from tokenmill.model.backbone import Backbone
 from tokenmill.rows.packed_split import PackedSplit
+from tokenmill.text.tokenizers.base import Tokenizer
 from tokenmill.text.tokenizers.load import read_tokenizer
 
 PROBE_ROWS = 2
 # More tokens than this cannot be read beside an image.
 _SHOWN_TOKENS = 24
 _SHOWN_HEADS, _SHOWN_LAYERS = 8, 6
+# Of samples.json: weights of all heads if they are no more, else means over the heads.
+_MOST_WEIGHTS = 20_000
+_LAYERS_OF_MEANS = 12
+_DIGITS = 4
 
 
 def attention_entropies(probabilities: np.ndarray, real: np.ndarray) -> np.ndarray:
@@ -89,7 +96,7 @@ def attention_drawer(
 
     def draw() -> tuple[dict[str, float], np.ndarray]:
         if not tokens:
-            tokens.extend(_words(batch.inputs[0, :shown], tokenizer_path))
+            tokens.extend(_words(batch.inputs[0, :shown], read_tokenizer(tokenizer_path)))
         inputs: Any = (batch.inputs, batch.segment_ids, batch.positions)
         layers = [np.asarray(x) for x in model.attention_probabilities(*map(tf.constant, inputs))]
         entropies = {
@@ -105,9 +112,48 @@ def attention_drawer(
     return draw
 
 
-def _words(ids: np.ndarray, tokenizer_path: str) -> list[str]:
+def text_attention(
+    model: Backbone, eval_rows: PackedSplit, tokenizer: Tokenizer
+) -> TextAttention | None:
+    """Return the model's attention to the first tokens of the first held-out text, read alone.
+
+    Args:
+        model: With trained weights.
+        eval_rows: Where the text is from.
+        tokenizer: Turns ids into words.
+
+    Returns:
+        The weights of all heads, or of a large model their means in some layers; None where the
+        first rows hold no beginning of a text.
+    """
+    text = next((t for t in held_out_texts(eval_rows) if len(t.inputs) > 1), None)
+    if text is None:
+        return None
+    ids = text.inputs[:_SHOWN_TOKENS]
+    inputs = tf.constant(ids[None]), tf.ones([1, len(ids)], tf.int32), tf.range(len(ids))[None]
+    layers = [np.asarray(x, np.float64)[0] for x in model.attention_probabilities(*inputs)]
+    is_mean = sum(heads.size for heads in layers) > _MOST_WEIGHTS
+    numbers = range(len(layers))
+    if is_mean:
+        count = min(_LAYERS_OF_MEANS, len(layers))
+        numbers = np.linspace(0, len(layers) - 1, count).round().astype(int).tolist()
+    return TextAttention(
+        tokens=_words(ids, tokenizer),
+        is_mean=is_mean,
+        layers=[
+            LayerAttention(
+                layer=i,
+                heads=(layers[i].mean(0, keepdims=True) if is_mean else layers[i])
+                .round(_DIGITS)
+                .tolist(),
+            )
+            for i in numbers
+        ],
+    )
+
+
+def _words(ids: np.ndarray, tokenizer: Tokenizer) -> list[str]:
     """Return tokens as they are shown: line ends and blanks made visible."""
-    tokenizer = read_tokenizer(tokenizer_path)
     names = {i: f"<{name}>" for name, i in tokenizer.control_ids.by_name().items()}
     values = [tokenizer.token_bytes[i] for i in ids.tolist()]
     texts = [
