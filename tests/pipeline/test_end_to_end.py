@@ -13,6 +13,8 @@ import tomli
 from ml_metadata.proto import metadata_store_pb2
 from test_report_page import check_is_safe, text_of
 
+from tokenmill.contracts.samples import find_samples
+from tokenmill.contracts.training import read_telemetry
 from tokenmill.metadata.step_records import CONFIG_PROPERTY
 from tokenmill.metadata.store import open_store
 from tokenmill.records.documents import decode_documents
@@ -84,6 +86,22 @@ def test_a_run_leaves_its_page(first_run):
     check_is_safe(page)
     assert f"{numbers['ledger']['training']['effective_tokens']:,.0f}" in text_of(page)
     assert "Blessed and pushed" in text_of(page)
+
+
+def test_the_trainer_leaves_samples_that_the_page_shows(first_run):
+    (path,) = first_run.home.glob("artifacts/Trainer/model_run/*/samples.json")
+    samples = find_samples(str(path.parent))
+    steps = read_telemetry(str(path.parent)).steps
+    assert [point.step for point in samples.points] == [0, steps // 2, steps]
+    assert all(sample.expected for point in samples.points for sample in point.samples)
+    assert samples.attention.layers
+    report = first_run.report()
+    (phase,) = [p for p in report["cost_report"]["phases"] if p["phase"] == "samples"]
+    assert phase["actual_seconds"] > 0
+    assert phase["forecast_seconds"] > 0
+    page = next(first_run.home.glob("logs/*/report.html")).read_text()
+    assert "Samples of held-out texts" in page
+    assert "Attention of layer 0" in page
 
 
 def test_ml_metadata_has_every_execution_and_the_config(first_run):

@@ -24,6 +24,7 @@ from pipeline.report.page.write import write_page
 from tokenmill.contracts.cost_report import CostReport
 from tokenmill.contracts.curation import Curation, DroppedDocument
 from tokenmill.contracts.ledger import Ledger
+from tokenmill.contracts.samples import Samples
 from tokenmill.contracts.training import Telemetry
 from tokenmill.errors import TokenmillError
 
@@ -77,6 +78,19 @@ def telemetry():
     return complete(Telemetry, keys)
 
 
+def held_out(text):
+    """Two texts at two times, and attention of two tokens: the second looks at both."""
+    points = [
+        {"step": step, "samples": [{"prompt": f"{i}{text}", "output": f"{text} {step}",
+                                    "expected": text} for i in range(2)]}
+        for step in (0, 20)
+    ]  # fmt: skip
+    heads = [[[1.0, 0.0], [0.25, 0.75]], [[1.0, 0.0], [0.75, 0.25]]]
+    attention = {"tokens": [text, "b"], "is_mean": False,
+                 "layers": [{"layer": i, "heads": heads} for i in range(7)]}  # fmt: skip
+    return Samples.model_validate({"points": points, "attention": attention})
+
+
 def run_of(text="plain", **more):
     """A run whose every text from outside is this one."""
     raw = text.encode()
@@ -93,7 +107,7 @@ def run_of(text="plain", **more):
         "config_toml": f"[run]\nname = {json.dumps(text)}\n",
         "links": [StepLinks("Curator", False, {"dropped": f"/runs/demo/{text}"}, ["Ingest"])],
         "inputs": [{"path": text, "size_bytes": 10}],
-        "samples": {"contaminated": [sample]},
+        "samples": {"contaminated": [sample]}, "held_out": held_out(text),
         "curation": complete(Curation, {"remarks": [text], "splits": splits}),
         "ledger": ledger((text, "b")), "telemetry": telemetry(),
         "metrics": [{"step": s, "learning_rate": 0.1 * s, "mfu": 0.4} for s in (1, 2)],
@@ -209,6 +223,23 @@ def test_versions_and_machine_are_those_that_trained():
     page = render_page(run_of(telemetry=complete(Telemetry, {**telemetry().to_json(), **keys})))
     assert ["tensorflow", "2.21.0"] in rows_of(page)
     assert "had 2 cores (x86_64), 8 GB of memory and 2 x NVIDIA H200." in text_of(page)
+
+
+def test_held_out_texts_stand_by_step_and_attention_is_drawn():
+    page = render_page(run_of())
+    rows = rows_of(page)
+    assert rows.count(["before training", "plain 0"]) == 2
+    assert rows.count(["after 20 steps", "plain 20"]) == 2
+    assert rows.count(["the text itself", "plain"]) == 2
+    # The mean over the heads, of the first and the last layer and two between.
+    assert rows.count(["plain", "1.000", "0.000"]) == rows.count(["b", "0.500", "0.500"]) == 4
+    text = text_of(page)
+    assert "Attention of layer 6" in text
+    assert "75% of a token's attention goes to the first token, 75% to itself" in text
+    # One cell of weight 1, two of 0.5, whose shades are by the square root.
+    assert '<path class="f0" fill-opacity="1" d="M0 0h1v1h-1z"/>' in page
+    assert '<path class="f0" fill-opacity="0.7" d="M0 1h1v1h-1zM1 1h1v1h-1z"/>' in page
+    assert "Samples of held-out" not in text_of(render_page(run_of(held_out=None)))
 
 
 def test_the_same_documents_give_the_same_bytes():

@@ -58,9 +58,14 @@ class Samples(Document):
     )
 
 
-def read_samples(uri: str) -> Samples:
-    """Read samples.json of a ModelRun artifact."""
-    return read_document(os.path.join(uri, SAMPLES_NAME), Samples)
+def find_samples(uri: str) -> Samples | None:
+    """Read samples.json of a ModelRun artifact; None if none were taken (`execution.samples`)."""
+    path = os.path.join(uri, SAMPLES_NAME)
+    if "://" not in path:
+        return read_document(path, Samples) if os.path.exists(path) else None
+    import tensorflow as tf  # only a bucket needs it, and it takes seconds
+
+    return read_document(path, Samples) if tf.io.gfile.exists(path) else None
 
 
 def write_samples(uri: str, samples: Samples) -> None:

@@ -19,6 +19,7 @@ from tokenmill.contracts.base import read_document
 from tokenmill.contracts.cost_report import CostReport, read_cost_report
 from tokenmill.contracts.curation import Curation, DroppedDocument, read_curation, read_dropped
 from tokenmill.contracts.ledger import Ledger, read_ledger
+from tokenmill.contracts.samples import Samples, find_samples
 from tokenmill.contracts.tokenizer import DESCRIPTION_NAME, TokenizerDescription
 from tokenmill.contracts.training import Telemetry, read_telemetry
 from tokenmill.contracts.validation import SplitSummary
@@ -86,6 +87,7 @@ class RunDocuments:
     ledger: Ledger | None = None
     over_budget: bool = False
     telemetry: Telemetry | None = None
+    held_out: Samples | None = None
     metrics: list[dict[str, Any]] = field(default_factory=list)
     cost_report: CostReport | None = None
     pushed_to: str = ""
@@ -204,6 +206,7 @@ def read_outputs(found: RunDocuments) -> None:
         found.ledger = _ledger_of_report(found)
         found.over_budget = found.ledger is not None
     found.telemetry = read("Trainer", "model_run", read_telemetry)
+    found.held_out = read("Trainer", "model_run", find_samples)
     found.metrics = read("Trainer", "model_run", _metrics) or []
     found.cost_report = read("CostReport", "cost_report", read_cost_report)
 
