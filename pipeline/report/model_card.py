@@ -1,19 +1,26 @@
 """README.md of an exported model: a model card whose numbers are the run's own."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.report.benchmark import BENCHMARK_COLUMNS, benchmark_rows
+from pipeline.report.page.content import shorten
 from pipeline.report.quality import describe_forgetting, describe_quality
-from tokenmill.contracts.cost_report import Metrics
-from tokenmill.contracts.ledger import TrainingText
+from tokenmill.contracts.benchmark import BenchmarkTaskResult
+from tokenmill.contracts.cost_report import Metrics, Quality
+from tokenmill.contracts.ledger import Ledger, TrainingText
 from tokenmill.contracts.served_model import ServedModel
 from tokenmill.contracts.training import Losses
 from tokenmill.metadata.lineage import Lineage
 from tokenmill.number_format import decimal, power_of_ten, usd
+from tokenmill.visible import visible
 
 _SLICES_SHOWN = 20
+_CELL_CHARACTERS = 500
+# What begins a column, code, a link or an image; a `<` is written as an entity.
+_MARKUP = re.compile(r"[\\|`\[\]]")
 
 
 def model_card(model: ServedModel, architecture: str, traced: Lineage | None) -> str:
@@ -46,7 +53,7 @@ def adapter_card(
     what = [
         "# LoRA adapters trained with tokenmill\n",
         f"Adapters for PEFT of rank {adapter_config['r']} (alpha {adapter_config['lora_alpha']:g}) "
-        f"beside the weights of {_cell(base_model)}; texts of up to "
+        f"beside the weights of {cell(base_model)}; texts of up to "
         f"{model.model_shape.sequence_length:,} tokens.\n",
     ]
     return "\n".join([*header, *what, *_body(traced)]) + "\n"
@@ -82,7 +89,22 @@ def _body(traced: Lineage | None) -> Iterator[str]:
             "## License\n\nTo be filled in."
         )
         return
-    total, training = traced.ledger.funnel.total, traced.ledger.training
+    yield from sources(traced.ledger)
+    cost = traced.cost_report
+    yield "## Quality on held-out text\n"
+    yield from quality(cost.quality)
+    yield from benchmarks(traced.benchmarks)
+    yield "## Cost of training\n"
+    yield (
+        f"{usd(cost.actual.compute_usd)} for {decimal(cost.actual.chip_hours)} chip-hours, "
+        f"{power_of_ten(cost.actual.total_flops)} FLOPs; run {traced.run_id}.\n"
+    )
+    yield "## License\n\nTo be filled in."
+
+
+def sources(ledger: Ledger) -> Iterator[str]:
+    """Say how much text there was and how much training read of it, with a table by source."""
+    total, training = ledger.funnel.total, ledger.training
     yield (
         f"{total.raw.documents:,} documents ({total.raw.bytes:,} bytes), of which "
         f"{total.curated.documents:,} ({total.curated.bytes:,} bytes) were kept by curation; "
@@ -95,36 +117,36 @@ def _body(traced: Lineage | None) -> Iterator[str]:
         [
             (source, f"{of.curated.documents:,}", f"{of.curated.bytes:,}", f"{of.train.tokens:,}")
             for source, of in sorted(
-                traced.ledger.funnel.by_source.items(), key=lambda item: -item[1].train.tokens
+                ledger.funnel.by_source.items(), key=lambda item: -item[1].train.tokens
             )
         ],
     )
-    cost, quality = traced.cost_report, traced.cost_report.quality
-    yield "## Quality on held-out text\n"
-    yield f"{describe_quality(quality.evaluation.total)}.\n"
-    if quality.base_model is not None:
+
+
+def quality(found: Quality) -> Iterator[str]:
+    """Describe the quality on held-out text, before training too, and by source and language."""
+    yield f"{describe_quality(found.evaluation.total)}.\n"
+    if found.base_model is not None:
         yield (
-            f"Trained from {_cell(quality.base_model)}, which has on the same text: "
-            f"{_describe_start(quality.eval_before)}.\n"
+            f"Trained from {cell(found.base_model)}, which has on the same text: "
+            f"{_describe_start(found.eval_before)}.\n"
         )
-    if quality.evaluation.forgetting is not None:
-        yield f"{describe_forgetting(quality.evaluation.forgetting)}\n"
+    if found.evaluation.forgetting is not None:
+        yield f"{describe_forgetting(found.evaluation.forgetting)}\n"
     for name, slices in (
-        ("source", quality.evaluation.by_source),
-        ("language", quality.evaluation.by_language),
+        ("source", found.evaluation.by_source),
+        ("language", found.evaluation.by_language),
     ):
         if len(slices) > 1:
             yield from _table((name, "documents", "quality"), list(_quality_rows(slices)))
-    if traced.benchmarks:
+
+
+def benchmarks(tasks: Mapping[str, BenchmarkTaskResult]) -> Iterator[str]:
+    """Write the part on benchmark tasks; nothing where none was asked for."""
+    if tasks:
         yield "## Benchmarks\n"
         yield "By lm-evaluation-harness; chance is what guessing scores.\n"
-        yield from _table(BENCHMARK_COLUMNS, list(benchmark_rows(traced.benchmarks)))
-    yield "## Cost of training\n"
-    yield (
-        f"{usd(cost.actual.compute_usd)} for {decimal(cost.actual.chip_hours)} chip-hours, "
-        f"{power_of_ten(cost.actual.total_flops)} FLOPs; run {traced.run_id}.\n"
-    )
-    yield "## License\n\nTo be filled in."
+        yield from _table(BENCHMARK_COLUMNS, list(benchmark_rows(tasks)))
 
 
 def _describe_start(losses: Losses) -> str:
@@ -150,12 +172,13 @@ def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]
     yield f"| {' | '.join(heads)} |"
     yield f"|{' --- |' * len(heads)}"
     for row in rows[:_SLICES_SHOWN]:
-        yield f"| {' | '.join(_cell(value) for value in row)} |"
+        yield f"| {' | '.join(cell(value) for value in row)} |"
     if len(rows) > _SLICES_SHOWN:
         yield f"| and {len(rows) - _SLICES_SHOWN:,} more |{' |' * (len(heads) - 1)}"
     yield ""
 
 
-def _cell(value: str) -> str:
-    """Return a name of the user's as one cell: no table, no markup."""
-    return " ".join(value.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+def cell(value: str) -> str:
+    """Return a text from outside on one line of Markdown, cut off: no table, markup or link."""
+    line = shorten(visible(" ".join(value.split())), _CELL_CHARACTERS)
+    return _MARKUP.sub(r"\\\g<0>", line).replace("<", "&lt;")

@@ -13,6 +13,7 @@ from tfx.types import Channel, artifact_utils, component_spec, standard_artifact
 from components.artifacts import HTML, CostReport, DroppedDocuments, Ledger, Tokenizer
 from pipeline.report.page.render import PAGE_NAME, render_page
 from pipeline.report.page.run_documents import RunDocuments, read_outputs
+from pipeline.report.pushed_card import write_pushed_card
 from tokenmill.files import write_text
 from tokenmill.metadata.step_records import StepRecord
 
@@ -47,7 +48,7 @@ class ReportPageExecutor(base_executor.BaseExecutor):
     """Renders the page of the run."""
 
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Write report.html."""
+        """Write report.html, and a pushed version's model card."""
         self._log_startup(input_dict, output_dict, exec_properties)
         made = {key: artifact_utils.get_single_instance(input_dict[key]) for key in STEP_OF_INPUT}
         found = RunDocuments(
@@ -64,10 +65,14 @@ class ReportPageExecutor(base_executor.BaseExecutor):
         # TFX's local runner has made a directory there; engines take the URI for the file.
         path = os.path.join(uri, PAGE_NAME) if os.path.isdir(uri) else uri
         write_text(path, render_page(found))
+        write_pushed_card(found)
 
 
 class ReportPage(base_component.BaseComponent):
     """Renders the page of the run: tokens, cost and quality in one HTML file.
+
+    A pushed version gets its model card here, of the same documents: as an input of the Pusher they
+    would push the same model again at each new price.
 
     Outputs:
         page: `HTML`.

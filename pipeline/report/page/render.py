@@ -9,7 +9,7 @@ from pipeline.report.page.model import memory_section, text_section
 from pipeline.report.page.origin import origin_section
 from pipeline.report.page.quality import quality_section
 from pipeline.report.page.run_documents import RunDocuments
-from pipeline.report.page.samples import samples_section
+from pipeline.report.page.samples import attention_section, samples_section
 from pipeline.report.page.template import render
 from pipeline.report.page.training import training_section
 
@@ -23,6 +23,7 @@ _SECTIONS = (
     cost_section,
     quality_section,
     samples_section,
+    attention_section,
     text_section,
     memory_section,
     origin_section,

@@ -12,19 +12,22 @@ _LAYERS_DRAWN, _HEADS_DRAWN = 4, 8
 
 
 def samples_section(run: RunDocuments) -> Section:
-    """Show continuations of held-out texts at each time, and heat maps of attention."""
-    title = "Samples of held-out texts"
-    if (samples := run.held_out) is None:
-        return Section("samples", title)
-    tables = list(_tables(samples))
+    """Show what the model made of held-out texts at each time."""
+    tables = [] if run.held_out is None else list(_tables(run.held_out))
     sentences = []
     if tables:
         sentences.append(
             "What the model puts after (or in place of what is hidden in) texts that it was not "
             "trained on, the likeliest token each time; below it what stands there in the text."
         )
-    figures = [] if samples.attention is None else list(_attention(samples.attention))
-    return Section("samples", title, sentences, figures, tables)
+    return Section("samples", "Samples of held-out texts", sentences, tables=tables)
+
+
+def attention_section(run: RunDocuments) -> Section:
+    """Draw the trained model's attention in one held-out text."""
+    attention = None if run.held_out is None else run.held_out.attention
+    figures = [] if attention is None else list(_attention(attention))
+    return Section("attention", "Attention in a held-out text", figures=figures)
 
 
 def _tables(samples: Samples) -> Iterator[tuple[str, DataTable]]:
