@@ -54,7 +54,8 @@ def pushed_card(run: RunDocuments, model: ServedModel) -> str:
 def _card(run: RunDocuments, model: ServedModel) -> Iterator[str]:
     head, ledger, cost = headline(run), run.ledger, run.cost_report
     yield f"# {cell(head.name)}\n"
-    yield f"Trained with tokenmill. {' '.join(map(cell, head.what))}\n"
+    # Not the sentence on the text: it has paths of this machine, and the version goes elsewhere.
+    yield f"Trained with tokenmill. {cell(head.what[0]) if ledger is not None else ''}\n"
     for number in head.numbers:
         yield f"- {number.label}: **{cell(number.value)}** ({cell(number.beside)})"
     yield "\n## Intended use\n\nTo be filled in.\n"

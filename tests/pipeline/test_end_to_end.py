@@ -17,6 +17,7 @@ from tokenmill.contracts.samples import find_samples
 from tokenmill.contracts.training import read_telemetry
 from tokenmill.metadata.step_records import CONFIG_PROPERTY
 from tokenmill.metadata.store import open_store
+from tokenmill.number_format import usd
 from tokenmill.records.documents import decode_documents
 
 STEPS = (
@@ -102,6 +103,17 @@ def test_the_trainer_leaves_samples_that_the_page_shows(first_run):
     page = next(first_run.home.glob("logs/*/report.html")).read_text()
     assert "Samples of held-out texts" in page
     assert "Attention of layer 0" in page
+
+
+def test_the_pushed_version_carries_its_card(first_run):
+    (card,) = first_run.home.glob("serving_model/*/README.md")
+    text, report = card.read_text(), first_run.report()
+    assert (card.parent / "saved_model.pb").exists()
+    assert f"pushed as version {card.parent.name}." in text
+    assert f"{report['ledger']['training']['effective_tokens']:,.0f} effective tokens" in text
+    bits = report["cost_report"]["quality"]["evaluation"]["total"]["bits_per_byte"]
+    assert f"{bits:.3f}" in text
+    assert str(first_run.home) not in text  # it goes where the version goes
 
 
 def test_ml_metadata_has_every_execution_and_the_config(first_run):
@@ -395,6 +407,8 @@ def test_a_new_price_runs_the_ledger_and_the_reports_only(first_run, workspace):
     assert run.exit_code == 0
     ran = {name for name, line in run.step_lines().items() if " cached " not in line}
     assert ran == {"TokenLedger", "CostReport", "ReportPage"}
+    (card,) = first_run.home.glob("serving_model/*/README.md")  # the same version, at its new price
+    assert usd(run.report()["cost_report"]["actual"]["compute_usd"]) in card.read_text()
     before, after = first_run_cost(first_run), run.report()["cost_report"]["actual"]
     assert after["chip_hours"] == pytest.approx(before["chip_hours"])
     assert after["compute_usd"] == pytest.approx(after["chip_hours"] * 100)
