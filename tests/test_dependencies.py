@@ -18,6 +18,7 @@ PRODUCT = ("tokenmill", "components", "pipeline", "serving", "data")
 # Used without an import: by name, by the Makefile or by pytest.
 NOT_IMPORTED = {
     "httptools": "uvicorn's parser of HTTP, which serving/server/protocol.py extends",
+    "ipykernel": "the kernel that nbclient starts for notebooks/a_run.ipynb",
     "mypy": "`make lint`",
     "pytest-timeout": "`timeout` in pyproject.toml",
     "ruff": "`make lint`",

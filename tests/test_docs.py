@@ -219,6 +219,7 @@ FOLDERS = (
     "tests",
     "tools",
     "docs",
+    "notebooks",
 )
 
 

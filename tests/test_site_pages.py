@@ -1,6 +1,7 @@
 """The pages made for the site: nothing of the code is missing, links lead where they did."""
 
 import importlib
+import json
 import re
 import sys
 from pathlib import Path
@@ -85,3 +86,12 @@ def test_links_are_moved_to_the_pages_of_the_site(tools):
         "```\n[c](docs/cost.md)\n```",
     ):
         assert moved(same, "README.md") == same
+
+
+def test_the_notebook_is_a_page(tools):
+    path = ROOT / "notebooks" / "a_run.ipynb"
+    text = tools["pages"].notebook_page(path)
+    assert text.startswith("# Look into a run\n")
+    assert '```python\nRUN = "../runs/demo"' in text
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    assert text.count("```python\n") == sum(cell["cell_type"] == "code" for cell in cells) > 5

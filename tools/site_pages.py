@@ -6,6 +6,7 @@
 changed to where its page is on the site, and a link to code is left as its text.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -78,6 +79,15 @@ def move_links(text: str, path: str, known: frozenset[str]) -> str:
     return "".join([*pieces, LINK.sub(move, text[end:])])
 
 
+def notebook_page(path: pathlib.Path) -> str:
+    """Write a notebook as a page: its text, and its code in blocks; it holds no outputs."""
+    parts = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        parts.append(f"```python\n{text}\n```" if cell["cell_type"] == "code" else text)
+    return "\n\n".join(parts) + f"\n\nThe notebook: `{path.relative_to(ROOT)}`.\n"
+
+
 def write_pages(directory: pathlib.Path) -> None:
     """Write all pages and what they show into a directory, which is made anew."""
     shutil.rmtree(directory, ignore_errors=True)
@@ -91,7 +101,8 @@ def write_pages(directory: pathlib.Path) -> None:
         else:
             shutil.copyfile(file, target)
     shutil.copytree(ASSETS, directory / "assets")
-    for name, text in reference_pages().items():
+    notebook = notebook_page(ROOT / "notebooks" / "a_run.ipynb")
+    for name, text in {**reference_pages(), "notebook.md": notebook}.items():
         target = directory / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
