@@ -96,12 +96,17 @@ def start_workers(launcher, directory, options=OPTIONS, **job):
 
 
 @pytest.mark.slow
-def test_two_processes_follow_the_losses_of_one(launcher, one_device, tmp_path):
-    outcomes = [worker.wait() for worker in start_workers(launcher, tmp_path)]
+def test_two_processes_follow_the_losses_of_one(launcher, one_device, small_tokenizer, tmp_path):
+    options = {**OPTIONS, "tokenizer_path": small_tokenizer}
+    workers = start_workers(launcher, tmp_path, options)
+    outcomes = [worker.wait() for worker in workers]
     for outcome in outcomes:
         assert outcome.exit_code == 0, outcome.said
         assert_follows(outcome.result, one_device)
     assert outcomes[0].result["weights"] == outcomes[1].result["weights"]
+    # The chief alone samples, and the other waits for it.
+    steps = [[point["step"] for point in outcome.result["samples"]] for outcome in outcomes]
+    assert steps == [[0, 20, 40], []]
     # Only the chief writes: every line once.
     (metrics,) = tmp_path.glob("*/metrics.jsonl")
     lines = map(json.loads, metrics.read_text().splitlines())

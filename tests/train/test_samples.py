@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from made_documents import TokenizedDocument, in_columns
 
+from components.pack.job import PackJob
+from components.pack.transforms import pack_shard, write_manifest
 from components.train.config import TrainConfig
 from components.train.distributed.strategy import Workers
 from components.train.execution import Execution
@@ -150,6 +153,35 @@ def test_a_record_keeps_its_samples(sampled):
     assert TrainingRecord.from_json(record.plan, record.to_json()).samples == record.samples
     old = {name: value for name, value in record.to_json().items() if name != "samples"}
     assert TrainingRecord.from_json(record.plan, old).samples == []
+
+
+def test_of_a_conversation_the_first_answer_is_asked_for(small_shape, tokenizer, tmp_path):
+    spans = ((4, 7), (8, 9))
+    documents = [
+        TokenizedDocument(b"%d" % i, b"s", 40, first + np.arange(10, dtype=np.int32), answers=spans)
+        for i, first in enumerate((20, 21, 22))
+    ]
+    job = PackJob(sequence_length=16, vocab_size=300, shards=1, conversations=True)
+    directory, flags = str(tmp_path / "Split-eval"), np.zeros(300, np.uint8)
+    sizes = np.ones(300, np.int64)
+    shard = pack_shard((0, [in_columns(documents)]), directory, job, flags, None, sizes)
+    write_manifest([shard], directory, job, flags)
+    eval_rows = PackedSplit(str(tmp_path), "eval")
+    prompts = choose_prompts(eval_rows, 2)
+    assert len(prompts) == 2
+    for prompt in prompts:
+        first = prompt.given[0]
+        assert prompt.given == list(range(first, first + 4))
+        assert prompt.expected == list(range(first + 4, first + 7))
+        assert prompt.new_tokens == 12  # the context is 16
+    model = build_model(small_shape, SEED)
+    generate = make_generator(model, eval_rows, prompts, 300, [])
+    (whole, _) = generate()
+    assert len(whole) == 12  # begin is not put before it, or there would be no room for 12
+    # Whatever ends an answer ends it.
+    stopping = make_generator(model, eval_rows, prompts, 300, [whole[0]])
+    assert stopping()[0] == []
+    assert len(make_sampler(model, eval_rows, tokenizer, 2, [])()) == 2
 
 
 def test_a_masked_model_fills_in_hidden_tokens(make_split, small_shape, tokenizer, tmp_path):

@@ -21,6 +21,7 @@ from components.train.telemetry.attention_maps import (
     attention_entropies,
     attention_image,
 )
+from components.train.telemetry.samples import make_sampler
 from tokenmill import progress
 from tokenmill.contracts.training_limits import TrainingLimits
 from tokenmill.errors import TokenmillError
@@ -28,6 +29,7 @@ from tokenmill.model.decoder import Decoder
 from tokenmill.rows.mixture import plan_steps
 from tokenmill.rows.packed_split import PackedSplit
 from tokenmill.rows.schedule import RowOrder
+from tokenmill.text.tokenizers.load import read_tokenizer
 
 BATCH, SEED = 8, 7
 LIMITS = TrainingLimits(
@@ -50,8 +52,9 @@ def fit(many_rows, small_shape, tmp_path):
     """A function that trains 36 steps with a session; gives trainer, record and directory."""
 
     def run(
-        split_class=PackedSplit, options=None, directory=tmp_path, draw=None, limits=None, **change
-    ):
+        split_class=PackedSplit, options=None, directory=tmp_path, draw=None, limits=None,
+        tokenizer=None, **change
+    ):  # fmt: skip
         config = TrainConfig(
             **{"learning_rate": 1e-2, "warmup_fraction": 0.1, "jit_compile": False, **change}
         )
@@ -72,7 +75,8 @@ def fit(many_rows, small_shape, tmp_path):
         )
         run.session = session
         try:
-            return trainer, trainer.fit(train, held_out, session, draw)
+            sampler = tokenizer and make_sampler(trainer.model, held_out, tokenizer, 2)
+            return trainer, trainer.fit(train, held_out, session, draw, sampler)
         finally:
             session.close()
 
@@ -250,8 +254,11 @@ def test_a_spike_is_only_told(fit, tmp_path):
     assert record.rewinds == []
 
 
-def test_a_spike_rewinds_and_leaves_out_the_rows(fit, tmp_path):
-    trainer, record = fit(poisoned("spike"), on_spike="rewind", **SPIKES)
+def test_a_spike_rewinds_and_leaves_out_the_rows(fit, small_tokenizer, tmp_path):
+    tokenizer = read_tokenizer(small_tokenizer)
+    trainer, record = fit(poisoned("spike"), on_spike="rewind", tokenizer=tokenizer, **SPIKES)
+    # What had passed before the checkpoint that it went back to stays.
+    assert [point.step for point in record.samples] == [0, 18, 36]
     (found,) = record.rewinds
     rewind = found.to_json()
     assert rewind.pop("loss") > 5
