@@ -210,9 +210,9 @@ def test_calibration_is_drawn_by_bin_of_confidence():
     page = render_page(run_of())
     assert ["50.0% to 100.0%", "10", "75.0%", "50.0%"] in rows_of(page)
     assert "30, are given 25.0% on average, and 20.0% of them are right" in page
-    large, small = (
-        float(r) for r in re.findall(r'<circle class="f1"[^>]* r="([\d.]+)"', page)[-2:]
-    )
+    (picture,) = [e for e in ET.fromstring(page).iter()
+                  if e.get("aria-label", "").startswith("A dot for each of 2 bins")]  # fmt: skip
+    large, small = (float(e.get("r")) for e in picture.iter() if e.tag.endswith("}circle"))
     assert large > small > 0
 
 

@@ -14,8 +14,8 @@ COLORS = 8
 """Colors of the page, --c0 to --c7."""
 
 _WIDTH = 480
-_LABEL_WIDTH = 160
-_VALUE_WIDTH = 84
+_LABEL_WIDTH = 176
+_VALUE_WIDTH = 96
 _ROW_HEIGHT = 26
 _LABEL_CHARACTERS = 22
 _TICKS = 5
@@ -77,7 +77,7 @@ def line_chart(
     Returns:
         The picture, and what its colors mean.
     """
-    left, top, width, height = 54.0, 10.0, _WIDTH - 64.0, 190.0
+    left, top, width, height = 54.0, 10.0, _WIDTH - 74.0, 190.0
     finite = [
         line._replace(points=[p for p in line.points if all(map(math.isfinite, p))])
         for line in lines

@@ -57,13 +57,13 @@ def _reliability(bins: Sequence[CalibrationBin]) -> Figure:
     guesses = sum(each.count for each in bins)
     svg, legend = line_chart(
         [
-            Line("as often right as it is sure", [(0.0, 0.0), (1.0, 1.0)]),
             Line(
                 "the model; a larger dot has more guesses",
                 [(each.confidence, each.accuracy) for each in bins],
                 dots=True,
                 weights=[float(each.count) for each in bins],
             ),
+            Line("as often right as it is sure", [(0.0, 0.0), (1.0, 1.0)]),
         ],
         "probability that the model gives its first guess",
         "{:.0%}".format,
