@@ -94,7 +94,7 @@ def test_the_search_knows_keys_commands_and_functions(site):
         "reference/configuration.html#budget": "max_usd",
         "reference/commands.html#tokenmill-gc": "--keep-versions",
         "reference/library/tokenmill.html#tokenmill.errors.TokenmillError": "stack trace",
-        "guides/sign_off.html": "budget",
+        "sign_off.html": "budget",
     }.items():
         assert any(words in text for at, text in texts.items() if at.startswith(location)), location
 

@@ -24,7 +24,6 @@ BESIDE = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "benchmarks/README.md": "measurements.md",
-    "notebooks/a_run.ipynb": "notebook.md",
 }
 ASSETS = ROOT / "tools" / "site_assets"
 FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
@@ -99,12 +98,11 @@ def write_pages(directory: pathlib.Path) -> None:
         if file.suffix == ".md":
             text = move_links(file.read_text(encoding="utf-8"), path, frozenset(known))
             target.write_text(text, encoding="utf-8")
-        elif file.suffix == ".ipynb":
-            target.write_text(notebook_page(file), encoding="utf-8")
         else:
             shutil.copyfile(file, target)
     shutil.copytree(ASSETS, directory / "assets")
-    for name, text in reference_pages().items():
+    notebook = notebook_page(ROOT / "notebooks" / "a_run.ipynb")
+    for name, text in {**reference_pages(), "notebook.md": notebook}.items():
         target = directory / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")

@@ -17,6 +17,7 @@ from components.ingest.manifest import InputFile
 from components.ingest.readers import kind_of, read_file
 from components.ingest.records import Document, LeftOut
 from components.ingest.unique_ids import id_keys, own_ids, rename
+from tokenmill import progress
 from tokenmill.contracts.ingest import BadRecord
 from tokenmill.records.documents import (
     BATCH_BYTES,
@@ -185,6 +186,7 @@ def _read_group(
                     continue
                 by_format[0] += 1
                 by_format[1] += len(item.text)
+                progress.read(1, len(item.text))
                 if item.repaired:
                     repaired.update(item.repaired)
                 yield from splits[split_of(item.text, settings.eval_fraction)].add(item)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tokenmill import progress
 from tokenmill.errors import TokenmillError
 from tokenmill.records.documents import BATCH_DOCUMENTS
 from tokenmill.rows.arrays import spans
@@ -122,7 +123,9 @@ def read_tokenized(path: str) -> Iterator[TokenizedDocuments]:
     dataset = tf.data.TFRecordDataset(path).batch(BATCH_DOCUMENTS).map(_parse)
     try:
         for arrays in dataset.as_numpy_iterator():
-            yield _columns(arrays)
+            documents = _columns(arrays)
+            progress.read(len(documents.doc_ids), int(documents.byte_counts.sum()))
+            yield documents
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
         raise TokenmillError(
             f"{path}: {error.message.splitlines()[0]}.",

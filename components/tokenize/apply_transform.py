@@ -19,6 +19,7 @@ from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from components.tokenize.graph import ChatColumns, graph_chat_columns, graph_token_ids
 from components.tokenize.subword_regularization import Sampler, SubwordRegularization
+from tokenmill import progress
 from tokenmill.records.documents import decode_documents
 from tokenmill.records.splits import split_directory
 from tokenmill.records.tfrecord import read_tfrecords, write_tfrecords
@@ -125,11 +126,13 @@ def _batches(path: str) -> Iterator[pa.RecordBatch]:
     size = 0
     for record in read_tfrecords(path):
         if records and (size + len(record) > _BATCH_BYTES or len(records) == _BATCH_DOCUMENTS):
+            progress.read(len(records), size)
             yield decode_documents(records)
             records, size = [], 0
         records.append(record)
         size += len(record)
     if records:
+        progress.read(len(records), size)
         yield decode_documents(records)
 
 

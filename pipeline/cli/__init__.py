@@ -49,6 +49,16 @@ def cli() -> None:
 @click.option("--output-dir", help="Where artifacts, logs and models go (run.output_dir).")
 @click.option("--estimate", is_flag=True, help="Count, estimate and report; end before training.")
 @click.option("--no-cache", is_flag=True, help="Run every step anew.")
+@click.option(
+    "--report",
+    "report_kind",
+    type=click.Choice(["short", "full"]),
+    default="short",
+    show_default=True,
+    help="What is shown: what fits 45 lines of 100 columns, or all tables.",
+)
+@click.option("--quiet", is_flag=True, help="Print the path of the model alone, or the error.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
 @click.option("--debug", is_flag=True, help="Show the stack trace of an error.")
 def run(
     preset: str | None,
@@ -59,16 +69,23 @@ def run(
     output_dir: str | None,
     estimate: bool,
     no_cache: bool,
+    report_kind: str,
+    quiet: bool,
+    as_json: bool,
     debug: bool,
 ) -> None:
     """Run the pipeline: raw text to a pushed model, with the bill."""
     with warnings.catch_warnings():  # Beam's, before there is a log for them
         warnings.simplefilter("ignore")
         from pipeline.loader import load_run_config
-        from pipeline.runners.launch import launch
+        from pipeline.report.run_result import failed_before_start
+        from pipeline.runners.launch import Shown, launch
 
     if more_inputs and not inputs:
         raise click.UsageError(f"unexpected argument {more_inputs[0]!r}; did you mean --input?")
+    if quiet and as_json:
+        raise click.UsageError("--quiet and --json exclude each other; give one of them.")
+    started = datetime.datetime.now(datetime.timezone.utc)
     try:
         paths = (*inputs, *more_inputs)
         config, chosen = load_run_config(preset, config_path, overrides, paths)
@@ -79,7 +96,6 @@ def run(
                 "corpus": config.corpus.model_copy(update={"input": paths} if paths else {}),
             }
         )
-        started = datetime.datetime.now(datetime.timezone.utc)
         code = launch(
             config,
             started,
@@ -87,9 +103,13 @@ def run(
             debug=debug,
             estimate=estimate,
             chosen=chosen,
+            shown=Shown(report_kind == "full", quiet, as_json),
         )
         sys.exit(code)
     except TokenmillError as error:
+        if as_json:
+            seconds = (datetime.datetime.now(datetime.timezone.utc) - started).total_seconds()
+            click.echo(failed_before_start(error, seconds).to_text())
         _fail(error, debug)
 
 

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import click
 
-from pipeline.cli.errors import user_errors, user_errors_without_warnings, without_chatter
+from pipeline.cli.errors import user_errors, without_chatter
 from pipeline.cli.options import (
     combine,
     config_options,
@@ -147,7 +147,7 @@ def _ask(
             config = load_config(preset, config_path, overrides)
             model_path = config.push.directory or os.path.join(config.output_dir, "serving_model")
         newest_version(model_path)  # before the slow import
-    out: TextIO = sys.stdout if debug else send_output_to_log(os.devnull)
+    out: TextIO = sys.stdout if debug else send_output_to_log(os.devnull).out
     try:
         with without_chatter() if debug else contextlib.nullcontext():
             if options and options["max_new_tokens"] is None:
@@ -308,7 +308,7 @@ def drift(request_log: str, statistics: str, signature: str | None, threshold: f
 
     Exit code 1 if they drifted.
     """
-    with user_errors_without_warnings():
+    with user_errors():
         from serving.drift import find_drift
 
         report = find_drift(request_log, statistics, signature, threshold)
@@ -405,7 +405,7 @@ def tflite(model: str, directory: str, check: bool) -> None:
 
     float16 weights and dynamic-range int8, each with its size, latency and difference.
     """
-    with user_errors_without_warnings():
+    with user_errors():
         from serving.tflite import export_tflite
 
         files = export_tflite(model, directory, check)
@@ -447,7 +447,7 @@ def hf(
     and a model card (README.md) with the run's tokens, quality and cost. With --adapter only
     adapter_config.json and adapter_model.safetensors, the tokenizer's files and the card.
     """
-    with user_errors_without_warnings():
+    with user_errors():
         from pipeline.report.hugging_face import export_adapter_with_card, export_with_card
 
         version = newest_version(model)

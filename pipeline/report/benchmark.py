@@ -20,6 +20,15 @@ def benchmark_table(tasks: Mapping[str, BenchmarkTaskResult]) -> Table | None:
     return table
 
 
+def benchmark_parts(tasks: Mapping[str, BenchmarkTaskResult]) -> list[str]:
+    """Return each number in a few words, beside what guessing scores."""
+    return [
+        f"{task} {metric} {value}" + (f" (chance {chance})" if chance else "")
+        for task, metric, value, _, chance, _ in benchmark_rows(tasks)
+        if value
+    ]
+
+
 def benchmark_rows(tasks: Mapping[str, BenchmarkTaskResult]) -> Iterator[tuple[str, ...]]:
     """Yield the cells of each number, in the order of BENCHMARK_COLUMNS; blank where none is."""
     for name, task in sorted(tasks.items()):

@@ -1,11 +1,11 @@
 """The tables of tokens, time and money at the end of a run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from rich.table import Table
 
 from components.cost_report.report import estimated_side
-from tokenmill.contracts.cost_report import CostReport
+from tokenmill.contracts.cost_report import CostReport, Side
 from tokenmill.contracts.ledger import Ledger
 from tokenmill.metadata.step_records import StepRecord
 from tokenmill.number_format import (
@@ -62,28 +62,61 @@ def stages_table(ledger: Ledger) -> Table:
     return table
 
 
-def cost_table(ledger: Ledger, cost: CostReport | None) -> Table:
-    """Compare estimate and actual, and say why they differ; before training show the estimate."""
-    estimated = estimated_side(ledger) if cost is None else cost.estimated
-    actual = None if cost is None else cost.actual
-    table = _table("", "estimated", *(("actual", "actual / estimated") if actual else ()))
-    source = ledger.hardware.mfu_source
+class _Sides:
+    """A table of the estimate, and once it was trained of what happened beside it."""
 
-    def row(label: str, name: str, show: Callable[[float], str]) -> None:
-        forecast, found = getattr(estimated, name), getattr(actual, name, None)
+    def __init__(self, ledger: Ledger, cost: CostReport | None):
+        self._ledger, self._cost = ledger, cost
+        self.estimated: Side = estimated_side(ledger) if cost is None else cost.estimated
+        self.actual = None if cost is None else cost.actual
+        self.table = _table("", "estimated", *(("actual", "actual / estimated") if cost else ()))
+
+    def row(self, label: str, name: str, show: Callable[[float], str]) -> None:
+        """Add a value of both sides."""
+        forecast, found = getattr(self.estimated, name), getattr(self.actual, name, None)
         cells = [show(forecast)]
-        if actual is not None:
+        if self.actual is not None:
             cells.append("unknown" if found is None else show(found))
             cells.append(f"{found / forecast:.2f}" if found is not None and forecast else "")
-        table.add_row(label, *cells)
+        self.table.add_row(label, *cells)
 
+    def loss_tokens(self) -> None:
+        """Add the loss tokens that were planned and those that were counted."""
+        ledger, cost = self._ledger, self._cost
+        planned, name = ledger.training.loss_tokens, ledger.funnel.total.train.loss_name
+        if cost is None:
+            self.table.add_row(name, count(planned))
+        elif cost.trained_loss_tokens and cost.quality.eval_after.accuracy is None:
+            trained = cost.trained_loss_tokens  # a classifier's are documents
+            self.table.add_row(name, count(planned), count(trained), f"{trained / planned:.2f}")
+
+    def hidden_costs(self) -> None:
+        """Add the range of the bill with all that compute is not."""
+        low, high = self._ledger.cost.total_usd_low, self._ledger.cost.total_usd_high
+        self.table.add_row("with hidden costs", f"{usd(low)} - {usd(high)}")
+
+
+def summary_table(ledger: Ledger, cost: CostReport | None) -> Table:
+    """Compare estimate and actual in the lines that the default screen has room for."""
+    sides = _Sides(ledger, cost)
+    sides.table.add_row("effective tokens", count(ledger.training.effective_tokens))
+    sides.loss_tokens()
+    sides.row("FLOPs", "total_flops", power_of_ten)
+    sides.row("MFU of the steps", "mfu", lambda share: f"{share:.1%}")
+    sides.row("time of the trainer", "total_seconds", duration)
+    sides.row("chip-hours", "chip_hours", decimal)
+    sides.row("compute", "compute_usd", usd)
+    sides.hidden_costs()
+    return sides.table
+
+
+def cost_table(ledger: Ledger, cost: CostReport | None) -> Table:
+    """Compare estimate and actual, and say why they differ; before training show the estimate."""
+    sides = _Sides(ledger, cost)
+    table, row, estimated, actual = sides.table, sides.row, sides.estimated, sides.actual
+    source = ledger.hardware.mfu_source
     row("tokens computed (slots)", "slots", count)
-    planned, name = ledger.training.loss_tokens, ledger.funnel.total.train.loss_name
-    if cost is None:
-        table.add_row(name, count(planned))
-    elif cost.trained_loss_tokens and cost.quality.eval_after.accuracy is None:
-        trained = cost.trained_loss_tokens  # a classifier's are documents
-        table.add_row(name, count(planned), count(trained), f"{trained / planned:.2f}")
+    sides.loss_tokens()
     row("FLOPs", "total_flops", lambda number: power_of_ten(number, 4))
     row(f"MFU of the steps ({source})", "mfu", lambda share: f"{share:.1%}")
     flops = ledger.flops
@@ -105,8 +138,7 @@ def cost_table(ledger: Ledger, cost: CostReport | None) -> Table:
         table.add_row(of, money)
         hours = f"{decimal(bill.wall_hours_low)} - {decimal(bill.wall_hours_high)} h"
         table.add_row("", hours)
-    low, high = bill.total_usd_low, bill.total_usd_high
-    table.add_row("with hidden costs", f"{usd(low)} - {usd(high)}")
+    sides.hidden_costs()
     row("per million effective tokens", "usd_per_million_effective_tokens", usd)
     if cost is None or actual is None:
         return table
@@ -181,31 +213,46 @@ def steps_table(cost: CostReport, records: dict[str, StepRecord]) -> Table:
 
 def notes(ledger: Ledger) -> list[str]:
     """Say what published fits and the limits say of this plan, a sentence each."""
+    return [text for text, _ in _notes(ledger)]
+
+
+def warnings(ledger: Ledger) -> list[str]:
+    """Say of the notes those after which something is to be done."""
+    return [text for text, is_warning in _notes(ledger) if is_warning]
+
+
+def _notes(ledger: Ledger) -> Iterator[tuple[str, bool]]:
+    """Yield sentences, and whether something is to be done."""
     guidance, memory, price = ledger.guidance, ledger.memory, ledger.price
     chinchilla, repetition = guidance.chinchilla, guidance.repetition
-    found = [guidance.goal.message] if guidance.goal else []
+    if guidance.goal:
+        yield guidance.goal.message, guidance.goal.verdict == "below_minimum"
     if guidance.goal is None or guidance.goal.goal == "from_scratch":
         optimal = chinchilla.optimal_tokens_for_this_model
-        found.append(
+        yield (
             f"Compute-optimal for this model: {approximate(optimal)} tokens (20 a parameter, "
             f"Hoffmann et al. 2022); this run has {decimal(chinchilla.tokens_per_param)} effective "
-            "tokens a parameter."
+            "tokens a parameter.",
+            False,
         )
     if repetition.over_limit:
-        found.append(
+        yield (
             f"{repetition.epochs:.1f} epochs: beyond about {repetition.limit_epochs:.0f}, "
-            "repeated text is worth less and less (Muennighoff et al. 2023)."
+            "repeated text is worth less and less (Muennighoff et al. 2023).",
+            True,
         )
     hardware = ledger.hardware
     if hardware.mfu_runs and hardware.goodput < 1:
-        found.append(
+        yield (
             "cost.goodput comes on top of the published bills that the MFU is of, which hold their "
-            "own downtime: leave it at 1, or set cost.mfu."
+            "own downtime: leave it at 1, or set cost.mfu.",
+            True,
         )
     if ledger.curation_saved.steps_fixed:
-        found.append(
+        yield (
             "train.max_steps ends the run, so curation saved no training time: the same steps read "
-            "better text."
+            "better text.",
+            False,
         )
     if memory.fits is False:
         needed = memory.process_bytes or memory.bytes_per_device
@@ -214,10 +261,10 @@ def notes(ledger: Ledger) -> list[str]:
             words = "lower train.global_batch_size or raise train.accumulation_steps."
         elif memory.smallest_device_count is None:
             words = "no number of copies would do."
-        found.append(
+        yield (
             f"Training needs {needed / 2**30:,.1f} GiB a device, more than "
-            f"{ledger.hardware.chip} has; {words}"
+            f"{ledger.hardware.chip} has; {words}",
+            True,
         )
     if not price.dated:
-        found.append("The price has no date: set cost.price_date.")
-    return found
+        yield "The price has no date: set cost.price_date.", True

@@ -1,5 +1,7 @@
 """Quality of a model in the measure of its task: a table, and a few words."""
 
+from typing import NamedTuple
+
 from rich.table import Table
 
 from components.evaluate.metrics import HIGH, LOW
@@ -31,12 +33,60 @@ _SLICES_SHOWN = 5
 
 def describe_quality(metrics: Metrics) -> str:
     """Describe the Evaluator's metrics of all documents in a few words."""
-    found = [
+    return (", ".join(quality_parts(metrics)) or "nothing could be measured") + _of_few(metrics)
+
+
+def quality_parts(metrics: Metrics) -> list[str]:
+    """Return what was measured, the measure of the task first, a few words each."""
+    return [
         words.format(_with_interval(metrics, name, spec))
         for name, spec, words in MEASURES
         if name in metrics
     ]
-    return (", ".join(found) or "nothing could be measured") + _of_few(metrics)
+
+
+def quality_line(quality: Quality) -> str:
+    """Say in a line how good the model is, beside the baseline and the model before training."""
+    total = quality.evaluation.total
+    verdict = "not blessed" if quality.evaluation.failures else "blessed"
+    # Perplexity says the same as bits per byte.
+    parts = quality_parts({n: v for n, v in total.items() if n != "perplexity"} or total)
+    measure = compared_measure(quality)
+    if measure is not None and measure.beside:
+        parts[0] += f" ({', '.join(measure.beside)})"
+    return f"{', '.join(parts) or 'nothing could be measured'}{_of_few(total)}: {verdict}"
+
+
+class ComparedMeasure(NamedTuple):
+    """The measure of a task.
+
+    Attributes:
+        name: Its key in the metrics.
+        value: As it is written.
+        beside: The baseline's and the value before training, in a few words each.
+    """
+
+    name: str
+    value: str
+    beside: list[str]
+
+
+def compared_measure(quality: Quality) -> ComparedMeasure | None:
+    """Return the measure of the task with what it is held against; None if not measured."""
+    total, before = quality.evaluation.total, quality.eval_before
+    for name, spec, baseline, of_baseline, of_start in (
+        ("bits_per_byte", ".3f", "unigram", quality.unigram_bits_per_byte, before.bits_per_byte),
+        ("masked_perplexity", ",.1f", "unigram", quality.unigram_perplexity, before.perplexity),
+        ("accuracy", ".1%", "most frequent class", quality.majority_accuracy, before.accuracy),
+    ):
+        if name in total:
+            beside = [
+                f"{what} {format(number, spec)}"
+                for what, number in ((baseline, of_baseline), (_start(quality), of_start))
+                if number is not None
+            ]
+            return ComparedMeasure(name, format(total[name], spec), beside)
+    return None
 
 
 def _of_few(metrics: Metrics) -> str:
@@ -58,18 +108,24 @@ def _with_interval(metrics: Metrics, name: str, spec: str) -> str:
     return f"{value} ± {format(half, spec)}"
 
 
+def quality_warnings(evaluation: EvaluationSummary) -> list[str]:
+    """Say what about the measurement needs something to be done."""
+    if not _of_few(evaluation.total):
+        return []
+    return [
+        f"Held-out text{_of_few(evaluation.total)}: a single one may turn these numbers. "
+        "Give more text, or hold out more of it: --set corpus.eval_fraction=0.2"
+    ]
+
+
 def quality_notes(evaluation: EvaluationSummary) -> list[str]:
     """Say what was forgotten, and which slices have too few documents to mean much."""
     few = evaluation.few_documents
     found = []
     if evaluation.forgetting is not None:
         found.append(describe_forgetting(evaluation.forgetting))
-    if _of_few(evaluation.total):
-        found.append(
-            f"Held-out text{_of_few(evaluation.total)}: a single one may turn these numbers. "
-            "Give more text, or hold out more of it: --set corpus.eval_fraction=0.2"
-        )
-    elif few:
+    found += quality_warnings(evaluation)
+    if few and not _of_few(evaluation.total):
         named = ", ".join(few[:_SLICES_SHOWN])
         more = f" and {len(few) - _SLICES_SHOWN:,} more" if len(few) > _SLICES_SHOWN else ""
         found.append(

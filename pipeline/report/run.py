@@ -1,4 +1,4 @@
-"""The table at the end of a run: tokens by source, cost, quality, and where the model is."""
+"""What a run ends with: a table and a line of quality, or all tables."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from components.validate.statistics import summarize_statistics
-from pipeline.report.benchmark import benchmark_table
+from pipeline.report.benchmark import benchmark_parts, benchmark_table
+from pipeline.report.console import RunConsole
 from pipeline.report.cost import (
     cost_table,
     describe_hardware,
@@ -14,9 +15,17 @@ from pipeline.report.cost import (
     phases_table,
     stages_table,
     steps_table,
+    summary_table,
+    warnings,
 )
 from pipeline.report.languages import language_quality_table, languages_table
-from pipeline.report.quality import quality_notes, quality_table
+from pipeline.report.quality import (
+    describe_forgetting,
+    quality_line,
+    quality_notes,
+    quality_table,
+    quality_warnings,
+)
 from pipeline.report.sources import sources_table
 from pipeline.report.tables import escape
 from tokenmill.contracts.cost_report import CostReport, read_cost_report
@@ -87,6 +96,28 @@ def print_report(console: Console, report: RunReport, steps: dict[str, StepRecor
     console.print()
     for note in (*(quality_notes(cost.quality.evaluation) if cost else ()), *notes(ledger)):
         console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
+
+
+def print_summary(screen: RunConsole, report: RunReport) -> None:
+    """Print what there is room for: estimate against actual, quality, what needs to be done."""
+    ledger, cost = report.ledger, report.cost_report
+    screen.paragraph(describe_hardware(ledger), "\n[bold]Cost on[/] ")
+    screen.console.print(summary_table(ledger, cost))
+    if cost is not None:
+        screen.paragraph(quality_line(cost.quality), "[bold]Quality:[/] ")
+        if (forgetting := cost.quality.evaluation.forgetting) is not None:
+            screen.paragraph(describe_forgetting(forgetting))
+        if parts := benchmark_parts(cost.quality.evaluation.benchmarks):
+            screen.parts("Benchmarks: ", parts)
+    for warning in report_warnings(report):
+        screen.note(warning)
+
+
+def report_warnings(report: RunReport) -> list[str]:
+    """Return what a run's numbers say after which something is to be done."""
+    cost = report.cost_report
+    found = [] if cost is None else quality_warnings(cost.quality.evaluation)
+    return [*found, *warnings(report.ledger)]
 
 
 def statistics_table(statistics: dict[str, SplitSummary]) -> Table:

@@ -1,12 +1,14 @@
 """The runs of a directory, side by side."""
 
 import json
+from collections.abc import Callable
 
 from rich.table import Table
 
 from pipeline.report.tables import echo, stdout_console
 from tokenmill.metadata.output_directory import open_runs
 from tokenmill.metadata.run_history import RunNumbers, compare_runs
+from tokenmill.number_format import count, power_of_ten, usd
 
 
 def print_runs(run_dir: str, as_json: bool) -> None:
@@ -28,19 +30,19 @@ def print_runs(run_dir: str, as_json: bool) -> None:
 def runs_table(found: list[RunNumbers]) -> Table:
     """Show the headline numbers of runs, a line each."""
     table = Table(box=None)
-    columns = (
-        ("effective tokens", "estimated", "effective_tokens", ",.0f"),
-        ("epochs", "estimated", "epochs", ".2f"),
-        ("parameters", "estimated", "params_total", ",.0f"),
-        ("FLOPs", "estimated", "total_flops", ".2e"),
-        ("USD est.", "estimated", "compute_usd", ".3g"),
-        ("USD", "actual", "compute_usd", ".3g"),
-        ("MFU", "actual", "mfu", ".1%"),
-        ("goodput", "actual", "goodput", ".1%"),
-        ("time/est.", "actual", "training_seconds_actual_over_estimated", ".2f"),
-        ("bits/byte", "actual", "bits_per_byte", ".3f"),
-        ("masked ppl", "actual", "masked_perplexity", ".1f"),
-        ("accuracy", "actual", "accuracy", ".1%"),
+    columns: tuple[tuple[str, str, str, Callable[[float], str]], ...] = (
+        ("effective tokens", "estimated", "effective_tokens", count),
+        ("epochs", "estimated", "epochs", "{:.2f}".format),
+        ("parameters", "estimated", "params_total", count),
+        ("FLOPs", "estimated", "total_flops", power_of_ten),
+        ("est. cost", "estimated", "compute_usd", usd),
+        ("cost", "actual", "compute_usd", usd),
+        ("MFU", "actual", "mfu", "{:.1%}".format),
+        ("goodput", "actual", "goodput", "{:.1%}".format),
+        ("time/est.", "actual", "training_seconds_actual_over_estimated", "{:.2f}".format),
+        ("bits/byte", "actual", "bits_per_byte", "{:.3f}".format),
+        ("masked ppl", "actual", "masked_perplexity", "{:,.1f}".format),
+        ("accuracy", "actual", "accuracy", "{:.1%}".format),
     )
     # A column that no run has is left out: then run names are not cut.
     shown = [column for column in columns if any(column[2] in vars(r)[column[1]] for r in found)]
@@ -51,8 +53,7 @@ def runs_table(found: list[RunNumbers]) -> Table:
     for run in found:
         sides = {"estimated": run.estimated, "actual": run.actual}
         cells = [
-            format(sides[side][name], spec) if name in sides[side] else ""
-            for _, side, name, spec in shown
+            show(sides[side][name]) if name in sides[side] else "" for _, side, name, show in shown
         ]
         note = run.ended or ("" if run.trained else "training cached")
         table.add_row(run.run[:23], *cells, note)

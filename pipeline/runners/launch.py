@@ -8,6 +8,7 @@ import shlex
 import sys
 import traceback
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -18,8 +19,11 @@ from pipeline.config import Config
 from pipeline.embedded_corpus import build_embedded_corpus
 from pipeline.loader import dump_config
 from pipeline.report.console import RunConsole
+from pipeline.report.lines import shown_path
+from pipeline.report.run_result import ResultBuilder
 from pipeline.runners.logs import LOG_NAME, REPORT_NAME, send_output_to_log
 from pipeline.runners.preflight import check_before_start
+from tokenmill.contracts.run_result import ErrorResult
 from tokenmill.errors import TokenmillError
 from tokenmill.files import check_is_no_pattern, write_json, write_text
 from tokenmill.generated_code import remove_generated_bytecode
@@ -36,6 +40,21 @@ CONFIG_NAME = "config.toml"
 REPORT_TEXT_NAME = "report.txt"
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What of a run is shown.
+
+    Attributes:
+        full: Whether all tables are shown, and lines as long as they get.
+        quiet: Whether nothing is shown but the path of what came out, or the error.
+        as_json: Whether one JSON document is printed at the end, and nothing else.
+    """
+
+    full: bool = False
+    quiet: bool = False
+    as_json: bool = False
+
+
 def launch(
     config: Config,
     started: datetime.datetime,
@@ -43,6 +62,7 @@ def launch(
     debug: bool,
     estimate: bool = False,
     chosen: str = "",
+    shown: Shown = Shown(),
 ) -> int:
     """Run the pipeline and show its progress; return the exit code.
 
@@ -53,6 +73,7 @@ def launch(
         debug: Whether to show the trace of an error.
         estimate: End with the ledger: count, estimate and report, and train nothing.
         chosen: What was chosen for the user, in a sentence; empty if nothing was.
+        shown: What is shown.
 
     Raises:
         TokenmillError: Something is wrong before the first step starts.
@@ -65,25 +86,39 @@ def launch(
     run_directory = _make_run_directory(config, started)
     with open(os.path.join(run_directory, CONFIG_NAME), "w", encoding="utf-8") as out:
         out.write(dump_config(config))
-    log_path = os.path.join(run_directory, LOG_NAME)
-    screen = RunConsole(send_output_to_log(log_path))
+    terminal = send_output_to_log(os.path.join(run_directory, LOG_NAME))
+    errors = terminal.err if shown.quiet or shown.as_json else None
+    screen = RunConsole(terminal.out, shown.full and errors is None, errors)
     set_up_library_logging()
     remove_generated_bytecode()
+    result = ResultBuilder()
+    for name, file in (("directory", ""), ("log", LOG_NAME), ("config", CONFIG_NAME)):
+        result.left(name, os.path.join(run_directory, file))
     _print_config(screen, config, run_directory, chosen)
     try:
         with ended_by_signals():
-            return _run(config, run_directory, screen, started, use_cache, estimate)
+            code = _run(config, run_directory, screen, started, use_cache, estimate, result)
     except KeyboardInterrupt:
         screen.stop()
-        screen.say("interrupted")
-        return EXIT_INTERRUPTED
-    except TokenmillError as error:
-        _explain(screen, error, log_path, debug)
-        return exit_code_of(error)
+        screen.paragraph("interrupted", to_errors=True)
+        code, result.outcome = EXIT_INTERRUPTED, "interrupted"
     except Exception as error:
         # TFX and Beam raise anything; the log has it whole, the user gets the sentence.
-        _explain(screen, error.__cause__ or error, log_path, debug)
-        return exit_code_of(error)
+        known = isinstance(error, TokenmillError)
+        cause = error if known else error.__cause__ or error
+        _explain(screen, cause, result, debug)
+        code = exit_code_of(error)
+        if result.outcome == "failed" and code != EXIT_FAILED:
+            result.outcome = "interrupted" if code == EXIT_INTERRUPTED else "stopped"
+    if shown.as_json:
+        screen.print_document(result.result(screen, code, _seconds_since(started)).to_text())
+    elif shown.quiet and code == 0:
+        screen.print_document(result.paths.model or result.paths.page or run_directory)
+    return code
+
+
+def _seconds_since(started: datetime.datetime) -> float:
+    return (datetime.datetime.now(datetime.timezone.utc) - started).total_seconds()
 
 
 def _run(
@@ -93,39 +128,52 @@ def _run(
     started: datetime.datetime,
     use_cache: bool,
     estimate: bool,
+    result: ResultBuilder,
 ) -> int:
     manifest_directory = _prepare_inputs(config, screen)
     screen.step_started("loading TFX")
-    from pipeline.report.run import RunReport, print_report, read_report
+    from pipeline.report.run import RunReport, print_report, print_summary, read_report
     from pipeline.runners.local import RunOutcome, StepFailedError, run_local
 
     screen.stop()
     outcome = RunOutcome()
 
     def leave(report: RunReport) -> None:
-        write_json(os.path.join(run_directory, REPORT_NAME), report.to_json())
+        result.read_numbers(report)
+        path = os.path.join(run_directory, REPORT_NAME)
+        write_json(path, report.to_json())
+        result.left("report_json", path)
         with screen.showing(REPORT_TEXT_NAME):
             text = io.StringIO()
-            print_report(RunConsole(text).console, report, outcome.steps)
-            write_text(os.path.join(run_directory, REPORT_TEXT_NAME), text.getvalue())
+            whole = RunConsole(text, full=True)
+            screen.repeat_on(whole)
+            print_report(whole.console, report, outcome.steps)
+            path = os.path.join(run_directory, REPORT_TEXT_NAME)
+            lines = [line.rstrip() for line in text.getvalue().split("\n")]  # tables are padded
+            write_text(path, "\n".join(lines))
+            result.left("report_text", path)
 
     def show(report: RunReport) -> None:
         leave(report)
         with screen.showing("the report"):
-            print_report(screen.console, report, outcome.steps)
+            if screen.full:
+                print_report(screen.console, report, outcome.steps)
+            else:
+                print_summary(screen, report)
 
     def leave_page() -> None:
         with screen.showing("report.html"):
             from pipeline.report.page.write import write_page
 
-            path = write_page(config.output_dir, outcome.run_id)
-            screen.say(f"\nReport: {escape(path)}")
+            result.left("page", write_page(config.output_dir, outcome.run_id))
 
     try:
         run_local(config, manifest_directory, screen, outcome, use_cache, estimate)
     except StepFailedError as error:
+        result.run_id = outcome.run_id or None
         over = error.__cause__ if isinstance(error.__cause__, OverBudgetError) else None
         if over is not None:
+            result.outcome = "over_budget"
             show(read_report(outcome.steps, over.ledger))
         elif "TokenLedger" in outcome.steps:
             leave(read_report(outcome.steps))
@@ -133,44 +181,71 @@ def _run(
             leave_page()
         if over is None or not estimate:
             raise
-        screen.say(f"\nA run would stop here: {escape(over.message)}\n{escape(over.hint)}")
+        result.error = ErrorResult(message=over.message, hint=over.hint)
+        screen.paragraph(over.message, "\nA run would stop here: ")
+        screen.paragraph(over.hint)
+        _print_paths(screen, result, _seconds_since(started))
         return 0
+    result.run_id = outcome.run_id
     numbers = read_report(outcome.steps)
     show(numbers)
     leave_page()
-    seconds = (datetime.datetime.now(datetime.timezone.utc) - started).total_seconds()
     if numbers.cost_report is None:
-        screen.say(f"\nThe estimate took {duration(seconds)}; report: {run_directory}")
-        screen.say("Nothing was trained. The same command without --estimate goes on from here.")
+        result.outcome = "estimated"
+        screen.say("")
+        screen.paragraph(
+            "Nothing was trained. The same command without --estimate goes on from here."
+        )
+        _print_paths(screen, result, _seconds_since(started))
         return 0
-    screen.say(f"\nThe whole run took {duration(seconds)}; log and report: {run_directory}")
-    failures = numbers.cost_report.quality.evaluation.failures
-    return _print_push(screen, config, outcome.steps, failures)
-
-
-def _print_push(
-    screen: RunConsole, config: Config, steps: dict[str, "StepRecord"], failures: list[str]
-) -> int:
-    properties = steps["Pusher"].one("pushed_model").custom_properties
+    properties = outcome.steps["Pusher"].one("pushed_model").custom_properties
     if not properties["pushed"].int_value:
-        screen.say("[red]Not pushed[/]: the Evaluator did not bless the model.")
-        for failure in failures:
-            screen.say(f"  {escape(failure)}")
+        result.outcome = "not_blessed"
+        _print_failures(screen, result.failures)
+        _print_paths(screen, result, _seconds_since(started))
         return 1
-    destination = properties["pushed_destination"].string_value
-    screen.say(f"Pushed: {escape(destination)}")
-    base = os.path.dirname(destination)
-    model = shlex.quote(base)
-    if config.train.task == "classification":
-        command = f'tokenmill classify "Some text" --model {model}'
-    elif config.train.task != "causal-lm":
-        command = f"tokenmill serve {model}"
-    else:
-        by_default = os.path.abspath("runs/demo/serving_model") == base
-        option = "" if by_default else f" --model {model}"
-        command = f"tokenmill generate {_prompt(config, steps)}{option}"
-    screen.console.print(f"Try it: [bold]{escape(command)}[/]", soft_wrap=True)
+    result.outcome = "pushed"
+    result.left("model", properties["pushed_destination"].string_value)
+    _print_paths(screen, result, _seconds_since(started))
+    screen.say(f"Try it: [bold]{escape(_command_to_try(config, outcome.steps, result))}[/]")
     return 0
+
+
+def _print_failures(screen: RunConsole, failures: list[str]) -> None:
+    """Say why the model was not pushed: every threshold that it missed."""
+    screen.paragraph(
+        "the Evaluator did not bless the model.", "\n[red]Not pushed[/]: ", to_errors=True
+    )
+    for failure in failures:
+        screen.paragraph(f"  {failure}", to_errors=True)
+
+
+def _print_paths(screen: RunConsole, result: ResultBuilder, seconds: float) -> None:
+    """Print where things are, each path whole on a line of its own: they are to be copied."""
+    paths = result.paths
+    assert paths.directory is not None
+    screen.say("")
+    if paths.page is not None:
+        screen.say(f"Report: {shown_path(paths.page)}", markup=False)
+    what = "estimate" if result.outcome in ("estimated", "over_budget") else "whole run"
+    where = shown_path(paths.directory)
+    screen.say(f"The {what} took {duration(seconds)}; log, all tables: {where}", markup=False)
+    if paths.model is not None:
+        screen.say(f"Pushed: {shown_path(paths.model)}", markup=False)
+
+
+def _command_to_try(config: Config, steps: dict[str, "StepRecord"], result: ResultBuilder) -> str:
+    """Return a command that uses the model that was pushed."""
+    assert result.paths.model is not None
+    base = os.path.dirname(result.paths.model)
+    model = shlex.quote(shown_path(base))
+    if config.train.task == "classification":
+        return f'tokenmill classify "Some text" --model {model}'
+    if config.train.task != "causal-lm":
+        return f"tokenmill serve {model}"
+    by_default = os.path.abspath("runs/demo/serving_model") == base
+    option = "" if by_default else f" --model {model}"
+    return f"tokenmill generate {_prompt(config, steps)}{option}"
 
 
 def _prompt(config: Config, steps: dict[str, "StepRecord"]) -> str:
@@ -225,29 +300,31 @@ def _make_run_directory(config: Config, started: datetime.datetime) -> str:
 def _print_config(screen: RunConsole, config: Config, run_directory: str, chosen: str) -> None:
     shape, train = config.shape(), config.train
     params, lora = shape.params_total, train.lora
-    screen.say(
-        f"[bold]tokenmill[/] {config.run.name}: {shape.layers} layers, d_model {shape.d_model}, "
-        f"{shape.heads} heads, vocabulary {count(shape.vocab_size)}, sequence length "
-        f"{count(shape.sequence_length)}: {count(params)} parameters"
+    screen.paragraph(
+        f"{config.run.name}: {train.task}, {count(params)} parameters, {shape.layers} layers, "
+        f"d_model {shape.d_model}, {shape.heads} heads",
+        "[bold]tokenmill[/] ",
     )
-    screen.say(
-        f"  {train.task}, {train.epochs:g} epochs, global batch {train.global_batch_size} rows, "
-        f"{train.precision}, strategy {train.strategy}, seed {config.run.seed}"
+    screen.paragraph(
+        f"  vocabulary {count(shape.vocab_size)}, length {count(shape.sequence_length)}, "
+        f"{train.epochs:g} epochs, batch {train.global_batch_size}, {train.precision}, "
+        f"strategy {train.strategy}, seed {config.run.seed}"
     )
     if lora is not None:
         trained = sum(trained_params_by_part(shape, lora).values())
         targets = ", ".join(lora.adapted(shape))
-        screen.say(
+        screen.paragraph(
             f"  LoRA of rank {lora.rank} on {targets}: {count(trained)} parameters are trained, "
             f"{trained / params:.2%} of all"
         )
     if chosen:
-        screen.say(f"  {escape(chosen)}")
+        screen.paragraph(f"  {chosen}")
     if train.task != "causal-lm":
-        screen.say(
+        screen.paragraph(
             f"  evaluate.max_bits_per_byte does not apply: {train.task} has no bits per byte"
         )
-    screen.say(f"  everything: {os.path.join(run_directory, CONFIG_NAME)}")
+    path = shown_path(os.path.join(run_directory, CONFIG_NAME))
+    screen.say(f"  everything: {path}", markup=False)
 
 
 def _prepare_inputs(config: Config, screen: RunConsole) -> str:
@@ -266,8 +343,10 @@ def _prepare_inputs(config: Config, screen: RunConsole) -> str:
         )
         screen.step_finished(
             "embedded corpus",
-            f"{count(corpus.documents)} documents, {byte_size(corpus.text_bytes)} of docstrings "
-            f"from {len(corpus.packages)} installed packages",
+            [
+                f"{count(corpus.documents)} documents, {byte_size(corpus.text_bytes)}",
+                f"docstrings of {len(corpus.packages)} packages",
+            ],
             cached=False,
         )
         inputs = (str(corpus.path),)
@@ -283,23 +362,26 @@ def _prepare_inputs(config: Config, screen: RunConsole) -> str:
     )
 
 
-def _explain(screen: RunConsole, error: BaseException, log_path: str, debug: bool) -> None:
+def _explain(screen: RunConsole, error: BaseException, result: ResultBuilder, debug: bool) -> None:
     screen.stop()
     trace = "".join(traceback.format_exception(error))
     print(visible_lines(trace), file=sys.stderr)  # the log
     if debug:
-        screen.console.print(trace, markup=False)
+        screen.errors.print(trace, markup=False)
     if isinstance(error, TokenmillError):
-        screen.console.print(f"[red]error:[/] {escape(error.message)}", soft_wrap=True)
-        if error.hint:
-            screen.console.print(escape(error.hint.strip("\n")), soft_wrap=True)
+        message, hint = error.message, error.hint.strip("\n")
     elif os.strerror(errno.ENOSPC) in str(error):
         # Libraries wrap the system's error in their own types; its words are what they keep.
-        screen.console.print("[red]error:[/] the disk is full.", soft_wrap=True)
-        screen.console.print("Free some space or give another --output-dir, then run again.")
+        message = "the disk is full."
+        hint = "Free some space or give another --output-dir, then run again."
     else:
         first_line = (str(error).strip().splitlines() or [""])[0]
-        text = f"{type(error).__name__}: {first_line}"
-        screen.console.print(f"[red]error:[/] {escape(text)}", soft_wrap=True)
-        screen.console.print("Run again with --debug for the stack trace.")
-    screen.console.print(f"Log: {log_path}", soft_wrap=True)
+        message = f"{type(error).__name__}: {first_line}"
+        hint = "Run again with --debug for the stack trace."
+    result.error = ErrorResult(message=message, hint=hint)
+    screen.paragraph(message, "[red]error:[/] ", to_errors=True)
+    if hint:
+        screen.paragraph(hint, to_errors=True)
+    for name, path in (("Report", result.paths.page), ("Log", result.paths.log)):
+        if path is not None:
+            screen.errors.print(f"{name}: {shown_path(path)}", soft_wrap=True, markup=False)

@@ -111,13 +111,12 @@ def run_local(
         record = step_record(store, config.run.name, outcome.run_id, node_id)
         if record is not None:
             outcome.steps[node_id] = record
-            summary = ""
+            summary: list[str] = []
             with screen.showing(f"what {node_id} counted"):
                 summary = summarize_step(node_id, record)
             screen.step_finished(node_id, summary, record.cached)
             with screen.showing(f"what {node_id} remarks"):
-                for remark in step_remarks(node_id, record):
-                    screen.note(remark)
+                screen.remarks(step_remarks(node_id, record))
 
     living: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if config.train.strategy == "multi_worker":  # the others wait as long as this one lives
@@ -130,7 +129,7 @@ def run_local(
         execution = Execution(**config.execution.model_dump(), fresh=not use_cache)
         execution.write(config.training_directory)
         write_limits(config.limits_path, config.ledger_job().training_limits)
-        progress.set_listener(screen.step_progress, screen.note)
+        progress.set_listener(screen.step_progress, screen.note, screen.step_read)
         try:
             with _portable_cache(output_dir, directory_id):
                 local_dag_runner.LocalDagRunner().run(pipeline)

@@ -55,11 +55,21 @@ class Run:
 
     exit_code: int
     output: str
+    stdout: str
     home: pathlib.Path
 
     def report(self) -> dict:
         logs = sorted((self.home / "logs").iterdir())
         return json.loads((logs[-1] / "report.json").read_text())
+
+    def report_text(self, number: int = -1) -> str:
+        """All tables of a run of this directory, of the newest if none is named: report.txt."""
+        return (sorted((self.home / "logs").iterdir())[number] / "report.txt").read_text()
+
+    @property
+    def said(self) -> str:
+        """The output without its line breaks: sentences are wrapped."""
+        return " ".join(self.output.split())
 
     def step_lines(self) -> dict[str, str]:
         """Each step's line, by name."""
@@ -96,7 +106,7 @@ class Workspace:
             # Bytecode is written, as it is for a user: AutoGraph's must not stay.
             env={**os.environ, "TMPDIR": str(self.temporary), "PYTHONDONTWRITEBYTECODE": ""},
         )
-        return Run(result.returncode, result.stdout + result.stderr, self.home)
+        return Run(result.returncode, result.stdout + result.stderr, result.stdout, self.home)
 
     def start(self, *arguments: str) -> subprocess.Popen:
         """Starts a run; its output can be read by line."""

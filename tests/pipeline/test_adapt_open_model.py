@@ -136,7 +136,7 @@ def test_adapters_are_trained_and_handed_over_alone(llama, documents, tmp_path):
         "--set", f"evaluate.forgetting_input={general}", "--set", "evaluate.max_forgetting=0.2",
     )  # fmt: skip
     shown = run("run", "--input", documents, "--output-dir", home, *lora, *settings)
-    assert "On the general text (1 document) the base model has" in shown
+    assert "On the general text (1 document) the base model has" in " ".join(shown.split())
     assert "untrained" not in shown
     quality = json.loads(run("lineage", home / "serving_model", "--json"))["cost_report"]["quality"]
     assert quality["base_model"] == str(llama)

@@ -40,7 +40,7 @@ def ledger_of(home):
 
 def test_the_books_count_what_is_trained(adapted):
     run, home, _, _ = adapted
-    assert f"LoRA of rank {RANK} on q, k, v, o, up, down" in run.output
+    assert f"LoRA of rank {RANK} on q, k, v, o, up, down" in run.said
     ledger = ledger_of(home)
     model, parts = ledger["model"], ledger["memory"]["bytes_by_part"]
     trained = model["params_trained"]

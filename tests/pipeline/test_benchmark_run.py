@@ -84,7 +84,9 @@ def test_the_evaluator_scores_them_and_the_report_shows_them(pushed):
     quality = read_cost_report(newest(home, "CostReport", "cost_report")).quality
     assert quality.evaluation.benchmarks == report.tasks
     value = report.tasks["continuation"].metrics["acc"].value
-    assert re.search(rf"continuation +acc +{value:.4g}", said)
+    assert re.search(rf"Benchmarks: .*continuation acc {value:.4g}", said)
+    text = sorted((home / "logs").glob("*/report.txt"))[0].read_text()
+    assert re.search(rf"continuation +acc +{value:.4g}", text)
 
 
 def test_what_misses_a_threshold_is_not_pushed(pushed, source):

@@ -120,7 +120,7 @@ def test_documents_without_a_known_label_are_left_out_and_counted(run):
         "no_label": sum(m["dropped_no_label"] for m in manifests), "unknown_label": unknown,
     }  # fmt: skip
     assert stages["packed"]["tokens"] == sum(m["loss_tokens"] for m in manifests)
-    assert "documents without a label left out" in run.step_lines()["Packer"]
+    assert "documents without a label left out" in run.report_text()
 
 
 def test_the_ledger_forecasts_what_training_computes(run):
@@ -175,8 +175,8 @@ def test_a_threshold_keeps_it_back(labeled, run):
         "--set", "evaluate.min_accuracy=1.0", "--set", "evaluate.max_accuracy_decrease=0.5",
     )  # fmt: skip
     assert again.exit_code == 1
-    assert "accuracy is" in again.output
-    assert "wanted at least 1, missed by" in again.output
+    assert "accuracy is" in again.said
+    assert "wanted at least 1, missed by" in again.said
 
 
 @pytest.mark.slow
@@ -206,4 +206,4 @@ def test_a_wrong_number_of_classes_stops_the_run(labeled):
     home = str(labeled.root / "classes-wrong")
     run = labeled.run("--output-dir", home, "--set", "model.classes=3")
     assert run.exit_code == 1
-    assert "model.classes = 3, but 1,200 documents have 2 labels" in run.output
+    assert "model.classes = 3, but 1,200 documents have 2 labels" in run.said

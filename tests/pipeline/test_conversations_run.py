@@ -51,7 +51,7 @@ def only(directory):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A whole run: its home, the pushed model, what it said."""
+    """A whole run: its home, the pushed model, all tables."""
     home = tmp_path_factory.mktemp("conversations")
     source = home / "talks.jsonl"
     lines = [json.dumps(talk) for talk in talks(300)]
@@ -62,7 +62,8 @@ def run(tmp_path_factory):
         "run", "--input", source, "--output-dir", home / "run", *settings, timeout=900
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    return home / "run", only(home / "run" / "serving_model"), result.stdout
+    (text,) = (home / "run" / "logs").glob("*/report.txt")
+    return home / "run", only(home / "run" / "serving_model"), text.read_text()
 
 
 def artifact(home, step, key):

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 import tomli
 from ml_metadata.proto import metadata_store_pb2
+from screen_size import assert_fits
 from test_report_page import check_is_safe, text_of
 
 from tokenmill.contracts.samples import find_samples
@@ -210,8 +211,9 @@ def test_every_language_is_accounted_for_from_curation_to_the_bill(first_run):
     for language, text in by_language.items():
         tokens = evaluated.get(language, {"evaluated_tokens": 0})["evaluated_tokens"]
         assert tokens == text["eval"]["loss_tokens"]
+    text = first_run.report_text(0)
     for words in ("Training text by language", "Quality by language", "not known"):
-        assert words in first_run.output
+        assert words in text
 
 
 def test_training_data_holds_no_eval_text(first_run):
@@ -264,10 +266,15 @@ def test_the_bill_adds_up(first_run):
     assert 0 < cost["actual"]["mfu"] < 1
 
 
-def test_the_screen_ends_with_the_table_and_the_line_to_try(first_run):
-    for words in ("Tokens by source", "exact duplicate", "FLOPs", "estimated", "unigram baseline",
-                  "perplexity", "Pushed: ", "tokenmill generate"):  # fmt: skip
+def test_the_screen_fits_and_ends_with_the_table_and_the_line_to_try(first_run):
+    for words in ("FLOPs", "estimated", "(unigram ", "bits per byte", "Pushed: ",
+                  "tokenmill generate"):  # fmt: skip
         assert words in first_run.output
+    assert_fits(first_run.output)
+    text = first_run.report_text(0)
+    for words in ("✓ Trainer", "Tokens by source", "exact duplicate", "unigram baseline"):
+        assert words in text
+    assert "Tokens by source" not in first_run.output
 
 
 def test_pushed_model_takes_raw_text_in_a_process_without_tfx(first_run):
@@ -395,17 +402,25 @@ def test_second_run_is_all_cached(first_run, workspace):
     executions = len(store_of(first_run).get_executions())
     run = workspace.run()
     assert run.exit_code == 0
-    assert all(" cached " in line for line in run.step_lines().values())
+    assert all(" cached" in line for line in run.step_lines().values())
+    assert_fits(run.output)
     again = store_of(run).get_executions()
     assert len(again) == executions + len(STEPS)
     cached = [e for e in again if e.last_known_state == metadata_store_pb2.Execution.CACHED]
     assert len(cached) >= len(STEPS)
 
 
+def test_quiet_prints_the_model_alone(first_run, workspace):
+    run = workspace.run("--quiet")
+    assert run.exit_code == 0
+    (line,) = run.output.splitlines()
+    assert pathlib.Path(line).parent == first_run.home / "serving_model"
+
+
 def test_a_new_price_runs_the_ledger_and_the_reports_only(first_run, workspace):
     run = workspace.run("--set", "cost.price_usd_per_chip_hour=100")
     assert run.exit_code == 0
-    ran = {name for name, line in run.step_lines().items() if " cached " not in line}
+    ran = {name for name, line in run.step_lines().items() if " cached" not in line}
     assert ran == {"TokenLedger", "CostReport", "ReportPage"}
     (card,) = first_run.home.glob("serving_model/*/README.md")  # the same version, at its new price
     assert usd(run.report()["cost_report"]["actual"]["compute_usd"]) in card.read_text()
@@ -424,11 +439,14 @@ def test_an_estimate_counts_and_trains_nothing(first_run, workspace):
     steps = run.step_lines()
     assert list(steps)[-1] == "TokenLedger"
     assert run.report()["ledger"]["training"]["steps"] == 7
-    for words in ("Tokens by source", "compute", "Nothing was trained"):
-        assert words in run.output
-    over = workspace.run("--estimate", "--set", "budget.max_usd=0.00000001")
+    for words in ("compute", "Nothing was trained"):
+        assert words in run.said
+    assert_fits(run.output)
+    assert "Tokens by source" in run.report_text()
+    over = workspace.run("--estimate", "--set", "budget.max_usd=0.00000001", "--report", "full")
     assert over.exit_code == 0, over.output
-    assert "A run would stop here" in over.output
+    assert "A run would stop here" in over.said
+    assert "Tokens by source" in over.output
 
 
 def test_over_budget_stops_before_training(first_run, workspace):
@@ -440,9 +458,10 @@ def test_over_budget_stops_before_training(first_run, workspace):
     assert "Trainer" not in lines
     assert run.report()["ledger"]["budget"]["max_usd"] == 1e-8
     assert run.report()["cost_report"] is None
-    assert "Tokens by source" in run.output
+    assert "Tokens by source" in run.report_text()
     for words in ("budget.max_usd", "nothing was trained", "chip-hours"):
-        assert words in run.output
+        assert words in run.said
+    assert_fits(run.output)
     assert "Traceback" not in run.output
     new = store_of(run).get_executions()[executions:]
     assert new[-1].last_known_state == metadata_store_pb2.Execution.FAILED
@@ -453,18 +472,26 @@ def test_unblessed_model_is_not_pushed(first_run, workspace):
     run = workspace.run("--set", "evaluate.max_bits_per_byte=0.5")
     assert run.exit_code == 1
     assert "Not pushed" in run.output
-    assert "bits_per_byte is" in run.output
-    assert "wanted at most 0.5" in run.output
+    assert "bits_per_byte is" in run.said
+    assert "wanted at most 0.5" in run.said
+    assert_fits(run.output)
     assert set((first_run.home / "serving_model").iterdir()) == versions
 
 
 def test_a_model_worse_than_the_last_blessed_one_is_not_pushed(first_run, workspace):
     versions = set((first_run.home / "serving_model").iterdir())
     increase = "evaluate.max_bits_per_byte_increase=0.05"
-    run = workspace.run("--set", increase, "--set", "train.max_steps=30")
+    run = workspace.run("--set", increase, "--set", "train.max_steps=30", "--json")
     assert run.exit_code == 1
-    output = " ".join(run.output.split())
-    assert "above the last blessed model's, wanted at most 0.05 above" in output
+    told = json.loads(run.stdout)
+    assert (told["outcome"], told["exit_code"]) == ("not_blessed", 1)
+    (failure,) = told["failures"]
+    assert "above the last blessed model's, wanted at most 0.05 above" in failure
+    assert failure in run.said
+    assert [step["step"] for step in told["steps"]] == list(STEPS)
+    assert told["numbers"]["actual"]["compute_usd"] > 0
+    assert pathlib.Path(told["paths"]["page"]).exists()
+    assert told["paths"]["model"] is None
     assert set((first_run.home / "serving_model").iterdir()) == versions
     evaluation = run.report()["cost_report"]["quality"]["evaluation"]
     blessed = first_run_report(first_run)["cost_report"]["quality"]["evaluation"]
@@ -490,7 +517,7 @@ def test_anomalies_stop_the_run(first_run, workspace, tmp_path):
     assert run.exit_code == 1
     assert run.step_lines()["AnomalyGate"].startswith("✗")
     assert "Curator" not in run.step_lines()
-    assert "feature source" in run.output
+    assert "feature source" in run.said
     assert "validate.schema_path" in run.output
 
 
@@ -557,4 +584,5 @@ def test_gc_keeps_what_the_newest_run_and_the_served_model_need(first_run, works
     # what the served model was made of is still there: the same run again is all cached
     run = workspace.run()
     assert run.exit_code == 0
-    assert all(" cached " in line for line in run.step_lines().values())
+    assert all(" cached" in line for line in run.step_lines().values())
+    assert_fits(run.output)

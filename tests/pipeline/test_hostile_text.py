@@ -50,7 +50,7 @@ def test_tables_lines_errors_and_logs_show_them(capsys):
     table.add_row(HOSTILE.replace("[bold]", ""), "2")  # one that was forgotten
     console.console.print(table)
     console.note(HOSTILE)
-    console.step_finished("Curator", HOSTILE, cached=False)
+    console.step_finished("Curator", [HOSTILE], cached=False)
     assert not RAW.search(out.getvalue())
     assert r"\u001b]0;title" in out.getvalue()
     assert r"\nsecond" in out.getvalue()

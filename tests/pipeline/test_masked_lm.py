@@ -79,8 +79,8 @@ def test_live_telemetry_counts_as_the_ledger_does(masked_run):
 
 def test_the_screen_names_the_measure(masked_run):
     assert "masked-token perplexity" in masked_run.output
-    assert masked_run.output.count("bits per byte") == 1
-    assert "evaluate.max_bits_per_byte does not apply" in masked_run.output
+    assert masked_run.said.count("bits per byte") == 1
+    assert "evaluate.max_bits_per_byte does not apply" in masked_run.said
     assert "tokenmill generate" not in masked_run.output
 
 
@@ -99,7 +99,7 @@ def test_a_threshold_of_the_hidden_tokens_keeps_it_back(workspace, masked_run):
         "--output-dir", str(masked_run.home), *SETTINGS, "--set", "evaluate.max_perplexity=1.5"
     )
     assert run.exit_code == 1
-    assert "masked_perplexity is" in run.output
+    assert "masked_perplexity is" in run.said
 
 
 def test_it_goes_on_from_a_pushed_model(workspace, masked_run):

@@ -23,6 +23,7 @@ import apache_beam as beam
 import pyarrow as pa
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
+from tokenmill import progress
 from tokenmill.records.splits import split_directory
 from tokenmill.records.tfrecord import read_tfrecords
 
@@ -181,9 +182,11 @@ def read_batches(path: str, most_documents: int, most_bytes: int) -> Iterator[li
         batch.append(record)
         size += len(record)
         if len(batch) == most_documents or size >= most_bytes:
+            progress.read(len(batch), size)
             yield batch
             batch, size = [], 0
     if batch:
+        progress.read(len(batch), size)
         yield batch
 
 
@@ -202,5 +205,10 @@ class ReadDocuments(beam.PTransform):
             | "Read" >> beam.io.ReadFromTFRecord(self._pattern)
             | "Batch"
             >> beam.BatchElements(min_batch_size=BATCH_DOCUMENTS, max_batch_size=BATCH_DOCUMENTS)
-            | "Decode" >> beam.Map(decode_documents)
+            | "Decode" >> beam.Map(_decode_told)
         )
+
+
+def _decode_told(serialized: list[bytes]) -> pa.RecordBatch:
+    progress.read(len(serialized), sum(map(len, serialized)))
+    return decode_documents(serialized)

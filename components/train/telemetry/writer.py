@@ -27,8 +27,8 @@ _HISTOGRAM_VALUES = 65_536
 # What the line on the screen has beside the loss.
 _SHOWN: dict[str, Callable[[float], str]] = {
     "tokens_per_second": lambda rate: f"{count(rate)} tokens/s",
-    "mfu": lambda share: f"MFU {share:.0%}",
     "cost_usd": usd,
+    "mfu": lambda share: f"MFU {share:.0%}",
 }
 
 
@@ -92,12 +92,16 @@ class Telemetry:
         if step % self._execution.log_steps == 0 or step in (1, steps):
             scalars = self._rates(record) | self._worth(record, loss)
             self._detail = "".join(
-                f"  {show(scalars[name])}" for name, show in _SHOWN.items() if name in scalars
+                f", {show(scalars[name])}" for name, show in _SHOWN.items() if name in scalars
             )
             if self.log is not None:
                 scalars |= {"gradient_norm": norm, "learning_rate": learning_rate(), "loss": loss}
                 self._write(step, sum(record.seconds.values()), scalars)
-        progress.report(step, steps, f"loss {loss:.3f}{self._detail}")
+        held_out = record.evaluations[-1][1] if record.evaluations else None
+        if held_out is None and record.eval_before is not None:
+            held_out = record.eval_before.loss
+        known = "" if held_out is None else f", held-out {held_out:.3f}"
+        progress.report(step, steps, f"loss {loss:.3f}{known}{self._detail}")
 
     def _write(self, step: int, seconds: float, scalars: dict[str, float]) -> None:
         assert self.log is not None

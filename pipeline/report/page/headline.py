@@ -7,7 +7,7 @@ import tomli
 
 from pipeline.report.page.content import words
 from pipeline.report.page.run_documents import RunDocuments
-from pipeline.report.quality import describe_quality, quality_notes
+from pipeline.report.quality import compared_measure, describe_quality, quality_notes
 from tokenmill.contracts.cost_report import Quality
 from tokenmill.number_format import byte_size, count, decimal, duration, usd
 
@@ -147,22 +147,8 @@ def _numbers(run: RunDocuments) -> list[BigNumber]:
 
 def _quality(quality: Quality) -> BigNumber | None:
     """Return the measure of the task, beside the baseline's and the untrained model's."""
-    total, before = quality.evaluation.total, quality.eval_before
-    start = "untrained" if quality.base_model is None else "base model"
-    measures = (
-        ("bits_per_byte", ".3f", "unigram", quality.unigram_bits_per_byte, before.bits_per_byte),
-        ("masked_perplexity", ",.1f", "unigram", quality.unigram_perplexity, before.perplexity),
-        ("accuracy", ".1%", "most frequent class", quality.majority_accuracy, before.accuracy),
-    )
-    for name, spec, baseline, value, untrained in measures:
-        if name in total:
-            beside = [
-                f"{what} {format(number, spec)}"
-                for what, number in ((baseline, value), (start, untrained))
-                if number is not None
-            ]
-            return BigNumber(
-                words(name), format(total[name], spec),
-                "; ".join([*beside, describe_quality(total)]),
-            )  # fmt: skip
-    return None
+    measure = compared_measure(quality)
+    if measure is None:
+        return None
+    beside = [*measure.beside, describe_quality(quality.evaluation.total)]
+    return BigNumber(words(measure.name), measure.value, "; ".join(beside))
