@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -10,10 +11,12 @@ import ml_metadata as mlmd
 import pytest
 import tensorflow as tf
 import tomli
+from click.testing import CliRunner
 from ml_metadata.proto import metadata_store_pb2
 from screen_size import assert_fits
-from test_report_page import check_is_safe, text_of
+from test_report_page import check_is_safe, rows_of, text_of
 
+from pipeline.cli import cli
 from tokenmill.contracts.samples import find_samples
 from tokenmill.contracts.training import read_telemetry
 from tokenmill.metadata.step_records import CONFIG_PROPERTY
@@ -115,6 +118,35 @@ def test_the_pushed_version_carries_its_card(first_run):
     bits = report["cost_report"]["quality"]["evaluation"]["total"]["bits_per_byte"]
     assert f"{bits:.3f}" in text
     assert str(first_run.home) not in text  # it goes where the version goes
+
+
+def test_runs_are_compared_by_their_directories_or_logs(first_run, tmp_path):
+    """The same run beside a copy of it; the log names the run in either."""
+    copied = tmp_path / "copy"
+    copied.mkdir()
+    for name in ("logs", "artifacts"):
+        (copied / name).symlink_to(first_run.home / name)
+    shutil.copy(first_run.home / "metadata.sqlite", copied)
+    (own,) = re.findall(r"^Report: (.*/report\.html)$", first_run.output, re.MULTILINE)
+    log = pathlib.Path(own).parent
+
+    def report(*words):
+        return CliRunner().invoke(cli, ["report", *map(str, words)])
+
+    output = tmp_path / "both.html"
+    result = report(log, copied / "logs" / log.name, "--output", output)
+    assert result.output.strip() == str(output), result.output
+    page = output.read_text()
+    check_is_safe(page)
+    assert "Nothing: the runs have the same settings." in text_of(page)
+    quality = json.loads((log / "report.json").read_text())["cost_report"]["quality"]
+    bits = quality["evaluation"]["total"]["bits_per_byte"]
+    assert ["bits per byte", f"{bits:.3f}", f"{bits:.3f}"] in rows_of(page)
+    (linked, _) = re.findall(r'href="(\./[^"]*report.html)"', page)
+    assert (tmp_path / linked).samefile(own)
+    assert report(log).output.strip() == own
+    for words in ((log, log), (log, "--output", output), (tmp_path, log), (log, log.parent / "x")):
+        assert report(*words).exit_code == 1, words
 
 
 def test_ml_metadata_has_every_execution_and_the_config(first_run):

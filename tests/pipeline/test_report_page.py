@@ -350,34 +350,6 @@ def test_runs_of_one_name_are_told_apart():
         names(here, here)
 
 
-def test_runs_are_compared_by_their_directories_or_logs(first_run, tmp_path):
-    """The same run beside a copy of it; the log names the run in either."""
-    copied = tmp_path / "copy"
-    copied.mkdir()
-    for name in ("logs", "artifacts"):
-        (copied / name).symlink_to(first_run.home / name)
-    shutil.copy(first_run.home / "metadata.sqlite", copied)
-    first, *_ = sorted(first_run.home.glob("logs/*"))
-
-    def ask(*words):
-        return CliRunner().invoke(cli, ["report", *map(str, words)])
-
-    output = tmp_path / "both.html"
-    result = ask(first, copied / "logs" / first.name, "--output", output)
-    assert result.output.strip() == str(output), result.output
-    page = output.read_text()
-    check_is_safe(page)
-    assert "Nothing: the runs have the same settings." in text_of(page)
-    bits = first_run.report()["cost_report"]["quality"]["evaluation"]["total"]["bits_per_byte"]
-    assert ["bits per byte", f"{bits:.3f}", f"{bits:.3f}"] in rows_of(page)
-    (own, _) = re.findall(r'href="(\./[^"]*report.html)"', page)
-    assert (tmp_path / own).samefile(first / "report.html")
-    assert ask(first).output.strip() == str(first / "report.html")
-    for words in ((first, first), (first, "--output", output), (tmp_path, first),
-                  (first, first.parent / "other")):  # fmt: skip
-        assert ask(*words).exit_code == 1, words
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [400, 1000, 1600])
 def test_a_browser_shows_it_without_complaint(width, first_run, tmp_path):
