@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+import tomli
 from google.protobuf import json_format
 from kfp import compiler, dsl
 from kfp.pipeline_spec import pipeline_spec_pb2
@@ -240,6 +241,9 @@ def test_every_step_is_told_the_same_by_either_schema(workspace, compiled, tmp_p
     result = compile_spec(workspace, tmp_path, *settings)
     assert result.returncode == 0, result.stderr
     typed, plain = execution_properties(compiled), execution_properties(tmp_path / "spec.json")
+    # The page shows the configuration, which says which schema it is.
+    shown = [tomli.loads(found["ReportPage"].pop("config_toml")) for found in (typed, plain)]
+    assert [each["engine"].pop("schema_version") for each in shown] == ["2.0.0", "2.1.0"]
     assert json.dumps(plain, sort_keys=True) == json.dumps(typed, sort_keys=True)  # 1 is no 1.0
     assert json.loads(plain["Trainer"]["job"])["train"]["learning_rate"] == 4e-3
 
