@@ -417,7 +417,7 @@ def test_the_report_accounts_for_every_step_and_second(first_run):
 def test_the_forecast_was_measured(first_run):
     ledger = first_run.report()["ledger"]
     assert ledger["hardware"]["mfu_source"] == "measured"
-    assert ledger["hardware"]["calibration"]["total_seconds"] < 60
+    assert 0 < ledger["hardware"]["calibration"]["total_seconds"] < 300  # 20 on a quiet machine
     ratio = first_run.report()["cost_report"]["training_seconds_actual_over_estimated"]
     assert 0.3 < ratio < 3  # other work on the machine may disturb either side
 
