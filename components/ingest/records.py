@@ -126,11 +126,22 @@ def wrong_columns(names: Sequence[str], needed: Sequence[str], others: Sequence[
     """
     for name in needed:
         if name not in names:
-            return f"no column {name!r}; found {list(names[:10])}"
+            return f"no column {name!r}; found {list(names[:10])}: {_naming(names, name)}"
     twice = [name for name in (*needed, *others) if name and names.count(name) > 1]
     if twice:
         return f"{names.count(twice[0])} columns are called {twice[0]!r}; which one is meant?"
     return ""
+
+
+def _naming(names: Sequence[str], needed: str) -> str:
+    """Say what to set, or to do, for a table in which a column was not found."""
+    only = names[0] if len(names) == 1 else ""
+    if "\t" in only:
+        return "tabs part its columns: call the file .tsv"
+    for delimiter in ";|":
+        if delimiter in only:
+            return f"do its columns end at {delimiter!r}? --set 'corpus.csv_delimiter={delimiter}'"
+    return f"--set corpus.text_field=COLUMN (or the key that says {needed!r}) names another"
 
 
 def to_bytes(value: object) -> bytes | None:

@@ -15,6 +15,7 @@ from pipeline.plan.units import FlagError, fraction, quantity, whole
 from tokenmill.errors import TokenmillError
 
 _EXIT_USAGE = 2
+_EXIT_OVER_BUDGET = 1  # as of a run that its budget stops
 
 
 class _Number(click.ParamType):
@@ -158,7 +159,8 @@ def plan(as_json: bool, **flags: Any) -> None:
     tokenmill plan --budget-usd 1000 --hardware rtx-4090
     tokenmill plan --set model.base_model=DIR --lora-rank 8 --tokens 2M --hardware rtx-4090
 
-    Numbers may be written 540e9, 1.5B, 6,144 or 40%. Keys of --set: docs/cost.md.
+    Numbers may be written 540e9, 1.5B, 6,144 or 40%. Keys of --set: docs/cost.md. The exit
+    code is 1 where budget.max_usd or budget.max_hours is exceeded.
     """  # noqa: D301  (click wants the backspace)
     from pipeline.plan.request import answer
 
@@ -170,10 +172,12 @@ def plan(as_json: bool, **flags: Any) -> None:
         from tokenmill.cost.plan.document import plan_document
 
         click.echo(json.dumps(plan_document(reply), indent=2, allow_nan=False))
-        return
-    from pipeline.report.plan import show
+    else:
+        from pipeline.report.plan import show
 
-    show(reply)
+        show(reply)
+    if reply.is_over_a_limit:
+        sys.exit(_EXIT_OVER_BUDGET)
 
 
 def _fail(error: Exception) -> NoReturn:

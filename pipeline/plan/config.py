@@ -55,6 +55,7 @@ _PLANNED_KEYS: dict[str, set[str] | None] = {
     "tokenizer": {"vocab_size"},
     "pack": {"mask_rate"},
     "execution": {"keep_checkpoints"},
+    "budget": {"max_usd", "max_hours"},
     "train": {
         *("task", "precision", "dropout", "rematerialize", "global_batch_size"),
         *("accumulation_steps", "lora_rank", "lora_targets", "lora_dropout"),

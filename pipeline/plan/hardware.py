@@ -121,7 +121,10 @@ def _peak(chip: Chip, cost: CostConfig, precision: Precision, notes: list[str]) 
     if peak is None:
         raise FlagError(f"{key} is missing: the catalog has no peak for {chip.slug}; --set it.")
     if peak != chip.peak_flops_per_second:
-        notes.append(f"float32 runs at the {peak / 1e12:g} TFLOP/s peak")
+        half = "mixed_float16" if chip.bfloat16_supported is False else "mixed_bfloat16"
+        fast = chip.peak_flops_per_second
+        advice = "" if not fast else f": --set train.precision={half} runs at {fast / 1e12:g}"
+        notes.append(f"float32 runs at the {peak / 1e12:g} TFLOP/s peak{advice}")
     return peak
 
 
@@ -201,7 +204,7 @@ def _price(
     if date is not None:
         raise FlagError("--price-date needs --price-per-chip-hour.")
     if word is not None:
-        found = [p for p in chip.prices if word.lower() in f"{p.provider} {p.region}".lower()]
+        found = [price for price in chip.prices if word.lower() in price.label.lower()]
         if not found:
             known = "; ".join(price.label for price in chip.prices) or "none"
             raise FlagError(
@@ -209,17 +212,24 @@ def _price(
                 "Take a word of one of these, or give --price-per-chip-hour.",
             )
         price_row = found[0]
+        if others := [p for p in found if p.usd_per_chip_hour != price_row.usd_per_chip_hour]:
+            rest = "; ".join(f"{usd_price(p.usd_per_chip_hour)} ({p.label})" for p in others)
+            notes.append(
+                f"--price-from {word} is also {rest}: name one by its date, or give "
+                "--price-per-chip-hour"
+            )
     elif cost.price_usd_per_chip_hour is not None:
         return cost.price_usd_per_chip_hour, "the configuration"
     elif chip.prices:
         price_row = chip.prices[0]
-        prices = sorted(price.usd_per_chip_hour for price in chip.prices)
-        middle = statistics.median(prices)
+        prices = sorted(chip.prices, key=lambda price: price.usd_per_chip_hour)
+        middle = statistics.median(price.usd_per_chip_hour for price in prices)
         if price_row.usd_per_chip_hour > _HIGH_OVER_MEDIAN * middle:
             notes.append(
                 f"the price ({price_row.label}) is one of the dearest: the {len(prices)} of "
-                f"{chip.slug} go from {usd_price(prices[0])} to {usd_price(prices[-1])}, half "
-                f"of them up to {usd_price(round(middle, 4))}; --price-from chooses"
+                f"{chip.slug} go from {usd_price(prices[0].usd_per_chip_hour)} "
+                f"({prices[0].label}) to {usd_price(prices[-1].usd_per_chip_hour)}, half of them "
+                f"up to {usd_price(round(middle, 4))}; --price-from chooses by provider or date"
             )
     else:
         notes.append(f"no price for {chip.slug} in the catalog: --price-per-chip-hour gives one")

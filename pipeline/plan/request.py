@@ -68,6 +68,8 @@ def answer(flags: PlanFlags) -> PlanAnswer:
         warnings=notes,
         affordable=affordable,
         budget_usd=budget,
+        max_usd=_max_usd(source, hardware),
+        max_hours=source.config.budget.max_hours,
         comparison=compare_chips(request) if flags.compare else [],
         plot=None if plot is None else str(plot),
     )
@@ -140,7 +142,10 @@ def _request(
             "(pack.mask_rate)"
         )
     if batch < hardware.devices:
-        notes.append(f"{batch:,} sequences a step leave some of {hardware.chips:,} chips idle")
+        notes.append(
+            f"{batch:,} sequences a step leave some of {hardware.chips:,} chips idle: --set "
+            f"train.global_batch_size={hardware.chips} or more gives each one"
+        )
     return request
 
 
@@ -172,6 +177,14 @@ def _affordable(
             "Raise it, or choose a cheaper chip (--hardware).",
         )
     return lines
+
+
+def _max_usd(source: PlanInput, hardware: Hardware) -> float | None:
+    """Return budget.max_usd, after a look at whether there is a price to hold it against."""
+    limit = source.config.budget.max_usd
+    if limit is not None and hardware.price_usd_per_chip_hour is None:
+        raise FlagError(f"budget.max_usd = {limit:g} needs a price: --price-per-chip-hour.")
+    return limit
 
 
 def _note_memory(plan: Plan, notes: list[str]) -> None:

@@ -8,7 +8,7 @@ from pipeline.report.tables import escape, plain_table, stdout_console
 from tokenmill.contracts.curation import CURATION_NAME, read_curation, read_dropped
 from tokenmill.errors import TokenmillError
 from tokenmill.metadata.output_directory import open_runs
-from tokenmill.metadata.run_history import step_records
+from tokenmill.metadata.run_history import never_finished, step_records
 
 
 def print_dropped(run_dir: str, reason: str | None, source: str | None, limit: int) -> None:
@@ -42,10 +42,8 @@ def print_dropped(run_dir: str, reason: str | None, source: str | None, limit: i
 
 def _newest_dropped(run_dir: str) -> tuple[str, str]:
     """Return (URI of the dropped documents, run) of the newest run whose Curator finished."""
-    for run, record in step_records(open_runs(run_dir, example=["runs/demo"]), "Curator"):
+    metadata = open_runs(run_dir, example=["runs/demo"])
+    for run, record in step_records(metadata, "Curator"):
         if record.outputs.get("dropped"):
             return record.one("dropped").uri, run
-    raise TokenmillError(
-        f"{run_dir}: no run here has come through its curate step.",
-        "Run the pipeline: tokenmill run.",
-    )
+    raise never_finished(metadata, run_dir, "Curator")

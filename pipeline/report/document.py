@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from pipeline.report.keep_document import how_to_keep
 from pipeline.report.tables import echo
 from tokenmill.contracts.document_status import DroppedDocument, KeptDocument
 from tokenmill.contracts.training import read_telemetry
@@ -123,6 +124,8 @@ def print_documents(found: list[Explanation]) -> None:
                 echo(f"  shares “{words}” with {visible(document.kept_copy)}")
             elif document.kept_copy:
                 echo(f"  the text that stays: {visible(document.kept_copy)}")
+            if settings := how_to_keep(document):
+                echo(f"  to keep such: {settings}")
             _print_known(document)
             echo(f"  its text begins: {visible(' '.join(document.excerpt.split())[:120])}")
         else:

@@ -17,6 +17,7 @@ from tokenmill.records.keys import stable_hash
 
 _SHOWN_CHARACTERS = 240
 _SHOWN_BAD = 3
+_SHOWN_SOURCES = 5
 
 
 @dataclasses.dataclass
@@ -25,6 +26,7 @@ class _Format:
     documents: int = 0
     bytes: int = 0
     quarantined: int = 0
+    sources: Counter[str] = dataclasses.field(default_factory=Counter)
     left_out: Counter[str] = dataclasses.field(default_factory=Counter)
     by_reason: Counter[str] = dataclasses.field(default_factory=Counter)
     first: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -65,6 +67,7 @@ def _count(found: _Format, item: Document | BadRecord | LeftOut) -> None:
     if isinstance(item, Document):
         found.documents += 1
         found.bytes += len(item.text)
+        found.sources[item.source.decode()] += 1
         if not found.first:
             text = item.text.decode()[:_SHOWN_CHARACTERS]
             declared = {"language": item.language.decode(), **decode_metadata(item.metadata)}
@@ -95,6 +98,10 @@ def print_ingest_preview(found: dict[str, Any]) -> None:
         ):
             if counts:
                 console.print(f"  {word}: {escape(largest_counts(counts, len(counts)))}")
+        if numbers["sources"]:
+            # A misspelled corpus.source_field is seen here: its documents are their file's.
+            largest = largest_counts(numbers["sources"], _SHOWN_SOURCES)
+            console.print(f"  sources: {escape(largest)}", soft_wrap=True)
         for line in numbers["bad"]:
             console.print(f"  [yellow]![/] {escape(line)}")
         if numbers["first"]:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.report.tables import SafeConsole, echo, escape
-from tokenmill.cost.plan.document import PlanAnswer, guidance_document
+from tokenmill.cost.plan.document import PlanAnswer, PlanLimit, guidance_document
 from tokenmill.cost.plan.planning import Plan
 from tokenmill.cost.sharding import STRATEGY_NAMES
 from tokenmill.number_format import (
@@ -50,9 +50,12 @@ def _show(console: Console, answer: PlanAnswer) -> None:
     )
     counted = "6N" if request.basis == "6n" else "all matrix products"
     console.print(f"Price: {rate}.")
-    console.print(f"MFU: {plan.mfu_source}.")
+    of = f": {', '.join(plan.utilization.runs)}" if plan.utilization else ""
+    console.print(f"MFU: {plan.mfu_source}{escape(of)}.")
     peak = flops_per_second(request.hardware.peak_flops_per_second, 4)
     console.print(f"Hours: by {counted}, at a peak of {peak}.")
+    for limit in answer.limits:
+        console.print(_limit(limit))
     console.print(_memory(plan))
     parts = plan.memory.by_part().items()
     sizes = (f"{name.replace('_', ' ')} {size / _GIB:,.2f}" for name, size in parts if size)
@@ -170,6 +173,23 @@ def _cost(plan: Plan) -> Table:
     return table
 
 
+def _limit(limit: PlanLimit) -> str:
+    """Return the line of a limit of [budget]: whether the plan is within it."""
+
+    def amount(value: float) -> str:
+        return _usd(value) if limit.key == "budget.max_usd" else duration(value * _HOUR)
+
+    words = f"{limit.key} = {amount(limit.limit)}: "
+    if not limit.within:
+        return words + f"{amount(limit.likely)}, which is likely, is [red]over it[/red]."
+    if limit.worst > limit.limit:
+        return (
+            words
+            + f"{amount(limit.likely)} is within it; the worst, {amount(limit.worst)}, is not."
+        )
+    return words + f"{amount(limit.worst)}, the worst, is within it."
+
+
 def _memory(plan: Plan) -> Table:
     request = plan.request
     room = request.hardware.memory_bytes
@@ -257,6 +277,14 @@ def _budget(console: Console, answer: PlanAnswer) -> None:
     )
     if over := answer.usd_over_budget:
         console.print(f"The plan below is {_usd(over)} [red]over the budget[/red].\n")
+    elif (worst := answer.plan.cost_high.compute_usd) > answer.budget_usd > 0:
+        console.print(
+            "The plan below is within the budget as likely, and at the worst "
+            f"{_usd(worst - answer.budget_usd)} over it.\n"
+        )
+    else:
+        worst_too = ", at the worst too" if answer.plan.utilization else ""
+        console.print(f"The plan below is within the budget{worst_too}.\n")
 
 
 def _comparison(answer: PlanAnswer) -> Table:

@@ -64,6 +64,11 @@ def test_csv_without_the_column_names_those_it_has(tmp_path):
     assert not documents
     assert [(b.record, b.reason) for b in bad] == [(0, "missing_text")]
     assert "no column 'text'; found ['id;text']" in bad[0].detail
+    assert "--set 'corpus.csv_delimiter=;'" in bad[0].detail
+    _, bad = read(tmp_path / "b.csv", b"id\ttext\n1\tone\n")
+    assert "call the file .tsv" in bad[0].detail
+    _, bad = read(tmp_path / "c.csv", b"id,body\n1,one\n")
+    assert "--set corpus.text_field=COLUMN" in bad[0].detail
 
 
 def test_delimiters(tmp_path):

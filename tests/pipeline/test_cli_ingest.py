@@ -42,10 +42,12 @@ def test_a_mixed_directory_by_format(mixed):
         "zip": (1, 1, 0, {".png in an archive": 1}),
     }
     assert found["left_out"] == {".css": 1}
+    assert found["formats"]["html"]["sources"] == {"de": 5}
     shown = preview(mixed).stdout
     for part in (
         "Seite",
         "    title: A [b] title",
+        "  sources: 5 de",
         "missing_text",
         "c.docx: unreadable_file",
         ".png in an archive",

@@ -670,3 +670,72 @@ def test_an_open_model_is_planned_by_its_own_shape(family):
     assert shape["vocab"] == config["vocab_size"]
     assert 0 < got["params_trained"] < got["params_total"]
     assert not [note for note in got["warnings"] if "no effect" in note or "assumed" in note]
+
+
+# ---- limits of [budget], and what a signer asks
+
+BILL = "--params 7B --tokens 300B --hardware h100 --chips 256 --price-from lambda"
+
+
+@pytest.mark.parametrize(
+    ("limits", "code", "words"),
+    [
+        ({"max_usd": 1e6}, 0, "the worst, is within it."),
+        ({"max_usd": 8e4}, 0, "is within it; the worst, $101,564, is not."),
+        ({"max_usd": 5e4}, 1, "budget.max_usd = $50,000: $66,925, which is likely, is over it."),
+        ({"max_usd": 1e6, "max_hours": 48}, 1, "budget.max_hours = 48.0 h: 65.5 h, which is"),
+    ],
+)
+def test_a_plan_over_a_limit_of_the_configuration_says_so_and_fails(limits, code, words, tmp_path):
+    keys = " ".join(f"--set budget.{key}={value}" for key, value in limits.items())
+    result = run(f"{BILL} {keys}")
+    assert result.exit_code == code
+    assert words in result.output
+    assert "no effect on a plan" not in result.output
+    (tmp_path / "limits.toml").write_text(
+        "[budget]\n" + "".join(f"{key} = {value}\n" for key, value in limits.items())
+    )
+    file = f"--config {tmp_path / 'limits.toml'} --set model.layers=2 --set model.d_model=64"
+    assert "budget.max_usd" in run(f"{file} --tokens 1B --hardware h100").output
+    document = run(f"{BILL} {keys} --json")
+    assert document.exit_code == code
+    found = {limit["key"]: limit for limit in json.loads(document.output)["limits"]}
+    assert [found[f"budget.{key}"]["limit"] for key in limits] == list(limits.values())
+    assert all(limit["within"] for limit in found.values()) is (code == 0)
+
+
+def test_a_limit_of_money_needs_a_price():
+    assert "budget.max_usd = 5 needs a price" in refused(
+        "--params 1B --tokens 20B --hardware gaudi2 --set budget.max_usd=5"
+    )
+
+
+@pytest.mark.parametrize(
+    ("dollars", "words"),
+    [(6e4, "over the budget"), (8e4, "as likely, and at the worst $21,564 over it"),
+     (2e5, "within the budget, at the worst too")],
+)  # fmt: skip
+def test_whether_a_plan_is_within_budget_usd_is_said(dollars, words):
+    assert words in run(f"{BILL} --budget-usd {dollars}").output
+
+
+def test_the_published_bills_are_named():
+    output = " ".join(run(BILL).output.split())
+    for name in planned(BILL)["mfu_runs"]:
+        assert name in output
+
+
+def test_a_price_can_be_chosen_by_its_date():
+    got = planned("--params 1B --tokens 20B --hardware h100 --price-from 2026-05-18")
+    assert got["price_usd_per_chip_hour"] == 2.99
+    assert not any("--price-from" in note for note in got["warnings"])
+    first = planned("--params 1B --tokens 20B --hardware h100 --price-from lambda")
+    assert any("is also" in n and "$2.99 (Lambda, 2026-05-18)" in n for n in first["warnings"])
+
+
+def test_notes_on_slow_or_idle_chips_say_what_to_set():
+    slow = f"{LLAMA7B} --tokens 1e9 --hardware h100 --set train.precision=float32"
+    (note,) = [n for n in planned(slow)["warnings"] if "TFLOP/s peak" in n]
+    assert note.endswith("--set train.precision=mixed_bfloat16 runs at 989")
+    idle = f"{LLAMA7B} --tokens 1e9 --chips 64 --set train.global_batch_size=16"
+    assert any("global_batch_size=64" in note for note in planned(idle)["warnings"])

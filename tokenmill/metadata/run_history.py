@@ -61,9 +61,18 @@ def newest_ledger(metadata: RunMetadata, run_dir: str) -> LedgerRun:
             artifact = record.one("ledger")
             (packed,) = _inputs_of_maker(metadata.store, artifact, "packed_rows")
             return LedgerRun(run_id, artifact.uri, packed)
-    raise TokenmillError(
-        f"{run_dir}: no run here has come through its ledger step.",
-        "Run the pipeline: tokenmill run.",
+    raise never_finished(metadata, run_dir, "TokenLedger")
+
+
+def never_finished(metadata: RunMetadata, run_dir: str, node_id: str) -> TokenmillError:
+    """Return the error that no run of a directory has come through a step, with how it ended."""
+    runs = metadata.runs()
+    end = describe_end(metadata.store, runs[-1]) if runs else ""
+    return TokenmillError(
+        f"{run_dir}: no run here has come through {node_id}{f'; the newest {end}' if end else ''}.",
+        f"What ended it stands in tokenmill.log and report.html under {run_dir}/logs; run it again "
+        "with what is said there. Before that, `tokenmill curate preview INPUT` shows what the "
+        "rules of curation drop, and `tokenmill ingest preview INPUT` what cannot be read.",
     )
 
 

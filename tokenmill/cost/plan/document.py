@@ -22,6 +22,28 @@ _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanLimit:
+    """A limit of [budget] beside what is planned, both in the key's unit: USD or hours.
+
+    Attributes:
+        key: Name of the limit.
+        limit: The most.
+        likely: What the plan comes to.
+        worst: What it comes to at the worst published utilization.
+    """
+
+    key: str
+    limit: float
+    likely: float
+    worst: float
+
+    @property
+    def within(self) -> bool:
+        """Whether what is likely is at most the limit."""
+        return self.likely <= self.limit * (1 + _ROUNDING)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlanAnswer:
     """A plan and what else was asked.
 
@@ -30,6 +52,8 @@ class PlanAnswer:
         warnings: What was assumed, and what is odd about the input.
         affordable: What the budget buys.
         budget_usd: The budget, USD of compute; None without one.
+        max_usd: budget.max_usd, the limit of a run of this configuration; None without one.
+        max_hours: budget.max_hours, likewise, of wall time.
         comparison: The same run on other chips.
         plot: The file of the drawing; None without one.
     """
@@ -38,6 +62,8 @@ class PlanAnswer:
     warnings: list[str] = field(default_factory=list)
     affordable: list[Affordable] = field(default_factory=list)
     budget_usd: float | None = None
+    max_usd: float | None = None
+    max_hours: float | None = None
     comparison: list[ChipLine] = field(default_factory=list)
     plot: str | None = None
 
@@ -46,6 +72,25 @@ class PlanAnswer:
         """USD of compute beyond the budget, rounding apart; 0 within it, or without one."""
         over = self.plan.cost.compute_usd - (self.budget_usd or 0.0)
         return over if self.budget_usd and over > _ROUNDING * self.budget_usd else 0.0
+
+    @property
+    def limits(self) -> list[PlanLimit]:
+        """Limits of the configuration's [budget], each with what is planned."""
+        bills = (self.plan.cost, self.plan.cost_high)
+        asked = (
+            ("budget.max_usd", self.max_usd, [bill.compute_usd for bill in bills]),
+            ("budget.max_hours", self.max_hours, [bill.wall_hours for bill in bills]),
+        )
+        return [
+            PlanLimit(key=key, limit=limit, likely=values[0], worst=values[1])
+            for key, limit, values in asked
+            if limit is not None
+        ]
+
+    @property
+    def is_over_a_limit(self) -> bool:
+        """Whether what is likely is over a limit: a run's estimate would stop there."""
+        return any(not limit.within for limit in self.limits)
 
 
 def _gib(size: float) -> float:
@@ -198,6 +243,8 @@ def plan_document(answer: PlanAnswer) -> dict[str, Any]:
         document["budget_usd"] = answer.budget_usd
         document["within_budget"] = answer.usd_over_budget == 0 if priced else None
         document["affordable"] = [affordable_document(line) for line in answer.affordable]
+    if limits := answer.limits:
+        document["limits"] = [{**asdict(limit), "within": limit.within} for limit in limits]
     if answer.comparison:
         document["comparison"] = [asdict(line) for line in answer.comparison]
     if answer.plot:
