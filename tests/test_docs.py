@@ -162,7 +162,8 @@ def test_commands_exist_with_their_options(arguments):
     reads_model = any(key.startswith("model.base_model=") for key in values.get("overrides", ()))
     if path == "tokenmill plan" and not reads_model:  # the one that needs no data: it is run
         done = CliRunner().invoke(cli, arguments)
-        assert done.exit_code == 0, done.output
+        is_over = "which is likely, is over it" in done.output  # a limit that a page shows
+        assert done.exit_code == is_over, done.output
     else:
         build_config(Config, {}, "docs", values.get("overrides", ()))
 

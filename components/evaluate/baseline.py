@@ -90,9 +90,9 @@ def shortcomings(
         }[task]
         if not _is_better(total, name, baseline.get(key), certain=True):
             found.append(
-                f"{_shown(total, name)}: no better than {words} alone ({baseline[key]:.4g}). Train "
-                "longer (train.epochs) or on more text; to bless such a model all the same: --set "
-                "evaluate.beat_baseline=false"
+                f"{_shown(total, name)}: {_shortfall(total, name, baseline[key])} {words} alone "
+                f"({baseline[key]:.4g}). Train longer (train.epochs) or on more text; to bless "
+                "such a model all the same: --set evaluate.beat_baseline=false"
             )
     if config.require_improvement:
         name, value = {
@@ -102,7 +102,8 @@ def shortcomings(
         }[task]
         if not _is_better(total, name, value, certain=not config.continues):
             found.append(
-                f"{_shown(total, name)}: no better than before training ({value:.4g}). Look at "
+                f"{_shown(total, name)}: {_shortfall(total, name, value)} before training "
+                f"({value:.4g}). Look at "
                 "train.learning_rate and train.precision, or train longer (train.epochs); to bless "
                 "such a model all the same: --set evaluate.require_improvement=false"
             )
@@ -117,6 +118,13 @@ def _is_better(total: Metrics, name: str, reference: float | None, certain: bool
     bound = total.get(name + (LOW if higher else HIGH), math.nan) if certain else math.nan
     value = total[name] if math.isnan(bound) else bound
     return value > reference if higher else value < reference
+
+
+def _shortfall(total: Metrics, name: str, reference: float | None) -> str:
+    """Return how a metric that is not better falls short: in itself, or by its interval alone."""
+    if _is_better(total, name, reference, certain=False):
+        return "not certainly better than"
+    return "no better than"
 
 
 def _shown(total: Metrics, name: str) -> str:

@@ -62,7 +62,10 @@ class Service:
             RequestError: It is not this server's.
         """
         if name != self.config.model_name:
-            raise RequestError(Code.NOT_FOUND, f"no model {name!r:.80}")
+            served = self.config.model_name
+            raise RequestError(
+                Code.NOT_FOUND, f"no model {name!r:.80}; this server has {served!r} (serve --name)"
+            )
 
     async def predict(
         self,

@@ -54,6 +54,17 @@ def test_a_model_has_to_be_better_than_none(task, known, total, missed):
     assert shortcomings(total, task, baseline, before, neither) == []
 
 
+def test_a_value_that_is_better_by_chance_is_not_called_no_better():
+    before, baseline = CAUSAL
+    for low, value, high, words in (
+        (2.7, 2.8, 2.95, ": not certainly better than the frequencies"),
+        (2.8, 2.92, 3.0, ": no better than the frequencies"),
+    ):
+        total = interval("bits_per_byte", low, value, high)
+        (sentence,) = shortcomings(total, "causal-lm", baseline, before, BOTH)
+        assert words in sentence
+
+
 def test_a_training_that_goes_on_from_another_may_gain_little():
     total = interval("bits_per_byte", 2.0, 2.1, 2.2)
     before, baseline = losses(bits_per_byte=2.12), {"unigram_bits_per_byte": 2.9}

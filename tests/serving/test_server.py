@@ -175,6 +175,7 @@ def test_wrong_names_are_not_found_over_both_ports(client):
             with pytest.raises(ServingError) as caught:
                 other.score([TEXT])
             assert caught.value.code == "NOT_FOUND"
+            assert ("this server has 'default'" in str(caught.value)) is ("model" in change)
 
 
 @pytest.mark.parametrize(
