@@ -43,9 +43,14 @@ def _tables(samples: Samples) -> Iterator[tuple[str, DataTable]]:
         rows = [*outputs, ("the text itself", expected[prompt])]
         yield (
             shorten(prompt, _PROMPT_CHARACTERS),
-            DataTable(("", "goes on"), [(when, shorten(text, _TEXT_CHARACTERS) or "(nothing)")
-                                        for when, text in rows]),
-        )  # fmt: skip
+            DataTable(("", "goes on"), [(when, _shown(text)) for when, text in rows]),
+        )
+
+
+def _shown(text: str) -> str:
+    """Return a text in one line, its line ends marked."""
+    marked = shorten(text, _TEXT_CHARACTERS).replace("\n", " ↵ ")
+    return marked if marked.strip() else "(blanks)" if text else "(nothing)"
 
 
 def _attention(attention: TextAttention) -> Iterator[Figure]:
