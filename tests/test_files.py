@@ -77,3 +77,24 @@ def test_a_directory_whose_name_is_a_pattern_to_tfx_is_refused(name, tmp_path):
 
 def test_other_names_are_taken(tmp_path):
     check_is_no_pattern(str(tmp_path / "a b'c" / "{x}"), "run.output_dir")
+
+
+def test_a_write_that_fails_leaves_nothing_beside_the_file(tmp_path):
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_bytes(str(tmp_path / "directory"), b"new")
+    assert os.listdir(tmp_path) == ["directory"]
+
+
+@pytest.mark.parametrize("size_bytes", [5_000, 500_000])  # in the buffer until the end, and not
+def test_a_full_disk_leaves_nothing_beside_the_file(size_bytes, tmp_path):
+    code = (
+        "import resource, sys; from tokenmill.files import write_bytes\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, 1_000))\n"
+        f"try: write_bytes(sys.argv[1], bytes({size_bytes}))\n"
+        "except OSError as error: print(error.strerror)"
+    )
+    ran = subprocess.run([sys.executable, "-B", "-c", code, tmp_path / "data"],
+                         capture_output=True, text=True, check=True)  # fmt: skip
+    assert ran.stdout.strip() == "File too large"
+    assert os.listdir(tmp_path) == []

@@ -116,18 +116,26 @@ class AtomicFile:
             FileSystems.rename([self._temporary], [self._path])
 
     def discard(self) -> None:
-        """Close and remove what was written."""
-        self.file.close()
-        remove_files([self._temporary])
+        """Close and remove what was written, although a full disk refuses the rest."""
+        try:
+            self.file.close()
+        finally:
+            remove_files([self._temporary])
 
     def __enter__(self) -> BinaryIO:
         return self.file
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
+        if kind is not None:
+            with contextlib.suppress(Exception):  # the block's own error is told
+                self.discard()
+            return
+        try:
             self.commit()
-        else:
-            self.discard()
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self.discard()
+            raise
 
 
 def write_bytes(path: str, data: bytes) -> None:
