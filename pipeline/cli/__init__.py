@@ -1,11 +1,12 @@
 """The command line. A command imports TFX, TensorFlow and pydantic itself, if it needs them."""
 
 import datetime
+import os
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import click
 
@@ -26,6 +27,7 @@ from pipeline.cli.serve import add_serving_commands
 from pipeline.cli.tokenizer import tokenizer
 from pipeline.cli.why import runs, why
 from tokenmill.errors import TokenmillError
+from tokenmill.preemption import EXIT_INTERRUPTED
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -75,18 +77,16 @@ def run(
     debug: bool,
 ) -> None:
     """Run the pipeline: raw text to a pushed model, with the bill."""
-    with warnings.catch_warnings():  # Beam's, before there is a log for them
-        warnings.simplefilter("ignore")
-        from pipeline.loader import load_run_config
-        from pipeline.report.run_result import failed_before_start
-        from pipeline.runners.launch import Shown, launch
-
     if more_inputs and not inputs:
         raise click.UsageError(f"unexpected argument {more_inputs[0]!r}; did you mean --input?")
     if quiet and as_json:
         raise click.UsageError("--quiet and --json exclude each other; give one of them.")
     started = datetime.datetime.now(datetime.timezone.utc)
     try:
+        with warnings.catch_warnings():  # Beam's, before there is a log for them
+            warnings.simplefilter("ignore")
+            from pipeline.loader import load_run_config
+            from pipeline.runners.launch import Shown, launch
         paths = (*inputs, *more_inputs)
         config, chosen = load_run_config(preset, config_path, overrides, paths)
         run_updates = {"output_dir": output_dir} if output_dir else {}
@@ -108,9 +108,28 @@ def run(
         sys.exit(code)
     except TokenmillError as error:
         if as_json:
-            seconds = (datetime.datetime.now(datetime.timezone.utc) - started).total_seconds()
-            click.echo(failed_before_start(error, seconds).to_text())
+            _print_result("failed", error, started)
         _fail(error, debug)
+    except KeyboardInterrupt:  # before the first step: after it, the run itself tells
+        if as_json:
+            _print_result("interrupted", None, started)
+        click.echo("interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _print_result(
+    outcome: Literal["failed", "interrupted"],
+    error: TokenmillError | None,
+    started: datetime.datetime,
+) -> None:
+    """Print the document of a run that ended before its first step."""
+    from pipeline.report.run_result import ended_before_start
+
+    seconds = (datetime.datetime.now(datetime.timezone.utc) - started).total_seconds()
+    try:
+        click.echo(ended_before_start(outcome, error, seconds).to_text())
+    except OSError as failed:  # a full disk; the exit code and the error below tell of the run
+        click.echo(f"standard output took no document: {failed.strerror}", err=True)
 
 
 def _fail(error: TokenmillError, debug: bool) -> NoReturn:
@@ -141,4 +160,21 @@ add_serving_commands(cli)
 
 def main() -> None:
     """Run the console script."""
+    _open_closed_streams()
     cli()
+
+
+def _open_closed_streams() -> None:
+    """Lead standard streams that a caller has closed (`>&-`) nowhere.
+
+    A file of the run would get their numbers, and what libraries print.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        null = os.open(os.devnull, os.O_RDWR)
+        if null != descriptor:
+            os.dup2(null, descriptor)
+            os.close(null)
+        mode = "r" if name == "stdin" else "w"
+        setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))

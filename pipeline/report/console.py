@@ -160,13 +160,26 @@ class RunConsole:
         text = ", ".join(parts) if self.full else fit_parts([visible(p) for p in parts], room)
         self.console.print(f"[bold]{title}[/]{escape(text)}", soft_wrap=True)
 
-    @_never_fails
-    def print_document(self, text: str) -> None:
-        """Print a document on the stream, whether or not anything else is shown there."""
+    def print_document(self, text: str) -> bool:
+        """Print a document on the stream, whether or not anything else is shown there.
+
+        Returns:
+            Whether it is there: a full disk takes nothing, and who reads a document relies on it.
+        """
         self.stop()
         quiet, self.console.quiet = self.console.quiet, False
-        self.console.print(text, markup=False, soft_wrap=True, emoji=False)
-        self.console.quiet = quiet or self.console.quiet
+        try:
+            self.console.print(text, markup=False, soft_wrap=True, emoji=False)
+        except OSError as error:
+            logging.exception("standard output took no document")
+            self.paragraph(
+                f"standard output: expected to write what was asked for: {error.strerror}.",
+                "[red]error:[/] ", to_errors=True,
+            )  # fmt: skip
+            return False
+        finally:
+            self.console.quiet = quiet or self.console.quiet
+        return True
 
     @contextlib.contextmanager
     def showing(self, what: str) -> Iterator[None]:

@@ -17,7 +17,7 @@ from tokenmill.contracts.run_result import (
     StepResult,
 )
 from tokenmill.errors import TokenmillError
-from tokenmill.preemption import EXIT_FAILED
+from tokenmill.preemption import EXIT_FAILED, EXIT_INTERRUPTED
 
 if TYPE_CHECKING:  # imports TFX's libraries, which a run that fails early does without
     from pipeline.report.run import RunReport
@@ -101,8 +101,17 @@ class ResultBuilder:
         )  # fmt: skip
 
 
-def failed_before_start(error: TokenmillError, seconds: float) -> RunResult:
-    """Return the document of a run that an error kept from its first step."""
+def ended_before_start(outcome: Outcome, error: TokenmillError | None, seconds: float) -> RunResult:
+    """Return the document of a run that ended before its first step.
+
+    Args:
+        outcome: What became of it.
+        error: Why it failed; None if it was interrupted.
+        seconds: Since the command was given.
+    """
     builder = ResultBuilder()
-    builder.error = ErrorResult(message=error.message, hint=error.hint)
-    return builder.result(RunConsole(io.StringIO()), EXIT_FAILED, seconds)
+    builder.outcome = outcome
+    if error is not None:
+        builder.error = ErrorResult(message=error.message, hint=error.hint)
+    code = EXIT_INTERRUPTED if outcome == "interrupted" else EXIT_FAILED
+    return builder.result(RunConsole(io.StringIO()), code, seconds)

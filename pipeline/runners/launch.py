@@ -110,11 +110,13 @@ def launch(
         code = exit_code_of(error)
         if result.outcome == "failed" and code != EXIT_FAILED:
             result.outcome = "interrupted" if code == EXIT_INTERRUPTED else "stopped"
+    document = ""
     if shown.as_json:
-        screen.print_document(result.result(screen, code, _seconds_since(started)).to_text())
+        document = result.result(screen, code, _seconds_since(started)).to_text()
     elif shown.quiet and code == 0:
-        screen.print_document(result.paths.model or result.paths.page or run_directory)
-    return code
+        document = result.paths.model or result.paths.page or run_directory
+    printed = not document or screen.print_document(document)
+    return code if printed else code or EXIT_FAILED
 
 
 def _seconds_since(started: datetime.datetime) -> float:

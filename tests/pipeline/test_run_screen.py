@@ -7,14 +7,19 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import struct
+import subprocess
+import sys
 import termios
 
 import pytest
+from click.testing import CliRunner
 from command_line import tokenmill
 from rich.cells import cell_len
 from screen_size import assert_fits
 
+from pipeline.cli import cli
 from pipeline.report.console import RunConsole
 from pipeline.report.lines import fit_parts, shown_path, wrap_words
 from pipeline.report.run import RunReport, print_report, print_summary
@@ -212,6 +217,51 @@ def test_json_and_quiet_of_a_run_that_cannot_start(tmp_path):
     quiet = tokenmill(*missing, "--quiet")
     assert (quiet.returncode, quiet.stdout) == (1, "")
     assert "missing.txt" in quiet.stderr
+
+
+def test_json_tells_of_a_path_that_is_no_utf_8(tmp_path):
+    missing = str(tmp_path / "\udcff.txt")
+    failed = tokenmill("run", "--input", missing, "--output-dir", tmp_path / "out", "--json")
+    assert missing in json.loads(failed.stdout)["error"]["message"]
+
+
+@pytest.mark.parametrize("stdout", [">&-", "> /dev/full"])
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [("corpus.messages_field=m", "no conversations"), ("corpus.shards=none", "corpus.shards")],
+)  # after and before there is a log
+def test_a_screen_that_takes_nothing_costs_no_error_message(stdout, option, says, tmp_path):
+    words = [sys.executable, "-m", "pipeline.cli", "run", "--json", "--set", option,
+             "--output-dir", str(tmp_path)]  # fmt: skip
+    failed = subprocess.run(["bash", "-c", f"{shlex.join(words)} {stdout}"], capture_output=True,
+                            text=True, check=False)  # fmt: skip
+    assert failed.returncode == 1
+    assert "Traceback" not in failed.stderr
+    assert says in failed.stderr
+
+
+def test_a_document_that_could_not_be_written_is_told():
+    errors = io.StringIO()
+    with open("/dev/full", "w", buffering=1) as full:
+        assert not RunConsole(full, errors=errors).print_document("{}")
+        with contextlib.suppress(OSError):
+            full.close()
+    assert "No space left on device" in errors.getvalue()
+    written = io.StringIO()
+    assert RunConsole(written, errors=errors).print_document("{}")
+    assert written.getvalue() == "{}\n"
+
+
+def test_ctrl_c_before_the_first_step_has_a_document(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.loader.load_run_config", interrupted)
+    result = CliRunner().invoke(cli, ["run", "--json"])
+    assert result.exit_code == 130
+    told = json.loads(result.stdout)
+    assert (told["outcome"], told["exit_code"], told["error"]) == ("interrupted", 130, None)
+    assert result.stderr == "interrupted\n"
 
 
 def test_quiet_and_json_exclude_each_other():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
 from pydantic import Field
@@ -78,5 +79,5 @@ class RunResult(Document):
     paths: RunPaths
 
     def to_text(self) -> str:
-        """Return the document as JSON."""
-        return self.model_dump_json(by_alias=True, indent=2)
+        """Return the document as JSON in ASCII, which escapes what of a path is no UTF-8."""
+        return json.dumps(self.model_dump(by_alias=True), indent=2)
