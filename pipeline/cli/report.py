@@ -26,23 +26,37 @@ def report(runs: Sequence[str], output: str | None, open_page: bool) -> None:
     without a network; that of one run lies beside its log.
     """
     with user_errors_only():
-        if len(runs) == 1:
-            if output is not None:
-                raise TokenmillError(
-                    f"--output {output} is for several runs: report.html lies beside the run's "
-                    "log, to which its links lead.",
-                    "Leave --output out, and copy the file.",
-                )
-            from pipeline.report.page.write import write_page
-
-            path = write_page(runs[0])
-        else:
-            from pipeline.report.page.comparison import COMPARISON_NAME, write_comparison
-
-            path = write_comparison(runs, output or COMPARISON_NAME)
+        if len(runs) == 1 and output is not None:
+            raise TokenmillError(
+                f"--output {output} is for several runs: report.html lies beside the run's log, "
+                "to which its links lead.",
+                "Leave --output out, and copy the file.",
+            )
+        path = _write(runs, output)
         if open_page and not webbrowser.open(pathlib.Path(path).absolute().as_uri()):
             raise TokenmillError(
                 f"{path} is written, but no browser was found to open it.",
                 "Open the file yourself, or name a browser in the environment variable BROWSER.",
             )
     click.echo(path)
+
+
+def _write(runs: Sequence[str], output: str | None) -> str:
+    """Write the page of one run or of several; return its path."""
+    try:
+        if len(runs) == 1:
+            from pipeline.report.page.write import write_page
+
+            return write_page(runs[0])
+        from pipeline.report.page.comparison import COMPARISON_NAME, write_comparison
+
+        return write_comparison(runs, output or COMPARISON_NAME)
+    except OSError as error:
+        where = error.filename2 or error.filename
+        place = "copy the run's directory to where you may write, and give the copy"
+        if len(runs) > 1:
+            place = "give another --output"
+        raise TokenmillError(
+            f"the page cannot be written{f' to {where}' if where else ''}: {error.strerror}.",
+            f"Make room or give yourself the right to write there, or {place}.",
+        ) from error

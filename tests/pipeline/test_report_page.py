@@ -12,10 +12,18 @@ from html.parser import HTMLParser
 import pytest
 from click.testing import CliRunner
 from complete_model import complete
+from rich.cells import cell_len
 from test_report_cost import COST_KEYS, LEDGER_KEYS
 
 from pipeline.cli import cli
-from pipeline.report.page.charts import Interval, Line, interval_chart, line_chart, ticks
+from pipeline.report.page.charts import (
+    Interval,
+    Line,
+    interval_chart,
+    line_chart,
+    shorten_label,
+    ticks,
+)
 from pipeline.report.page.compared_runs import name_runs
 from pipeline.report.page.comparison import render_comparison
 from pipeline.report.page.render import render_page
@@ -268,6 +276,31 @@ def test_charts_draw_what_is_finite_and_cut_wide_intervals():
     assert svg.count("<line") == 1
 
 
+@pytest.mark.parametrize("norms", [[float("inf"), float("nan")], [float("inf"), 1.0, 2.0]])
+def test_gradient_norms_that_overflow_keep_no_page_from_being_drawn(norms):
+    lines = [{"step": i + 1, "gradient_norm": norm} for i, norm in enumerate(norms)]
+    page = render_page(run_of(metrics=lines))
+    ET.fromstring(page)
+    assert ("Gradient norm" in page) == (2.0 in norms)
+
+
+def test_the_curves_of_a_long_training_have_room():
+    lines = [{"step": i + 1, "learning_rate": 0.1, "gradient_norm": float(i), "mfu": 0.4,
+              "tokens_per_second": 1e4} for i in range(20_001)]  # fmt: skip
+    page = render_page(run_of(metrics=lines))
+    assert len(page.encode()) < MOST_BYTES / 10
+    assert "20,001" in text_of(page)  # the last step is always there
+
+
+def test_a_label_of_wide_characters_is_cut_to_its_place():
+    assert shorten_label("語" * 11) == "語" * 11
+    cut = shorten_label("語" * 12)
+    assert cut.startswith("語" * 10)
+    assert cut.endswith("…")
+    assert cell_len(cut) <= 22
+    assert shorten_label("x" * 23) == "x" * 21 + "…"
+
+
 def test_the_page_lies_beside_the_log_that_was_begun_last_before_the_run(tmp_path):
     logs = tmp_path / "logs"
     for name in ("20261129T100000.000000Z", "20261129T120000.000000Z", "notes"):
@@ -287,6 +320,33 @@ def test_the_command_writes_it_again_and_names_it(first_run, tmp_path):
     result = CliRunner().invoke(cli, ["report", str(first_run.home)])
     assert result.output.strip().endswith(str(before))
     assert CliRunner().invoke(cli, ["report", str(tmp_path)]).exit_code == 1
+
+
+def test_what_cannot_be_written_is_an_error_of_the_user(first_run, tmp_path):
+    home = shutil.copytree(first_run.home, tmp_path / "run")
+    for log in (home / "logs").iterdir():
+        (log / "report.html").unlink(missing_ok=True)
+        (log / "report.html").mkdir()
+    failed = CliRunner().invoke(cli, ["report", str(home)])
+    assert failed.exit_code == 1
+    assert "report.html: Is a directory" in failed.output
+    for output in (str(tmp_path), "gs://bucket/page.html"):
+        runs = [str(home), str(first_run.home)]
+        failed = CliRunner().invoke(cli, ["report", *runs, "--output", output])
+        assert failed.exit_code == 1
+        assert f"--output {output}: expected a file on this machine" in failed.output
+
+
+def test_a_damaged_log_of_metrics_costs_its_curves_alone(first_run, tmp_path):
+    home = shutil.copytree(first_run.home, tmp_path / "run")
+    for log in (home / "artifacts" / "Trainer" / "model_run").glob("*/metrics.jsonl"):
+        log.write_bytes(b"\xff\n" + log.read_bytes())
+    (tmp_path / "link").symlink_to(home)
+    twice = CliRunner().invoke(cli, ["report", str(home), str(tmp_path / "link")])
+    assert "is given twice" in twice.output
+    page = pathlib.Path(write_page(str(home))).read_text()
+    assert "nats a loss token" in page
+    assert "Gradient norm" not in page
 
 
 def rows_of(page):

@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tokenmill.errors import TokenmillError
 from tokenmill.files import write_text
 
 METRICS_NAME = "metrics.jsonl"
@@ -61,9 +62,26 @@ class MetricsLog:
 
 
 def read_metrics(path: str) -> list[dict[str, Any]]:
-    """Return the lines of a metrics.jsonl without a last one that a kill has cut off."""
+    """Return the lines of a metrics.jsonl without a last one that a kill has cut off.
+
+    Raises:
+        TokenmillError: A line is no JSON object.
+    """
     if not tf.io.gfile.exists(path):
         return []
     with tf.io.gfile.GFile(path, "rb") as source:
         lines = source.read().split(b"\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    return [_read_line(path, i + 1, line) for i, line in enumerate(lines[:-1]) if line]
+
+
+def _read_line(path: str, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise TokenmillError(
+            f"{path}: line {number}: expected a JSON object, found {line[:40]!r}.",
+            "Remove this line; the file only tells of the training.",
+        )
+    return found

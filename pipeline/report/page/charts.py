@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from rich.text import Text
+
 from pipeline.report.page.content import Legend
 from pipeline.report.page.template import render
 
@@ -189,5 +191,7 @@ def ticks(low: float, high: float, whole: bool = False) -> list[float]:
 
 
 def shorten_label(label: str) -> str:
-    """Return a label that fits beside a bar."""
-    return label if len(label) <= _LABEL_CHARACTERS else f"{label[: _LABEL_CHARACTERS - 1]}…"
+    """Return a label that fits beside a bar; a wide character, such as 語, takes two places."""
+    shown = Text(label)
+    shown.truncate(_LABEL_CHARACTERS, overflow="ellipsis")
+    return shown.plain

@@ -58,14 +58,22 @@ def write_comparison(paths: Sequence[str], output: str) -> str:
         The file, absolute.
 
     Raises:
-        TokenmillError: A path names no run, a run is there twice, or there are too many.
+        TokenmillError: A path names no run, a run is there twice, there are too many, or the
+            output is no local file.
     """
     if len(paths) > _MOST_RUNS:
         raise TokenmillError(
             f"{len(paths)} runs are too many for one plot.", f"Compare at most {_MOST_RUNS}."
         )
+    if "://" in output or os.path.isdir(output):
+        raise TokenmillError(
+            f"--output {output}: expected a file on this machine.", "Give the name of a file."
+        )
     output = os.path.abspath(output)
-    write_text(output, render_comparison([read_run(*locate_run(path)) for path in paths], output))
+    # A link to a directory leads to the same run, and would look like another.
+    found = map(locate_run, paths)
+    runs = [read_run(x.metadata, os.path.realpath(x.directory), x.run_id) for x in found]
+    write_text(output, render_comparison(runs, output))
     return output
 
 

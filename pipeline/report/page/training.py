@@ -1,5 +1,6 @@
 """The training: loss with held-out points, learning rate, gradient norm, tokens/s, MFU."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.report.page.charts import Line, line_chart
@@ -14,6 +15,9 @@ _CURVES: tuple[tuple[str, str, Callable[[float], str], bool], ...] = (
     ("tokens_per_second", "Tokens a second", lambda y: f"{y:,.0f}", True),
     ("mfu", "Model FLOPs utilization (MFU)", lambda y: f"{y:.0%}", True),
 )
+
+# A long training logs more than a curve shows and a file under 3 MB holds.
+_MOST_POINTS = 500
 
 
 def training_section(run: RunDocuments) -> Section:
@@ -93,20 +97,27 @@ def _loss(telemetry: Telemetry) -> Figure:
 
 
 def _scalars(run: RunDocuments) -> Iterator[Figure]:
-    """Draw each scalar of metrics.jsonl that was written at least twice."""
+    """Draw each scalar of metrics.jsonl that has two finite values, of a long training some."""
     for key, title, show, from_zero in _CURVES:
         points = [(float(line["step"]), float(line[key])) for line in run.metrics
                   if "event" not in line and line.get(key) is not None]  # fmt: skip
-        if len(points) < 2:
+        finite = _thin([point for point in points if math.isfinite(point[1])])
+        if len(finite) < 2:
             continue
-        svg, _ = line_chart([Line(title, points)], "step", show, from_zero)
-        (first, begin), (last, end) = points[0], points[-1]
+        svg, _ = line_chart([Line(title, finite)], "step", show, from_zero)
+        (first, begin), (last, end) = finite[0], finite[-1]
         yield Figure(
             title,
             svg,
             f"A curve: {show(begin)} at step {count(first)}, {show(end)} at step {count(last)}.",
-            DataTable(("step", title), [(count(x), show(y)) for x, y in points]),
+            DataTable(("step", title), [(count(x), show(y)) for x, y in _thin(points)]),
         )
+
+
+def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return at most so many points as a page has room for, evenly spaced, and the last."""
+    every = math.ceil(len(points) / _MOST_POINTS)
+    return [*points[:: max(1, every)], *([points[-1]] if every > 1 else [])]
 
 
 def _events(telemetry: Telemetry) -> Iterator[str]:
