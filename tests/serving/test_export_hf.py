@@ -49,7 +49,7 @@ def test_the_newest_version_is_written_with_its_weights_tokenizer_and_card(pushe
     assert difference < 1e-4
     assert sorted(os.listdir(out)) == [
         "README.md", "config.json", "generation_config.json", "model.safetensors",
-        "tokenizer.json", "tokenizer_config.json",
+        "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
     ]  # fmt: skip
     other = build_model(model.shape_config, seed=2)
     assert read_checkpoint(str(out)).assign(other) == []

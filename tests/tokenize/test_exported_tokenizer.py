@@ -12,9 +12,12 @@ from tokenizers import Tokenizer
 from components.tokenize.config import TokenizerConfig
 from components.tokenize.training import train_sentencepiece
 from tokenmill.errors import TokenmillError
-from tokenmill.export.hugging_face_tokenizer import tokenizer_json
+from tokenmill.export.hugging_face_tokenizer import tokenizer_json, write_tokenizer
+from tokenmill.model.shape import ModelShape
 from tokenmill.text.tokenization import load_tokenizer, tokenize
 from tokenmill.text.tokenizers.importing.compare import ODD_STRINGS
+from tokenmill.text.tokenizers.importing.directory import import_tokenizer
+from tokenmill.text.tokenizers.load import load_tokenizer as load_any
 
 CORPUS = [*TEXTS, *(f"def f{i}(x):\n    return  x <URL> {i}\n" for i in range(60))] * 5
 STRINGS = [
@@ -88,6 +91,30 @@ def test_unigram_gives_the_text_back_and_as_likely_a_split():
         assert theirs.decode(ids, skip_special_tokens=False) == text
         assert not any(ours.is_control(i) or ours.is_unknown(i) for i in ids), text
         assert score(ids) == pytest.approx(score(ours.encode(text)), abs=1e-2), text[:200]
+
+
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+def test_an_export_is_imported_as_the_tokenizer_that_it_was(model_type, tmp_path):
+    model = make(model_type, 600)
+    shape = ModelShape(
+        layers=1, d_model=8, heads=1, d_ff=8, vocab_size=600, sequence_length=16,
+        positions="rope", norm="rms", use_bias=False, mlp="swiglu", tie_embeddings=True,
+    )  # fmt: skip
+    written = write_tokenizer(model, str(tmp_path), shape)
+    content = import_tokenizer(str(tmp_path))
+    ours, again = load_any(model, "ours"), load_any(content, "imported")
+    assert again.control_ids == ours.control_ids
+    assert again.token_bytes == ours.token_bytes
+    texts = tf.constant(STRINGS)
+    ids = ours.tokenize(texts)
+    assert again.tokenize(texts).to_list() == ids.to_list()
+    assert again.detokenize(ids).numpy().tolist() == ours.detokenize(ids).numpy().tolist()
+    (tmp_path / "again").mkdir()
+    assert sorted(write_tokenizer(content, str(tmp_path / "again"), shape).files) == sorted(
+        written.files
+    )
+    for name in written.files:
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes(), name
 
 
 def test_a_vocabulary_of_others_is_refused(tmp_path):

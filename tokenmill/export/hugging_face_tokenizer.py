@@ -2,7 +2,8 @@
 
 In a tokenizer.json of a vocabulary that tokenmill trained is spelled out what SentencePiece does by
 itself: the escapes of components/tokenize/training.py and the blank as U+2581 are normalizers, the
-cut before each run of blanks is a pre-tokenizer, and the way back is a decoder.
+cut before each run of blanks is a pre-tokenizer, and the way back is a decoder. The model itself
+lies beside it, for tokenmill.
 
 BPE gives the same ids and texts. Of a unigram vocabulary `tokenizers` takes another one of several
 splits that are equally likely in some 30 % of documents, as the sentencepiece library does beside
@@ -25,7 +26,11 @@ from tokenmill.files import write_bytes, write_json
 from tokenmill.model.shape import ModelShape
 from tokenmill.text.control_ids import TOKENMILL_CONTROL_IDS, ControlIds
 from tokenmill.text.tokenizers.compiled import is_compiled, unpack_tokenizer
-from tokenmill.text.tokenizers.hugging_face_files import TOKENIZER_CONFIG
+from tokenmill.text.tokenizers.hugging_face_files import (
+    SENTENCEPIECE_FILE,
+    TOKENIZER_CONFIG,
+    TOKENIZER_JSON,
+)
 from tokenmill.text.tokenizers.load import load_tokenizer
 from tokenmill.text.vocabulary import CONTROL_TOKENS
 
@@ -71,15 +76,24 @@ def write_tokenizer(
             files[TOKENIZER_CONFIG] = _with_template(files.get(TOKENIZER_CONFIG), chat_format)
         for name, source in files.items():
             write_bytes(os.path.join(directory, name), source)
-        return TokenizerFiles(list(files), True, imported.description.control_ids)
+        is_exact = not _is_unigram(files.get(TOKENIZER_JSON))
+        return TokenizerFiles(list(files), is_exact, imported.description.control_ids)
     names = None if chat_format is None else chat_format.special_tokens
-    made = tokenizer_json(content, _FRAMES[shape.head], names)
-    write_json(os.path.join(directory, "tokenizer.json"), made)
+    named = _rename(content, names or {})
+    made = tokenizer_json(named, _FRAMES[shape.head])
+    write_json(os.path.join(directory, TOKENIZER_JSON), made)
+    write_bytes(os.path.join(directory, SENTENCEPIECE_FILE), named)
     config = _tokenizer_config(shape.sequence_length, chat_format)
     write_json(os.path.join(directory, TOKENIZER_CONFIG), config)
     is_exact = made["model"]["type"] == "BPE"
     control_ids = load_tokenizer(content, TOKENIZER_PATH).control_ids
-    return TokenizerFiles(["tokenizer.json", TOKENIZER_CONFIG], is_exact, control_ids)
+    names_written = [TOKENIZER_JSON, SENTENCEPIECE_FILE, TOKENIZER_CONFIG]
+    return TokenizerFiles(names_written, is_exact, control_ids)
+
+
+def _is_unigram(tokenizer_json: bytes | None) -> bool:
+    """Tell whether this is the tokenizer.json of a unigram vocabulary: then it is tokenmill's."""
+    return tokenizer_json is not None and json.loads(tokenizer_json)["model"]["type"] == "Unigram"
 
 
 def _with_template(tokenizer_config: bytes | None, chat_format: ChatFormat) -> bytes:
@@ -112,16 +126,21 @@ def _tokenizer_config(length: int, chat_format: ChatFormat | None) -> dict[str, 
     }
 
 
-def tokenizer_json(
-    model: bytes, frame: tuple[str, ...], names: Mapping[str, int] | None = None
-) -> dict[str, Any]:
+def _rename(model: bytes, names: Mapping[str, int]) -> bytes:
+    """Return a SentencePiece model whose control tokens have other texts: those of a template."""
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    for name, number in names.items():
+        proto.pieces[number].piece = name
+    return proto.SerializeToString(deterministic=True) if names else model
+
+
+def tokenizer_json(model: bytes, frame: tuple[str, ...]) -> dict[str, Any]:
     """Make the content of tokenizer.json.
 
     Args:
         model: A SentencePiece model file that tokenmill trained.
         frame: Control tokens around a text where special tokens are asked for: the one before it,
             and the one behind it if there is one.
-        names: Texts that control tokens get instead of their own, such as those of a chat template.
 
     Raises:
         TokenmillError: The model is none that tokenmill trained.
@@ -133,8 +152,6 @@ def tokenizer_json(
             "the SentencePiece model was not trained by tokenmill: its normalizer is another.",
             "Take the tokenizer files that it came with.",
         )
-    for name, number in (names or {}).items():
-        proto.pieces[number].piece = name
     is_bpe = spec.model_type == sentencepiece_model_pb2.TrainerSpec.BPE
     added = [
         _added(i, piece.piece, piece.type != _Piece.USER_DEFINED)

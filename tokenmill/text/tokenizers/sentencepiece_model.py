@@ -71,6 +71,18 @@ class SentencePieceTokenizer(Tokenizer):
         return tf.strings.regex_replace(joined, "^ ", "")
 
 
+def is_tokenmills(model: bytes | None) -> bool:
+    """Tell whether a file is a SentencePiece model with the escapes of those tokenmill trains."""
+    if model is None:
+        return False
+    try:
+        processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    except (RuntimeError, OSError):  # no model; who takes it in the end says so
+        return False
+    escaped = processor.normalize("\u2581\ue000")
+    return bool(escaped == "\ue000.\ue000-")
+
+
 def control_ids_of(processor: sentencepiece.SentencePieceProcessor) -> ControlIds:
     """Return the ids that a model says its control tokens have.
 

@@ -17,6 +17,7 @@ from tokenmill.text.tokenizers.compiled import CompiledFile, pack_tokenizer
 from tokenmill.text.tokenizers.hugging_face_files import (
     SENTENCEPIECE_FILE,
     TOKENIZER_FILES,
+    TOKENIZER_JSON,
     VOCABULARY,
 )
 from tokenmill.text.tokenizers.importing.byte_level_bpe import compile_byte_level_bpe
@@ -25,7 +26,7 @@ from tokenmill.text.tokenizers.importing.sentencepiece_json import compile_sente
 from tokenmill.text.tokenizers.importing.source import TokenizerJson, refuse
 from tokenmill.text.tokenizers.importing.word_piece import compile_word_piece, json_of_vocabulary
 from tokenmill.text.tokenizers.load import SENTENCEPIECE_MODEL, of_compiled
-from tokenmill.text.tokenizers.sentencepiece_model import control_ids_of
+from tokenmill.text.tokenizers.sentencepiece_model import control_ids_of, is_tokenmills
 
 _CONFIGS = ("tokenizer_config.json", "special_tokens_map.json", "config.json", "added_tokens.json")
 # Names that tell what a control token is for, where no configuration does.
@@ -43,9 +44,10 @@ _USUAL_NAMES = {
 def import_tokenizer(path: str) -> bytes:
     """Compile the tokenizer of a directory.
 
-    tokenizer.json goes before tokenizer.model, and this before vocab.txt. Configurations beside it
-    say which tokens are control tokens. What comes out is compared with the library on built-in
-    texts.
+    tokenizer.json goes before tokenizer.model, and this before vocab.txt; but of a vocabulary that
+    tokenmill trained and exported tokenizer.model is taken, whose escapes no tokenizer.json tells.
+    Configurations beside it say which tokens are control tokens. What comes out is compared with
+    the library on built-in texts.
 
     Args:
         path: A directory, or one of its tokenizer.json and vocab.txt, on any filesystem that
@@ -65,6 +67,8 @@ def import_tokenizer(path: str) -> bytes:
             f"{path}: there is no tokenizer.",
             f"Give a directory with one of {', '.join(TOKENIZER_FILES)}.",
         )
+    if not name and is_tokenmills(files.get(SENTENCEPIECE_FILE)):
+        chosen = [SENTENCEPIECE_FILE]
     where = os.path.join(directory, chosen[0])
     file, encode = _compiled(chosen[0], files, where)
     check_equal(of_compiled(file), encode, where)
@@ -88,6 +92,7 @@ def _compiled(
     configs = {name: _parsed(files[name], name) for name in _CONFIGS if name in files}
     sources = {name: files[name], **{name: files[name] for name in configs}}
     if name == SENTENCEPIECE_FILE:
+        sources |= {name: files[name] for name in (TOKENIZER_JSON,) if name in files}
         return _compiled_sentencepiece(files[name], configs, sources, path)
     if name == VOCABULARY:
         lower = configs.get("tokenizer_config.json", {}).get("do_lower_case", True)
