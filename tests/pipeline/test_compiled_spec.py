@@ -21,6 +21,9 @@ from tfx.orchestration.kubeflow.v2.container.kubeflow_v2_entrypoint_utils import
 from pipeline.config import STEPS
 from tokenmill.beam_arguments import IN_PROCESS
 
+# The first test of a session runs the local pipeline and all tasks, each a process of its own.
+pytestmark = pytest.mark.timeout(1800)
+
 IMAGE = "registry.invalid/tokenmill@sha256:" + "a" * 64
 
 
