@@ -142,10 +142,10 @@ def train(
                         check_frozen(job, kept)
                 trainer = Trainer(strategy, model, config, plan, job.seed)
                 drawer = None
-                if tokenizer_path is not None and workers.is_chief:
+                if tokenizer_path and workers.is_chief:
                     drawer = attention_drawer(model, eval_rows, tokenizer_path)
             sampler = None
-            if tokenizer_path is not None and workers.is_chief:
+            if tokenizer_path and workers.is_chief:
                 sampler = _sampler(model, eval_rows, tokenizer_path, session)
             record = trainer.fit(rows, eval_rows, session, drawer, sampler)
         except _LOST_WORKER as error:
