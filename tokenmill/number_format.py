@@ -5,13 +5,15 @@ Rounding comes before the choice of a unit: 999,999,999 dollars are $1 billion, 
 """
 
 import math
+from collections.abc import Sequence
 
 _BILLION = 1e9
-_WORDS = ((1e15, "quadrillion"), (1e12, "trillion"), (_BILLION, "billion"), (1e6, "million"))
+_WORDS = ((1e15, " quadrillion"), (1e12, " trillion"), (_BILLION, " billion"), (1e6, " million"))
 _LETTERS = ((1e12, "T"), (_BILLION, "B"), (1e6, "M"))
-_BYTES = tuple((10.0**power, f"{letter}B") for power, letter in
+_BYTES = tuple((10.0**power, f" {letter}B") for power, letter in
                ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")))  # fmt: skip
-_RATES = ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (_BILLION, "G"), (1e6, "M"))
+_RATES = tuple((10.0**power, f" {prefix}FLOP/s") for power, prefix in
+               ((21, "Z"), (18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M")))  # fmt: skip
 # Beyond these words end, and positions are not counted by eye.
 _LARGEST, _SMALLEST = 1e18, 1e-6
 _MINUTE, _HOUR, _DAY, _YEAR = 60, 3600, 86_400, 365.25 * 86_400
@@ -32,10 +34,7 @@ def approximate(number: float, digits: int = 3) -> str:
     rounded = _round(number, digits)
     if abs(rounded) >= _LARGEST:
         return power_of_ten(number, digits)
-    for factor, word in _WORDS:
-        if abs(rounded) >= factor:
-            return f"{decimal(rounded / factor, digits)} {word}"
-    return decimal(number, digits)
+    return _in_unit(number, _WORDS, digits) or decimal(number, digits)
 
 
 def decimal(number: float, digits: int = 3) -> str:
@@ -66,11 +65,7 @@ def power_of_ten(number: float, digits: int = 3) -> str:
 
 def with_letter(number: float, digits: int = 4) -> str:
     """Write parameters or tokens with the usual letter: 7B, 1.5T, 124.4M; below a million whole."""
-    rounded = _round(number, digits)
-    for factor, letter in _LETTERS:
-        if abs(rounded) >= factor:
-            return f"{decimal(rounded / factor, digits)}{letter}"
-    return count(number)
+    return _in_unit(number, _LETTERS, digits) or count(number)
 
 
 def usd(amount: float) -> str:
@@ -99,21 +94,15 @@ def usd_price(usd_per_unit: float) -> str:
 
 def byte_size(size_bytes: float) -> str:
     """Write a size in decimal units: 998 bytes, 13.8 MB, 8.05 TB; 1 MB is 10^6 bytes."""
-    rounded = _round(size_bytes, 3)
-    for factor, unit in _BYTES:
-        if abs(rounded) >= factor:
-            return f"{decimal(rounded / factor)} {unit}"
+    if written := _in_unit(size_bytes, _BYTES, 3):
+        return written
     whole = round(size_bytes)
     return f"{whole:,} byte{'' if abs(whole) == 1 else 's'}"
 
 
 def flops_per_second(rate: float, digits: int = 3) -> str:
     """Write a speed of computing: 171 GFLOP/s, 989.5 TFLOP/s."""
-    rounded = _round(rate, digits)
-    for factor, prefix in _RATES:
-        if abs(rounded) >= factor:
-            return f"{decimal(rounded / factor, digits)} {prefix}FLOP/s"
-    return f"{decimal(rate, digits)} FLOP/s"
+    return _in_unit(rate, _RATES, digits) or f"{decimal(rate, digits)} FLOP/s"
 
 
 def duration(seconds: float) -> str:
@@ -129,6 +118,15 @@ def duration(seconds: float) -> str:
         return f"{sign}{seconds / _DAY:,.1f} days"
     years = seconds / _YEAR
     return f"{sign}{f'{years:,.1f}' if years < 1e6 else approximate(years)} years"
+
+
+def _in_unit(number: float, units: Sequence[tuple[float, str]], digits: int) -> str:
+    """Write a number in the largest unit that it fills; empty if it fills none."""
+    rounded = _round(number, digits)
+    for factor, unit in units:
+        if abs(rounded) >= factor:
+            return f"{decimal(rounded / factor, digits)}{unit}"
+    return ""
 
 
 def _round(number: float, digits: int) -> float:

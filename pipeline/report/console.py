@@ -281,24 +281,21 @@ class RunConsole:
         seconds = time.perf_counter() - self._started
         self.stop()
         whole = ", ".join(summary)
-        self.steps.append(ShownStep(name, seconds, cached, "", whole))
+        step = ShownStep(name, seconds, cached, "", whole)
+        self.steps.append(step)
         logging.info("%s finished in %.1f s%s: %s", name, seconds, ", cached" * cached, whole)
         room = self.console.width - _SUMMARY_AT
         text = whole if self.full else fit_parts([visible(part) for part in summary], room)
-        took = "cached" if cached else f"{seconds:.1f} s"
-        line = f"[green]✓[/] {name:<{_NAME_WIDTH}} [dim]{took:>{_TIME_WIDTH}}[/]  {escape(text)}"
-        self.console.print(line.rstrip(), soft_wrap=True)
+        self.console.print(_step_line(step, text), soft_wrap=True)
 
     @_never_fails
     def step_failed(self, name: str, why: str = "failed") -> None:
         """Print the line of a step that failed."""
         seconds = time.perf_counter() - self._started
         self.stop()
-        self.steps.append(ShownStep(name, seconds, ended=why))
-        took = f"{seconds:.1f} s"
-        self.console.print(
-            f"[red]✗[/] {name:<{_NAME_WIDTH}} [dim]{took:>{_TIME_WIDTH}}[/]  {why}", soft_wrap=True
-        )
+        step = ShownStep(name, seconds, ended=why)
+        self.steps.append(step)
+        self.console.print(_step_line(step, why), soft_wrap=True)
 
     @_never_fails
     def stop(self) -> None:
@@ -310,12 +307,17 @@ class RunConsole:
     def repeat_on(self, other: "RunConsole") -> None:
         """Print the lines of the steps and the notes once more, on another screen."""
         for step in self.steps:
-            took = "cached" if step.cached else f"{step.seconds:.1f} s"
-            mark, told = ("✗", step.ended) if step.ended else ("✓", step.summary)
-            line = f"{mark} {step.name:<{_NAME_WIDTH}} {took:>{_TIME_WIDTH}}  {escape(told)}"
-            other.say(line.rstrip())
+            other.say(_step_line(step, step.ended or step.summary))
         for note in self.notes:
             other.say(f"! {escape(note)}")
+
+
+def _step_line(step: ShownStep, text: str) -> str:
+    """Return the line of a step in rich's markup: how it ended, its name, its time, a text."""
+    mark = "[red]✗[/]" if step.ended else "[green]✓[/]"
+    took = "cached" if step.cached else f"{step.seconds:.1f} s"
+    line = f"{mark} {step.name:<{_NAME_WIDTH}} [dim]{took:>{_TIME_WIDTH}}[/]  {escape(text)}"
+    return line.rstrip()
 
 
 def largest_counts(counts: dict[str, int], most: int) -> str:

@@ -14,6 +14,11 @@ from tokenmill.text.language import language_label
 _LANGUAGES_SHOWN = 8
 
 
+def languages_by_tokens(ledger: Ledger) -> list[tuple[str, LanguageText]]:
+    """Return the languages with their code, that with most training tokens first."""
+    return sorted(ledger.by_language.items(), key=lambda item: (-item[1].train.tokens, item[0]))
+
+
 def languages_table(ledger: Ledger, cost: CostReport | None) -> Table | None:
     """Show the training text of the largest languages, and what of the cost falls to each.
 
@@ -31,7 +36,7 @@ def languages_table(ledger: Ledger, cost: CostReport | None) -> Table | None:
         *(() if cost is None else ("actual",)),
     )  # fmt: skip
     actual = None if cost is None else cost.actual.compute_usd
-    ordered = sorted(ledger.by_language.items(), key=lambda item: (-item[1].train.tokens, item[0]))
+    ordered = languages_by_tokens(ledger)
     shown, rest = largest(ordered, _LANGUAGES_SHOWN)
     for code, text in shown:
         table.add_row(escape(language_label(code)), *_cells([text], actual))

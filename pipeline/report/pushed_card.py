@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from pipeline.report.languages import languages_by_tokens
 from pipeline.report.model_card import benchmarks, cell, quality, sources
 from pipeline.report.page.headline import headline
 from pipeline.report.page.run_documents import RunDocuments
@@ -78,10 +79,9 @@ def _card(run: RunDocuments, model: ServedModel) -> Iterator[str]:
 
 def _languages(ledger: Ledger) -> str:
     """Say which languages training read, by their share of the tokens."""
-    ordered = sorted(ledger.by_language.items(), key=lambda item: (-item[1].train.tokens, item[0]))
     seen = [
         f"{cell(language_label(code))} {of.token_share:.1%}"
-        for code, of in ordered
+        for code, of in languages_by_tokens(ledger)
         if of.train.tokens
     ]
     if not seen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -42,6 +43,15 @@ def read_document(path: str, model: type[AnyDocument]) -> AnyDocument:
             that the model refuses, such as NaN.
     """
     return check_document(path, read_values(path), model)
+
+
+def find_document(path: str, model: type[AnyDocument]) -> AnyDocument | None:
+    """Read a document as `read_document` does; None where there is no such file."""
+    if "://" not in path:
+        return read_document(path, model) if os.path.exists(path) else None
+    import tensorflow as tf  # only a bucket needs it, and it takes seconds
+
+    return read_document(path, model) if tf.io.gfile.exists(path) else None
 
 
 def read_values(path: str) -> Any:

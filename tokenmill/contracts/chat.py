@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from tokenmill.contracts.base import Document, key, read_document, write_document
+from tokenmill.contracts.base import Document, find_document, key, read_document, write_document
 
 CHAT_FORMAT_NAME = "chat_format.json"
 
@@ -28,12 +28,7 @@ def read_chat_format(directory: str) -> ChatFormat:
 
 def find_chat_format(directory: str) -> ChatFormat | None:
     """Read chat_format.json of a directory; None where there is none."""
-    path = os.path.join(directory, CHAT_FORMAT_NAME)
-    if "://" not in path:
-        return read_chat_format(directory) if os.path.exists(path) else None
-    import tensorflow as tf  # only a bucket needs it, and it takes seconds
-
-    return read_chat_format(directory) if tf.io.gfile.exists(path) else None
+    return find_document(os.path.join(directory, CHAT_FORMAT_NAME), ChatFormat)
 
 
 def write_chat_format(directory: str, chat_format: ChatFormat) -> None:

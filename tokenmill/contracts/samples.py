@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from tokenmill.contracts.base import Document, Part, key, read_document, write_document
+from tokenmill.contracts.base import Document, Part, find_document, key, write_document
 
 SAMPLES_NAME = "samples.json"
 
@@ -60,12 +60,7 @@ class Samples(Document):
 
 def find_samples(uri: str) -> Samples | None:
     """Read samples.json of a ModelRun artifact; None if none were taken (`execution.samples`)."""
-    path = os.path.join(uri, SAMPLES_NAME)
-    if "://" not in path:
-        return read_document(path, Samples) if os.path.exists(path) else None
-    import tensorflow as tf  # only a bucket needs it, and it takes seconds
-
-    return read_document(path, Samples) if tf.io.gfile.exists(path) else None
+    return find_document(os.path.join(uri, SAMPLES_NAME), Samples)
 
 
 def write_samples(uri: str, samples: Samples) -> None:

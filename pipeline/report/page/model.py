@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from rich.table import Table
 
-from pipeline.report.languages import languages_table
+from pipeline.report.languages import languages_by_tokens, languages_table
 from pipeline.report.page.charts import Bar, Interval, bar_chart, interval_chart
 from pipeline.report.page.content import (
     DataTable,
@@ -54,7 +54,7 @@ def _lengths(statistics: dict[str, SplitSummary]) -> Figure:
 
 def _languages(ledger: Ledger) -> Iterator[Figure]:
     """Draw the tokens of each language to train on; nothing where there is but one."""
-    ordered = sorted(ledger.by_language.items(), key=lambda item: (-item[1].train.tokens, item[0]))
+    ordered = languages_by_tokens(ledger)
     if len(ordered) < 2:
         return
     named = [(language_label(code), of) for code, of in ordered]
