@@ -49,14 +49,14 @@ from tokenmill.files import absolute_path
 
 
 def create_components(
-    config: Config, manifest_directory: str, estimate: bool = False
+    config: Config, manifest_directory: str, until: str | None = None
 ) -> list[BaseNode]:
     """Create the steps of a run.
 
     Args:
         config: The resolved configuration.
         manifest_directory: Holds the list of files to read (components/ingest/manifest.py).
-        estimate: Only the steps up to the ledger.
+        until: Id of the last step that is wanted, one before the Trainer; None for all.
     """
     run_directory = absolute_path(config.output_dir)
     inputs = os.path.join(run_directory, "inputs")
@@ -66,7 +66,7 @@ def create_components(
     )
     general = config.evaluate.forgetting_input
     general_text = ""
-    if general is not None and not estimate:
+    if general is not None and until is None:
         general_text = pin_general_text(general, config.corpus.of_texts, inputs)
 
     # 1 ingest: files -> documents in a train and an eval split
@@ -163,8 +163,8 @@ def create_components(
         ingest, statistics_gen, schema_gen, validator, gate, curator, tokenizer, transform, packer,
         *measuring, ledger,
     ]  # fmt: skip
-    if estimate:
-        return before_training
+    if until is not None:
+        return before_training[: [step.id for step in before_training].index(until) + 1]
 
     # 7 train. The ledger only has to let it pass: were it an input, a new price would train anew.
     # What a run's price and budget are is read from limits_path when training starts.

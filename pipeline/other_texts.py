@@ -31,9 +31,23 @@ def read_benchmarks(
         TokenmillError: A file is missing or a record cannot be read: a benchmark that is only
             half guarded against is worse than a stop.
     """
-    found = _read(inputs, "curate.benchmark_files", settings)
+    found = read_texts(inputs, "curate.benchmark_files", settings)
     texts = (text for task in find_tasks(tasks, "curate.benchmark_tasks") for text in task.texts())
-    return (*(document.text.decode() for document in found), *texts)
+    return (*(text.decode() for text in found), *texts)
+
+
+def read_texts(inputs: Sequence[str], option: str, settings: CorpusConfig) -> Iterator[bytes]:
+    """Yield the texts of all records of files, given as for corpus.input.
+
+    Args:
+        inputs: Files, directories or globs.
+        option: What named them, for messages.
+        settings: How files are read.
+
+    Raises:
+        TokenmillError: A file is missing or a record cannot be read.
+    """
+    return (document.text for document in _read(inputs, option, settings))
 
 
 def pin_general_text(path: str, settings: CorpusConfig, directory: str) -> str:

@@ -101,6 +101,13 @@ def test_what_is_beside_the_pipeline_can_be_deleted(folder):
     assert users <= {"pipeline.cli.benchmark", "pipeline.cli.gateway", "pipeline.cli.serve"}
 
 
+def test_the_studies_can_be_deleted():
+    """Only their commands know of them."""
+    folder = "pipeline.studies"
+    users = {a for a, b, _ in EDGES if b.startswith(folder) and not a.startswith(folder)}
+    assert users <= {"pipeline.cli.ladder", "pipeline.cli.value"}
+
+
 def test_within_serving_imports_go_down():
     """TensorFlow Serving's API knows nothing of OpenAI's; what starts them knows both."""
     order = ["server", "gateway", "app", "benchmark"]

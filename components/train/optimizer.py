@@ -117,6 +117,7 @@ def make_optimizer(
     config: TrainConfig,
     steps: int,
     targets_per_replica: int = 1,
+    schedule: keras.optimizers.schedules.LearningRateSchedule | None = None,
 ) -> keras.optimizers.Optimizer:
     """AdamW; for ``mixed_float16`` inside Keras' dynamic loss scaling.
 
@@ -131,9 +132,10 @@ def make_optimizer(
         steps: Steps of the whole run.
         targets_per_replica: Targets whose losses are summed on one replica; the first scale is
             that many times smaller than for a mean.
+        schedule: Another than the configuration's.
     """
     optimizer: keras.optimizers.Optimizer = _AdamW(
-        LearningRate(config, steps),
+        schedule or LearningRate(config, steps),
         weight_decay=config.weight_decay,
         beta_2=config.beta_2,
         name="adamw",

@@ -24,6 +24,8 @@ class StepResult(NamedTuple):
         refused: Whether the update was left out because something was not finite, bool.
         stop: Workers that ask to stop after this step, float32.
         gradients: Mean gradients after clipping, one a variable; empty unless asked for.
+        part_square: Mean over the parts of the batch of the squared norm of a part's own mean
+            gradient, float32; -1 where there is one part, None unless asked for.
     """
 
     nll: Any
@@ -32,6 +34,7 @@ class StepResult(NamedTuple):
     refused: Any
     stop: Any
     gradients: Any
+    part_square: Any = None
 
 
 def nll_and_weight(model: Backbone, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
@@ -60,6 +63,7 @@ def make_train_step(
     seed: int,
     z_loss: float = 0.0,
     accumulation_steps: int = 1,
+    measure_noise: bool = False,
 ) -> Callable[..., StepResult]:
     """Return a function (batch, stop, with_gradients) -> StepResult that trains one step.
 
@@ -78,6 +82,8 @@ def make_train_step(
             micro-batch.
         z_loss: Weight of the squared log-partition in the loss.
         accumulation_steps: Micro-batches, one after the other, whose gradients are summed.
+        measure_noise: Whether `part_square` is computed, on one replica: how much the gradients of
+            the parts that are computed side by side differ.
     """
     replicas = strategy.num_replicas_in_sync
     variables = model.trainable_variables
@@ -152,6 +158,15 @@ def make_train_step(
             finite &= tf.math.is_finite(norm) & tf.math.is_finite(tf.linalg.global_norm(clipped))
         return nll, weight, clipped, norm, finite
 
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def mean_square(sums_of_parts):
+        squares = [
+            tf.square(tf.linalg.global_norm(gradients) / (tf.maximum(weight, 1.0)))
+            for _, weight, gradients in sums_of_parts
+        ]
+        scale = scale_loss(optimizer, tf.ones([]))
+        return tf.add_n(squares) / (len(squares) * tf.square(scale))
+
     def compute(batch: Batch, stop):
         parts = split(batch, parallelism, accumulation_steps)
         context = tf.distribute.get_replica_context()
@@ -160,6 +175,7 @@ def make_train_step(
             accumulate(part, tf.convert_to_tensor((number + i) * accumulation_steps))
             for i, part in enumerate(parts)
         ]
+        part_square = mean_square(sums) if measure_noise and len(sums) > 1 else tf.constant(-1.0)
         stop = tf.identity(stop)  # on this replica's device, from where it can be summed
         if replicas > 1:
             scalars, buckets = packed(sums, stop)
@@ -167,7 +183,7 @@ def make_train_step(
             total, stop = unpacked(scalars, buckets, sums[0][2])
             sums = [total]
         nll, weight, gradients, norm, finite = mean_gradients(sums)
-        return nll, weight, stop, norm, finite, gradients
+        return nll, weight, stop, norm, finite, part_square, gradients
 
     def apply(gradients) -> None:
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
@@ -179,7 +195,7 @@ def make_train_step(
     @tf.function(autograph=False)
     def step(batch: Batch, stop, with_gradients: bool):
         *results, gradients = strategy.run(compute, args=(batch, stop))
-        nll, weight, stop, norm, finite = (
+        nll, weight, stop, norm, finite, part_square = (
             strategy.experimental_local_results(r)[0] for r in results
         )
         refused = tf.logical_or(halted, tf.logical_not(finite))
@@ -193,7 +209,9 @@ def make_train_step(
         shown = ()
         if with_gradients:
             shown = tuple(strategy.experimental_local_results(g)[0] for g in gradients)
-        return StepResult(nll, weight, norm, refused, stop, shown)
+        return StepResult(
+            nll, weight, norm, refused, stop, shown, part_square if measure_noise else None
+        )
 
     return step
 

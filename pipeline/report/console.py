@@ -121,6 +121,8 @@ class RunConsole:
         self.console = _Console(stream, most, quiet=errors is not None)
         self.errors = self.console if errors is None else _Console(errors, most)
         self.full = full
+        self.skips_cached = False
+        """Whether nothing is said of steps whose outputs are an earlier run's."""
         self.steps: list[ShownStep] = []
         self.notes: list[str] = []
         self._stream = stream

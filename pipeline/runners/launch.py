@@ -7,7 +7,6 @@ import os
 import shlex
 import sys
 import traceback
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,11 +15,11 @@ from rich.markup import escape
 from components.ledger.budget import OverBudgetError
 from components.train.distributed.cluster import check_is_chief
 from pipeline.config import Config
-from pipeline.embedded_corpus import build_embedded_corpus
 from pipeline.loader import dump_config
 from pipeline.report.console import RunConsole
 from pipeline.report.lines import shown_path
 from pipeline.report.run_result import ResultBuilder
+from pipeline.runners.inputs import prepare_inputs
 from pipeline.runners.logs import LOG_NAME, REPORT_NAME, send_output_to_log
 from pipeline.runners.preflight import check_before_start
 from tokenmill.contracts.run_result import ErrorResult
@@ -29,7 +28,7 @@ from tokenmill.files import check_is_no_pattern, write_json, write_text
 from tokenmill.generated_code import remove_generated_bytecode
 from tokenmill.library_logs import LOG_TIME_FORMAT, set_up_library_logging
 from tokenmill.model.lora import trained_params_by_part
-from tokenmill.number_format import byte_size, count, duration
+from tokenmill.number_format import count, duration
 from tokenmill.preemption import EXIT_FAILED, EXIT_INTERRUPTED, ended_by_signals, exit_code_of
 from tokenmill.visible import visible_lines
 
@@ -132,7 +131,7 @@ def _run(
     estimate: bool,
     result: ResultBuilder,
 ) -> int:
-    manifest_directory = _prepare_inputs(config, screen)
+    manifest_directory = prepare_inputs(config, screen)
     screen.step_started("loading TFX")
     from pipeline.report.run import RunReport, print_report, print_summary, read_report
     from pipeline.runners.local import RunOutcome, StepFailedError, run_local
@@ -170,7 +169,8 @@ def _run(
             result.left("page", write_page(config.output_dir, outcome.run_id))
 
     try:
-        run_local(config, manifest_directory, screen, outcome, use_cache, estimate)
+        until = "TokenLedger" if estimate else None
+        run_local(config, manifest_directory, screen, outcome, use_cache, until)
     except StepFailedError as error:
         result.run_id = outcome.run_id or None
         over = error.__cause__ if isinstance(error.__cause__, OverBudgetError) else None
@@ -327,41 +327,6 @@ def _print_config(screen: RunConsole, config: Config, run_directory: str, chosen
         )
     path = shown_path(os.path.join(run_directory, CONFIG_NAME))
     screen.say(f"  everything: {path}", markup=False)
-
-
-def _prepare_inputs(config: Config, screen: RunConsole) -> str:
-    """Write the manifest, return its directory; the embedded corpus is built if it is the input."""
-    inputs = config.corpus.input
-    if not inputs:
-        if config.corpus.holds_conversations:
-            raise TokenmillError(
-                f"there is no input, and the embedded corpus has no conversations "
-                f"(a field {config.corpus.content_fields[0]!r}).",
-                "Give a file of conversations with --input.",
-            )
-        screen.step_started("embedded corpus")
-        corpus = build_embedded_corpus(
-            on_progress=lambda done, total: screen.step_progress(done, total, "")
-        )
-        screen.step_finished(
-            "embedded corpus",
-            [
-                f"{count(corpus.documents)} documents, {byte_size(corpus.text_bytes)}",
-                f"docstrings of {len(corpus.packages)} packages",
-            ],
-            cached=False,
-        )
-        inputs = (str(corpus.path),)
-    from components.ingest.manifest import describe_left_out, list_inputs, write_manifest
-
-    left_out: Counter[str] = Counter()
-    files = list_inputs(inputs, span=config.corpus.span, left_out=left_out)
-    if sentence := describe_left_out(left_out):
-        screen.note(sentence)
-    return write_manifest(
-        files,
-        os.path.abspath(os.path.join(config.output_dir, "inputs")),
-    )
 
 
 def _explain(screen: RunConsole, error: BaseException, result: ResultBuilder, debug: bool) -> None:

@@ -70,7 +70,7 @@ def run_local(
     screen: RunConsole,
     outcome: RunOutcome,
     use_cache: bool = True,
-    estimate: bool = False,
+    until: str | None = None,
 ) -> None:
     """Run the steps; unchanged ones are taken from the cache.
 
@@ -80,7 +80,7 @@ def run_local(
         screen: Where progress is shown.
         outcome: Filled step by step, so that it tells what was done before an error.
         use_cache: Whether to take unchanged steps from the cache.
-        estimate: Whether to end with the ledger.
+        until: Id of the last step that is wanted, one before the Trainer; None for all.
 
     Raises:
         StepFailedError: A step failed; nothing after it ran.
@@ -89,7 +89,7 @@ def run_local(
     output_dir = os.path.abspath(config.output_dir)
     metadata = metadata_location(config)
     os.makedirs(output_dir, exist_ok=True)
-    steps = create_components(config, manifest_directory, estimate)
+    steps = create_components(config, manifest_directory, until)
     pipeline = tfx_pipeline.Pipeline(
         pipeline_name=config.run.name,
         pipeline_root=os.path.join(output_dir, "artifacts"),
@@ -111,6 +111,9 @@ def run_local(
         record = step_record(store, config.run.name, outcome.run_id, node_id)
         if record is not None:
             outcome.steps[node_id] = record
+            if record.cached and screen.skips_cached:
+                screen.stop()
+                return
             summary: list[str] = []
             with screen.showing(f"what {node_id} counted"):
                 summary = summarize_step(node_id, record)
