@@ -38,7 +38,15 @@ def report(runs: Sequence[str], output: str | None, open_page: bool) -> None:
                 f"{path} is written, but no browser was found to open it.",
                 "Open the file yourself, or name a browser in the environment variable BROWSER.",
             )
-    click.echo(path)
+        try:
+            click.echo(path)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise TokenmillError(
+                f"{path} is written; standard output does not take its path: {error.strerror}.",
+                "Send the output to where there is room.",
+            ) from None
 
 
 def _write(runs: Sequence[str], output: str | None) -> str:

@@ -6,6 +6,7 @@ from components.curate.calibrate import Method, as_toml, calibrate
 from pipeline.report.curation import check_choice, number, print_document
 from pipeline.report.curation_preview import Sampling, share_text
 from pipeline.report.tables import escape, plain_table, stdout_console
+from tokenmill.errors import TokenmillError
 from tokenmill.files import write_text
 from tokenmill.text.language import LANGUAGES
 
@@ -34,7 +35,13 @@ def calibrate_files(
     check_choice("--reference", reference, sorted(LANGUAGES), "There are")
     documents, config, *_ = sampling.read()
     found, left_out = calibrate(documents, config, method, share, reference, min_documents)
-    if out and found:
+    if out and not found:
+        raise TokenmillError(
+            f"--out {out} is not written: no language to calibrate has {min_documents:,} of the "
+            f"{len(documents):,} documents.",
+            "Give more text of it, a larger --sample or fewer --min-documents.",
+        )
+    if out:
         write_text(out, as_toml(found))
     return {
         "documents": len(documents),

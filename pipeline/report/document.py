@@ -53,7 +53,9 @@ def print_document_or_row(
     if as_json:
         shown = {"documents": [d.to_json() for d in found], "models": models}
         echo(json.dumps({"run": run.run_id, **asked, **shown}, ensure_ascii=False, indent=2))
-    elif row is not None:
+        return
+    echo(f"in run {run.run_id} of {visible(run_dir)}")
+    if row is not None:
         echo(f"row {row} of the {split} split", bold=True)
         _print_row(in_row)
         print_models(models)

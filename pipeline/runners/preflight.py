@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from components.evaluate.benchmarks import install_harness
 from components.ingest.manifest import InputFile, list_inputs
 from components.ingest.readers import read_file
-from components.ingest.records import Document
+from components.ingest.records import Document, default_source
 from components.ingest.transforms import split_of
 from pipeline.config import Config
 from tokenmill.checkpoints.checkpoint import read_checkpoint
@@ -30,6 +30,8 @@ _CHECKPOINT_BYTES_PER_PARAMETER = 12
 _EXPORTED_BYTES_PER_PARAMETER = 8
 # Ingested, curated, tokenized and packed, and what is staged in between.
 _COPIES_OF_TEXT = 5
+# Documents whose sources are looked at.
+_SOURCED_DOCUMENTS = 1_000
 # Documents whose labels are looked at, and how often one has to be there: curation may well drop
 # all documents of a label that few have.
 _LABELED_DOCUMENTS = 20_000
@@ -54,6 +56,29 @@ def check_before_start(config: Config) -> None:
         check_classes(config, files)
     if config.evaluate.benchmarks:
         install_harness()  # now: without a network that would fail behind the training
+
+
+def source_field_remark(config: Config) -> str:
+    """Return a sentence if a corpus.source_field was set that no document looked at has."""
+    corpus, read = config.corpus, 0
+    if corpus.source_field == type(corpus).model_fields["source_field"].default:
+        return ""
+    for file in list_inputs(corpus.input, span=corpus.span) if corpus.input else []:
+        for item in read_file(file, corpus):
+            if isinstance(item, Document):
+                if item.source != default_source(file):
+                    return ""
+                read += 1
+            if read == _SOURCED_DOCUMENTS:
+                break
+        if read == _SOURCED_DOCUMENTS:
+            break
+    if not read:
+        return ""
+    return (
+        f"corpus.source_field = {visible(corpus.source_field)}: none of the first {read:,} "
+        "documents has this field; the source of each is its file or directory."
+    )
 
 
 def check_base_model(config: Config, directory: str) -> None:

@@ -128,8 +128,14 @@ def test_calibrate_writes_thresholds_that_a_preview_takes(tmp_path):
     assert as_json["languages"]["de"]["documents"] == 150
     message = refused("calibrate", tmp_path / "texts.jsonl", "--method", "quantile")
     assert "20 documents are in en" in message
-    few = shown("calibrate", tmp_path / "texts.jsonl", "--min-documents", "1000", "--out", out)
+    few = shown("calibrate", tmp_path / "texts.jsonl", "--min-documents", "1000")
     assert "No language to calibrate has 1,000 documents" in few
+    none = tmp_path / "none.toml"
+    message = refused(
+        "calibrate", tmp_path / "texts.jsonl", "--min-documents", "1000", "--out", none
+    )
+    assert "none.toml is not written" in message
+    assert not none.exists()
     message = refused("calibrate", tmp_path / "texts.jsonl", "--reference", "deu")
     assert "--reference deu: there is no such one" in message
 

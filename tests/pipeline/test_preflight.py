@@ -10,7 +10,7 @@ import pytest
 
 from components.ingest.transforms import split_of
 from pipeline.loader import load_config
-from pipeline.runners.preflight import check_before_start
+from pipeline.runners.preflight import check_before_start, source_field_remark
 from tokenmill.contracts.base import write_document
 from tokenmill.contracts.served_model import ServedModel
 from tokenmill.errors import TokenmillError
@@ -153,3 +153,15 @@ def test_the_error_stands_alone_without_warnings_of_libraries(tmp_path):
     assert result.stderr.startswith("error: model.base_model")
     assert "Warning" not in result.stderr
     assert not result.stdout
+
+
+def test_a_source_field_that_no_document_has_is_said(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": f"t {i}", "site": "a"}) + "\n" for i in range(5)))
+    given = f'corpus.input=["{path}"]'
+    assert source_field_remark(load_config(overrides=[given])) == ""
+    assert source_field_remark(load_config(overrides=[given, 'corpus.source_field="site"'])) == ""
+    remark = source_field_remark(load_config(overrides=[given, 'corpus.source_field="cite"']))
+    assert "corpus.source_field = cite: none of the first 5 documents has this field" in remark
+    missing = ["corpus.input=[]", 'corpus.source_field="cite"']
+    assert source_field_remark(load_config(overrides=missing)) == ""

@@ -109,5 +109,5 @@ def test_files_are_sets(tmp_path, corpus):
     (only,) = held_out_of_files([str(tmp_path / "a.txt")], corpus.config.corpus)
     assert only.texts == (b"One text.",)
     assert only.name == str(tmp_path / "a.txt")
-    with pytest.raises(TokenmillError, match="empty_text|no document in it"):
+    with pytest.raises(TokenmillError, match=r"empty_text|no document in it"):
         held_out_of_files([str(tmp_path / "none.txt")], corpus.config.corpus)
