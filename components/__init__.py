@@ -13,6 +13,7 @@ _ARTIFACT_TYPES = (
     "HTML",
     "Ledger",
     "PackedRows",
+    "QualityModel",
     "Quarantine",
     "RegisteredModel",
     "DroppedDocuments",

@@ -26,6 +26,12 @@ class DroppedDocuments(artifact.Artifact):
     TYPE_NAME = "components.DroppedDocuments"
 
 
+class QualityModel(artifact.Artifact):
+    """A scorer of documents: `quality_model.json`, and its weights or a classifier."""
+
+    TYPE_NAME = "components.QualityModel"
+
+
 class Tokenizer(artifact.Artifact):
     """A SentencePiece model: `tokenizer.model` and `tokenizer.json` (settings, hash)."""
 

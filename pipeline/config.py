@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from components.curate.config import CurateConfig
+from components.curate.quality.config import QualityConfig
 from components.evaluate.config import EvaluateConfig
 from components.ingest.config import CorpusConfig
 from components.ledger.config import BudgetConfig, CostConfig, LedgerJob, make_ledger_job
@@ -73,6 +74,7 @@ STEPS = (
     "ImportSchemaGen",
     "ExampleValidator",
     "AnomalyGate",
+    "QualityTrainer",
     "Curator",
     "TokenizerTrainer",
     "Transform",
@@ -265,6 +267,7 @@ class Config(Section):
         for section, key, default, why in (
             ("pack", "overlap_tokens", 0, "conversations are not cut, so nothing is repeated"),
             ("curate", "max_line_documents", "off", "no line of a conversation is removed"),
+            ("curate", "quality", QualityConfig(), "the score is one of texts"),
             ("tokenizer", "sampling_alpha", None, "conversations are not split at random"),
             ("tokenizer", "bpe_dropout", 0.0, "conversations are not split at random"),
         ):

@@ -19,6 +19,7 @@ from tfx.types import Channel, standard_artifacts
 from components.cost_report.component import CostReport
 from components.curate.component import Curator
 from components.curate.list_entries import pin_lists
+from components.curate.quality.component import QualityTrainer
 from components.evaluate.baseline import BaselineConfig
 from components.evaluate.benchmarks import resolve_benchmarks
 from components.evaluate.component import BaselineEvaluator
@@ -41,7 +42,7 @@ from components.validate.history import resolve_previous
 from components.validate.schema import pin_schema
 from pipeline.config import Config
 from pipeline.loader import dump_config
-from pipeline.other_texts import pin_general_text, read_benchmarks
+from pipeline.other_texts import pin_examples, pin_general_text, read_benchmarks
 from pipeline.report.page.component import ReportPage
 from pipeline.runners.engine_check import registry_target
 from tokenmill.checkpoints.base_model import weights_fingerprint
@@ -93,7 +94,7 @@ def create_components(
         resolve_previous(config.validation.previous_statistics, run_directory, manifest_directory),
     )
 
-    # 3 curate: normalize, filter, deduplicate
+    # 3 curate: learn what is worth more; normalize, filter, deduplicate
     benchmarks = read_benchmarks(
         config.curate.benchmark_files, config.corpus.of_texts, config.curate.benchmark_tasks
     )
@@ -105,8 +106,20 @@ def create_components(
     if config.corpus.holds_conversations:
         found = resolve_chat_format(resolved.config, resolved.content)
         chat_format = json.dumps(found.to_json(), sort_keys=True)
+    scoring: list[BaseNode] = []
+    if config.curate.quality.is_used:
+        example_files = pin_examples(config.curate.quality, config.corpus.of_texts, inputs)
+        scoring.append(QualityTrainer(documents, config.curate, example_files, benchmarks))
+        scoring[0].add_upstream_node(gate)
+    quality_model = scoring[0].outputs["quality_model"] if scoring else None
     curator = Curator(
-        documents, config.curate, benchmarks, lists, config.corpus.shards, chat_format
+        documents,
+        config.curate,
+        benchmarks,
+        lists,
+        config.corpus.shards,
+        chat_format,
+        quality_model,
     )
     curator.add_upstream_node(gate)
     curated = curator.outputs["curated_examples"]
@@ -160,8 +173,8 @@ def create_components(
     )
 
     before_training = [
-        ingest, statistics_gen, schema_gen, validator, gate, curator, tokenizer, transform, packer,
-        *measuring, ledger,
+        ingest, statistics_gen, schema_gen, validator, gate, *scoring, curator, tokenizer,
+        transform, packer, *measuring, ledger,
     ]  # fmt: skip
     if until is not None:
         return before_training[: [step.id for step in before_training].index(until) + 1]
@@ -207,6 +220,7 @@ def create_components(
         quarantine=ingest.outputs["quarantine"],
         statistics=statistics,
         decision=gate.outputs["decision"],
+        quality_model=quality_model,
         dropped=curator.outputs["dropped"],
         tokenizer=tokenizer.outputs["tokenizer"],
         transform_graph=transform.outputs["transform_graph"],

@@ -11,6 +11,7 @@ import tomli
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
+from components.curate.quality.config import QualityConfig
 from components.train.config import ExecutionConfig
 from pipeline.base_model import base_model_values, tokenizer_values
 from pipeline.config import Config, StepResources
@@ -30,6 +31,8 @@ _MOVED = {
 }
 # Of a row: most turns are shorter, and what does not fit is left out.
 _CONVERSATION_TOKENS = 512
+# Parts of the location of an error that name a key, where they are not section and key.
+_DEPTHS = {"engine.resources": 4, "curate.quality": 3}
 # Values that a message does not repeat: a password may be in them by mistake.
 _SECRET = {"run.metadata_url"}
 
@@ -283,7 +286,7 @@ def _explain(
     for item in error.errors():
         # A union adds its branches to the location: section and key are what the user typed.
         # A table of tables (engine.resources) is as deep as it says.
-        depth = 4 if item["loc"][:2] == ("engine", "resources") else 2
+        depth = _DEPTHS.get(".".join(map(str, item["loc"][:2])), 2)
         path = tuple(str(part) for part in item["loc"][:depth])
         name = ".".join(path)
         named = path
@@ -346,6 +349,8 @@ def _keys_of(kind: type[Config], path: tuple[str, ...]) -> list[str]:
     models = _section_models(kind)
     if path[:2] == ("engine", "resources"):
         return list(StepResources.model_fields)
+    if path[:2] == ("curate", "quality"):
+        return list(QualityConfig.model_fields)
     return list(models[path[0]].model_fields) if path else list(models)
 
 

@@ -1,9 +1,10 @@
-"""Texts beside the input: benchmarks, which must not be trained on, and a general text."""
+"""Texts beside the input: benchmarks, which are not trained on, examples, and a general text."""
 
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
 
+from components.curate.quality.config import ExampleFiles, QualityConfig, file_entries
 from components.ingest.config import CorpusConfig
 from components.ingest.manifest import list_inputs
 from components.ingest.readers import read_file
@@ -66,23 +67,58 @@ def pin_general_text(path: str, settings: CorpusConfig, directory: str) -> str:
     Raises:
         TokenmillError: A file is missing, a record cannot be read, or there is no document.
     """
+    return _pin([path], _GENERAL_TEXT, settings, os.path.join(directory, "general-text"))
+
+
+def pin_examples(config: QualityConfig, settings: CorpusConfig, directory: str) -> ExampleFiles:
+    """Write the documents of the files that [curate.quality] names into files by their content.
+
+    Args:
+        config: Names the files of positive and negative examples.
+        settings: How files are read.
+        directory: Where the files go; all workers must see it.
+
+    Raises:
+        TokenmillError: As for `pin_general_text`.
+    """
+    pinned = {}
+    for name in ExampleFiles._fields:
+        paths = [] if config.classifier else file_entries(getattr(config, name))
+        if paths:
+            target = os.path.join(directory, f"{name}-examples")
+            pinned[name] = _pin(paths, f"curate.quality.{name}", settings, target)
+    return ExampleFiles(**pinned)
+
+
+def _pin(paths: Sequence[str], option: str, settings: CorpusConfig, target: str) -> str:
+    """Write the documents of files into a TFRecord file named by its content; return its path.
+
+    Args:
+        paths: Files, directories or globs.
+        option: The key that names them, for messages.
+        settings: How files are read.
+        target: What the path begins with.
+
+    Raises:
+        TokenmillError: As for `pin_general_text`.
+    """
     digest, documents = hashlib.sha256(), 0
-    for record in _records(path, settings):
+    for record in _records(paths, option, settings):
         digest.update(len(record).to_bytes(8, "little"))
         digest.update(record)
         documents += 1
     if not documents:
         raise TokenmillError(
-            f"{_GENERAL_TEXT} = {path}: there is no document in it.",
-            "Expected text, read as corpus.input is; without the key nothing is compared.",
+            f"{option} = {', '.join(paths)}: there is no document in it.",
+            "Expected text, read as corpus.input is; leave the key out if there is none.",
         )
-    pinned = os.path.join(directory, f"general-text-{digest.hexdigest()[:16]}.tfrecord.gz")
-    write_tfrecords(pinned, _records(path, settings), gzip=True)
+    pinned = f"{target}-{digest.hexdigest()[:16]}.tfrecord.gz"
+    write_tfrecords(pinned, _records(paths, option, settings), gzip=True)
     return pinned
 
 
-def _records(path: str, settings: CorpusConfig) -> Iterator[bytes]:
-    for document in _read([path], _GENERAL_TEXT, settings):
+def _records(paths: Sequence[str], option: str, settings: CorpusConfig) -> Iterator[bytes]:
+    for document in _read(paths, option, settings):
         batch = document_batch([document.doc_id], [document.source], [document.text])
         yield from (record for _, record in encode_documents(batch))
 

@@ -44,7 +44,11 @@ def keys() -> Iterator[str]:
     """Yield a line for each key of the configuration, with its default as JSON."""
     for section, values in Config().model_dump(mode="json", by_alias=True).items():
         for key, value in values.items():
-            yield f"{section}.{key} = {json.dumps(value)}"
+            if (section, key) == ("curate", "quality"):
+                for name, of_quality in value.items():
+                    yield f"curate.quality.{name} = {json.dumps(of_quality)}"
+            else:
+                yield f"{section}.{key} = {json.dumps(value)}"
     for key, value in StepResources().model_dump(mode="json").items():
         yield f"engine.resources.NODE.{key} = {json.dumps(value)}"
 

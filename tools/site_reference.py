@@ -22,6 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from components.curate.config import CurateConfig  # noqa: E402
+from components.curate.quality.config import QualityConfig  # noqa: E402
 from components.curate.rules import LINE_RULES, RULES  # noqa: E402
 from pipeline.cli import cli  # noqa: E402
 from pipeline.config import Config, StepResources  # noqa: E402
@@ -59,6 +60,7 @@ def configuration_page() -> str:
     ]
     fields = Config.model_fields
     sections = {fields[name].alias or name: type(value) for name, value in Config()}
+    sections["curate.quality"] = QualityConfig
     sections["engine.resources.STEP"] = StepResources
     for name, model in sections.items():
         lines += ["", f"## [{name}]", "", *_section(model)]
@@ -76,6 +78,8 @@ def _section(model: type[BaseModel]) -> Iterator[str]:
     yield "| key | type | default | meaning |"
     yield "| --- | --- | --- | --- |"
     for key, part in schema["properties"].items():
+        if isinstance(defaults[key], dict) and "$ref" in str(part):
+            continue  # a section of its own
         default = defaults[key]
         shown = "not set" if default is None else f"`{json.dumps(default, ensure_ascii=False)}`"
         kind = type_words(part, schema.get("$defs", {}))

@@ -12,6 +12,7 @@ from components.artifacts import (
     DroppedDocuments,
     Ledger,
     PackedRows,
+    QualityModel,
     Quarantine,
     Tokenizer,
     ValidationDecision,
@@ -32,6 +33,7 @@ STEP_OF_INPUT = {
     "quarantine": "CorpusExampleGen",
     "statistics": "StatisticsGen",
     "decision": "AnomalyGate",
+    "quality_model": "QualityTrainer",
     "dropped": "Curator",
     "tokenizer": "TokenizerTrainer",
     "transform_graph": "Transform",
@@ -57,6 +59,7 @@ class CostReportSpec(component_spec.ComponentSpec):
             type=standard_artifacts.ExampleStatistics, optional=True
         ),
         "decision": component_spec.ChannelParameter(type=ValidationDecision, optional=True),
+        "quality_model": component_spec.ChannelParameter(type=QualityModel, optional=True),
         "dropped": component_spec.ChannelParameter(type=DroppedDocuments, optional=True),
         "tokenizer": component_spec.ChannelParameter(type=Tokenizer, optional=True),
         "transform_graph": component_spec.ChannelParameter(

@@ -66,8 +66,9 @@ def return_on_curation(
     """Compare a step's own cost with the training that it avoided.
 
     The Curator avoids the steps that dropped text would have added (components/ledger/savings.py);
-    the Packer those that one part of a document a row would have: padding is computed too. Both
-    at the seconds a step that training really took.
+    what its scorer of quality cost to train is in its cost. The Packer avoids those that one part
+    of a document a row would have: padding is computed too. Both at the seconds a step that
+    training really took.
 
     Args:
         steps: What `step_costs` gave.
@@ -84,6 +85,8 @@ def return_on_curation(
         cost = by_name.get(name)
         if cost is None:
             continue
+        if name == "Curator" and (scorer := by_name.get("QualityTrainer")) is not None:
+            cost = _sum(cost, scorer)
         hours = steps_saved * step_seconds * ledger.hardware.chips / SECONDS_PER_HOUR
         gain = compute_usd(hours, ledger.price.usd_per_chip_hour)
         lines.append(
@@ -102,6 +105,20 @@ def return_on_curation(
             )
         )
     return lines
+
+
+def _sum(cost: StepCost, more: StepCost) -> StepCost:
+    """Add what another step cost for the sake of the first."""
+    in_this_run = [
+        step.usd if step.usd_in_this_run is None else step.usd_in_this_run for step in (cost, more)
+    ]
+    return cost.model_copy(
+        update={
+            "chip_hours": cost.chip_hours + more.chip_hours,
+            "usd": cost.usd + more.usd,
+            "usd_in_this_run": sum(in_this_run),
+        }
+    )
 
 
 def _by_reason(saved: Saved, hours: float, gain: float) -> dict[str, ReturnByReason]:

@@ -120,7 +120,7 @@ class GuardBenchmarks(beam.PTransform):
         }
 
 
-def _short_hits(texts: Sequence[str], benchmarks: Benchmarks) -> Shingles:
+def short_hits(texts: Sequence[str], benchmarks: Benchmarks) -> Shingles:
     """Return the short benchmark texts that each document has, as sets."""
     columns, words = bare_words(texts)
     hashes = columns.hash_spans(words)
@@ -145,7 +145,7 @@ def count_short(
     """Yield in how many documents of a part of train the short texts are."""
     if part.split == "train" and len(benchmarks.short):
         for batch in read_batches(part, ngram_words, parts, dropped):
-            short = batch._replace(shingles=_short_hits(batch.texts, benchmarks))
+            short = batch._replace(shingles=short_hits(batch.texts, benchmarks))
             yield short.table(with_documents=False)
 
 
@@ -165,7 +165,7 @@ def guard(
     for batch in read_batches(part, ngram_words, parts, dropped):
         hits = count_in(batch.shingles, looked_for)
         if len(benchmarks.short):
-            hits = hits + count_in(_short_hits(batch.texts, benchmarks), looked_for)
+            hits = hits + count_in(short_hits(batch.texts, benchmarks), looked_for)
         found = []
         for document in np.flatnonzero(hits).tolist():
             runs = (

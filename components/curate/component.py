@@ -6,12 +6,13 @@ import apache_beam as beam
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.types import Channel, artifact_utils, component_spec
 
-from components.artifacts import DroppedDocuments, Examples
+from components.artifacts import DroppedDocuments, Examples, QualityModel
 from components.curate.config import CurateConfig
 from components.curate.counts import (
     CONTAMINATED,
     COUNTS,
     MASKED,
+    QUALITY_THRESHOLDS,
     REMOVED_LINES,
     TALLIES,
     write_report,
@@ -42,7 +43,10 @@ class CuratorSpec(component_spec.ComponentSpec):
         "shards": component_spec.ExecutionParameter(type=int),
         "chat_format": component_spec.ExecutionParameter(type=str, optional=True),
     }
-    INPUTS = {"examples": component_spec.ChannelParameter(type=Examples)}
+    INPUTS = {
+        "examples": component_spec.ChannelParameter(type=Examples),
+        "quality_model": component_spec.ChannelParameter(type=QualityModel, optional=True),
+    }
     OUTPUTS = {
         "curated_examples": component_spec.ChannelParameter(type=Examples),
         "dropped": component_spec.ChannelParameter(type=DroppedDocuments),
@@ -66,6 +70,8 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
         benchmarks = tuple(json.loads(exec_properties["benchmarks"]))
         list_files = ListFiles(**json.loads(exec_properties["lists"]))
         shards = exec_properties["shards"]
+        quality = input_dict.get("quality_model")
+        quality_uri = artifact_utils.get_single_uri(quality) if quality else ""
         curated.split_names = examples.split_names
         for key in ("payload_format", "file_format"):
             curated.set_string_custom_property(key, examples.get_string_custom_property(key))
@@ -81,10 +87,11 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
                 shards,
                 list_files,
                 exec_properties.get("chat_format") or "",
+                quality_uri,
             )
             lists = [
                 beam.pvalue.AsSingleton(result[name] | f"List[{name}]" >> beam.combiners.ToList())
-                for name in (MASKED, REMOVED_LINES, TALLIES)
+                for name in (MASKED, REMOVED_LINES, TALLIES, QUALITY_THRESHOLDS)
             ]
             (
                 result[COUNTS]
@@ -139,6 +146,7 @@ class Curator(base_beam_component.BaseBeamComponent):
         shards: Files per split.
         chat_format: JSON of the `ChatFormat` by which conversations are written; empty where
             documents are texts.
+        quality_model: Channel of the `QualityModel` that documents are scored with; None for none.
     """
 
     SPEC_CLASS = CuratorSpec
@@ -152,6 +160,7 @@ class Curator(base_beam_component.BaseBeamComponent):
         lists: ListFiles,
         shards: int,
         chat_format: str = "",
+        quality_model: Channel | None = None,
     ):
         spec = CuratorSpec(
             examples=examples,
@@ -161,6 +170,7 @@ class Curator(base_beam_component.BaseBeamComponent):
             lists=json.dumps(lists._asdict(), sort_keys=True),
             shards=shards,
             chat_format=chat_format or None,
+            quality_model=quality_model,
             curated_examples=Channel(type=Examples),
             dropped=Channel(type=DroppedDocuments),
         )

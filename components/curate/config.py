@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from components.curate.list_entries import FILE_SIGN, ListFiles, parse_entry
+from components.curate.quality.config import QualityConfig
 from tokenmill.config_model import Fraction, PositiveInt, Section
 from tokenmill.nearest import did_you_mean
 from tokenmill.text.language import LANGUAGES
@@ -127,6 +128,8 @@ class CurateConfig(Section):
     benchmark_tasks: tuple[str, ...] = ()
     """Benchmark tasks whose texts must not occur in train, either: bits_per_byte, cloze,
     continuation, or a task's YAML file with local texts, as for evaluate.benchmarks."""
+    quality: QualityConfig = QualityConfig()
+    """A score that is learned from examples: [curate.quality]."""
 
     @property
     def lists(self) -> dict[str, tuple[str, ...]]:

@@ -12,10 +12,12 @@ from tokenmill.contracts.curation import (
     LanguageCuration,
     RemovedLines,
     SourceCuration,
+    SourceQuality,
     SplitCuration,
     write_curation,
 )
 from tokenmill.contracts.ingest import Amount
+from tokenmill.contracts.quality_model import SCORE_BINS
 from tokenmill.records.keys import stable_hash
 from tokenmill.records.splits import SPLITS
 
@@ -24,12 +26,14 @@ CONTAMINATED = "contaminated"
 COUNTS = "counts"
 MASKED = "masked"
 REMOVED_LINES = "removed_lines"
+QUALITY_THRESHOLDS = "quality_thresholds"
 TALLIES = "tallies"
 
 # What tallies count: the first of each key, with what follows it.
 LANGUAGE = "language"  # documents of (language)
 LANGUAGE_DROPPED = "language_dropped"  # documents that a rule dropped of (language, reason)
 NOT_JUDGED = "not_judged"  # documents by (reason, language)
+QUALITY = "quality"  # scored documents by (source, twentieth of the score)
 BENCHMARKS = "benchmarks"  # benchmark texts by (how they are guarded)
 
 
@@ -93,6 +97,7 @@ def summarize(
     masked: Iterable[tuple[str, int]] = (),
     removed_lines: Iterable[tuple[str, tuple[int, int]]] = (),
     tallies: Iterable[tuple[tuple[str, ...], int]] = (),
+    quality_thresholds: Iterable[tuple[str, float]] = (),
 ) -> Curation:
     """Arrange the counts as curation.json: by split, source and reason, and in all.
 
@@ -100,7 +105,8 @@ def summarize(
         counts: Outcomes by (split, source, outcome).
         masked: How many of each kind were masked.
         removed_lines: (reason, (lines, bytes)), over all documents, also those that are dropped.
-        tallies: Other counts, by LANGUAGE, LANGUAGE_DROPPED, NOT_JUDGED and BENCHMARKS.
+        tallies: Other counts, by LANGUAGE, LANGUAGE_DROPPED, NOT_JUDGED, QUALITY and BENCHMARKS.
+        quality_thresholds: The least score that stays, by source.
     """
     tallied = dict(sorted(tallies))
     splits = {split: SplitCuration(by_source={}) for split in SPLITS}
@@ -136,7 +142,23 @@ def summarize(
         },
         benchmarks=BenchmarkGuard(**guarded) if (guarded := _below(tallied, BENCHMARKS)) else None,
         remarks=[],
+        **_quality(tallied, dict(quality_thresholds)),
     )
+
+
+def _quality(
+    tallied: dict[tuple[str, ...], int], thresholds: dict[str, float]
+) -> dict[str, dict[str, SourceQuality]]:
+    """Return how documents scored, by source; nothing where none was scored."""
+    sources = sorted({key[1] for key in tallied if key[0] == QUALITY})
+    by_source = {}
+    for source in sources:
+        found = _below(tallied, QUALITY, source)
+        histogram = [found.get(str(twentieth), 0) for twentieth in range(SCORE_BINS)]
+        by_source[source] = SourceQuality(
+            documents=sum(histogram), histogram=histogram, threshold=thresholds.get(source)
+        )
+    return {"quality": by_source} if by_source else {}
 
 
 def _below(tallied: dict[tuple[str, ...], int], *prefix: str) -> dict[str, int]:
@@ -149,10 +171,12 @@ def write_report(
     masked: Iterable[tuple[str, int]],
     removed_lines: Iterable[tuple[str, tuple[int, int]]],
     tallies: Iterable[tuple[tuple[str, ...], int]],
+    quality_thresholds: Iterable[tuple[str, float]],
     dropped_uri: str,
 ) -> None:
     """Write curation.json from the counts."""
-    write_curation(dropped_uri, summarize(counts, masked, removed_lines, tallies))
+    summary = summarize(counts, masked, removed_lines, tallies, quality_thresholds)
+    write_curation(dropped_uri, summary)
 
 
 def _nothing() -> SourceCuration:

@@ -1,4 +1,7 @@
-"""What a batch of texts is judged by before copies are looked for: emptiness, language, rules."""
+"""What a batch of texts is judged by before copies are looked for.
+
+Emptiness, the user's lists, language, rules, and a score of quality where one was learned.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +13,10 @@ from components.curate.config import CurateConfig
 from components.curate.counts import LANGUAGE, LANGUAGE_DROPPED, NOT_JUDGED
 from components.curate.languages import identified
 from components.curate.lists import Lists
+from components.curate.quality.scorer import Scorer
+from components.curate.quality.selection import LOW_QUALITY
 from components.curate.rules import RULES, judge, language_thresholds_of, thresholds_of
+from tokenmill.records.staging import NOT_SCORED
 from tokenmill.text.language import UNDETERMINED, determined
 from tokenmill.text.text_columns import TextColumns
 
@@ -26,12 +32,14 @@ class Judged(NamedTuple):
         languages: The language of each, UNDETERMINED where it is not known.
         not_judged: bool [texts] by reason, which ones a rule has no measure for.
         matched: What of a text is on a list for which it is dropped, by its place.
+        scores: Quality of each text that nothing else drops, float32; NOT_SCORED of the others.
     """
 
     dropped: dict[int, tuple[str, float, float]]
     languages: list[str]
     not_judged: dict[str, np.ndarray]
     matched: dict[int, str]
+    scores: np.ndarray
 
     def tallies(self) -> Counter[tuple[str, ...]]:
         """Count documents by language, those of them that are dropped, and those not judged."""
@@ -52,6 +60,7 @@ def judge_texts(
     declared: Sequence[str] | None = None,
     metadata: Sequence[bytes] | None = None,
     lists: Lists | None = None,
+    scorer: Scorer | None = None,
 ) -> Judged:
     """Judge normalized texts.
 
@@ -62,6 +71,7 @@ def judge_texts(
             for that does not show its language.
         metadata: What the input says of each beside; None for nothing of any.
         lists: Of hosts, licenses and words; None for none.
+        scorer: Of quality; None for none.
     """
     columns = TextColumns(texts)
     codes = determined(identified(columns), declared, config.min_language_score)
@@ -84,4 +94,13 @@ def judge_texts(
         reason = RULES[decisions.rule[i]].reason
         value, threshold = float(decisions.value[i]), float(decisions.threshold[i])
         found.setdefault(i, (reason, value, threshold))
-    return Judged(found, codes, decisions.not_judged, matched)
+    scores = np.full(len(texts), NOT_SCORED)
+    if scorer is not None:
+        left = [i for i in range(len(texts)) if i not in found]
+        scores[left] = scorer.score([texts[i].encode() for i in left])
+        least = config.quality.min_score
+        if least is not None:
+            for i in left:
+                if scores[i] < np.float32(least):
+                    found[i] = (LOW_QUALITY, float(scores[i]), least)
+    return Judged(found, codes, decisions.not_judged, matched, scores)

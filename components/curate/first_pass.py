@@ -29,6 +29,8 @@ from components.curate.list_entries import NO_LISTS, ListFiles
 from components.curate.lists import Lists, read_lists
 from components.curate.mask import mask
 from components.curate.near_duplicates import all_ngrams, band_hashes
+from components.curate.quality.scorer import Scorer, read_scorer
+from components.curate.quality.selection import tally_scores
 from components.curate.rules import thresholds_of
 from components.curate.rules.lines import Removed, remove_lines
 from tokenmill.contracts.curation import DroppedDocument
@@ -59,6 +61,7 @@ def first_pass(
     frequent: np.ndarray | None = None,
     list_files: ListFiles = NO_LISTS,
     chat_format: str = "",
+    quality_uri: str = "",
 ) -> Iterator[Any]:
     """Stage the documents of a file; yield the parts and, tagged, what was counted.
 
@@ -70,11 +73,13 @@ def first_pass(
         frequent: uint64, ascending: hashes of the lines to remove; None removes none.
         list_files: The lists of hosts, licenses and words that are in use.
         chat_format: JSON of the `ChatFormat` of conversations; empty where documents are texts.
+        quality_uri: The QualityModel to score with; empty for none.
     """
     name = f"{file.split}-{stable_hash(file.path.encode()):016x}"
     staging = StagingWriter(os.path.join(directory, name), file.split, shards)
     lists = read_lists(list_files) if list_files != NO_LISTS else None
     chat = chat_of(chat_format) if chat_format else None
+    scorer = read_scorer(quality_uri) if quality_uri else None
     counts: dict[tuple[str, str, str], list[int]] = {}
     edits = Edits()
     try:
@@ -84,8 +89,9 @@ def first_pass(
                 batch, removed = remove_frequent(batch, frequent)
                 removed_bytes += edits.add(removed)
             for record in judge_batch(
-                batch, file.split, settings, staging.part(), edits, removed_bytes, lists, chat
-            ):
+                batch, file.split, settings, staging.part(), edits, removed_bytes, lists, chat,
+                scorer,
+            ):  # fmt: skip
                 key = (record.split, record.source.decode(), record.reason)
                 total = counts.setdefault(key, [0, 0])
                 total[0] += 1
@@ -131,6 +137,7 @@ def judge_batch(
     removed_bytes: np.ndarray,
     lists: Lists | None,
     chat: Chat | None = None,
+    scorer: Scorer | None = None,
 ) -> list[DroppedDocument]:
     """Normalize and judge a batch, and stage it; return the dropped documents.
 
@@ -143,9 +150,11 @@ def judge_batch(
         removed_bytes: int64 [documents], bytes of lines that are gone already.
         lists: Of hosts, licenses and words; None for none.
         chat: Writes conversations, of which no line is removed; None where documents are texts.
+        scorer: Of quality; None for none.
     """
     doc_ids, sources, raw, raw_bytes, labels, declared, messages, metadata = (
-        column.to_pylist() for column in batch.columns
+        column.to_pylist()
+        for column in batch.columns[:-1]  # none has a score so far
     )
     refused: dict[int, str] = {}
     if chat is not None:
@@ -156,9 +165,12 @@ def judge_batch(
             texts = _mask_all(texts, settings.mask, edits.masked)
         removed = remove_lines(texts, thresholds_of(settings))
         texts, removed_bytes = removed.texts, removed_bytes + edits.add(removed)
-    judged = judge_texts(texts, settings, [code.decode() for code in declared], metadata, lists)
+    judged = judge_texts(
+        texts, settings, [code.decode() for code in declared], metadata, lists, scorer
+    )
     drop_refused(judged, refused)
     edits.tallies.update(judged.tallies())
+    edits.tallies.update(tally_scores(judged.scores, sources))
     decisions = judged.dropped
     dropped = {
         i: DroppedDocument(
@@ -172,7 +184,8 @@ def judge_batch(
     encoded = [text.encode() for text in texts]
     languages = [code.encode() for code in judged.languages]
     columns = (doc_ids, sources, encoded, labels, languages, metadata, messages)
-    kept = document_batch(*([column[i] for i in passed] for column in columns))
+    scored = () if scorer is None else (judged.scores,)
+    kept = document_batch(*([column[i] for i in passed] for column in (*columns, *scored)))
     payloads = {i: record.shortened().to_line() for i, record in dropped.items()}
     payloads.update(zip(passed.tolist(), (p for _, p in encode_documents(kept)), strict=True))
     keys = np.zeros((len(texts), 2), np.uint64)
@@ -192,6 +205,7 @@ def judge_batch(
         flags,
         keys,
         removed_bytes,
+        judged.scores,
     )
     part.add_hashes(CONTENT, keys[passed, 0], first + passed)
     if settings.near_duplicates == "drop":

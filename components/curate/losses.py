@@ -14,6 +14,7 @@ from components.curate.conversations import CHAT_TEMPLATE
 from components.curate.counts import CONTAMINATED, samples_by_reason
 from components.curate.decision import EMPTY, WRONG_LANGUAGE
 from components.curate.lists import LIST_REASONS
+from components.curate.quality.selection import LOW_QUALITY
 from components.curate.rules import LINE_RULES, RULES
 from tokenmill.contracts.curation import Curation, DroppedDocument, read_dropped
 from tokenmill.errors import TokenmillError
@@ -38,7 +39,7 @@ KEEP_CONTAMINATED = {
 
 # What is said, even if it is let pass.
 _MUCH = 0.5
-_ASKED_FOR = (WRONG_LANGUAGE, *LIST_REASONS)  # by name: they stop no run
+_ASKED_FOR = (WRONG_LANGUAGE, LOW_QUALITY, *LIST_REASONS)  # by name: they stop no run
 _NOT_RULES = (EMPTY, CHAT_TEMPLATE, *_ASKED_FOR)
 TOGETHER = "all rules together"
 _GROUPS_SHOWN = 3

@@ -1,6 +1,7 @@
 """Curation in Beam, from documents as ingested to the ones worth a token.
 
-    normalize, mask -> lines -> language, rules -> exact copies -> near copies -> decontaminate
+    normalize, mask -> lines -> language, rules, score -> exact copies -> near copies -> top shares
+    -> decontaminate
 
 Every document ends as kept or as dropped for exactly one reason, and is counted as such; the
 text that normalization takes away is counted in bytes.
@@ -20,7 +21,14 @@ from apache_beam.io.fileio import EmptyMatchTreatment, MatchFiles
 from components.curate.benchmarks import GuardBenchmarks
 from components.curate.boilerplate import frequent_lines, write_line_hashes
 from components.curate.config import CurateConfig
-from components.curate.counts import COUNTS, MASKED, REMOVED_LINES, TALLIES, add_outcomes
+from components.curate.counts import (
+    COUNTS,
+    MASKED,
+    QUALITY_THRESHOLDS,
+    REMOVED_LINES,
+    TALLIES,
+    add_outcomes,
+)
 from components.curate.decontaminate import Decontaminate
 from components.curate.deduplicate import (
     cluster,
@@ -32,6 +40,7 @@ from components.curate.deduplicate import (
 from components.curate.first_pass import first_pass
 from components.curate.last_pass import count, write_dropped, write_kept
 from components.curate.list_entries import NO_LISTS, ListFiles
+from components.curate.quality.top_shares import SelectTopShares
 from tokenmill.records.documents import DocumentFile
 from tokenmill.records.sorted_hashes import BUCKETS
 from tokenmill.records.splits import SPLITS, split_directory
@@ -41,7 +50,8 @@ class Curate(beam.PTransform):
     """Examples artifact -> curated examples and dropped documents, both written; counts.
 
     Outputs (a dict): COUNTS (((split, source, outcome), OutcomeCounts)), MASKED ((kind, how many)),
-    REMOVED_LINES ((reason, (lines, bytes))), TALLIES ((key, how many)); each key once.
+    REMOVED_LINES ((reason, (lines, bytes))), TALLIES ((key, how many)), QUALITY_THRESHOLDS
+    ((source, score)); each key once.
 
     Args:
         settings: What to do.
@@ -55,6 +65,7 @@ class Curate(beam.PTransform):
             copies are looked for.
         list_files: The lists of hosts, licenses and words that are in use.
         chat_format: JSON of the `ChatFormat` of conversations; empty where documents are texts.
+        quality_uri: The QualityModel to score documents with; empty for none.
     """
 
     def __init__(
@@ -68,10 +79,12 @@ class Curate(beam.PTransform):
         shards: int,
         list_files: ListFiles = NO_LISTS,
         chat_format: str = "",
+        quality_uri: str = "",
     ):
         super().__init__()
         self._settings, self._benchmarks = settings, benchmarks
         self._list_files, self._chat_format = list_files, chat_format
+        self._quality_uri = quality_uri
         self._examples, self._curated, self._dropped = examples_uri, curated_uri, dropped_uri
         self._staging, self._shards = staging_directory, shards
         self._hash_ranges = min(shards, BUCKETS)
@@ -94,6 +107,7 @@ class Curate(beam.PTransform):
                 self._frequent_lines(pipeline, files),
                 self._list_files,
                 self._chat_format,
+                self._quality_uri,
             ).with_outputs(COUNTS, MASKED, REMOVED_LINES, TALLIES, main="parts")
         )
         parts = judged.parts
@@ -116,6 +130,13 @@ class Curate(beam.PTransform):
                 | "Cluster" >> beam.Map(cluster, all_parts, settings)
             )
         tallies = [judged[TALLIES]]
+        thresholds = pipeline | "NoThreshold" >> beam.Create([])
+        if settings.quality.selects_share:
+            best = parts | "TopShares" >> SelectTopShares(
+                settings.quality, all_parts, _together(dropped, "Unique")
+            )
+            dropped.append(best["dropped"])
+            thresholds = best[QUALITY_THRESHOLDS]
         if self._benchmarks:
             guarded = parts | "Benchmarks" >> GuardBenchmarks(
                 settings, self._benchmarks, all_parts, _together(dropped, "Copies")
@@ -150,6 +171,7 @@ class Curate(beam.PTransform):
             COUNTS: counts,
             MASKED: judged[MASKED] | "Masked" >> beam.CombinePerKey(sum),
             TALLIES: tallies | "AllTallies" >> beam.Flatten() | beam.CombinePerKey(sum),
+            QUALITY_THRESHOLDS: thresholds,
             REMOVED_LINES: judged[REMOVED_LINES] | "Lines" >> beam.CombinePerKey(_add_lines),
         }
 

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from components.curate import fineweb2
 from components.curate.conversations import CHAT_TEMPLATE
+from components.curate.quality.selection import LOW_QUALITY
 from components.curate.rules import LINE_RULES, RULE_SETS, RULES
 from pipeline.report.tables import escape, plain_table, stdout_console
 from tokenmill.errors import TokenmillError
@@ -81,7 +82,7 @@ def number(value: float | None) -> str:
 def print_document(console: Console, record: dict[str, Any], reason: str) -> None:
     """Print which document was dropped, why, and how its text begins."""
     signs = {rule.reason: "<" if rule.drop_if == "below" else ">" for rule in RULES}
-    signs |= {"wrong_language": "<", "contaminated": ">", "near_duplicate": ">="}
+    signs |= {"wrong_language": "<", LOW_QUALITY: "<", "contaminated": ">", "near_duplicate": ">="}
     why = []
     if reason in signs:  # the numbers of other reasons say nothing
         why.append(f"{number(record['value'])} {signs[reason]} {number(record['threshold'])}")

@@ -134,6 +134,8 @@ def print_documents(found: list[Explanation]) -> None:
             echo(f"  source {visible(document.source)}, {document.split} split, "
                        f"{document.byte_count:,} bytes: kept")  # fmt: skip
             _print_known(document)
+            if document.quality_score is not None:
+                echo(f"  quality: score {document.quality_score:.3f}")
             _print_placements(placements or [])
 
 
@@ -147,6 +149,7 @@ def _print_known(document: KeptDocument | DroppedDocument) -> None:
 
 # What the value of a rule is, where the rule's name does not say it.
 _VALUES = {
+    "low_quality": "score",
     "near_duplicate": "Jaccard similarity",
     "contaminated": "n-grams shared with the other split or a benchmark",
 }

@@ -16,6 +16,7 @@ from tokenmill.contracts.evaluation import WHOLE, read_metrics
 from tokenmill.contracts.ingest import read_ingest_counts
 from tokenmill.contracts.ledger import read_ledger
 from tokenmill.contracts.packed_rows import LEFT_OUT_REASONS
+from tokenmill.contracts.quality_model import point_of_recall, read_quality_model
 from tokenmill.contracts.served_model import read_served_model
 from tokenmill.contracts.training import read_telemetry
 from tokenmill.metadata.step_records import StepRecord
@@ -90,6 +91,20 @@ def _curate(record: StepRecord) -> list[str]:
         return [kept]
     first, *others = [f"{count(amount.documents)} {reason}" for reason, amount in largest]
     return [f"{kept}; dropped {first}", *others]
+
+
+def _quality_model(record: StepRecord) -> list[str]:
+    model = read_quality_model(record.one("quality_model").uri)
+    parts = [
+        f"{count(model.positive.documents)} positive and {count(model.negative.documents)} "
+        "negative examples"
+    ]
+    if (held_out := model.held_out) is not None:
+        point = point_of_recall(held_out, 0.9)
+        parts.append(
+            f"precision {point.precision:.0%} at recall {point.recall:.0%} on held-out ones"
+        )
+    return parts
 
 
 def _tokenizer(record: StepRecord) -> list[str]:
@@ -254,6 +269,7 @@ _SUMMARIES: dict[str, Callable[[StepRecord], list[str]]] = {
     "SchemaGen": _schema,
     "ImportSchemaGen": _schema,
     "AnomalyGate": _gate,
+    "QualityTrainer": _quality_model,
     "Curator": _curate,
     "TokenizerTrainer": _tokenizer,
     "Transform": _transform,

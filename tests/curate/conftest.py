@@ -86,7 +86,7 @@ def _kept(uri):
     for split in SPLITS:
         for path in sorted(pathlib.Path(split_directory(uri, split)).glob("documents-*")):
             for batch in read_documents(str(path)):
-                names = (name for name in batch.schema.names if name != "messages")
+                names = (n for n in batch.schema.names if n not in ("messages", "quality_score"))
                 columns = (batch.column(name).to_pylist() for name in names)
                 yield from ((split, *row) for row in zip(*columns, strict=True))
 

@@ -63,7 +63,7 @@ def write_examples(uri, splits, files=1):
     return examples
 
 
-def curate(home, splits, files=1, shards=2, settings=CONFIG):
+def curate(home, splits, files=1, shards=2, settings=CONFIG, quality_model=None):
     """Runs the executor; returns the artifacts (curated, dropped)."""
     examples = write_examples(str(home / "examples"), splits, files)
     curated, dropped = Examples(), DroppedDocuments()
@@ -74,7 +74,10 @@ def curate(home, splits, files=1, shards=2, settings=CONFIG):
         unique_id="1",
     )
     CuratorExecutor(context).Do(
-        {"examples": [examples]},
+        {
+            "examples": [examples],
+            **({} if quality_model is None else {"quality_model": [quality_model]}),
+        },
         {"curated_examples": [curated], "dropped": [dropped]},
         {"config": settings.to_json(), "benchmarks": "[]", "lists": "{}", "shards": shards},
     )

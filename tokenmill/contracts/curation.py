@@ -61,6 +61,17 @@ class LanguageCuration(Part):
     dropped: dict[str, int] = key("Documents that a rule dropped, by reason.")
 
 
+class SourceQuality(Part):
+    """How a scorer of quality judged the documents of one source, those that no rule drops."""
+
+    documents: int = key("Documents that were scored.", ge=0)
+    histogram: list[int] = key("Documents by twentieth of the score, from 0 to 1.")
+    threshold: float | None = key(
+        "The least score of which curate.quality.top_share keeps documents of this source; null "
+        "where it keeps all."
+    )
+
+
 class BenchmarkGuard(Part):
     """How many benchmark texts are kept out of train, and how."""
 
@@ -87,6 +98,9 @@ class Curation(Document):
     )
     benchmarks: BenchmarkGuard | None = key("None if there are no benchmark texts.")
     remarks: list[str] = key("Sentences about what a person would not expect of this curation.")
+    quality: dict[str, SourceQuality] = key(
+        "How documents scored, by source; empty without [curate.quality].", default={}
+    )
 
     def dropped_by_reason(
         self, source: str | None = None, split: str | None = None

@@ -22,6 +22,9 @@ class KeptDocument(Document):
     byte_count: int = key("Bytes of its text after normalization.", ge=0)
     language: str = key("ISO 639 code; und where it is not known.")
     metadata: dict[str, str] = key("What its record says: some of title, url, date, license.")
+    quality_score: float | None = key(
+        "What a learned scorer gave it, from 0 to 1; absent without [curate.quality].", default=None
+    )
 
 
 class DroppedDocument(Document):

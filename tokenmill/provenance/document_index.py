@@ -63,12 +63,12 @@ def _shards(
 
 
 def _kept(path: str, split: str) -> Iterator[tuple[bytes, bytes]]:
-    from tokenmill.records.documents import read_documents
+    from tokenmill.records.documents import QUALITY_SCORE, read_documents
 
     for documents in read_documents(path):
-        names = ("doc_id", "source", "byte_count", "language", "metadata")
+        names = ("doc_id", "source", "byte_count", "language", "metadata", QUALITY_SCORE)
         columns = (documents.column(name).to_pylist() for name in names)
-        for doc_id, source, size, language, metadata in zip(*columns, strict=True):
+        for doc_id, source, size, language, metadata, score in zip(*columns, strict=True):
             status = {
                 "byte_count": size,
                 "doc_id": doc_id.decode(),
@@ -77,6 +77,7 @@ def _kept(path: str, split: str) -> Iterator[tuple[bytes, bytes]]:
                 "status": KEPT,
                 "source": source.decode(),
                 "split": split,
+                **({} if score is None else {QUALITY_SCORE: round(score, 6)}),
             }
             yield doc_id, _line(status)
 

@@ -6,6 +6,7 @@ share an id ids of their own), `source` (where it came from), `text` (UTF-8) and
 before curation as the input says, behind it as found), `messages` (of a conversation: before
 curation its turns, tokenmill/records/conversations.py; behind it as its chat template writes them,
 tokenmill/text/chat.py) and `metadata` (a JSON object with sorted keys: title, url, date, license).
+Behind curation it has `quality_score` (a float from 0 to 1) where a scorer was trained.
 Records lie in shards that are chosen by a hash of `doc_id` (as it
 came in) and sorted by it, so that the same documents give the same files whatever the order, the
 bundles or the number of workers that computed them.
@@ -16,10 +17,12 @@ some seconds and 500 MB of every worker.
 
 import functools
 import os
+import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
@@ -33,6 +36,8 @@ DOCUMENT_FEATURES = ("doc_id", "source", "text", "byte_count")
 OPTIONAL_FEATURES = ("label", "language", "messages", "metadata")
 """What a document has where it is not empty."""
 
+QUALITY_SCORE = "quality_score"
+
 DOCUMENT_SCHEMA = pa.schema(
     [
         ("doc_id", pa.large_binary()),
@@ -40,6 +45,7 @@ DOCUMENT_SCHEMA = pa.schema(
         ("text", pa.large_binary()),
         ("byte_count", pa.int64()),
         *((name, pa.large_binary()) for name in OPTIONAL_FEATURES),
+        (QUALITY_SCORE, pa.float32()),
     ]
 )
 
@@ -58,6 +64,7 @@ def document_batch(
     languages: Sequence[bytes] | None = None,
     metadata: Sequence[bytes] | None = None,
     messages: Sequence[bytes] | None = None,
+    scores: Sequence[float] | np.ndarray | None = None,
 ) -> pa.RecordBatch:
     """Build a batch of documents; `byte_count` is the length of each text in bytes.
 
@@ -69,6 +76,7 @@ def document_batch(
         languages: Language of each, likewise.
         metadata: A JSON object of each, likewise.
         messages: Turns of each that is a conversation, likewise.
+        scores: Quality of each, from 0 to 1; None: no document has a score.
     """
     none = [b""] * len(texts)
     return pa.RecordBatch.from_arrays(
@@ -81,6 +89,9 @@ def document_batch(
                 pa.array(none if values is None else values, pa.large_binary())
                 for values in (labels, languages, messages, metadata)
             ),
+            pa.nulls(len(texts), pa.float32())
+            if scores is None
+            else pa.array(scores, pa.float32()),
         ],
         schema=DOCUMENT_SCHEMA,
     )
@@ -97,6 +108,10 @@ def decode_documents(serialized: list[bytes]) -> pa.RecordBatch:
         if (place := batch.schema.get_field_index(name)) >= 0:
             found = [values[0] if values else b"" for values in batch.column(place).to_pylist()]
         columns.append(pa.array(found, pa.large_binary()))
+    scores: list[float | None] = [None] * batch.num_rows
+    if (place := batch.schema.get_field_index(QUALITY_SCORE)) >= 0:
+        scores = [values[0] if values else None for values in batch.column(place).to_pylist()]
+    columns.append(pa.array(scores, pa.float32()))
     return pa.RecordBatch.from_arrays(columns, schema=DOCUMENT_SCHEMA)
 
 
@@ -109,7 +124,7 @@ def encode_documents(batch: pa.RecordBatch) -> list[tuple[bytes, bytes]]:
     """
     columns = (column.to_pylist() for column in batch.columns)
     pairs = []
-    for doc_id, source, text, byte_count, *optional in zip(*columns, strict=True):
+    for doc_id, source, text, byte_count, *optional, score in zip(*columns, strict=True):
         number = _varint(byte_count)
         features = b"".join(
             (
@@ -118,6 +133,7 @@ def encode_documents(batch: pa.RecordBatch) -> list[tuple[bytes, bytes]]:
                 _feature_head(b"doc_id", b"\x0a", len(doc_id)),
                 doc_id,
                 *_optional_features(optional),
+                *_score_feature(score),
                 _feature_head(b"source", b"\x0a", len(source)),
                 source,
                 _feature_head(b"text", b"\x0a", len(text)),
@@ -133,6 +149,12 @@ def _optional_features(values: Sequence[bytes]) -> Iterator[bytes]:
         if value:
             yield _feature_head(name.encode(), b"\x0a", len(value))
             yield value
+
+
+def _score_feature(score: float | None) -> Iterator[bytes]:
+    if score is not None:
+        yield _feature_head(QUALITY_SCORE.encode(), b"\x12", 4)
+        yield struct.pack("<f", score)
 
 
 @functools.lru_cache(maxsize=1 << 14)

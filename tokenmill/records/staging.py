@@ -21,8 +21,11 @@ from tokenmill.files import AtomicFile, open_file
 from tokenmill.records.keys import stable_hash
 from tokenmill.records.sorted_hashes import ENTRY, encode_sorted, read_entries
 
-# Rows of a part: some 70 bytes each in memory, and as much again for each hash.
+# Rows of a part: some 80 bytes each in memory, and as much again for each hash.
 PART_DOCUMENTS = 1 << 15
+
+NOT_SCORED = np.float32(-1.0)
+"""The score of a document that has none."""
 
 # Of a table's rows, one in so many or less is read by itself.
 _SPARSE = 256
@@ -36,6 +39,7 @@ _SPARSE = 256
 #   source: place in the list of sources
 #   shard: the shard it will be written to
 #   flag: the passes' own; 0 is a document to be written
+#   score: what a scorer of quality gave it, from 0 to 1; NOT_SCORED for none
 #   key: 128 bits of its content
 #   digest: a hash of the payload, which orders documents that share their id
 ROW = np.dtype(
@@ -50,6 +54,7 @@ ROW = np.dtype(
         ("source", "<u4"),
         ("shard", "<u4"),
         ("flag", "u1"),
+        ("score", "<f4"),
         ("key", "<u8", (2,)),
         ("digest", "<u8"),
     ]
@@ -94,13 +99,14 @@ class PartWriter:
         flags: np.ndarray | int = 0,
         keys: np.ndarray | None = None,
         removed_bytes: np.ndarray | int = 0,
+        scores: np.ndarray | np.float32 = NOT_SCORED,
     ) -> None:
-        """Append documents; `keys` is uint64 [documents, 2]."""
+        """Append documents; `keys` is uint64 [documents, 2], `scores` float32 [documents]."""
         rows = np.zeros(len(doc_ids), ROW)
         rows["size"] = [len(payload) for payload in payloads]
         rows["start"] = self._payload_bytes + _starts(rows["size"])
         rows["text_size"], rows["raw_bytes"], rows["flag"] = text_sizes, raw_bytes, flags
-        rows["removed_bytes"] = removed_bytes
+        rows["removed_bytes"], rows["score"] = removed_bytes, scores
         rows["id_size"] = [len(doc_id) for doc_id in doc_ids]
         rows["id_start"] = self._id_bytes + _starts(rows["id_size"])
         known = self._sources

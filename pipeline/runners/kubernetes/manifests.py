@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from components.curate.list_entries import list_paths
+from components.curate.quality.config import file_entries
 from pipeline.config import Config
 from pipeline.loader import dump_config
 from pipeline.runners.engine_check import (
@@ -86,6 +87,10 @@ def _check(config: Config, engine: Engine) -> None:
     # The chief does what compile does, too.
     read = [*read_by_containers(config), ("validate.schema_path", config.validation.schema_path)]
     read += [("curate.benchmark_files", path) for path in config.curate.benchmark_files]
+    quality = config.curate.quality
+    for name in ("positive", "negative"):
+        files = () if quality.classifier else file_entries(getattr(quality, name))
+        read += [(f"curate.quality.{name}", path) for path in files]
     tasks = filter(is_task_file, config.curate.benchmark_tasks)
     read += [("curate.benchmark_tasks", path) for path in tasks]
     read += [(f"curate.{key}", path) for key, path in list_paths(config.curate.lists)]
