@@ -78,11 +78,11 @@ def _section(model: type[BaseModel]) -> Iterator[str]:
     yield "| key | type | default | meaning |"
     yield "| --- | --- | --- | --- |"
     for key, part in schema["properties"].items():
-        if isinstance(defaults[key], dict) and "$ref" in str(part):
-            continue  # a section of its own
         default = defaults[key]
         shown = "not set" if default is None else f"`{json.dumps(default, ensure_ascii=False)}`"
         kind = type_words(part, schema.get("$defs", {}))
+        if isinstance(getattr(model(), key, None), BaseModel):
+            shown, kind = "see there", "section"
         cells = (f"`{key}`", kind, shown, linked(meanings.get(key, "")))
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 

@@ -7,6 +7,7 @@ import math
 from components.curate.conversations import CHAT_TEMPLATE
 from components.curate.decision import EMPTY, WRONG_LANGUAGE
 from components.curate.losses import KEEP_CONTAMINATED
+from components.curate.quality.selection import LOW_QUALITY
 from components.curate.rules import RULES
 from tokenmill.contracts.document_status import DroppedDocument
 
@@ -33,6 +34,11 @@ def how_to_keep(document: DroppedDocument) -> str:
         met = _rounded(document.value, down=rule.drop_if == "below")
         key = f"curate.{rule.setting}"
         return f"--set {key}={met} or off (of all languages; of one: [curate.language_thresholds])"
+    if document.reason == LOW_QUALITY:
+        return (
+            f"--set curate.quality.min_score={_rounded(document.value, down=True)}, or a larger "
+            "curate.quality.top_share"
+        )
     if document.reason == "contaminated":
         advice = KEEP_CONTAMINATED[document.split]
         return advice.partition(": ")[2].strip().removesuffix(".")

@@ -95,16 +95,17 @@ def _curate(record: StepRecord) -> list[str]:
 
 def _quality_model(record: StepRecord) -> list[str]:
     model = read_quality_model(record.one("quality_model").uri)
-    parts = [
+    examples = (
         f"{count(model.positive.documents)} positive and {count(model.negative.documents)} "
         "negative examples"
+    )
+    if (held_out := model.held_out) is None:
+        return [examples]
+    point = point_of_recall(held_out, 0.9)
+    return [
+        f"held out, precision {point.precision:.0%} at recall {point.recall:.0%}",
+        examples,
     ]
-    if (held_out := model.held_out) is not None:
-        point = point_of_recall(held_out, 0.9)
-        parts.append(
-            f"precision {point.precision:.0%} at recall {point.recall:.0%} on held-out ones"
-        )
-    return parts
 
 
 def _tokenizer(record: StepRecord) -> list[str]:

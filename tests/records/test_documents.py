@@ -25,12 +25,13 @@ from tokenmill.records.splits import split_directory
 from tokenmill.records.tfrecord import write_tfrecords
 
 ROWS = st.lists(
-    st.tuples(st.binary(), st.binary(), st.text().map(str.encode), *[st.binary()] * 4), min_size=1
-)
+    st.tuples(st.binary(), st.binary(), st.text().map(str.encode), *[st.binary()] * 4,
+              st.none() | st.floats(0, 1, width=32)), min_size=1
+)  # fmt: skip
 
 
 def make_batch(rows) -> pa.RecordBatch:
-    """A batch of (doc_id, source, text), or with label, language, metadata, messages, too."""
+    """A batch of (doc_id, source, text), or with label, language, metadata, messages, score."""
     return document_batch(*zip(*rows, strict=True))
 
 
@@ -66,15 +67,16 @@ def test_records_are_plain_examples():
         "text": ["é".encode()],
         "byte_count": [2],
     }
-    columns = [b"id"], [b"web"], [b"x"], [b"good"], [b"de"], [b'{"title": "T"}'], [b"[]"]
+    columns = [b"id"], [b"web"], [b"x"], [b"good"], [b"de"], [b'{"title": "T"}'], [b"[]"], [0.25]
     ((_, full),) = encode_documents(document_batch(*columns))
     feature = tf.train.Example.FromString(full).features.feature
     assert list(feature["label"].bytes_list.value) == [b"good"]
     assert list(feature["language"].bytes_list.value) == [b"de"]
     assert list(feature["metadata"].bytes_list.value) == [b'{"title": "T"}']
     assert list(feature["messages"].bytes_list.value) == [b"[]"]
-    names = (b"byte_count", b"doc_id", b"label", b"language", b"messages", b"metadata", b"source",
-             b"text")  # fmt: skip
+    assert list(feature["quality_score"].float_list.value) == [0.25]
+    names = (b"byte_count", b"doc_id", b"label", b"language", b"messages", b"metadata",
+             b"quality_score", b"source", b"text")  # fmt: skip
     places = [full.index(name) for name in names]
     assert places == sorted(places)
 
@@ -105,7 +107,7 @@ def test_written_documents_are_read_back(tmp_path):
             | ReadDocuments(str(tmp_path), "eval")
             | beam.FlatMap(lambda batch: zip(*(c.to_pylist() for c in batch.columns), strict=True))
         )
-        assert_that(read, equal_to([(*row, len(row[2]), *[b""] * 4) for row in rows]))
+        assert_that(read, equal_to([(*row, len(row[2]), *[b""] * 4, None) for row in rows]))
 
 
 def failing_records():
