@@ -16,7 +16,7 @@ from components.curate.lists import Lists
 from components.curate.quality.scorer import Scorer
 from components.curate.quality.selection import LOW_QUALITY
 from components.curate.rules import RULES, judge, language_thresholds_of, thresholds_of
-from tokenmill.records.staging import NOT_SCORED
+from tokenmill.contracts.quality_model import NOT_SCORED
 from tokenmill.text.language import UNDETERMINED, determined
 from tokenmill.text.text_columns import TextColumns
 

@@ -13,6 +13,8 @@ from tokenmill.files import AtomicFile, open_file
 
 MODEL_NAME = "quality_model.json"
 WEIGHTS_NAME = "weights.npy"
+NOT_SCORED = np.float32(-1.0)
+"""The score of a document that has none, while it is curated."""
 SCORE_BINS = 20
 """Of the histograms of scores, from 0 to 1."""
 CLASSIFIER_NAME = "classifier"

@@ -17,15 +17,13 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from apache_beam.io.filesystems import FileSystems
 
+from tokenmill.contracts.quality_model import NOT_SCORED
 from tokenmill.files import AtomicFile, open_file
 from tokenmill.records.keys import stable_hash
 from tokenmill.records.sorted_hashes import ENTRY, encode_sorted, read_entries
 
 # Rows of a part: some 80 bytes each in memory, and as much again for each hash.
 PART_DOCUMENTS = 1 << 15
-
-NOT_SCORED = np.float32(-1.0)
-"""The score of a document that has none."""
 
 # Of a table's rows, one in so many or less is read by itself.
 _SPARSE = 256
