@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 from tokenmill.contracts.base import Document, Number, Part, key, read_document, write_document
 from tokenmill.contracts.calibration import Calibration
 from tokenmill.contracts.ingest import Amount, Quarantined
+from tokenmill.contracts.ladder import LadderLoss
 from tokenmill.contracts.packed_rows import SourceCounts
 from tokenmill.contracts.training import Phase
 from tokenmill.cost.devices import MfuSource
@@ -372,6 +373,9 @@ class Guidance(Part):
     expected_loss: ExpectedLoss
     repetition: Repetition
     goal: GoalTokens | None = Field(None, description="Absent where no goal is given.")
+    ladder: LadderLoss | None = Field(
+        None, description="Loss by this text's own ladder; absent without cost.ladder."
+    )
 
 
 class BudgetLimits(Part):

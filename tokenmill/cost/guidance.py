@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from tokenmill.contracts.ladder import LadderLoss
 from tokenmill.contracts.ledger import Chinchilla, ExpectedLoss, GoalTokens, Guidance, Repetition
 from tokenmill.cost.checks import check_positive
 from tokenmill.cost.scaling import (
@@ -46,6 +47,7 @@ def guidance(
     effective_tokens: float,
     epochs: float,
     goal: Goal | None,
+    ladder: LadderLoss | None = None,
 ) -> Guidance:
     """Compare a plan with compute-optimal amounts, expected loss, its goal and useful repetition.
 
@@ -56,6 +58,7 @@ def guidance(
         effective_tokens: Loss tokens, discounted for repetition.
         epochs: Passes over the tokens.
         goal: `fine_tune`, `domain_adaptive` or `from_scratch`; None leaves it out.
+        ladder: What the text's own ladder expects; None leaves it out.
     """
     best_params, best_tokens = optimal_params_and_tokens(flops_6n)
     tokens = max(effective_tokens, 1.0)
@@ -84,6 +87,8 @@ def guidance(
     )
     if goal is not None:
         found.goal = token_guidance(goal, effective_tokens, params_total)
+    if ladder is not None:
+        found.ladder = ladder
     return found
 
 

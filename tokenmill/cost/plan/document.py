@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tokenmill.contracts.ladder import LadderLoss
 from tokenmill.cost.flops import flops_per_token, six_n
 from tokenmill.cost.guidance import guidance
 from tokenmill.cost.plan.budget_to_model import Affordable
 from tokenmill.cost.plan.chip_ranking import ChipLine
-from tokenmill.cost.plan.planning import Plan
+from tokenmill.cost.plan.planning import Plan, PlanRequest
 from tokenmill.cost.pricing import SECONDS_PER_HOUR, usd_per_million_tokens
 
 SCHEMA = "tokenmill-plan-1"
@@ -147,7 +148,26 @@ def guidance_document(plan: Plan) -> dict[str, Any]:
         effective_tokens=request.effective_tokens,
         epochs=request.epochs,
         goal=request.goal,
+        ladder=_by_ladder(request),
     ).to_json()
+
+
+def _by_ladder(request: PlanRequest) -> LadderLoss | None:
+    """Predict the plan by its text's ladder; None without one."""
+    if request.law is None:
+        return None
+    # NumPy and SciPy, which no other plan needs.
+    from tokenmill.cost.ladder_fit import expected_by_ladder, why_no_ladder
+
+    model = request.model
+    return expected_by_ladder(
+        request.law,
+        params=model.shape.params_in_products,
+        params_total=model.params_total,
+        effective_tokens=request.effective_tokens,
+        vocab_size=model.shape.vocab_size,
+        why_not=why_no_ladder(model.shape.head, model.lora is not None),
+    )
 
 
 def plan_document(answer: PlanAnswer) -> dict[str, Any]:

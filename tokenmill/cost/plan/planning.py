@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tokenmill.contracts.ladder import LadderLaw
 from tokenmill.contracts.ledger import CheckpointPlan, StrategyFit
 from tokenmill.cost.checkpoint_interval import (
     CHECKPOINTS_KEPT,
@@ -62,6 +63,7 @@ class PlanRequest:
         restart_seconds: From a failure until training goes on.
         checkpoints_kept: Checkpoints on disk at a time.
         goal: What the user wants the tokens for.
+        law: Of the text's own ladder; None without one.
     """
 
     model: PlannedModel
@@ -85,6 +87,7 @@ class PlanRequest:
     restart_seconds: float = RESTART_SECONDS
     checkpoints_kept: int = CHECKPOINTS_KEPT
     goal: Goal | None = None
+    law: LadderLaw | None = None
 
     @property
     def tokens(self) -> float:
