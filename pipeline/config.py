@@ -23,6 +23,7 @@ from components.tokenize.config import TokenizerConfig
 from components.train.config import ExecutionConfig, TrainConfig, TrainingJob
 from components.validate.config import ValidateConfig
 from tokenmill.config_model import PositiveInt, Section
+from tokenmill.contracts.ladder import read_ladder
 from tokenmill.contracts.training_limits import LIMITS_NAME
 from tokenmill.errors import TokenmillError
 from tokenmill.files import absolute_path
@@ -312,9 +313,27 @@ class Config(Section):
         return os.path.join(self.training_directory, LIMITS_NAME)
 
     def ledger_job(self) -> LedgerJob:
-        """Return the ledger's configuration, with the catalog's facts of the chip."""
-        kept = self.execution.keep_checkpoints
-        return make_ledger_job(self.cost, self.budget, self.train, self.shape(), kept)
+        """Return the ledger's configuration, with the catalog's facts of the chip.
+
+        Raises:
+            TokenmillError: The chip is unknown or has no price, or cost.ladder is no ladder of it.
+        """
+        law = None
+        if self.cost.ladder is not None:
+            if self.model.base_model is not None:
+                raise TokenmillError(
+                    "cost.ladder is of training from random weights, and model.base_model is set.",
+                    "Leave one of them out.",
+                )
+            law = read_ladder(self.cost.ladder).law(self.cost.ladder)
+        return make_ledger_job(
+            self.cost,
+            self.budget,
+            self.train,
+            self.shape(),
+            self.execution.keep_checkpoints,
+            law,
+        )
 
     def training_job(self) -> TrainingJob:
         """Return the configuration of the Trainer and the Calibrator."""

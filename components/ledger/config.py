@@ -7,6 +7,7 @@ from pydantic import Field
 
 from data.catalog.chips import Chip, Price, find_chip
 from tokenmill.config_model import PositiveInt, Section
+from tokenmill.contracts.ladder import LadderLaw
 from tokenmill.contracts.training_limits import TrainingLimits
 from tokenmill.cost.checkpoint_interval import CHECKPOINTS_KEPT, CHIP_MTBF_HOURS, RESTART_SECONDS
 from tokenmill.cost.devices import ASSUMED_CPU_MFU, CPU_CHIP, USER_PRICE, MfuSource, devices_of
@@ -60,6 +61,9 @@ class CostConfig(Section):
     """How fast a checkpoint is written, all hosts together; None is 1e9 for each eight chips."""
     restart_seconds: Annotated[float, Field(ge=0)] = RESTART_SECONDS
     """From a failure until training goes on."""
+    ladder: str | None = None
+    """A ladder.json of `tokenmill ladder` on this text: the ledger says what loss its law expects
+    of the run, with an interval."""
 
 
 class BudgetConfig(Section):
@@ -97,6 +101,8 @@ class LedgerJob(CostConfig, TrainingPlan):
     """Of one core, for the steps that run on CPUs."""
     published_mfu: UtilizationRange | None = None
     """What published runs on such chips reached at such a size."""
+    law: LadderLaw | None = None
+    """What the file cost.ladder holds; None without it."""
     checkpoints_kept: PositiveInt = CHECKPOINTS_KEPT
 
     @property
@@ -171,6 +177,7 @@ def make_ledger_job(
     plan: TrainingPlan,
     shape: ModelShape,
     checkpoints_kept: int,
+    law: LadderLaw | None = None,
 ) -> LedgerJob:
     """Fill the catalog's facts of the chip into the sections.
 
@@ -231,6 +238,7 @@ def make_ledger_job(
         vcpu_price_usd_per_hour=vcpu_price,
         published_mfu=published,
         checkpoints_kept=checkpoints_kept,
+        law=law,
     )
 
 

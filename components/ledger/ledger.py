@@ -14,6 +14,7 @@ from components.ledger.savings import curation_savings
 from tokenmill.contracts.calibration import Calibration
 from tokenmill.contracts.curation import Curation
 from tokenmill.contracts.ingest import IngestCounts
+from tokenmill.contracts.ladder import LadderLoss
 from tokenmill.contracts.ledger import (
     LEDGER_SCHEMA,
     BudgetLimits,
@@ -39,6 +40,7 @@ from tokenmill.cost.flops import (
     trained_flops_per_token,
 )
 from tokenmill.cost.guidance import guidance
+from tokenmill.cost.ladder_fit import expected_by_ladder, why_no_ladder
 from tokenmill.cost.memory import MemoryEstimate
 from tokenmill.cost.pricing import CostEstimate
 from tokenmill.model.lora import trained_params_by_part
@@ -168,6 +170,7 @@ def build_ledger(
             effective_tokens=run.effective_tokens,
             epochs=run.plan.epochs,
             goal=settings.goal,
+            ladder=_by_ladder(shape, run.effective_tokens, settings),
         ),
         budget=BudgetLimits(
             max_usd=settings.budget.max_usd,
@@ -175,6 +178,22 @@ def build_ledger(
             min_effective_tokens=settings.budget.min_effective_tokens,
             max_epochs=settings.budget.max_epochs,
         ),
+    )
+
+
+def _by_ladder(
+    shape: ModelShape, effective_tokens: float, settings: LedgerJob
+) -> LadderLoss | None:
+    """Predict the run by its text's ladder; None without one."""
+    if settings.law is None:
+        return None
+    return expected_by_ladder(
+        settings.law,
+        params=shape.params_in_products,
+        params_total=shape.params_total,
+        effective_tokens=effective_tokens,
+        vocab_size=shape.vocab_size,
+        why_not=why_no_ladder(shape.head, settings.lora is not None),
     )
 
 

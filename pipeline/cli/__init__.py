@@ -17,6 +17,7 @@ from pipeline.cli.errors import fail
 from pipeline.cli.gateway import gateway
 from pipeline.cli.import_model import import_command
 from pipeline.cli.ingest import ingest
+from pipeline.cli.ladder import ladder
 from pipeline.cli.lineage import gc, lineage
 from pipeline.cli.options import run_config_options
 from pipeline.cli.plan import plan
@@ -144,6 +145,7 @@ cli.add_command(curate)
 cli.add_command(gc)
 cli.add_command(import_command)
 cli.add_command(ingest)
+cli.add_command(ladder)
 cli.add_command(lineage)
 cli.add_command(manifests)
 cli.add_command(plan)

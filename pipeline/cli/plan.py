@@ -141,6 +141,7 @@ _GROUPS = {
         _quantity("--budget-usd", "USD", 1e13, "What does this much compute money buy?"),
     ],
     "Output": [
+        _option("--ladder", "A ladder.json of this text: expected bits per byte.", "FILE"),
         click.Option(["--compare"], is_flag=True, help="Rank all chips by cost and by time."),
         click.Option(["--json", "as_json"], is_flag=True, help="One JSON document (docs/cost.md)."),
         _option("--plot", "Cost over tokens and model size (.png, .svg, .pdf).", "FILE"),

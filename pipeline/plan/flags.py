@@ -42,6 +42,7 @@ class PlanFlags:
     price_date: str | None
     price_from: str | None
     budget_usd: float | None
+    ladder: str | None
     compare: bool
     plot: str | None
 

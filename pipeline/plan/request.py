@@ -9,6 +9,7 @@ from pipeline.plan.config import PlanInput, load_plan_input, planned_model
 from pipeline.plan.flags import PlanFlags
 from pipeline.plan.hardware import choose_hardware
 from pipeline.plan.units import FlagError
+from tokenmill.contracts.ladder import LadderLaw, read_ladder
 from tokenmill.cost.guidance import MAX_EPOCHS
 from tokenmill.cost.plan.budget_to_model import Affordable, best_for_budget, tokens_for_budget
 from tokenmill.cost.plan.chip_ranking import compare_chips
@@ -135,6 +136,7 @@ def _request(
         restart_seconds=cost.restart_seconds,
         checkpoints_kept=source.config.execution.keep_checkpoints,
         goal=cost.goal if source.states("cost.goal") else None,
+        law=_law(flags, cost.ladder),
     )
     if request.loss_share < 1:
         notes.append(
@@ -147,6 +149,13 @@ def _request(
             f"train.global_batch_size={hardware.chips} or more gives each one"
         )
     return request
+
+
+def _law(flags: PlanFlags, configured: str | None) -> LadderLaw | None:
+    """Return the law of the ladder that a flag names, else the configuration."""
+    if flags.ladder is not None:
+        return read_ladder(flags.ladder, "--ladder").law(flags.ladder)
+    return None if configured is None else read_ladder(configured).law(configured)
 
 
 def _affordable(

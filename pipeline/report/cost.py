@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from rich.table import Table
 
 from components.cost_report.report import estimated_side
+from pipeline.report.ladder_loss import span
 from tokenmill.contracts.cost_report import CostReport, Side
 from tokenmill.contracts.ledger import Ledger
 from tokenmill.metadata.step_records import StepRecord
@@ -90,6 +91,19 @@ class _Sides:
             trained = cost.trained_loss_tokens  # a classifier's are documents
             self.table.add_row(name, count(planned), count(trained), f"{trained / planned:.2f}")
 
+    def bits_per_byte(self) -> None:
+        """Add the loss that the text's own ladder expects, if there is one."""
+        ladder = self._ledger.guidance.ladder
+        if ladder is None or ladder.bits_per_byte is None:
+            return
+        expected = ladder.bits_per_byte
+        cells = [f"{expected.value:.3f} {span(expected, 3)}"]
+        if self._cost is not None:
+            found = self._cost.quality.evaluation.total.get("bits_per_byte")
+            if found is not None:
+                cells += [f"{found:.3f}", f"{found / expected.value:.2f}"]
+        self.table.add_row("bits per byte, by the ladder", *cells)
+
     def hidden_costs(self) -> None:
         """Add the range of the bill with all that compute is not."""
         low, high = self._ledger.cost.total_usd_low, self._ledger.cost.total_usd_high
@@ -107,6 +121,7 @@ def summary_table(ledger: Ledger, cost: CostReport | None) -> Table:
     sides.row("chip-hours", "chip_hours", decimal)
     sides.row("compute", "compute_usd", usd)
     sides.hidden_costs()
+    sides.bits_per_byte()
     return sides.table
 
 
@@ -140,6 +155,7 @@ def cost_table(ledger: Ledger, cost: CostReport | None) -> Table:
         table.add_row("", hours)
     sides.hidden_costs()
     row("per million effective tokens", "usd_per_million_effective_tokens", usd)
+    sides.bits_per_byte()
     if cost is None or actual is None:
         return table
     difference = actual.total_seconds - estimated.total_seconds
@@ -235,6 +251,8 @@ def _notes(ledger: Ledger) -> Iterator[tuple[str, bool]]:
             "tokens a parameter.",
             False,
         )
+    if guidance.ladder is not None and guidance.ladder.words:
+        yield f"No loss by {guidance.ladder.file}: {guidance.ladder.words}", True
     if repetition.over_limit:
         yield (
             f"{repetition.epochs:.1f} epochs: beyond about {repetition.limit_epochs:.0f}, "

@@ -6,7 +6,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.report.ladder_loss import ladder_rows
 from pipeline.report.tables import SafeConsole, echo, escape
+from tokenmill.contracts.ladder import LadderLoss
 from tokenmill.cost.plan.document import PlanAnswer, PlanLimit, guidance_document
 from tokenmill.cost.plan.planning import Plan
 from tokenmill.cost.sharding import STRATEGY_NAMES
@@ -244,6 +246,9 @@ def _guidance(plan: Plan) -> Table:
         expected = "unknown: the published fits are of training from scratch"
     table.add_row("effective tokens a parameter", each)
     table.add_row("expected loss", expected)
+    if "ladder" in facts:
+        for label, words in ladder_rows(LadderLoss.model_validate(facts["ladder"])):
+            table.add_row(label, words)
     if "goal" in facts:
         table.add_row("goal", facts["goal"]["message"])
     return table

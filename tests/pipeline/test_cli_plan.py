@@ -464,7 +464,7 @@ def test_help_shows_the_flags_in_groups():
     headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
     assert headings == ["Model:", "Work:", "Machine:", "Money:", "Output:", "Help:"]
     flags = [line.split()[0] for line in lines if line.startswith("  --")]
-    assert len(flags) == len(set(flags)) == 27
+    assert len(flags) == len(set(flags)) == 28
 
 
 # ---- former flags

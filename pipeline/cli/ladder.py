@@ -1,0 +1,108 @@
+"""`tokenmill ladder`: small trainings on a text say how good a large one will be."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.cli.errors import fail
+from pipeline.cli.options import json_option, run_config_options
+from tokenmill.errors import TokenmillError
+
+if TYPE_CHECKING:
+    from pipeline.studies.session import Study
+
+_MINUTES = 12.0
+_SECONDS_PER_MINUTE = 60.0
+
+
+@click.command()
+@click.argument("paths", nargs=-1, metavar="[PATH...]")
+@run_config_options
+@click.option(
+    "--max-usd",
+    type=click.FloatRange(0, min_open=True),
+    metavar="USD",
+    help="Most that the small trainings may cost, at the price of this machine.",
+)
+@click.option(
+    "--max-minutes",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    help=f"Most that they may last.  [default: {_MINUTES:g}, without --max-usd]",
+)
+@json_option
+@click.option("--out", metavar="FILE", help="Write ladder.json here, too.")
+@click.option("--debug", is_flag=True, help="Show the stack trace of an error.")
+def ladder(
+    paths: Sequence[str],
+    preset: str | None,
+    config_path: str | None,
+    overrides: Sequence[str],
+    max_usd: float | None,
+    max_minutes: float | None,
+    as_json: bool,
+    out: str | None,
+    debug: bool,
+) -> None:
+    """Train a few small models on a text, and predict the large one.
+
+    On PATH, else corpus.input of the configuration, else the embedded corpus. The fit says how good
+    the configured training will be, the best model and tokens for its money, and what to buy next.
+
+    \b
+    tokenmill ladder my_texts/ --max-minutes 30
+    tokenmill ladder --config mine.toml --max-usd 5 --out ladder.json
+    tokenmill plan --config mine.toml --tokens 2B --ladder ladder.json
+    """  # noqa: D301  (click wants the backspace)
+    if max_usd is None and max_minutes is None:
+        max_minutes = _MINUTES
+
+    def work(study: Study) -> str:
+        from pipeline.report.ladder import print_ladder
+        from pipeline.report.page.ladder import write_ladder_page
+        from pipeline.studies.ladder import study_ladder
+        from pipeline.studies.proxy_runs import StudyBudget
+        from tokenmill.contracts.ladder import LADDER_NAME, write_ladder
+
+        seconds = None if max_minutes is None else max_minutes * _SECONDS_PER_MINUTE
+        found = study_ladder(study, StudyBudget(max_usd, seconds))
+        path = os.path.join(study.directory, LADDER_NAME)
+        if out is not None:
+            write_ladder(path := os.path.abspath(out), found)
+        print_ladder(study.screen, found, path, write_ladder_page(found, study.directory))
+        return found.to_text()
+
+    try:
+        with warnings.catch_warnings():  # of libraries, before there is a log for them
+            warnings.simplefilter("ignore")
+            from pipeline.loader import load_run_config
+            from pipeline.studies.session import run_study
+        config, _ = load_run_config(preset, config_path, overrides, paths)
+        if paths:
+            corpus = config.corpus.model_copy(update={"input": tuple(paths)})
+            config = config.model_copy(update={"corpus": corpus})
+        if out is not None:
+            _check_can_be_written(out)
+        sys.exit(run_study(config, "ladder", as_json, work, debug))
+    except TokenmillError as error:
+        fail(error)
+
+
+def _check_can_be_written(path: str) -> None:
+    """Refuse a file that could not be written, before an hour of training.
+
+    Raises:
+        TokenmillError: It is a directory, or there is none for it.
+    """
+    directory = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path) or not os.access(directory, os.W_OK):
+        raise TokenmillError(
+            f"--out {path}: expected a file in a directory that can be written.",
+            "Name another, such as ladder.json.",
+        )
