@@ -160,7 +160,8 @@ def test_commands_exist_with_their_options(arguments):
     if path == "tokenmill run" and values.get("more_inputs"):
         assert values["inputs"], "run takes files after --input only"
     reads_model = any(key.startswith("model.base_model=") for key in values.get("overrides", ()))
-    if path == "tokenmill plan" and not reads_model:  # the one that needs no data: it is run
+    reads_file = reads_model or values.get("ladder")
+    if path == "tokenmill plan" and not reads_file:  # the one that needs no data: it is run
         done = CliRunner().invoke(cli, arguments)
         is_over = "which is likely, is over it" in done.output  # a limit that a page shows
         assert done.exit_code == is_over, done.output
