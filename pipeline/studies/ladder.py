@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -91,6 +92,11 @@ class LadderStudy:
             TokenmillError: The budget buys no ladder, or a training diverged.
         """
         seconds = budget.seconds(self.runs.usd_per_hour)
+        if not math.isfinite(seconds):
+            raise TokenmillError(
+                f"--max-usd {budget.max_usd} sets no limit: an hour of this machine costs $0.",
+                "Give --max-minutes, or a price: --set cost.price_usd_per_chip_hour=0.05",
+            )
         speed = self._time()
         trunks = plan_ladder(self.target, seconds - self.runs.seconds, speed)
         return self.fit(trunks, budget, speed)
