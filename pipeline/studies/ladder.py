@@ -11,7 +11,7 @@ from pipeline.config import Config
 from pipeline.report.console import RunConsole
 from pipeline.studies.corpus import StudyCorpus, prepare_corpus
 from pipeline.studies.held_out import HeldOutEvaluator, HeldOutSet, held_out_of_split
-from pipeline.studies.ladder_document import FITTED, Measured, TrunkOutcome, ladder_document
+from pipeline.studies.ladder_document import Measured, TrunkOutcome, ladder_document
 from pipeline.studies.ladder_plan import (
     Speed,
     Target,
@@ -42,8 +42,9 @@ _TIMED_STEPS = 12
 _TIMED_ROWS = 4
 # Of the target, how large the larger of the two models is that are timed before the plan.
 _TIMED_SHARE = 0.25
-# A trunk that would go over the budget is shortened, but not to less than this share.
-_LEAST_SHARE = 0.4
+# Where time runs short, a size is trained as long as so large a share of its steps is left, a check
+# as long as so large a share of all.
+_LEAST_SHARE, _LEAST_CHECK_SHARE = 0.2, 0.7
 _PURPOSES: Mapping[str, str] = {
     "other seed": "seed",
     "larger batch": "batch",
@@ -148,10 +149,16 @@ class LadderStudy:
         )
 
     def _train(self, trunks: Sequence[Trunk], seconds: float, speed: Speed) -> list[TrunkOutcome]:
-        """Train the trunks; those that no time is left for are shortened or left out."""
+        """Train the trunks; where they take longer than forecast, all that are left are shortened.
+
+        So no size is lost because other programs took the machine; checks are left out before.
+        """
         done: list[TrunkOutcome] = []
+        forecast, started = 0.0, self.runs.seconds
         for i, planned in enumerate(trunks):
-            trunk = _shortened(planned, seconds - self.runs.seconds, speed)
+            pace = (self.runs.seconds - started) / forecast if forecast else 1.0
+            ahead = sum(map(speed.seconds, trunks[i:])) * pace
+            trunk = shortened(planned, (seconds - self.runs.seconds) / ahead)
             if trunk is None:
                 self.screen.note(f"No time is left for {_shown_name(planned)}: left out.")
                 continue
@@ -161,11 +168,12 @@ class LadderStudy:
             try:
                 outcome = self.runs.run(self._job(trunk))
             except TokenmillError:
-                if trunk.purpose in FITTED:
+                if trunk.purpose == "ladder":
                     raise
                 self.screen.step_failed(name, "diverged")  # which answers what was asked
                 done.append(TrunkOutcome(trunk, None))
                 continue
+            forecast += speed.seconds(trunk)
             done.append(TrunkOutcome(trunk, outcome))
             self.screen.step_finished(name, _summary(trunk, outcome), cached=not outcome.is_new)
         return done
@@ -252,11 +260,21 @@ def target_of(config: Config, corpus: StudyCorpus) -> Target:
     )
 
 
-def _shortened(trunk: Trunk, seconds: float, speed: Speed) -> Trunk | None:
-    """Return a trunk that fits into the time left; None where too little of it would be left."""
-    share = seconds / speed.seconds(trunk)
+def shortened(trunk: Trunk, share: float) -> Trunk | None:
+    """Return a trunk of a share of the steps.
+
+    Args:
+        trunk: As it was planned.
+        share: Time that is left over what all trunks that are left would take.
+
+    Returns:
+        It whole where there is time enough, as a check always is, so that it can be compared; None
+        where too little of it would be left.
+    """
     if share >= 1:
         return trunk
+    if trunk.purpose != "ladder":
+        return trunk if share >= _LEAST_CHECK_SHARE else None
     if share < _LEAST_SHARE:
         return None
     return replace(trunk, steps=tuple(max(2, int(count * share)) for count in trunk.steps))

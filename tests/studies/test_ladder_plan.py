@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.loader import load_config
+from pipeline.studies.ladder import shortened
 from pipeline.studies.ladder_plan import (
     DECAY_FRACTION,
     MOST_EPOCHS,
@@ -116,6 +117,20 @@ def test_a_trunks_forecast_is_of_what_it_computes():
     flops = trunk.rows_computed * 256 * flops_per_token(trunk.shape).training
     rate = SPEED.flops_per_second(trunk.shape.params_in_products)
     assert SPEED.seconds(trunk) > flops / rate
+
+
+def test_where_time_runs_short_sizes_are_shortened_and_checks_left_out():
+    trunks = plan_ladder(target(), 600, SPEED)
+    main, checks = trunks[0], trunks[1:5]
+    assert shortened(main, 1.2) == main
+    half = shortened(main, 0.5)
+    assert half.steps == tuple(count // 2 for count in main.steps)
+    assert half.train == main.train
+    assert shortened(main, 0.1) is None
+    for check in checks:
+        assert check.purpose != "ladder"
+        assert shortened(check, 0.8) == check  # it is compared with the whole one
+        assert shortened(check, 0.5) is None
 
 
 @pytest.mark.parametrize(
