@@ -6,6 +6,7 @@ error messages are in pipeline/loader.py.
 """
 
 import difflib
+import hashlib
 import os
 import re
 from typing import Annotated, Literal
@@ -17,6 +18,7 @@ from components.curate.quality.config import QualityConfig
 from components.evaluate.config import EvaluateConfig
 from components.ingest.config import CorpusConfig
 from components.ledger.config import BudgetConfig, CostConfig, LedgerJob, make_ledger_job
+from components.ledger.measured import find_measured
 from components.pack.config import PackConfig
 from components.push.config import PushConfig
 from components.tokenize.config import TokenizerConfig
@@ -316,7 +318,8 @@ class Config(Section):
         """Return the ledger's configuration, with the catalog's facts of the chip.
 
         Raises:
-            TokenmillError: The chip is unknown or has no price, or cost.ladder is no ladder of it.
+            TokenmillError: The chip is unknown or has no price, cost.ladder is no ladder of it, or
+                cost.value measured other text.
         """
         law = None
         if self.cost.ladder is not None:
@@ -326,6 +329,9 @@ class Config(Section):
                     "Leave one of them out.",
                 )
             law = read_ladder(self.cost.ladder).law(self.cost.ladder)
+        measured = None
+        if self.cost.value is not None:
+            measured = find_measured(self.cost.value, self.data_fingerprint)
         return make_ledger_job(
             self.cost,
             self.budget,
@@ -333,7 +339,24 @@ class Config(Section):
             self.shape(),
             self.execution.keep_checkpoints,
             law,
+            measured,
         )
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Hash of the keys that decide what is trained on, apart from the files themselves.
+
+        Without what only guards: benchmarks change a text as little as a new held-out set does.
+        """
+        guards = {"benchmark_files", "benchmark_tasks", "max_drop_fraction"}
+        kept = {"source_weights", "max_repetitions"}
+        parts = (
+            self.corpus.to_json(exclude={"shards"}),
+            self.curate.to_json(exclude=guards),
+            self.tokenizer.to_json(),
+            self.pack.to_json(include=kept),
+        )
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
     def training_job(self) -> TrainingJob:
         """Return the configuration of the Trainer and the Calibrator."""

@@ -80,6 +80,7 @@ def return_on_curation(
     unpacked = ledger.training.steps * (packing.segments / packing.rows - 1)
     if saved.steps_fixed:  # the same number of steps, whatever the rows hold
         unpacked = 0.0
+    paid = next((step.usd for step in steps if step.step == "Trainer"), None)
     lines = []
     for name, steps_saved in (("Curator", saved.steps), ("Packer", unpacked)):
         cost = by_name.get(name)
@@ -102,6 +103,7 @@ def return_on_curation(
                 saved_usd=gain,
                 saved_over_cost=gain / cost.usd if cost.usd else None,
                 by_reason=_by_reason(saved, hours, gain) if name == "Curator" else {},
+                **(_measured(ledger, paid) if name == "Curator" else {}),
             )
         )
     return lines
@@ -119,6 +121,18 @@ def _sum(cost: StepCost, more: StepCost) -> StepCost:
             "usd_in_this_run": sum(in_this_run),
         }
     )
+
+
+def _measured(ledger: Ledger, paid_usd: float | None) -> dict[str, float | None]:
+    """Return what the text's measured value is worth in this training: quality and money."""
+    measured = ledger.measured
+    if measured is None or measured.difference is None:
+        return {}
+    ratio = measured.multiplier.value if measured.multiplier else None
+    return {
+        "measured_bits_per_byte": -measured.difference.mean,
+        "measured_saved_usd": None if ratio is None or paid_usd is None else (ratio - 1) * paid_usd,
+    }
 
 
 def _by_reason(saved: Saved, hours: float, gain: float) -> dict[str, ReturnByReason]:

@@ -8,6 +8,7 @@ from pydantic import Field
 from data.catalog.chips import Chip, Price, find_chip
 from tokenmill.config_model import PositiveInt, Section
 from tokenmill.contracts.ladder import LadderLaw
+from tokenmill.contracts.ledger import MeasuredValue
 from tokenmill.contracts.training_limits import TrainingLimits
 from tokenmill.cost.checkpoint_interval import CHECKPOINTS_KEPT, CHIP_MTBF_HOURS, RESTART_SECONDS
 from tokenmill.cost.devices import ASSUMED_CPU_MFU, CPU_CHIP, USER_PRICE, MfuSource, devices_of
@@ -64,6 +65,9 @@ class CostConfig(Section):
     ladder: str | None = None
     """A ladder.json of `tokenmill ladder` on this text: the ledger says what loss its law expects
     of the run, with an interval."""
+    value: str | None = None
+    """A value.json of `tokenmill value` in which this very configuration of the text was compared
+    with another: the ledger prints what its tokens are worth as they were measured."""
 
 
 class BudgetConfig(Section):
@@ -103,6 +107,8 @@ class LedgerJob(CostConfig, TrainingPlan):
     """What published runs on such chips reached at such a size."""
     law: LadderLaw | None = None
     """What the file cost.ladder holds; None without it."""
+    measured: MeasuredValue | None = None
+    """What the file cost.value says of this configuration; None without it."""
     checkpoints_kept: PositiveInt = CHECKPOINTS_KEPT
 
     @property
@@ -178,6 +184,7 @@ def make_ledger_job(
     shape: ModelShape,
     checkpoints_kept: int,
     law: LadderLaw | None = None,
+    measured: MeasuredValue | None = None,
 ) -> LedgerJob:
     """Fill the catalog's facts of the chip into the sections.
 
@@ -239,6 +246,7 @@ def make_ledger_job(
         published_mfu=published,
         checkpoints_kept=checkpoints_kept,
         law=law,
+        measured=measured,
     )
 
 

@@ -9,6 +9,7 @@ from components.ledger.config import LedgerJob
 from components.ledger.estimate import RunEstimate, RunEstimator
 from components.ledger.funnel import build_funnel
 from components.ledger.languages import language_texts
+from components.ledger.measured import measured_tokens
 from components.ledger.memory import memory_per_device, run_memory
 from components.ledger.savings import curation_savings
 from tokenmill.contracts.calibration import Calibration
@@ -177,6 +178,11 @@ def build_ledger(
             max_hours=settings.budget.max_hours,
             min_effective_tokens=settings.budget.min_effective_tokens,
             max_epochs=settings.budget.max_epochs,
+        ),
+        measured=(
+            None
+            if settings.measured is None
+            else measured_tokens(settings.measured, run.effective_tokens, run.cost.compute_usd)
         ),
     )
 

@@ -6,6 +6,7 @@ from rich.table import Table
 
 from components.cost_report.report import estimated_side
 from pipeline.report.ladder_loss import span
+from pipeline.report.measured import effective_words, measured_notes
 from tokenmill.contracts.cost_report import CostReport, Side
 from tokenmill.contracts.ledger import Ledger
 from tokenmill.metadata.step_records import StepRecord
@@ -113,7 +114,7 @@ class _Sides:
 def summary_table(ledger: Ledger, cost: CostReport | None) -> Table:
     """Compare estimate and actual in the lines that the default screen has room for."""
     sides = _Sides(ledger, cost)
-    sides.table.add_row("effective tokens", count(ledger.training.effective_tokens))
+    sides.table.add_row("effective tokens", effective_words(ledger))
     sides.loss_tokens()
     sides.row("FLOPs", "total_flops", power_of_ten)
     sides.row("MFU of the steps", "mfu", lambda share: f"{share:.1%}")
@@ -130,6 +131,7 @@ def cost_table(ledger: Ledger, cost: CostReport | None) -> Table:
     sides = _Sides(ledger, cost)
     table, row, estimated, actual = sides.table, sides.row, sides.estimated, sides.actual
     source = ledger.hardware.mfu_source
+    table.add_row("effective tokens", effective_words(ledger))
     row("tokens computed (slots)", "slots", count)
     sides.loss_tokens()
     row("FLOPs", "total_flops", lambda number: power_of_ten(number, 4))
@@ -208,6 +210,10 @@ def steps_table(cost: CostReport, records: dict[str, StepRecord]) -> Table:
             decimal(gain.saved_chip_hours) if gain else "",
             usd(gain.saved_usd) if gain else "",
         )
+        if gain and gain.measured_saved_usd is not None and gain.measured_bits_per_byte is not None:
+            better = f"{-gain.measured_bits_per_byte:+.3f} bits per byte"
+            table.add_row(f"  measured: {better}, at equal loss", "", "", "", "",
+                          usd(gain.measured_saved_usd), style="dim")  # fmt: skip
         for reason, part in (gain.by_reason if gain else {}).items():
             if not part.saved_chip_hours:
                 continue
@@ -284,5 +290,7 @@ def _notes(ledger: Ledger) -> Iterator[tuple[str, bool]]:
             f"{ledger.hardware.chip} has; {words}",
             True,
         )
+    if ledger.measured is not None:
+        yield from ((sentence, False) for sentence in measured_notes(ledger.measured))
     if not price.dated:
         yield "The price has no date: set cost.price_date.", True

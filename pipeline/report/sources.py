@@ -6,9 +6,10 @@ from rich.table import Table
 
 from components.curate.decontaminate import CONTAMINATED
 from components.curate.deduplicate import EXACT_DUPLICATE, NEAR_DUPLICATE
+from pipeline.report.measured import multiplier_words
 from pipeline.report.tables import escape, largest
-from tokenmill.contracts.ledger import Funnel, SourceFunnel
-from tokenmill.number_format import byte_size, count
+from tokenmill.contracts.ledger import Funnel, Ledger, SourceFunnel
+from tokenmill.number_format import byte_size, count, usd
 
 _SOURCES_SHOWN = 20
 
@@ -30,6 +31,48 @@ def sources_table(funnel: Funnel) -> Table:
         table.add_row(f"{count(len(rest))} others", *_cells(sums))
     table.add_section()
     table.add_row("all", *_cells(_funnel_numbers(funnel.total)), style="bold")
+    return table
+
+
+def source_costs_table(ledger: Ledger) -> Table:
+    """Fill the table of what each source is worth: tokens, cost, and value where it was measured.
+
+    The cost of training falls to a source by its share of the effective tokens.
+    """
+    measured = ledger.measured.sources if ledger.measured else {}
+    table = Table(box=None)
+    table.add_column("source")
+    for name in ("tokens", "effective", "share", "cost of training"):
+        table.add_column(name, justify="right")
+    if measured:
+        table.add_column("a token is worth (measured)", justify="right")
+        table.add_column("")
+    total = ledger.training.effective_tokens or 1.0
+    ordered = sorted(
+        ledger.funnel.by_source.items(),
+        key=lambda item: (-item[1].train.effective_tokens, item[0]),
+    )
+    shown, rest = largest(ordered, _SOURCES_SHOWN)
+    rows = [
+        (
+            escape(source),
+            account.curated.tokens,
+            account.train.effective_tokens,
+            measured.get(source),
+        )
+        for source, account in shown
+    ]
+    if rest:
+        curated = sum(account.curated.tokens for _, account in rest)
+        effective = sum(account.train.effective_tokens for _, account in rest)
+        rows.append((f"{count(len(rest))} others", curated, effective, None))
+    for name, curated, effective, value in rows:
+        share = effective / total
+        cells = [count(curated), count(effective), f"{share:.1%}",
+                 usd(share * ledger.cost.compute_usd)]  # fmt: skip
+        if measured and value is not None:
+            cells += [multiplier_words(value.worth), value.verdict or ""]
+        table.add_row(name, *cells)
     return table
 
 

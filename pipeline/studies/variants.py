@@ -29,7 +29,7 @@ _NAMED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_. -]*):(?!//)(?P<what>.+)",
 _CHANGE = re.compile(r"[a-z_]+(?:\.[A-Za-z0-9_-]+)+\s*=")
 # A comma before the next key parts changes; one within a list or a text does not.
 _NEXT_CHANGE = re.compile(rf",\s*(?={_CHANGE.pattern})")
-_OF_SOURCE = {"without": "without", "only": "only"}
+_OF_SOURCE = ("without", "only")
 # Sections that a variant may change: what is trained on. The model is the same in all of them.
 _SECTIONS = ("corpus", "validate", "curate", "tokenizer", "pack")
 _FORMS = (
@@ -144,7 +144,8 @@ def _read_variant(base: Config, text: str) -> Variant:
         return Variant(name or BASE, base)
     kind, _, source = what.partition(":")
     if kind in _OF_SOURCE and source:
-        return Variant(name or what, base, **{_OF_SOURCE[kind]: source})
+        without, only = (source if kind == each else None for each in _OF_SOURCE)
+        return Variant(name or what, base, without=without, only=only)
     if _CHANGE.match(what):
         changes = tuple(part.strip() for part in _NEXT_CHANGE.split(what))
         return Variant(name or what, _changed(base, changes, text), changes)

@@ -68,9 +68,9 @@ def test_a_variant_that_read_fewer_tokens_for_the_same_loss_is_worth_more():
 def test_beyond_what_the_reference_read_there_is_a_bound_and_no_number():
     reference = fit_reference(COUNTS, *make_reference())
     better = token_multiplier(reference, exactly(loss(2.6e6) - loss(1e6)), COMPARED, COMPARED)
-    assert (better.value, better.high, better.most) == (None, None, 2.0)
+    assert (better.value, better.low, better.high, better.most) == (None, 2.0, None, 2.0)
     worse = token_multiplier(reference, exactly(loss(1e5) - loss(1e6)), COMPARED, COMPARED)
-    assert (worse.value, worse.low, worse.least) == (None, None, 0.25)
+    assert (worse.value, worse.low, worse.high, worse.least) == (None, None, 0.25, 0.25)
     # An end of the interval may be outside although the value is not.
     mean = loss(1.8e6) - loss(1e6)
     wide = PairedDifference(mean, mean - 0.1, mean + 0.02, 3, 10, 0.0, 0.0)

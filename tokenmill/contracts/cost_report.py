@@ -97,6 +97,16 @@ class StepReturn(Part):
     saved_usd: float = key("At the run's price.", ge=0)
     saved_over_cost: float | None = key("Ratio; null where the step cost nothing.")
     by_reason: dict[str, ReturnByReason] = key("Of the Curator, by drop reason (by bytes).")
+    measured_bits_per_byte: float | None = key(
+        "Of the Curator with cost.value: by how much the loss is lower than with the text that it "
+        "was compared with, at equal tokens; null without.",
+        default=None,
+    )
+    measured_saved_usd: float | None = key(
+        "What training on that text would cost more for the same loss, at what training really "
+        "cost, USD; below 0 less; null where it could not be measured.",
+        default=None,
+    )
 
 
 FORGETTING_MEASURES = ("bits_per_byte", "masked_perplexity")

@@ -16,6 +16,7 @@ from tokenmill.contracts.ingest import Amount, Quarantined
 from tokenmill.contracts.ladder import LadderLoss
 from tokenmill.contracts.packed_rows import SourceCounts
 from tokenmill.contracts.training import Phase
+from tokenmill.contracts.value import Difference, Multiplier, SourceValue
 from tokenmill.cost.devices import MfuSource
 
 LEDGER_NAME = "ledger.json"
@@ -387,6 +388,35 @@ class BudgetLimits(Part):
     max_epochs: float | None = key("Passes.")
 
 
+class MeasuredValue(Part):
+    """What `tokenmill value` measured of this configuration's text, by small trainings."""
+
+    study: str = key("The value.json.")
+    variant: str = key("Name of this configuration in it.")
+    reference: str = key("What it was compared with.")
+    proxy_params: int = key("Parameters of the small models.", gt=0)
+    confidence: float = key("Of the intervals.", gt=0, le=1)
+    difference: Difference | None = key(
+        "Bits per byte less the reference's, at equal tokens; null of the reference itself."
+    )
+    multiplier: Multiplier | None = key("What one token is worth in tokens of the reference.")
+    note: str = key("Why there is no ratio, or an open end; else empty.")
+    sources: dict[str, SourceValue] = key("What each source is worth; empty if not measured.")
+
+
+class MeasuredTokens(MeasuredValue):
+    """The same with what it means for this training."""
+
+    effective_tokens: float | None = key("Effective tokens x the ratio.")
+    effective_tokens_low: float | None = key("By its lower end.")
+    effective_tokens_high: float | None = key("By its upper end.")
+    saved_usd: float | None = key(
+        "Compute that the reference's text would need more for the same loss, USD; below 0 less."
+    )
+    saved_usd_low: float | None = key("By the ratio's lower end, USD.")
+    saved_usd_high: float | None = key("By its upper end, USD.")
+
+
 class Ledger(Document):
     """ledger.json: the estimate before training."""
 
@@ -411,6 +441,9 @@ class Ledger(Document):
     curation_saved: Saved
     guidance: Guidance
     budget: BudgetLimits
+    measured: MeasuredTokens | None = key(
+        "What the text is worth as it was measured, with cost.value; null without it.", default=None
+    )
 
 
 def read_ledger(uri: str) -> Ledger:

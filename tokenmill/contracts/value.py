@@ -69,11 +69,9 @@ class Difference(Part):
 class Multiplier(Part):
     """How many tokens of the reference a token is worth: the ratio of tokens for equal loss."""
 
-    value: float | None = key(
-        "The ratio; null outside of the tokens that the reference was trained on."
-    )
-    low: float | None = key("Lower end of its interval; null likewise.")
-    high: float | None = key("Upper end; null likewise.")
+    value: float | None = key("The ratio; null outside of what the reference's tokens could tell.")
+    low: float | None = key("Lower end of its interval, at most `most`; null below `least`.")
+    high: float | None = key("Upper end, at least `least`; null above `most`.")
     least: float = key("The least ratio that could have been told.", ge=0)
     most: float = key("The greatest.", ge=0)
 

@@ -77,9 +77,9 @@ class TokenMultiplier:
     """What a token of a variant is worth, in tokens of the reference.
 
     Attributes:
-        value: The ratio; None outside of the tokens that the reference was trained on.
-        low: Lower end of its interval; None where that is outside.
-        high: Upper end; None where that is outside.
+        value: The ratio; None outside of what the reference's tokens can tell.
+        low: Lower end of its interval: at most `most`; None where it is below `least`.
+        high: Upper end: at least `least`; None where it is above `most`.
         least: Least ratio that the reference's tokens can tell.
         most: The greatest.
     """
@@ -196,14 +196,11 @@ def token_multiplier(
     low = min(end(difference.high, tail), tokens_for(curve, difference.high))
     high = max(end(difference.low, 1 - tail), tokens_for(curve, difference.low))
 
-    def ratio(tokens: float) -> float | None:
-        inside = curve.least_tokens / _SLACK <= tokens <= curve.most_tokens * _SLACK
-        return tokens / variant_tokens if inside else None
-
+    above, below = curve.most_tokens * _SLACK, curve.least_tokens / _SLACK
     return TokenMultiplier(
-        ratio(value),
-        ratio(low),
-        ratio(high),
+        value / variant_tokens if below <= value <= above else None,
+        min(low, curve.most_tokens) / variant_tokens if low >= below else None,
+        max(high, curve.least_tokens) / variant_tokens if high <= above else None,
         curve.least_tokens / variant_tokens,
         curve.most_tokens / variant_tokens,
     )

@@ -18,7 +18,7 @@ from pipeline.report.page.content import (
 )
 from pipeline.report.page.run_documents import RECORDS_READ, RunDocuments
 from pipeline.report.run import dropped_table
-from pipeline.report.sources import sources_table
+from pipeline.report.sources import source_costs_table, sources_table
 from pipeline.report.tables import largest
 from tokenmill.contracts.curation import DroppedDocument
 from tokenmill.contracts.ingest import Amount
@@ -36,7 +36,11 @@ def funnel_section(run: RunDocuments) -> Section:
     if run.ledger is None:
         return Section("funnel", "From raw text to effective tokens")
     tables = optional_tables(
-        [("Stages", stages_table(run.ledger)), ("By source", sources_table(run.ledger.funnel))]
+        [
+            ("Stages", stages_table(run.ledger)),
+            ("By source", sources_table(run.ledger.funnel)),
+            ("What each source costs, and is worth", source_costs_table(run.ledger)),
+        ]
     )
     return Section(
         "funnel",

@@ -1,0 +1,98 @@
+"""What text is worth as it was measured, in words: x1.31 [1.18, 1.45], -0.043 [-0.055, -0.031]."""
+
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from pipeline.report.tables import escape, largest
+from tokenmill.contracts.ledger import Ledger, MeasuredTokens
+from tokenmill.contracts.value import Difference, Multiplier, SourceValue
+from tokenmill.number_format import byte_size, count, usd
+from tokenmill.visible import visible
+
+_SOURCES_SHOWN = 20
+
+
+def multiplier_words(ratio: Multiplier | None) -> str:
+    """Write a ratio of tokens with its interval; an end beyond what could be told is said so."""
+    if ratio is None:
+        return "no number"
+    low = f"under {ratio.least:.2f}" if ratio.low is None else f"{ratio.low:.2f}"
+    high = f"over {ratio.most:.2f}" if ratio.high is None else f"{ratio.high:.2f}"
+    if ratio.value is not None:
+        return f"x{ratio.value:.2f} [{low}, {high}]"
+    if ratio.low is None and ratio.high is None:
+        return "cannot be told"
+    return f"over x{ratio.most:.2f}" if ratio.high is None else f"under x{ratio.least:.2f}"
+
+
+def difference_words(difference: Difference | None) -> str:
+    """Write a difference in bits per byte with its interval."""
+    if difference is None:
+        return "no number"
+    return f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+
+
+def effective_words(ledger: Ledger) -> str:
+    """Write the effective tokens, beside them what they are worth where that was measured."""
+    tokens = count(ledger.training.effective_tokens)
+    measured = ledger.measured
+    if measured is None or measured.multiplier is None:
+        return tokens
+    return f"{tokens} (measured {multiplier_words(measured.multiplier)})"
+
+
+def measured_notes(measured: MeasuredTokens) -> Iterator[str]:
+    """Say what was measured of a run's text, and what that is worth in its training."""
+    against = f"Measured against {visible(measured.reference)} by models of "
+    against += f"{count(measured.proxy_params)} parameters"
+    if measured.difference is not None:
+        yield (
+            f"{against}: {difference_words(measured.difference)} bits per byte at equal tokens; a "
+            f"token is worth {multiplier_words(measured.multiplier)} of its tokens."
+        )
+    if (saved := measured.saved_usd) is not None:
+        ends = [measured.saved_usd_low, measured.saved_usd_high]
+        interval = ", ".join("open" if end is None else usd(end) for end in ends)
+        yield (
+            f"For the same loss {visible(measured.reference)} would need {usd(saved)} "
+            f"[{interval}] more compute than this training."
+        )
+    if measured.note:
+        yield f"{against}: {measured.note}."
+
+
+def source_values_table(sources: dict[str, SourceValue]) -> Table:
+    """Fill the table of what each source is worth: tokens, cost, measured value."""
+    table = Table(box=None)
+    table.add_column("source")
+    for name in ("documents", "bytes", "tokens", "share", "preparing", "training",
+                 "without it, bits per byte", "a token is worth", ""):  # fmt: skip
+        table.add_column(name, justify="right")
+    table.columns[-1].justify = "left"
+    ordered = sorted(sources.items(), key=lambda item: (-item[1].unique_tokens, item[0]))
+    shown, rest = largest(ordered, _SOURCES_SHOWN)
+    for name, source in shown:
+        table.add_row(
+            escape(name),
+            count(source.documents),
+            byte_size(source.bytes),
+            count(source.unique_tokens),
+            f"{source.share:.1%}",
+            usd(source.preparation_usd),
+            usd(source.training_usd),
+            difference_words(source.without),
+            multiplier_words(source.worth),
+            source.verdict or "",
+        )
+    if rest:
+        table.add_row(
+            f"{count(len(rest))} others",
+            count(sum(source.documents for _, source in rest)),
+            byte_size(sum(source.bytes for _, source in rest)),
+            count(sum(source.unique_tokens for _, source in rest)),
+            f"{sum(source.share for _, source in rest):.1%}",
+            usd(sum(source.preparation_usd for _, source in rest)),
+            usd(sum(source.training_usd for _, source in rest)),
+        )
+    return table
