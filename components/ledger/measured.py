@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tokenmill.contracts.ledger import MeasuredTokens, MeasuredValue
-from tokenmill.contracts.value import read_value
+from tokenmill.contracts.value import Difference, Multiplier, read_value
 from tokenmill.errors import TokenmillError
 
 
@@ -25,7 +25,6 @@ def find_measured(path: str, data_fingerprint: str) -> MeasuredValue:
             "Give the value.json that `tokenmill value` named at its end, or leave it out.",
         ) from None
     mine = [v for v in value.variants if v.data_fingerprint == data_fingerprint]
-    # Where the configuration was given another name, too, what it was compared with counts.
     variant = next((v for v in mine if v.name != value.reference), mine[0] if mine else None)
     if variant is None:
         names = ", ".join(v.name for v in value.variants)
@@ -34,16 +33,50 @@ def find_measured(path: str, data_fingerprint: str) -> MeasuredValue:
             "[corpus], [curate], [tokenizer] and [pack]: what it measured is of other text.",
             "Measure this one: tokenmill value REFERENCE base --config FILE; or leave it out.",
         )
+    reference, difference = value.reference, variant.differences.get("all")
+    multiplier, note = variant.multiplier, variant.multiplier_note
+    others = [v for v in value.variants if v.name != variant.name]
+    if variant.name == reference and len(others) == 1 and others[0].data_fingerprint:
+        # It was compared with one other text: what that is worth says what this is worth, too.
+        (other,) = others
+        reference, note = other.name, other.multiplier_note
+        difference = _turned_difference(other.differences.get("all"))
+        multiplier = _turned_multiplier(other.multiplier)
     return MeasuredValue(
         study=path,
         variant=variant.name,
-        reference=value.reference,
+        reference=reference,
         proxy_params=value.proxy.params_total,
         confidence=value.confidence,
-        difference=variant.differences.get("all"),
-        multiplier=variant.multiplier,
-        note=variant.multiplier_note,
+        difference=difference,
+        multiplier=multiplier,
+        note=note,
         sources=value.sources,
+    )
+
+
+def _turned_difference(found: Difference | None) -> Difference | None:
+    """Return the difference of the reference less the variant."""
+    if found is None:
+        return None
+    ends = {"mean": -found.mean, "low": -found.high, "high": -found.low}
+    return found.model_copy(update=ends)
+
+
+def _turned_multiplier(found: Multiplier | None) -> Multiplier | None:
+    """Return what a token of the reference is worth in tokens of the variant."""
+    if found is None:
+        return None
+
+    def turned(ratio: float | None) -> float | None:
+        return None if ratio is None else 1 / ratio
+
+    return Multiplier(
+        value=turned(found.value),
+        low=turned(found.high),
+        high=turned(found.low),
+        least=1 / found.most,
+        most=1 / found.least,
     )
 
 

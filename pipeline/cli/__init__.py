@@ -26,6 +26,7 @@ from pipeline.cli.report import report
 from pipeline.cli.schema import schema
 from pipeline.cli.serve import add_serving_commands
 from pipeline.cli.tokenizer import tokenizer
+from pipeline.cli.value import value
 from pipeline.cli.why import runs, why
 from tokenmill.errors import TokenmillError
 from tokenmill.preemption import EXIT_INTERRUPTED
@@ -155,6 +156,7 @@ cli.add_command(schema)
 cli.add_command(submit)
 cli.add_command(tokenizer)
 cli.add_command(gateway)
+cli.add_command(value)
 cli.add_command(why)
 cli.add_command(runs)
 add_serving_commands(cli)

@@ -33,13 +33,14 @@ def difference_words(difference: Difference | None) -> str:
     return f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
 
 
-def effective_words(ledger: Ledger) -> str:
-    """Write the effective tokens, beside them what they are worth where that was measured."""
-    tokens = count(ledger.training.effective_tokens)
+def effective_rows(ledger: Ledger) -> Iterator[tuple[str, str]]:
+    """Yield labels and numbers: effective tokens by definition, and as they were measured."""
+    yield "effective tokens", count(ledger.training.effective_tokens)
     measured = ledger.measured
-    if measured is None or measured.multiplier is None:
-        return tokens
-    return f"{tokens} (measured {multiplier_words(measured.multiplier)})"
+    if measured is not None and measured.multiplier is not None:
+        tokens = measured.effective_tokens
+        label = f"effective tokens (measured {multiplier_words(measured.multiplier)})"
+        yield label, "" if tokens is None else count(tokens)
 
 
 def measured_notes(measured: MeasuredTokens) -> Iterator[str]:

@@ -28,7 +28,8 @@ class StudyCorpus:
         dropped_uri: The dropped ones, with curation.json.
         rows_by_source: Rows of the train split by source; empty where sources share rows.
         seconds: Wall time of the steps, also where their outputs are an earlier run's.
-        usd: The same at the price of this machine's cores.
+        core_seconds: The same times the cores of each step, by its name.
+        usd_per_core_hour: What a core costs.
     """
 
     config: Config
@@ -39,7 +40,13 @@ class StudyCorpus:
     dropped_uri: str
     rows_by_source: dict[str, int]
     seconds: float
-    usd: float
+    core_seconds: dict[str, float]
+    usd_per_core_hour: float
+
+    @property
+    def usd(self) -> float:
+        """Price of the steps' core seconds."""
+        return sum(self.core_seconds.values()) / _SECONDS_PER_HOUR * self.usd_per_core_hour
 
     @property
     def train(self) -> PackedManifest:
@@ -105,7 +112,8 @@ def prepare_corpus(config: Config, screen: RunConsole, *, by_source: bool = True
         dropped_uri=steps["Curator"].one("dropped").uri,
         rows_by_source=dict(sorted(rows_by_source.items())),
         seconds=seconds,
-        usd=core_seconds / _SECONDS_PER_HOUR * config.ledger_job().vcpu_price_usd_per_hour,
+        core_seconds=core_seconds,
+        usd_per_core_hour=config.ledger_job().vcpu_price_usd_per_hour,
     )
 
 
@@ -123,15 +131,16 @@ def _run(
     return outcome.steps
 
 
-def _time_of(steps: dict[str, StepRecord]) -> tuple[float, float]:
-    """Add up the wall seconds of the steps, and these times their cores."""
-    seconds = core_seconds = 0.0
-    for record in steps.values():
+def _time_of(steps: dict[str, StepRecord]) -> tuple[float, dict[str, float]]:
+    """Add up the wall seconds of the steps, and return those of each times its cores."""
+    seconds = 0.0
+    core_seconds: dict[str, float] = {}
+    for name, record in steps.items():
         for artifacts in record.outputs.values():
             properties = artifacts[0].custom_properties if artifacts else {}
             if STEP_SECONDS in properties:
                 of_step = properties[STEP_SECONDS].double_value
                 seconds += of_step
-                core_seconds += of_step * max(1, properties[STEP_VCPUS].int_value)
+                core_seconds[name] = of_step * max(1, properties[STEP_VCPUS].int_value)
                 break
     return seconds, core_seconds

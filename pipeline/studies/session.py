@@ -77,7 +77,9 @@ def run_study(
     set_up_library_logging()
     remove_generated_bytecode()
     run = config.run.model_copy(update={"output_dir": root})
-    study = Study(config.model_copy(update={"run": run}), directory, screen)
+    # What was measured before is of a run's ledger; a study asks anew.
+    cost = config.cost.model_copy(update={"value": None})
+    study = Study(config.model_copy(update={"run": run, "cost": cost}), directory, screen)
     try:
         with ended_by_signals():
             divide_cores_first()

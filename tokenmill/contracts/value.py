@@ -72,8 +72,8 @@ class Multiplier(Part):
     value: float | None = key("The ratio; null outside of what the reference's tokens could tell.")
     low: float | None = key("Lower end of its interval, at most `most`; null below `least`.")
     high: float | None = key("Upper end, at least `least`; null above `most`.")
-    least: float = key("The least ratio that could have been told.", ge=0)
-    most: float = key("The greatest.", ge=0)
+    least: float = key("The least ratio that could have been told.")
+    most: float = key("The greatest.")
 
 
 class PriceOfGain(Part):
@@ -97,7 +97,9 @@ class VariantValue(Part):
 
     name: str = key("Its name.")
     changes: list[str] = key("What it sets otherwise than the configuration, as for --set.")
-    data_fingerprint: str = key("Of the sections that decide what is trained on.")
+    data_fingerprint: str = key(
+        "Of the sections that decide what is trained on; empty where a source is left out."
+    )
     preparation: Preparation
     epochs: float = key("Passes over its rows of each training.", ge=0)
     steps: int = key("Optimizer steps of each.", gt=0)

@@ -5,10 +5,12 @@ from typing import Any, Literal
 
 import tomli
 
+from pipeline.report.measured import multiplier_words
 from pipeline.report.page.content import words
 from pipeline.report.page.run_documents import RunDocuments
 from pipeline.report.quality import compared_measure, describe_quality, quality_notes
 from tokenmill.contracts.cost_report import Quality
+from tokenmill.contracts.ledger import Ledger
 from tokenmill.number_format import byte_size, count, decimal, duration, usd
 
 _INPUTS_NAMED = 3
@@ -119,7 +121,7 @@ def _numbers(run: RunDocuments) -> list[BigNumber]:
             BigNumber(
                 "effective tokens",
                 count(tokens),
-                f"{decimal(chinchilla.tokens_per_param)} a parameter; of "
+                f"{_measured(ledger)}{decimal(chinchilla.tokens_per_param)} a parameter; of "
                 f"{count(ledger.funnel.total.train.loss_tokens)} "
                 f"{ledger.funnel.total.train.loss_name} to train on",
             )
@@ -143,6 +145,12 @@ def _numbers(run: RunDocuments) -> list[BigNumber]:
         if (number := _quality(cost.quality)) is not None:
             found.append(number)
     return found
+
+
+def _measured(ledger: Ledger) -> str:
+    """Say what the tokens are worth as they were measured; empty where they were not."""
+    ratio = ledger.measured.multiplier if ledger.measured else None
+    return f"measured {multiplier_words(ratio)}; " if ratio else ""
 
 
 def _quality(quality: Quality) -> BigNumber | None:

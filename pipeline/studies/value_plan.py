@@ -1,0 +1,158 @@
+"""How small and how long the trainings of `tokenmill value` are: what a budget pays for.
+
+The small model has the target's proportions, its batch and learning rate follow the rule of the
+ladder (pipeline/studies/ladder_plan.py). Its length is what three seeds of all variants take of
+half the budget: the other half is for seeds that turn out to be needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from components.train.config import TrainConfig
+from pipeline.studies.ladder_plan import DECAY_FRACTION, Target, rule_of_compute, small_shapes
+from pipeline.studies.paired_runs import CURVE
+from pipeline.studies.proxy_runs import ProxyJob, ProxyRuns
+from tokenmill.cost.flops import TRAINING_FLOPS_PER_PARAM, flops_per_token
+from tokenmill.cost.paired_comparison import LEAST_SEEDS
+from tokenmill.errors import TokenmillError
+from tokenmill.model.shape import ModelShape
+from tokenmill.number_format import count, duration
+
+PROXY_PARAMS = 300_000
+"""Parameters in matrix products of the small model, about; --params."""
+# Of the branch at a quarter of the compared steps: fewer teach nothing.
+_LEAST_STEPS = 40
+_BUDGET_SHARE = 0.5
+_TIMED_STEPS = 12
+# What a held-out token takes beside one that is trained on.
+_FORWARD_SHARE = 1 / 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The small trainings.
+
+    Attributes:
+        shape: Of the small model, with the base's vocabulary.
+        train: The section [train] for it.
+        steps: Steps at which variants are compared.
+    """
+
+    shape: ModelShape
+    train: TrainConfig
+    steps: int
+
+
+def choose_shape(target: ModelShape, params: int) -> ModelShape:
+    """Return a shape of the target's proportions with about so many parameters in products."""
+    near = lambda shape: abs(math.log(shape.params_in_products / params))  # noqa: E731
+    return min(small_shapes(target), key=near)
+
+
+def plan_runs(
+    target: Target,
+    params: int,
+    runs: ProxyRuns,
+    held_out_tokens: int,
+    variants: int,
+    budget_seconds: float,
+    most_tokens: float,
+    seed: int,
+    source_weights: dict[str, float],
+) -> Plan:
+    """Plan trainings whose first look costs half of a budget.
+
+    Args:
+        target: What the small trainings stand for.
+        params: Of the small model, in products.
+        runs: Of the base, by which the machine is timed.
+        held_out_tokens: Tokens of the held-out texts.
+        variants: Variants in all.
+        budget_seconds: Wall time that is left.
+        most_tokens: Most loss tokens of a variant's training: beyond, text would be repeated.
+        seed: Of the training that is timed.
+        source_weights: Of the base's rows.
+
+    Raises:
+        TokenmillError: The budget or the text is too small.
+    """
+    shape = choose_shape(target.shape, params)
+    train = _train_for(target, shape, most_tokens)
+    job = ProxyJob(shape, train, (_TIMED_STEPS,), seed, source_weights)
+    timed = runs.run(job)
+    step_seconds = timed.step_seconds or timed.seconds / _TIMED_STEPS
+    seconds_per_token = step_seconds / (train.global_batch_size * shape.sequence_length)
+    compile_seconds = max(0.0, timed.seconds - _TIMED_STEPS * step_seconds)
+    evaluating = held_out_tokens * seconds_per_token * _FORWARD_SHARE
+    # Of a seed: the reference's trunk up to its last count, each variant's to where it is compared.
+    passes = CURVE[-1] + DECAY_FRACTION * sum(CURVE[:-1])
+    passes += (variants - 1) * (1 + DECAY_FRACTION * CURVE[0])
+    evaluations = len(CURVE) + 2 * (variants - 1)
+    share = budget_seconds * _BUDGET_SHARE / LEAST_SEEDS
+    left = share - evaluations * evaluating - variants * compile_seconds / LEAST_SEEDS
+    tokens = min(left / (passes * seconds_per_token), most_tokens)
+    per_step = _train_for(target, shape, max(tokens, 1.0)).global_batch_size * target.tokens_per_row
+    steps = _round_steps(tokens / per_step)
+    if steps * CURVE[0] < _LEAST_STEPS:
+        if tokens < most_tokens:
+            least = _LEAST_STEPS / CURVE[0] * per_step * passes * seconds_per_token
+            needed = (least + evaluations * evaluating) * LEAST_SEEDS + variants * compile_seconds
+            raise TokenmillError(
+                f"{duration(budget_seconds)} are too little for {count(variants)} variants: three "
+                f"seeds of {count(_LEAST_STEPS / CURVE[0])} steps take about "
+                f"{duration(needed)}.",
+                "Give more (--max-minutes, --max-usd), compare fewer variants, or set --params or "
+                "--steps.",
+            )
+        raise TokenmillError(
+            f"the text is too short: {count(most_tokens)} loss tokens, which a small training "
+            f"reads once, are fewer than {count(_LEAST_STEPS / CURVE[0])} steps.",
+            "Give more text, or set --steps, which repeats what there is.",
+        )
+    return plan_steps(target, params, steps)
+
+
+def plan_steps(target: Target, params: int, steps: int) -> Plan:
+    """Plan trainings of a given number of steps.
+
+    The batch follows from the tokens and these from the batch: a few rounds find both.
+    """
+    shape, steps = choose_shape(target.shape, params), max(8, steps)
+    train = target.train
+    for _ in range(8):
+        tokens = steps * train.global_batch_size * target.tokens_per_row
+        train = _train_for(target, shape, tokens)
+    return Plan(shape, train, steps)
+
+
+def equal_compute_steps(steps: int, reference: ModelShape, other: ModelShape) -> int:
+    """Return the steps that cost as many FLOPs with another tokenizer's vocabulary."""
+    ratio = flops_per_token(reference).training / flops_per_token(other).training
+    return max(2, round(steps * ratio))
+
+
+def most_tokens(unique_tokens: Sequence[int]) -> float:
+    """Return how long trainings may be without repeating text.
+
+    Args:
+        unique_tokens: Loss tokens of a pass, of each variant; the reference first, which is trained
+            twice as long as what is compared.
+    """
+    reference, *others = unique_tokens
+    return min([reference / CURVE[-1], *others])
+
+
+def _train_for(target: Target, shape: ModelShape, tokens: float) -> TrainConfig:
+    compute = TRAINING_FLOPS_PER_PARAM * shape.params_in_products * tokens
+    return rule_of_compute(target.train, compute, target)
+
+
+def _round_steps(steps: float) -> int:
+    """Round down to two digits and a multiple of four, so that a like machine plans the same."""
+    if steps < 4:
+        return 0
+    power = 10 ** max(0, math.floor(math.log10(steps)) - 1)
+    return max(4, int(steps // power * power) // 4 * 4)
