@@ -49,10 +49,10 @@ from tokenmill.errors import TokenmillError
     help="Share of the bits per byte that counts as no difference.",
 )
 @click.option("--params", type=click.IntRange(1000), metavar="N",
-              help="Parameters (in products) of the small model.  [default: 300,000]")  # fmt: skip
+              help="Parameters (in products) of the small model.  [default: 150,000]")  # fmt: skip
 @click.option("--steps", type=click.IntRange(8), metavar="N",
               help="Steps at which variants are compared.  [default: by the budget]")  # fmt: skip
-@click.option("--out", "page", metavar="FILE", help="Write the page there, too (.html).")
+@click.option("--out", metavar="FILE", help="Write value.json there, too.")
 @json_option
 @click.option("--debug", is_flag=True, help="Show the stack trace of an error.")
 def value(
@@ -72,7 +72,7 @@ def value(
     margin: float,
     params: int | None,
     steps: int | None,
-    page: str | None,
+    out: str | None,
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -119,7 +119,7 @@ def value(
             steps=steps,
         )
         code = run_study(
-            config, "value", as_json, lambda study: measure_and_show(study, options, page), debug
+            config, "value", as_json, lambda study: measure_and_show(study, options, out), debug
         )
     sys.exit(code)
 

@@ -1,6 +1,6 @@
 """What text is worth as it was measured, in words: x1.31 [1.18, 1.45], -0.043 [-0.055, -0.031]."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
@@ -10,7 +10,7 @@ from tokenmill.contracts.value import Difference, Multiplier, SourceValue
 from tokenmill.number_format import byte_size, count, usd
 from tokenmill.visible import visible
 
-_SOURCES_SHOWN = 20
+_SOURCES_SHOWN, _SOURCES_ON_SCREEN = 20, 9
 
 
 def multiplier_words(ratio: Multiplier | None) -> str:
@@ -31,6 +31,13 @@ def difference_words(difference: Difference | None) -> str:
     if difference is None:
         return "no number"
     return f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+
+
+def plus_minus(difference: Difference | None) -> str:
+    """Write a difference in bits per byte with half its interval, where room is scarce."""
+    if difference is None:
+        return "no number"
+    return f"{difference.mean:+.3f} ± {(difference.high - difference.low) / 2:.3f}"
 
 
 def effective_rows(ledger: Ledger) -> Iterator[tuple[str, str]]:
@@ -63,37 +70,42 @@ def measured_notes(measured: MeasuredTokens) -> Iterator[str]:
         yield f"{against}: {measured.note}."
 
 
-def source_values_table(sources: dict[str, SourceValue]) -> Table:
-    """Fill the table of what each source is worth: tokens, cost, measured value."""
+def source_values_table(sources: dict[str, SourceValue], wide: bool = True) -> Table:
+    """Fill the table of what each source is worth: tokens, cost, measured value.
+
+    Args:
+        sources: By name.
+        wide: Whether there is room for all columns; a screen has 100.
+    """
     table = Table(box=None)
-    table.add_column("source")
-    for name in ("documents", "bytes", "tokens", "share", "preparing", "training",
-                 "without it, bits per byte", "a token is worth", ""):  # fmt: skip
-        table.add_column(name, justify="right")
-    table.columns[-1].justify = "left"
+    table.add_column("source", max_width=None if wide else 20, no_wrap=True, overflow="ellipsis")
+    more = ("documents", "bytes") if wide else ()
+    costs = ("preparing", "training") if wide else ("cost",)
+    for name in (*more, "tokens", "share", *costs, "without it", "", "a token's worth"):
+        table.add_column(name, justify="right" if name else "left")
     ordered = sorted(sources.items(), key=lambda item: (-item[1].unique_tokens, item[0]))
-    shown, rest = largest(ordered, _SOURCES_SHOWN)
+    shown, rest = largest(ordered, _SOURCES_SHOWN if wide else _SOURCES_ON_SCREEN)
+
+    def cells(group: Sequence[SourceValue]) -> list[str]:
+        size = [count(sum(s.documents for s in group)), byte_size(sum(s.bytes for s in group))]
+        preparing = sum(source.preparation_usd for source in group)
+        training = sum(source.training_usd for source in group)
+        return [
+            *(size if wide else []),
+            count(sum(source.unique_tokens for source in group)),
+            f"{sum(source.share for source in group):.1%}",
+            *((usd(preparing), usd(training)) if wide else (usd(preparing + training),)),
+        ]
+
     for name, source in shown:
-        table.add_row(
-            escape(name),
-            count(source.documents),
-            byte_size(source.bytes),
-            count(source.unique_tokens),
-            f"{source.share:.1%}",
-            usd(source.preparation_usd),
-            usd(source.training_usd),
-            difference_words(source.without),
-            multiplier_words(source.worth),
-            source.verdict or "",
-        )
+        measured = ["", "not measured", ""]
+        if source.verdict is not None:
+            measured = [
+                difference_words(source.without) if wide else plus_minus(source.without),
+                source.verdict,
+                multiplier_words(source.worth),
+            ]
+        table.add_row(escape(name), *cells([source]), *measured)
     if rest:
-        table.add_row(
-            f"{count(len(rest))} others",
-            count(sum(source.documents for _, source in rest)),
-            byte_size(sum(source.bytes for _, source in rest)),
-            count(sum(source.unique_tokens for _, source in rest)),
-            f"{sum(source.share for _, source in rest):.1%}",
-            usd(sum(source.preparation_usd for _, source in rest)),
-            usd(sum(source.training_usd for _, source in rest)),
-        )
+        table.add_row(f"{count(len(rest))} others", *cells([source for _, source in rest]))
     return table

@@ -1,5 +1,6 @@
 """The screen of `tokenmill value`: what each variant is worth, with its interval and its price."""
 
+import json
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
@@ -7,11 +8,12 @@ from rich.table import Table
 
 from pipeline.report.measured import difference_words, multiplier_words, source_values_table
 from pipeline.report.tables import escape, largest
-from tokenmill.contracts.value import Value, VariantValue
+from tokenmill.contracts.value import MixtureSearch, Value, VariantValue
 from tokenmill.number_format import count, decimal, duration, usd
 
 _VARIANTS_SHOWN = 9
-_SETS_SHOWN = 8
+# The screen has 45 lines: many variants leave no room for what the page has, too.
+_SETS_SHOWN, _FEW_VARIANTS = 4, 4
 _VERDICTS = {
     "better": "[green]better[/]",
     "worse": "[red]worse[/]",
@@ -25,11 +27,13 @@ def value_screen(value: Value) -> RenderableType:
     """Return tables and sentences that fit 45 lines of 100 columns."""
     parts: list[RenderableType] = [f"\n[bold]{escape(title(value))}[/]"]
     if value.sources:
-        parts.append(source_screen_table(value))
+        parts.append(source_values_table(value.sources, wide=False))
     else:
         parts.append(variants_table(value))
-        parts.append(sets_table(value))
-        parts.append(prices_table(value))
+    if value.mixture is not None:
+        parts.append(weights_table(value.mixture))
+    elif not value.sources and len(value.variants) <= _FEW_VARIANTS:
+        parts += [sets_table(value), prices_table(value)]
     parts += [escape(sentence) for sentence in sentences(value)]
     return Group(*parts)
 
@@ -72,6 +76,7 @@ def sets_table(value: Value) -> Table:
     shown, rest = largest(others, 3)
     table = _table("held-out documents of", "", *(escape(variant.name) for variant in shown))
     names = [name for name in value.held_out if name != "all"]
+    names.sort(key=lambda name: (-value.held_out[name].bytes, name))
     own, more = largest(names, _SETS_SHOWN)
     for name in own:
         table.add_row(
@@ -105,9 +110,19 @@ def prices_table(value: Value) -> Table:
     return table
 
 
-def source_screen_table(value: Value) -> Table:
-    """Return the table of sources, for a screen of 100 columns."""
-    return source_values_table(value.sources)
+def weights_table(mixture: MixtureSearch) -> Table:
+    """Fill the table of natural and proposed shares of the sources."""
+    table = _table("source", "natural", "proposed", "of its share")
+    shares = {name: 0.0 for name in mixture.natural}
+    for source, weight in mixture.proposed.items():
+        shares[source if source in shares else list(shares)[-1]] += weight
+    total = sum(shares.values())
+    for name, natural in mixture.natural.items():
+        proposed = shares[name] / total
+        table.add_row(
+            escape(name), f"{natural:.1%}", f"{proposed:.1%}", f"x{proposed / natural:.2f}"
+        )
+    return table
 
 
 def sentences(value: Value) -> Iterator[str]:
@@ -126,9 +141,13 @@ def sentences(value: Value) -> Iterator[str]:
         f"{value.confidence:.0%} intervals hold over all looks together. Less than "
         f"{value.margin:.3f} bits per byte counts as equal."
     )
+    by_note: dict[str, list[str]] = {}
     for variant in value.variants:
         if variant.verdict is not None and variant.multiplier_note:
-            yield f"{variant.name}: {variant.multiplier_note}."
+            by_note.setdefault(variant.multiplier_note, []).append(variant.name)
+    for note, names in by_note.items():
+        whose = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        yield f"What a token is worth ({whose}): {note}."
     if (undecided := sum(v.verdict == "undecided" for v in value.variants)) and (
         value.stopped != "clear"
     ):
@@ -136,11 +155,32 @@ def sentences(value: Value) -> Iterator[str]:
             f"{count(undecided)} undecided: a longer budget, more seeds or more held-out text "
             "narrows the interval."
         )
+    if (mixture := value.mixture) is not None:
+        yield from mixture_sentences(mixture)
     yield (
         f"All small trainings: {duration(value.seconds)}, {usd(value.usd)}. A verdict is of models "
         f"of {count(value.proxy.params_total)} parameters; the configuration's has "
         f"{count(value.proxy.target_params_total)}."
     )
+
+
+def mixture_sentences(mixture: MixtureSearch) -> Iterator[str]:
+    """Say what the search found, and what the paired trainings make of it."""
+    yield (
+        f"{count(len(mixture.runs))} random mixtures: the regression misses one that it has not "
+        f"seen by {mixture.cross_validated_error:.3f} bits per byte, their mean would by "
+        f"{mixture.mean_error:.3f}."
+    )
+    checked = ""
+    if mixture.check is not None:
+        checked = f" Predicted {mixture.predicted:+.3f}, found {difference_words(mixture.check)}."
+    yield f"{mixture.note[:1].upper()}{mixture.note[1:]}.{checked}"
+    if mixture.verdict == "better":
+        weights = ", ".join(
+            f"{json.dumps(source, ensure_ascii=False)} = {weight:g}"
+            for source, weight in mixture.proposed.items()
+        )
+        yield f"pack.source_weights = {{ {weights} }}"
 
 
 def mean_loss(variant: VariantValue) -> float:

@@ -36,9 +36,9 @@ Stopped = Literal["clear", "budget", "seeds"]
 CURVE = (0.25, 0.5, 1.0, 2.0)
 # Seeds whose reference is trained beyond the comparison: a curve needs fewer than a difference.
 _CURVE_SEEDS = LEAST_SEEDS
-# More than _MOST_WARMUP of components/train/proxy.py lets through: the warm-up is then a sixteenth
-# of the compared steps in every training, however long its trunk is.
-_WARMUP_FRACTION = 0.5
+# So that the warm-up does not depend on how long a trunk is: it is Adam's memory, or as much of the
+# shortest count as components/train/proxy.py allows.
+_WARMUP_FRACTION = 0.0
 
 
 @dataclass
@@ -177,6 +177,9 @@ class PairedRuns:
                     arm.outcomes.append(arm.runs.run(self._job(arm, seed, number)))
             longest = max(longest, time.monotonic() - started) if number > 1 else 0.0
             seed_done(number)
+            if not self.others:  # only the reference's own losses are asked for
+                self.stopped = "clear"
+                return
             if number in self.looks:
                 self._look(number)
                 if not any(arm.is_open for arm in self.others):

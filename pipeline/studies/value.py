@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from pipeline.config import Config
 from pipeline.report.console import RunConsole
 from pipeline.report.lines import shown_path
@@ -19,6 +21,7 @@ from pipeline.report.value import value_screen
 from pipeline.studies.corpus import StudyCorpus
 from pipeline.studies.held_out import HeldOutEvaluator
 from pipeline.studies.ladder_plan import Target
+from pipeline.studies.mixture_search import SEARCHED_RUNS, Found, group_sources, search_mixture
 from pipeline.studies.paired_runs import Arm, PairedRuns
 from pipeline.studies.proxy_runs import ProxyRuns, StudyBudget, study_usd_per_hour
 from pipeline.studies.session import Study
@@ -44,6 +47,8 @@ from tokenmill.number_format import count, duration
 from tokenmill.rows.mixture import plan_steps as plan_training
 from tokenmill.visible import visible
 
+# With --mixture: of the time that is left, for the search; the rest is for the paired check.
+_SEARCH_SHARE = 0.65
 # With --sources: the sources that are left out one by one; the others are small.
 _MOST_SOURCES = 8
 
@@ -114,8 +119,13 @@ class Measurement:
             self._runs[key] = runs, evaluator
         return self._runs[key]
 
-    def plan(self, corpora: Sequence[VariantCorpus]) -> Plan:
-        """Choose the small model and how long it is trained."""
+    def plan(self, corpora: Sequence[VariantCorpus], further_runs: float = 0.0) -> Plan:
+        """Choose the small model and how long it is trained.
+
+        Args:
+            corpora: What is compared, the reference first.
+            further_runs: Trainings beside them, in lengths of the comparison.
+        """
         options, reference = self.options, corpora[0]
         if options.steps is not None:
             return plan_steps(self.target, options.params, options.steps)
@@ -140,6 +150,7 @@ class Measurement:
             most_tokens(unique),
             self.config.run.seed,
             reference.source_weights,
+            further_runs,
         )
         write_json(path, {"steps": plan.steps})
         return plan
@@ -166,28 +177,7 @@ class Measurement:
         first = self.config.run.seed
         seeds = [first + i for i in range(self.options.seeds)]
         paired = PairedRuns(arms, deciding, seeds, self.options.margin, self.deadline)
-        screen = self.study.screen
-        trained = 0
-
-        def shown(number: int, arm: Arm) -> None:
-            nonlocal trained
-            if trained == 0:
-                screen.step_started(f"seed {number}")
-            trained += 1
-            screen.step_progress(trained, 1 + sum(each.is_open for each in arms), visible(arm.name))
-
-        def seed_done(number: int) -> None:
-            nonlocal trained
-            trained = 0
-            parts = [
-                f"{visible(arm.name)} {paired.loss(arm.compared[-1]):.3f}"
-                for arm in arms
-                if len(arm.outcomes) == number
-            ]
-            cached = not any(arm.outcomes[-1].is_new for arm in arms if len(arm.outcomes) == number)
-            screen.step_finished(f"seed {number}", [*parts, "bits per byte"], cached)
-
-        paired.run(shown, seed_done)
+        _show_seeds(self.study.screen, paired, arms)
         return paired
 
     @property
@@ -201,34 +191,33 @@ class Measurement:
         return sum(runs.usd for runs, _ in self._runs.values())
 
 
-def measure_and_show(study: Study, options: ValueOptions, page: str | None = None) -> str:
+def measure_and_show(study: Study, options: ValueOptions, out: str | None = None) -> str:
     """Measure, show the result on the screen, and leave value.json and value.html.
 
     Args:
         study: Its directory, configuration and screen.
         options: What was asked for.
-        page: Another file for the page; None for none.
+        out: Another file for the document; None for none.
 
     Returns:
         The JSON document.
 
     Raises:
-        TokenmillError: A variant or the budget does not do, or the page cannot be written.
+        TokenmillError: A variant or the budget does not do, or `out` cannot be written.
     """
     value = measure_value(study, options)
-    text = render_value_page(value)
-    written = os.path.join(study.directory, VALUE_PAGE_NAME)
-    for path in (written, *([page] if page else [])):
+    page = os.path.join(study.directory, VALUE_PAGE_NAME)
+    write_text(page, render_value_page(value))
+    if out is not None:
         try:
-            write_text(path, text)
+            write_value(out, value)
         except OSError as error:
             raise TokenmillError(
-                f"--out {path}: {error.strerror}.",
-                "Name a file in a directory that can be written.",
+                f"--out {out}: {error.strerror}.", "Name a file in a directory that can be written."
             ) from None
     study.screen.console.print(value_screen(value))
     document = os.path.join(study.directory, VALUE_NAME)
-    study.screen.say(f"\nPage: {shown_path(written)}", markup=False)
+    study.screen.say(f"\nPage: {shown_path(page)}", markup=False)
     study.screen.say(
         f"For the ledger of a run: --set cost.value={shown_path(document)}", markup=False
     )
@@ -247,14 +236,17 @@ def measure_value(study: Study, options: ValueOptions) -> Value:
             "nothing can be said of their noise."
         )
     measurement = Measurement(study, options)
-    if options.sources:
-        variants = _leave_sources_out(measurement)
+    found = None
+    if options.mixture:
+        plan, found = _search(measurement)
     else:
-        variants = read_variants(study.config, options.variants)
-        measurement.prepare(variants)
+        if options.sources:
+            _leave_sources_out(measurement)
+        else:
+            measurement.prepare(read_variants(study.config, options.variants))
+        plan = measurement.plan(measurement.corpora)
+        announce(study.screen, plan, measurement)
     corpora = measurement.corpora
-    plan = measurement.plan(corpora)
-    announce(study.screen, plan, measurement, len(corpora))
     paired = measurement.compare(corpora, plan)
     writer = ValueWriter(
         config=study.config,
@@ -267,14 +259,42 @@ def measure_value(study: Study, options: ValueOptions) -> Value:
         usd_per_hour=measurement.usd_per_hour,
     )
     value = writer.document(
-        seconds=measurement.proxy_seconds, usd=measurement.proxy_usd, sources=options.sources
+        seconds=measurement.proxy_seconds,
+        usd=measurement.proxy_usd,
+        sources=options.sources,
+        mixture=found,
     )
     write_value(os.path.join(study.directory, VALUE_NAME), value)
     return value
 
 
-def announce(screen: RunConsole, plan: Plan, measurement: Measurement, variants: int) -> None:
+def _show_seeds(screen: RunConsole, paired: PairedRuns, arms: Sequence[Arm]) -> None:
+    """Train, with a line on the screen for the seeds up to each look."""
+    ends = [0, *paired.looks]
+
+    def shown(number: int, arm: Arm) -> None:
+        if number - 1 in ends and arm is arms[0]:
+            end = next(end for end in ends if end >= number)
+            screen.step_started(f"seeds {number}-{end}")
+        screen.step_progress(number, max(ends) + 1, f"seed {number}: {visible(arm.name)}")
+
+    def seed_done(number: int) -> None:
+        if number not in ends and paired.others:
+            return
+        mine = [arm for arm in arms if len(arm.outcomes) == number]
+        losses = [np.mean([paired.loss(result) for result in arm.compared]) for arm in mine]
+        parts = [f"{visible(arm.name)} {loss:.3f}" for arm, loss in zip(mine, losses, strict=True)]
+        cached = not any(outcome.is_new for arm in mine for outcome in arm.outcomes)
+        first = max(end for end in ends if end < number) + 1
+        screen.step_finished(f"seeds {first}-{number}", [*parts, "bits per byte"], cached)
+
+    paired.run(shown, seed_done)
+    screen.stop()
+
+
+def announce(screen: RunConsole, plan: Plan, measurement: Measurement) -> None:
     """Say what is trained, before it is."""
+    variants = len(measurement.corpora)
     rows = describe_rows(measurement.corpora[0])
     left = measurement.seconds_left
     limit = "without a limit" if math.isinf(left) else f"with {duration(left)} left"
@@ -301,7 +321,57 @@ def make_target(config: Config, corpus: StudyCorpus) -> Target:
     )
 
 
-def _leave_sources_out(measurement: Measurement) -> list[Variant]:
+def _search(measurement: Measurement) -> tuple[Plan, Found]:
+    """Search weights of the sources; leave natural proportions and the proposal to be compared."""
+    config = measurement.config
+    measurement.prepare([Variant("natural", _without_weights(config))])
+    natural = measurement.corpora[0]
+    groups = group_sources(natural.corpus.rows_by_source)
+    plan = measurement.plan([natural, natural], further_runs=SEARCHED_RUNS)
+    measurement.study.screen.paragraph(
+        f"Mixtures of {count(len(groups.names))} sources, models of "
+        f"{count(plan.shape.params_total)} parameters; what is proposed is then compared with "
+        f"natural proportions after {count(plan.steps)} steps of {plan.train.global_batch_size} "
+        "rows."
+    )
+    screen = measurement.study.screen
+    screen.step_started("mixtures")
+    runs, _ = measurement.runs_of(natural.corpus)
+    found = search_mixture(
+        runs,
+        plan,
+        groups,
+        measurement.held_out.deciding,
+        measurement.target.tokens / measurement.target.unique_tokens,
+        config.run.seed,
+        time.monotonic() + measurement.seconds_left * _SEARCH_SHARE,
+        lambda done, most: screen.step_progress(done, most, f"{done} of {most}"),
+    )
+    screen.step_finished("mixtures", [
+        f"{count(len(found.losses))} mixtures",
+        f"{found.losses.min():.3f} to {found.losses.max():.3f} bits per byte",
+        f"predicted to {found.law.cross_validated_error:.3f}",
+        f"(their mean: {found.law.mean_error:.3f})",
+    ], cached=False)  # fmt: skip
+    if found.proposed is not None:
+        pack = config.pack.model_copy(update={"source_weights": found.proposed_weights()})
+        proposed = Variant(
+            "proposed",
+            config.model_copy(update={"pack": pack}),
+            (f"pack.source_weights={json.dumps(found.proposed_weights())}",),
+        )
+        weights = proposed.source_weights(natural.corpus.rows_by_source)
+        measurement.corpora = [natural, VariantCorpus(proposed, natural.corpus, weights)]
+    return plan, found
+
+
+def _without_weights(config: Config) -> Config:
+    """Return a configuration that reads sources in their natural proportions."""
+    pack = config.pack.model_copy(update={"source_weights": {}, "max_repetitions": None})
+    return config.model_copy(update={"pack": pack})
+
+
+def _leave_sources_out(measurement: Measurement) -> None:
     """Prepare the base, and a variant without each of its largest sources."""
     base = Variant("base", measurement.config)
     measurement.prepare([base])
@@ -319,4 +389,3 @@ def _leave_sources_out(measurement: Measurement) -> list[Variant]:
     measurement.corpora = [
         VariantCorpus(variant, corpus.corpus, variant.source_weights(rows)) for variant in variants
     ]
-    return variants

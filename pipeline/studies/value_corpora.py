@@ -7,7 +7,6 @@ these texts as benchmarks, which drops what shares a run of words with one.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
@@ -19,7 +18,7 @@ from pipeline.config import Config
 from pipeline.report.console import RunConsole
 from pipeline.studies.corpus import StudyCorpus, prepare_corpus
 from pipeline.studies.held_out import HeldOutSet, held_out_of_files, held_out_of_split
-from pipeline.studies.variants import Variant
+from pipeline.studies.variants import BASE, Variant
 from tokenmill.contracts.packed_rows import SourceCounts
 from tokenmill.errors import TokenmillError
 from tokenmill.files import write_bytes
@@ -111,12 +110,13 @@ def prepare_variants(
     deciding = _without_copies([*deciding, *named])
     readers = [variant for variant in variants if variant.has_own_input]
     others: list[HeldOutSet] = []
-    for variant in readers:
-        with _one_line(screen, f"eval {variant.name}") as quiet:
-            own = prepare_corpus(variant.config, quiet)
-            found = held_out_of_split(own.curated_uri, HELD_OUT_BYTES, name=f"{variant.name}/")
-        origins |= {each.name: f"eval split of {variant.name}" for each in found}
-        others += found
+    if readers:
+        with _OneLine(screen, "held-out text") as line:
+            for variant in readers:
+                own = prepare_corpus(variant.config, line.screen_of(variant.name))
+                found = held_out_of_split(own.curated_uri, HELD_OUT_BYTES, name=f"{variant.name}/")
+                origins |= {each.name: f"eval split of {variant.name}" for each in found}
+                others += found
     others = _without_copies([*deciding, *others])[len(deciding) :]
     texts = HeldOutTexts(
         tuple(each for each in deciding if each.texts),
@@ -125,50 +125,55 @@ def prepare_variants(
     )
     guard = _write_guard(config, texts)
     # The guard knows no boilerplate, as decontamination does: all lose by it, or none.
-    if (
-        named
-        or others
-        or config.curate.decontaminate != "held-out"
-        or not all(variant.shares_rows for variant in variants)
-    ):
-        with _one_line(screen, "base, guarded") as quiet:
-            base = prepare_corpus(_guarded(config, guard, base), quiet)
-    made: dict[str, StudyCorpus] = {}
+    guards = bool(named or others) or config.curate.decontaminate != "held-out"
     prepared = []
-    for variant in variants:
-        corpus = base
-        if not variant.shares_rows:
-            changed = _guarded(variant.config, guard, None if variant.has_own_tokenizer else base)
-            key = changed.model_dump_json()
-            if key not in made:
-                with _one_line(screen, f"variant {variant.name}") as quiet:
-                    made[key] = prepare_corpus(changed, quiet)
-            corpus = made[key]
-        weights = variant.source_weights(corpus.rows_by_source)
-        prepared.append(VariantCorpus(variant, corpus, weights))
+    with _OneLine(screen, "variants") as line:
+        if guards or not all(variant.shares_rows for variant in variants):
+            base = prepare_corpus(_guarded(config, guard, base), line.screen_of(BASE))
+        for variant in variants:
+            corpus = base
+            if not variant.shares_rows:
+                tokenizer_of = None if variant.has_own_tokenizer else base
+                changed = _guarded(variant.config, guard, tokenizer_of)
+                corpus = prepare_corpus(changed, line.screen_of(variant.name))
+            weights = variant.source_weights(corpus.rows_by_source)
+            prepared.append(VariantCorpus(variant, corpus, weights))
     return prepared, texts
 
 
-class _one_line(contextlib.AbstractContextManager[RunConsole]):
-    """Show the steps of a block as one line; give the block a silent screen.
+class _OneLine:
+    """Show the steps of several corpora as one line.
 
     What a step has to say of a variant is in the log: what is compared is a variant as it is.
     """
 
     def __init__(self, screen: RunConsole, name: str):
         self._screen, self._name = screen, name
-        self._quiet = RunConsole(io.StringIO(), errors=io.StringIO())
+        self._quiet: dict[str, RunConsole] = {}
 
-    def __enter__(self) -> RunConsole:
-        self._screen.step_started(visible(self._name))
-        return self._quiet
+    def __enter__(self) -> _OneLine:
+        self._screen.step_started(self._name)
+        return self
+
+    def screen_of(self, name: str) -> RunConsole:
+        """Return a silent screen for the steps of a corpus."""
+        self._quiet[name] = RunConsole(io.StringIO(), errors=io.StringIO())
+        return self._quiet[name]
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             return
-        packed = next((s.summary for s in self._quiet.steps if s.name == "Packer"), "")
-        cached = bool(self._quiet.steps) and all(step.cached for step in self._quiet.steps)
-        self._screen.step_finished(visible(self._name), [packed] if packed else [], cached)
+        self._screen.stop()
+        if not self._quiet:
+            return
+        steps = [step for screen in self._quiet.values() for step in screen.steps]
+        rows = [
+            f"{visible(name)}: {step.summary.partition(',')[0]}"
+            for name, screen in self._quiet.items()
+            for step in screen.steps
+            if step.name == "Packer"
+        ]
+        self._screen.step_finished(self._name, rows, all(step.cached for step in steps))
 
 
 def _without_copies(sets: Sequence[HeldOutSet]) -> list[HeldOutSet]:

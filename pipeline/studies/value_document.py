@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.config import Config
 from pipeline.studies.held_out import ALL
 from pipeline.studies.ladder_plan import Target
+from pipeline.studies.mixture_search import Found, mixture_document
 from pipeline.studies.paired_runs import Arm, PairedRuns
 from pipeline.studies.value_corpora import HeldOutTexts, VariantCorpus
 from pipeline.studies.value_plan import Plan
@@ -80,7 +81,7 @@ class ValueWriter:
         seconds: float,
         usd: float,
         sources: bool = False,
-        mixture: MixtureSearch | None = None,
+        mixture: Found | None = None,
     ) -> Value:
         """Return the document.
 
@@ -120,10 +121,16 @@ class ValueWriter:
             else Curve(e=curve.curve.e, b=curve.curve.b, beta=curve.curve.beta),
             variants=variants,
             sources=self._sources(variants) if sources else {},
-            mixture=mixture,
+            mixture=None if mixture is None else self._mixture(mixture, variants),
             seconds=seconds,
             usd=usd,
         )
+
+    def _mixture(self, found: Found, variants: list[VariantValue]) -> MixtureSearch:
+        """Return the search with what the paired trainings say of its proposal."""
+        proposed = variants[1] if len(variants) > 1 else None
+        check = proposed.differences.get(ALL) if proposed else None
+        return mixture_document(found, check, proposed.verdict if proposed else None)
 
     def _held_out(self) -> dict[str, HeldOutText]:
         texts = {

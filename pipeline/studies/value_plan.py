@@ -21,10 +21,10 @@ from tokenmill.errors import TokenmillError
 from tokenmill.model.shape import ModelShape
 from tokenmill.number_format import count, duration
 
-PROXY_PARAMS = 300_000
+PROXY_PARAMS = 150_000
 """Parameters in matrix products of the small model, about; --params."""
-# Of the branch at a quarter of the compared steps: fewer teach nothing.
-_LEAST_STEPS = 40
+# Of the branch at a quarter of the compared steps: before, losses are on no power law yet.
+_LEAST_STEPS = 64
 _BUDGET_SHARE = 0.5
 _TIMED_STEPS = 12
 # What a held-out token takes beside one that is trained on.
@@ -62,6 +62,7 @@ def plan_runs(
     most_tokens: float,
     seed: int,
     source_weights: dict[str, float],
+    further_runs: float = 0.0,
 ) -> Plan:
     """Plan trainings whose first look costs half of a budget.
 
@@ -75,6 +76,8 @@ def plan_runs(
         most_tokens: Most loss tokens of a variant's training: beyond, text would be repeated.
         seed: Of the training that is timed.
         source_weights: Of the base's rows.
+        further_runs: Trainings up to where variants are compared, beside those of the seeds; they
+            double the share of the budget that is planned with.
 
     Raises:
         TokenmillError: The budget or the text is too small.
@@ -89,9 +92,11 @@ def plan_runs(
     evaluating = held_out_tokens * seconds_per_token * _FORWARD_SHARE
     # Of a seed: the reference's trunk up to its last count, each variant's to where it is compared.
     passes = CURVE[-1] + DECAY_FRACTION * sum(CURVE[:-1])
-    passes += (variants - 1) * (1 + DECAY_FRACTION * CURVE[0])
-    evaluations = len(CURVE) + 2 * (variants - 1)
+    passes += (variants - 1) * (1 + DECAY_FRACTION * CURVE[0]) + further_runs / LEAST_SEEDS
+    evaluations = len(CURVE) + 2 * (variants - 1) + 2 * further_runs / LEAST_SEEDS
     share = budget_seconds * _BUDGET_SHARE / LEAST_SEEDS
+    if further_runs:
+        share *= 1.6
     left = share - evaluations * evaluating - variants * compile_seconds / LEAST_SEEDS
     tokens = min(left / (passes * seconds_per_token), most_tokens)
     per_step = _train_for(target, shape, max(tokens, 1.0)).global_batch_size * target.tokens_per_row

@@ -55,7 +55,7 @@ def test_the_law_predicts_mixtures_that_it_has_not_seen():
 def test_the_best_mixture_is_near_the_true_one():
     seen = random_mixtures(NATURAL, 32, seed=1)
     law = fit_mixture_law(seen, losses(seen, noise=0.004), SET_BYTES)
-    found = best_mixture(law, NATURAL, np.ones(3))
+    found = best_mixture(law, NATURAL, np.ones(3), 7)
     assert found.sum() == pytest.approx(1)
     best = mean_loss(np.array(least_by_grid()))
     gain = mean_loss(NATURAL) - best
@@ -66,13 +66,14 @@ def test_the_best_mixture_is_near_the_true_one():
 def test_a_source_is_read_no_more_than_its_text_allows():
     seen = random_mixtures(NATURAL, 32, seed=1)
     law = fit_mixture_law(seen, losses(seen), SET_BYTES)
-    free = best_mixture(law, NATURAL, np.ones(3))
+    free = best_mixture(law, NATURAL, np.ones(3), 7)
     top = free.argmax()
     most = np.ones(3)
     most[top] = (free[top] + NATURAL[top]) / 2
-    held = best_mixture(law, NATURAL, most)
+    held = best_mixture(law, NATURAL, most, 7)
     assert held[top] <= most[top] + 1e-6
     assert law.loss(held) >= law.loss(free) - 1e-9
+    assert best_mixture(law, NATURAL, NATURAL, 7) == pytest.approx(NATURAL)
 
 
 def test_noise_alone_is_told_by_cross_validation():

@@ -67,5 +67,5 @@ def corpus(rows_uri, tokenizer_path):
     return StudyCorpus(
         config=load_config("demo"), rows_uri=rows_uri, tokenizer_path=tokenizer_path,
         examples_uri="", curated_uri="", dropped_uri="", rows_by_source={"down": 60, "up": 120},
-        seconds=1.0, usd=0.0,
+        seconds=1.0, core_seconds={}, usd_per_core_hour=0.0,
     )  # fmt: skip

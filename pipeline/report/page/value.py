@@ -15,11 +15,13 @@ from pipeline.report.page.headline import BigNumber, Headline
 from pipeline.report.page.template import render
 from pipeline.report.value import (
     mean_loss,
+    mixture_sentences,
     prices_table,
     sentences,
     sets_table,
     title,
     variants_table,
+    weights_table,
 )
 from tokenmill.contracts.value import Value
 from tokenmill.number_format import count, duration, usd
@@ -30,7 +32,7 @@ _CURVE_POINTS = 60
 
 def render_value_page(value: Value) -> str:
     """Return the page; the same document gives the same bytes."""
-    made = (_variants(value), _sources(value), _curve(value), _held_out(value))
+    made = (_variants(value), _sources(value), _mixture(value), _curve(value), _held_out(value))
     sections = [section for section in made if not section.is_empty]
     return str(render("page.html.j2", head=_headline(value), sections=sections, index=""))
 
@@ -102,6 +104,22 @@ def _sources(value: Value) -> Section:
         ],
         tables=[("Sources", table)],
     )  # fmt: skip
+
+
+def _mixture(value: Value) -> Section:
+    if (mixture := value.mixture) is None:
+        return Section("mixture", "Mixture")
+    names = list(mixture.natural)
+    rows = [
+        (*(f"{run.weights[name]:.1%}" for name in names), f"{run.bits_per_byte:.4f}")
+        for run in sorted(mixture.runs, key=lambda run: run.bits_per_byte)
+    ]
+    tables = [
+        ("Natural and proposed shares", table_of_screen(weights_table(mixture))),
+        ("Random mixtures, the best first", DataTable((*names, "bits per byte"), rows)),
+    ]
+    said = [*mixture_sentences(mixture), f"The regression: {mixture.regression}."]
+    return Section("mixture", "Mixture of the sources", said, tables=tables)
 
 
 def _curve(value: Value) -> Section:
