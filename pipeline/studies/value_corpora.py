@@ -168,7 +168,7 @@ class _OneLine:
             return
         steps = [step for screen in self._quiet.values() for step in screen.steps]
         rows = [
-            f"{visible(name)}: {step.summary.partition(',')[0]}"
+            f"{visible(name)}: {step.summary.partition(', ')[0]}"
             for name, screen in self._quiet.items()
             for step in screen.steps
             if step.name == "Packer"
