@@ -11,6 +11,7 @@ from pipeline.report.tables import SafeConsole, echo, escape
 from tokenmill.contracts.ladder import LadderLoss
 from tokenmill.cost.plan.document import PlanAnswer, PlanLimit, guidance_document
 from tokenmill.cost.plan.planning import Plan
+from tokenmill.cost.scaling import LEAST_FITTED_PARAMS
 from tokenmill.cost.sharding import STRATEGY_NAMES
 from tokenmill.number_format import (
     byte_size,
@@ -235,9 +236,17 @@ def _guidance(plan: Plan) -> Table:
             f"{checkpoints.goodput:.1%}, disk {byte_size(checkpoints.disk_bytes)}",
         )
     each = decimal(chinchilla["tokens_per_param"])
-    if plan.request.goal in (None, "from_scratch"):
+    from_scratch = plan.request.goal in (None, "from_scratch")
+    if from_scratch:
         optimal = with_letter(chinchilla["optimal_tokens_for_this_model"])
         each += f"; compute-optimal about 20, that is {optimal} tokens (Hoffmann et al. 2022)"
+    if from_scratch and plan.request.model.params_total < LEAST_FITTED_PARAMS:
+        # Below, the fits give losses that guessing beats.
+        expected = (
+            f"unknown: the published fits begin at {with_letter(LEAST_FITTED_PARAMS)} parameters; "
+            "tokenmill ladder measures your text's own"
+        )
+    elif from_scratch:
         expected = (
             f"{loss['nats_per_token']:.3f} nats a token (Besiroglu et al. 2024), "
             f"{loss['nats_per_token_hoffmann']:.3f} (Hoffmann et al. 2022)"

@@ -93,6 +93,9 @@ BESIROGLU_2024 = LossFit(
     source="Besiroglu et al. 2024 (arXiv 2404.10102), refit of Hoffmann et al.'s own runs",
 )
 
+LEAST_FITTED_PARAMS = 4e7
+"""Parameters of the smallest models that both fits were made on."""
+
 
 def expected_loss(params: float, tokens: float, fit: LossFit = BESIROGLU_2024) -> float:
     """Estimate the loss of a decoder of this size after this many tokens.
