@@ -19,6 +19,7 @@ from tfx.types import Channel, standard_artifacts
 from components.cost_report.component import CostReport
 from components.curate.component import Curator
 from components.curate.list_entries import pin_lists
+from components.curate.quality.classifier import find_classifier
 from components.curate.quality.component import QualityTrainer
 from components.evaluate.baseline import BaselineConfig
 from components.evaluate.benchmarks import resolve_benchmarks
@@ -109,7 +110,12 @@ def create_components(
     scoring: list[BaseNode] = []
     if config.curate.quality.is_used:
         example_files = pin_examples(config.curate.quality, config.corpus.of_texts, inputs)
-        scoring.append(QualityTrainer(documents, config.curate, example_files, benchmarks))
+        imported = ""
+        if config.curate.quality.classifier is not None:
+            imported = find_classifier(config.curate.quality).fingerprint
+        scoring.append(
+            QualityTrainer(documents, config.curate, example_files, benchmarks, imported)
+        )
         scoring[0].add_upstream_node(gate)
     quality_model = scoring[0].outputs["quality_model"] if scoring else None
     curator = Curator(

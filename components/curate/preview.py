@@ -21,6 +21,8 @@ from components.curate.decision import EMPTY, WRONG_LANGUAGE, judge_texts
 from components.curate.lists import LIST_REASONS, lists_of
 from components.curate.losses import curation_remarks
 from components.curate.mask import mask
+from components.curate.quality.scorer import Scorer
+from components.curate.quality.selection import LOW_QUALITY
 from components.curate.rules import RULES, is_in_use, limits_of, thresholds_of
 from components.curate.rules.lines import remove_lines
 from components.curate.rules.rule import Rule
@@ -29,7 +31,14 @@ from tokenmill.text.chat import Chat
 from tokenmill.text.normalize import normalize
 from tokenmill.text.text_columns import TextColumns
 
-REASONS = (EMPTY, *LIST_REASONS, WRONG_LANGUAGE, *(rule.reason for rule in RULES), CHAT_TEMPLATE)
+REASONS = (
+    EMPTY,
+    *LIST_REASONS,
+    WRONG_LANGUAGE,
+    *(rule.reason for rule in RULES),
+    LOW_QUALITY,
+    CHAT_TEMPLATE,
+)
 QUANTILES = (1, 5, 25, 50, 75, 95, 99)
 EXCERPT_CHARACTERS = 200
 
@@ -76,6 +85,8 @@ class Preview:
         sizes: int64 [documents], bytes as read.
         languages: Of each document, UNDETERMINED where it is not known.
         reasons: Of the documents that are dropped, by their place.
+        scores: float32 [documents], NOT_SCORED where something else than the score drops them.
+        sources: Of each document.
         remarks: Sentences that a person has to see.
     """
 
@@ -91,6 +102,8 @@ class Preview:
     sizes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     languages: list[str] = field(default_factory=list)
     reasons: dict[int, str] = field(default_factory=dict)
+    scores: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    sources: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
 
@@ -116,6 +129,7 @@ def preview(
     config: CurateConfig,
     examples: int,
     chat: Chat | None = None,
+    scorer: Scorer | None = None,
 ) -> Preview:
     """Judge documents as the Curator does before it looks for copies.
 
@@ -124,11 +138,13 @@ def preview(
         config: Thresholds, languages and masks.
         examples: How many dropped documents to keep of each reason.
         chat: Writes conversations; None where documents are texts.
+        scorer: Of quality; None for none.
     """
     result = Preview(documents=len(documents))
     lists = lists_of(config.lists)
     rules = in_use(config)
     values: dict[str, list[np.ndarray]] = {rule.setting: [np.zeros(0)] for rule in rules}
+    scores = [np.zeros(0, np.float32)]
     sizes: list[int] = []
     masked: Counter[str] = Counter()
     tallies: Counter[tuple[str, ...]] = Counter()
@@ -158,7 +174,9 @@ def preview(
             [document.language for document in batch],
             [document.metadata.encode() for document in batch],
             lists,
+            scorer,
         )
+        scores.append(judged.scores)
         drop_refused(judged, refused)
         tallies.update(judged.tallies())
         result.languages += judged.languages
@@ -180,6 +198,8 @@ def preview(
                 )
     result.sizes = np.array(sizes, np.int64)
     result.raw_bytes = sum(sizes)
+    result.scores = np.concatenate(scores)
+    result.sources = [document.source for document in documents]
     totals = {reason: (0, 0) for reason in REASONS}
     for place, reason in result.reasons.items():
         totals[reason] = (totals[reason][0] + 1, totals[reason][1] + sizes[place])

@@ -4,8 +4,8 @@ from typing import Any
 
 from components.curate.calibrate import Method, as_toml, calibrate
 from pipeline.report.curation import check_choice, number, print_document
-from pipeline.report.curation_preview import Sampling, share_text
-from pipeline.report.tables import escape, plain_table, stdout_console
+from pipeline.report.curation_preview import Sampling
+from pipeline.report.tables import escape, plain_table, share_text, stdout_console
 from tokenmill.errors import TokenmillError
 from tokenmill.files import write_text
 from tokenmill.text.language import LANGUAGES
@@ -33,7 +33,8 @@ def calibrate_files(
         TokenmillError: An option names what is not there, or there are too few documents.
     """
     check_choice("--reference", reference, sorted(LANGUAGES), "There are")
-    documents, config, *_ = sampling.read()
+    documents, run_config, *_ = sampling.read()
+    config = run_config.curate
     found, left_out = calibrate(documents, config, method, share, reference, min_documents)
     if out and not found:
         raise TokenmillError(

@@ -5,15 +5,17 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from components.curate.config import CurateConfig
 from components.curate.preview import REASONS, SampledDocument, as_json, preview, sample
+from components.curate.quality.selection import LOW_QUALITY
+from components.curate.quality.view import view_scores
 from components.curate.rules import RULE_SETS
 from components.ingest.manifest import list_inputs
 from pipeline.config import Config
 from pipeline.input_documents import InputDocuments
 from pipeline.loader import load_run_config
 from pipeline.report.curation import check_choice, number, print_document
-from pipeline.report.tables import escape, plain_table, stdout_console
+from pipeline.report.curation_scores import print_scores
+from pipeline.report.tables import escape, plain_table, share_text, stdout_console
 from tokenmill.errors import TokenmillError
 from tokenmill.text.chat import Chat
 
@@ -37,8 +39,8 @@ class Sampling(NamedTuple):
     preset: str | None
     size: int
 
-    def read(self) -> tuple[list[SampledDocument], CurateConfig, InputDocuments, Chat | None]:
-        """Read the documents; return the section [curate], what was read, and the chat, too.
+    def read(self) -> tuple[list[SampledDocument], Config, InputDocuments, Chat | None]:
+        """Read the documents; return the configuration, what was read, and the chat, too.
 
         Raises:
             TokenmillError: An option names what is not there, or no document can be read.
@@ -58,7 +60,7 @@ class Sampling(NamedTuple):
         if not documents:
             paths = ", ".join(self.paths)
             raise TokenmillError(f"no document can be read from {paths}.", reading.first_bad)
-        return documents, config.curate, reading, _chat_of(config)
+        return documents, config, reading, _chat_of(config)
 
 
 def _chat_of(config: Config) -> Chat | None:
@@ -82,14 +84,26 @@ def preview_files(sampling: Sampling, reason: str | None) -> dict[str, Any]:
     """
     check_choice("--reason", reason, REASONS, "There are")
     documents, config, reading, chat = sampling.read()
-    result = preview(documents, config, 10 if reason else 2, chat)
+    trained = None
+    if config.curate.quality.is_used:
+        # Beam takes seconds, and rules do without it.
+        from pipeline.input_scorer import train_input_scorer
+
+        trained = train_input_scorer(config, sampling.paths)
+    scorer = None if trained is None else trained[1]
+    result = preview(documents, config.curate, 10 if reason else 2, chat, scorer)
+    quality = {}
+    if trained is not None:
+        columns = (result.scores, result.sizes, result.sources)
+        quality["quality"] = view_scores(trained[0], config.curate.quality, *columns)
     return {
         "files": reading.files,
         "documents_read": reading.read,
         "unreadable_records": reading.bad,
         "first_unreadable": reading.first_bad,
-        "rules": config.rules,
-        **as_json(result, config, reason),
+        "rules": config.curate.rules,
+        **as_json(result, config.curate, reason),
+        **quality,
     }
 
 
@@ -126,6 +140,8 @@ def print_preview(found: dict[str, Any], reason: str | None) -> None:
         for example in examples:
             print_document(console, example, name)
     _print_tuning(console, found["tuning"])
+    if "quality" in found and reason in (None, LOW_QUALITY):
+        print_scores(console, found["quality"])
     for remark in found["remarks"]:
         console.print(f"[yellow]![/] {escape(remark)}")
 
@@ -157,10 +173,3 @@ def _print_tuning(console: Console, rules: Sequence[dict[str, Any]]) -> None:
                 cells += [value, share_text(it["documents"]), share_text(it["bytes"])]
         table.add_row(rule["reason"], *cells)
     console.print(table)
-
-
-def share_text(value: float) -> str:
-    """Write a share from 0 to 1 in percent."""
-    if value == 0:
-        return "0"
-    return f"{value:.1%}" if value >= 0.0005 else "<0.1%"

@@ -95,6 +95,8 @@ def _curate(record: StepRecord) -> list[str]:
 
 def _quality_model(record: StepRecord) -> list[str]:
     model = read_quality_model(record.one("quality_model").uri)
+    if model.classifier is not None:
+        return [f"scores by a classifier: {', '.join(model.classifier.labels)}"]
     examples = (
         f"{count(model.positive.documents)} positive and {count(model.negative.documents)} "
         "negative examples"

@@ -64,3 +64,10 @@ def plain_table(*columns: str, left: int = 1, overflow: OverflowMethod = "fold")
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i < left else "right", overflow=overflow)
     return table
+
+
+def share_text(value: float) -> str:
+    """Write a share from 0 to 1 in percent."""
+    if value == 0:
+        return "0"
+    return f"{value:.1%}" if value >= 0.0005 else "<0.1%"

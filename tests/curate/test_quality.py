@@ -8,6 +8,7 @@ import pytest
 
 from components.artifacts import Examples, QualityModel
 from components.curate.config import CurateConfig
+from components.curate.quality.classifier import find_classifier
 from components.curate.quality.component import QualityTrainer, QualityTrainerExecutor
 from components.curate.quality.config import ExampleFiles, QualityConfig
 from components.curate.quality.examples import (
@@ -354,6 +355,12 @@ def test_training_weighs_both_classes_the_same():
 def test_what_does_not_go_together_is_refused(values, message):
     with pytest.raises(ConfigError, match=message):
         load_config(overrides=values)
+
+
+def test_a_classifier_that_is_none_is_refused(tmp_path):
+    quality = QualityConfig(classifier=str(tmp_path), positive=("label:good",))
+    with pytest.raises(TokenmillError, match="no model that tokenmill pushed"):
+        find_classifier(quality)
 
 
 def test_a_new_threshold_trains_nothing_anew():

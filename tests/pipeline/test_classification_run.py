@@ -12,7 +12,9 @@ import tensorflow_text  # noqa: F401  (registers the SentencePiece ops)
 
 from components.ingest.transforms import split_of
 from components.train.telemetry.metrics_log import read_metrics
+from tokenmill.contracts.curation import read_dropped
 from tokenmill.files import read_json
+from tokenmill.records.documents import read_documents
 
 PACKAGES = ("apache-beam", "scikit-learn")
 EVAL_FRACTION = 0.2
@@ -155,6 +157,51 @@ def test_the_pushed_model_classifies(run):
     assert answer["label"].numpy().tolist() == [labels[i, best[i]] for i in range(2)]
     assert answer["label"].numpy().tolist() == [b"scikit-learn", b"apache-beam"]
     assert (answer["token_count"].numpy() > 0).all()
+
+
+def test_it_scores_documents_for_another_run(labeled, run, tmp_path):
+    """The imported classifier's scores decide what is curated, and are in the documents."""
+    config = tmp_path / "scored.toml"
+    config.write_text(
+        f"""
+        [corpus]
+        eval_fraction = {EVAL_FRACTION}
+        [tokenizer]
+        vocab_size = 800
+        [curate]
+        rules = "none"
+        decontaminate = "off"
+        [curate.quality]
+        classifier = "{version_of(run)}"
+        positive = ["label:scikit-learn"]
+        min_score = 0.5
+        """
+    )
+    scored = tmp_path / "run"
+    result = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "run", "--estimate", "--config", str(config),
+         "--input", str(labeled.corpus), "--set", f"run.output_dir={scored}"],
+        capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "scores by a classifier: scikit-learn" in result.stdout
+    served = tf.saved_model.load(str(version_of(run))).signatures["classify"]
+    kept = 0
+    for path in sorted(scored.glob("artifacts/Curator/curated_examples/*/Split-*/*.gz")):
+        for batch in read_documents(str(path)):
+            for text, score in zip(
+                *(batch.column(name).to_pylist() for name in ("text", "quality_score")), strict=True
+            ):
+                found = served(text=tf.constant([text]))["probabilities"].numpy()[0, 1]
+                assert score == pytest.approx(found, abs=1e-4)
+                assert score >= 0.5
+                kept += 1
+    (dropped,) = scored.glob("artifacts/Curator/dropped/*")
+    records = [r for r in read_dropped(str(dropped)) if r.reason == "low_quality"]
+    assert kept > 200
+    assert len(records) > 200
+    for record in records[:20]:
+        assert record.value < record.threshold == 0.5
 
 
 def test_the_commands_answer(run):

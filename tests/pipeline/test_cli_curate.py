@@ -15,6 +15,8 @@ from ml_metadata.proto import metadata_store_pb2
 from components.curate.counts import OutcomeCounts, summarize
 from components.curate.preview import neighbors
 from components.curate.rules import LINE_RULES, RULE_SETS, RULES
+from components.ingest.transforms import split_of
+from tests.curate.test_quality import prose, spam
 from tokenmill.contracts.curation import CURATION_NAME, DroppedDocument, write_curation
 from tokenmill.metadata.store import open_store
 from tokenmill.records.tfrecord import write_tfrecords
@@ -78,6 +80,46 @@ def test_rules_of_a_language():
     (line,) = lines_with("max_mean_word_length", shown("rules", "--rules", "fineweb-2"))
     assert line.split()[2:] == [">", "10"]
     assert "--language deu: there is no such one" in refused("rules", "--language", "deu")
+
+
+# ---- preview of a learned score
+
+
+def test_preview_learns_a_score_and_shows_what_thresholds_keep(tmp_path):
+    records = [
+        {"id": f"{kind.__name__}-{i}", "text": kind(i), "label": kind.__name__, "source": "web"}
+        for i in range(300)
+        for kind in (prose, spam)
+    ]
+    path = tmp_path / "texts.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)) + "\n")
+    options = [path, "--rules", "none", "--set", "corpus.label_field=label", "--set",
+               'curate.quality.positive=["label:prose"]', "--set", "curate.quality.min_score=0.5",
+               "--set", "curate.quality.top_share=0.4",
+               "--set", "corpus.eval_fraction=0.1"]  # fmt: skip
+    found = json.loads(shown("preview", *options, "--json"))
+    quality = found["quality"]
+    held_out = sum(split_of(r["text"].encode(), 0.1) == "eval" for r in records)
+    assert quality["positive"]["documents"] + quality["negative"]["documents"] == (
+        600 - held_out - sum(quality["left_out"].values())
+    )
+    assert quality["roc_auc"] > 0.99
+    assert sum(quality["histogram"]["documents"]) == quality["scored"]["documents"] == 600
+    (at_half,) = (line for line in quality["thresholds"] if line["is_set"])
+    dropped = found["dropped"]["low_quality"]["documents"]
+    assert at_half["documents"] == pytest.approx(1 - dropped / 600)
+    assert 280 < dropped < 320
+    assert at_half["recall"] > 0.9
+    assert at_half["precision"] > 0.9
+    kept = [line["documents"] for line in quality["thresholds"]]
+    assert kept == sorted(kept, reverse=True)
+    top = quality["top_shares"]["web"]
+    assert top["threshold"] > 0.5
+    assert 0.4 <= top["bytes"] < 0.42
+    output = shown("preview", *options)
+    assert max(map(len, output.splitlines())) <= 100
+    assert "Learned quality of 600 documents" in output
+    assert lines_with("precision", output)
 
 
 # ---- calibrate

@@ -84,6 +84,11 @@ class QualityModelDocument(Document):
     )
     held_out: HeldOutQuality | None = key("Null where no examples were given.")
 
+    @property
+    def classifier_labels(self) -> list[str]:
+        """Return the labels of a classifier that are wanted; none of a linear model."""
+        return [] if self.classifier is None else self.classifier.labels
+
 
 def point_of_recall(quality: HeldOutQuality, recall: float) -> PrecisionPoint:
     """Return the point of the least recall that is at least as large."""

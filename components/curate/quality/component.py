@@ -8,6 +8,7 @@ from tfx.types import Channel, artifact_utils, component_spec
 
 from components.artifacts import Examples, QualityModel
 from components.curate.config import CurateConfig
+from components.curate.quality.classifier import import_classifier
 from components.curate.quality.config import ExampleFiles
 from components.curate.quality.examples import TrainDocument, gather_examples
 from components.curate.quality.training import train_on
@@ -29,6 +30,7 @@ class QualityTrainerSpec(component_spec.ComponentSpec):
         "config": component_spec.ExecutionParameter(type=str),
         "files": component_spec.ExecutionParameter(type=str),
         "benchmarks": component_spec.ExecutionParameter(type=str),
+        "classifier": component_spec.ExecutionParameter(type=str, optional=True),
     }
     INPUTS = {"examples": component_spec.ChannelParameter(type=Examples)}
     OUTPUTS = {"quality_model": component_spec.ChannelParameter(type=QualityModel)}
@@ -39,14 +41,19 @@ class QualityTrainerExecutor(base_executor.BaseExecutor):
 
     @timed
     def Do(self, input_dict, output_dict, exec_properties) -> None:
-        """Write the scorer and what it is worth on held-out examples.
+        """Write the scorer and what it is worth on held-out examples; or import a classifier.
 
         Raises:
-            TokenmillError: There are too few examples.
+            TokenmillError: There are too few examples, or the classifier has changed.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         uri = artifact_utils.get_single_uri(input_dict["examples"])
         artifact = artifact_utils.get_single_instance(output_dict["quality_model"])
+        config = CurateConfig.from_json(exec_properties["config"])
+        if classifier := exec_properties.get("classifier"):
+            document = import_classifier(config.quality, classifier, artifact.uri)
+            write_quality_model(artifact.uri, document, None)
+            return
         files = ExampleFiles(**json.loads(exec_properties["files"]))
         examples = gather_examples(
             _train_documents(uri),
@@ -54,7 +61,7 @@ class QualityTrainerExecutor(base_executor.BaseExecutor):
             _texts(files.negative),
             (text for path in _paths(uri, "eval") for text in _texts(path)),
             json.loads(exec_properties["benchmarks"]),
-            CurateConfig.from_json(exec_properties["config"]),
+            config,
         )
         document, scorer = train_on(examples)
         write_quality_model(artifact.uri, document, scorer.weights)
@@ -95,6 +102,7 @@ class QualityTrainer(base_component.BaseComponent):
         config: The section [curate].
         files: Pinned texts of the files that config.quality names.
         benchmarks: Texts that must not be an example, either.
+        classifier: Fingerprint of the classifier that config.quality names; empty for none.
     """
 
     SPEC_CLASS = QualityTrainerSpec
@@ -106,6 +114,7 @@ class QualityTrainer(base_component.BaseComponent):
         config: CurateConfig,
         files: ExampleFiles,
         benchmarks: tuple[str, ...],
+        classifier: str = "",
     ):
         # A new threshold trains nothing anew.
         fields = type(config.quality).model_fields
@@ -117,6 +126,7 @@ class QualityTrainer(base_component.BaseComponent):
             config=config.model_copy(update={"quality": undecided}).to_json(include=_KEYS),
             files=json.dumps(files._asdict(), sort_keys=True),
             benchmarks=json.dumps(benchmarks),
+            classifier=classifier or None,
             quality_model=Channel(type=QualityModel),
         )
         super().__init__(spec=spec)

@@ -1,8 +1,8 @@
 """The section [curate.quality]: what a scorer learns from, and what its scores decide."""
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tokenmill.config_model import Fraction, Section
 
@@ -26,7 +26,12 @@ class ExampleFiles(NamedTuple):
     negative: str = ""
 
 
-Examples = Annotated[tuple[str, ...], AfterValidator(_are_named)]
+def _as_list(given: Any) -> Any:
+    """Take one entry for a list of one."""
+    return (given,) if isinstance(given, str) else given
+
+
+Examples = Annotated[tuple[str, ...], BeforeValidator(_as_list), AfterValidator(_are_named)]
 
 
 class QualityConfig(Section):
@@ -38,8 +43,8 @@ class QualityConfig(Section):
     negative: Examples = ()
     """Examples of what is not, likewise; without it, all other documents of the training split."""
     classifier: str | None = None
-    """A classifier to score with instead of training a linear model: a directory that a run with
-    train.task = classification pushed to."""
+    """A classifier to score with instead of training a linear model: the directory of a version
+    that a run with train.task = classification pushed."""
     min_score: Fraction | None = None
     """Drop documents with a lower score (reason low_quality); the score is from 0 to 1."""
     top_share: Share | None = None

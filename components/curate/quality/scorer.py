@@ -1,13 +1,16 @@
 """Scores documents with what the QualityTrainer left."""
 
 import functools
+import os
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
+from components.curate.quality.classifier import ClassifierScorer
 from components.curate.quality.features import mean_weights
 from tokenmill.contracts.quality_model import (
+    CLASSIFIER_NAME,
     LinearModel,
     read_quality_model,
     read_weights,
@@ -42,5 +45,8 @@ class LinearScorer:
 def read_scorer(uri: str) -> Scorer:
     """Read the scorer of a QualityModel artifact; a process keeps it."""
     document = read_quality_model(uri)
+    if document.classifier is not None:
+        directory = os.path.join(uri, CLASSIFIER_NAME)
+        return ClassifierScorer(directory, document.classifier_labels)
     assert document.linear is not None
     return LinearScorer(document.linear, read_weights(uri))
