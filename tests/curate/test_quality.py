@@ -21,12 +21,13 @@ from components.curate.quality.features import NGRAM_BYTES, mean_weights, ngram_
 from components.curate.quality.scorer import read_scorer
 from components.curate.quality.selection import top_share_threshold
 from components.curate.quality.training import train_linear, train_on
+from pipeline.dag import create_components
 from pipeline.loader import ConfigError, load_config
 from tests.curate.test_curator_executor import curate, files_under, records_in, write_examples
 from tokenmill.contracts.curation import read_curation, read_dropped
 from tokenmill.contracts.quality_model import read_quality_model, read_weights
 from tokenmill.errors import TokenmillError
-from tokenmill.records.documents import decode_documents
+from tokenmill.records.documents import decode_documents, read_documents
 from tokenmill.records.splits import split_directory
 
 NOUNS = ("river", "stone", "lamp", "garden", "letter", "window", "engine", "paper", "bridge")
@@ -361,6 +362,31 @@ def test_a_classifier_that_is_none_is_refused(tmp_path):
     quality = QualityConfig(classifier=str(tmp_path), positive=("label:good",))
     with pytest.raises(TokenmillError, match="no model that tokenmill pushed"):
         find_classifier(quality)
+
+
+def test_the_pipeline_trains_a_scorer_only_where_one_is_asked_for(tmp_path):
+    """Its files are pinned by their content, and the cost report bills the step."""
+    file = tmp_path / "good.txt"
+    file.write_text(prose(1))
+    options = [f"run.output_dir={tmp_path}/run", f'curate.quality.positive=["{file}"]']
+
+    def steps(*overrides):
+        config = load_config(overrides=overrides)
+        return {node.id: node for node in create_components(config, str(tmp_path))}
+
+    assert "QualityTrainer" not in steps(options[0])
+    found = steps(*options)
+    assert list(found).index("QualityTrainer") == list(found).index("Curator") - 1
+    for user in ("Curator", "CostReport"):
+        (channel,) = (c for name, c in found[user].inputs.items() if name == "quality_model")
+        assert channel.producer_component_id == "QualityTrainer"
+    pinned = json.loads(found["QualityTrainer"].exec_properties["files"])
+    assert pinned["negative"] == ""
+    (batch,) = read_documents(pinned["positive"])
+    assert batch.column("text").to_pylist() == [prose(1).encode()]
+    file.write_text(prose(2))
+    again = json.loads(steps(*options)["QualityTrainer"].exec_properties["files"])
+    assert again["positive"] != pinned["positive"]
 
 
 def test_a_new_threshold_trains_nothing_anew():
