@@ -105,7 +105,7 @@ def _quality_model(record: StepRecord) -> list[str]:
         return [examples]
     point = point_of_recall(held_out, 0.9)
     return [
-        f"held out, precision {point.precision:.0%} at recall {point.recall:.0%}",
+        f"held out, precision {point.precision:.1%} at recall {point.recall:.0%}",
         examples,
     ]
 
