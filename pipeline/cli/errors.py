@@ -38,6 +38,24 @@ def fail(error: TokenmillError) -> NoReturn:
     sys.exit(_EXIT_FAILED)
 
 
+def check_can_be_written(path: str, example: str) -> None:
+    """Refuse a file of --out that could not be written, before an hour of training.
+
+    Args:
+        path: What was given.
+        example: A name that would do.
+
+    Raises:
+        TokenmillError: It is a directory, or there is none for it.
+    """
+    directory = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path) or not os.access(directory, os.W_OK):
+        raise TokenmillError(
+            f"--out {path}: expected a file in a directory that can be written.",
+            f"Name another, such as {example}.",
+        )
+
+
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
     """Show a TokenmillError and end the process; standard error lacks TensorFlow's chatter only."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.errors import fail
+from pipeline.cli.errors import check_can_be_written, fail
 from pipeline.cli.options import json_option, run_config_options
 from tokenmill.errors import TokenmillError
 
@@ -88,21 +88,7 @@ def ladder(
             corpus = config.corpus.model_copy(update={"input": tuple(paths)})
             config = config.model_copy(update={"corpus": corpus})
         if out is not None:
-            _check_can_be_written(out)
+            check_can_be_written(out, "ladder.json")
         sys.exit(run_study(config, "ladder", as_json, work, debug))
     except TokenmillError as error:
         fail(error)
-
-
-def _check_can_be_written(path: str) -> None:
-    """Refuse a file that could not be written, before an hour of training.
-
-    Raises:
-        TokenmillError: It is a directory, or there is none for it.
-    """
-    directory = os.path.dirname(os.path.abspath(path))
-    if os.path.isdir(path) or not os.access(directory, os.W_OK):
-        raise TokenmillError(
-            f"--out {path}: expected a file in a directory that can be written.",
-            "Name another, such as ladder.json.",
-        )

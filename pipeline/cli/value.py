@@ -1,19 +1,28 @@
 """`tokenmill value`: what variants of a text are worth, measured by small trainings."""
 
+from __future__ import annotations
+
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
-from pipeline.cli.errors import user_errors_without_warnings
-from pipeline.cli.options import config_options, json_option
+from pipeline.cli.errors import check_can_be_written, fail
+from pipeline.cli.options import json_option, run_config_options
 from tokenmill.errors import TokenmillError
+
+if TYPE_CHECKING:
+    from pipeline.studies.session import Study
+
+_MINUTES = 15.0
+_SECONDS_PER_MINUTE = 60.0
 
 
 @click.command()
 @click.argument("variants", nargs=-1, metavar="[VARIANT...]")
-@config_options
+@run_config_options
 @click.option(
     "--input",
     "inputs",
@@ -57,7 +66,7 @@ from tokenmill.errors import TokenmillError
 @click.option("--debug", is_flag=True, help="Show the stack trace of an error.")
 def value(
     variants: Sequence[str],
-    preset: str,
+    preset: str | None,
     config_path: str | None,
     overrides: Sequence[str],
     inputs: Sequence[str],
@@ -87,15 +96,38 @@ def value(
     tokenmill value --sources
     tokenmill value --mixture
     """  # noqa: D301  (click wants the backspace)
-    with user_errors_without_warnings():
-        _check_what_is_asked(variants, sources, mixture)
-        from pipeline.loader import load_config
+    if max_minutes is None and max_usd is None:
+        max_minutes = _MINUTES
+
+    def work(study: Study) -> str:
         from pipeline.studies.proxy_runs import StudyBudget
-        from pipeline.studies.session import run_study
         from pipeline.studies.value import ValueOptions, measure_and_show
         from pipeline.studies.value_plan import PROXY_PARAMS
 
-        config = load_config(preset, config_path, overrides)
+        seconds = None if max_minutes is None else max_minutes * _SECONDS_PER_MINUTE
+        options = ValueOptions(
+            variants=tuple(variants),
+            sources=sources,
+            mixture=mixture,
+            held_out=tuple(held_out),
+            equal=cast(Literal["tokens", "usd"], equal),
+            budget=StudyBudget(max_usd, seconds),
+            seeds=seeds,
+            margin=margin / 100,
+            params=params or PROXY_PARAMS,
+            steps=steps,
+        )
+        return measure_and_show(study, options, out)
+
+    try:
+        _check_what_is_asked(variants, sources, mixture)
+        if out is not None:
+            check_can_be_written(out, "value.json")
+        with warnings.catch_warnings():  # of libraries, before there is a log for them
+            warnings.simplefilter("ignore")
+            from pipeline.loader import load_run_config
+            from pipeline.studies.session import run_study
+        config, _ = load_run_config(preset, config_path, overrides, inputs)
         run = {"output_dir": output_dir} if output_dir else {}
         corpus = {"input": tuple(inputs)} if inputs else {}
         config = config.model_copy(
@@ -104,24 +136,9 @@ def value(
                 "corpus": config.corpus.model_copy(update=corpus),
             }
         )
-        if max_minutes is None and max_usd is None:
-            max_minutes = 15.0
-        options = ValueOptions(
-            variants=tuple(variants),
-            sources=sources,
-            mixture=mixture,
-            held_out=tuple(held_out),
-            equal=cast(Literal["tokens", "usd"], equal),
-            budget=StudyBudget(max_usd, None if max_minutes is None else max_minutes * 60),
-            seeds=seeds,
-            margin=margin / 100,
-            params=params or PROXY_PARAMS,
-            steps=steps,
-        )
-        code = run_study(
-            config, "value", as_json, lambda study: measure_and_show(study, options, out), debug
-        )
-    sys.exit(code)
+        sys.exit(run_study(config, "value", as_json, work, debug))
+    except TokenmillError as error:
+        fail(error)
 
 
 def _check_what_is_asked(variants: Sequence[str], sources: bool, mixture: bool) -> None:

@@ -203,18 +203,13 @@ def measure_and_show(study: Study, options: ValueOptions, out: str | None = None
         The JSON document.
 
     Raises:
-        TokenmillError: A variant or the budget does not do, or `out` cannot be written.
+        TokenmillError: A variant or the budget does not do.
     """
     value = measure_value(study, options)
     page = os.path.join(study.directory, VALUE_PAGE_NAME)
     write_text(page, render_value_page(value))
     if out is not None:
-        try:
-            write_value(out, value)
-        except OSError as error:
-            raise TokenmillError(
-                f"--out {out}: {error.strerror}.", "Name a file in a directory that can be written."
-            ) from None
+        write_value(out, value)
     study.screen.console.print(value_screen(value))
     document = os.path.join(study.directory, VALUE_NAME)
     study.screen.say(f"\nPage: {shown_path(page)}", markup=False)

@@ -26,6 +26,8 @@ PROXY_PARAMS = 150_000
 # Of the branch at a quarter of the compared steps: before, losses are on no power law yet.
 _LEAST_STEPS = 64
 _BUDGET_SHARE = 0.5
+# Where that is too short for any training: seeds beyond the third are then not to be expected.
+_MOST_BUDGET_SHARE = 0.9
 _TIMED_STEPS = 12
 # What a held-out token takes beside one that is trained on.
 _FORWARD_SHARE = 1 / 3
@@ -76,8 +78,8 @@ def plan_runs(
         most_tokens: Most loss tokens of a variant's training: beyond, text would be repeated.
         seed: Of the training that is timed.
         source_weights: Of the base's rows.
-        further_runs: Trainings up to where variants are compared, beside those of the seeds; they
-            double the share of the budget that is planned with.
+        further_runs: Trainings beside those of the seeds, in lengths up to where variants are
+            compared.
 
     Raises:
         TokenmillError: The budget or the text is too small.
@@ -94,30 +96,28 @@ def plan_runs(
     passes = CURVE[-1] + DECAY_FRACTION * sum(CURVE[:-1])
     passes += (variants - 1) * (1 + DECAY_FRACTION * CURVE[0]) + further_runs / LEAST_SEEDS
     evaluations = len(CURVE) + 2 * (variants - 1) + 2 * further_runs / LEAST_SEEDS
-    share = budget_seconds * _BUDGET_SHARE / LEAST_SEEDS
-    if further_runs:
-        share *= 1.6
-    left = share - evaluations * evaluating - variants * compile_seconds / LEAST_SEEDS
-    tokens = min(left / (passes * seconds_per_token), most_tokens)
-    per_step = _train_for(target, shape, max(tokens, 1.0)).global_batch_size * target.tokens_per_row
-    steps = _round_steps(tokens / per_step)
-    if steps * CURVE[0] < _LEAST_STEPS:
-        if tokens < most_tokens:
-            least = _LEAST_STEPS / CURVE[0] * per_step * passes * seconds_per_token
-            needed = (least + evaluations * evaluating) * LEAST_SEEDS + variants * compile_seconds
+    fixed = evaluations * evaluating + variants * compile_seconds / LEAST_SEEDS
+    least, per_step = _LEAST_STEPS / CURVE[0], 1.0
+    for share in (_BUDGET_SHARE, _MOST_BUDGET_SHARE):
+        of_a_seed = budget_seconds * share / LEAST_SEEDS - fixed
+        tokens = min(max(of_a_seed, 0.0) / (passes * seconds_per_token), most_tokens)
+        batch = _train_for(target, shape, max(tokens, 1.0)).global_batch_size
+        per_step = batch * target.tokens_per_row
+        steps = _round_steps(tokens / per_step)
+        if steps >= least:
+            return plan_steps(target, params, steps)
+        if tokens == most_tokens:
             raise TokenmillError(
-                f"{duration(budget_seconds)} are too little for {count(variants)} variants: three "
-                f"seeds of {count(_LEAST_STEPS / CURVE[0])} steps take about "
-                f"{duration(needed)}.",
-                "Give more (--max-minutes, --max-usd), compare fewer variants, or set --params or "
-                "--steps.",
+                f"the text is too short: {count(most_tokens)} loss tokens, which a small training "
+                f"reads once, are fewer than {count(least)} steps.",
+                "Give more text, or set --steps, which repeats what there is.",
             )
-        raise TokenmillError(
-            f"the text is too short: {count(most_tokens)} loss tokens, which a small training "
-            f"reads once, are fewer than {count(_LEAST_STEPS / CURVE[0])} steps.",
-            "Give more text, or set --steps, which repeats what there is.",
-        )
-    return plan_steps(target, params, steps)
+    needed = (least * per_step * passes * seconds_per_token + fixed) * LEAST_SEEDS
+    raise TokenmillError(
+        f"{duration(budget_seconds)} are too little for {count(variants)} variants: three seeds of "
+        f"{count(least)} steps need about {duration(needed / _MOST_BUDGET_SHARE)} here now.",
+        "Give more (--max-minutes, --max-usd), compare fewer variants, or set --params or --steps.",
+    )
 
 
 def plan_steps(target: Target, params: int, steps: int) -> Plan:
