@@ -21,7 +21,7 @@ class GradientNoise:
             estimate of the critical batch size (McCandlish et al. 2018, "An Empirical Model of
             Large-Batch Training", sec. 2.2 and appendix A.1).
         standard_error: Its standard error by the jackknife over blocks of steps, loss tokens.
-        steps: Steps that it was measured over.
+        steps: Steps that it was measured over, the last half.
     """
 
     tokens: float
@@ -50,11 +50,17 @@ class GradientNoiseMeter:
         self._noise.append((part_square - batch_square) / (1 / small - 1 / tokens))
 
     def result(self) -> GradientNoise | None:
-        """Return the noise scale; None where too few steps were measured, or noise hides it all."""
-        steps = len(self._noise)
+        """Return the noise scale of the last half of the steps, as it grows while the loss falls.
+
+        Gradients are largest at the beginning, and a mean over all steps would be of those.
+
+        Returns:
+            The scale; None where too few steps were measured, or noise hides the gradient.
+        """
+        steps = len(self._noise) - len(self._noise) // 2
         if steps < _LEAST_STEPS:
             return None
-        noise, signal = np.array(self._noise), np.array(self._signal)
+        noise, signal = np.array(self._noise[-steps:]), np.array(self._signal[-steps:])
         if noise.mean() <= 0 or signal.mean() <= 0:
             return None
         blocks = np.array_split(np.arange(steps), 8)

@@ -95,7 +95,7 @@ def test_the_noise_scale_is_that_of_gaussian_gradients():
     mean, deviation, tokens, parts = np.full(100, 0.2), np.sqrt(40.0), 512.0, 4
     meter = GradientNoiseMeter()
     assert meter.result() is None
-    for _ in range(400):
+    for _ in range(800):
         of_parts = mean + rng.normal(0, deviation / np.sqrt(tokens / parts), (parts, 100))
         whole = of_parts.mean(0)
         meter.add(whole @ whole, (of_parts**2).sum(1).mean(), tokens, parts)
@@ -105,8 +105,17 @@ def test_the_noise_scale_is_that_of_gaussian_gradients():
     assert noise.standard_error < 200
 
 
+def test_the_noise_scale_is_that_of_the_end():
+    """The signal is a hundred times as strong at first, the noise the same."""
+    meter = GradientNoiseMeter()
+    for signal in [100.0] * 50 + [1.0] * 50:
+        # Of a batch of 512 tokens in 4 parts, tr(Sigma) = 2,000.
+        meter.add(signal + 2000 / 512, signal + 2000 / 128, 512.0, 4)
+    assert meter.result().tokens == pytest.approx(2000)
+
+
 def test_a_noise_without_a_signal_is_not_told():
     meter = GradientNoiseMeter()
-    for _ in range(20):
+    for _ in range(40):
         meter.add(1.0, 4.0, 512.0, 4)  # what is left of the parts' noise is all of the batch's
     assert meter.result() is None
