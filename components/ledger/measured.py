@@ -42,6 +42,9 @@ def find_measured(path: str, data_fingerprint: str) -> MeasuredValue:
         reference, note = other.name, other.multiplier_note
         difference = _turned_difference(other.differences.get("all"))
         multiplier = _turned_multiplier(other.multiplier)
+    elif variant.name == reference and not value.sources:
+        note = "this text is the reference there, of several others; compare it with one: "
+        note += "tokenmill value OTHER base"
     return MeasuredValue(
         study=path,
         variant=variant.name,

@@ -67,7 +67,8 @@ def measured_notes(measured: MeasuredTokens) -> Iterator[str]:
             f"[{interval}] more compute than this training."
         )
     if measured.note:
-        yield f"{against}: {measured.note}."
+        lead = "cost.value" if measured.difference is None else against
+        yield f"{lead}: {measured.note}."
 
 
 def source_values_table(sources: dict[str, SourceValue], wide: bool = True) -> Table:

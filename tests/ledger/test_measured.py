@@ -73,7 +73,11 @@ def test_of_two_texts_each_is_worth_what_the_other_is_not(written):
     assert (measured.difference.mean, measured.difference.low) == (0.043, 0.031)
     # With a third text there is no one answer.
     path = written([variant("base", "f"), raw, variant("c", "c", difference=BETTER)])
-    assert find_measured(path, "f").multiplier is None
+    measured = find_measured(path, "f")
+    assert measured.multiplier is None
+    assert "this text is the reference there" in measured.note
+    ledger = Ledger.model_validate(make_ledger(measured=measured))
+    assert any("cost.value: this text is the reference" in note for note in notes(ledger))
 
 
 def test_a_text_without_a_source_is_no_configuration(written):
