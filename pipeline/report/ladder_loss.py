@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tokenmill.contracts.ladder import Constants, Interval, LadderLoss, PublishedLaw
 from tokenmill.number_format import decimal
@@ -43,7 +43,9 @@ def ladder_rows(loss: LadderLoss) -> Iterator[tuple[str, str]]:
         )
 
 
-def constant_rows(constants: Constants, published: list[PublishedLaw]) -> Iterator[tuple[str, ...]]:
+def constant_rows(
+    constants: Constants, published: Sequence[PublishedLaw]
+) -> Iterator[tuple[str, ...]]:
     """Yield a row a constant: its name, its value, its interval, the published ones."""
     for name in CONSTANTS:
         found: Interval = getattr(constants, name)

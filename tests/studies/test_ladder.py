@@ -12,7 +12,7 @@ from pipeline.studies.ladder import HELD_OUT_BYTES
 from tokenmill.contracts.ladder import read_ladder
 
 ROOT = pathlib.Path(__file__).parents[2]
-MODEL = ("model.layers=2", "model.d_model=256", "model.heads=4", "model.d_ff=1024")
+MODEL = ("model.layers=2", "model.d_model=128", "model.heads=2", "model.d_ff=512")
 SMALL = (
     *MODEL, "model.sequence_length=64", "tokenizer.vocab_size=512", "train.global_batch_size=8",
     "train.learning_rate=4e-3", "train.epochs=2", "curate.rules=none", "corpus.eval_fraction=0.1",
@@ -25,7 +25,7 @@ def call(directory, *arguments):
     return subprocess.run(
         [sys.executable, "-m", "pipeline.cli", "ladder", str(ROOT / "docs" / "*.md"),
          "--preset=demo", *overrides, *arguments],
-        capture_output=True, text=True, cwd=directory, timeout=1500,
+        capture_output=True, text=True, cwd=directory, timeout=2400,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
 
@@ -33,7 +33,7 @@ def call(directory, *arguments):
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     directory = tmp_path_factory.mktemp("ladder")
-    return directory, call(directory, "--max-minutes=6", "--out=ladder.json")
+    return directory, call(directory, "--max-minutes=25", "--out=ladder.json")
 
 
 def test_it_ends_with_a_law_a_page_and_a_file(study):
@@ -71,7 +71,7 @@ def test_more_tokens_and_more_parameters_lower_the_loss(study):
 
 def test_the_same_ladder_costs_nothing_more(study):
     directory, _ = study
-    done = call(directory, "--max-minutes=6", "--json")
+    done = call(directory, "--max-minutes=25", "--json")
     assert done.returncode == 0, done.stderr
     first = read_ladder(str(directory / "ladder.json")).model_dump()
     again = json.loads(done.stdout)

@@ -11,6 +11,8 @@ from pipeline.cli import cli
 from pipeline.loader import load_config
 from pipeline.report.cost import notes, summary_table
 from pipeline.report.page.content import table_of_screen
+from pipeline.report.page.cost import cost_section
+from pipeline.report.page.run_documents import RunDocuments
 from tests.studies.made_ladder import loss_of, made_ladder
 from tokenmill.contracts.cost_report import CostReport
 from tokenmill.contracts.ladder import write_ladder
@@ -107,3 +109,12 @@ def test_a_run_says_why_the_ladder_says_nothing(ladder):
     table = table_of_screen(summary_table(ledger, cost))
     assert not any(row[0].startswith("bits per byte") for row in table.rows)
     assert any("l.json" in note and "vocabulary" in note for note in notes(ledger))
+
+
+def test_the_page_of_a_run_has_fitted_and_published_constants(ladder):
+    ledger, cost = recorded(ladder)
+    run = RunDocuments(run_id="", ledger=ledger, cost_report=cost)
+    (law,) = (table for title, table in cost_section(run).tables if title.startswith("The law"))
+    assert [row[0] for row in law.rows] == ["e", "a", "b", "alpha", "beta"]
+    assert law.headings[-2:] == ("Besiroglu et al. 2024", "Hoffmann et al. 2022")
+    assert law.rows[3][-1] == "0.34"

@@ -12,6 +12,7 @@ from pipeline.report.page.content import (
     table_of_screen,
     words,
 )
+from pipeline.report.page.law import law_table
 from pipeline.report.page.run_documents import RunDocuments
 from tokenmill.contracts.cost_report import CostReport
 from tokenmill.number_format import duration, usd
@@ -28,7 +29,11 @@ def cost_section(run: RunDocuments) -> Section:
         tables.append(("What each step cost, and the training it saved",
                        steps_table(cost, run.records)))  # fmt: skip
         figures = [_phases(cost), _steps(run, cost), *_returns(run, cost)]
-    return Section("cost", "Time and money", list(notes(ledger)), figures, optional_tables(tables))
+    shown = optional_tables(tables)
+    ladder = ledger.guidance.ladder
+    if ladder is not None and ladder.constants is not None:
+        shown.append(law_table(ladder.constants, ladder.published, ladder.level))
+    return Section("cost", "Time and money", list(notes(ledger)), figures, shown)
 
 
 def _phases(cost: CostReport) -> Figure:

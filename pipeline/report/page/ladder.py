@@ -15,7 +15,7 @@ from pipeline.report.ladder import (
     purchase_table,
     text_price_words,
 )
-from pipeline.report.ladder_loss import author, constant_rows, span
+from pipeline.report.ladder_loss import author, span
 from pipeline.report.page.charts import COLORS, Interval, Line, interval_chart, line_chart
 from pipeline.report.page.content import (
     DataTable,
@@ -25,6 +25,7 @@ from pipeline.report.page.content import (
     table_of_screen,
 )
 from pipeline.report.page.headline import BigNumber, Headline
+from pipeline.report.page.law import law_table
 from pipeline.report.page.template import render
 from tokenmill.contracts.ladder import Ladder, LadderPoint
 from tokenmill.files import write_text
@@ -159,19 +160,11 @@ def _curve(ladder: Ladder, size: int) -> Iterator[tuple[float, float]]:
 
 def _law_section(ladder: Ladder) -> Section:
     """Show the constants beside the published ones, and how larger runs were predicted."""
-    title, tables, figures = "The law of this text", [], []
+    title, figures = "The law of this text", []
+    tables: list[tuple[str, DataTable]] = []
     if ladder.fit is not None:
-        rows = list(constant_rows(ladder.fit.constants, ladder.published))
-        names = tuple(author(law) for law in ladder.published)
-        tables.append((
-            "L(N, D) = e + a / N^alpha + b / D^beta",
-            DataTable(
-                ("constant", "this text", f"{ladder.level:.0%} interval", *names),
-                rows,
-                "This text's in bits per byte, N in matrix products; the published ones in nats "
-                "per token of their own vocabulary and data, so that only exponents compare.",
-            ),
-        ))  # fmt: skip
+        found = ladder.fit.constants
+        tables.append(law_table(found, ladder.published, ladder.level))
     if ladder.backtests:
         figures.append(_backtests(ladder))
     sentences = law_lines(ladder)
