@@ -11,8 +11,6 @@ from pipeline.report.tables import plain_table
 from tokenmill.contracts.ladder import CriticalBatch, Ladder
 from tokenmill.number_format import approximate, decimal, duration, usd, with_letter
 
-# Sentences of cautions on the screen; the page has all.
-_CAUTIONS_SHOWN = 1
 PURCHASE_WORDS = {
     "larger model": "a model twice as large",
     "more epochs": "twice the passes over this text",
@@ -37,16 +35,14 @@ def print_ladder(screen: RunConsole, ladder: Ladder, path: str, page: str) -> No
     if ladder.fit is not None and ladder.prediction.words:
         screen.paragraph(ladder.prediction.words, "[red]No prediction:[/] ")
     if ladder.prediction.bits_per_byte is not None:
-        screen.say("")
         _print_table(screen, prediction_table(ladder))
     if ladder.purchases:
         _print_table(screen, purchase_table(ladder))
         screen.paragraph(text_price_words(ladder))
-    shown = ladder.cautions[:_CAUTIONS_SHOWN]
-    for caution in shown:
-        screen.paragraph(caution, "[yellow]![/] ")
-    if rest := len(ladder.cautions) - len(shown):
-        screen.paragraph(f".. and {rest} more, on the page", "[yellow]![/] ")
+    if ladder.cautions:
+        rest = len(ladder.cautions) - 1
+        more = f" And {rest} more, on the page." if rest else ""
+        screen.paragraph(f"{ladder.cautions[0]}{more}", "[yellow]![/] ")
     spent = ladder.spending
     screen.paragraph(
         f"The small trainings took {duration(spent.seconds)}, {usd(spent.usd)}; "

@@ -43,7 +43,8 @@ FITTED: tuple[TrunkPurpose, ...] = ("ladder", "other seed", "larger batch")
 
 # Differences of loss between rates below so many deviations of the noise are no difference.
 _RATE_DEVIATIONS = 2.0
-# Noise of a training of its own, where there is no fit that tells: as the fit's prior has it.
+# Deviation of a training's loss from one seed to another, a share. Not the fit's, which holds what
+# the form misses, too.
 _USUAL_NOISE = 0.006
 _BYTES_PER_MEGABYTE = 1e6
 # Times the critical batch size, from where on a smaller batch is advised.
@@ -116,7 +117,7 @@ def ladder_document(measured: Measured) -> Ladder:
         seed=measured.seed,
         batches=_batch_sizes(measured),
     )
-    rates = _rate_check(measured, checked.fit)
+    rates = _rate_check(measured)
     cautions = [*checked.cautions, *([rates[1]] if rates and rates[1] else [])]
     prediction = _prediction(measured, checked.fit)
     return Ladder(
@@ -272,7 +273,7 @@ def _point(
     )
 
 
-def _rate_check(measured: Measured, fit: ScalingFit | None) -> tuple[RateCheck, str] | None:
+def _rate_check(measured: Measured) -> tuple[RateCheck, str] | None:
     """Compare half and twice the learning rate; also returns a caution, empty where all is well."""
     found = {each.trunk.purpose: each for each in measured.outcomes}
     half, twice = found.get("half the learning rate"), found.get("twice the learning rate")
@@ -299,8 +300,7 @@ def _rate_check(measured: Measured, fit: ScalingFit | None) -> tuple[RateCheck, 
         None if each.outcome is None else each.outcome.results[-1].bits_per_byte()
         for each in (half, twice)
     ]
-    noise = _USUAL_NOISE if fit is None else fit.noise
-    words, caution = _rate_words(loss, others[0], others[1], noise)
+    words, caution = _rate_words(loss, others[0], others[1])
     check = RateCheck(
         params=trunk.shape.params_in_products,
         steps=steps,
@@ -313,14 +313,12 @@ def _rate_check(measured: Measured, fit: ScalingFit | None) -> tuple[RateCheck, 
     return check, caution
 
 
-def _rate_words(
-    loss: float, half: float | None, twice: float | None, noise: float
-) -> tuple[str, str]:
+def _rate_words(loss: float, half: float | None, twice: float | None) -> tuple[str, str]:
     named = [("half", half), ("twice", twice)]
     gains = [(math.log(loss / other), name) for name, other in named if other is not None]
     gain, name = max(gains, default=(-math.inf, ""))
     # Of two trainings of their own; the seed is the same, so this is rather too much.
-    least = _RATE_DEVIATIONS * math.sqrt(2) * noise
+    least = _RATE_DEVIATIONS * math.sqrt(2) * _USUAL_NOISE
     if gain <= least:
         return f"neither half nor twice the rate is better beyond the noise ({least:.1%})", ""
     words = f"{name} the rate is {gain:.1%} better"

@@ -159,7 +159,7 @@ def test_batches_of_other_sizes_do_not_bias_a_prediction():
     assert within >= 10
     assert told >= 9
     assert abs(np.mean(known)) < 0.012
-    assert np.mean(unknown) < -0.02  # what leaving the batches out would cost
+    assert np.mean(unknown) < np.mean(known) - 0.01  # what leaving the batches out would cost
 
 
 def test_noise_is_told_by_the_points():

@@ -228,11 +228,11 @@ def _why_it_does_not_hold(
     fit: ScalingFit, backtests: Sequence[tuple[Backtest, tuple[float, float, float]]]
 ) -> list[str]:
     problems = []
-    if fit.noise > MAX_NOISE:
+    if fit.mean_residual > MAX_NOISE:
         problems.append(
-            f"The points lie {fit.noise:.1%} of their loss off the fit; runs that differ in their "
-            f"seed alone lie some 0.5% apart, and {MAX_NOISE:.0%} is the most that is let pass: "
-            "the form does not hold for them."
+            f"The points lie {fit.mean_residual:.1%} of their loss off the fit; runs that differ "
+            f"in their seed alone lie some 0.5% apart, and {MAX_NOISE:.0%} is the most that is let "
+            "pass: the form does not hold for them."
         )
     for test, (miss, _, _) in backtests:
         if abs(miss) > MAX_MISS and not test.is_within:

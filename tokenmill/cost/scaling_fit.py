@@ -36,7 +36,7 @@ REPLICATES = 200
 _HUBER = 1.345
 # Noise before the points are looked at, as shares of the loss: what a trunk's seed shifts all its
 # points by, and what each adds. Worth so many degrees of freedom against the points' own spread.
-_TRUNK_NOISE, _POINT_NOISE, _NOISE_DEGREES = 0.006, 0.002, 3.0
+_TRUNK_NOISE, _POINT_NOISE, _NOISE_DEGREES = 0.005, 0.004, 3.0
 # Log-normal priors: a middle and a standard deviation of the logarithm. Published exponents lie
 # between 0.28 and 0.37; the prior reaches from 0.13 to 0.93 (95 %). E and the two terms at the
 # middle of the points are shares of the lowest loss.
@@ -49,7 +49,7 @@ _MISFIT, _MISFIT_DEGREES = 0.004, 3.0
 _REACH = 5.0  # standard deviations of a prior that the search goes
 # The noise of gradients tells the critical batch size "to an order" (McCandlish et al. 2018): a
 # deviation of its logarithm.
-_CRITICAL_SPREAD = 0.6
+_CRITICAL_SPREAD = 1.0
 _E, _A, _B, _ALPHA, _BETA, _CRITICAL = range(6)
 
 
@@ -156,6 +156,11 @@ class ScalingFit:
     def constants(self) -> Floats:
         """Replicates as an array, [R, 5]."""
         return np.array(self.replicates, dtype=np.float64)
+
+    @property
+    def mean_residual(self) -> float:
+        """Root of the mean square of the residuals, a share of the loss."""
+        return math.sqrt(sum(each**2 for each in self.residuals) / len(self.residuals))
 
     @property
     def noise(self) -> float:
