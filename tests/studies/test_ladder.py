@@ -17,7 +17,7 @@ SMALL = (
     *MODEL, "model.sequence_length=64", "tokenizer.vocab_size=512", "train.global_batch_size=8",
     "train.learning_rate=4e-3", "train.epochs=2", "curate.rules=none", "corpus.eval_fraction=0.1",
 )  # fmt: skip
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 
 def call(directory, *arguments):
