@@ -100,7 +100,7 @@ def predict(corpus: str, seed: int, work: str, tokens: float, width: int) -> dic
         f"run.output_dir={json.dumps(os.path.join(work, name))}", f"run.seed={seed}",
         f"corpus.input=[{json.dumps(corpus)}]", "corpus.source_field=source",
         f"model.d_model={width}", f"model.heads={max(1, width // 64)}", f"model.d_ff={4 * width}",
-        "train.global_batch_size=8", "train.learning_rate=3e-3",
+        "tokenizer.vocab_size=1024", "train.global_batch_size=8", "train.learning_rate=3e-3",
     ]  # fmt: skip
     config = load_config("demo", overrides=overrides)
     screen = RunConsole(sys.stderr)
@@ -175,8 +175,8 @@ def main() -> None:
     parser.add_argument("results", nargs="?")
     parser.add_argument("--table", metavar="RESULTS")
     parser.add_argument("--max-minutes", type=float, default=math.inf)
-    parser.add_argument("--tokens", type=float, default=1e6)
-    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--tokens", type=float, default=3e6)
+    parser.add_argument("--width", type=int, default=96)
     given = parser.parse_args()
     if given.table:
         table(given.table)
