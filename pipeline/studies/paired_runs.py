@@ -155,6 +155,11 @@ class PairedRuns:
             np.concatenate([each.bytes for each in losses]),
         )
 
+    def _strata(self, result: ProxyResult) -> np.ndarray:
+        """Return the number of the set of each deciding document: sets are sources."""
+        sizes = [len(result.losses[name].bytes) for name in self._deciding]
+        return np.repeat(np.arange(len(sizes)), sizes)
+
     def run(self, shown: Callable[[int, Arm], None], seed_done: Callable[[int], None]) -> None:
         """Train seed after seed until all verdicts are clear, or seeds or budget are used up.
 
@@ -237,6 +242,7 @@ class PairedRuns:
                 [variant.nll for _, variant in losses],
                 size,
                 self.confidence_of_look,
+                self._strata(pairs[0][0]) if name == ALL else None,
             )
         if ALL not in found:
             raise TokenmillError(

@@ -119,6 +119,45 @@ def test_without_noise_of_seeds_only_documents_count():
     assert found.document_error == pytest.approx(means.std(), rel=0.06)
 
 
+def test_what_is_worse_in_one_source_alone_is_worse():
+    """Three sources of which one differs by 0.4: among documents that is noise, by source not."""
+    random = np.random.default_rng(4)
+    strata = np.repeat([0, 1, 2], 9)
+    sizes = random.integers(2000, 9000, 27)
+    effect = np.where(strata == 0, 0.4, 0.0) + random.normal(0, 0.02, 27)
+    reference = 2 * sizes * math.log(2)
+    pair = [reference] * 3, [reference + effect * sizes * math.log(2)] * 3, sizes
+    whole, by_source = paired_difference(*pair), paired_difference(*pair, strata=strata)
+    assert by_source.mean == whole.mean
+    assert by_source.document_error < whole.document_error / 5
+    assert by_source.verdict(MARGIN) == "worse"
+    # By another road: the bootstrap within each source, whose shares of the bytes are given.
+    means = []
+    for _ in range(3000):
+        total = 0.0
+        for number in range(3):
+            mine = random.choice(np.flatnonzero(strata == number), 9)
+            total += (
+                (effect * sizes)[mine].sum() / sizes[mine].sum() * sizes[strata == number].sum()
+            )
+        means.append(total / sizes.sum())
+    # A bootstrap of nine has 8/9 of the variance.
+    assert by_source.document_error == pytest.approx(np.std(means) * math.sqrt(9 / 8), rel=0.06)
+
+
+def test_single_documents_of_sources_share_a_stratum():
+    row = [np.array([100.0, 10.0, 30.0, 50.0]), np.array([110.0, 12.0, 33.0, 54.0])]
+    other = [np.array([101.0, 12.0, 31.0, 50.0]), np.array([112.0, 12.0, 30.0, 55.0])]
+    sizes = np.array([90, 10, 30, 40])
+    one = paired_difference(row, other, sizes)
+    assert paired_difference(row, other, sizes, strata=np.arange(4)) == one
+    joined = paired_difference(row, other, sizes, strata=np.array([0, 1, 1, 1]))
+    assert joined == one  # the single one goes to the others
+    both = paired_difference(row, other, sizes, strata=np.array([0, 0, 1, 1]))
+    assert both.mean == one.mean
+    assert both.document_error != one.document_error
+
+
 def interval(low, high):
     return PairedDifference((low + high) / 2, low, high, 3, 10, 0.0, 0.0)
 
