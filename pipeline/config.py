@@ -186,6 +186,11 @@ class Config(Section):
         weights = self.pack.source_weights
         if weights and not any(weights.values()):
             raise ValueError("pack.source_weights: all weights are 0, so there is nothing to read")
+        if self.pack.quality_weighting and not self.curate.quality.is_used:
+            raise ValueError(
+                f"pack.quality_weighting = {self.pack.quality_weighting}: expected examples in "
+                "curate.quality.positive, or a curate.quality.classifier, that give a score"
+            )
         self._check_thresholds()
         self._check_lora()
         self._check_forgetting()
@@ -349,7 +354,7 @@ class Config(Section):
         Without what only guards: benchmarks change a text as little as a new held-out set does.
         """
         guards = {"benchmark_files", "benchmark_tasks", "max_drop_fraction"}
-        kept = {"source_weights", "max_repetitions"}
+        kept = {"source_weights", "quality_weighting", "max_repetitions"}
         parts = (
             self.corpus.to_json(exclude={"shards"}),
             self.curate.to_json(exclude=guards),

@@ -10,7 +10,8 @@ class TokenmillError(Exception):
     """
 
     def __init__(self, message: str, hint: str = ""):
-        super().__init__(message)
+        # Beam makes an error of a worker anew from its args.
+        super().__init__(message, *([hint] if hint else []))
         self.message = message
         self.hint = hint
 

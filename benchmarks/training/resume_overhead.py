@@ -54,6 +54,7 @@ def write_rows(uri):
             [b"en"] * count,
             np.zeros((0, 2), np.int64),
             np.zeros(count, np.int64),
+            np.full(count, -1.0, np.float32),
         )
         flags = np.zeros(VOCAB, np.uint8)
         directory = f"{uri}/Split-{split}"

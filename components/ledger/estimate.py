@@ -74,7 +74,7 @@ class RunEstimator:
             calibration, packed["eval"].rows, settings.global_batch_size
         )
         self.mixture: Mixture | None = None
-        if self._rows.source_weights or self._rows.max_repetitions is not None:
+        if self._rows.has_weights or self._rows.max_repetitions is not None:
             self.mixture = Mixture.of(self._rows)
 
     @property
@@ -145,8 +145,9 @@ class RunEstimator:
             return repetition_discounted_tokens(self._rows.loss_tokens * share, plan.epochs)
         repetitions = mixture.repetitions(plan.rows_read)
         return sum(
-            repetition_discounted_tokens(counts.loss_tokens * share, repetitions.get(source, 0.0))
-            for source, counts in self._rows.by_source.items()
+            repetition_discounted_tokens(counts.loss_tokens * share, repetitions.get(group, 0.0))
+            for source in self._rows.by_source
+            for group, counts in self._rows.groups_of_source(source).items()
         )
 
     def _mixture_of(self, rows: int) -> Mixture | None:
@@ -157,7 +158,7 @@ class RunEstimator:
         counts = zip(self.mixture.sources, self.mixture.rows.tolist(), strict=True)
         return Mixture(
             {source: round(count * factor) for source, count in counts},
-            self._rows.source_weights or {"": 1.0},
+            self.mixture.weights,
             self._rows.max_repetitions,
         )
 

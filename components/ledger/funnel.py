@@ -51,7 +51,7 @@ def build_funnel(
     curation: Curation,
     packed: Mapping[str, PackedManifest],
     epochs: float,
-    epochs_by_source: Mapping[str, float] | None = None,
+    epochs_by_group: Mapping[str, float] | None = None,
 ) -> Funnel:
     """Join the counts of ingest, curation and packing, and check that they balance.
 
@@ -60,8 +60,8 @@ def build_funnel(
         curation: curation.json of the dropped documents.
         packed: Manifest of the packed rows by split.
         epochs: How often training reads its rows.
-        epochs_by_source: The same by source where sources have weights; one that is missing
-            there has none and is not read.
+        epochs_by_group: The same by source where sources have weights, by bucket where quality
+            has; one that is missing there has none and is not read.
 
     Returns:
         The funnel of each source and of all. Tokens of raw and dropped documents are estimates from
@@ -83,8 +83,8 @@ def build_funnel(
     by_source = {}
     for source in sources:
         _check_source(source, ingest, curation, packed)
-        repeated = epochs_by_source.get(source, 0.0) if epochs_by_source else epochs
-        by_source[source] = _source_funnel(source, ingest, curation, packed, overall, repeated)
+        read_alike = _read_alike(packed["train"], source, epochs, epochs_by_group)
+        by_source[source] = _source_funnel(source, ingest, curation, packed, overall, read_alike)
     total = _add_funnels(list(by_source.values()))
     hidden = total.train.loss_tokens * packed["train"].mask_rate
     unique = [part.stages[6] for part in by_source.values()]
@@ -92,10 +92,10 @@ def build_funnel(
         documents=sum(stage.documents for stage in unique),
         bytes=sum(stage.bytes for stage in unique),
         tokens=sum(stage.tokens for stage in unique)
-        if epochs_by_source
+        if epochs_by_group
         else hidden * min(1.0, epochs),
     )
-    if not epochs_by_source:
+    if not epochs_by_group:
         total.train.effective_tokens = repetition_discounted_tokens(hidden, epochs)
     total.stages = _stages(total, packed["train"].mask_rate, read)
     quarantined = ingest.quarantined
@@ -114,13 +114,26 @@ def _bytes_per_token(size: int, tokens: int) -> float:
     return size / tokens if tokens else 0.0
 
 
+def _read_alike(
+    train: PackedManifest,
+    source: str,
+    epochs: float,
+    epochs_by_group: Mapping[str, float] | None,
+) -> list[tuple[SourceCounts, float]]:
+    """Divide a source into what training reads equally often: counts, and how often."""
+    if not epochs_by_group:
+        return [(_packed_counts(train, source), epochs)]
+    groups = train.groups_of_source(source)
+    return [(counts, epochs_by_group.get(name, 0.0)) for name, counts in groups.items()]
+
+
 def _source_funnel(
     source: str,
     ingest: IngestCounts,
     curation: Curation,
     packed: Mapping[str, PackedManifest],
     overall_bytes_per_token: float,
-    epochs: float,
+    read_alike: list[tuple[SourceCounts, float]],
 ) -> SourceFunnel:
     """Build the funnel of one source from its counts of both splits."""
     read = [
@@ -132,7 +145,7 @@ def _source_funnel(
         if source in counts.by_source
     ]
     train, evaluation = (_packed_counts(packed[split], source) for split in ("train", "eval"))
-    hidden = train.loss_tokens * packed["train"].mask_rate
+    mask_rate = packed["train"].mask_rate
     kept_bytes = sum(account.kept.bytes for account in curated)
     tokens = train.tokens + evaluation.tokens
     ratio = kept_bytes / tokens if tokens else overall_bytes_per_token
@@ -163,17 +176,20 @@ def _source_funnel(
         bytes_per_token=ratio,
         train=TrainingText(
             **train.counted(),
-            effective_tokens=repetition_discounted_tokens(hidden, epochs),
+            effective_tokens=sum(
+                repetition_discounted_tokens(part.loss_tokens * mask_rate, epochs)
+                for part, epochs in read_alike
+            ),
         ),
         eval=evaluation,
     )
-    share = min(1.0, epochs)
+    shares = [(part, min(1.0, epochs)) for part, epochs in read_alike]
     once = Read(
-        documents=round(_trained_documents(train) * share),
-        bytes=round((train.bytes - train.dropped_bytes) * share),
-        tokens=hidden * share,
+        documents=round(sum(_trained_documents(part) * share for part, share in shares)),
+        bytes=round(sum((part.bytes - part.dropped_bytes) * share for part, share in shares)),
+        tokens=sum(part.loss_tokens * mask_rate * share for part, share in shares),
     )
-    funnel.stages = _stages(funnel, packed["train"].mask_rate, once)
+    funnel.stages = _stages(funnel, mask_rate, once)
     return funnel
 
 
@@ -330,6 +346,22 @@ def _check_sums(ingest: IngestCounts, packed: Mapping[str, PackedManifest]) -> N
             whole, added = getattr(total, name), sum(getattr(p, name) for p in parts.values())
             _expect(whole == added, f"{where}: {whole} {name}, its parts have {added}")
     for split, manifest in packed.items():
+        for bucket in manifest.by_bucket:
+            added = sum(bucket.loss_tokens_by_language.values())
+            _expect(
+                bucket.loss_tokens == added,
+                f"packing/{split}: {bucket.loss_tokens} loss tokens of {bucket.name}, its "
+                f"languages have {added}",
+            )
+        for source in manifest.by_source if manifest.by_bucket else ():
+            buckets = manifest.groups_of_source(source).values()
+            for name, whole in manifest.by_source[source].counted().items():
+                added = sum(getattr(bucket, name) for bucket in buckets)
+                _expect(
+                    whole == added,
+                    f"packing/{split}: {whole} {name} of source {source}, its quality buckets "
+                    f"have {added}",
+                )
         for source, by_language in manifest.loss_tokens_by_source_and_language.items():
             whole = _packed_counts(manifest, source).loss_tokens
             added = sum(by_language.values())

@@ -9,7 +9,7 @@ from tokenmill.contracts.packed_rows import PackedManifest
 def language_texts(
     packed: Mapping[str, PackedManifest],
     compute_usd: float,
-    epochs_by_source: Mapping[str, float],
+    epochs_by_group: Mapping[str, float],
 ) -> dict[str, LanguageText]:
     """Divide the packed text and the estimated cost among the languages.
 
@@ -19,13 +19,14 @@ def language_texts(
     Args:
         packed: Manifest of the packed rows by split.
         compute_usd: The estimate, USD.
-        epochs_by_source: How often training reads each source; empty without weights.
+        epochs_by_group: How often training reads each source, or each bucket of its quality;
+            empty without weights.
 
     Returns:
         Each language of either split, ascending by code. The shares of all add up to 1.
     """
     train, evaluation = packed["train"], packed["eval"]
-    read = _loss_tokens_read(train, epochs_by_source)
+    read = _loss_tokens_read(train, epochs_by_group)
     all_read = sum(read.values())
     texts = {}
     for language in sorted({*train.by_language, *evaluation.by_language}):
@@ -47,14 +48,14 @@ def language_texts(
 
 
 def _loss_tokens_read(
-    train: PackedManifest, epochs_by_source: Mapping[str, float]
+    train: PackedManifest, epochs_by_group: Mapping[str, float]
 ) -> dict[str, float]:
     """Count the loss tokens that training reads of each language, but for a common factor."""
     read: dict[str, float] = {}
-    if not epochs_by_source:
+    if not epochs_by_group:
         return {language: counts.loss_tokens for language, counts in train.by_language.items()}
-    for source, by_language in train.loss_tokens_by_source_and_language.items():
+    for group, by_language in train.loss_tokens_by_group_and_language.items():
         for language, loss_tokens in by_language.items():
-            epochs = epochs_by_source.get(source, 0.0)
+            epochs = epochs_by_group.get(group, 0.0)
             read[language] = read.get(language, 0.0) + epochs * loss_tokens
     return read

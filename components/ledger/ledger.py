@@ -88,10 +88,10 @@ def build_ledger(
     shape, mixture = estimator.shape, estimator.mixture
     hardware = hardware_of(settings, machine, shape)
     run = estimator.estimate(hardware)
-    epochs_by_source: dict[str, float] = {}
-    if mixture is not None and packed["train"].source_weights:
-        epochs_by_source = mixture.repetitions(run.plan.rows_read)
-    funnel = build_funnel(ingest, curation, packed, run.plan.epochs, epochs_by_source)
+    epochs_by_group: dict[str, float] = {}
+    if mixture is not None and packed["train"].has_weights:
+        epochs_by_group = mixture.repetitions(run.plan.rows_read)
+    funnel = build_funnel(ingest, curation, packed, run.plan.epochs, epochs_by_group)
     memory = memory_per_device(shape, settings, settings.devices)
     # Twice the same where the MFU is one number.
     low, high = (
@@ -105,7 +105,7 @@ def build_ledger(
     return Ledger(
         schema=LEDGER_SCHEMA,
         funnel=funnel,
-        by_language=language_texts(packed, run.cost.compute_usd, epochs_by_source),
+        by_language=language_texts(packed, run.cost.compute_usd, epochs_by_group),
         packing={
             "train": _packing(packed["train"]),
             "eval": _packing(packed["eval"]),

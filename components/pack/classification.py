@@ -14,6 +14,7 @@ from apache_beam.io import fileio
 from apache_beam.io.filesystem import FileMetadata
 
 from components.pack.packing import build_rows
+from components.pack.row_groups import RowGroups
 from components.pack.tokenized import TokenizedDocuments, read_tokenized
 from tokenmill.contracts.packed_rows import NO_LABEL, UNKNOWN_LABEL
 from tokenmill.errors import TokenmillError
@@ -28,7 +29,7 @@ class Labeled(NamedTuple):
     Attributes:
         parts: One of each document that is kept.
         rows: A row of each.
-        rows_by_source: [source, rows] in the order of rows; empty without weights.
+        group_rows: Rows of each group, in the order of rows; empty without groups.
         kept_tokens: Tokens of each document that are in its row, int64 [documents].
         reasons: For each reason whether a document was left out for it, bool [documents].
         by_class: Rows of each class, int64 [classes].
@@ -36,7 +37,7 @@ class Labeled(NamedTuple):
 
     parts: Parts
     rows: Rows
-    rows_by_source: list[list]
+    group_rows: list[int]
     kept_tokens: np.ndarray
     reasons: dict[str, np.ndarray]
     by_class: np.ndarray
@@ -44,19 +45,17 @@ class Labeled(NamedTuple):
 
 def lay_out(
     documents: TokenizedDocuments,
-    sources: Sequence[str],
     label_names: Sequence[bytes],
     layout: Layout,
-    by_source: bool,
+    groups: RowGroups | None,
 ) -> Labeled:
     """Lay each document with tokens and a known label into a row `CLS tokens SEP`.
 
     Args:
         documents: Of a shard, in order.
-        sources: Source of each.
         label_names: The classes, ascending.
         layout: Framed, without overlap.
-        by_source: Rows of each source follow those of the last.
+        groups: Whose rows follow those of the last; None where documents share no weight.
     """
     number = {name: i for i, name in enumerate(label_names)}
     classes = np.array([number.get(label, -1) for label in documents.labels], np.int64)
@@ -67,11 +66,10 @@ def lay_out(
         UNKNOWN_LABEL: has_tokens & has_label & (classes < 0),
     }
     kept = np.flatnonzero(has_tokens & (classes >= 0))
-    rows_by_source: list[list] = []
-    if by_source:
-        names = np.array(sources, object)
-        kept = kept[np.argsort(names[kept], kind="stable")]
-        rows_by_source = [[s, int((names[kept] == s).sum())] for s in sorted(set(sources))]
+    group_rows: list[int] = []
+    if groups is not None:
+        kept = kept[np.argsort(groups.of_document[kept], kind="stable")]
+        group_rows = np.bincount(groups.of_document[kept], minlength=len(groups.keys)).tolist()
     lengths = np.minimum(documents.token_counts[kept], layout.room(0))
     nothing = np.zeros(len(kept), np.int64)
     parts = Parts(kept, nothing, lengths, nothing, np.arange(len(kept)))
@@ -80,7 +78,7 @@ def lay_out(
     kept_tokens[kept] = lengths
     rows = rows._replace(labels=classes[kept].astype(np.int32))
     by_class = np.bincount(classes[kept], minlength=len(label_names))
-    return Labeled(parts, rows, rows_by_source, kept_tokens, reasons, by_class)
+    return Labeled(parts, rows, group_rows, kept_tokens, reasons, by_class)
 
 
 class FindLabels(beam.PTransform):

@@ -11,6 +11,7 @@ from tfx.types import Channel, artifact_utils, component_spec
 from components.artifacts import Examples, PackedRows, Tokenizer
 from components.pack.classification import FindLabels
 from components.pack.job import PackJob
+from components.pack.quality_buckets import MIN_BUCKET_ROWS, FindQualityBuckets
 from components.pack.transforms import PackSplit
 from tokenmill.contracts.packed_rows import (
     CONVERSATION_REASONS,
@@ -74,6 +75,18 @@ class PackerExecutor(base_beam_executor.BaseBeamExecutor):
                 label_names = beam.pvalue.AsSingleton(
                     pipeline | "FindLabels" >> FindLabels(train, job.classes)
                 )
+            buckets = None
+            if job.quality_weighting:
+                train_tokens = examples.get_int_custom_property("train_tokens")
+                shards = job.shards_of(train_tokens)
+                buckets = beam.pvalue.AsSingleton(
+                    pipeline
+                    | "FindQualityBuckets"
+                    >> FindQualityBuckets(
+                        os.path.join(split_directory(examples.uri, "train"), "*"),
+                        MIN_BUCKET_ROWS * job.sequence_length * shards,
+                    )
+                )
             for split in SPLITS:
                 pattern = os.path.join(split_directory(examples.uri, split), "*")
                 tokens = examples.get_int_custom_property(f"{split}_tokens")
@@ -85,6 +98,7 @@ class PackerExecutor(base_beam_executor.BaseBeamExecutor):
                     flags,
                     label_names,
                     sizes if job.conversations else None,
+                    buckets if split == "train" else None,  # held-out text never weighs
                 )
         manifests = [read_packed_manifest(packed.uri, split) for split in SPLITS]
         names = ["rows", "slots", "padding_slots", "tokens", "documents", "loss_tokens"]

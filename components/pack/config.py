@@ -22,5 +22,8 @@ class PackConfig(Section):
     source_weights: dict[str, Annotated[float, Field(ge=0)]] = {}
     """Share of the rows of each source, relative to each other; without it, sources share rows
     and weigh as much as they have. A source with weight 0 is left out."""
+    quality_weighting: Annotated[float, Field(ge=0, le=16)] = 0.0
+    """How much better text of a source is read more often, by the score of curate.quality: rows
+    weigh their bucket's mean score to this power. 0: not at all."""
     max_repetitions: PositiveInt | None = None
     """How often a row is read at most; a source that comes to it leaves the mixture."""

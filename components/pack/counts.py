@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from components.pack.quality_buckets import SourceBuckets
 from tokenmill.contracts.packed_rows import (
     CONVERSATION_REASONS,
     LABEL_REASONS,
     LEFT_OUT_REASONS,
+    PackedBucket,
     PackedCounts,
     SourceCounts,
 )
@@ -29,6 +31,8 @@ class ShardCounts(NamedTuple):
         by_language: The same by language.
         loss_tokens_by_source_and_language: Loss tokens of each source, by language; empty where
             sources have no weights.
+        by_bucket: Counts of each (source, bucket), and its loss tokens by language; empty where
+            quality does not weigh.
     """
 
     segments: int
@@ -40,6 +44,7 @@ class ShardCounts(NamedTuple):
     by_source: dict[str, SourceCounts]
     by_language: dict[str, SourceCounts]
     loss_tokens_by_source_and_language: dict[str, dict[str, int]]
+    by_bucket: dict[tuple[str, int], tuple[SourceCounts, dict[str, int]]]
 
 
 def count_by_name(
@@ -71,6 +76,51 @@ def count_loss_tokens(
         of_source = found.setdefault(source, {})
         of_source[language] = of_source.get(language, 0) + count
     return found
+
+
+def count_buckets(
+    keys: Sequence[tuple[str, int]],
+    of_document: np.ndarray,
+    languages: list[str],
+    columns: Mapping[str, np.ndarray],
+) -> dict[tuple[str, int], tuple[SourceCounts, dict[str, int]]]:
+    """Add up a shard's documents by bucket, and the loss tokens of each by language.
+
+    Args:
+        keys: Source and bucket of each group.
+        of_document: Group of each document, int64.
+        languages: Language of each document.
+        columns: As for `count_by_name`.
+    """
+    numbers = list(map(str, of_document.tolist()))
+    counts = count_by_name(numbers, columns)
+    by_language = count_loss_tokens(numbers, languages, columns["loss_tokens"])
+    return {key: (counts[str(i)], by_language[str(i)]) for i, key in enumerate(keys)}
+
+
+def _merge_buckets(
+    shards: Iterable[Mapping[tuple[str, int], tuple[SourceCounts, dict[str, int]]]],
+    names: Sequence[str],
+    buckets: SourceBuckets,
+) -> list[PackedBucket]:
+    """Add up the counts of all shards, bucket by bucket, ascending by source and bucket."""
+    parts: dict[tuple[str, int], list[SourceCounts]] = {}
+    by_language: dict[tuple[str, int], Counter[str]] = {}
+    for shard in shards:
+        for key, (counts, languages) in shard.items():
+            parts.setdefault(key, []).append(counts)
+            by_language.setdefault(key, Counter()).update(languages)
+    return [
+        PackedBucket(
+            **_add_up(parts[source, number], names),
+            source=source,
+            bucket=number,
+            lowest_score=buckets[source][number].lowest_score,
+            mean_score=buckets[source][number].mean_score,
+            loss_tokens_by_language=dict(by_language[source, number]),
+        )
+        for source, number in sorted(parts)
+    ]
 
 
 def _add_up(parts: Iterable[SourceCounts], names: Iterable[str]) -> dict[str, int]:
@@ -114,7 +164,10 @@ def _counted_names(task: str, conversations: bool) -> list[str]:
 
 
 def sum_shards(
-    shards: Sequence[ShardCounts], task: str, conversations: bool = False
+    shards: Sequence[ShardCounts],
+    task: str,
+    conversations: bool = False,
+    buckets: SourceBuckets | None = None,
 ) -> PackedCounts:
     """Add up the counts of all shards and check that nothing is missing.
 
@@ -124,6 +177,7 @@ def sum_shards(
             known label are left out, and what is behind the row's end is cut off.
         conversations: Documents are conversations: those without an answer that fits are left out,
             and answers alone bear a loss.
+        buckets: Of each source; None where quality does not weigh.
 
     Raises:
         ArithmeticError: Tokens went missing; a bug, and no run should go on with it.
@@ -160,6 +214,16 @@ def sum_shards(
         raise ArithmeticError(
             f"packing does not balance: the sources have {totals}, the languages {of_languages}"
         )
+    of_buckets: dict[str, list[PackedBucket]] = {}
+    if buckets is not None:
+        by_bucket = _merge_buckets((shard.by_bucket for shard in shards), names, buckets)
+        for source, whole in by_source.items():
+            found = SourceCounts(**_add_up((b for b in by_bucket if b.source == source), names))
+            if found != whole:
+                raise ArithmeticError(
+                    f"packing does not balance: {source} has {whole}, its quality buckets {found}"
+                )
+        of_buckets = {"by_bucket": by_bucket}
     return PackedCounts(
         **totals.counted(),
         slots=slots,
@@ -172,4 +236,5 @@ def sum_shards(
         loss_tokens_by_source_and_language=_merge_loss_tokens(
             shard.loss_tokens_by_source_and_language for shard in shards
         ),
+        **of_buckets,
     )

@@ -51,18 +51,27 @@ class PackJob(PackConfig):
         """Whether a row holds one document, and its class is the target."""
         return self.task == "classification"
 
+    def shards_of(self, tokens: int) -> int:
+        """Return the number of shards of a split of so many tokens."""
+        if self.shards == "auto":
+            return shards_for(tokens, self.sequence_length)
+        return self.shards
+
     def of_split(self, split: str, tokens: int) -> "PackJob":
         """Return the settings of a split of so many tokens; its shards are a number.
 
         Held-out text is cut as the served model cuts it, so the trainer's held-out loss and the
         Evaluator's from raw text are the same number.
         """
-        shards = self.shards
-        if shards == "auto":
-            shards = shards_for(tokens, self.sequence_length)
+        shards = self.shards_of(tokens)
         if split == "train":
             return self.model_copy(update={"shards": shards})
-        whole = {"overlap_tokens": 0, "source_weights": {}, "max_repetitions": None}
+        whole = {
+            "overlap_tokens": 0,
+            "source_weights": {},
+            "quality_weighting": 0.0,
+            "max_repetitions": None,
+        }
         return self.model_copy(update={"shards": shards, "fixed_cuts": True, **whole})
 
     @property

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tokenmill import progress
 from tokenmill.errors import TokenmillError
-from tokenmill.records.documents import BATCH_DOCUMENTS
+from tokenmill.records.documents import BATCH_DOCUMENTS, QUALITY_SCORE
 from tokenmill.rows.arrays import spans
 
 
@@ -26,6 +26,7 @@ class TokenizedDocuments(NamedTuple):
         answer_spans: Of conversations where answers begin and end, int64 [spans, 2], one document
             after the other; counted in tokens from the document's beginning.
         span_counts: Answers of each, int64; 0 of what is no conversation.
+        scores: Learned quality of each, float32 from 0 to 1; below 0 where it has none.
     """
 
     doc_ids: list[bytes]
@@ -37,6 +38,7 @@ class TokenizedDocuments(NamedTuple):
     languages: list[bytes]
     answer_spans: np.ndarray
     span_counts: np.ndarray
+    scores: np.ndarray
 
     @classmethod
     def join(cls, parts: Sequence["TokenizedDocuments"]) -> "TokenizedDocuments":
@@ -51,6 +53,7 @@ class TokenizedDocuments(NamedTuple):
             [language for part in parts for language in part.languages],
             np.concatenate([part.answer_spans for part in parts]),
             np.concatenate([part.span_counts for part in parts]),
+            np.concatenate([part.scores for part in parts]),
         )
 
     def take(self, numbers: np.ndarray) -> "TokenizedDocuments":
@@ -69,6 +72,7 @@ class TokenizedDocuments(NamedTuple):
             [self.languages[i] for i in numbers.tolist()],
             self.answer_spans[spans(first_span[numbers], span_counts)],
             span_counts,
+            self.scores[numbers],
         )
 
 
@@ -80,6 +84,7 @@ _FEATURES = {
     "label": tf.io.FixedLenFeature([], tf.string, default_value=""),
     "language": tf.io.FixedLenFeature([], tf.string),
     "answer_spans": tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64),
+    QUALITY_SCORE: tf.io.FixedLenFeature([], tf.float32, default_value=-1.0),
 }
 
 
@@ -97,11 +102,12 @@ def _parse(serialized: tf.Tensor) -> tuple[tf.Tensor, ...]:
         parsed["language"],
         tf.reshape(parsed["answer_spans"].flat_values, [-1, 2]),
         parsed["answer_spans"].row_lengths() // 2,
+        parsed[QUALITY_SCORE],
     )
 
 
 def _columns(arrays: Sequence[np.ndarray]) -> TokenizedDocuments:
-    doc_ids, sources, byte_counts, token_counts, tokens, labels, languages, *answers = arrays
+    doc_ids, sources, byte_counts, token_counts, tokens, labels, languages, *others = arrays
     return TokenizedDocuments(
         doc_ids.tolist(),
         sources.tolist(),
@@ -110,7 +116,7 @@ def _columns(arrays: Sequence[np.ndarray]) -> TokenizedDocuments:
         tokens,
         labels.tolist(),
         languages.tolist(),
-        *answers,
+        *others,
     )
 
 

@@ -16,9 +16,17 @@ from components.pack.conversations import (
     measure,
     sum_by_document,
 )
-from components.pack.counts import ShardCounts, count_by_name, count_loss_tokens, sum_shards
+from components.pack.counts import (
+    ShardCounts,
+    count_buckets,
+    count_by_name,
+    count_loss_tokens,
+    sum_shards,
+)
 from components.pack.job import PackJob
 from components.pack.packing import build_rows, pack_parts
+from components.pack.quality_buckets import SourceBuckets
+from components.pack.row_groups import RowGroups, row_groups
 from components.pack.tokenized import TokenizedDocuments, read_tokenized
 from tokenmill.contracts.packed_rows import (
     FORMAT,
@@ -54,6 +62,7 @@ class PackSplit(beam.PTransform):
         label_names: A side input, the classes in order; None where there are none.
         token_sizes: Bytes of text that each token of the vocabulary stands for, int64 [vocab_size];
             of conversations alone.
+        buckets: A side input, `SourceBuckets`; None where quality does not weigh.
     """
 
     def __init__(
@@ -65,9 +74,10 @@ class PackSplit(beam.PTransform):
         flags: np.ndarray,
         label_names: Any = None,
         token_sizes: np.ndarray | None = None,
+        buckets: Any = None,
     ):
         super().__init__()
-        self._label_names, self._token_sizes = label_names, token_sizes
+        self._label_names, self._token_sizes, self._buckets = label_names, token_sizes, buckets
         self._pattern, self._settings, self._flags = examples_pattern, settings, flags
         self._directory = split_directory(output_uri, split)
 
@@ -75,6 +85,7 @@ class PackSplit(beam.PTransform):
         """Pack the split: pipeline -> PCollection of one element, the manifest."""
         settings, directory = self._settings, self._directory
         sides = (self._flags, self._label_names)
+        of_pack = (*sides, self._token_sizes, self._buckets)
         return (
             pipeline
             | "Files" >> fileio.MatchFiles(self._pattern)
@@ -82,9 +93,9 @@ class PackSplit(beam.PTransform):
             | "Read" >> beam.FlatMap(_read_matched)
             | "Shard" >> beam.FlatMap(_shard, settings.shards)
             | "Group" >> beam.GroupByKey()
-            | "Pack" >> beam.Map(pack_shard, directory, settings, *sides, self._token_sizes)
+            | "Pack" >> beam.Map(pack_shard, directory, settings, *of_pack)
             | "Shards" >> beam.combiners.ToList()
-            | "Manifest" >> beam.Map(write_manifest, directory, settings, *sides)
+            | "Manifest" >> beam.Map(write_manifest, directory, settings, *sides, self._buckets)
         )
 
 
@@ -123,14 +134,16 @@ def pack_shard(
     flags: np.ndarray,
     label_names: list[bytes] | None = None,
     token_sizes: np.ndarray | None = None,
+    buckets: SourceBuckets | None = None,
 ) -> ShardOutcome:
     """Pack the documents of one shard and write its rows, index and provenance."""
-    shard, groups = item
-    documents = TokenizedDocuments.join(list(groups))
+    shard, batches = item
+    documents = TokenizedDocuments.join(list(batches))
     keys = list(zip(documents.doc_ids, documents.sources, strict=True))
     documents = documents.take(np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64))
     sources = [source.decode() for source in documents.sources]
     languages = [code.decode() for code in documents.languages]
+    groups = row_groups(sources, documents.scores, settings, buckets)
     layout = settings.layout
     token_counts = documents.token_counts
     columns = {
@@ -140,9 +153,8 @@ def pack_shard(
         "dropped_empty": token_counts == 0,
     }
     if settings.classifies:
-        weighted = bool(settings.source_weights)
-        laid = lay_out(documents, sources, label_names or [], layout, weighted)
-        parts, rows, rows_by_source = laid.parts, laid.rows, laid.rows_by_source
+        laid = lay_out(documents, label_names or [], layout, groups)
+        parts, rows, group_rows = laid.parts, laid.rows, laid.group_rows
         left_out = sum(laid.reasons.values(), start=np.zeros(len(sources), bool))
         columns |= {f"dropped_{reason}": dropped for reason, dropped in laid.reasons.items()}
         columns["dropped_bytes"] = documents.byte_counts * left_out
@@ -155,7 +167,7 @@ def pack_shard(
         slots = int(widths.sum())
     elif settings.conversations:
         measured = measure(documents, settings.sequence_length)
-        parts, rows_by_source = _pack_sources(documents, sources, measured.items, settings, flags)
+        parts, group_rows = _pack_groups(documents, groups, measured.items, settings, flags)
         rows = build_conversation_rows(parts, documents, measured.bears_loss)
         columns |= _count_conversations(documents, measured, token_sizes)
         learned = documents.tokens[measured.bears_loss]
@@ -164,7 +176,7 @@ def pack_shard(
         slots = len(rows.segment_counts) * settings.sequence_length
     else:
         items = token_counts + (token_counts > 0) if settings.causal else token_counts
-        parts, rows_by_source = _pack_sources(documents, sources, items, settings, flags)
+        parts, group_rows = _pack_groups(documents, groups, items, settings, flags)
         rows = build_rows(parts, documents.tokens, token_counts, layout)
         without_loss = int(parts.context.sum())
         counts = np.bincount(documents.tokens, minlength=settings.vocab_size)
@@ -182,12 +194,16 @@ def pack_shard(
         files.rows,
         layout.frame_slots,
     )
+    of_buckets: dict[str, Any] = {}
+    if groups is not None and groups.has_buckets:
+        of_buckets = {"rows_by_bucket": groups.rows_by_bucket(group_rows)}
     entry = PackedShard(
         **files.to_json(),
         shard=shard,
         provenance=provenance,
         provenance_sha256=digest,
-        rows_by_source=rows_by_source,
+        rows_by_source=[] if groups is None else groups.rows_by_source(group_rows),
+        **of_buckets,
     )
     shard_counts = ShardCounts(
         segments=len(rows.segment_lengths),
@@ -202,6 +218,9 @@ def pack_shard(
             sources, languages, columns["loss_tokens"]
         )
         if settings.source_weights
+        else {},
+        by_bucket=count_buckets(groups.keys, groups.of_document, languages, columns)
+        if groups is not None and groups.has_buckets
         else {},
     )
     return ShardOutcome(entry, shard_counts, counts)
@@ -229,46 +248,39 @@ def _count_conversations(
     }
 
 
-def _pack_sources(
+def _pack_groups(
     documents: TokenizedDocuments,
-    sources: list[str],
+    groups: RowGroups | None,
     items: np.ndarray,
     settings: PackJob,
     flags: np.ndarray,
-) -> tuple[Parts, list[list]]:
-    """Pack a shard's documents; with weights, each source for itself, one after the other.
+) -> tuple[Parts, list[int]]:
+    """Pack a shard's documents; with weights, each group for itself, one after the other.
 
     Args:
         documents: Of the shard.
-        sources: Source of each.
+        groups: Which of them share rows; None: all.
         items: What there is to pack of each, int64; 0 takes no place.
         settings: How to pack.
         flags: Of the vocabulary's tokens.
 
     Returns:
-        The parts, and [source, rows] in the order of rows (empty without weights).
+        The parts, and the rows of each group, in the order of rows (empty without weights).
     """
     counts = documents.token_counts
     ranks = place_ranks(documents.tokens, flags)
-    if not settings.source_weights:
+    if groups is None:
         return pack_parts(items, settings.layout, ranks), []
-    of_sources, rows_by_source, first_row = [], [], 0
+    of_groups, group_rows, first_row = [], [], 0
     first = np.cumsum(counts) - counts
-    names = np.array(sources, object)
-    for source in sorted(set(sources)):
-        mine = np.flatnonzero(names == source)
-        source_parts = pack_parts(
-            items[mine], settings.layout, ranks[spans(first[mine], counts[mine])]
-        )
-        rows = int(source_parts.row[-1]) + 1 if len(source_parts.row) else 0
-        of_sources.append(
-            source_parts._replace(
-                document=mine[source_parts.document], row=source_parts.row + first_row
-            )
-        )
-        rows_by_source.append([source, rows])
+    for group in range(len(groups.keys)):
+        mine = np.flatnonzero(groups.of_document == group)
+        parts = pack_parts(items[mine], settings.layout, ranks[spans(first[mine], counts[mine])])
+        rows = int(parts.row[-1]) + 1 if len(parts.row) else 0
+        of_groups.append(parts._replace(document=mine[parts.document], row=parts.row + first_row))
+        group_rows.append(rows)
         first_row += rows
-    return Parts(*(np.concatenate(c) for c in zip(*of_sources, strict=True))), rows_by_source
+    return Parts(*(np.concatenate(c) for c in zip(*of_groups, strict=True))), group_rows
 
 
 def write_manifest(
@@ -277,6 +289,7 @@ def write_manifest(
     settings: PackJob,
     flags: np.ndarray,
     label_names: list[bytes] | None = None,
+    buckets: SourceBuckets | None = None,
 ) -> PackedManifest:
     """Add up the shards' counts, check that they balance, and write what is one for the split.
 
@@ -287,7 +300,9 @@ def write_manifest(
         TokenmillError: The sources with weights are not those of the documents.
     """
     shards = sorted(shards, key=lambda shard: shard.entry.file)
-    counts = sum_shards([shard.counts for shard in shards], settings.task, settings.conversations)
+    counts = sum_shards(
+        [shard.counts for shard in shards], settings.task, settings.conversations, buckets
+    )
     _check_weights(settings.source_weights, sorted(counts.by_source))
     target_counts = sum(
         (shard.target_counts for shard in shards),
@@ -302,6 +317,8 @@ def write_manifest(
             "label_names": names,
             "documents_by_label": dict(zip(names, target_counts.tolist(), strict=True)),
         }
+    if buckets is not None:
+        of_task["quality_weighting"] = settings.quality_weighting
     if settings.control_ids != TOKENMILL_CONTROL_IDS:
         of_task["control_ids"] = settings.control_ids
     manifest = PackedManifest(

@@ -20,7 +20,7 @@ from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 from components.tokenize.graph import ChatColumns, graph_chat_columns, graph_token_ids
 from components.tokenize.subword_regularization import Sampler, SubwordRegularization
 from tokenmill import progress
-from tokenmill.records.documents import decode_documents
+from tokenmill.records.documents import QUALITY_SCORE, decode_documents
 from tokenmill.records.splits import split_directory
 from tokenmill.records.tfrecord import read_tfrecords, write_tfrecords
 
@@ -37,8 +37,8 @@ _BATCH_DOCUMENTS = 8192
 class ApplyTransform(beam.PTransform):
     """Writes one split of documents as tf.Examples with token_ids, but without their text.
 
-    They keep doc_id, source, byte_count, language and, where documents have one, label. Those of
-    conversations have answer_spans, too: where answers begin and end.
+    They keep doc_id, source, byte_count, language and, where documents have one, label and
+    quality_score. Those of conversations have answer_spans, too: where answers begin and end.
 
     Args:
         uri: Curated examples.
@@ -152,6 +152,12 @@ def _transformed(path: str, columns_of: TokenColumns, counts: list[int]) -> Iter
         columns = {
             name: pa.LargeListArray.from_arrays(singles, batch.column(name)) for name in names
         }
+        scores = batch.column(QUALITY_SCORE)
+        if scores.null_count < batch.num_rows:  # what has no score has an empty list
+            ends = np.cumsum(scores.is_valid().to_numpy(zero_copy_only=False), dtype=np.int64)
+            columns[QUALITY_SCORE] = pa.LargeListArray.from_arrays(
+                np.concatenate(([0], ends)), scores.drop_null()
+            )
         columns |= of_tokens
         # Each feature for itself: joined, encoded messages are one message, and this encoder would
         # order the features of one message anew in every process.

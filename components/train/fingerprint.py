@@ -65,8 +65,11 @@ def flatten(job: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def rows_fingerprint(split: PackedSplit) -> str:
-    """Return a hash of the rows' own checksums."""
+    """Return a hash of the rows' own checksums, and of how their quality weighs."""
     digests = [shard.sha256 for shard in split.manifest.shards]
+    if split.manifest.by_bucket:
+        means = [(bucket.name, bucket.mean_score) for bucket in split.manifest.by_bucket]
+        digests.append(json.dumps([split.manifest.quality_weighting, means]))
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:32]
 
 

@@ -351,6 +351,11 @@ def test_training_weighs_both_classes_the_same():
             ['curate.quality.positive=["a"]', "curate.quality.min_score=2"],
             "curate.quality.min_score",
         ),
+        (["pack.quality_weighting=1"], "pack.quality_weighting = 1.0: expected examples"),
+        (
+            ['curate.quality.positive=["a"]', "pack.quality_weighting=-1"],
+            "pack.quality_weighting",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(values, message):

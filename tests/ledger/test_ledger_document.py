@@ -7,6 +7,7 @@ from complete_model import complete
 from made_manifest import packed_manifest, packed_shard
 
 from components.ledger.config import LedgerJob
+from components.ledger.funnel import UnbalancedLedgerError
 from components.ledger.ledger import Machine, build_ledger
 from data.catalog.chips import Price, find_chip
 from tokenmill.contracts.calibration import Calibration
@@ -375,8 +376,11 @@ def test_this_machine_has_a_peak():
     assert 1e6 < rate < 1e18
 
 
-def mixed(epochs, rows=(15, 5), weights=(1.0, 1.0), limit=None, max_steps=None):
-    """The ledger of two sources, `a` of 15 rows and `b` of 5, with weights and a limit."""
+def mixed(epochs, rows=(15, 5), weights=(1.0, 1.0), limit=None, max_steps=None, buckets=None):
+    """The ledger of two sources, `a` of 15 rows and `b` of 5, with weights and a limit.
+
+    With buckets, (source, rows, mean score) each, quality weighs by the square of the score.
+    """
     sources = {}
     for name, count in zip("ab", rows, strict=True):
         sources[name] = {
@@ -385,11 +389,32 @@ def mixed(epochs, rows=(15, 5), weights=(1.0, 1.0), limit=None, max_steps=None):
         }  # fmt: skip
     total = {key: sum(account[key] for account in sources.values()) for key in sources["a"]}
     slots = sum(rows) * 64
+    of_buckets, rows_by_bucket = {}, {}
+    if buckets is not None:
+        numbered = [
+            (source, sum(b[0] == source for b in buckets[:i]), count, score)
+            for i, (source, count, score) in enumerate(buckets)
+        ]
+        rows_by_bucket = {"rows_by_bucket": [bucket[:3] for bucket in numbered]}
+        of_buckets = {
+            "quality_weighting": 2.0,
+            "by_bucket": [
+                {
+                    "documents": count, "bytes": 300 * count, "tokens": 63 * count,
+                    "loss_tokens": 64 * count, "dropped_empty": 0, "source": source,
+                    "bucket": number, "lowest_score": 0.0, "mean_score": score,
+                    "loss_tokens_by_language": {"en": 64 * count},
+                }
+                for source, number, count, score in numbered
+            ],
+        }  # fmt: skip
     train = packed_manifest(
         **total, rows=sum(rows), slots=slots, padding_slots=0, segments=sum(rows),
-        stored_bytes=1, by_source=sources, max_repetitions=limit,
-        source_weights=dict(zip("ab", weights, strict=True)),
-        shards=[packed_shard(rows_by_source=list(zip("ab", rows, strict=True)))],
+        stored_bytes=1, by_source=sources, max_repetitions=limit, **of_buckets,
+        source_weights=dict(zip("ab", weights, strict=True)) if weights else {},
+        shards=[
+            packed_shard(rows_by_source=list(zip("ab", rows, strict=True)), **rows_by_bucket)
+        ],
     )  # fmt: skip
     packed = {"train": train, "eval": PACKED["eval"]}
     counted = {
@@ -450,6 +475,38 @@ def test_a_mixture_repeats_each_source_as_often_as_its_weight_says():
     # Even repetition is worth more than uneven, by concavity.
     assert training["effective_tokens"] < repetition_discounted_tokens(20 * 64, 2.0)
     Ledger.model_validate(ledger)
+
+
+BUCKETS = [("a", 9, 0.25), ("a", 6, 0.5), ("b", 5, 0.75)]
+
+
+@pytest.mark.parametrize("weights", [None, (1.0, 1.0)])
+def test_quality_repeats_the_better_bucket_more_and_leaves_the_sources_shares(weights):
+    # 40 rows. a's share is divided as 9 x 0.25 ** 2 to 6 x 0.5 ** 2, or 3 to 8.
+    ledger = mixed(epochs=2.0, weights=weights, buckets=BUCKETS)
+    of_a, of_b = (20, 20) if weights else (30, 10)
+    parts = {
+        "a": [(9, of_a * 3 / 11 / 9), (6, of_a * 8 / 11 / 6)],
+        "b": [(5, of_b / 5)],
+    }
+    for name, mine in parts.items():
+        account = ledger["funnel"]["by_source"][name]
+        expected = sum(repetition_discounted_tokens(64 * rows, epochs) for rows, epochs in mine)
+        # Of so few rows the mixture's whole places show.
+        assert account["train"]["effective_tokens"] == pytest.approx(expected, rel=0.03)
+        unique = sum(64 * rows * min(1.0, epochs) for rows, epochs in mine)
+        assert account["stages"][6]["tokens"] == pytest.approx(unique, abs=64)
+    total = ledger["funnel"]["total"]["train"]["effective_tokens"]
+    assert ledger["training"]["effective_tokens"] == pytest.approx(total)
+    # Uneven repetition is worth less, by concavity.
+    assert total < mixed(epochs=2.0, weights=weights or (15.0, 5.0))["training"]["effective_tokens"]
+    assert ledger["by_language"]["en"]["cost_share"] == pytest.approx(1.0)
+    Ledger.model_validate(ledger)
+
+
+def test_buckets_that_lack_text_of_their_source_stop_the_run():
+    with pytest.raises(UnbalancedLedgerError, match="of source b, its quality buckets have"):
+        mixed(epochs=2.0, weights=None, buckets=[*BUCKETS[:2], ("b", 4, 0.75)])
 
 
 def test_a_source_that_is_hardly_read_has_fewer_unique_tokens_than_it_holds():

@@ -22,6 +22,7 @@ class TokenizedDocument(NamedTuple):
     label: bytes = b""
     language: bytes = b"en"
     answers: tuple[tuple[int, int], ...] = ()
+    score: float = -1.0
 
 
 def in_columns(documents):
@@ -37,6 +38,7 @@ def in_columns(documents):
         [d.language for d in documents],
         np.array([span for d in documents for span in d.answers], np.int64).reshape(-1, 2),
         np.array([len(d.answers) for d in documents], np.int64),
+        np.array([d.score for d in documents], np.float32),
     )
 
 

@@ -230,6 +230,7 @@ def test_missing_tokens_stop_the_run(tmp_path, counter):
         by_source={"s": account},
         by_language={"en": account},
         loss_tokens_by_source_and_language={},
+        by_bucket={},
     )
     entry = PackedShard(**packed_shard(file="rows-00000.tfrecord", rows=1, bytes=40))
     shard = ShardOutcome(entry, counts, np.zeros(VOCAB, np.int64))

@@ -269,6 +269,34 @@ def test_schema_2_1_runs_to_a_pushed_model_too(workspace, tmp_path):
     assert ledger["training"]["steps"] == 3
 
 
+def test_a_learned_score_is_one_more_step_before_the_curator(workspace, tmp_path):
+    examples = tmp_path / "good.txt"
+    examples.write_text("What is wanted.")
+    plain, scored = tmp_path / "plain", tmp_path / "scored"
+    tasks = {}
+    for root, overrides in (
+        (plain, ()),
+        (scored, (f'curate.quality.positive=["{examples}"]', "pack.quality_weighting=2")),
+    ):
+        root.mkdir()
+        result = compile_spec(workspace, root, *overrides)
+        assert result.returncode == 0, result.stderr
+        spec = json.loads((root / "spec.json").read_text())["pipelineSpec"]
+        tasks[root] = spec["root"]["dag"]["tasks"]
+    assert set(tasks[scored]) - set(tasks[plain]) == {"QualityTrainer"}
+    assert "quality_model" not in tasks[plain]["Curator"]["inputs"]["artifacts"]
+    for user in ("Curator", "CostReport"):
+        told = tasks[scored][user]["inputs"]["artifacts"]["quality_model"]["taskOutputArtifact"]
+        assert told == {"producerTask": "QualityTrainer", "outputArtifactKey": "quality_model"}
+        assert "QualityTrainer" in tasks[scored][user]["dependentTasks"]
+    read = tasks[scored]["QualityTrainer"]["inputs"]["artifacts"]
+    assert {channel["taskOutputArtifact"]["producerTask"] for channel in read.values()} == {
+        "CorpusExampleGen"
+    }
+    packing = tasks[scored]["Packer"]["inputs"]["parameters"]["config"]["runtimeValue"]
+    assert json.loads(packing["constantValue"]["stringValue"])["quality_weighting"] == 2.0
+
+
 def test_a_model_registry_is_one_more_step_behind_the_pusher(workspace, tmp_path):
     settings = (
         'push.registry="vertex"',

@@ -93,6 +93,26 @@ class SourceCounts(Part):
         return {name: getattr(self, name) for name in names}
 
 
+class PackedBucket(SourceCounts):
+    """The documents of a source whose learned scores lie next to each other."""
+
+    source: str = key("Where they came from.")
+    bucket: int = key("Number in its source, from 0; the scores ascend.", ge=0)
+    lowest_score: float = key("Score that it begins at, from 0 to 1.", ge=0, le=1)
+    mean_score: float = key("Mean score of its tokens.", gt=0, le=1)
+    loss_tokens_by_language: dict[str, int] = key("Its loss tokens by language.")
+
+    @property
+    def name(self) -> str:
+        """Name of the bucket among those of all sources."""
+        return bucket_name(self.source, self.bucket)
+
+
+def bucket_name(source: str, bucket: int) -> str:
+    """Return a name that no other bucket of any source has."""
+    return f"{source} (quality bucket {bucket})"
+
+
 class PackedCounts(SourceCounts):
     """All documents, and the slots of the rows: loss_tokens + context_slots + padding_slots."""
 
@@ -108,6 +128,22 @@ class PackedCounts(SourceCounts):
     loss_tokens_by_source_and_language: dict[str, dict[str, int]] = key(
         "Loss tokens of each source, by language; empty without weights."
     )
+    by_bucket: list[PackedBucket] = key(
+        "The counts by source and quality, in this order; absent without pack.quality_weighting.",
+        default=[],
+    )
+
+    @property
+    def loss_tokens_by_group_and_language(self) -> dict[str, dict[str, int]]:
+        """Loss tokens by language of each group of rows with a weight of its own."""
+        if self.by_bucket:
+            return {bucket.name: bucket.loss_tokens_by_language for bucket in self.by_bucket}
+        return self.loss_tokens_by_source_and_language
+
+    def groups_of_source(self, source: str) -> dict[str, SourceCounts]:
+        """Return the counts of a source's groups of rows, by the names that the mixture has."""
+        buckets = {b.name: b for b in self.by_bucket if b.source == source}
+        return {**buckets} or {source: self.by_source.get(source) or self.nothing()}
 
     @property
     def answers_only(self) -> bool:
@@ -162,6 +198,18 @@ class PackedShard(ShardFiles):
     rows_by_source: list[tuple[str, int]] = key(
         "Source and number of rows, in the order of rows; empty without weights."
     )
+    rows_by_bucket: list[tuple[str, int, int]] = key(
+        "Source, bucket and number of rows, in the order of rows; absent without "
+        "pack.quality_weighting.",
+        default=[],
+    )
+
+    @property
+    def rows_by_group(self) -> list[tuple[str, int]]:
+        """Name and number of rows of each group with a weight of its own, in the order of rows."""
+        if self.rows_by_bucket:
+            return [(bucket_name(source, b), rows) for source, b, rows in self.rows_by_bucket]
+        return self.rows_by_source
 
 
 class PackedManifest(Document, PackedCounts):
@@ -181,11 +229,19 @@ class PackedManifest(Document, PackedCounts):
     label_names: list[str] | None = key("The classes in order; classification.", default=None)
     documents_by_label: dict[str, int] | None = key("Rows of each; classification.", default=None)
     source_weights: dict[str, float] = key("pack.source_weights; empty for none.")
+    quality_weighting: float = key(
+        "pack.quality_weighting; absent where quality does not weigh.", default=0.0, ge=0
+    )
     max_repetitions: int | None = key("pack.max_repetitions; null for no limit.")
     rows: int = key("Rows of the split.", ge=0)
     stored_bytes: int = key("Size of the TFRecord files, bytes.", ge=0)
     shard_count: int = key("Shards that a document's hash chooses from.", ge=1)
     shards: list[PackedShard] = key("The shards that have documents, in the order of rows.")
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether rows are read by weights: of their sources, or of their quality."""
+        return bool(self.source_weights or self.by_bucket)
 
 
 def read_packed_manifest(uri: str, split: str) -> PackedManifest:

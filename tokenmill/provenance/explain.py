@@ -127,7 +127,7 @@ def times_trained(
             for row in numbers[np.isin(numbers, wanted)].tolist():
                 counts[row] += 1
         return counts
-    if not split.manifest.source_weights:  # every whole epoch reads every row once
+    if not split.manifest.has_weights:  # every whole epoch reads every row once
         whole = read // split.rows
         counts = dict.fromkeys(counts, whole)
         done = whole * split.rows

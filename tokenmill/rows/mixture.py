@@ -135,11 +135,13 @@ class Mixture:
     at once, without a state. When a source has been read as often as max_repetitions allows, a
     new phase begins, in which the others share its places by their weights.
 
-    Without weights there is one source, which is all rows.
+    Without weights there is one source, which is all rows. With pack.quality_weighting each bucket
+    of a source is what a source is otherwise, under a name of its own.
 
     Attributes:
         sources: Names, sorted; [""] without weights.
         rows: Rows of each, int64.
+        weights: Weight of each by its name.
         rows_available: Samples until all sources have come to their limit; None without a limit.
 
     Args:
@@ -159,6 +161,7 @@ class Mixture:
     ):
         self.sources = sorted(rows_of_sources)
         self.rows = np.array([rows_of_sources[s] for s in self.sources], np.int64)
+        self.weights = dict(weights)
         shares = np.array([weights[s] for s in self.sources], np.float64)
         # A source without rows has no place, whatever its weight.
         shares[self.rows == 0] = 0.0
@@ -190,12 +193,14 @@ class Mixture:
             TokenmillError: There is nothing to read.
         """
         limit = manifest.max_repetitions
-        if not manifest.source_weights:
+        if not manifest.has_weights:
             return cls({"": manifest.rows}, {"": 1.0}, limit)
         rows: dict[str, int] = {}
         for shard in manifest.shards:
-            for source, count in shard.rows_by_source:
-                rows[source] = rows.get(source, 0) + count
+            for group, count in shard.rows_by_group:
+                rows[group] = rows.get(group, 0) + count
+        if manifest.by_bucket:
+            return cls(rows, _weights_of_buckets(manifest, rows), limit)
         return cls(rows, manifest.source_weights, limit)
 
     def draws(self, samples: np.ndarray) -> Draws:
@@ -228,6 +233,34 @@ class Mixture:
             source: drawn[source] / rows if rows else 0.0
             for source, rows in zip(self.sources, self.rows.tolist(), strict=True)
         }
+
+
+def _weights_of_buckets(manifest: PackedManifest, rows: Mapping[str, int]) -> dict[str, float]:
+    """Weigh each bucket by its rows times mean score ** quality_weighting.
+
+    The buckets of a source share what the source weighs: its source weight, or else its rows. So
+    quality decides within sources and leaves the shares of sources as they are.
+
+    Args:
+        manifest: Of the training split.
+        rows: Rows of each bucket, by name.
+    """
+    weights: dict[str, float] = {}
+    for source in sorted({bucket.source for bucket in manifest.by_bucket}):
+        mine = [bucket for bucket in manifest.by_bucket if bucket.source == source]
+        best = max(bucket.mean_score for bucket in mine)
+        by_quality = {
+            bucket.name: rows[bucket.name]
+            * (bucket.mean_score / best) ** manifest.quality_weighting
+            for bucket in mine
+        }
+        total = sum(by_quality.values())
+        whole = manifest.source_weights.get(source, 0.0)
+        if not manifest.source_weights:
+            whole = sum(rows[bucket.name] for bucket in mine)
+        for name, weight in by_quality.items():
+            weights[name] = whole * weight / total if total else 0.0
+    return weights
 
 
 def _quotas(shares: np.ndarray) -> np.ndarray:

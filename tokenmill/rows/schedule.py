@@ -89,7 +89,7 @@ def _rows_of_sources(
     groups: dict[str, list[tuple[int, int]]] = {source: [] for source in sources}
     first = 0
     for shard in manifest.shards:
-        for source, rows in shard.rows_by_source:
+        for source, rows in shard.rows_by_group:
             groups[source].append((first, rows))
             first += rows
     return [
