@@ -372,3 +372,22 @@ def test_documents_without_a_score_are_an_error_that_says_what_to_do(tmp_path, s
     with pytest.raises(TokenmillError, match=r"doc-.* came without a quality_score") as caught:
         run_packer(tmp_path, examples, sentencepiece_model, quality_weighting=1.0)
     assert "outputs of Transform" in caught.value.hint
+
+
+def test_a_study_that_weighs_sources_by_their_rows_reads_as_a_run_does(bucketed):
+    """Proxy runs give the rows' manifest source weights of their own."""
+    manifest = read_packed_manifest(bucketed, "train")
+    natural = Counter()
+    for shard in manifest.shards:
+        natural.update(dict(shard.rows_by_source))
+    weighed = manifest.model_copy(update={"source_weights": dict(natural)})
+    samples = np.arange(10_000)
+    for mine, other in zip(
+        Mixture.of(manifest).draws(samples), Mixture.of(weighed).draws(samples), strict=True
+    ):
+        np.testing.assert_array_equal(mine, other)
+    only = manifest.model_copy(update={"source_weights": {"wiki": 1.0, "code": 0, "news": 0}})
+    read = Mixture.of(only).rows_drawn(5000)
+    assert {name for name, rows in read.items() if rows} == {
+        b.name for b in manifest.by_bucket if b.source == "wiki"
+    }
