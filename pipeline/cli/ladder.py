@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.errors import check_can_be_written, fail
-from pipeline.cli.options import json_option, run_config_options
+from pipeline.cli.options import PositiveNumber, json_option, run_config_options
 from tokenmill.errors import TokenmillError
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ _SECONDS_PER_MINUTE = 60.0
 @run_config_options
 @click.option(
     "--max-usd",
-    type=click.FloatRange(0, min_open=True),
+    type=PositiveNumber(),
     metavar="USD",
     help="Most that the small trainings may cost, at the price of this machine.",
 )
 @click.option(
     "--max-minutes",
-    type=click.FloatRange(0, min_open=True),
+    type=PositiveNumber(),
     metavar="N",
     help=f"Most that they may last.  [default: {_MINUTES:g}, without --max-usd]",
 )

@@ -1,5 +1,6 @@
 """Options that several commands have, each described once."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,23 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 # Written out, since listing the presets imports pydantic: a test compares it with the files.
 _PRESETS = "demo, gpt2-small, bert-base, bert-large, adapt-bert or adapt-llama."
+
+
+class PositiveNumber(click.FloatRange):
+    """A finite number above zero: nan passes the comparisons of click's own range."""
+
+    def __init__(self) -> None:
+        super().__init__(0, min_open=True)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number that was given."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
+
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 run_option = click.option(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import click
 
 from pipeline.cli.errors import check_can_be_written, fail
-from pipeline.cli.options import json_option, run_config_options
+from pipeline.cli.options import PositiveNumber, json_option, run_config_options
 from tokenmill.errors import TokenmillError
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ _SECONDS_PER_MINUTE = 60.0
     show_default=True,
     help="What all trainings have the same of: tokens read, or money for training.",
 )
-@click.option("--max-minutes", type=click.FloatRange(0, min_open=True), metavar="N",
+@click.option("--max-minutes", type=PositiveNumber(), metavar="N",
               help="Wall time in all.  [default: 15, without --max-usd]")  # fmt: skip
-@click.option("--max-usd", type=click.FloatRange(0, min_open=True), metavar="X",
+@click.option("--max-usd", type=PositiveNumber(), metavar="X",
               help="Most money, at the price of this machine's cores or chips.")  # fmt: skip
 @click.option("--seeds", type=int, default=8, show_default=True, metavar="N",
               help="Seeds at most; fewer where the answer is clear.")  # fmt: skip

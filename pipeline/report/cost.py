@@ -7,6 +7,7 @@ from rich.table import Table
 from components.cost_report.report import estimated_side
 from pipeline.report.ladder_loss import span
 from pipeline.report.measured import effective_rows, measured_notes
+from pipeline.report.tables import escape
 from tokenmill.contracts.cost_report import CostReport, Side
 from tokenmill.contracts.ledger import Ledger
 from tokenmill.metadata.step_records import StepRecord
@@ -115,7 +116,7 @@ def summary_table(ledger: Ledger, cost: CostReport | None) -> Table:
     """Compare estimate and actual in the lines that the default screen has room for."""
     sides = _Sides(ledger, cost)
     for label, tokens in effective_rows(ledger):
-        sides.table.add_row(label, tokens)
+        sides.table.add_row(escape(label), tokens)
     sides.loss_tokens()
     sides.row("FLOPs", "total_flops", power_of_ten)
     sides.row("MFU of the steps", "mfu", lambda share: f"{share:.1%}")
@@ -133,7 +134,7 @@ def cost_table(ledger: Ledger, cost: CostReport | None) -> Table:
     table, row, estimated, actual = sides.table, sides.row, sides.estimated, sides.actual
     source = ledger.hardware.mfu_source
     for label, tokens in effective_rows(ledger):
-        table.add_row(label, tokens)
+        table.add_row(escape(label), tokens)
     row("tokens computed (slots)", "slots", count)
     sides.loss_tokens()
     row("FLOPs", "total_flops", lambda number: power_of_ten(number, 4))

@@ -17,13 +17,18 @@ def multiplier_words(ratio: Multiplier | None) -> str:
     """Write a ratio of tokens with its interval; an end beyond what could be told is said so."""
     if ratio is None:
         return "no number"
-    low = f"under {ratio.least:.2f}" if ratio.low is None else f"{ratio.low:.2f}"
-    high = f"over {ratio.most:.2f}" if ratio.high is None else f"{ratio.high:.2f}"
+    low = f"<{ratio.least:.2f}" if ratio.low is None else f"{ratio.low:.2f}"
+    high = f">{ratio.most:.2f}" if ratio.high is None else f"{ratio.high:.2f}"
     if ratio.value is not None:
         return f"x{ratio.value:.2f} [{low}, {high}]"
     if ratio.low is None and ratio.high is None:
         return "cannot be told"
-    return f"over x{ratio.most:.2f}" if ratio.high is None else f"under x{ratio.least:.2f}"
+    if ratio.high is None:
+        beyond = f"over x{ratio.most:.2f}"
+        certain = ratio.low is not None and ratio.low >= ratio.most
+    else:
+        beyond, certain = f"under x{ratio.least:.2f}", ratio.high <= ratio.least
+    return beyond if certain else f"{beyond} [{low}, {high}]"
 
 
 def difference_words(difference: Difference | None) -> str:
@@ -79,7 +84,7 @@ def source_values_table(sources: dict[str, SourceValue], wide: bool = True) -> T
         wide: Whether there is room for all columns; a screen has 100.
     """
     table = Table(box=None)
-    table.add_column("source", max_width=None if wide else 20, no_wrap=True, overflow="ellipsis")
+    table.add_column("source", max_width=None if wide else 18, no_wrap=True, overflow="ellipsis")
     more = ("documents", "bytes") if wide else ()
     costs = ("preparing", "training") if wide else ("cost",)
     for name in (*more, "tokens", "share", *costs, "without it", "", "a token's worth"):
@@ -104,7 +109,7 @@ def source_values_table(sources: dict[str, SourceValue], wide: bool = True) -> T
             measured = [
                 difference_words(source.without) if wide else plus_minus(source.without),
                 source.verdict,
-                multiplier_words(source.worth),
+                escape(multiplier_words(source.worth)),
             ]
         table.add_row(escape(name), *cells([source]), *measured)
     if rest:

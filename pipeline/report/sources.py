@@ -71,7 +71,7 @@ def source_costs_table(ledger: Ledger) -> Table:
         cells = [count(curated), count(effective), f"{share:.1%}",
                  usd(share * ledger.cost.compute_usd)]  # fmt: skip
         if measured and value is not None:
-            cells += [multiplier_words(value.worth), value.verdict or ""]
+            cells += [escape(multiplier_words(value.worth)), value.verdict or ""]
         table.add_row(name, *cells)
     return table
 

@@ -63,7 +63,7 @@ def variants_table(value: Value) -> Table:
             f"{mean_loss(variant):.3f}",
             difference_words(variant.differences["all"]) if variant.differences else "",
             _VERDICTS[variant.verdict],
-            multiplier_words(variant.multiplier) if variant.verdict else "x1",
+            escape(multiplier_words(variant.multiplier)) if variant.verdict else "x1",
         )
     if rest:
         table.add_row(f"{count(len(rest))} others, in value.json")

@@ -216,7 +216,7 @@ class ProxyRuns:
             [
                 ProxyResult(
                     job.shape, point.steps, point.loss_tokens, point.slots, flops * point.slots,
-                    point.result,
+                    dict(sorted(point.result.items())),  # as they are read back
                 )
                 for point in curve.points
             ],

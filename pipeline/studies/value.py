@@ -228,7 +228,8 @@ def measure_value(study: Study, options: ValueOptions) -> Value:
     if options.seeds < LEAST_SEEDS:
         raise TokenmillError(
             f"--seeds {options.seeds}: expected at least {LEAST_SEEDS}: of fewer differences "
-            "nothing can be said of their noise."
+            "nothing can be said of their noise.",
+            f"Give --seeds {LEAST_SEEDS}, or leave it out.",
         )
     measurement = Measurement(study, options)
     found = None
@@ -238,7 +239,14 @@ def measure_value(study: Study, options: ValueOptions) -> Value:
         if options.sources:
             _leave_sources_out(measurement)
         else:
-            measurement.prepare(read_variants(study.config, options.variants))
+            variants = read_variants(study.config, options.variants)
+            if len(variants) == 1:
+                raise TokenmillError(
+                    f"{visible(variants[0].name)} is the only variant: expected another to compare "
+                    "it with.",
+                    "Such as: tokenmill value base curate.rules=none",
+                )
+            measurement.prepare(variants)
         plan = measurement.plan(measurement.corpora)
         announce(study.screen, plan, measurement)
     corpora = measurement.corpora

@@ -102,10 +102,10 @@ def prepare_variants(
     Raises:
         TokenmillError: A step failed, there is no held-out text, or a source is not there.
     """
+    named = held_out_of_files(held_out_paths, config.corpus.of_texts)
     base = prepare_corpus(config, screen)
     deciding = held_out_of_split(base.curated_uri, HELD_OUT_BYTES)
     origins = {each.name: "eval split" for each in deciding}
-    named = held_out_of_files(held_out_paths, config.corpus.of_texts)
     origins |= {each.name: "--held-out" for each in named}
     deciding = _without_copies([*deciding, *named])
     readers = [variant for variant in variants if variant.has_own_input]
@@ -113,7 +113,7 @@ def prepare_variants(
     if readers:
         with _OneLine(screen, "held-out text") as line:
             for variant in readers:
-                own = prepare_corpus(variant.config, line.screen_of(variant.name))
+                own = line.prepare(variant.name, variant.config)
                 found = held_out_of_split(own.curated_uri, HELD_OUT_BYTES, name=f"{variant.name}/")
                 origins |= {each.name: f"eval split of {variant.name}" for each in found}
                 others += found
@@ -129,13 +129,13 @@ def prepare_variants(
     prepared = []
     with _OneLine(screen, "variants") as line:
         if guards or not all(variant.shares_rows for variant in variants):
-            base = prepare_corpus(_guarded(config, guard, base), line.screen_of(BASE))
+            base = line.prepare(BASE, _guarded(config, guard, base))
         for variant in variants:
             corpus = base
             if not variant.shares_rows:
                 tokenizer_of = None if variant.has_own_tokenizer else base
                 changed = _guarded(variant.config, guard, tokenizer_of)
-                corpus = prepare_corpus(changed, line.screen_of(variant.name))
+                corpus = line.prepare(variant.name, changed)
             weights = variant.source_weights(corpus.rows_by_source)
             prepared.append(VariantCorpus(variant, corpus, weights))
     return prepared, texts
@@ -155,10 +155,14 @@ class _OneLine:
         self._screen.step_started(self._name)
         return self
 
-    def screen_of(self, name: str) -> RunConsole:
-        """Return a silent screen for the steps of a corpus."""
+    def prepare(self, name: str, config: Config) -> StudyCorpus:
+        """Prepare a corpus, of which no step is shown; an error says whose it is."""
         self._quiet[name] = RunConsole(io.StringIO(), errors=io.StringIO())
-        return self._quiet[name]
+        try:
+            return prepare_corpus(config, self._quiet[name])
+        except TokenmillError as error:
+            error.message = f"variant {visible(name)}: {error.message}"
+            raise
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:

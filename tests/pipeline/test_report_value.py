@@ -1,6 +1,7 @@
 """The screen and the page of `tokenmill value`, and what a run shows of it."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -10,6 +11,7 @@ from pipeline.report.page.value import render_value_page
 from pipeline.report.value import value_screen
 from tests.studies.made_value import BETTER, RATIO, made_value, mixture, source, variant
 from tokenmill.contracts.value import Multiplier, read_value, write_value
+from tokenmill.errors import TokenmillError
 
 
 def screen_of(value):
@@ -31,16 +33,29 @@ def ratio(value, low, high):
     ("found", "words"),
     [
         (RATIO, "x1.31 [1.18, 1.45]"),
-        (ratio(1.8, 1.2, None), "x1.80 [1.20, over 2.00]"),
-        (ratio(0.3, None, 0.6), "x0.30 [under 0.25, 0.60]"),
+        (ratio(1.8, 1.2, None), "x1.80 [1.20, >2.00]"),
+        (ratio(0.3, None, 0.6), "x0.30 [<0.25, 0.60]"),
         (ratio(None, 2.0, None), "over x2.00"),
         (ratio(None, None, 0.25), "under x0.25"),
+        # The interval reaches back to what says nothing: no word without it.
+        (ratio(None, 0.8, None), "over x2.00 [0.80, >2.00]"),
+        (ratio(None, None, 1.9), "under x0.25 [<0.25, 1.90]"),
         (ratio(None, None, None), "cannot be told"),
         (None, "no number"),
     ],
 )
 def test_a_ratio_in_words(found, words):
     assert multiplier_words(found) == words
+
+
+OPEN = ratio(0.64, None, 1.94)
+
+
+def test_an_interval_that_is_open_is_shown_whole():
+    open_ended = variant("base", "f", 2.06, BETTER, "undecided", OPEN)
+    assert multiplier_words(OPEN) in screen_of(made_value([variant("raw", "r"), open_ended]))
+    sources = {"docs": source(0.6, "undecided", OPEN)}
+    assert multiplier_words(OPEN) in screen_of(two(sources=sources))
 
 
 def test_a_difference_in_words():
@@ -119,3 +134,19 @@ def test_the_document_is_read_back(tmp_path):
     value = two(mixture=mixture(), sources={"a": source(0.5)})
     write_value(path, value)
     assert read_value(path) == value
+
+
+@pytest.mark.parametrize("damage", ["another version", "NaN", "broken off"])
+def test_a_document_that_is_not_of_this_version_is_refused(tmp_path, damage):
+    path = tmp_path / "value.json"
+    write_value(str(path), two())
+    text = path.read_text()
+    damaged = {
+        "another version": text.replace("tokenmill-value-1", "tokenmill-value-9"),
+        "NaN": text.replace("0.0155", "NaN"),
+        "broken off": text[:-100],
+    }[damage]
+    assert damaged != text
+    path.write_text(damaged)
+    with pytest.raises(TokenmillError, match=re.escape(str(path))):
+        read_value(str(path))

@@ -64,7 +64,7 @@ def variant(
     )  # fmt: skip
 
 
-def source(share, verdict="helps"):
+def source(share, verdict="helps", worth=RATIO):
     return SourceValue(
         documents=100, bytes=1_000_000, unique_tokens=round(share * 1e6), share=share,
         preparation_usd=0.0003, training_usd=0.01,
@@ -72,7 +72,7 @@ def source(share, verdict="helps"):
             mean=0.02, low=0.01, high=0.03, seeds=5, documents=50
         ),
         verdict=verdict,
-        worth=None if verdict is None else RATIO,
+        worth=None if verdict is None else worth,
     )  # fmt: skip
 
 

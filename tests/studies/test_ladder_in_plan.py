@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -66,6 +67,23 @@ def test_a_plan_names_a_ladder_that_is_not_there():
     done = plan("--ladder", "/nowhere/ladder.json")
     assert done.exit_code == 2
     assert "--ladder = /nowhere/ladder.json" in done.output
+
+
+@pytest.mark.parametrize("damage", ["another version", "NaN", "broken off"])
+def test_a_plan_refuses_a_ladder_that_is_not_of_this_version(path, tmp_path, damage):
+    text = pathlib.Path(path).read_text()
+    damaged = {
+        "another version": text.replace("tokenmill-ladder-1", "tokenmill-ladder-9"),
+        "NaN": re.sub(r'"flops_overhead": [^,]+', '"flops_overhead": NaN', text),
+        "broken off": text[:-100],
+    }[damage]
+    assert damaged != text
+    file = tmp_path / "ladder.json"
+    file.write_text(damaged)
+    done = plan("--ladder", str(file))
+    assert done.exit_code != 0
+    assert "ladder.json" in done.output
+    assert "Traceback" not in done.output
 
 
 def test_the_ledger_is_given_the_law(path, ladder):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -11,7 +11,7 @@ from tokenmill.contracts.base import Document, Part, key, read_document, write_d
 from tokenmill.errors import TokenmillError
 
 LADDER_NAME = "ladder.json"
-LADDER_SCHEMA = "tokenmill-ladder-1"
+LADDER_SCHEMA: Final = "tokenmill-ladder-1"
 
 TrunkPurpose = Literal[
     "ladder", "other seed", "larger batch", "half the learning rate", "twice the learning rate"
@@ -231,7 +231,9 @@ class Ladder(Document):
     model_config = ConfigDict(
         extra="forbid", protected_namespaces=(), allow_inf_nan=False, title="ladder.json"
     )
-    schema_: str = Field(alias="schema", description="Name and version of this format.")
+    schema_: Literal["tokenmill-ladder-1"] = Field(
+        alias="schema", description="Name and version of this format."
+    )
     level: float = key("Coverage of every interval, a fraction.", gt=0, le=1)
     text: LadderText
     held_out: LadderHeldOut

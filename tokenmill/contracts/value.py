@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -13,7 +13,7 @@ from tokenmill.contracts.base import Document, Part, key, read_document, write_d
 from tokenmill.cost.paired_comparison import Verdict
 
 VALUE_NAME = "value.json"
-VALUE_SCHEMA = "tokenmill-value-1"
+VALUE_SCHEMA: Final = "tokenmill-value-1"
 
 
 class HeldOutText(Part):
@@ -179,7 +179,9 @@ class Value(Document):
     """value.json: what variants of a text are worth."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), title="value.json")
-    schema_: str = Field(alias="schema", description="Name and version of this format.")
+    schema_: Literal["tokenmill-value-1"] = Field(
+        alias="schema", description="Name and version of this format."
+    )
     reference: str = key("Name of the variant that the others are compared with.")
     equal: Literal["tokens", "usd"] = key("What is the same in all trainings.")
     proxy: Proxy
