@@ -1,5 +1,6 @@
 """The scores of a preview: what the scorer is worth, how a sample scores, what thresholds keep."""
 
+import math
 from typing import Any
 
 from rich.console import Console
@@ -31,6 +32,11 @@ def print_scores(console: Console, found: dict[str, Any]) -> None:
             f"on held-out examples a positive one scores higher than a negative one in "
             f"{found['roc_auc']:.1%} of pairs"
         )
+        if found["roc_auc"] < 0.5 + chance_range(found):
+            console.print(
+                "[yellow]which guessing does as well: the scorer does not tell these examples "
+                "apart[/]"
+            )
     _print_histogram(console, found["histogram"])
     table = plain_table("min_score", "keeps docs", "bytes", "recall", "precision")
     for line in found["thresholds"]:
@@ -56,6 +62,17 @@ def print_scores(console: Console, found: dict[str, Any]) -> None:
         console.print(table)
         if (more := len(shares) - _SOURCES_SHOWN) > 0:
             console.print(f"and {more:,} more sources (--json has all)")
+
+
+def chance_range(found: dict[str, Any]) -> float:
+    """Return how far above one half the share of pairs may be by chance, in 39 of 40 cases.
+
+    Args:
+        found: With the numbers of held-out examples, of which the variance follows (Mann and
+            Whitney 1947).
+    """
+    positive, negative = (found[name]["held_out"] for name in ("positive", "negative"))
+    return 1.96 * math.sqrt((positive + negative + 1) / (12 * positive * negative))
 
 
 def _print_histogram(console: Console, histogram: dict[str, list[int]]) -> None:

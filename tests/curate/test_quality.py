@@ -1,10 +1,12 @@
 """The learned score: its features, its training, what it never sees, and who goes for it."""
 
+import io
 import json
 import os
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from components.artifacts import Examples, QualityModel
 from components.curate.config import CurateConfig
@@ -23,6 +25,7 @@ from components.curate.quality.selection import top_share_threshold
 from components.curate.quality.training import train_linear, train_on
 from pipeline.dag import create_components
 from pipeline.loader import ConfigError, load_config
+from pipeline.report.curation_scores import print_scores
 from tests.curate.test_curator_executor import curate, files_under, records_in, write_examples
 from tokenmill.contracts.curation import read_curation, read_dropped
 from tokenmill.contracts.quality_model import read_quality_model, read_weights
@@ -209,6 +212,32 @@ def test_too_few_examples_are_an_error_that_says_why():
     files = [text.text for text in split[-100:]] + [prose(i).encode() for i in range(100)]
     with pytest.raises(TokenmillError, match=r"negative: 0 examples .*100 in_both"):
         gather_examples(split[-100:], files, [], [], (), CurateConfig(quality={"positive": ["f"]}))
+
+
+@pytest.mark.parametrize("key", ["positive", "negative"])
+@pytest.mark.parametrize("name", ["source:pros", "label:pros"])
+def test_a_source_or_label_that_is_not_there_is_an_error(key, name):
+    split = [TrainDocument("prose", "spam", prose(i).encode()) for i in range(50)]
+    files = [spam(i).encode() for i in range(50)]
+    named = {"positive": ("source:prose", "f"), "negative": ("g",)}
+    quality = QualityConfig(**{**named, key: (*named[key], name)})
+    there = "source:prose" if name.startswith("source") else "label:spam"
+    with pytest.raises(TokenmillError, match=rf"quality\.{key}: {name}: .* {there}\."):
+        gather_examples(split, files, files, [], (), CurateConfig(quality=quality))
+
+
+@pytest.mark.parametrize(("roc_auc", "is_said"), [(0.476, True), (0.55, True), (0.62, False)])
+def test_a_preview_says_where_guessing_does_as_well(roc_auc, is_said):
+    counts = {"documents": 300, "bytes": 9, "held_out": 60}
+    empty = {"documents": [0] * 20, "bytes": [0] * 20}
+    found = {
+        "kind": "linear", "positive": counts, "negative": counts, "left_out": {},
+        "roc_auc": roc_auc, "scored": {"documents": 0, "bytes": 0}, "histogram": empty,
+        "thresholds": [], "top_shares": {},
+    }  # fmt: skip
+    stream = io.StringIO()
+    print_scores(Console(file=stream, width=100), found)
+    assert ("guessing does as well" in stream.getvalue()) == is_said
 
 
 def test_of_many_examples_those_with_the_least_hash_are_taken():

@@ -21,6 +21,7 @@ from tokenmill.errors import TokenmillError
 from tokenmill.records.documents import BATCH_BYTES, BATCH_DOCUMENTS
 from tokenmill.records.keys import content_key, stable_hash
 from tokenmill.text.normalize import normalize
+from tokenmill.visible import visible
 
 MIN_EXAMPLES = 20
 """Of a class: with fewer nothing can be measured on the held-out fifth."""
@@ -28,6 +29,7 @@ MAX_CLASS_BYTES = 16 << 20
 """Of a class; of more examples those with the least hash are taken, the same every time."""
 MAX_EXAMPLE_BYTES = 16 << 10
 """Of an example; of a longer one the beginning is taken."""
+_NAMES_SHOWN = 12
 _HELD_OUT_PARTS = 5  # one in so many examples is held out
 
 HELD_OUT_TEXT, BENCHMARK_TEXT, COPY, IN_BOTH = "held_out_text", "benchmark_text", "copy", "in_both"
@@ -135,7 +137,9 @@ def gather_examples(
         pools[False].add(text)
     in_both = 0
     if _names_documents(quality):
+        found: set[str] = set()
         for document in train:
+            found |= _signs(document)
             is_positive = _is_named(document, quality.positive)
             is_negative = _is_named(document, quality.negative)
             if not quality.negative:
@@ -144,6 +148,7 @@ def gather_examples(
                 in_both += 1
             elif is_positive or is_negative:
                 pools[is_positive].add(document.text)
+        _check_names(quality, found)
     chosen = {is_positive: pool.chosen() for is_positive, pool in pools.items()}
     both = chosen[True].keys() & chosen[False].keys()
     left_out = {COPY: sum(pool.copies for pool in pools.values()), IN_BOTH: in_both + len(both)}
@@ -200,8 +205,29 @@ def _names_documents(quality: QualityConfig) -> bool:
 
 
 def _is_named(document: TrainDocument, entries: Sequence[str]) -> bool:
-    names = {f"{SOURCE_SIGN}{document.source}", f"{LABEL_SIGN}{document.label}"}
+    names = _signs(document)
     return any(entry in names for entry in entries)
+
+
+def _signs(document: TrainDocument) -> set[str]:
+    """Return how examples name a document: by its source, and by its label."""
+    named = ((SOURCE_SIGN, document.source), (LABEL_SIGN, document.label))
+    return {f"{sign}{name}" for sign, name in named if name}
+
+
+def _check_names(quality: QualityConfig, found: set[str]) -> None:
+    """Refuse a source or label that no document has, as a mistyped one would go unnoticed."""
+    for key, entries in (("positive", quality.positive), ("negative", quality.negative)):
+        for entry in entries:
+            sign = next((s for s in (SOURCE_SIGN, LABEL_SIGN) if entry.startswith(s)), None)
+            if sign is None or entry in found:
+                continue
+            there = sorted(name for name in found if name.startswith(sign))[:_NAMES_SHOWN]
+            raise TokenmillError(
+                f"curate.quality.{key}: {visible(entry)}: no document of the training split is "
+                "called so.",
+                f"Among those that are there: {visible(', '.join(there)) or 'none'}.",
+            )
 
 
 def _normalized(text: bytes, config: CurateConfig) -> str:
