@@ -36,6 +36,7 @@ _SECONDS_PER_MINUTE = 60.0
     metavar="N",
     help=f"Most that they may last.  [default: {_MINUTES:g}, without --max-usd]",
 )
+@click.option("--output-dir", help="Where artifacts and studies go (run.output_dir).")
 @json_option
 @click.option("--out", metavar="FILE", help="Write ladder.json here, too.")
 @click.option("--debug", is_flag=True, help="Show the stack trace of an error.")
@@ -46,6 +47,7 @@ def ladder(
     overrides: Sequence[str],
     max_usd: float | None,
     max_minutes: float | None,
+    output_dir: str | None,
     as_json: bool,
     out: str | None,
     debug: bool,
@@ -84,9 +86,14 @@ def ladder(
             from pipeline.loader import load_run_config
             from pipeline.studies.session import run_study
         config, _ = load_run_config(preset, config_path, overrides, paths)
-        if paths:
-            corpus = config.corpus.model_copy(update={"input": tuple(paths)})
-            config = config.model_copy(update={"corpus": corpus})
+        run = {"output_dir": output_dir} if output_dir else {}
+        corpus = {"input": tuple(paths)} if paths else {}
+        config = config.model_copy(
+            update={
+                "run": config.run.model_copy(update=run),
+                "corpus": config.corpus.model_copy(update=corpus),
+            }
+        )
         if out is not None:
             check_can_be_written(out, "ladder.json")
         sys.exit(run_study(config, "ladder", as_json, work, debug))

@@ -9,10 +9,9 @@ from pipeline.runners.inputs import prepare_inputs
 from tokenmill.contracts.curation import read_curation
 from tokenmill.contracts.packed_rows import PackedManifest, read_packed_manifest
 from tokenmill.contracts.tokenizer import TOKENIZER_MODEL_NAME
+from tokenmill.cost.pricing import SECONDS_PER_HOUR
 from tokenmill.metadata.step_records import StepRecord
 from tokenmill.timing import STEP_SECONDS, STEP_VCPUS
-
-_SECONDS_PER_HOUR = 3600.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class StudyCorpus:
     @property
     def usd(self) -> float:
         """Price of the steps' core seconds."""
-        return sum(self.core_seconds.values()) / _SECONDS_PER_HOUR * self.usd_per_core_hour
+        return sum(self.core_seconds.values()) / SECONDS_PER_HOUR * self.usd_per_core_hour
 
     @property
     def train(self) -> PackedManifest:

@@ -26,6 +26,7 @@ from pipeline.studies.session import Study
 from tokenmill.contracts.ladder import LADDER_NAME, Ladder, LadderSpending, write_ladder
 from tokenmill.cost.devices import CPU_CHIP
 from tokenmill.cost.flops import TRAINING_FLOPS_PER_PARAM, flops_per_token
+from tokenmill.cost.pricing import SECONDS_PER_HOUR
 from tokenmill.cost.scaling_purchases import Compute
 from tokenmill.errors import TokenmillError
 from tokenmill.model.shape import ModelShape
@@ -37,7 +38,6 @@ from tokenmill.rows.unigram import unigram_baseline
 HELD_OUT_BYTES = 400_000
 """Of held-out text that small models are evaluated on: by its hash the same in every ladder."""
 
-_SECONDS_PER_HOUR = 3600.0
 _TIMED_STEPS = 12
 _TIMED_ROWS = 4
 # Of the target, how large the larger of the two models is that are timed before the plan.
@@ -232,7 +232,7 @@ class LadderStudy:
 
     def _compute(self, outcomes: Sequence[TrunkOutcome], speed: Speed) -> Compute:
         job = self.config.ledger_job()
-        per_second = job.price.usd_per_chip_hour * job.chips / _SECONDS_PER_HOUR
+        per_second = job.price.usd_per_chip_hour * job.chips / SECONDS_PER_HOUR
         return Compute(
             usd_per_flop=self._seconds_per_flop(outcomes, speed) * per_second,
             overhead=overhead_of(self.target),

@@ -24,13 +24,12 @@ from pipeline.config import Config
 from pipeline.studies.corpus import StudyCorpus
 from pipeline.studies.held_out import HeldOutEvaluator, HeldOutLoss
 from tokenmill.cost.flops import flops_per_token
+from tokenmill.cost.pricing import SECONDS_PER_HOUR
 from tokenmill.files import AtomicFile
 from tokenmill.machine import vcpus
 from tokenmill.model.shape import ModelShape
 from tokenmill.rows.packed_split import PackedSplit
 from tokenmill.stack import stack_versions
-
-_SECONDS_PER_HOUR = 3600.0
 
 
 def study_usd_per_hour(config: Config) -> float:
@@ -61,7 +60,7 @@ class StudyBudget:
         """Return the wall seconds that the budget buys at a price; infinite without a limit."""
         limits = [float("inf") if self.max_seconds is None else self.max_seconds]
         if self.max_usd is not None and usd_per_hour > 0:
-            limits.append(self.max_usd / usd_per_hour * _SECONDS_PER_HOUR)
+            limits.append(self.max_usd / usd_per_hour * SECONDS_PER_HOUR)
         return min(limits)
 
 
@@ -152,7 +151,7 @@ class ProxyRuns:
     @property
     def usd(self) -> float:
         """Price of all that was asked for."""
-        return self.seconds / _SECONDS_PER_HOUR * self.usd_per_hour
+        return self.seconds / SECONDS_PER_HOUR * self.usd_per_hour
 
     def run(self, job: ProxyJob) -> ProxyOutcome:
         """Train a job, or return what an earlier study left of the same.
