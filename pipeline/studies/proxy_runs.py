@@ -9,6 +9,8 @@ import hashlib
 import json
 import os
 import time
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +27,7 @@ from pipeline.studies.corpus import StudyCorpus
 from pipeline.studies.held_out import HeldOutEvaluator, HeldOutLoss
 from tokenmill.cost.flops import flops_per_token
 from tokenmill.cost.pricing import SECONDS_PER_HOUR
+from tokenmill.errors import TokenmillError
 from tokenmill.files import AtomicFile
 from tokenmill.machine import vcpus
 from tokenmill.model.shape import ModelShape
@@ -157,7 +160,8 @@ class ProxyRuns:
         """Train a job, or return what an earlier study left of the same.
 
         Raises:
-            TokenmillError: The training diverged, or the rows do not suffice.
+            TokenmillError: The training diverged, the rows do not suffice, or an earlier result
+                was damaged.
         """
         settings = self._settings(job)
         path = os.path.join(self._directory, f"{fingerprint.directory_name(settings)}.npz")
@@ -256,6 +260,16 @@ class ProxyRuns:
     def _read(self, path: str, job: ProxyJob) -> ProxyOutcome | None:
         if not os.path.exists(path):
             return None
+        try:
+            return self._read_stored(path, job)
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise TokenmillError(
+                f"{path}: a proxy run's result that cannot be read ({type(error).__name__}): it "
+                "was damaged after it was written.",
+                "Delete the file: the same command trains it anew.",
+            ) from error
+
+    def _read_stored(self, path: str, job: ProxyJob) -> ProxyOutcome:
         with np.load(path) as stored:
             document = json.loads(stored["document"].tobytes())
             sets = document["sets"]

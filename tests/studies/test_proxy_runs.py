@@ -55,7 +55,14 @@ def test_a_job_is_trained_once(tmp_path, corpus, evaluator, job):
     assert again.new_seconds == 0
     assert again.seconds == pytest.approx(first.seconds)
     same(first, second)
-    assert len(list(tmp_path.iterdir())) == 1
+    (kept,) = tmp_path.iterdir()
+    whole = kept.read_bytes()
+    middle = len(whole) // 2
+    for damaged in (whole[:300], b"", b"no archive", whole[:middle] + b"?" * 99 + whole[middle:]):
+        kept.write_bytes(damaged)
+        with pytest.raises(TokenmillError, match=kept.name) as error:
+            again.run(job)
+        assert "Delete the file" in error.value.hint
 
 
 def test_the_same_job_leaves_the_same_numbers(tmp_path, corpus, evaluator, job):
