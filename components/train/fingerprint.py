@@ -73,6 +73,21 @@ def rows_fingerprint(split: PackedSplit) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:32]
 
 
+def mixture_of(split: PackedSplit) -> dict[str, Any]:
+    """Return by what the sources of rows are read, under dotted names; nothing where all alike.
+
+    The rows are the same whatever the weights; a training goes on under others only where it is
+    told to, by train.resume_from.
+    """
+    manifest = split.manifest
+    found: dict[str, Any] = {}
+    if manifest.source_weights:
+        found["mixture.source_weights"] = dict(sorted(manifest.source_weights.items()))
+    if manifest.max_repetitions is not None:
+        found["mixture.max_repetitions"] = manifest.max_repetitions
+    return found
+
+
 def directory_name(job: Mapping[str, Any]) -> str:
     """Return a name for the training that a flat job describes; the same for the same training."""
     distinguishing = {name: value for name, value in job.items() if name not in _HOW}

@@ -109,6 +109,7 @@ def train(
     settings = fingerprint.settings_of(job) | {
         "rows": fingerprint.rows_fingerprint(rows),
         "stack": stack_versions(),
+        **fingerprint.mixture_of(rows),
     }
     with stop_on_signals() as stop:
         session = Session(
