@@ -13,10 +13,10 @@ _PRESETS = "demo, gpt2-small, bert-base, bert-large, adapt-bert or adapt-llama."
 
 
 class PositiveNumber(click.FloatRange):
-    """A finite number above zero: nan passes the comparisons of click's own range."""
+    """A finite number above zero, perhaps below another: nan passes click's own comparisons."""
 
-    def __init__(self) -> None:
-        super().__init__(0, min_open=True)
+    def __init__(self, below: float | None = None) -> None:
+        super().__init__(0, below, min_open=True, max_open=below is not None)
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import warnings
 from collections.abc import Sequence
@@ -52,7 +51,7 @@ _SECONDS_PER_MINUTE = 60.0
               help="Seeds at most; fewer where the answer is clear.")  # fmt: skip
 @click.option(
     "--margin",
-    type=click.FloatRange(0, 100, min_open=True, max_open=True),
+    type=PositiveNumber(100),
     default=0.5,
     show_default=True,
     metavar="PERCENT",
@@ -122,7 +121,6 @@ def value(
 
     try:
         _check_what_is_asked(variants, sources, mixture)
-        _check_numbers({"--max-minutes": max_minutes, "--max-usd": max_usd, "--margin": margin})
         if out is not None:
             check_can_be_written(out, "value.json")
         with warnings.catch_warnings():  # of libraries, before there is a log for them
@@ -141,13 +139,6 @@ def value(
         sys.exit(run_study(config, "value", as_json, work, debug))
     except TokenmillError as error:
         fail(error)
-
-
-def _check_numbers(given: dict[str, float | None]) -> None:
-    """Refuse what click takes for a number in its range: nan, and an endless budget."""
-    for option, number in given.items():
-        if number is not None and not math.isfinite(number):
-            raise TokenmillError(f"{option} {number}: expected a number.", f"Such as {option} 1.")
 
 
 def _check_what_is_asked(variants: Sequence[str], sources: bool, mixture: bool) -> None:

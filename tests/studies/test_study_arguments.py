@@ -29,6 +29,13 @@ def test_a_limit_is_a_finite_number_above_zero(command, limit, number):
     assert limit in done.output
 
 
+@pytest.mark.parametrize("number", ["nan", "0", "100"])
+def test_a_margin_is_a_share(number):
+    done = CliRunner().invoke(cli, ["value", "a:curate.rules=none", "--margin", number])
+    assert done.exit_code == 2
+    assert "--margin" in done.output
+
+
 @pytest.fixture
 def config(tmp_path):
     """A configuration of a directory where a document is, too short to be curated."""
