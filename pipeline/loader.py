@@ -137,6 +137,24 @@ def load_run_config(
     return build_config(Config, values, ORIGIN, overrides), chosen
 
 
+def with_places(config: _Config, output_dir: str | None, inputs: Sequence[str]) -> _Config:
+    """Return a configuration with the command line's places, as far as there are any.
+
+    Args:
+        config: As it was loaded.
+        output_dir: In place of run.output_dir.
+        inputs: In place of corpus.input.
+    """
+    run = {"output_dir": output_dir} if output_dir else {}
+    corpus = {"input": tuple(inputs)} if inputs else {}
+    return config.model_copy(
+        update={
+            "run": config.run.model_copy(update=run),
+            "corpus": config.corpus.model_copy(update=corpus),
+        }
+    )
+
+
 def _keep_conversations(values: dict[str, Any], is_users: bool, overrides: Sequence[str]) -> bool:
     """Keep conversations as they are, whatever rules a preset has for texts.
 

@@ -87,17 +87,11 @@ def run(
     try:
         with warnings.catch_warnings():  # Beam's, before there is a log for them
             warnings.simplefilter("ignore")
-            from pipeline.loader import load_run_config
+            from pipeline.loader import load_run_config, with_places
             from pipeline.runners.launch import Shown, launch
         paths = (*inputs, *more_inputs)
         config, chosen = load_run_config(preset, config_path, overrides, paths)
-        run_updates = {"output_dir": output_dir} if output_dir else {}
-        config = config.model_copy(
-            update={
-                "run": config.run.model_copy(update=run_updates),
-                "corpus": config.corpus.model_copy(update={"input": paths} if paths else {}),
-            }
-        )
+        config = with_places(config, output_dir, paths)
         code = launch(
             config,
             started,

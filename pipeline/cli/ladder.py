@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pipeline.studies.session import Study
 
 _MINUTES = 12.0
-_SECONDS_PER_MINUTE = 60.0
 
 
 @click.command()
@@ -72,8 +71,7 @@ def ladder(
         from pipeline.studies.proxy_runs import StudyBudget
         from tokenmill.contracts.ladder import LADDER_NAME, write_ladder
 
-        seconds = None if max_minutes is None else max_minutes * _SECONDS_PER_MINUTE
-        found = study_ladder(study, StudyBudget(max_usd, seconds))
+        found = study_ladder(study, StudyBudget.of_limits(max_usd, max_minutes))
         path = os.path.join(study.directory, LADDER_NAME)
         if out is not None:
             write_ladder(path := os.path.abspath(out), found)
@@ -83,17 +81,10 @@ def ladder(
     try:
         with warnings.catch_warnings():  # of libraries, before there is a log for them
             warnings.simplefilter("ignore")
-            from pipeline.loader import load_run_config
+            from pipeline.loader import load_run_config, with_places
             from pipeline.studies.session import run_study
         config, _ = load_run_config(preset, config_path, overrides, paths)
-        run = {"output_dir": output_dir} if output_dir else {}
-        corpus = {"input": tuple(paths)} if paths else {}
-        config = config.model_copy(
-            update={
-                "run": config.run.model_copy(update=run),
-                "corpus": config.corpus.model_copy(update=corpus),
-            }
-        )
+        config = with_places(config, output_dir, paths)
         if out is not None:
             check_can_be_written(out, "ladder.json")
         sys.exit(run_study(config, "ladder", as_json, work, debug))

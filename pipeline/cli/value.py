@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pipeline.studies.session import Study
 
 _MINUTES = 15.0
-_SECONDS_PER_MINUTE = 60.0
 
 
 @click.command()
@@ -104,14 +103,13 @@ def value(
         from pipeline.studies.value import ValueOptions, measure_and_show
         from pipeline.studies.value_plan import PROXY_PARAMS
 
-        seconds = None if max_minutes is None else max_minutes * _SECONDS_PER_MINUTE
         options = ValueOptions(
             variants=tuple(variants),
             sources=sources,
             mixture=mixture,
             held_out=tuple(held_out),
             equal=cast(Literal["tokens", "usd"], equal),
-            budget=StudyBudget(max_usd, seconds),
+            budget=StudyBudget.of_limits(max_usd, max_minutes),
             seeds=seeds,
             margin=margin / 100,
             params=params or PROXY_PARAMS,
@@ -125,17 +123,10 @@ def value(
             check_can_be_written(out, "value.json")
         with warnings.catch_warnings():  # of libraries, before there is a log for them
             warnings.simplefilter("ignore")
-            from pipeline.loader import load_run_config
+            from pipeline.loader import load_run_config, with_places
             from pipeline.studies.session import run_study
         config, _ = load_run_config(preset, config_path, overrides, inputs)
-        run = {"output_dir": output_dir} if output_dir else {}
-        corpus = {"input": tuple(inputs)} if inputs else {}
-        config = config.model_copy(
-            update={
-                "run": config.run.model_copy(update=run),
-                "corpus": config.corpus.model_copy(update=corpus),
-            }
-        )
+        config = with_places(config, output_dir, inputs)
         sys.exit(run_study(config, "value", as_json, work, debug))
     except TokenmillError as error:
         fail(error)

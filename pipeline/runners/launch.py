@@ -1,12 +1,9 @@
 """One run from the command line: its directory, its steps, its report, and how failures look."""
 
 import datetime
-import errno
 import io
 import os
 import shlex
-import sys
-import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +16,7 @@ from pipeline.loader import dump_config
 from pipeline.report.console import RunConsole
 from pipeline.report.lines import shown_path
 from pipeline.report.run_result import ResultBuilder
+from pipeline.runners.failure import cause_of, explain_failure
 from pipeline.runners.inputs import prepare_inputs
 from pipeline.runners.logs import LOG_NAME, REPORT_NAME, send_output_to_log
 from pipeline.runners.preflight import check_before_start, source_field_remark
@@ -30,7 +28,6 @@ from tokenmill.library_logs import LOG_TIME_FORMAT, set_up_library_logging
 from tokenmill.model.lora import trained_params_by_part
 from tokenmill.number_format import count, duration
 from tokenmill.preemption import EXIT_FAILED, EXIT_INTERRUPTED, ended_by_signals, exit_code_of
-from tokenmill.visible import visible_lines
 
 if TYPE_CHECKING:
     from tokenmill.metadata.step_records import StepRecord
@@ -105,9 +102,7 @@ def launch(
         code, result.outcome = EXIT_INTERRUPTED, "interrupted"
     except Exception as error:
         # TFX and Beam raise anything; the log has it whole, the user gets the sentence.
-        known = isinstance(error, TokenmillError)
-        cause = error if known else error.__cause__ or error
-        _explain(screen, cause, result, debug)
+        _explain(screen, cause_of(error), result, debug)
         code = exit_code_of(error)
         if result.outcome == "failed" and code != EXIT_FAILED:
             result.outcome = "interrupted" if code == EXIT_INTERRUPTED else "stopped"
@@ -332,25 +327,7 @@ def _print_config(screen: RunConsole, config: Config, run_directory: str, chosen
 
 
 def _explain(screen: RunConsole, error: BaseException, result: ResultBuilder, debug: bool) -> None:
-    screen.stop()
-    trace = "".join(traceback.format_exception(error))
-    print(visible_lines(trace), file=sys.stderr)  # the log
-    if debug:
-        screen.errors.print(trace, markup=False)
-    if isinstance(error, TokenmillError):
-        message, hint = error.message, error.hint.strip("\n")
-    elif os.strerror(errno.ENOSPC) in str(error):
-        # Libraries wrap the system's error in their own types; its words are what they keep.
-        message = "the disk is full."
-        hint = "Free some space or give another --output-dir, then run again."
-    else:
-        first_line = (str(error).strip().splitlines() or [""])[0]
-        message = f"{type(error).__name__}: {first_line}"
-        hint = "Run again with --debug for the stack trace."
-    result.error = ErrorResult(message=message, hint=hint)
-    screen.paragraph(message, "[red]error:[/] ", to_errors=True)
-    if hint:
-        screen.paragraph(hint, to_errors=True)
+    result.error = explain_failure(screen, error, debug)
     for name, path in (("Report", result.paths.page), ("Log", result.paths.log)):
         if path is not None:
             screen.errors.print(f"{name}: {shown_path(path)}", soft_wrap=True, markup=False)

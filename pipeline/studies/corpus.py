@@ -1,5 +1,6 @@
 """The text of a study: the pipeline's own steps up to the packed rows."""
 
+import functools
 import os
 from dataclasses import dataclass
 
@@ -47,7 +48,7 @@ class StudyCorpus:
         """Price of the steps' core seconds."""
         return sum(self.core_seconds.values()) / SECONDS_PER_HOUR * self.usd_per_core_hour
 
-    @property
+    @functools.cached_property
     def train(self) -> PackedManifest:
         """Manifest of the rows that are trained on."""
         return read_packed_manifest(self.rows_uri, "train")

@@ -10,7 +10,12 @@ from dataclasses import replace
 from pipeline.config import Config
 from pipeline.report.console import RunConsole
 from pipeline.studies.corpus import StudyCorpus, prepare_corpus
-from pipeline.studies.held_out import HeldOutEvaluator, HeldOutSet, held_out_of_split
+from pipeline.studies.held_out import (
+    HELD_OUT_BYTES,
+    HeldOutEvaluator,
+    HeldOutSet,
+    held_out_of_split,
+)
 from pipeline.studies.ladder_document import Measured, TrunkOutcome, ladder_document
 from pipeline.studies.ladder_plan import (
     Speed,
@@ -20,6 +25,7 @@ from pipeline.studies.ladder_plan import (
     plan_ladder,
     rule_of_compute,
     small_shapes,
+    target_of,
 )
 from pipeline.studies.proxy_runs import ProxyJob, ProxyOutcome, ProxyRuns, StudyBudget
 from pipeline.studies.session import Study
@@ -31,12 +37,8 @@ from tokenmill.cost.scaling_purchases import Compute
 from tokenmill.errors import TokenmillError
 from tokenmill.model.shape import ModelShape
 from tokenmill.number_format import with_letter
-from tokenmill.rows.mixture import plan_steps
 from tokenmill.rows.packed_split import PackedSplit
 from tokenmill.rows.unigram import unigram_baseline
-
-HELD_OUT_BYTES = 400_000
-"""Of held-out text that small models are evaluated on: by its hash the same in every ladder."""
 
 _TIMED_STEPS = 12
 _TIMED_ROWS = 4
@@ -245,19 +247,6 @@ def overhead_of(target: Target) -> float:
     slots_per_token = target.rows * shape.sequence_length / target.unique_tokens
     exact = flops_per_token(shape).training * slots_per_token
     return exact / (TRAINING_FLOPS_PER_PARAM * shape.params_in_products)
-
-
-def target_of(config: Config, corpus: StudyCorpus) -> Target:
-    """Return the training that the configuration asks for, on the rows of the corpus."""
-    manifest, train = corpus.train, config.train
-    plan = plan_steps(manifest.rows, train.global_batch_size, train.epochs, train.max_steps)
-    return Target(
-        shape=config.shape(),
-        train=train,
-        tokens=manifest.loss_tokens * plan.epochs,
-        unique_tokens=manifest.loss_tokens,
-        rows=manifest.rows,
-    )
 
 
 def shortened(trunk: Trunk, share: float) -> Trunk | None:

@@ -19,11 +19,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from components.train.config import TrainConfig
+from pipeline.config import Config
+from pipeline.studies.corpus import StudyCorpus
 from tokenmill.contracts.ladder import TrunkPurpose
 from tokenmill.cost.flops import TRAINING_FLOPS_PER_PARAM, flops_per_token
 from tokenmill.errors import TokenmillError
 from tokenmill.model.shape import ModelShape
 from tokenmill.number_format import duration
+from tokenmill.rows.mixture import plan_steps
 
 BATCH_EXPONENT, RATE_EXPONENT = 0.3271, -0.1250
 DECAY_FRACTION = 0.2
@@ -77,6 +80,19 @@ class Target:
     def tokens_per_row(self) -> float:
         """Loss tokens a row."""
         return self.unique_tokens / self.rows
+
+
+def target_of(config: Config, corpus: StudyCorpus) -> Target:
+    """Return the training that a configuration asks for, on the rows of a corpus."""
+    manifest, train = corpus.train, config.train
+    plan = plan_steps(manifest.rows, train.global_batch_size, train.epochs, train.max_steps)
+    return Target(
+        shape=replace(config.shape(), vocab_size=manifest.vocab_size),
+        train=train,
+        tokens=manifest.loss_tokens * plan.epochs,
+        unique_tokens=manifest.loss_tokens,
+        rows=manifest.rows,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,8 @@ from tokenmill.model.shape import ModelShape
 from tokenmill.rows.packed_split import PackedSplit
 from tokenmill.stack import stack_versions
 
+_SECONDS_PER_MINUTE = 60.0
+
 
 def study_usd_per_hour(config: Config) -> float:
     """Return what an hour of this machine costs: its cores, or the configured chips if it has any.
@@ -58,6 +60,11 @@ class StudyBudget:
 
     max_usd: float | None = None
     max_seconds: float | None = None
+
+    @classmethod
+    def of_limits(cls, max_usd: float | None, max_minutes: float | None) -> "StudyBudget":
+        """Return the budget of a command's --max-usd and --max-minutes; None for any."""
+        return cls(max_usd, None if max_minutes is None else max_minutes * _SECONDS_PER_MINUTE)
 
     def seconds(self, usd_per_hour: float) -> float:
         """Return the wall seconds that the budget buys at a price; infinite without a limit."""

@@ -3,21 +3,19 @@
 import contextlib
 import datetime
 import os
-import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.config import Config
 from pipeline.report.console import RunConsole
 from pipeline.report.lines import shown_path
+from pipeline.runners.failure import cause_of, explain_failure
 from pipeline.runners.logs import LOG_NAME, send_output_to_log
 from pipeline.runners.preflight import check_before_start
 from tokenmill.errors import TokenmillError
 from tokenmill.generated_code import remove_generated_bytecode
 from tokenmill.library_logs import LOG_TIME_FORMAT, set_up_library_logging
 from tokenmill.preemption import EXIT_FAILED, EXIT_INTERRUPTED, ended_by_signals, exit_code_of
-from tokenmill.visible import visible_lines
 
 STUDIES_NAME = "studies"
 """Directory of all studies in a run's output directory: their artifacts, proxy runs, results."""
@@ -89,7 +87,8 @@ def run_study(
         screen.paragraph("interrupted; what was trained is kept", to_errors=True)
         return EXIT_INTERRUPTED
     except Exception as error:
-        _explain(screen, error, log, debug)
+        explain_failure(screen, cause_of(error), debug)
+        screen.errors.print(f"Log: {shown_path(log)}", soft_wrap=True, markup=False)
         return exit_code_of(error)
     if as_json and not screen.print_document(document):
         return EXIT_FAILED
@@ -128,25 +127,3 @@ def check_can_be_studied(config: Config) -> None:
             f"{key} is set: proxy runs are smaller models, which start from random weights.",
             f"Leave {key} out.",
         )
-
-
-def _explain(screen: RunConsole, error: Exception, log: str, debug: bool) -> None:
-    """Print a failure to the user, and its trace to the log."""
-    screen.stop()
-    cause: BaseException = error
-    if not isinstance(error, TokenmillError) and error.__cause__ is not None:
-        cause = error.__cause__
-    trace = "".join(traceback.format_exception(error))
-    print(visible_lines(trace), file=sys.stderr)  # the log
-    if debug:
-        screen.errors.print(trace, markup=False)
-    if isinstance(cause, TokenmillError):
-        message, hint = cause.message, cause.hint.strip("\n")
-    else:
-        first_line = (str(cause).strip().splitlines() or [""])[0]
-        message = f"{type(cause).__name__}: {first_line}"
-        hint = "Run again with --debug for the stack trace."
-    screen.paragraph(message, "[red]error:[/] ", to_errors=True)
-    if hint:
-        screen.paragraph(hint, to_errors=True)
-    screen.errors.print(f"Log: {shown_path(log)}", soft_wrap=True, markup=False)

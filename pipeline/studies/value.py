@@ -20,7 +20,7 @@ from pipeline.report.page.value import VALUE_PAGE_NAME, render_value_page
 from pipeline.report.value import value_screen
 from pipeline.studies.corpus import StudyCorpus
 from pipeline.studies.held_out import HeldOutEvaluator
-from pipeline.studies.ladder_plan import Target
+from pipeline.studies.ladder_plan import target_of
 from pipeline.studies.mixture_search import SEARCHED_RUNS, Found, group_sources, search_mixture
 from pipeline.studies.paired_runs import Arm, PairedRuns
 from pipeline.studies.proxy_runs import ProxyRuns, StudyBudget, study_usd_per_hour
@@ -44,7 +44,6 @@ from tokenmill.cost.paired_comparison import LEAST_SEEDS
 from tokenmill.errors import TokenmillError
 from tokenmill.files import read_json, write_json, write_text
 from tokenmill.number_format import count, duration
-from tokenmill.rows.mixture import plan_steps as plan_training
 from tokenmill.visible import visible
 
 # With --mixture: of the time that is left, for the search; the rest is for the paired check.
@@ -107,7 +106,7 @@ class Measurement:
         self.corpora, self.held_out = prepare_variants(
             self.config, variants, self.options.held_out, self.study.screen
         )
-        self.target = make_target(self.config, self.corpora[0].corpus)
+        self.target = target_of(self.config, self.corpora[0].corpus)
 
     def runs_of(self, corpus: StudyCorpus) -> tuple[ProxyRuns, HeldOutEvaluator]:
         """Return what trains on a corpus and evaluates; variants with the same rows share it."""
@@ -306,21 +305,6 @@ def announce(screen: RunConsole, plan: Plan, measurement: Measurement) -> None:
         f"({plan.shape.layers} layers of {plan.shape.d_model}), compared after "
         f"{count(plan.steps)} steps of {plan.train.global_batch_size} rows; the base has {rows}; "
         f"{limit}."
-    )
-
-
-def make_target(config: Config, corpus: StudyCorpus) -> Target:
-    """Return the training that small ones stand for."""
-    manifest = corpus.train
-    steps = plan_training(
-        manifest.rows, config.train.global_batch_size, config.train.epochs, config.train.max_steps
-    )
-    return Target(
-        shape=replace(config.shape(), vocab_size=manifest.vocab_size),
-        train=config.train,
-        tokens=manifest.loss_tokens * steps.epochs,
-        unique_tokens=manifest.loss_tokens,
-        rows=manifest.rows,
     )
 
 

@@ -17,7 +17,12 @@ from dataclasses import dataclass
 from pipeline.config import Config
 from pipeline.report.console import RunConsole
 from pipeline.studies.corpus import StudyCorpus, prepare_corpus
-from pipeline.studies.held_out import HeldOutSet, held_out_of_files, held_out_of_split
+from pipeline.studies.held_out import (
+    HELD_OUT_BYTES,
+    HeldOutSet,
+    held_out_of_files,
+    held_out_of_split,
+)
 from pipeline.studies.variants import BASE, Variant
 from tokenmill.contracts.packed_rows import SourceCounts
 from tokenmill.errors import TokenmillError
@@ -25,8 +30,6 @@ from tokenmill.files import write_bytes
 from tokenmill.number_format import count
 from tokenmill.visible import visible
 
-# Of the base's eval split, and of each other one: evaluating costs a third of training on as much.
-HELD_OUT_BYTES = 400_000
 _READ_AS_LINES = ("auto", "jsonl")
 
 

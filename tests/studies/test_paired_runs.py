@@ -12,9 +12,9 @@ from components.pack.job import PackJob
 from components.pack.transforms import pack_shard, write_manifest
 from pipeline.loader import load_config
 from pipeline.studies.held_out import HeldOutEvaluator, HeldOutSet
+from pipeline.studies.ladder_plan import target_of
 from pipeline.studies.paired_runs import CURVE, Arm, PairedRuns
 from pipeline.studies.proxy_runs import ProxyRuns
-from pipeline.studies.value import make_target
 from pipeline.studies.value_corpora import HeldOutTexts, VariantCorpus
 from pipeline.studies.value_document import ValueWriter
 from pipeline.studies.value_plan import Plan
@@ -178,7 +178,7 @@ def document(planted):
         )
         corpora.append(VariantCorpus(variant, made, dict(arm.source_weights)))
     held_out = HeldOutTexts(HELD_OUT[:2], HELD_OUT[2:], dict.fromkeys(NAMES, "made"))
-    target = make_target(config, corpora[0].corpus)
+    target = target_of(config, corpora[0].corpus)
     plan = Plan(paired.reference.shape, paired.reference.train, STEPS)
     writer = ValueWriter(config, corpora, held_out, plan, target, paired, "tokens", 0.1)
     return writer.document(seconds=10.0, usd=0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any, TypeVar
 
@@ -25,6 +26,10 @@ class Part(BaseModel):
 
 class Document(Part):
     """A file of its own, or a line of one: docs/ has its schema (tools/contract_docs.py)."""
+
+    def to_text(self) -> str:
+        """Return all keys as JSON in ASCII, which escapes what of a path is no UTF-8."""
+        return json.dumps(self.model_dump(by_alias=True), indent=2)
 
 
 def key(meaning: str, **options: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Final, Literal
 
 from pydantic import ConfigDict, Field
@@ -271,10 +270,6 @@ class Ladder(Document):
             fit=self.fit,
             problems=self.problems,
         )
-
-    def to_text(self) -> str:
-        """Return the document as JSON in ASCII."""
-        return json.dumps(self.model_dump(by_alias=True), indent=2)
 
 
 def read_ladder(path: str, option: str = "cost.ladder") -> Ladder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Literal
 
 from pydantic import Field
@@ -77,7 +76,3 @@ class RunResult(Document):
     warnings: list[str] = key("Sentences that a person has to see.")
     error: ErrorResult | None = key("Null for a run that came to its end.")
     paths: RunPaths
-
-    def to_text(self) -> str:
-        """Return the document as JSON in ASCII, which escapes what of a path is no UTF-8."""
-        return json.dumps(self.model_dump(by_alias=True), indent=2)
