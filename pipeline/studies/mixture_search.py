@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.studies.held_out import HeldOutSet
 from pipeline.studies.proxy_runs import ProxyJob, ProxyResult, ProxyRuns
 from pipeline.studies.value_plan import Plan
-from tokenmill.contracts.value import Difference, MixtureRun, MixtureSearch
+from tokenmill.contracts.value import Difference, MixtureRun, MixtureSearch, Verdict
 from tokenmill.cost.mixture_regression import (
     REGRESSION,
     MixtureLaw,
@@ -24,7 +24,6 @@ from tokenmill.cost.mixture_regression import (
     fit_mixture_law,
     random_mixtures,
 )
-from tokenmill.cost.paired_comparison import Verdict
 from tokenmill.errors import TokenmillError
 
 MOST_SOURCES = 8

@@ -30,10 +30,11 @@ from tokenmill.contracts.value import (
     SourceValue,
     Value,
     VariantValue,
+    Verdict,
 )
 from tokenmill.cost.devices import CPU_CHIP
 from tokenmill.cost.flops import flops_per_token
-from tokenmill.cost.paired_comparison import CONFIDENCE, PairedDifference, Verdict
+from tokenmill.cost.paired_comparison import CONFIDENCE, PairedDifference
 from tokenmill.cost.pricing import SECONDS_PER_HOUR, TOKENS_PER_MILLION
 from tokenmill.cost.token_multiplier import (
     NoCurveError,

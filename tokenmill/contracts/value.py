@@ -10,10 +10,11 @@ from typing import Final, Literal
 from pydantic import ConfigDict, Field
 
 from tokenmill.contracts.base import Document, Part, key, read_document, write_document
-from tokenmill.cost.paired_comparison import Verdict
 
 VALUE_NAME = "value.json"
 VALUE_SCHEMA: Final = "tokenmill-value-1"
+
+Verdict = Literal["better", "worse", "equal", "undecided"]
 
 
 class HeldOutText(Part):

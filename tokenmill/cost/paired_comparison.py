@@ -10,12 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy import stats
 
-Verdict = Literal["better", "worse", "equal", "undecided"]
+from tokenmill.contracts.value import Verdict
 
 CONFIDENCE = 0.95
 """Of an interval, over all looks of a study together."""
