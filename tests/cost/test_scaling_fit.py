@@ -129,7 +129,7 @@ def test_intervals_cover_new_runs_as_often_as_they_say():
 @given(batch=st.floats(1, 1e6), target=st.floats(1, 1e6), critical=st.floats(100, 1e6))
 def test_a_token_of_a_smaller_batch_is_worth_more(batch, target, critical):
     worth = worth_of_tokens(batch, target, critical)
-    assert (worth >= 1) == (batch <= target)
+    assert (worth - 1) * (target - batch) >= 0
     assert worth * worth_of_tokens(target, batch, critical) == pytest.approx(1)
     assert worth_of_tokens(target, target, critical) == 1
 
