@@ -62,10 +62,11 @@ def law_lines(ladder: Ladder) -> list[str]:
     lines = []
     if ladder.fit is not None:
         found = ladder.fit.constants
+        joint = f"{found.gamma.value:.2f}"
         lines.append(
             f"Law of this text, bits per byte: L = {found.e.value:.3f} + "
-            f"{approximate(found.a.value)} / N^{found.alpha.value:.3f} + "
-            f"{approximate(found.b.value)} / D^{found.beta.value:.3f}"
+            f"(({approximate(found.a.value)} / N^{found.alpha.value:.3f})^(1/{joint}) + "
+            f"({approximate(found.b.value)} / D^{found.beta.value:.3f})^(1/{joint}))^{joint}"
         )
         law = ladder.published[0]
         lines.append(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from tokenmill.contracts.ladder import Constants, Interval, LadderLoss, PublishedLaw
 from tokenmill.number_format import decimal
 
-CONSTANTS = ("e", "a", "b", "alpha", "beta")
+CONSTANTS = ("e", "a", "b", "alpha", "beta", "gamma")
 
 
 def span(interval: Interval, places: int = 2) -> str:

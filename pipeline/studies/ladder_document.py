@@ -27,7 +27,7 @@ from tokenmill.contracts.ladder import (
 from tokenmill.cost.flops import TRAINING_FLOPS_PER_PARAM
 from tokenmill.cost.ladder_fit import fit_document, interval, published_laws
 from tokenmill.cost.scaling import repetition_discounted_tokens
-from tokenmill.cost.scaling_checks import CheckedFit, checked_fit, why_too_far
+from tokenmill.cost.scaling_checks import CheckedFit, checked_fit, why_too_far, why_too_wide
 from tokenmill.cost.scaling_fit import LEVEL, BatchSizes, ScalingFit, ScalingPoint
 from tokenmill.cost.scaling_purchases import (
     Compute,
@@ -372,7 +372,9 @@ def _prediction(measured: Measured, fit: ScalingFit | None) -> LadderPrediction:
     words = "there is no fit" if fit is None else why_too_far(fit, params, effective)
     predicted = None
     if fit is not None and not words:
-        predicted = interval(fit.predict(params, effective))
+        expected = fit.predict(params, effective)
+        words = why_too_wide(expected)
+        predicted = None if words else interval(expected)
     return LadderPrediction(
         params=params,
         params_total=target.shape.params_total,

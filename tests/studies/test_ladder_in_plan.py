@@ -73,7 +73,7 @@ def test_a_plan_names_a_ladder_that_is_not_there():
 def test_a_plan_refuses_a_ladder_that_is_not_of_this_version(path, tmp_path, damage):
     text = pathlib.Path(path).read_text()
     damaged = {
-        "another version": text.replace("tokenmill-ladder-1", "tokenmill-ladder-9"),
+        "another version": text.replace("tokenmill-ladder-2", "tokenmill-ladder-9"),
         "NaN": re.sub(r'"flops_overhead": [^,]+', '"flops_overhead": NaN', text),
         "broken off": text[:-100],
     }[damage]
@@ -133,6 +133,6 @@ def test_the_page_of_a_run_has_fitted_and_published_constants(ladder):
     ledger, cost = recorded(ladder)
     run = RunDocuments(run_id="", ledger=ledger, cost_report=cost)
     (law,) = (table for title, table in cost_section(run).tables if title.startswith("The law"))
-    assert [row[0] for row in law.rows] == ["e", "a", "b", "alpha", "beta"]
+    assert [row[0] for row in law.rows] == ["e", "a", "b", "alpha", "beta", "gamma"]
     assert law.headings[-2:] == ("Besiroglu et al. 2024", "Hoffmann et al. 2022")
     assert law.rows[3][-1] == "0.34"

@@ -10,7 +10,7 @@ from tokenmill.contracts.base import Document, Part, key, read_document, write_d
 from tokenmill.errors import TokenmillError
 
 LADDER_NAME = "ladder.json"
-LADDER_SCHEMA: Final = "tokenmill-ladder-1"
+LADDER_SCHEMA: Final = "tokenmill-ladder-2"
 
 TrunkPurpose = Literal[
     "ladder", "other seed", "larger batch", "half the learning rate", "twice the learning rate"
@@ -80,21 +80,25 @@ class LadderPoint(Part):
 
 
 class Constants(Part):
-    """The law, in bits per byte: L = e + a / N^alpha + b / D^beta."""
+    """The law: L = e + ((a / N^alpha)^(1/gamma) + (b / D^beta)^(1/gamma))^gamma, bits per byte."""
 
     e: Interval = key("What no model and no data avoid.")
     a: Interval = key("Factor of the term in parameters.")
     b: Interval = key("Factor of the term in tokens.")
     alpha: Interval = key("Exponent of parameters.")
     beta: Interval = key("Exponent of tokens.")
+    gamma: Interval = key(
+        "How the two terms join: 1 adds them, as published laws do; the less it is, the more the "
+        "larger of the two decides."
+    )
 
 
 class LadderFit(Part):
     """The fit, with all that a prediction by it needs."""
 
     constants: Constants
-    replicates: list[tuple[float, float, float, float, float]] = key(
-        "Fits to points drawn anew: e, a, b, alpha, beta of each."
+    replicates: list[tuple[float, float, float, float, float, float]] = key(
+        "Fits to points drawn anew: e, a, b, alpha, beta, gamma of each."
     )
     trunk_noise: float = key("Deviation that a trunk's points share, a share of the loss.", ge=0)
     point_noise: float = key("Deviation of each point, a share of the loss.", ge=0)
@@ -194,6 +198,7 @@ class PublishedLaw(Part):
     b: float = key("B.")
     alpha: float = key("alpha.")
     beta: float = key("beta.")
+    gamma: float = key("gamma: 1, the terms are added.")
     nats_per_token: float = key("Of the configured training by it.", gt=0)
     bits_per_byte: float = key("The same over this text's bytes per token: an order.", gt=0)
 
@@ -230,7 +235,7 @@ class Ladder(Document):
     model_config = ConfigDict(
         extra="forbid", protected_namespaces=(), allow_inf_nan=False, title="ladder.json"
     )
-    schema_: Literal["tokenmill-ladder-1"] = Field(
+    schema_: Literal["tokenmill-ladder-2"] = Field(
         alias="schema", description="Name and version of this format."
     )
     level: float = key("Coverage of every interval, a fraction.", gt=0, le=1)

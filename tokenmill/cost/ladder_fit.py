@@ -15,10 +15,10 @@ from tokenmill.contracts.ladder import (
 )
 from tokenmill.cost.flops import TRAINING_FLOPS_PER_PARAM
 from tokenmill.cost.scaling import BESIROGLU_2024, HOFFMANN_2022, LossFit, expected_loss
-from tokenmill.cost.scaling_checks import why_too_far
+from tokenmill.cost.scaling_checks import why_too_far, why_too_wide
 from tokenmill.cost.scaling_fit import Estimate, ScalingFit
 
-Constant = Literal["e", "a", "b", "alpha", "beta"]
+Constant = Literal["e", "a", "b", "alpha", "beta", "gamma"]
 
 
 def interval(estimate: Estimate) -> Interval:
@@ -41,6 +41,7 @@ def fit_document(fit: ScalingFit) -> LadderFit:
             b=constant("b"),
             alpha=constant("alpha"),
             beta=constant("beta"),
+            gamma=constant("gamma"),
         ),
         replicates=list(fit.replicates),
         trunk_noise=fit.trunk_noise,
@@ -64,6 +65,7 @@ def fit_of(found: LadderFit) -> ScalingFit:
             b=constants.b.value,
             alpha=constants.alpha.value,
             beta=constants.beta.value,
+            gamma=constants.gamma.value,
             source="this text's own ladder of small trainings",
         ),
         replicates=tuple(found.replicates),
@@ -124,6 +126,9 @@ def expected_by_ladder(
         )
     elif not words:
         words = why_too_far(fit, params, tokens)
+    predicted = fit.predict(params, tokens) if fit is not None and not words else None
+    if predicted is not None:
+        words = why_too_wide(predicted)
     return LadderLoss(
         file=law.file,
         level=law.level,
@@ -133,7 +138,7 @@ def expected_by_ladder(
             if fit is None
             else TRAINING_FLOPS_PER_PARAM * params * tokens / fit.largest_compute
         ),
-        bits_per_byte=interval(fit.predict(params, tokens)) if fit and not words else None,
+        bits_per_byte=interval(predicted) if predicted and not words else None,
         words=words,
         constants=None if law.fit is None else law.fit.constants,
         published=published_laws(params_total, tokens, law.bytes_per_token),
@@ -161,6 +166,7 @@ def published_laws(
                 b=law.b,
                 alpha=law.alpha,
                 beta=law.beta,
+                gamma=law.gamma,
                 nats_per_token=nats,
                 bits_per_byte=nats / math.log(2) / bytes_per_token,
             )

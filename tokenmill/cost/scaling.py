@@ -57,7 +57,9 @@ def chinchilla_optimal_tokens(params: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class LossFit:
-    """Constants of L(N, D) = E + A/N^alpha + B/D^beta, in nats per token.
+    """Constants of L(N, D) = E + ((A/N^alpha)^(1/gamma) + (B/D^beta)^(1/gamma))^gamma.
+
+    Published ones are in nats per token, a ladder's in bits per byte.
 
     Attributes:
         e: E, loss that no model and no data avoid.
@@ -66,6 +68,8 @@ class LossFit:
         alpha: Exponent of parameters.
         beta: Exponent of tokens.
         source: Where the constants stand.
+        gamma: How the two terms join: 1 adds them (Hoffmann et al. 2022); the less it is, the more
+            the larger of the two decides (Kaplan et al. 2020, eq. 1.5: gamma = beta).
     """
 
     e: float
@@ -74,6 +78,7 @@ class LossFit:
     alpha: float
     beta: float
     source: str
+    gamma: float = 1.0
 
 
 HOFFMANN_2022 = LossFit(
@@ -113,7 +118,8 @@ def expected_loss(params: float, tokens: float, fit: LossFit = BESIROGLU_2024) -
     """
     check_positive("params", params, "parameters")
     check_positive("tokens", tokens, "tokens")
-    return fit.e + fit.a / params**fit.alpha + fit.b / tokens**fit.beta
+    terms = (fit.a / params**fit.alpha, fit.b / tokens**fit.beta)
+    return fit.e + sum(term ** (1 / fit.gamma) for term in terms) ** fit.gamma
 
 
 def optimal_params_and_tokens(
@@ -127,13 +133,14 @@ def optimal_params_and_tokens(
 
     Returns:
         N parameters and D tokens: N = G·(C/6)^(beta/(alpha+beta)), D = C/(6·N), with G =
-        (alpha·A/(beta·B))^(1/(alpha+beta)) (Hoffmann et al. 2022, eq. 4). The printed constants of
-        2022 give over 90 tokens a parameter at Chinchilla's budget: Besiroglu et al. show that
-        this fit disagrees with the paper's other two approaches; theirs gives about 20.
+        (A/B·(alpha/beta)^gamma)^(1/(alpha+beta)) (Hoffmann et al. 2022, eq. 4, for gamma = 1).
+        The printed constants of 2022 give over 90 tokens a parameter at Chinchilla's budget:
+        Besiroglu et al. show that this fit disagrees with the paper's other two approaches; theirs
+        gives about 20.
     """
     check_positive("total_flops", total_flops, "FLOPs")
     exponents = fit.alpha + fit.beta
-    g = (fit.alpha * fit.a / (fit.beta * fit.b)) ** (1 / exponents)
+    g = ((fit.alpha / fit.beta) ** fit.gamma * fit.a / fit.b) ** (1 / exponents)
     products = total_flops / TRAINING_FLOPS_PER_PARAM
     params = g * products ** (fit.beta / exponents)
     return params, products / params

@@ -32,6 +32,8 @@ MAX_MISS = 0.05
 """Share of the loss by which a backtest may miss before the form is given up."""
 MAX_DISTANCE = math.log(1000)
 """Of a prediction: ln of its compute over that of the largest point."""
+MAX_WIDTH = 2.0
+"""Factor between the ends of a prediction's interval: a wider one says nothing."""
 # Of the largest compute, what a fit of the smaller points may have.
 _CUTS = (0.5, 0.25)
 _BACKTEST_REPLICATES = 60
@@ -134,7 +136,7 @@ def why_no_fit(points: Sequence[ScalingPoint]) -> list[str]:
     missing = []
     if len(points) < MIN_POINTS:
         missing.append(
-            f"{len(points)} points are too few for five constants: at least {MIN_POINTS}."
+            f"{len(points)} points are too few for six constants: at least {MIN_POINTS}."
         )
     if len(sizes) < MIN_SIZES:
         missing.append(
@@ -212,6 +214,17 @@ def why_too_far(fit: ScalingFit, params: float, tokens: float) -> str:
         f"{approximate(math.exp(distance), 2)} times the compute of the largest point: no fit of "
         f"so small runs reaches farther than {math.exp(MAX_DISTANCE):,.0f} times. Spend more on "
         "the ladder."
+    )
+
+
+def why_too_wide(predicted: Estimate) -> str:
+    """Say why a prediction's interval says nothing; empty if it says something."""
+    if predicted.high <= MAX_WIDTH * predicted.low:
+        return ""
+    return (
+        f"the points leave open anything from {decimal(predicted.low, 2)} to "
+        f"{decimal(predicted.high, 2)} bits per byte: they do not agree on one law, or lie too far "
+        "from this training. Spend more on the ladder, or mend what it warns of."
     )
 
 

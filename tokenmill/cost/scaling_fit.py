@@ -1,4 +1,7 @@
-"""Fit L(N, D) = E + A/N^alpha + B/D^beta to a user's own small trainings, with an honest interval.
+"""Fit L(N, D) to a user's own small trainings, with an honest interval.
+
+L = E + ((A/N^alpha)^(1/gamma) + (B/D^beta)^(1/gamma))^gamma, in bits per byte: with gamma = 1 the
+law of Hoffmann et al. 2022, with gamma = beta that of Kaplan et al. 2020 and a floor.
 
 The least of Huber's loss on differences of logarithms (Hoffmann et al. 2022, appendix D.2), found
 by L-BFGS from a grid of starts. Two things differ from that paper, as a ladder has a dozen points
@@ -6,7 +9,7 @@ where it had 400 (docs/design/scaling_fit.md): weak priors stand in where the po
 a constant, and the interval knows of noise, of what the priors leave open, and of how far the form
 itself missed runs that were left out.
 
-No TensorFlow; losses may be in any unit, bits per byte here.
+No TensorFlow.
 """
 
 from __future__ import annotations
@@ -26,6 +29,10 @@ from tokenmill.cost.flops import TRAINING_FLOPS_PER_PARAM
 from tokenmill.cost.scaling import LossFit
 
 Floats = NDArray[np.float64]
+Constants = tuple[float, float, float, float, float, float]
+
+NAMES = ("e", "a", "b", "alpha", "beta", "gamma")
+"""Of the constants, in the order of a fit's replicates."""
 
 LEVEL = 0.9
 """Coverage of an interval: nine of ten predictions should lie within theirs."""
@@ -38,10 +45,13 @@ _HUBER = 1.345
 # points by, and what each adds. Worth so many degrees of freedom against the points' own spread.
 _TRUNK_NOISE, _POINT_NOISE, _NOISE_DEGREES = 0.005, 0.004, 3.0
 # Log-normal priors: a middle and a standard deviation of the logarithm. Published exponents lie
-# between 0.28 and 0.37; the prior reaches from 0.13 to 0.93 (95 %). E and the two terms at the
+# between 0.28 and 0.37; the prior reaches from 0.13 to 0.93 (95 %). gamma is 1 in one published
+# law and about 0.1 in the other: from 0.13 to 2. E is in bits per byte: published ones are 1.69 to
+# 1.82 nats for some 4.4 bytes of English; at most half of the lowest loss. The two terms at the
 # middle of the points are shares of the lowest loss.
 _EXPONENT_PRIOR = (0.35, 0.5)
-_FLOOR_PRIOR = (0.5, 0.5)
+_JOINT_PRIOR = (0.5, 0.7)
+_FLOOR_PRIOR, _FLOOR_MOST_SHARE = (0.55, 0.5), 0.5
 _TERM_PRIOR = (0.25, 1.5)
 # What the form itself may miss, as a share of the loss for each factor of e in compute beyond the
 # points, before runs that were left out have told; worth so many degrees of freedom. Predictions of
@@ -51,7 +61,7 @@ _REACH = 5.0  # standard deviations of a prior that the search goes
 # The noise of gradients tells the critical batch size "to an order" (McCandlish et al. 2018): a
 # deviation of its logarithm.
 _CRITICAL_SPREAD = 1.0
-_E, _A, _B, _ALPHA, _BETA, _CRITICAL = range(6)
+_E, _A, _B, _ALPHA, _BETA, _GAMMA, _CRITICAL = range(7)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +131,8 @@ class ScalingFit:
 
     Attributes:
         best: The constants.
-        replicates: As many fits as it took to points drawn anew, [R, 5]: E, A, B, alpha, beta.
+        replicates: As many fits as it took to points drawn anew, [R, 6]: E, A, B, alpha, beta,
+            gamma.
         trunk_noise: Standard deviation that all points of a training share, a share of the loss.
         point_noise: The same of each point.
         degrees: Degrees of freedom that the noise is known by.
@@ -135,7 +146,7 @@ class ScalingFit:
     """
 
     best: LossFit
-    replicates: tuple[tuple[float, float, float, float, float], ...]
+    replicates: tuple[Constants, ...]
     trunk_noise: float
     point_noise: float
     degrees: float
@@ -155,8 +166,13 @@ class ScalingFit:
 
     @cached_property
     def constants(self) -> Floats:
-        """Replicates as an array, [R, 5]."""
+        """Replicates as an array, [R, 6]."""
         return np.array(self.replicates, dtype=np.float64)
+
+    @property
+    def best_constants(self) -> Floats:
+        """The constants as an array, [6]."""
+        return np.array([getattr(self.best, name) for name in NAMES])
 
     @property
     def mean_residual(self) -> float:
@@ -169,16 +185,14 @@ class ScalingFit:
         return math.hypot(self.trunk_noise, self.point_noise)
 
     def interval_of_constant(self, name: str) -> tuple[float, float]:
-        """Return the interval of e, a, b, alpha or beta."""
-        column = self.constants[:, ("e", "a", "b", "alpha", "beta").index(name)]
+        """Return the interval of e, a, b, alpha, beta or gamma."""
+        column = self.constants[:, NAMES.index(name)]
         low, high = np.quantile(column, _tails())
         return float(low), float(high)
 
     def losses(self, params: float, tokens: float) -> Floats:
         """Return the loss by each replicate, [R]."""
-        e, a, b, alpha, beta = self.constants.T
-        losses: Floats = e + a * params**-alpha + b * tokens**-beta
-        return losses
+        return losses_of(self.constants, params, tokens)
 
     def distance(self, params: float, tokens: float) -> float:
         """Return how far a training lies beyond the points: ln of its compute over the largest."""
@@ -197,8 +211,7 @@ class ScalingFit:
             points leave open of the constants, the noise of one more training, and what the form
             misses beyond them.
         """
-        value = self.best.e + self.best.a * params**-self.best.alpha
-        value += self.best.b * tokens**-self.best.beta
+        value = float(losses_of(self.best_constants, params, tokens))
         logs = np.log(self.losses(params, tokens) / value)
         far = self.misfit * self.distance(params, tokens)
         low, high = np.quantile(logs, _tails())
@@ -250,7 +263,7 @@ def fit_scaling(
     misfit, misfit_degrees = _misfit(missed)
     return ScalingFit(
         best=LossFit(
-            **dict(zip(("e", "a", "b", "alpha", "beta"), problem.constants(best), strict=True)),
+            **dict(zip(NAMES, problem.constants(best), strict=True)),
             source="this text's own ladder of small trainings",
         ),
         replicates=tuple(problem.constants(each) for each in drawn),
@@ -268,9 +281,9 @@ def fit_scaling(
 class _Problem:
     """The points as arrays, with priors and noise.
 
-    theta: logs of E, of the terms A/N^alpha and B/D^beta at the middle of the points, of alpha and
-    of beta, and where batches differ of the critical batch size. So the unknowns hardly depend on
-    each other, and every value is one that can be.
+    theta: logs of E, of the terms A/N^alpha and B/D^beta at the middle of the points, of alpha, of
+    beta and of gamma, and where batches differ of the critical batch size. So the unknowns hardly
+    depend on each other, and every value is one that can be.
     """
 
     def __init__(
@@ -286,8 +299,11 @@ class _Problem:
         self.tokens_0 = float(log_tokens.max() + log_tokens.min()) / 2
         self.n, self.d = log_params - self.params_0, log_tokens - self.tokens_0
         lowest = float(self.logs.min())
-        priors = (_FLOOR_PRIOR, _TERM_PRIOR, _TERM_PRIOR, _EXPONENT_PRIOR, _EXPONENT_PRIOR)
-        shift = np.array([lowest, lowest, lowest, 0.0, 0.0])
+        floor, floor_spread = _FLOOR_PRIOR
+        floor = min(floor / math.exp(lowest), _FLOOR_MOST_SHARE)
+        terms, exponents = [_TERM_PRIOR] * 2, [_EXPONENT_PRIOR] * 2
+        priors = [(floor, floor_spread), *terms, *exponents, _JOINT_PRIOR]
+        shift = np.array([lowest, lowest, lowest, 0.0, 0.0, 0.0])
         self.middle = np.log([middle for middle, _ in priors]) + shift
         self.spread = np.array([spread for _, spread in priors])
         if batches is not None:
@@ -301,7 +317,7 @@ class _Problem:
 
     def starts(self) -> list[Floats]:
         """Return a grid around the middle of the priors."""
-        rest = [0.0] * (len(self.middle) - 5)
+        rest = [0.0] * (len(self.middle) - _GAMMA)
         return [
             self.middle + self.spread * np.array([e, 0.0, 0.0, alpha, beta, *rest])
             for e in (-1.0, 0.5)
@@ -310,11 +326,10 @@ class _Problem:
         ]
 
     def _terms(self, theta: Floats) -> Floats:
-        """Return the logs of the three terms at each point, [3, points]."""
-        terms = np.empty((3, len(self.n)))
-        terms[0] = theta[_E]
-        terms[1] = theta[_A] - math.exp(theta[_ALPHA]) * self.n
-        terms[2] = theta[_B] - math.exp(theta[_BETA]) * (self.d + self._log_worth(theta))
+        """Return the logs of A/N^alpha and of B/D^beta at each point, [2, points]."""
+        terms = np.empty((2, len(self.n)))
+        terms[0] = theta[_A] - math.exp(theta[_ALPHA]) * self.n
+        terms[1] = theta[_B] - math.exp(theta[_BETA]) * (self.d + self._log_worth(theta))
         return terms
 
     def _log_worth(self, theta: Floats) -> Floats | float:
@@ -335,15 +350,20 @@ class _Problem:
 
     def log_losses(self, theta: Floats) -> Floats:
         """Return the log of the fitted loss at each point."""
-        return np.asarray(np.logaddexp.reduce(self._terms(theta)), dtype=np.float64)
+        joint = _joined(self._terms(theta), math.exp(theta[_GAMMA]))
+        return np.asarray(np.logaddexp(theta[_E], joint), dtype=np.float64)
 
     def _with_slopes(self, theta: Floats) -> tuple[Floats, Floats]:
-        """Return log losses, and their derivatives by theta, [points, 5]."""
-        terms = self._terms(theta)
-        logs = np.logaddexp.reduce(terms)
-        e, a, b = np.exp(terms - logs)
+        """Return log losses, and their derivatives by theta, [points, len(theta)]."""
+        terms, gamma = self._terms(theta), math.exp(theta[_GAMMA])
+        joint = _joined(terms, gamma)
+        logs = np.logaddexp(theta[_E], joint)
+        share = np.exp(joint - logs)  # of the loss, all but E
+        a, b = share * np.exp((terms - joint) / gamma)
         alpha, beta = math.exp(theta[_ALPHA]), math.exp(theta[_BETA])
-        slopes = [e, a, b, -a * alpha * self.n, -b * beta * (self.d + self._log_worth(theta))]
+        slopes = [1 - share, a, b]
+        slopes += [-a * alpha * self.n, -b * beta * (self.d + self._log_worth(theta))]
+        slopes.append(share * joint - a * terms[0] - b * terms[1])
         if self.batches is not None:
             slopes.append(-b * beta * self._worth_slopes(theta))
         return logs, np.stack(slopes, axis=1)
@@ -422,8 +442,8 @@ class _Problem:
         estimate = Estimate(value=value, low=min(float(low), value), high=max(float(high), value))
         return {"target_batch": self.batches.target, "critical_batch": estimate}
 
-    def constants(self, theta: Floats) -> tuple[float, float, float, float, float]:
-        """Return E, A, B, alpha, beta."""
+    def constants(self, theta: Floats) -> Constants:
+        """Return E, A, B, alpha, beta, gamma."""
         alpha, beta = math.exp(theta[_ALPHA]), math.exp(theta[_BETA])
         return (
             math.exp(theta[_E]),
@@ -431,21 +451,45 @@ class _Problem:
             math.exp(theta[_B] + beta * self.tokens_0),
             alpha,
             beta,
+            math.exp(theta[_GAMMA]),
         )
+
+
+def _joined(terms: Floats, gamma: float) -> Floats:
+    """Return the log of (exp(u)^(1/gamma) + exp(v)^(1/gamma))^gamma of two rows of logs."""
+    joined: Floats = gamma * np.logaddexp(*(terms / gamma))
+    return joined
+
+
+def losses_of(constants: Floats, params: float, tokens: float) -> Floats:
+    """Return the loss of a training by laws.
+
+    Args:
+        constants: E, A, B, alpha, beta, gamma of each, [..., 6].
+        params: N.
+        tokens: D.
+    """
+    e, a, b, alpha, beta, gamma = np.moveaxis(np.asarray(constants, dtype=np.float64), -1, 0)
+    # By logarithms: (A/N^alpha)^(1/gamma) of a small gamma is beyond the range of a float.
+    by_params = (np.log(a) - alpha * math.log(params)) / gamma
+    by_tokens = (np.log(b) - beta * math.log(tokens)) / gamma
+    losses: Floats = e + np.exp(gamma * np.logaddexp(by_params, by_tokens))
+    return losses
 
 
 def _misfit(missed: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
     """Return the misfit for each factor of e, and its degrees of freedom.
 
-    What the constants and the noise explain is taken off a miss first.
+    What the constants and the noise explain is taken off a miss first. One of a run that lies hardly
+    beyond the others tells hardly anything of a factor of e, and weighs as little.
     """
-    told = [
-        max(0.0, miss**2 - deviation**2) / distance**2
+    weights = [min(1.0, distance**2) for _, _, distance in missed]
+    told = sum(
+        max(0.0, miss**2 - deviation**2) / max(1.0, distance**2)
         for miss, deviation, distance in missed
-        if distance > 0
-    ]
-    degrees = _MISFIT_DEGREES + len(told)
-    return math.sqrt((_MISFIT_DEGREES * _MISFIT**2 + sum(told)) / degrees), degrees
+    )
+    degrees = _MISFIT_DEGREES + sum(weights)
+    return math.sqrt((_MISFIT_DEGREES * _MISFIT**2 + told) / degrees), degrees
 
 
 def _tails() -> tuple[float, float]:

@@ -18,7 +18,7 @@ from scipy.optimize import minimize_scalar
 from tokenmill.cost.checks import check_positive
 from tokenmill.cost.flops import TRAINING_FLOPS_PER_PARAM
 from tokenmill.cost.scaling import repetition_discounted_tokens
-from tokenmill.cost.scaling_fit import LEVEL, Estimate, Floats, ScalingFit
+from tokenmill.cost.scaling_fit import LEVEL, Estimate, Floats, ScalingFit, losses_of
 
 PurchaseName = Literal["larger model", "more epochs", "more text"]
 
@@ -123,9 +123,7 @@ def best_plan(fit: ScalingFit, usd: float, compute: Compute, text: Text) -> Best
         text: What there is.
     """
     check_positive("usd", usd, "USD")
-    best = fit.best
-    middle = np.array([best.e, best.a, best.b, best.alpha, best.beta])
-    params = _best_params(middle, usd, compute, text)
+    params = _best_params(fit.best_constants, usd, compute, text)
     sizes = [_best_params(each, usd, compute, text) for each in fit.constants]
     low, high = np.quantile(sizes, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     tokens = compute.tokens(params, usd)
@@ -222,7 +220,6 @@ def _worth(tokens: float, unique: float) -> float:
 
 
 def _best_params(constants: Floats, usd: float, compute: Compute, text: Text) -> float:
-    e, a, b, alpha, beta = constants
     products = usd / compute.usd(1.0, 1.0)  # N x D
     # Beyond MOST_EPOCHS a smaller model would read the same text more often than was measured.
     least = math.log(products / (MOST_EPOCHS * text.unique_tokens))
@@ -233,7 +230,7 @@ def _best_params(constants: Floats, usd: float, compute: Compute, text: Text) ->
     def loss(log_params: float) -> float:
         params = math.exp(log_params)
         worth = _worth(products / params, text.unique_tokens)
-        return float(e + a * params**-alpha + b * worth**-beta)
+        return float(losses_of(constants, params, worth))
 
     found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
     return math.exp(float(found.x))

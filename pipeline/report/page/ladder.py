@@ -28,6 +28,8 @@ from pipeline.report.page.headline import BigNumber, Headline
 from pipeline.report.page.law import law_table
 from pipeline.report.page.template import render
 from tokenmill.contracts.ladder import Ladder, LadderPoint
+from tokenmill.cost.ladder_fit import fit_of
+from tokenmill.cost.scaling import expected_loss
 from tokenmill.files import write_text
 from tokenmill.number_format import count, duration, usd, with_letter
 
@@ -149,13 +151,12 @@ def _curve(ladder: Ladder, size: int) -> Iterator[tuple[float, float]]:
     """Yield points of the law over the tokens of all points."""
     if ladder.fit is None:
         return
-    law = ladder.fit.constants
+    law = fit_of(ladder.fit).best
     logs = [math.log10(point.comparable_tokens) for point in ladder.points]
     low, high = min(logs), max(logs)
     for i in range(_CURVE_POINTS + 1):
         x = low + (high - low) * i / _CURVE_POINTS
-        of_size = law.a.value / size**law.alpha.value
-        yield x, law.e.value + of_size + law.b.value / 10 ** (x * law.beta.value)
+        yield x, expected_loss(size, 10**x, law)
 
 
 def _law_section(ladder: Ladder) -> Section:

@@ -20,11 +20,11 @@ def law_table(
         level: Coverage of the intervals, a fraction.
     """
     return (
-        "The law of this text: L(N, D) = e + a / N^alpha + b / D^beta",
+        "The law of this text: L = e + ((a / N^alpha)^(1/gamma) + (b / D^beta)^(1/gamma))^gamma",
         DataTable(
             ("constant", "this text", f"{level:.0%} interval", *map(author, published)),
             list(constant_rows(constants, published)),
             "This text's in bits per byte, N in matrix products; the published ones in nats per "
-            "token of their own vocabulary and data, so that only exponents compare.",
+            "token of their own vocabulary and data, so that only exponents and gamma compare.",
         ),
     )
