@@ -23,6 +23,7 @@ from components.curate.losses import (
     check_losses,
     curation_remarks,
     say_overlaps,
+    unknown_sources_remark,
 )
 from components.curate.transforms import Curate
 from tokenmill.contracts.curation import Curation, read_curation, write_curation
@@ -105,6 +106,7 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
         check_losses(curation, config, dropped.uri)
         _check(curation, dropped.uri)
         remarks = curation_remarks(curation, config.max_drop_fraction)
+        remarks += unknown_sources_remark(curation, config.quality.source_top_shares)
         write_curation(dropped.uri, curation.model_copy(update={"remarks": remarks}))
         total = curation.total
         for name in ("documents", "bytes"):

@@ -166,6 +166,18 @@ def check_losses(curation: Curation, config: CurateConfig, dropped_uri: str) -> 
     )
 
 
+def unknown_sources_remark(curation: Curation, names: Iterable[str]) -> list[str]:
+    """Say which names in curate.quality.source_top_shares are no source; nothing if all are one."""
+    sources = sorted({source for split in curation.splits.values() for source in split.by_source})
+    unknown = sorted(set(names).difference(sources))
+    if not unknown:
+        return []
+    return [
+        f"curate.quality.source_top_shares names {', '.join(unknown)}, which is no source here "
+        f"and does nothing; documents come from {', '.join(sources)}"
+    ]
+
+
 def curation_remarks(curation: Curation, max_fraction: float) -> list[str]:
     """Return sentences about what a person would not expect of curation."""
     max_fraction = min(max_fraction, _MUCH)

@@ -139,6 +139,12 @@ class Measurement:
         path = os.path.join(self.study.proxy_directory, name)
         if os.path.exists(path):
             return plan_steps(self.target, options.params, read_json(path)["steps"])
+        if not self.seconds_left:
+            raise TokenmillError(
+                f"preparing the text took all of the budget: nothing is left to train "
+                f"{count(len(corpora))} variants.",
+                "Give more (--max-minutes, --max-usd); what was prepared is kept.",
+            )
         plan = plan_runs(
             self.target,
             options.params,

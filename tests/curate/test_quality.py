@@ -322,6 +322,7 @@ def test_a_top_share_is_one_of_each_source(tmp_path, scored):
     assert 0.3 <= share < 0.32
     assert min(scores["source-0", True]) > max(scores["source-0", False])
     curation = read_curation(dropped.uri)
+    assert not [remark for remark in curation.remarks if "source_top_shares" in remark]
     threshold = curation.quality["source-0"].threshold
     assert threshold == min(scores["source-0", True])
     assert curation.quality["source-1"].threshold is None
@@ -335,6 +336,13 @@ def test_a_top_share_is_one_of_each_source(tmp_path, scored):
     )
     assert files_under(again[0].uri) == files_under(curated.uri)
     assert files_under(again[1].uri) == files_under(dropped.uri)
+
+
+def test_a_share_of_a_source_that_is_none_is_said(tmp_path, scored):
+    _, dropped = _curate(tmp_path / "a", scored, source_top_shares={"sourec-1": 0.5})
+    (said,) = (r for r in read_curation(dropped.uri).remarks if "source_top_shares" in r)
+    assert "names sourec-1, which is no source here" in said
+    assert "source-0, source-1" in said
 
 
 def test_without_a_decision_documents_are_scored_and_stay(tmp_path, scored):

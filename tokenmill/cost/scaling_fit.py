@@ -480,8 +480,8 @@ def losses_of(constants: Floats, params: float, tokens: float) -> Floats:
 def _misfit(missed: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
     """Return the misfit for each factor of e, and its degrees of freedom.
 
-    What the constants and the noise explain is taken off a miss first. One of a run that lies hardly
-    beyond the others tells hardly anything of a factor of e, and weighs as little.
+    What the constants and the noise explain is taken off a miss first. One of a run that lies
+    hardly beyond the others tells hardly anything of a factor of e, and weighs as little.
     """
     weights = [min(1.0, distance**2) for _, _, distance in missed]
     told = sum(
