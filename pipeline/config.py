@@ -193,6 +193,7 @@ class Config(Section):
             )
         self._check_thresholds()
         self._check_lora()
+        self._check_pruning()
         self._check_forgetting()
         self._check_benchmarks()
         self._check_conversations()
@@ -226,6 +227,35 @@ class Config(Section):
                 raise ValueError(
                     f"train.{name} = {value}: expected nothing without train.lora_rank; set that, "
                     "too, or leave it out"
+                )
+
+    def _check_pruning(self) -> None:
+        """Raise for pruning of what is not trained, and for a pattern that does not fit."""
+        train, shape = self.train, self.shape()
+        sparsity, pattern = train.prune_sparsity, train.prune_pattern
+        if sparsity and train.lora is not None:
+            raise ValueError(
+                f"train.prune_sparsity = {sparsity}: expected 0 with train.lora_rank = "
+                f"{train.lora_rank}, as frozen weights are not pruned, and adapters would fill "
+                "zeros; leave one of them out"
+            )
+        if pattern == "unstructured":
+            return
+        if sparsity != 0.5:
+            raise ValueError(
+                f"train.prune_sparsity = {sparsity}: expected 0.5 with train.prune_pattern = "
+                f'"{pattern}", two zeros of four; set it, or leave train.prune_pattern out'
+            )
+        for what, inputs in (
+            ("model.d_model", shape.d_model),
+            ("model.heads x head_dim", shape.attention_width),
+            ("model.d_ff", shape.d_ff),
+        ):
+            if inputs % 4:
+                raise ValueError(
+                    f"{what} = {inputs}: expected a multiple of 4 with train.prune_pattern = "
+                    f'"{pattern}", which groups four inputs; change it, or leave '
+                    "train.prune_pattern out"
                 )
 
     def _check_forgetting(self) -> None:

@@ -88,6 +88,7 @@ def build_cost_report(
             eval_before=telemetry.eval_before,
             eval_after=telemetry.eval_after,
             base_model=telemetry.base_model,
+            pruning=telemetry.pruning,
             evaluation=evaluation,
             lossy_fraction=lossy_fraction,
             **baseline,

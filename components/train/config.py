@@ -10,6 +10,8 @@ from tokenmill.contracts.served_model import Quantization
 from tokenmill.model.shape import ModelShape
 from tokenmill.training_plan import TrainingPlan
 
+PrunePattern = Literal["unstructured", "2:4"]
+
 
 class TrainConfig(TrainingPlan):
     """The section [train]: what is trained. A change of it trains anew."""
@@ -37,6 +39,12 @@ class TrainConfig(TrainingPlan):
     """Gradients are scaled to at most this global norm."""
     jit_compile: bool = True
     """Compile the forward and backward pass with XLA."""
+    prune_sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of zeros that each matrix of attention and MLP ends with: magnitude pruning during the
+    last third of the steps (Zhu and Gupta 2017); 0 prunes nothing."""
+    prune_pattern: PrunePattern = "unstructured"
+    """Which weights may go: any (unstructured), or two of four that meet neighboring inputs (2:4,
+    with prune_sparsity = 0.5)."""
     resume_from: str | None = None
     """Checkpoints of another training to go on from (a directory that holds step-<n>)."""
     on_spike: Literal["off", "warn", "rewind"] = "off"

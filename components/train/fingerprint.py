@@ -26,6 +26,7 @@ _HOW = frozenset(
     }
 )
 _LORA_KEYS = "train.lora_"
+_PRUNE_KEYS = "train.prune_"
 # What adapters are trained beside: a hash, as their checkpoints do not hold it.
 _BASE_WEIGHTS = "base_weights"
 _START_WEIGHTS = "start_weights"
@@ -46,6 +47,8 @@ def settings_of(job: TrainingJob) -> dict[str, Any]:
     settings = flatten(job.model_dump(mode="json", exclude={"base_weights"}))
     if job.train.lora is None:
         settings = {k: value for k, value in settings.items() if not k.startswith(_LORA_KEYS)}
+    if not job.train.prune_sparsity:
+        settings = {k: value for k, value in settings.items() if not k.startswith(_PRUNE_KEYS)}
     if job.base_model is not None:
         # A checkpoint without adapters holds all weights, and goes on wherever they came from.
         name = _START_WEIGHTS if job.train.lora is None else _BASE_WEIGHTS

@@ -18,6 +18,7 @@ from components.train.data import (
 from components.train.distributed.strategy import Workers, check_batch_size, has_accelerator
 from components.train.execution import Execution
 from components.train.optimizer import LearningRate, make_optimizer
+from components.train.pruning import Pruner, PruningSchedule
 from components.train.session import Session
 from components.train.spikes import is_spike, remember
 from components.train.state import LossSums, TrainingRecord
@@ -74,6 +75,8 @@ class Trainer:
         with strategy.scope():
             self.optimizer = make_optimizer(config, plan.steps, slots_per_replica)
             self.optimizer.build(model.trainable_variables)
+        variables, self.pruning = model.trainable_variables, PruningSchedule.of(config, plan.steps)
+        pruner = self.pruning and Pruner(strategy, variables, self.pruning, config.prune_pattern)
         self.train_step = make_train_step(
             strategy,
             model,
@@ -83,6 +86,7 @@ class Trainer:
             seed=seed,
             z_loss=config.z_loss,
             accumulation_steps=config.accumulation_steps,
+            pruner=pruner,
         )
         self.eval_step = make_eval_step(strategy, model, config.jit_compile)
         self.learning_rate = LearningRate(config, plan.steps)
@@ -277,11 +281,16 @@ class _Fit:
             or (every is not None and step % every == 0)
             or self._is_rewind_point(step)
             or self._is_sample_point(step)
+            or self._begins_pruning(step)
             or self._asked_to_stop
         )
 
     def _is_rewind_point(self, step: int) -> bool:
         return self._config.on_spike == "rewind" and step % self._config.rewind_steps == 0
+
+    def _begins_pruning(self, step: int) -> bool:
+        pruning = self._trainer.pruning
+        return pruning is not None and step == pruning.first_step
 
     def _is_sample_point(self, step: int) -> bool:
         return self._sampler is not None and step in (0, self._plan.steps // 2, self._plan.steps)
@@ -408,10 +417,14 @@ class _Fit:
 
     def _evaluate_if_due(self) -> None:
         every, record = self._session.execution.evaluate_steps, self._record
-        if every is None or record.step % every or record.step == self._plan.steps:
+        begins = self._begins_pruning(record.step) and record.eval_before_pruning is None
+        regular = every is not None and record.step % every == 0 and record.step < self._plan.steps
+        if not regular and not begins:
             return
         with self._clock.phase(Phase.EVALUATE):
             sums = self._trainer.evaluate(self._eval_rows)
+        if begins:
+            record.eval_before_pruning = sums
         record.evaluations.append((record.step, sums.loss))
         self._telemetry.evaluation(record.step, self._clock.total, sums.loss, sums.accuracy)
         self._session.save_if_due(record, forced=True)

@@ -14,6 +14,7 @@ from components.train.distributed.rendezvous import wait_for_workers
 from components.train.distributed.strategy import Workers, make_strategy
 from components.train.execution import Execution, read_execution
 from components.train.loop import Trainer
+from components.train.pruning import PruningSchedule, describe_pruning
 from components.train.session import Session
 from components.train.state import LossSums, TrainingRecord
 from components.train.telemetry.attention_maps import attention_drawer, text_attention
@@ -273,13 +274,19 @@ def train_and_export(
             )
     session.publish(run_directory)
     session.phase_timer.book()
-    telemetry = describe(training, job)
+    telemetry = describe(training, job, model_directory)
     write_telemetry(run_directory, telemetry)
     return telemetry
 
 
-def describe(training: Training, job: TrainingJob) -> Telemetry:
-    """Return the run's totals over all attempts."""
+def describe(training: Training, job: TrainingJob, model_directory: str | None = None) -> Telemetry:
+    """Return the run's totals over all attempts.
+
+    Args:
+        training: A finished training.
+        job: What was trained.
+        model_directory: Its SavedModel, whose size tells what pruning saves; None if not exported.
+    """
     record, eval_rows = training.record, training.eval_rows
     assert record.eval_before is not None
     assert record.eval_after is not None
@@ -292,6 +299,15 @@ def describe(training: Training, job: TrainingJob) -> Telemetry:
         of_some["examples_per_second"] = None if rate is None else rate * per_slot
     if training.new_variables:
         of_some["new_variables"] = training.new_variables
+    if (pruning := PruningSchedule.of(job.train, record.plan.steps)) is not None:
+        before = record.eval_before_pruning
+        of_some["pruning"] = describe_pruning(
+            job.train,
+            pruning,
+            training.model.trainable_variables,
+            None if before is None else _losses(before, eval_bytes),
+            model_directory,
+        )
     return Telemetry(
         base_model=job.base_model,
         params_total=_size(training.model.base_variables),

@@ -48,6 +48,7 @@ class TrainingRecord:
         recent_losses: The last steps' losses, for the detection of spikes.
         eval_before: Eval loss before the first step.
         eval_after: Eval loss after the last step.
+        eval_before_pruning: Eval loss of the last dense weights, where any are pruned.
         evaluations: (step, eval loss) in between.
         seconds: Wall seconds by phase.
         cpu_seconds: CPU seconds of the process by phase, the chief's.
@@ -67,6 +68,7 @@ class TrainingRecord:
     recent_losses: list[float] = field(default_factory=list)
     eval_before: LossSums | None = None
     eval_after: LossSums | None = None
+    eval_before_pruning: LossSums | None = None
     evaluations: list[tuple[int, float]] = field(default_factory=list)
     seconds: dict[Phase, float] = field(default_factory=dict)
     cpu_seconds: dict[Phase, float] = field(default_factory=dict)
@@ -102,8 +104,8 @@ class TrainingRecord:
     def from_json(cls, plan: StepPlan, values: dict[str, Any]) -> "TrainingRecord":
         """Return the record that `to_json` was called on."""
         values = dict(values)
-        for name in ("eval_before", "eval_after"):
-            values[name] = None if values[name] is None else LossSums(*values[name])
+        for name in ("eval_before", "eval_after", "eval_before_pruning"):
+            values[name] = None if values.get(name) is None else LossSums(*values[name])
         for name in ("loss_curve", "evaluations"):
             values[name] = [(int(step), loss) for step, loss in values[name]]
         values["rewinds"] = [Rewind(**rewind) for rewind in values["rewinds"]]

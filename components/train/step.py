@@ -9,6 +9,7 @@ import tensorflow as tf
 from components.train.distributed.buckets import from_buckets, to_buckets
 from components.train.distributed.cpu_parallelism import replica_parallelism, split
 from components.train.optimizer import clip_mean_gradients, scale_loss
+from components.train.pruning import Pruner
 from tokenmill.model.backbone import Backbone
 from tokenmill.model.build import dropout_seed, loss_sums
 from tokenmill.rows.packed_split import Batch
@@ -64,6 +65,7 @@ def make_train_step(
     z_loss: float = 0.0,
     accumulation_steps: int = 1,
     measure_noise: bool = False,
+    pruner: Pruner | None = None,
 ) -> Callable[..., StepResult]:
     """Return a function (batch, stop, with_gradients) -> StepResult that trains one step.
 
@@ -84,6 +86,7 @@ def make_train_step(
         accumulation_steps: Micro-batches, one after the other, whose gradients are summed.
         measure_noise: Whether `part_square` is computed, on one replica: how much the gradients of
             the parts that are computed side by side differ.
+        pruner: Sets weights to 0 behind each update; None leaves them as they are.
     """
     replicas = strategy.num_replicas_in_sync
     variables = model.trainable_variables
@@ -202,7 +205,10 @@ def make_train_step(
         halted.assign(refused)
 
         def update():
+            kept = None if pruner is None else pruner.kept()
             strategy.run(apply, args=(gradients,))
+            if pruner is not None:
+                pruner.prune(kept, optimizer.iterations)
             return tf.constant(True)
 
         tf.cond(refused, lambda: tf.constant(False), update)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.report.benchmark import BENCHMARK_COLUMNS, benchmark_rows
 from pipeline.report.page.content import shorten
+from pipeline.report.pruning import describe_pruning
 from pipeline.report.quality import describe_forgetting, describe_quality
 from tokenmill.contracts.benchmark import BenchmarkTaskResult
 from tokenmill.contracts.cost_report import Metrics, Quality
@@ -133,6 +134,8 @@ def quality(found: Quality) -> Iterator[str]:
         )
     if found.evaluation.forgetting is not None:
         yield f"{describe_forgetting(found.evaluation.forgetting)}\n"
+    if found.pruning is not None:
+        yield f"{describe_pruning(found.pruning)}\n"
     for name, slices in (
         ("source", found.evaluation.by_source),
         ("language", found.evaluation.by_language),

@@ -19,6 +19,7 @@ from pipeline.report.cost import (
     warnings,
 )
 from pipeline.report.languages import language_quality_table, languages_table
+from pipeline.report.pruning import describe_pruning, pruning_table
 from pipeline.report.quality import (
     describe_forgetting,
     quality_line,
@@ -85,6 +86,7 @@ def print_report(console: Console, report: RunReport, steps: dict[str, StepRecor
             ("Where the trainer's time went", phases_table(cost)),
             ("What each step cost, and the training it saved", steps_table(cost, steps)),
             ("Quality on held-out text", quality_table(cost)),
+            ("Pruning", pruning_table(cost.quality)),
             ("Quality by language", language_quality_table(cost)),
             ("Benchmarks", benchmark_table(cost.quality.evaluation.benchmarks)),
         ]
@@ -107,6 +109,8 @@ def print_summary(screen: RunConsole, report: RunReport) -> None:
         screen.paragraph(quality_line(cost.quality), "[bold]Quality:[/] ")
         if (forgetting := cost.quality.evaluation.forgetting) is not None:
             screen.paragraph(describe_forgetting(forgetting))
+        if (pruning := cost.quality.pruning) is not None:
+            screen.paragraph(describe_pruning(pruning))
         if parts := benchmark_parts(cost.quality.evaluation.benchmarks):
             screen.parts("Benchmarks: ", parts)
     for warning in report_warnings(report):

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 
 from tokenmill.contracts.base import Document, Number, Part, key, read_document, write_document
 from tokenmill.contracts.benchmark import BenchmarkTaskResult
-from tokenmill.contracts.training import Losses
+from tokenmill.contracts.training import Losses, Pruning
 
 COST_REPORT_NAME = "cost_report.json"
 COST_REPORT_SCHEMA = "tokenmill-cost-report-3"
@@ -176,6 +176,7 @@ class Quality(Part):
     base_model: str | None = key(
         "Where the weights before training are from; null for random ones.", default=None
     )
+    pruning: Pruning | None = key("Magnitude pruning; null where nothing was pruned.", default=None)
     evaluation: EvaluationSummary = key("Of the pushed model, from raw text.")
     lossy_fraction: float = key(
         "Share of documents whose text does not come back from their tokens (`lossy_fraction` of "

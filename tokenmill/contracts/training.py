@@ -75,6 +75,31 @@ class Machine(Part):
     accelerators: list[str] = key("Name of each accelerator that TensorFlow saw.", default=[])
 
 
+class Pruning(Part):
+    """Magnitude pruning: which weights became 0, when, and what they save on disk."""
+
+    target: float = key("Share of zeros that was asked for (train.prune_sparsity).", gt=0, lt=1)
+    pattern: str = key("unstructured or 2:4 (train.prune_pattern).")
+    params: int = key("Parameters of the matrices that are pruned.", gt=0)
+    zeros: int = key("Zeros among them after the last step, counted.", ge=0)
+    first_step: int = key("Steps that were trained dense.", ge=0)
+    last_step: int = key("Step after which no more weights were pruned.", gt=0)
+    eval_before: Losses | None = key(
+        "Of the dense weights after first_step, while the learning rate was still higher; null if "
+        "an earlier attempt did not measure it.",
+        default=None,
+    )
+    weight_bytes: int | None = key(
+        "Size of the pushed model's weight files; null where no model was exported.", default=None
+    )
+    compressed_bytes: int | None = key("The same files deflated, as gzip -1 does.", default=None)
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros of the matrices that are pruned, a fraction."""
+        return self.zeros / self.params
+
+
 class Telemetry(Document):
     """telemetry.json: the totals of a training over all its attempts."""
 
@@ -116,6 +141,7 @@ class Telemetry(Document):
     resumes: list[Resume] = key("Attempts after the first.")
     rewinds: list[Rewind] = key("Spikes that training went back before.")
     overflows: int = key("Steps that the loss scale left out.", ge=0)
+    pruning: Pruning | None = key("Magnitude pruning; null where nothing was pruned.", default=None)
     training_directory: str | None = key("Directory of its checkpoints; null if none were kept.")
     versions: dict[str, str] = key(
         "Versions of Python and the libraries, by name; stack and lock name the set of them.",

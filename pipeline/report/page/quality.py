@@ -14,6 +14,7 @@ from pipeline.report.page.content import (
     words,
 )
 from pipeline.report.page.run_documents import RunDocuments
+from pipeline.report.pruning import pruning_table
 from pipeline.report.quality import MEASURES, quality_table
 from tokenmill.contracts.cost_report import CalibrationBin, EvaluationSummary, Metrics
 from tokenmill.number_format import count
@@ -47,6 +48,7 @@ def quality_section(run: RunDocuments) -> Section:
         )
     tables = optional_tables(
         [("Against the baselines", quality_table(cost)),
+         ("Pruning", pruning_table(cost.quality)),
          ("Benchmarks", benchmark_table(evaluation.benchmarks))]
     )  # fmt: skip
     return Section("quality", "Quality on held-out text", sentences, figures, tables)

@@ -1,0 +1,170 @@
+"""Magnitude pruning: which weights go, when, and that they stay away."""
+
+import os
+import pathlib
+import signal
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.train.config import TrainConfig
+from components.train.distributed.strategy import Workers
+from components.train.execution import Execution
+from components.train.loop import Trainer
+from components.train.pruning import PruningSchedule, prune_smallest, pruned_variables
+from components.train.session import Session
+from tokenmill.export.quantization import StoredWeights
+from tokenmill.model.build import build_model
+from tokenmill.rows.mixture import plan_steps
+from tokenmill.rows.packed_split import PackedSplit
+
+STEPS, SEED = 30, 7
+CONFIG = TrainConfig(learning_rate=1e-2, warmup_fraction=0.1, jit_compile=False)
+
+
+def fit(rows_uri, shape, evaluate_steps=None, **change):
+    """Trains from scratch; returns the model and the record."""
+    train, held_out = PackedSplit(rows_uri, "train"), PackedSplit(rows_uri, "eval")
+    plan = plan_steps(train.rows, 8, 1000, STEPS)
+    config, strategy = CONFIG.model_copy(update=change), tf.distribute.get_strategy()
+    model = build_model(shape, SEED, config.precision)
+    trainer = Trainer(strategy, model, config, plan, SEED)
+    execution = Execution(evaluate_steps=evaluate_steps)
+    session = Session(Workers(strategy), {}, execution, None, train.manifest.loss_tokens)
+    return model, trainer.fit(train, held_out, session)
+
+
+def zeros(variable):
+    return int(np.sum(np.array(variable.numpy()) == 0))
+
+
+def smallest_of_all(values, count):
+    """A naive twin: the flat indices of the smallest, of equals the first."""
+    return sorted(range(values.size), key=lambda i: (abs(values.flat[i]), i))[:count]
+
+
+def smallest_of_fours(values, count):
+    """A naive twin: only the two smallest of four neighboring inputs may go."""
+    inputs, outputs = values.shape
+    victims = [
+        i * outputs + column
+        for column in range(outputs)
+        for start in range(0, inputs, 4)
+        for i in sorted(range(start, start + 4), key=lambda i: (abs(values[i, column]), i))[:2]
+    ]
+    return sorted(victims, key=lambda i: (abs(values.flat[i]), i))[:count]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "naive"), [("unstructured", smallest_of_all), ("2:4", smallest_of_fours)]
+)
+@pytest.mark.parametrize("count", [0, 1, 37, 48])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_smallest_go_and_of_equals_the_first(pattern, naive, count, dtype):
+    values = np.random.default_rng(count).normal(size=(8, 12)).round(1)  # many are equal
+    given = tf.cast(values, dtype)
+    values = tf.cast(given, tf.float32).numpy()
+    pruned = tf.cast(prune_smallest(given, tf.constant(count), pattern), tf.float32).numpy()
+    expected = values.copy()
+    expected.flat[naive(values, count)] = 0
+    np.testing.assert_array_equal(pruned, expected)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 20, 700])
+def test_the_schedule_rises_in_the_last_third_and_ends_before_the_last_steps(steps):
+    config = CONFIG.model_copy(update={"prune_sparsity": 0.8})
+    schedule = PruningSchedule.of(config, steps)
+    updates = schedule.mask_updates()
+    shares = [schedule.sparsity(step) for step in updates]
+    assert schedule.first_step == 2 * steps // 3 < updates[0]
+    assert updates == sorted(set(updates))
+    assert len(updates) <= 16
+    assert shares == sorted(shares)
+    assert shares[-1] == 0.8
+    assert shares[0] > 0
+    assert updates[-1] == schedule.last_step <= steps
+    if steps > 100:  # cubic: most go early, and a sixth of the steps is left to recover
+        assert schedule.sparsity((updates[-1] + schedule.first_step) // 2) > 0.85 * 0.8
+        assert steps - updates[-1] == pytest.approx(steps / 6, abs=1)
+    assert PruningSchedule.of(CONFIG, steps) is None
+
+
+@pytest.mark.parametrize("change", [{"precision": "bfloat16"}, {"jit_compile": True}])
+def test_a_training_ends_with_the_share_of_zeros_that_was_asked_for(
+    counting_rows, small_shape, change
+):
+    model, record = fit(counting_rows, small_shape, prune_sparsity=0.7, **change)
+    pruned = pruned_variables(model.trainable_variables)
+    assert sorted(v.path.split("/", 1)[1] for v in pruned) == [
+        "layer0/attention/output_projection/kernel", "layer0/attention/qkv/kernel",
+        "layer0/mlp/down/kernel", "layer0/mlp/up/kernel",
+    ]  # fmt: skip
+    for variable in pruned:
+        assert zeros(variable) == round(0.7 * int(np.prod(variable.shape)))
+    left = [v for v in model.trainable_variables if all(v is not p for p in pruned)]
+    assert sum(zeros(v) for v in left if len(v.shape) > 1) == 0
+    assert record.eval_after.loss < 0.75 * record.eval_before.loss
+
+
+def test_two_of_four_neighboring_inputs_are_zero(counting_rows, small_shape):
+    model, _ = fit(counting_rows, small_shape, prune_sparsity=0.5, prune_pattern="2:4")
+    for variable in pruned_variables(model.trainable_variables):
+        weights = variable.numpy()
+        fours = (weights == 0).reshape(weights.shape[0] // 4, 4, weights.shape[1])
+        assert np.all(fours.sum(axis=1) == 2), variable.path
+
+
+def test_it_is_the_dense_training_until_pruning_begins(counting_rows, small_shape):
+    _, dense = fit(counting_rows, small_shape, evaluate_steps=20)
+    _, pruned = fit(counting_rows, small_shape, prune_sparsity=0.9)
+    assert pruned.eval_before_pruning.loss == dense.evaluations[0][1]
+    assert pruned.loss_curve[:21] == dense.loss_curve[:21]
+    assert pruned.loss_curve[21:] != dense.loss_curve[21:]
+    assert dense.eval_before_pruning is None
+
+
+def test_killed_while_masks_grow_the_weights_are_those_of_the_undisturbed_run(
+    launcher, tmp_path, poll
+):
+    job, options = {"prune_sparsity": 0.6}, {"checkpoint_steps": 1, "detail_steps": None}
+    undisturbed = launcher.run(tmp_path / "whole", **job).result
+    process = launcher.start(tmp_path / "killed", options=options, **job)
+
+    def saved():
+        steps = pathlib.Path(tmp_path / "killed").glob("*/checkpoints/step-*/manifest.json")
+        return max((int(p.parent.name.removeprefix("step-")) for p in steps), default=0)
+
+    poll(lambda: saved() > 27)  # masks grow from step 26 to 33 of 40
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait().exit_code == -signal.SIGKILL
+    assert 27 < saved() < 40
+    continued = launcher.run(tmp_path / "killed", options=options, **job).result
+    for name in ("weights", "loss_curve", "pruning", "eval_after"):
+        assert continued[name] == undisturbed[name]
+    assert continued["resumes"][0]["from_step"] > 27
+    pruning = continued["pruning"]
+    assert pruning["zeros"] == pytest.approx(0.6 * pruning["params"], abs=4)
+    assert pruning["eval_before"]["loss"] != continued["eval_after"]["loss"]
+
+
+def test_replicas_prune_alike(launcher, tmp_path):
+    alone = launcher.run(tmp_path / "alone", prune_sparsity=0.6).result
+    options = {"cpu_devices": 2}
+    both = launcher.run(
+        tmp_path / "both", options=options, strategy="mirrored", prune_sparsity=0.6
+    ).result
+    assert both["replicas"] == 2
+    assert both["pruning"]["zeros"] == alone["pruning"]["zeros"]
+    assert both["eval_after"]["loss"] == pytest.approx(alone["eval_after"]["loss"], rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "int8"])
+def test_zeros_stay_zeros_in_smaller_weights(kind):
+    layer = keras.layers.Dense(8, use_bias=False)
+    layer.build((None, 16))
+    pruned = prune_smallest(tf.convert_to_tensor(layer.kernel), tf.constant(64), "unstructured")
+    layer.kernel.assign(pruned)
+    ((_, widened),) = StoredWeights(layer, kind).mapping()
+    assert np.all(widened.numpy()[pruned.numpy() == 0] == 0)
