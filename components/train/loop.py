@@ -75,8 +75,10 @@ class Trainer:
         with strategy.scope():
             self.optimizer = make_optimizer(config, plan.steps, slots_per_replica)
             self.optimizer.build(model.trainable_variables)
-        variables, self.pruning = model.trainable_variables, PruningSchedule.of(config, plan.steps)
-        pruner = self.pruning and Pruner(strategy, variables, self.pruning, config.prune_pattern)
+        self.pruning = PruningSchedule.of(config, plan.steps)
+        pruner = None
+        if self.pruning is not None:
+            pruner = Pruner(strategy, model.trainable_variables, self.pruning, config.prune_pattern)
         self.train_step = make_train_step(
             strategy,
             model,

@@ -205,7 +205,7 @@ def make_train_step(
         halted.assign(refused)
 
         def update():
-            kept = None if pruner is None else pruner.kept()
+            kept = [] if pruner is None else pruner.kept()
             strategy.run(apply, args=(gradients,))
             if pruner is not None:
                 pruner.prune(kept, optimizer.iterations)

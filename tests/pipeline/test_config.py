@@ -112,6 +112,24 @@ def test_adapters_of_nothing_are_refused(overrides, words):
         load_config(overrides=overrides)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["train.prune_sparsity=1"], "train.prune_sparsity"),
+        ([BASE, "train.lora_rank=8", "train.prune_sparsity=0.5"], "prune_sparsity = 0.5.*lora"),
+        (['train.prune_pattern="2:4"'], "train.prune_sparsity = 0.0: expected 0.5"),
+        (["train.prune_sparsity=0.6", 'train.prune_pattern="2:4"'], "= 0.6: expected 0.5"),
+        (
+            ["train.prune_sparsity=0.5", 'train.prune_pattern="2:4"', "model.d_ff=1022"],
+            "model.d_ff = 1022: expected a multiple of 4",
+        ),
+    ],
+)
+def test_pruning_that_does_not_fit_is_refused(overrides, words):
+    with pytest.raises(ConfigError, match=words):
+        load_config(overrides=overrides)
+
+
 def test_dump_reads_back_as_the_same_config(tmp_path):
     config = load_config("gpt2-small", overrides=["curate.min_words=off", "run.seed=7"])
     path = tmp_path / "config.toml"
