@@ -78,7 +78,7 @@ class Machine(Part):
 class Pruning(Part):
     """Magnitude pruning: which weights became 0, when, and what they save on disk."""
 
-    target: float = key("Share of zeros that was asked for (train.prune_sparsity).", gt=0, lt=1)
+    target: float = key("Share of zeros that was asked for (train.prune_sparsity).", gt=0, le=1)
     pattern: str = key("unstructured or 2:4 (train.prune_pattern).")
     params: int = key("Parameters of the matrices that are pruned.", gt=0)
     zeros: int = key("Zeros among them after the last step, counted.", ge=0)
