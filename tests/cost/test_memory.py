@@ -1,4 +1,6 @@
 import dataclasses
+import json
+import pathlib
 
 import pytest
 from hypothesis import given
@@ -6,7 +8,12 @@ from hypothesis import strategies as st
 
 from data.catalog.chips import find_chip
 from tokenmill.cost.devices import CPU_PARALLELISM
-from tokenmill.cost.memory import estimate_memory, kv_cache_bytes, layer_activation_bytes
+from tokenmill.cost.memory import (
+    estimate_memory,
+    kv_cache_bytes,
+    layer_activations,
+    xla_layer_activations,
+)
 from tokenmill.model.lora import LORA_TARGETS, LoraConfig
 from tokenmill.model.shape import ModelShape
 
@@ -40,9 +47,9 @@ def test_layer_follows_korthikanti(batch, length, heads, head_dim):
     sbh = length * batch * h
 
     def layer(recompute):
-        return layer_activation_bytes(
+        return layer_activations(
             model, batch=batch, precision="mixed_bfloat16", recompute=recompute
-        )
+        ).total
 
     assert layer("none") == 34 * sbh + 5 * heads * length**2 * batch
     assert layer("selective") == 34 * sbh
@@ -53,7 +60,7 @@ def test_norms_of_q_and_k_keep_their_inputs():
     plain = shape(d_model=768, heads=12, kv_heads=4, head_dim=128)
     normed = dataclasses.replace(plain, qk_norm=True)
     kept = [
-        layer_activation_bytes(s, batch=2, precision="float32", dropout=False)
+        layer_activations(s, batch=2, precision="float32", dropout=False).total
         for s in (plain, normed)
     ]
     assert kept[1] - kept[0] == 4 * 2 * plain.sequence_length * (12 + 4) * 128
@@ -62,7 +69,7 @@ def test_norms_of_q_and_k_keep_their_inputs():
 def test_gpt3_example_of_korthikanti():
     # Section 5: for GPT-3, 5·a·s/h = 80, so the scores outweigh the other 34.
     model = shape(d_model=12288, heads=96, d_ff=4 * 12288, sequence_length=2048)
-    kept = layer_activation_bytes(model, batch=1, precision="mixed_float16")
+    kept = layer_activations(model, batch=1, precision="mixed_float16").total
     assert kept / (2048 * 12288) == 34 + 80
 
 
@@ -79,7 +86,9 @@ def test_mixed_keeps_float32_weights_and_halves_activations():
     mixed = estimate_memory(shape(), batch_per_device=8, precision="mixed_bfloat16", dropout=False)
     assert mixed.weights == full.weights == 4 * shape().params_total
     assert 2 * mixed.activations == full.activations
-    assert mixed.logits == full.logits
+    # Probabilities are float32 in any precision, and 16-bit ones come beside them.
+    assert full.attention < mixed.attention + full.activations - mixed.activations
+    assert mixed.logits == full.logits - 2 * 8 * 256 * 32000
     assert mixed.checkpoint_bytes == 12 * shape().params_total
 
 
@@ -87,7 +96,8 @@ def test_parts_add_up():
     parts = estimate_memory(shape(), batch_per_device=2, precision="float32", recompute="selective")
     assert parts.total == sum(parts.by_part().values())
     assert set(parts.by_part()) == {field.name for field in dataclasses.fields(parts)}
-    assert parts.logits == 512 * 32000 * 8 + 512 * shape().d_model * 4
+    assert parts.logits == 512 * 32000 * (8 + 4) + 512 * shape().d_model * 4
+    assert parts.attention == 0
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "mixed_bfloat16", "mixed_float16"])
@@ -112,6 +122,7 @@ def test_weights_do_not_depend_on_the_batch_and_activations_do(batch):
     many = estimate_memory(shape(), batch_per_device=batch, precision="float32")
     assert (many.weights, many.optimizer) == (one.weights, one.optimizer)
     assert many.activations == batch * one.activations
+    assert many.attention == batch * one.attention
     assert one.logits <= many.logits <= batch * one.logits
 
 
@@ -180,17 +191,52 @@ def test_an_input_is_kept_for_an_adapter_alone(targets, rank):
     of = shape(mlp="swiglu", kv_heads=2)
     how = {"batch": 3, "precision": "float32", "dropout": False}
     lora = LoraConfig(rank=rank, alpha=1.0, targets=tuple(targets))
-    less = layer_activation_bytes(of, **how) - layer_activation_bytes(of, lora=lora, **how)
+    less = layer_activations(of, **how).total - layer_activations(of, lora=lora, **how).total
     unused = 0
     for those, width in (("qkv", 512), ("o", 512), (("gate", "up"), 512), (("down",), 2048)):
         unused += 0 if targets & set(those) else width
     assert less == 4 * 3 * 256 * (unused - rank * len(targets))
     # With dropout each adapter has an input of its own, and a mask of a byte.
     dropping = dataclasses.replace(lora, dropout=0.1)
-    less = layer_activation_bytes(of, **how) - layer_activation_bytes(of, lora=dropping, **how)
+    less = layer_activations(of, **how).total - layer_activations(of, lora=dropping, **how).total
     own = sum(2048 if target == "down" else 512 for target in targets)
     every = 512 + 512 + 512 + 2048
     assert less == 3 * 256 * (4 * (every - rank * len(targets)) - 5 * own)
+
+
+# The most that was held on an H200 by the Trainer's own XLA program for gpt2-small, compiled by
+# JAX's XLA: benchmarks/gpu/results-h200-2026-11-29.json.
+RECORD = pathlib.Path(__file__).parents[2] / "benchmarks/gpu/results-h200-2026-11-29.json"
+ON_H200 = {case["case"]: case for case in json.loads(RECORD.read_text())["lowered"]}
+
+
+@pytest.mark.parametrize("name", ON_H200)
+def test_an_accelerator_holds_what_was_measured_within_8_percent(name):
+    case = ON_H200[name]
+    gpt2 = shape(
+        layers=12, d_model=768, heads=12, d_ff=3072, vocab_size=50_257, positions="learned",
+        norm="layer", use_bias=True, sequence_length=case["length"],
+    )  # fmt: skip
+    assert gpt2.params_total == pytest.approx(case["parameters"], rel=0.02)
+    estimate = estimate_memory(
+        gpt2, batch_per_device=case["rows"], precision=case["precision"], dropout=False
+    )
+    assert estimate.total == pytest.approx(case["peak_memory_bytes"], rel=0.08)
+
+
+def test_attention_on_an_accelerator_is_of_blocks_unless_there_is_dropout():
+    long = shape(sequence_length=4096)
+    how = {"batch": 1, "precision": "mixed_bfloat16"}
+    blocked = xla_layer_activations(long, dropout=False, **how)
+    scores = 8 * 4096 * 4096
+    # Eight blocks: 36 of 64 parts of the scores, in 4 + 2 bytes, and 36 of 8 of keys and values.
+    assert blocked.attention == scores * 36 // 64 * 6 + 36 * 4096 // 8 * 2 * 512 * 2
+    dropped = xla_layer_activations(long, dropout=True, **how)
+    assert dropped.attention == scores * (4 + 2 + 1) + 4096 * 2 * 512 * 2
+    encoder = xla_layer_activations(dataclasses.replace(long, causal=False), dropout=False, **how)
+    assert encoder.attention == scores * 6 + 4096 * 2 * 512 * 2
+    fused = xla_layer_activations(long, dropout=False, recompute="selective", **how)
+    assert fused.attention == 0
 
 
 # The most that a process held which trained four steps (components/train/step.py, XLA, rope, no

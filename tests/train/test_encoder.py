@@ -132,16 +132,19 @@ def test_presets_count_the_published_parameters(preset, parts, published):
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision_saves_a_third_of_bert_large(precision):
-    """Weights, with the 16-bit copy, and activations by the ledger's table, 8 rows a device."""
+def test_mixed_precision_saves_29_percent_of_bert_large(precision):
+    """Weights, with the 16-bit copy, and activations by the ledger's table, 8 rows a device.
+
+    Attention's probabilities are float32 in any precision (measured on an H200).
+    """
 
     def held(kind):
         parts = estimate_memory(
             load_config("bert-large").shape(), batch_per_device=8, precision=kind
         )
-        return parts.weights + parts.compute_copy + parts.activations
+        return parts.weights + parts.compute_copy + parts.activations + parts.attention
 
-    assert held(precision) <= 0.7 * held("float32")
+    assert held(precision) <= 0.71 * held("float32")
 
 
 @pytest.mark.slow

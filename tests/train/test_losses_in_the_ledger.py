@@ -52,11 +52,14 @@ def test_the_trainer_holds_the_logits_of_one_chunk(rows):
 
 
 def test_memory_counts_that_chunk():
-    whole = estimate_memory(shape(), batch_per_device=160, precision="float32")  # 10,240 positions
+    how = {"batch_per_device": 160, "precision": "float32"}  # 10,240 positions
+    whole = estimate_memory(shape(), on_cpu=True, **how)
     assert whole.logits == 640 * V * LOGIT_BYTES + 10_240 * D * 4
     assert whole.logits < 10_240 * V * LOGIT_BYTES / 10
+    # An accelerator holds all of them, once.
+    assert estimate_memory(shape(), **how).logits == whole.logits + 10_240 * V * 4
     few = shape(causal=False, head="classifier", classes=3)
-    assert estimate_memory(few, batch_per_device=1, precision="float32").logits < 64 * 64
+    assert estimate_memory(few, batch_per_device=1, precision="float32").logits < 64 * 80
 
 
 def test_memory_counts_gradients_and_logits_of_each_stream():
@@ -64,7 +67,7 @@ def test_memory_counts_gradients_and_logits_of_each_stream():
     one, four = (estimate_memory(shape(), parallelism=n, **how) for n in (1, CPU_PARALLELISM))
     assert four.gradients == 4 * one.gradients
     chunk = logit_chunk_positions(10_240 // 4)
-    assert four.logits == 4 * chunk * V * LOGIT_BYTES + 10_240 * D * 4
+    assert four.logits == 4 * chunk * V * LOGIT_BYTES + 10_240 * (V * 4 + D * 4)
     assert (four.weights, four.activations) == (one.weights, one.activations)
     lone_row = {"batch_per_device": 1, "precision": "float32"}
     assert estimate_memory(shape(), parallelism=4, **lone_row) == estimate_memory(

@@ -10,20 +10,22 @@ With LoRA the weights are frozen but for adapters and a classifier's head: only 
 gradients and moments. A frozen matrix needs its input for no gradient: it is kept only for an
 adapter.
 
-On a CPU the memory is that of the whole process, libraries and compiler included, and what XLA was
-measured to hold there: activations in float32 whatever the precision, and hardly fewer of them with
-recomputation (docs/models.md). On other chips the estimate is of tensors.
+Activations are those that XLA was measured to hold, which differ by the kind of chip. On a CPU the
+memory is that of the whole process, libraries and compiler included: activations in float32
+whatever the precision, and hardly fewer of them with recomputation (docs/models.md). On
+accelerators the estimate is of tensors, more of them than the paper's list has: see
+`xla_layer_activations`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from tokenmill.cost.checks import check_positive
 from tokenmill.cost.flops import Recompute, check_recompute
 from tokenmill.model.lora import LoraConfig, head_params
-from tokenmill.model.shape import ModelShape
+from tokenmill.model.shape import ModelShape, query_blocks
 
 if TYPE_CHECKING:
     from data.catalog.chips import Chip
@@ -68,10 +70,13 @@ class MemoryEstimate:
             frozen weights beside them.
         gradients: One gradient a weight; on a CPU one of each part computed side by side.
         optimizer: Both moments of AdamW.
-        activations: What the forward pass keeps for the backward pass.
+        activations: What the forward pass keeps for the backward pass, but for attention's part.
+        attention: Of it attention's probabilities and, on an accelerator, the copies of keys and
+            values for each block of queries; fused attention would hold nothing of it.
         recompute_workspace: One layer's activations, while the backward pass repeats them.
         logits: Logits and their gradient in float32, of one chunk (of each part computed side by
-            side), and the gradient of all positions' last features.
+            side), and the gradient of all positions' last features; on an accelerator also the
+            logits of all positions, in the type that computes.
         process: On a CPU, libraries, and what compiling takes beyond the tensors.
         frozen_weights: Stored weights that are not trained (LoRA).
     """
@@ -81,6 +86,7 @@ class MemoryEstimate:
     gradients: int
     optimizer: int
     activations: int
+    attention: int
     recompute_workspace: int
     logits: int
     process: int = 0
@@ -95,6 +101,7 @@ class MemoryEstimate:
             "gradients": self.gradients,
             "optimizer": self.optimizer,
             "activations": self.activations,
+            "attention": self.attention,
             "recompute_workspace": self.recompute_workspace,
             "logits": self.logits,
             "process": self.process,
@@ -176,7 +183,24 @@ def check_precision(precision: str) -> None:
         )
 
 
-def layer_activation_bytes(
+class LayerActivations(NamedTuple):
+    """Bytes that one layer's forward pass keeps for its backward pass.
+
+    Attributes:
+        features: Of all but attention's products.
+        attention: Of attention's probabilities, and copies of keys and values for them.
+    """
+
+    features: int
+    attention: int
+
+    @property
+    def total(self) -> int:
+        """Bytes of both."""
+        return self.features + self.attention
+
+
+def layer_activations(
     shape: ModelShape,
     *,
     batch: int,
@@ -184,8 +208,8 @@ def layer_activation_bytes(
     recompute: Recompute = "none",
     dropout: bool = True,
     lora: LoraConfig | None = None,
-) -> int:
-    """Count the bytes that one layer's forward pass keeps for its backward pass.
+) -> LayerActivations:
+    """Count the bytes that one layer keeps, by the published list of tensors.
 
     For a 16-bit GPT layer (d_ff = 4·h, all heads, dropout) this is s·b·h·(34 + 5·a·s/h) of
     Korthikanti et al. 2022, eq. 1, and 34·s·b·h with selective recomputation (eq. 6 at t = 1),
@@ -202,32 +226,114 @@ def layer_activation_bytes(
     Returns:
         Bytes.
     """
+    # gelu keeps its input and output; swiglu gate, value, silu(gate) and their product.
+    size, positions = _check_layer(shape, batch, precision, recompute)
+    inner = 4 if shape.mlp == "swiglu" else 2
+    features = _feature_bytes(shape, positions, size, inner, 2 * shape.kv_dim, dropout, lora)
+    if recompute == "full":
+        return LayerActivations(size * positions * shape.d_model, 0)
+    if recompute == "selective":
+        return LayerActivations(features, 0)
+    # Softmax output; with dropout its mask and its result besides.
+    per_score = 2 * size + _MASK_BYTES if dropout else size
+    return LayerActivations(features, positions * shape.heads * shape.sequence_length * per_score)
+
+
+def xla_layer_activations(
+    shape: ModelShape,
+    *,
+    batch: int,
+    precision: Precision,
+    recompute: Recompute = "none",
+    dropout: bool = True,
+    lora: LoraConfig | None = None,
+) -> LayerActivations:
+    """Count the bytes that one layer of the Trainer keeps as XLA compiles it for an accelerator.
+
+    What was alive at the peak of a training on an H200 (benchmarks/gpu, 2026-11-29) tells the
+    tensors: probabilities in float32 and, computing in 16 bits, once more in these, for the blocks
+    of queries up to their end; for each of those blocks a copy of its keys and values; three
+    tensors of d_ff of a GELU. With it six measured peaks, without dropout and recomputation, are
+    within 8 %. Reckoned, not measured: dropout (which computes all T x T scores at once), SwiGLU,
+    grouped heads, encoders and recomputation.
+
+    Args:
+        shape: The model.
+        batch: Sequences on this chip in one step.
+        precision: Of the computation.
+        recompute: ``selective`` keeps nothing of attention's products, ``full`` only the input.
+        dropout: Whether the layer has dropout.
+        lora: Adapters beside frozen matrices; None where all is trained.
+
+    Returns:
+        Bytes.
+    """
+    size, positions = _check_layer(shape, batch, precision, recompute)
+    inner = 4 if shape.mlp == "swiglu" else 3
+    if recompute == "full":
+        return LayerActivations(size * positions * shape.d_model, 0)
+    if recompute == "selective":
+        keys = 2 * shape.kv_dim
+        features = _feature_bytes(shape, positions, size, inner, keys, dropout, lora)
+        return LayerActivations(features, 0)
+    features = _feature_bytes(shape, positions, size, inner, 0, dropout, lora)
+    length = shape.sequence_length
+    blocks = query_blocks(length) if shape.causal and not dropout else 1
+    # Of keys and values, repeated for every query head, a block has 1/blocks, 2/blocks, .. 1.
+    copies = (blocks + 1) / 2
+    copied = int(size * positions * 2 * shape.attention_width * copies)
+    per_score = _FLOAT32_BYTES
+    if dropout or size != _FLOAT32_BYTES:
+        per_score += size
+    if dropout:
+        per_score += _MASK_BYTES
+    scores = int(positions * shape.heads * length * per_score * copies / blocks)
+    return LayerActivations(features, copied + scores)
+
+
+def _check_layer(
+    shape: ModelShape, batch: int, precision: Precision, recompute: Recompute
+) -> tuple[int, int]:
+    """Check what a layer is asked with; return bytes of a number, and positions."""
     check_positive("batch", batch, "sequences")
     check_precision(precision)
     check_recompute(recompute)
-    size = _ACTIVATION_BYTES[precision]
-    positions = shape.sequence_length * batch
-    d, d_ff, width = shape.d_model, shape.active_d_ff, shape.attention_width
-    if recompute == "full":
-        return size * positions * d
+    return _ACTIVATION_BYTES[precision], shape.sequence_length * batch
+
+
+def _feature_bytes(
+    shape: ModelShape,
+    positions: int,
+    size: int,
+    inner: int,
+    keys: int,
+    dropout: bool,
+    lora: LoraConfig | None,
+) -> int:
+    """Count a layer's bytes but for attention's products.
+
+    Args:
+        shape: The model.
+        positions: Of the device.
+        size: Bytes of a number.
+        inner: Tensors of d_ff that the MLP keeps.
+        keys: Features of keys and values that are kept here.
+        dropout: Whether there are masks after attention and after the MLP.
+        lora: Adapters; None where all is trained.
+    """
+    d, width = shape.d_model, shape.attention_width
     # Inputs of two norms, of q/k/v and of the MLP: 4·d; of o, and q: as wide as all query heads
-    # (d in most models); k and v: kv_dim each.
-    features = 4 * d + 2 * width + 2 * shape.kv_dim
+    # (d in most models).
+    features = 4 * d + 2 * width + keys
     if shape.qk_norm:  # inputs of the norms of q and k
         features += width + shape.kv_dim
-    # gelu keeps its input and output; swiglu gate, value, silu(gate) and their product.
-    features += (4 if shape.mlp == "swiglu" else 2) * d_ff
+    features += inner * shape.active_d_ff
     if lora is not None:
         features += _features_of_adapters(shape, lora)
-    masks = 2 * d if dropout else 0  # after attention and after the MLP
+    masks = 2 * d if dropout else 0
     if lora is not None and lora.dropout:
         masks += _inputs_of_adapters(shape, lora)
-    kept = positions * (size * features + _MASK_BYTES * masks)
-    if recompute == "none":
-        # Softmax output; with dropout its mask and its result besides.
-        per_score = 2 * size + _MASK_BYTES if dropout else size
-        kept += positions * shape.heads * shape.sequence_length * per_score
-    return kept
+    return positions * (size * features + _MASK_BYTES * masks)
 
 
 def kv_cache_bytes(shape: ModelShape, *, tokens: int, bytes_per_number: int = 4) -> int:
@@ -296,9 +402,10 @@ def estimate_memory(
     parallelism = min(parallelism, batch_per_device)
 
     stored: Precision = "float32" if on_cpu else precision
+    counted = layer_activations if on_cpu else xla_layer_activations
 
-    def layer(scheme: Recompute) -> int:
-        return layer_activation_bytes(
+    def layer(scheme: Recompute) -> LayerActivations:
+        return counted(
             shape,
             batch=batch_per_device,
             precision=stored,
@@ -309,7 +416,7 @@ def estimate_memory(
 
     kept = layer(recompute)
     if on_cpu and recompute != "none":
-        kept = int(_CPU_KEPT_SHARE * layer("none"))
+        kept = LayerActivations(*(int(_CPU_KEPT_SHARE * part) for part in layer("none")))
     params = trained = shape.params_total
     weights, frozen_weights = params * _WEIGHT_BYTES[precision], 0
     if lora is not None:
@@ -326,8 +433,9 @@ def estimate_memory(
         compute_copy=params * _COPY_BYTES[precision],
         gradients=trained * _FLOAT32_BYTES * parallelism,
         optimizer=ADAMW_MOMENTS * trained * _FLOAT32_BYTES,
-        activations=shape.layers * kept + positions * shape.d_model * outside,
-        recompute_workspace=0 if on_cpu else layer("none") - kept,
+        activations=shape.layers * kept.features + positions * shape.d_model * outside,
+        attention=shape.layers * kept.attention,
+        recompute_workspace=0 if on_cpu else layer("none").total - kept.total,
         logits=parallelism
         * logit_chunk_positions(-(-positions // parallelism))
         * shape.logit_width
@@ -336,7 +444,9 @@ def estimate_memory(
         frozen_weights=frozen_weights,
     )
     if not on_cpu:
-        return estimate
+        # XLA computes the logits of nearly all chunks before it uses them.
+        every = positions * shape.logit_width * _ACTIVATION_BYTES[precision]
+        return replace(estimate, logits=estimate.logits + every)
     if lora is not None:
         frozen_params = shape.params_total - head_params(shape)
         estimate = replace(estimate, compute_copy=frozen_params * _CPU_FROZEN_COPY_BYTES)
