@@ -192,6 +192,11 @@ class Config(Section):
                 "curate.quality.positive, or a curate.quality.classifier, that give a score"
             )
         self._check_thresholds()
+        if self.train.zero and self.train.strategy == "tpu":
+            raise ValueError(
+                'train.zero = 1 does not go with train.strategy = "tpu", whose replicas share one '
+                "program; leave train.zero out"
+            )
         self._check_lora()
         self._check_pruning()
         self._check_forgetting()

@@ -13,6 +13,9 @@ class TrainingPlan(Section):
 
     strategy: Literal["default", "mirrored", "multi_worker", "tpu"] = "default"
     """The tf.distribute strategy."""
+    zero: Literal[0, 1] = 0
+    """Stage of ZeRO (Rajbhandari et al. 2020): 1 splits AdamW's moments over the replicas, 0 gives
+    each replica all of them. The weights are the same, bit by bit."""
     precision: Literal["float32", "bfloat16", "mixed_bfloat16", "mixed_float16"] = "float32"
     """mixed_*: 16-bit products, float32 weights; bfloat16: matrices are stored in 16 bits too, norm
     scales, biases, moments and gradients in float32."""

@@ -18,6 +18,7 @@ from tokenmill.rows.packed_split import PackedSplit
 _HOW = frozenset(
     {
         "train.strategy",
+        "train.zero",
         "train.resume_from",
         "train.jit_compile",
         "train.accumulation_steps",

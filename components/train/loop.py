@@ -15,11 +15,17 @@ from components.train.data import (
     reading,
     training_batches,
 )
-from components.train.distributed.strategy import Workers, check_batch_size, has_accelerator
+from components.train.distributed.collectives import Collectives
+from components.train.distributed.strategy import (
+    Workers,
+    check_batch_size,
+    has_accelerator,
+)
+from components.train.distributed.zero import ShardedAdamW
 from components.train.execution import Execution
-from components.train.optimizer import LearningRate, make_optimizer
+from components.train.optimizer import AdamW, LearningRate, make_optimizer
 from components.train.pruning import Pruner, PruningSchedule
-from components.train.session import Session
+from components.train.session import OPTIMIZER_PREFIX, Session
 from components.train.spikes import is_spike, remember
 from components.train.state import LossSums, TrainingRecord
 from components.train.step import StepResult, make_eval_step, make_train_step, nll_and_weight
@@ -72,13 +78,21 @@ class Trainer:
             * model.shape_config.sequence_length
             // (replicas * config.accumulation_steps)
         )
+        self.collectives = Collectives()
+        sharded = config.zero > 0 and replicas > 1  # one replica has nothing to split
         with strategy.scope():
-            self.optimizer = make_optimizer(config, plan.steps, slots_per_replica)
+            self.optimizer = make_optimizer(
+                config, plan.steps, slots_per_replica, kind=ShardedAdamW if sharded else AdamW
+            )
             self.optimizer.build(model.trainable_variables)
         self.pruning = PruningSchedule.of(config, plan.steps)
         pruner = None
         if self.pruning is not None:
             pruner = Pruner(strategy, model.trainable_variables, self.pruning, config.prune_pattern)
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        self.sharded: ShardedAdamW | None = inner if sharded else None
+        if self.sharded is not None:
+            self.sharded.collectives = self.collectives
         self.train_step = make_train_step(
             strategy,
             model,
@@ -89,20 +103,22 @@ class Trainer:
             z_loss=config.z_loss,
             accumulation_steps=config.accumulation_steps,
             pruner=pruner,
+            collectives=self.collectives,
         )
         self.eval_step = make_eval_step(strategy, model, config.jit_compile)
         self.learning_rate = LearningRate(config, plan.steps)
 
     def variables(self) -> dict[str, Any]:
-        """Return all that a checkpoint holds, by unique name: weights, then the optimizer.
+        """Return what a checkpoint holds, by unique name: weights, then the optimizer.
 
-        Frozen weights are not among them: they are those of the base model.
+        Moments that are split over the replicas are not among them (`sharded` gathers them). Frozen
+        weights are not either: they are those of the base model.
         """
         named: dict[str, Any] = {}
         of_model, of_optimizer = self.model.trainable_variables, self.optimizer.variables
-        for prefix, variables in (("model", of_model), ("optimizer", of_optimizer)):
+        for prefix, variables in (("model/", of_model), (OPTIMIZER_PREFIX, of_optimizer)):
             for variable in variables:
-                name = f"{prefix}/{variable.path}"
+                name = prefix + variable.path
                 assert name not in named, name
                 named[name] = variable
         return named
@@ -190,14 +206,14 @@ class _Fit:
         # Several workers have to come to the same decisions before they start the same step, and
         # a CPU does not run ahead: its next step would be timed as part of this one.
         self._lag = 1 if session.workers.count == 1 and has_accelerator() else 0
-        self._asked_to_stop = False
+        self._asked_to_stop = self._asked_to_save = False
         # Rows of another width are another shape, which is compiled for itself (classification).
         self._compiled: set[int] = set()
         self._overflows_in_a_row = 0
 
     def run(self) -> TrainingRecord:
         session, clock = self._session, self._clock
-        self._record = session.restore(self._trainer.variables(), self._plan)
+        self._record = session.restore(self._trainer.variables(), self._plan, self._trainer.sharded)
         if self._record.eval_before is None:
             with clock.phase(Phase.EVALUATE_BEFORE):
                 self._record.eval_before = self._trainer.evaluate(self._eval_rows)
@@ -241,7 +257,8 @@ class _Fit:
                 continue
             self._sample_if_due()
             self._evaluate_if_due()
-            session.save_if_due(self._record, forced=self._is_rewind_point(self._record.step))
+            forced = self._is_rewind_point(self._record.step) or self._asked_to_save
+            session.save_if_due(self._record, forced=forced)
             self._stop_if_asked()
 
     def _batches(self) -> Iterator[Batch]:
@@ -262,7 +279,9 @@ class _Fit:
         return Phase.RESTART if self._record.resumes else Phase.COMPILE
 
     def _start_step(self, batches: Iterator[Batch], with_gradients: bool) -> None:
-        stop = tf.constant(1.0 if self._session.stop else 0.0)
+        asks = [
+            tf.constant(1.0 if ask else 0.0) for ask in (self._session.stop, self._asks_to_save())
+        ]
         position = self._record.step + self._record.data_offset + len(self._unread)
         width = self._order.width_of_step(position)
         steady = width in self._compiled
@@ -270,11 +289,16 @@ class _Fit:
             waiting = self._clock.phase(Phase.INPUT if steady else self._step_phase(steady))
             with waiting, reading(self._train):
                 batch = next(batches)
-            result = self._trainer.train_step(batch, stop, with_gradients)
+            result = self._trainer.train_step(batch, asks[0], with_gradients, asks[1])
             self._unread.append(_UnreadStep(result, width, steady))
             if not steady:
                 float(result.nll)  # the device has compiled when there is a result
                 self._compiled.add(width)
+
+    def _asks_to_save(self) -> bool:
+        """Return whether the chief wants all to save after the step that is about to start."""
+        started = self._record.step + len(self._unread)
+        return self._session.saves_together and self._session.is_due(started + 1)
 
     def _must_settle(self, step: int) -> bool:
         every = self._session.execution.evaluate_steps
@@ -317,6 +341,7 @@ class _Fit:
             self._refuse(loss, norm)
         # Agreed by all workers in this very step, so that they stop and save at the same one.
         self._asked_to_stop = self._asked_to_stop or float(result.stop) > 0
+        self._asked_to_save = float(result.save) > 0
         if self._config.on_spike != "off":
             spikes = is_spike(record.recent_losses, loss, self._config.spike_deviations)
             if spikes and self._handle_spike(loss):

@@ -56,7 +56,7 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         return {"config": self.config, "steps": self.steps}
 
 
-class _AdamW(keras.optimizers.AdamW):
+class AdamW(keras.optimizers.AdamW):
     """AdamW that computes in float32 whatever the type of a weight is, moments included.
 
     Keras computes in the weight's type. In bfloat16 a beta_2 of 0.999 is 1, so that nothing is
@@ -86,8 +86,8 @@ class _AdamW(keras.optimizers.AdamW):
         weight = tf.cast(variable, tf.float32)
         decay = self.weight_decay if self._use_weight_decay(variable) else 0.0
         moved = weight * (1 - rate * decay) - mean * alpha / (tf.sqrt(square) + self.epsilon)
-        seed = tf.stack([tf.constant(index, tf.int32), tf.cast(self.iterations, tf.int32)])
-        self.assign(variable, _round_stochastically(moved, seed))
+        noise = rounding_noise(variable.shape, index, self.iterations)
+        self.assign(variable, round_stochastically(moved, noise))
 
     def _apply_weight_decay(self, variables: Any) -> None:
         super()._apply_weight_decay([v for v in variables if v.dtype == "float32"])
@@ -96,7 +96,19 @@ class _AdamW(keras.optimizers.AdamW):
         return grads_and_vars
 
 
-def _round_stochastically(values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def rounding_noise(shape: Any, index: int, iterations: Any) -> tf.Tensor:
+    """Return the chance with which a weight's new value is rounded: uint32 of its shape.
+
+    Args:
+        shape: Of the weight.
+        index: Its place among the trained weights.
+        iterations: Steps done; the same bits in the same step, on every device.
+    """
+    seed = tf.stack([tf.constant(index, tf.int32), tf.cast(iterations, tf.int32)])
+    return tf.random.stateless_uniform(shape, seed, None, None, tf.uint32, alg="philox")
+
+
+def round_stochastically(values: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
     """Round float32 to bfloat16, up or down by chance, so that it is right on the average.
 
     Rounded to the nearest, a weight would not move at all by steps under 1/512 of it (Gupta et al.
@@ -104,10 +116,9 @@ def _round_stochastically(values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
     Args:
         values: Finite float32.
-        seed: int32 [2]; the same bits from the same seed on every device.
+        noise: uint32 of the same shape, uniform.
     """
     bits = tf.bitcast(values, tf.uint32)
-    noise = tf.random.stateless_uniform(tf.shape(values), seed, None, None, tf.uint32, alg="philox")
     # bfloat16 is the upper half of float32: chance carries into it as often as the lower is large.
     upper = tf.bitwise.right_shift(bits + tf.bitwise.right_shift(noise, 16), 16)
     return tf.bitcast(tf.cast(upper, tf.uint16), tf.bfloat16)
@@ -118,6 +129,7 @@ def make_optimizer(
     steps: int,
     targets_per_replica: int = 1,
     schedule: keras.optimizers.schedules.LearningRateSchedule | None = None,
+    kind: type[AdamW] = AdamW,
 ) -> keras.optimizers.Optimizer:
     """AdamW; for ``mixed_float16`` inside Keras' dynamic loss scaling.
 
@@ -133,8 +145,9 @@ def make_optimizer(
         targets_per_replica: Targets whose losses are summed on one replica; the first scale is
             that many times smaller than for a mean.
         schedule: Another than the configuration's.
+        kind: Another AdamW, such as one whose moments are split (distributed/zero.py).
     """
-    optimizer: keras.optimizers.Optimizer = _AdamW(
+    optimizer: keras.optimizers.Optimizer = kind(
         schedule or LearningRate(config, steps),
         weight_decay=config.weight_decay,
         beta_2=config.beta_2,

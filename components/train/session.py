@@ -12,6 +12,7 @@ from components.train import fingerprint
 from components.train.checkpoint.manager import CheckpointSchedule, CheckpointWriter
 from components.train.checkpoint.store import Checkpoint, CheckpointDirectory, KeepPolicy
 from components.train.distributed.strategy import Workers
+from components.train.distributed.zero import ShardedAdamW
 from components.train.execution import Execution
 from components.train.state import TrainingRecord
 from components.train.telemetry.metrics_log import METRICS_NAME
@@ -27,6 +28,8 @@ from tokenmill.preemption import StopRequest
 from tokenmill.rows.mixture import StepPlan
 
 CHECKPOINTS_NAME, DIAGNOSTIC_NAME = "checkpoints", "diagnostic"
+# Of the optimizer's variables in a checkpoint.
+OPTIMIZER_PREFIX = "optimizer/"
 # Phases whose seconds are lost when their steps are.
 _LOSABLE_PHASES = (Phase.COMPILE, Phase.INPUT, Phase.STEPS)
 
@@ -82,19 +85,27 @@ class Session:
         self._writer: CheckpointWriter | None = None
         self._schedule: CheckpointSchedule | None = None
         self._variables: Mapping[str, Any] = {}
+        self._sharded: ShardedAdamW | None = None
         self._saved_step: int | None = None
 
-    def restore(self, variables: Mapping[str, Any], plan: StepPlan) -> TrainingRecord:
+    def restore(
+        self,
+        variables: Mapping[str, Any],
+        plan: StepPlan,
+        sharded: ShardedAdamW | None = None,
+    ) -> TrainingRecord:
         """Load the last attempt's weights; return its record, or an empty one if there was none.
 
         Args:
-            variables: Keras variables by unique name: all that a checkpoint holds.
+            variables: Keras variables by unique name, which a checkpoint holds.
             plan: The run's steps.
+            sharded: Holds the moments, which a checkpoint holds too, where they are split over
+                replicas.
 
         Raises:
             TokenmillError: The checkpoint does not fit the job.
         """
-        self._variables = variables
+        self._variables, self._sharded = variables, sharded
         if self.checkpoints is None:
             return TrainingRecord(
                 plan, seconds=self.phase_timer.seconds, cpu_seconds=self.phase_timer.cpu_seconds
@@ -110,6 +121,9 @@ class Session:
             self._writer = CheckpointWriter(self.checkpoints, keep, self._on_written)
             bytes_each = sum(
                 int(np.prod(v.shape)) * tf.as_dtype(v.dtype).size for v in variables.values()
+            )
+            bytes_each += sum(
+                int(np.prod(shape)) * tf.float32.size for shape in self._moment_shapes().values()
             )
             self._schedule = CheckpointSchedule(self.execution, bytes_each)
         return record
@@ -165,6 +179,8 @@ class Session:
 
     def _assign(self, values: Mapping[str, np.ndarray], where: str) -> None:
         shapes = {name: tuple(v.shape) for name, v in self._variables.items()}
+        moments = self._moment_shapes()
+        shapes |= moments
         if shapes != {name: v.shape for name, v in values.items()}:
             odd = sorted(set(shapes.items()) ^ {(name, v.shape) for name, v in values.items()})
             raise TokenmillError(
@@ -174,6 +190,22 @@ class Session:
             )
         for name, variable in self._variables.items():
             variable.assign(values[name])
+        if self._sharded is not None:
+            self._sharded.assign_moments(
+                {name.removeprefix(OPTIMIZER_PREFIX): values[name] for name in moments}
+            )
+
+    def _moment_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the moments that are split, by the names of a checkpoint."""
+        if self._sharded is None:
+            return {}
+        shapes = self._sharded.moment_shapes()
+        return {OPTIMIZER_PREFIX + name: shape for name, shape in shapes.items()}
+
+    @property
+    def saves_together(self) -> bool:
+        """Whether every worker takes part in a save: each has a part of the moments."""
+        return self._sharded is not None and self.workers.count > 1 and self.directory is not None
 
     def _account(
         self,
@@ -235,19 +267,21 @@ class Session:
         return self.directory is not None and every is not None and step % every == 0
 
     def save_if_due(self, record: TrainingRecord, *, forced: bool = False) -> None:
-        """Save after a step, in the background, if it is time; only on the chief.
+        """Save after a step, in the background, if it is time; the chief writes.
+
+        Where all save together, it is time when all say so (`forced`), and every worker calls this.
 
         Args:
             record: Totals after the step; all steps that have been started are in it.
             forced: Save whatever the schedule says.
         """
-        if self._writer is None or self._schedule is None or self._saved_step == record.step:
+        if self._saved_step == record.step or (self.saves_together and not forced):
             return
-        if not forced:
-            # By the clock, a save that takes long puts off the next; by steps, it is waited for.
-            late = self._writer.busy and self._schedule.interval_seconds is not None
-            if late or not self._schedule.due(record.step):
-                return
+        if self._writer is None or self._schedule is None:
+            self._contribute(record)
+            return
+        if not forced and not self.is_due(record.step):
+            return
         with self.phase_timer.phase(Phase.CHECKPOINT):
             self._submit(self._writer, record)
 
@@ -255,16 +289,34 @@ class Session:
         """Return whether `save_if_due` would save after this step, on this worker."""
         if self._writer is None or self._schedule is None:
             return False
-        return self._schedule.due(step)
+        # By the clock, a save that takes long puts off the next; by steps, it is waited for.
+        late = self._writer.busy and self._schedule.interval_seconds is not None
+        return not late and self._schedule.due(step)
 
     def save_now(self, record: TrainingRecord) -> str:
         """Save and wait until it is done; return where, empty on workers that do not save."""
+        if self.saves_together:
+            with self.phase_timer.phase(Phase.CHECKPOINT):
+                saved = self._saved_step == record.step
+                if saved and self._writer is not None:
+                    saved = self._writer.wait()
+                if not self.workers.chiefs(int(saved)):
+                    self._saved_step = None
         if self._writer is None or self.checkpoints is None:
+            if self._saved_step != record.step:
+                self._contribute(record)
             return ""
         with self.phase_timer.phase(Phase.CHECKPOINT):
             if self._saved_step != record.step or not self._writer.wait():
                 self._submit(self._writer, record)
             return self.checkpoints.path(record.step) if self._writer.wait() else ""
+
+    def _contribute(self, record: TrainingRecord) -> None:
+        """Hand this worker's part of the moments to the chief, who saves."""
+        if self.saves_together and self._sharded is not None:
+            with self.phase_timer.phase(Phase.CHECKPOINT):
+                self._sharded.gather_moments(keep=False)
+            self._saved_step = record.step
 
     def _submit(self, writer: CheckpointWriter, record: TrainingRecord) -> None:
         self.telemetry.flush()  # the log must not lag behind what it is compared with
@@ -276,6 +328,9 @@ class Session:
     def _snapshot(self, record: TrainingRecord) -> Checkpoint:
         self.phase_timer.book()
         variables = {name: np.array(v.numpy()) for name, v in self._variables.items()}
+        if self._sharded is not None:
+            for name, moment in self._sharded.gather_moments(keep=True).items():
+                variables[OPTIMIZER_PREFIX + name] = moment
         return Checkpoint(record.step, variables, {"record": record.to_json(), "job": self.job})
 
     def _protected(self, step: int) -> frozenset[int]:
@@ -327,6 +382,7 @@ class Session:
     def save_diagnostic(self, record: TrainingRecord) -> str:
         """Save beside the checkpoints, where no run continues from; return where."""
         if self.directory is None or not self.workers.is_chief:
+            self._contribute(record)
             return ""
         directory = CheckpointDirectory(os.path.join(self.directory, DIAGNOSTIC_NAME))
         directory.write(self._snapshot(record))

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from components.train.distributed.buckets import from_buckets, to_buckets
+from components.train.distributed.collectives import Collectives
 from components.train.distributed.cpu_parallelism import replica_parallelism, split
 from components.train.optimizer import clip_mean_gradients, scale_loss
 from components.train.pruning import Pruner
@@ -24,6 +25,7 @@ class StepResult(NamedTuple):
         norm: Global norm of the mean gradient before clipping, float32.
         refused: Whether the update was left out because something was not finite, bool.
         stop: Workers that ask to stop after this step, float32.
+        save: Workers that ask to save after this step, float32.
         gradients: Mean gradients after clipping, one a variable; empty unless asked for.
         part_square: Mean over the parts of the batch of the squared norm of a part's own mean
             gradient, float32; -1 where there is one part, None unless asked for.
@@ -34,6 +36,7 @@ class StepResult(NamedTuple):
     norm: Any
     refused: Any
     stop: Any
+    save: Any
     gradients: Any
     part_square: Any = None
 
@@ -66,8 +69,9 @@ def make_train_step(
     accumulation_steps: int = 1,
     measure_noise: bool = False,
     pruner: Pruner | None = None,
+    collectives: Collectives | None = None,
 ) -> Callable[..., StepResult]:
-    """Return a function (batch, stop, with_gradients) -> StepResult that trains one step.
+    """Return a function (batch, stop, with_gradients, save) -> StepResult that trains one step.
 
     A step whose loss or clipped gradient is not finite changes nothing, nor does any step after
     it: the loop reads results a step late. An overflow of float16 gradients is the loss-scaling
@@ -87,7 +91,9 @@ def make_train_step(
         measure_noise: Whether `part_square` is computed, on one replica: how much the gradients of
             the parts that are computed side by side differ.
         pruner: Sets weights to 0 behind each update; None leaves them as they are.
+        collectives: What sums over the replicas and counts it, the optimizer's gathers included.
     """
+    over_replicas = Collectives() if collectives is None else collectives
     replicas = strategy.num_replicas_in_sync
     variables = model.trainable_variables
     scales_loss = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
@@ -141,14 +147,16 @@ def make_train_step(
         return tf.nest.map_structure(lambda *each: tf.add_n(each), *sums_of_streams)
 
     @tf.function(jit_compile=jit_compile, autograph=False)
-    def packed(sums_of_streams, stop):
+    def packed(sums_of_streams, asks):
         nll, weight, gradients = summed(sums_of_streams)
-        return tf.stack([nll, weight, stop]), to_buckets(gradients)
+        return tf.stack([nll, weight, *asks]), to_buckets(gradients)
 
     @tf.function(jit_compile=jit_compile, autograph=False)
-    def unpacked(scalars, buckets, like):
-        nll, weight, stop = tf.unstack(scalars)
-        return (nll, weight, from_buckets(buckets, like)), stop
+    def unpacked(scalars, buckets):
+        nll, weight, *asks = tf.unstack(scalars)
+        # By their shapes alone: the gradients that were summed need not stay in memory.
+        like = [tf.TensorSpec(v.shape, tf.float32) for v in variables]
+        return (nll, weight, from_buckets(buckets, like)), asks
 
     @tf.function(jit_compile=jit_compile, autograph=False)
     def mean_gradients(sums):
@@ -170,7 +178,7 @@ def make_train_step(
         scale = scale_loss(optimizer, tf.ones([]))
         return tf.add_n(squares) / (len(squares) * tf.square(scale))
 
-    def compute(batch: Batch, stop):
+    def compute(batch: Batch, asks):
         parts = split(batch, parallelism, accumulation_steps)
         context = tf.distribute.get_replica_context()
         number = context.replica_id_in_sync_group * len(parts)
@@ -179,14 +187,16 @@ def make_train_step(
             for i, part in enumerate(parts)
         ]
         part_square = mean_square(sums) if measure_noise and len(sums) > 1 else tf.constant(-1.0)
-        stop = tf.identity(stop)  # on this replica's device, from where it can be summed
+        # On this replica's device, from where they can be summed.
+        asks = [tf.identity(ask) for ask in asks]
         if replicas > 1:
-            scalars, buckets = packed(sums, stop)
-            scalars, *buckets = context.all_reduce(tf.distribute.ReduceOp.SUM, [scalars, *buckets])
-            total, stop = unpacked(scalars, buckets, sums[0][2])
+            scalars, buckets = packed(sums, asks)
+            del sums
+            scalars, *buckets = over_replicas.all_reduce_sum([scalars, *buckets])
+            total, asks = unpacked(scalars, buckets)
             sums = [total]
         nll, weight, gradients, norm, finite = mean_gradients(sums)
-        return nll, weight, stop, norm, finite, part_square, gradients
+        return nll, weight, *asks, norm, finite, part_square, gradients
 
     def apply(gradients) -> None:
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
@@ -196,9 +206,11 @@ def make_train_step(
         apply = tf.function(apply, jit_compile=jit_compile, autograph=False)
 
     @tf.function(autograph=False)
-    def step(batch: Batch, stop, with_gradients: bool):
-        *results, gradients = strategy.run(compute, args=(batch, stop))
-        nll, weight, stop, norm, finite, part_square = (
+    def step(batch: Batch, stop, with_gradients: bool, save=None):
+        over_replicas.start()
+        asks = (stop, tf.zeros([]) if save is None else save)
+        *results, gradients = strategy.run(compute, args=(batch, asks))
+        nll, weight, stop, save, norm, finite, part_square = (
             strategy.experimental_local_results(r)[0] for r in results
         )
         refused = tf.logical_or(halted, tf.logical_not(finite))
@@ -216,7 +228,7 @@ def make_train_step(
         if with_gradients:
             shown = tuple(strategy.experimental_local_results(g)[0] for g in gradients)
         return StepResult(
-            nll, weight, norm, refused, stop, shown, part_square if measure_noise else None
+            nll, weight, norm, refused, stop, save, shown, part_square if measure_noise else None
         )
 
     return step

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 
@@ -76,8 +77,8 @@ def free_ports(count):
     return ports
 
 
-def start_workers(launcher, directory, options=OPTIONS, **job):
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+def start_workers(launcher, directory, options=OPTIONS, count=2, zero=0, **job):
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
     return [
         launcher.start_process(
             directory,
@@ -86,12 +87,12 @@ def start_workers(launcher, directory, options=OPTIONS, **job):
                     {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
                 )
             },
-            SETTINGS,
+            {**SETTINGS, "zero": zero},
             options,
             strategy="multi_worker",
             **job,
         )
-        for index in range(2)
+        for index in range(count)
     ]
 
 
@@ -147,3 +148,62 @@ def test_a_signal_to_one_worker_stops_all_at_the_same_step(launcher, one_device,
     for outcome in again:
         assert_follows(outcome.result, one_device)
     assert again[0].result["resumes"][0]["lost_steps"] == 0
+
+
+@pytest.fixture(scope="module")
+def two_processes(launcher, tmp_path_factory):
+    """What the chief of two workers found, each with all moments."""
+    workers = start_workers(launcher, tmp_path_factory.mktemp("two"))
+    chief, _ = (worker.wait() for worker in workers)
+    return chief.result
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_split_moments_outlive_a_killed_worker_bit_by_bit(
+    launcher, two_processes, tmp_path, poll, victim
+):
+    workers = start_workers(launcher, tmp_path, zero=1)
+    poll(lambda: saved_steps(tmp_path))
+    os.kill(workers[victim].pid, signal.SIGKILL)
+    outcomes = [worker.wait() for worker in workers]
+    assert outcomes[1 - victim].exit_code == 75, outcomes[1 - victim].said
+    for outcome in [worker.wait() for worker in start_workers(launcher, tmp_path, zero=1)]:
+        assert outcome.exit_code == 0, outcome.said
+        assert outcome.result["loss_curve"] == two_processes["loss_curve"]
+        assert outcome.result["weights"] == two_processes["weights"]
+
+
+@pytest.mark.slow
+def test_a_clock_of_the_chief_has_all_save(launcher, two_processes, tmp_path):
+    options = {"log_steps": 1, "detail_steps": None, "checkpoint_seconds": 0.001}
+    workers = start_workers(launcher, tmp_path, options, zero=1)
+    chief, _ = (worker.wait() for worker in workers)
+    assert chief.exit_code == 0, chief.said
+    assert chief.result["weights"] == two_processes["weights"]
+    assert chief.result["seconds"]["checkpoint"] > 0
+    assert max(saved_steps(tmp_path)) == 40
+
+
+@pytest.mark.slow
+def test_any_number_of_workers_goes_on_from_split_moments(
+    launcher, one_device, two_processes, tmp_path, poll
+):
+    """Equal to rounding: the gradients of the parts of a batch are summed in another order."""
+    workers = start_workers(launcher, tmp_path / "2", zero=1)
+    poll(lambda: saved_steps(tmp_path / "2"))
+    os.kill(workers[1].pid, signal.SIGTERM)
+    assert [worker.wait().exit_code for worker in workers] == [75, 75]
+    for count in (1, 4):
+        shutil.copytree(tmp_path / "2", tmp_path / str(count))
+    alone = launcher.run(tmp_path / "1", {**SETTINGS, "zero": 1}, OPTIONS)
+    again = [alone]
+    for count in (2, 4):
+        workers = start_workers(launcher, tmp_path / str(count), count=count, zero=1)
+        chief, *_ = (worker.wait() for worker in workers)
+        again.append(chief)
+    for outcome in again:
+        assert outcome.exit_code == 0, outcome.said
+        assert outcome.result["resumes"]
+        assert_follows(outcome.result, one_device)
+    assert again[1].result["weights"] == two_processes["weights"]

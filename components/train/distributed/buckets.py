@@ -20,12 +20,14 @@ def to_buckets(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     ]
 
 
-def from_buckets(buckets: Sequence[tf.Tensor], like: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+def from_buckets(
+    buckets: Sequence[tf.Tensor], like: Sequence[tf.Tensor | tf.TensorSpec]
+) -> list[tf.Tensor]:
     """Split the buckets into their tensors again.
 
     Args:
         buckets: As `to_buckets(like)` shapes them.
-        like: Tensors of the shapes and dtypes to give, as `to_buckets` took them.
+        like: Shapes and dtypes to give, as `to_buckets` took them.
     """
     tensors = []
     for bucket, members in zip(buckets, _plan(like), strict=True):
@@ -35,7 +37,7 @@ def from_buckets(buckets: Sequence[tf.Tensor], like: Sequence[tf.Tensor]) -> lis
     return tensors
 
 
-def _plan(tensors: Sequence[tf.Tensor]) -> list[list[int]]:
+def _plan(tensors: Sequence[tf.Tensor | tf.TensorSpec]) -> list[list[int]]:
     """Consecutive indices, a list for each bucket."""
     buckets: list[list[int]] = []
     size, dtype = 0, None

@@ -1,0 +1,49 @@
+"""What replicas send each other in a step, and a count of it.
+
+Shapes are static: what a step hands over is known once it is traced.
+"""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+
+class Collectives:
+    """Sums and gathers over the replicas, called in a replica's context.
+
+    It counts what the operations of one step hand over, when they are made.
+    """
+
+    def __init__(self) -> None:
+        self._handed: dict[int, dict[str, int]] = {}
+
+    def start(self) -> None:
+        """Begin to count anew: a step is being traced."""
+        self._handed.clear()
+
+    def all_reduce_sum(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Return each tensor summed over the replicas."""
+        for tensor in tensors:
+            self._count("all_reduce", tensor)
+        context = tf.distribute.get_replica_context()
+        return list(context.all_reduce(tf.distribute.ReduceOp.SUM, list(tensors)))
+
+    def all_gather(self, part: tf.Tensor) -> tf.Tensor:
+        """Return the vectors of all replicas, equally long, end to end."""
+        self._count("all_gather", part)
+        context = tf.distribute.get_replica_context()
+        if part.dtype != tf.bfloat16:
+            return context.all_gather(part, axis=0)
+        # Gathering moves bits, and knows no bfloat16 (TensorFlow 2.16 on a CPU).
+        return tf.bitcast(context.all_gather(tf.bitcast(part, tf.float16), axis=0), tf.bfloat16)
+
+    @property
+    def bytes_per_step(self) -> dict[str, int]:
+        """Bytes that one replica hands over in a step, by collective; empty before a trace."""
+        return dict(self._handed[min(self._handed)]) if self._handed else {}
+
+    def _count(self, kind: str, tensor: tf.Tensor) -> None:
+        number = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
+        # Replicas of a TPU share one program, and have no number in it.
+        handed = self._handed.setdefault(0 if number is None else int(number), {})
+        handed[kind] = handed.get(kind, 0) + tensor.shape.num_elements() * tensor.dtype.size
