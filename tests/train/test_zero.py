@@ -28,6 +28,7 @@ def files_of(directory):
         {"jit_compile": True},
         {"precision": "bfloat16", "accumulation_steps": 2},
         pytest.param({"precision": "mixed_float16"}, marks=pytest.mark.slow),
+        pytest.param({"prune_sparsity": 0.5}, marks=pytest.mark.slow),
     ],
 )
 def test_split_moments_give_the_same_bits(launcher, tmp_path, settings):
