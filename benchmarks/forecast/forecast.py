@@ -19,7 +19,7 @@ from tokenmill.cost.utilization import utilization_range
 def forecast(run: PublishedRun) -> dict:
     """Forecast chip-hours by the median, and by the ends, of the other runs' utilization."""
     chip = find_chip(run.chip)
-    found = utilization_range(chip, run.params_active, without=run.name)
+    found = utilization_range(chip, run.params_active, without=run.name, sparse=run.is_sparse)
     hours = [
         chip_hours(
             total_flops=run.flops_per_token * run.tokens,

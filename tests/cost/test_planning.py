@@ -78,6 +78,26 @@ def test_hours_follow_from_the_published_mfu_by_6nd(name):
 
 
 @pytest.mark.parametrize(
+    "name", [run.name for run in RUNS.values() if run.is_sparse and run.chip_hours]
+)
+def test_hours_of_sparse_runs_follow_from_the_published_mfu_and_counts(name):
+    """Of total and active parameters alone: FLOPs are of the active ones."""
+    run = RUNS[name]
+    seconds, peak = run.chip_hours * 3600, find_chip(run.chip).peak_flops_per_second
+    plan = make_plan(
+        request(
+            hardware=run.chip,
+            model=PlannedModel.of_params(run.params_total, run.params_active),
+            unique_tokens=run.tokens,
+            chips=run.chips or 1024,
+            mfu=6 * run.params_active * run.tokens / (seconds * peak),
+            flops_basis="6n",
+        )
+    )
+    assert plan.cost.chip_hours == pytest.approx(run.chip_hours, rel=0.03)
+
+
+@pytest.mark.parametrize(
     ("name", "change"),
     [
         # "24.6 TFLOP/s per V100 measured" (Patterson et al. 2021, table 4)

@@ -46,8 +46,30 @@ def test_every_chip_has_a_possible_range_at_every_size():
 
 def test_a_run_can_be_left_out():
     for run in usable_runs():
-        found = utilization_range(find_chip(run.chip), run.params_active, without=run.name)
+        found = utilization_range(
+            find_chip(run.chip), run.params_active, without=run.name, sparse=run.is_sparse
+        )
         assert run.name not in found.runs
+
+
+def test_sparse_and_dense_models_guide_their_own_kind():
+    runs = {run.name: run for run in load_published_runs()}
+    for chip in load_chips():
+        dense, sparse = (utilization_range(chip, 1e10, sparse=kind) for kind in (False, True))
+        assert not any(runs[name].is_sparse for name in dense.runs)
+        assert all(runs[name].is_sparse for name in sparse.runs)
+        assert 0.15 < sparse.low <= sparse.high < 0.35
+    assert sparse.basis.endswith("mixtures of experts within 5x")
+
+
+def test_a_held_out_mixture_of_experts_is_forecast_by_the_others():
+    for run in usable_runs():
+        if not run.is_sparse:
+            continue
+        found = utilization_range(
+            find_chip(run.chip), run.params_active, without=run.name, sparse=True
+        )
+        assert found.median == pytest.approx(utilization_of(run), rel=0.25)
 
 
 def test_runs_with_a_caveat_guide_nothing():

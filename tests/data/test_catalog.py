@@ -13,8 +13,8 @@ CLEAN = [run.name for run in RUNS.values() if not run.shape_caveat]
 
 
 def test_every_run_is_either_clean_or_excused():
-    assert len(RUNS) == len(load_published_runs()) == 47
-    assert len(CLEAN) == 36
+    assert len(RUNS) == len(load_published_runs()) == 59
+    assert len(CLEAN) == 39
     for run in RUNS.values():
         assert run.shape is not None or run.shape_caveat, run.name
 
@@ -33,8 +33,17 @@ def test_an_excused_shape_is_really_off(name):
     assert run.shape.params_total != pytest.approx(run.params_total, rel=0.01)
 
 
-def test_mixture_of_experts_has_its_active_parameters():
-    run = RUNS["OLMoE-1B-7B"]
+SPARSE = [run.name for run in RUNS.values() if run.is_sparse]
+
+
+def test_there_are_sparse_runs_with_and_without_hours():
+    assert len(SPARSE) == 13
+    assert sum(RUNS[name].chip_hours is not None for name in SPARSE) == 9
+
+
+@pytest.mark.parametrize("name", [name for name in SPARSE if RUNS[name].shape])
+def test_mixture_of_experts_has_its_active_parameters(name):
+    run = RUNS[name]
     assert run.shape.params_active == pytest.approx(run.params_active, rel=0.02)
 
 

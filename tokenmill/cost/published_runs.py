@@ -88,6 +88,11 @@ class PublishedRun:
         return self.notes.startswith(OUTLIER_MARK)
 
     @property
+    def is_sparse(self) -> bool:
+        """Return whether it is a mixture of experts: a token passes a part of the parameters."""
+        return self.params_active < self.params_total
+
+    @property
     def implied_mfu(self) -> float | None:
         """MFU by the rule 6·N: 6·N·D / (chip-hours · 3600 · peak), a fraction.
 

@@ -77,25 +77,32 @@ def utilization_of(run: PublishedRun, basis: FlopsBasis = "exact") -> float:
 
 
 def utilization_range(
-    chip: Chip, params: float, basis: FlopsBasis = "exact", without: str | None = None
+    chip: Chip,
+    params: float,
+    basis: FlopsBasis = "exact",
+    without: str | None = None,
+    sparse: bool = False,
 ) -> UtilizationRange:
     """Find the utilization to expect of a chip at a model size.
 
     Runs of the chip's family and of a size within a factor of 5 come first; if they are fewer
     than three, those of the family at any size, if two at least; then those on its vendor's chips,
-    then all runs.
+    then all runs. Mixtures of experts guide those alone, and dense models dense ones: small
+    products and sending tokens to experts cost the former a part of the peak.
 
     Args:
         chip: The chip.
         params: N, parameters that each token passes.
         basis: Which FLOPs the utilization is of; use the same for the forecast.
         without: Name of a run to leave out (leave-one-out validation).
+        sparse: Whether the model is a mixture of experts.
 
     Returns:
         The range.
     """
     check_positive("params", params, "parameters")
-    runs = [run for run in usable_runs() if run.name != without]
+    runs = [run for run in usable_runs() if run.name != without and run.is_sparse == sparse]
+    models = "mixtures of experts" if sparse else "models"
 
     def of_family(run: PublishedRun) -> bool:
         return find_chip(run.chip).family == chip.family
@@ -107,12 +114,12 @@ def utilization_range(
         return find_chip(run.chip).vendor == chip.vendor
 
     pools: list[tuple[str, Callable[[PublishedRun], bool]]] = [
-        (f"{chip.family} chips, models within 5x", lambda run: of_family(run) and of_size(run)),
-        (f"{chip.family} chips, models of all sizes", of_family),
-        (f"{chip.vendor} chips, models within 5x", lambda run: of_vendor(run) and of_size(run)),
-        (f"{chip.vendor} chips, models of all sizes", of_vendor),
-        ("all chips, models within 5x", of_size),
-        ("all chips, models of all sizes", lambda run: True),
+        (f"{chip.family} chips, {models} within 5x", lambda run: of_family(run) and of_size(run)),
+        (f"{chip.family} chips, {models} of all sizes", of_family),
+        (f"{chip.vendor} chips, {models} within 5x", lambda run: of_vendor(run) and of_size(run)),
+        (f"{chip.vendor} chips, {models} of all sizes", of_vendor),
+        (f"all chips, {models} within 5x", of_size),
+        (f"all chips, {models} of all sizes", lambda run: True),
     ]
     for words, wanted in pools:
         pool = [run for run in runs if wanted(run)]

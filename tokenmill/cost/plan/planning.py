@@ -258,7 +258,13 @@ def _utilization(request: PlanRequest) -> tuple[float, str, UtilizationRange | N
     if hardware.mfu is not None:
         check_fraction("mfu", hardware.mfu)
         return hardware.mfu, hardware.mfu_source, None
-    published = utilization_range(hardware.chip, request.model.params_active, request.basis)
+    model = request.model
+    published = utilization_range(
+        hardware.chip,
+        model.params_active,
+        request.basis,
+        sparse=model.params_active < model.params_total,
+    )
     return published.median, published.words, published
 
 
