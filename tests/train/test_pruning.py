@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.train.config import TrainConfig
+from components.train.config import TrainConfig, TrainingJob
 from components.train.distributed.strategy import Workers
 from components.train.execution import Execution
+from components.train.fingerprint import directory_name, settings_of
 from components.train.loop import Trainer
 from components.train.pruning import PruningSchedule, prune_smallest, pruned_variables
 from components.train.session import Session
@@ -158,6 +159,18 @@ def test_replicas_prune_alike(launcher, tmp_path):
     assert both["replicas"] == 2
     assert both["pruning"]["zeros"] == alone["pruning"]["zeros"]
     assert both["eval_after"]["loss"] == pytest.approx(alone["eval_after"]["loss"], rel=0.02)
+
+
+def test_a_pruned_training_is_another_and_a_dense_one_as_before(small_shape):
+    def name(**change):
+        train = CONFIG.model_copy(update=change)
+        return directory_name(settings_of(TrainingJob(shape=small_shape, train=train, seed=1)))
+
+    assert not any("prune" in key for key in settings_of(TrainingJob(
+        shape=small_shape, train=CONFIG, seed=1)))  # fmt: skip
+    dense, half = name(), name(prune_sparsity=0.5)
+    assert len({dense, half, name(prune_sparsity=0.6),
+                name(prune_sparsity=0.5, prune_pattern="2:4")}) == 4  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16", "int8"])
