@@ -12,7 +12,12 @@ from tokenmill.cost.memory import (
     kv_cache_bytes,
     share_of_batch,
 )
-from tokenmill.cost.sharding import strategy_fits
+from tokenmill.cost.sharding import (
+    Strategy,
+    layer_output_bytes,
+    shard_memory,
+    strategy_fits,
+)
 from tokenmill.model.shape import ModelShape
 
 
@@ -47,21 +52,33 @@ def run_memory(
         process_bytes: Of a CPU, what the Calibrator's process held at most; None if not measured.
 
     Returns:
-        Bytes a device by part under the strategies of this product, which copy the whole model to
-        each device; whether they fit; and all strategies that are usual, with the least number of
-        devices that fits.
+        Bytes a device by part under the strategy of the run, which copies the whole model to each
+        device, or with train.zero all of it but the moments; whether they fit; and all strategies
+        that are usual, with the least number of devices that fits.
     """
-    memory = memory_per_device(shape, settings, settings.devices)
+    strategy: Strategy = "zero1" if settings.zero else "data"
+    memory = shard_memory(
+        memory_per_device(shape, settings, settings.devices),
+        strategy,
+        settings.devices,
+        shape.layers,
+    )
     fits = strategy_fits(
         lambda devices: memory_per_device(shape, settings, devices),
         chips=settings.devices,
         layers=shape.layers,
         memory_bytes=capacity_bytes,
+        exchanged_bytes_of=lambda devices: layer_output_bytes(
+            shape,
+            share_of_batch(settings.global_batch_size, devices),
+            settings.precision,
+        ),
     )
-    copied = fits[0]  # data parallel
+    of_run = next(fit for fit in fits if fit.strategy == strategy)
     room = None if capacity_bytes is None else capacity_bytes * (1 - RESERVED_SHARE)
     return Memory(
         strategy=settings.strategy,
+        zero=settings.zero,
         precision=settings.precision,
         recompute=settings.recompute,
         devices=settings.devices,
@@ -73,8 +90,8 @@ def run_memory(
         capacity_bytes=capacity_bytes,
         reserved_share=RESERVED_SHARE,
         process_bytes=process_bytes,
-        fits=copied.fits if process_bytes is None or room is None else process_bytes <= room,
-        smallest_device_count=copied.smallest_chips,
+        fits=of_run.fits if process_bytes is None or room is None else process_bytes <= room,
+        smallest_device_count=of_run.smallest_chips,
         by_strategy=fits,
         kv_cache_bytes_per_token=kv_cache_bytes(shape, tokens=1) if shape.causal else None,
     )

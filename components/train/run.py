@@ -65,6 +65,7 @@ class Training:
         eval_rows: The held-out rows.
         new_variables: Paths of the variables that the base model lacks, and which began at random;
             none without a base model.
+        collective_bytes_per_step: What a replica handed to collectives, by kind.
     """
 
     model: Backbone
@@ -72,6 +73,7 @@ class Training:
     session: Session
     eval_rows: PackedSplit
     new_variables: list[str]
+    collective_bytes_per_step: dict[str, int]
 
 
 def train(
@@ -160,7 +162,7 @@ def train(
             ) from error
         finally:
             session.close()
-    return Training(model, record, session, eval_rows, kept)
+    return Training(model, record, session, eval_rows, kept, trainer.collectives.bytes_per_step)
 
 
 def _sampler(
@@ -316,6 +318,7 @@ def describe(training: Training, job: TrainingJob, model_directory: str | None =
         epochs=record.plan.epochs,
         global_batch_size=job.train.global_batch_size,
         replicas=training.session.workers.replicas,
+        collective_bytes_per_step=training.collective_bytes_per_step,
         trained_slots=record.trained_slots,
         trained_loss_tokens=record.trained_loss_tokens,
         seconds=record.seconds,

@@ -73,6 +73,8 @@ class Chip:
         bfloat16_supported: False for chips whose tensor cores know float16 only.
         memory_bytes: Usable memory, bytes; None for a vCPU.
         memory_bytes_per_second: Memory bandwidth, bytes/s.
+        interconnect_bytes_per_second: From one chip to others of its machine or pod, one way,
+            bytes/s; None where none was found. Between machines it is slower.
         prices: On-demand prices; the first is the default. Empty where none was found.
         spec_source: Where the other numbers stand.
         notes: Conflicts between sources, cautions.
@@ -88,6 +90,7 @@ class Chip:
     bfloat16_supported: bool | None
     memory_bytes: int | None
     memory_bytes_per_second: float | None
+    interconnect_bytes_per_second: float | None
     prices: tuple[Price, ...]
     spec_source: str
     notes: str
@@ -160,6 +163,7 @@ def load_chips() -> tuple[Chip, ...]:
             bfloat16_supported=_bfloat16(row.text("bf16_supported")),
             memory_bytes=_memory_bytes(row),
             memory_bytes_per_second=times(row.number("mem_bw_gbps"), GIGA),
+            interconnect_bytes_per_second=times(row.number("interconnect_gbyte_per_s"), GIGA),
             prices=tuple(prices.pop(row.text("chip"), ())),
             spec_source=row.text("spec_source"),
             notes=row.text("notes"),

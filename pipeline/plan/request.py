@@ -121,7 +121,7 @@ def _request(
         flops_basis=flags.flops_basis,
         recompute=flags.recompute or ("full" if train.rematerialize else "none"),
         dropout=train.dropout > 0,
-        strategy=flags.strategy or "data",
+        strategy=flags.strategy or ("zero1" if train.zero else "data"),
         global_batch_size=fixed,
         accumulation_steps=train.accumulation_steps,
         bytes_per_token=bytes_per_token,
@@ -204,10 +204,15 @@ def _note_memory(plan: Plan, notes: list[str]) -> None:
     if here.fits is not False or room is None:
         return
     fitting = [fit for fit in plan.fits if fit.smallest_chips is not None]
-    best = min(fitting, key=lambda fit: fit.smallest_chips or 0, default=None)
+    best = min(fitting, key=lambda fit: (not fit.runnable, fit.smallest_chips or 0), default=None)
     advice = "no strategy here fits; recompute activations (--recompute full)"
     if best is not None:
         advice = f"--strategy {best.strategy} fits from {best.smallest_chips:,} chips on"
+        if not best.runnable:
+            advice += (
+                ", but tokenmill run cannot do that: there nothing fits but a smaller model, "
+                "shorter rows or recomputed activations (--recompute full)"
+            )
     notes.append(
         f"{plan.memory.total / 2**30:,.0f} GiB a chip do not fit {request.hardware.chip.slug}'s "
         f"{room / 2**30:,.0f} GiB: {advice}"

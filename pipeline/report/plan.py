@@ -62,7 +62,9 @@ def _show(console: Console, answer: PlanAnswer) -> None:
     console.print(_memory(plan))
     parts = plan.memory.by_part().items()
     sizes = (f"{name.replace('_', ' ')} {size / _GIB:,.2f}" for name, size in parts if size)
-    console.print(f"GiB by part: {', '.join(sizes)}.\n")
+    console.print(f"GiB by part: {', '.join(sizes)}.")
+    console.print("* for planning only: tokenmill run has the first two, by train.zero.")
+    console.print(_network(plan) + "\n")
     console.print(_guidance(plan))
     if answer.comparison:
         console.print(_comparison(answer))
@@ -208,12 +210,30 @@ def _memory(plan: Plan) -> Table:
     for fit in plan.fits:
         chosen = " <" if fit.strategy == request.strategy else ""
         table.add_row(
-            STRATEGY_NAMES[fit.strategy] + chosen,
+            STRATEGY_NAMES[fit.strategy] + ("" if fit.runnable else " *") + chosen,
             f"{fit.bytes_per_chip / _GIB:,.2f}",
             "?" if fit.fits is None else ("yes" if fit.fits else "no"),
             "" if fit.smallest_chips is None else f"{fit.smallest_chips:,}",
         )
     return table
+
+
+def _network(plan: Plan) -> str:
+    """Say what a chip sends in a step, and how long that takes beside the computation."""
+    network = plan.network
+    if not network.sent_bytes:
+        return "Network: nothing is sent between copies of the model."
+    words = f"Network: a chip sends {network.sent_bytes / _GIB:,.2f} GiB a step"
+    if network.seconds is None:
+        return words + "; the catalog has no bandwidth of its interconnect."
+    share = network.seconds / network.step_seconds
+    words += (
+        f", {decimal(network.seconds)} s at the {network.bytes_per_second / 1e9:,.0f} GB/s between "
+        f"chips of a machine or pod, beside {decimal(network.step_seconds)} s of computation"
+    )
+    if share > 1:
+        return words + ": [red]the network is the limit[/red], not the chip."
+    return words + ". Between machines it is slower."
 
 
 def _guidance(plan: Plan) -> Table:

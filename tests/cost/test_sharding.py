@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from data.catalog.chips import find_chip
 from tokenmill.cost.memory import estimate_memory
-from tokenmill.cost.sharding import STRATEGIES, shard_memory, strategy_fits
+from tokenmill.cost.sharding import RUNNABLE, STRATEGIES, sent_bytes, shard_memory, strategy_fits
 from tokenmill.model.typical_shape import typical_shape
 
 
@@ -94,3 +94,27 @@ def test_more_chips_share_a_fixed_batch():
     assert fits["data"].smallest_chips == 16  # 17 rows a chip are too many
     # Eight chips that split each layer are one copy of the model, with all of the batch.
     assert fits["tensor-zero3"].smallest_chips % 8 == 0
+
+
+def test_bytes_sent_are_those_of_the_paper():
+    # Rajbhandari et al. 2020, sec. 7, in units of 16-bit weights and gradients: data parallel and
+    # stage 2 send 2, stage 3 sends 3. Our gradients are float32, twice as much.
+    one = memory(precision="bfloat16")
+    unit, most = one.weights, 2**20
+    sent = {s: sent_bytes(one, s, most) / unit for s in STRATEGIES}
+    assert sent["data"] == pytest.approx(2 * 2, rel=1e-4)
+    assert sent["zero1"] == pytest.approx(2 * 2 + 1, rel=1e-4)  # sums all on each chip
+    assert sent["zero2"] == pytest.approx(2 + 1, rel=1e-4)
+    assert sent["zero3"] == pytest.approx(2 + 2, rel=1e-4)
+    for strategy in STRATEGIES:
+        assert sent_bytes(one, strategy, 1, 10**9) == 0
+
+
+def test_tensor_parallelism_sends_activations():
+    # Eight chips sum each layer's output four times: 7/8 of it, twice, of 10^9 bytes.
+    assert sent_bytes(memory(), "tensor", 8, 10**9) == 7 * 10**9
+
+
+def test_only_what_the_trainer_does_is_runnable():
+    fits = strategy_fits(lambda copies: memory(1e8), chips=8, layers=12, memory_bytes=None)
+    assert [fit.strategy for fit in fits if fit.runnable] == list(RUNNABLE) == ["data", "zero1"]

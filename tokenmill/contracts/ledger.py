@@ -141,18 +141,23 @@ class Model(Part):
 
 
 class StrategyFit(Part):
-    """A way to spread a model over devices; this version trains with the first, `data`."""
+    """A way to spread a model over devices."""
 
     strategy: str = key("data, zero1, zero2, zero3, tensor or tensor-zero3.")
     bytes_per_chip: int = key("Bytes a device.", ge=0)
     fits: bool | None = key("Whether they fit; null if the capacity is unknown.")
     smallest_chips: int | None = key("Least devices that fit; null if none is known to.")
+    runnable: bool = key("Whether `tokenmill run` can train so; else it is for planning only.")
+    sent_bytes_per_step: int = key(
+        "Bytes that a device sends in a step, as rings do it, by formula.", ge=0
+    )
 
 
 class Memory(Part):
     """Memory of training on one device: its tensors, on a CPU the whole process."""
 
-    strategy: str = key("train.strategy; all of them copy the whole model to each device.")
+    strategy: str = key("train.strategy: all copy weights and gradients to each device.")
+    zero: int = key("train.zero: 1 where AdamW's moments are split over the devices.", default=0)
     precision: str = key("Of weights and computation.")
     recompute: str = key("Activations computed again: full with train.rematerialize, else none.")
     devices: int = key("Copies of the model; the cores of a CPU share one.", ge=1)

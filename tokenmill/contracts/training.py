@@ -118,6 +118,11 @@ class Telemetry(Document):
     epochs: float = key("Passes over the rows.", gt=0)
     global_batch_size: int = key("Rows a step, over all replicas.", gt=0)
     replicas: int = key("Devices that share a batch.", gt=0)
+    collective_bytes_per_step: dict[str, int] = key(
+        "Bytes that a replica hands to the others in a step, as the step was traced: all_reduce "
+        "(sums of gradients), all_gather (weights, with train.zero). Empty for one replica.",
+        default_factory=dict,
+    )
     trained_slots: int = key("Slots computed, padding included.", ge=0)
     trained_loss_tokens: int = key(
         "Tokens with a loss that the weights have learnt from; of a classifier examples.", ge=0

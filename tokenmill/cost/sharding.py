@@ -4,7 +4,11 @@ Rajbhandari et al. 2020 ("ZeRO") spread the optimizer's moments (stage 1), gradi
 weights too (3, also called fully sharded data parallel). Tensor parallelism with sequence
 parallelism spreads all of a layer, its activations too (Korthikanti et al. 2022, sec. 4.2).
 Buffers of communication are not counted beyond the two gathered layers of stage 3: real use is
-higher by a few GiB.
+higher by a few GiB. The Trainer has the first two ways (train.zero); the others are for planning.
+
+What a chip sends is counted as rings do it (Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce
+algorithms"): of n chips each sends (n-1)/n of the bytes in a gather or a reduce-scatter, and twice
+as much in an all-reduce.
 """
 
 from __future__ import annotations
@@ -15,10 +19,13 @@ from typing import Literal, get_args
 
 from tokenmill.contracts.ledger import StrategyFit
 from tokenmill.cost.checks import check_positive
-from tokenmill.cost.memory import RESERVED_SHARE, MemoryEstimate
+from tokenmill.cost.memory import RESERVED_SHARE, MemoryEstimate, Precision
+from tokenmill.model.shape import ModelShape
 
 Strategy = Literal["data", "zero1", "zero2", "zero3", "tensor", "tensor-zero3"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
+# What `tokenmill run` can do, by train.zero; the others are for planning only.
+RUNNABLE: tuple[Strategy, ...] = ("data", "zero1")
 STRATEGY_NAMES = {
     "data": "data parallel, everything on each chip",
     "zero1": "ZeRO 1: moments spread",
@@ -77,6 +84,50 @@ def shard_memory(
     return memory
 
 
+def sent_bytes(
+    memory: MemoryEstimate, strategy: Strategy, chips: int, exchanged_bytes: int = 0
+) -> int:
+    """Count the bytes that one chip sends in a step.
+
+    Gradients are float32 and are summed once a step. Stage 1 sums all of them on each chip, as the
+    Trainer does (TensorFlow has no reduce-scatter on CPUs), and gathers the weights; stages 2 and 3
+    send each chip its part of the sum. Stage 3 gathers what computes twice, for the forward and the
+    backward pass (Rajbhandari et al. 2020, sec. 7).
+
+    Args:
+        memory: What one chip holds in data parallelism, with one gradient a weight.
+        strategy: How the model is spread.
+        chips: Chips in all.
+        exchanged_bytes: Outputs of all layers for one copy's sequences, bytes: tensor parallelism
+            sums them four times (Shoeybi et al. 2019, "Megatron-LM", sec. 3), twice forward, twice
+            backward.
+    """
+    check_positive("chips", chips, "chips")
+    group = min(chips, TENSOR_GROUP) if strategy.startswith("tensor") else 1
+    over = max(1, chips // group)
+    computed = memory.compute_copy or memory.weights + memory.frozen_weights
+    stage = {"zero1": 1, "zero2": 2, "zero3": 3, "tensor-zero3": 3}.get(strategy, 0)
+    handed = (
+        2 * memory.gradients,
+        2 * memory.gradients + memory.weights,
+        memory.gradients + memory.weights,
+        memory.gradients + 2 * computed,
+    )[stage]
+    return round(handed / group * (over - 1) / over + 4 * 2 * exchanged_bytes * (group - 1) / group)
+
+
+def layer_output_bytes(shape: ModelShape, sequences: int, precision: Precision) -> int:
+    """Count the bytes of all layers' outputs, which tensor parallelism exchanges in a step.
+
+    Args:
+        shape: The model.
+        sequences: Of one copy of the model in one step.
+        precision: Of the computation.
+    """
+    size = 4 if precision == "float32" else 2
+    return shape.layers * sequences * shape.sequence_length * shape.d_model * size
+
+
 def copies(strategy: Strategy, chips: int) -> int:
     """Return the number of copies of the model, each with its share of the batch, on some chips."""
     return max(1, chips // TENSOR_GROUP) if strategy.startswith("tensor") else chips
@@ -104,6 +155,7 @@ def strategy_fits(
     layers: int,
     memory_bytes: float | None,
     reserved_share: float = RESERVED_SHARE,
+    exchanged_bytes_of: Callable[[int], int] = lambda copies: 0,
 ) -> list[StrategyFit]:
     """Compare all strategies on one kind of chip.
 
@@ -113,6 +165,7 @@ def strategy_fits(
         layers: Layers of the model.
         memory_bytes: Memory of one chip; None if unknown.
         reserved_share: Share of it that tensors cannot have.
+        exchanged_bytes_of: From the number of copies to the bytes of one copy's layers' outputs.
 
     Returns:
         One line a strategy, in the order of STRATEGIES.
@@ -142,6 +195,13 @@ def strategy_fits(
                 bytes_per_chip=here,
                 fits=None if room is None else here <= room,
                 smallest_chips=smallest,
+                runnable=strategy in RUNNABLE,
+                sent_bytes_per_step=sent_bytes(
+                    memory_of(copies(strategy, chips)),
+                    strategy,
+                    chips,
+                    exchanged_bytes_of(copies(strategy, chips)),
+                ),
             )
         )
     return fits

@@ -5,10 +5,7 @@ bucket a replica holds one equal part of both moments. Every replica has the who
 (summed by an all-reduce, as without ZeRO), updates its part of the weights, and gathers those of
 the others, one bucket after the other: all at once takes more memory than is saved.
 
-AdamW is element by element, so that a part of a vector moves as the whole would. To the bit it does
-where vector instructions meet the same elements: Eigen's square root of a full vector register and
-of the elements left over at a tensor's end may differ in the last bit. So each weight is updated by
-itself and cut at multiples of `_ALIGNMENT` elements only.
+AdamW is element by element, so that a part of a vector moves as the whole would, to the bit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +22,7 @@ from tokenmill.errors import TokenmillError
 
 # What gathering takes beside the weights is some copies of a bucket.
 _BUCKET_BYTES = 16 << 20
-# Elements: a multiple of every vector register's, and of the 64 bytes to which TensorFlow aligns.
+# Elements: a slice that begins at a multiple of 64 bytes is a view, another would be a copy.
 _ALIGNMENT = 64
 # As Keras names them: a checkpoint is the same with and without ZeRO.
 _MOMENTS = ("momentum", "velocity")

@@ -232,12 +232,17 @@ def plan_document(answer: PlanAnswer) -> dict[str, Any]:
             _PART_KEYS.get(part, part): _gib(size) for part, size in plan.memory.by_part().items()
         },
         "chip_memory_gib": _gib(room) if room else None,
+        "sent_gib_per_step": _gib(plan.network.sent_bytes),
+        "network_seconds_per_step": plan.network.seconds,
+        "compute_seconds_per_step": plan.network.step_seconds,
         "memory_by_strategy": [
             {
                 "strategy": fit.strategy,
                 "gib_per_chip": _gib(fit.bytes_per_chip),
                 "fits": fit.fits,
                 "smallest_chips": fit.smallest_chips,
+                "runnable": fit.runnable,
+                "sent_gib_per_step": _gib(fit.sent_bytes_per_step),
             }
             for fit in plan.fits
         ],

@@ -30,7 +30,13 @@ from tokenmill.cost.pricing import (
     estimate_cost,
 )
 from tokenmill.cost.scaling import Goal, repetition_discounted_tokens
-from tokenmill.cost.sharding import Strategy, bytes_per_chip, copies, strategy_fits
+from tokenmill.cost.sharding import (
+    Strategy,
+    bytes_per_chip,
+    copies,
+    layer_output_bytes,
+    strategy_fits,
+)
 from tokenmill.cost.utilization import FlopsBasis, UtilizationRange, utilization_range
 
 HOURS_PER_MONTH = 730.0
@@ -119,6 +125,18 @@ class PlanRequest:
             self.hardware.chip.slug == CPU_CHIP,
         )
 
+    def exchanged_bytes(self, number: int) -> int:
+        """Count the bytes of all layers' outputs of one of a number of copies, in one step."""
+        sequences = self._sequences(number) * self.accumulation_steps
+        return layer_output_bytes(self.model.shape, sequences, self.hardware.precision)
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of a step, over all copies of the model."""
+        number = copies(self.strategy, self.hardware.devices)
+        sequences = self.global_batch_size or self._sequences(number) * number
+        return sequences * self.model.shape.sequence_length
+
     @property
     def basis(self) -> FlopsBasis:
         """Which FLOPs hours are made of."""
@@ -128,6 +146,26 @@ class PlanRequest:
     def flops_per_token(self) -> float:
         """Training FLOPs per token by the basis."""
         return self.model.flops_per_token(self.basis)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What a chip sends in a step, beside the time of its computation.
+
+    Attributes:
+        sent_bytes: By formula (tokenmill/cost/sharding.py).
+        bytes_per_second: Of the chips' own interconnect, one way; None if unknown.
+        step_seconds: Of computation, at the plan's utilization.
+    """
+
+    sent_bytes: int
+    bytes_per_second: float | None
+    step_seconds: float
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds that sending takes if nothing disturbs it; None if the bandwidth is unknown."""
+        return None if self.bytes_per_second is None else self.sent_bytes / self.bytes_per_second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +183,7 @@ class Plan:
         cost_high: The estimate at the worst.
         memory: Bytes on one chip by part, with the strategy.
         fits: All strategies compared.
+        network: What a chip sends with the strategy.
         checkpoints: When to save; None if the run could hardly end.
         storage_usd: Corpus and kept checkpoints for the length of the run; None without a rate.
         network_usd: Corpus in, once; kept checkpoints out, once; None without a rate.
@@ -160,6 +199,7 @@ class Plan:
     cost_high: CostEstimate
     memory: MemoryEstimate
     fits: list[StrategyFit]
+    network: Network
     checkpoints: CheckpointPlan | None
     storage_usd: float | None
     network_usd: float | None
@@ -210,6 +250,13 @@ def make_plan(request: PlanRequest) -> Plan:
     central = cost(mfu)
     layers = request.model.shape.layers
     memory = bytes_per_chip(request.memory_of_copy, request.strategy, hardware.devices, layers)
+    fits = strategy_fits(
+        request.memory_of_copy,
+        chips=hardware.devices,
+        layers=layers,
+        memory_bytes=hardware.memory_bytes,
+        exchanged_bytes_of=request.exchanged_bytes,
+    )
     checkpoints = _checkpoints(request, request.memory_of_copy(1), central)
     storage, network = _by_rate(request, central, checkpoints)
     return Plan(
@@ -222,11 +269,13 @@ def make_plan(request: PlanRequest) -> Plan:
         cost_low=cost(published.high) if published else central,
         cost_high=cost(published.low) if published else central,
         memory=memory,
-        fits=strategy_fits(
-            request.memory_of_copy,
-            chips=hardware.devices,
-            layers=layers,
-            memory_bytes=hardware.memory_bytes,
+        fits=fits,
+        network=Network(
+            sent_bytes=next(f for f in fits if f.strategy == request.strategy).sent_bytes_per_step,
+            bytes_per_second=hardware.chip.interconnect_bytes_per_second,
+            step_seconds=request.step_tokens
+            * request.flops_per_token
+            / (hardware.chips * hardware.peak_flops_per_second * mfu),
         ),
         checkpoints=checkpoints,
         storage_usd=storage,
