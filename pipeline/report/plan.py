@@ -224,11 +224,12 @@ def _network(plan: Plan) -> str:
     if not network.sent_bytes:
         return "Network: nothing is sent between copies of the model."
     words = f"Network: a chip sends {network.sent_bytes / _GIB:,.2f} GiB a step"
-    if network.seconds is None:
+    rate, seconds = network.bytes_per_second, network.seconds
+    if rate is None or seconds is None:
         return words + "; the catalog has no bandwidth of its interconnect."
-    share = network.seconds / network.step_seconds
+    share = seconds / network.step_seconds
     words += (
-        f", {decimal(network.seconds)} s at the {network.bytes_per_second / 1e9:,.0f} GB/s between "
+        f", {decimal(seconds)} s at the {rate / 1e9:,.0f} GB/s between "
         f"chips of a machine or pod, beside {decimal(network.step_seconds)} s of computation"
     )
     if share > 1:
