@@ -166,7 +166,7 @@ def build_ledger(
         ),
         guidance=guidance(
             params_total=shape.params_total,
-            params_active=shape.params_total,
+            params_active=shape.params_active,
             flops_6n=six_n(shape, settings.lora).total * run.slots,
             effective_tokens=run.effective_tokens,
             epochs=run.plan.epochs,

@@ -82,7 +82,11 @@ class Trainer:
         sharded = config.zero > 0 and replicas > 1  # one replica has nothing to split
         with strategy.scope():
             self.optimizer = make_optimizer(
-                config, plan.steps, slots_per_replica, kind=ShardedAdamW if sharded else AdamW
+                config,
+                plan.steps,
+                slots_per_replica,
+                kind=ShardedAdamW if sharded else AdamW,
+                balance_step=model.shape_config.balance_step,
             )
             self.optimizer.build(model.trainable_variables)
         self.pruning = PruningSchedule.of(config, plan.steps)

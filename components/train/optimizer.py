@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from components.train.config import TrainConfig
+from tokenmill.model.shape import SELECTION_BIAS
 
 # Names of weights that decay leaves alone: biases of layers and heads, norms.
 _NOT_DECAYED = ["bias", "gamma", "beta", "scale"]
@@ -66,13 +67,23 @@ class AdamW(keras.optimizers.AdamW):
     them up over the replicas once more, which takes as long as the first time.
     """
 
+    balance_step = 0.0
+    """What a step adds to or takes from a bias that balances experts."""
+
     def add_variable(self, shape, initializer="zeros", dtype=None, **options):
         """Add a variable of the optimizer as Keras does, never narrower than float32."""
         wide = "float32" if dtype == "bfloat16" else dtype
         return super().add_variable(shape, initializer, wide, **options)
 
     def update_step(self, gradient, variable, learning_rate):
-        """Update one weight; of a 16-bit one, decay and step are rounded once, together."""
+        """Update one weight; of a 16-bit one, decay and step are rounded once, together.
+
+        A bias that balances experts takes steps of one size, against the sign of what its expert
+        had more than the mean (Wang et al. 2024).
+        """
+        if variable.name.split(":")[0] == SELECTION_BIAS:
+            self.assign_sub(variable, self.balance_step * tf.sign(gradient))
+            return
         if variable.dtype == tf.float32:
             super().update_step(gradient, variable, learning_rate)
             return
@@ -130,6 +141,7 @@ def make_optimizer(
     targets_per_replica: int = 1,
     schedule: keras.optimizers.schedules.LearningRateSchedule | None = None,
     kind: type[AdamW] = AdamW,
+    balance_step: float = 0.0,
 ) -> keras.optimizers.Optimizer:
     """AdamW; for ``mixed_float16`` inside Keras' dynamic loss scaling.
 
@@ -146,19 +158,21 @@ def make_optimizer(
             that many times smaller than for a mean.
         schedule: Another than the configuration's.
         kind: Another AdamW, such as one whose moments are split (distributed/zero.py).
+        balance_step: What a step adds to or takes from a bias that balances experts.
     """
-    optimizer: keras.optimizers.Optimizer = kind(
+    optimizer = kind(
         schedule or LearningRate(config, steps),
         weight_decay=config.weight_decay,
         beta_2=config.beta_2,
         name="adamw",
     )
+    optimizer.balance_step = balance_step
     optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
     if config.precision == "mixed_float16":
         # A power of two, so that scaling rounds nothing.
         scale = 2.0 ** max(0, round(math.log2(_INITIAL_LOSS_SCALE / targets_per_replica)))
         # Named, as Keras would number it within a process, and checkpoints name its variables.
-        optimizer = keras.optimizers.LossScaleOptimizer(
+        return keras.optimizers.LossScaleOptimizer(
             optimizer, initial_scale=scale, name="loss_scale"
         )
     return optimizer

@@ -105,7 +105,9 @@ class ProxyTrainer:
         self.model = build_model(shape, 0, config.precision, config.dropout, config.rematerialize)
         self._rate = _AssignedRate()
         slots = config.global_batch_size * shape.sequence_length // config.accumulation_steps
-        self._optimizer = make_optimizer(self.config, 1, slots, self._rate)
+        self._optimizer = make_optimizer(
+            self.config, 1, slots, self._rate, balance_step=shape.balance_step
+        )
         self._optimizer.build(self.model.trainable_variables)
         self._step = make_train_step(
             self.strategy,

@@ -13,10 +13,9 @@ from pipeline.config import Config
 from pipeline.loader import adapts, build_config, check_adapted, read_values, take_base_model
 from pipeline.plan.flags import PlanFlags
 from pipeline.plan.units import FlagError, number
-from tokenmill.config_model import PositiveInt
 from tokenmill.cost.plan.planned_model import PlannedModel
 from tokenmill.errors import TokenmillError
-from tokenmill.model.config import HEADS, ModelConfig
+from tokenmill.model.config import EXPERTS_PER_TOKEN, HEADS, ModelConfig
 from tokenmill.model.typical_shape import (
     TYPICAL_SEQUENCE_LENGTH,
     TYPICAL_VOCAB_SIZE,
@@ -92,10 +91,6 @@ class PlanModel(ModelConfig):
     """gelu_exact, relu and squared-relu count as gelu, geglu and reglu as swiglu."""
     positions: Literal["rope", "learned", "alibi", "sinusoidal", "none", "relative"] = "rope"  # type: ignore[assignment]
     """learned is a table, relative (Transformer-XL) a matrix a layer, the others are free."""
-    experts: PositiveInt = 1
-    """MLPs in each layer, of d_ff each."""
-    experts_per_token: PositiveInt = 1
-    """MLPs that one token passes."""
     encoder_layers: Annotated[int, Field(ge=0)] = 0
     """Layers of an encoder beside the decoder (T5)."""
     encoder_token_share: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -142,7 +137,7 @@ class PlanConfig(Config):
                 notes.append(f"model.sequence_length {model.sequence_length:,} assumed")
         given = model.model_fields_set
         if model.experts > 1 and "experts_per_token" not in given:
-            raise ValueError("model.experts needs model.experts_per_token: experts a token passes")
+            notes.append(f"model.experts_per_token {EXPERTS_PER_TOKEN} assumed")
         if "encoder_token_share" in given and not model.encoder_layers:
             raise ValueError("model.encoder_token_share needs model.encoder_layers")
         if model.causal is False and model.encoder_layers:
@@ -156,7 +151,7 @@ class PlanConfig(Config):
             mlp="swiglu" if model.mlp in _GATED else "gelu",
             causal=causal,
             head=HEADS[self.train.task],
-            **model.model_dump(exclude=_OWN_KEYS),
+            **model.shape_keys(_OWN_KEYS),
         )
 
 

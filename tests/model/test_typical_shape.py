@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from tokenmill.cost.flops import flops_per_token, flops_per_token_palm, six_n
 from tokenmill.cost.memory import estimate_memory
 from tokenmill.model.shape import ModelShape
-from tokenmill.model.typical_shape import PlannedShape, params_active, typical_shape
+from tokenmill.model.typical_shape import PlannedShape, typical_shape
 
 FIELDS = {
     "layers": 4,
@@ -54,7 +54,7 @@ def test_without_extras_it_is_a_model_shape(
     }
     ours, plain = PlannedShape(**fields), ModelShape(**fields)
     assert ours.params_by_part() == plain.params_by_part()
-    assert params_active(ours) == params_active(plain) == plain.params_total
+    assert ours.params_active == plain.params_active == plain.params_total
     assert flops_per_token(ours) == flops_per_token(plain)
     memory = {"batch_per_device": 2, "precision": "float32"}
     assert estimate_memory(ours, **memory) == estimate_memory(plain, **memory)

@@ -75,7 +75,7 @@ class SixN:
 
     Attributes:
         in_products: N = non-embedding parameters and output projection. Nearest the exact count.
-        total: N = all parameters, as most papers report.
+        total: N = all parameters, as most papers report; of experts those that a token passes.
     """
 
     in_products: float
@@ -98,7 +98,7 @@ def six_n(shape: ModelShape, lora: LoraConfig | None = None) -> SixN:
             return flops_per_token_6n(params)
         return flops_per_token_6n(params + lora.params(shape), params - head_params(shape))
 
-    return SixN(in_products=rule(shape.params_in_products), total=rule(shape.params_total))
+    return SixN(in_products=rule(shape.params_in_products), total=rule(shape.params_active))
 
 
 def flops_per_token_palm(

@@ -327,7 +327,7 @@ def _feature_bytes(
     features = 4 * d + 2 * width + keys
     if shape.qk_norm:  # inputs of the norms of q and k
         features += width + shape.kv_dim
-    features += inner * shape.active_d_ff
+    features += inner * shape.active_d_ff + shape.dispatched_features
     if lora is not None:
         features += _features_of_adapters(shape, lora)
     masks = 2 * d if dropout else 0

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from tokenmill.model.adapter import Adapter
+from tokenmill.model.experts import RoutedTokens, RoutingSums
 from tokenmill.model.layers import Block, Builder, Dropout, adapter_dropout, segment_mask
 from tokenmill.model.lora import LORA_TARGETS, LoraConfig
 from tokenmill.model.shape import ModelShape
@@ -56,7 +57,10 @@ class Backbone(keras.layers.Layer):
             if shape.type_vocab_size
             else None
         )
-        self.blocks = [Block(build, f"layer{i}") for i in range(shape.layers)]
+        self.blocks = [
+            Block(build, f"layer{i}", has_experts=i in shape.moe_layers)
+            for i in range(shape.layers)
+        ]
         post = shape.norm_position == "post"
         self.embedding_norm = build.norm("embedding_norm") if post else None
         self.final_norm = None if post else build.norm("final_norm")
@@ -103,6 +107,27 @@ class Backbone(keras.layers.Layer):
 
     def encode(self, inputs_BT, segment_ids_BT, positions_BT, dropout_seed=None):
         """Return the output of the last norm: int32 [B, T] three times -> [N, D]."""
+        return self.encode_and_count(inputs_BT, segment_ids_BT, positions_BT, dropout_seed)[0]
+
+    def encode_and_count(
+        self, inputs_BT, segment_ids_BT, positions_BT, dropout_seed=None, loss_weights_BT=None
+    ):
+        """Return the output of the last norm [N, D], and what the routers of experts did.
+
+        Args:
+            inputs_BT: int32 [B, T].
+            segment_ids_BT: int32 [B, T].
+            positions_BT: int32 [B, T].
+            dropout_seed: int32 [2]; None for no dropout.
+            loss_weights_BT: float32 [B, T], to have the `RoutingSums` of each layer that has
+                experts; None for none.
+        """
+        tokens, all_sums = None, []
+        if loss_weights_BT is not None:
+            tokens = RoutedTokens(
+                ops.cast(segment_ids_BT > 0, "float32"),
+                tf.reduce_sum(tf.cast(loss_weights_BT, tf.float32), 1),
+            )
         dropout = Dropout(self.dropout_rate, dropout_seed)
         lora = self.builder.lora
         of_adapters = adapter_dropout(0.0 if lora is None else lora.dropout, dropout_seed)
@@ -115,13 +140,24 @@ class Backbone(keras.layers.Layer):
             def drop_input(target, x_NM, seeds=adapter_seeds):
                 return of_adapters.drop(x_NM, seeds[target])
 
-            def run(x, block=block, seeds=seeds, drop_input=drop_input):
+            counted = {} if tokens is None or not block.has_experts else {"tokens": tokens}
+
+            def run(x, block=block, seeds=seeds, drop_input=drop_input, counted=counted):
                 return block(
-                    x, mask, positions_BT, dropout=dropout, seeds=seeds, drop_input=drop_input
+                    x,
+                    mask,
+                    positions_BT,
+                    dropout=dropout,
+                    seeds=seeds,
+                    drop_input=drop_input,
+                    **counted,
                 )
 
             x_ND = tf.recompute_grad(run)(x_ND) if self._rematerialize else run(x_ND)
-        return x_ND if self.final_norm is None else self.final_norm(x_ND)
+            if counted:
+                x_ND, sums = x_ND
+                all_sums.append(RoutingSums(*sums))
+        return x_ND if self.final_norm is None else self.final_norm(x_ND), all_sums
 
     def hidden(self, inputs_BT, segment_ids_BT, positions_BT):
         """Return the vectors that the head reads: int32 [B, T] three times -> [B, T, D]."""

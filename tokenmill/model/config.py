@@ -1,11 +1,12 @@
 """The section [model]: the Transformer's shape, and the weights to start from."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from tokenmill.config_model import PositiveInt, Section
 from tokenmill.model.shape import (
+    Balance,
     Head,
     Mlp,
     ModelShape,
@@ -13,9 +14,13 @@ from tokenmill.model.shape import (
     NormPosition,
     Positions,
     RopeScaling,
+    Router,
 )
 
 PositiveFloat = Annotated[float, Field(gt=0.0)]
+
+EXPERTS_PER_TOKEN = 2
+"""Experts that a token passes where nothing is said: GShard's and Mixtral's."""
 
 HEADS: dict[str, Head] = {
     "causal-lm": "lm",
@@ -79,6 +84,39 @@ class ModelConfig(Section):
     """llama3: waves shorter than rope_original_length / this are kept."""
     rope_original_length: PositiveInt = 8192
     """llama3: tokens of the sequences before the scaling."""
+    experts: PositiveInt = 1
+    """MLPs beside each other in a layer, of which a router chooses for each token (mixture of
+    experts); 1 is a dense model."""
+    experts_per_token: PositiveInt | None = None
+    """Experts that each token passes; None means 2, as in Mixtral. No token is dropped: an expert
+    takes as many as are sent to it."""
+    shared_experts: Annotated[int, Field(ge=0)] = 0
+    """Experts that every token passes besides (DeepSeek); their common width is a multiple of
+    expert_d_ff."""
+    expert_d_ff: PositiveInt | None = None
+    """Features inside one expert; None means d_ff, which is then that of the dense layers, too."""
+    moe_every: PositiveInt = 1
+    """Every so many layers the last has experts, the others one MLP of d_ff; 1 means all."""
+    first_dense_layers: Annotated[int, Field(ge=0)] = 0
+    """So many layers at the bottom have no experts but one MLP of d_ff (DeepSeek-V3 has 3)."""
+    router: Router = "softmax"
+    """What makes gates of the router's logits: softmax over all experts (Mixtral, Qwen), or sigmoid
+    of each (DeepSeek-V3)."""
+    normalize_gates: bool = True
+    """Divide the gates of a token's experts by their sum (Mixtral); Qwen 1.5 and OLMoE do not."""
+    router_scale: PositiveFloat = 1.0
+    """What the gates are multiplied by then; DeepSeek-V3 has 2.5."""
+    shared_expert_gate: bool = False
+    """Multiply what the shared experts add by the sigmoid of a projection (Qwen 2 MoE)."""
+    balance: Balance = "auxiliary"
+    """What keeps experts equally busy: an auxiliary loss, for each row; a bias on each expert's
+    score in choosing, raised or lowered after every step, without a loss; or none."""
+    balance_weight: Annotated[float, Field(ge=0)] | None = None
+    """Factor of the auxiliary loss (None means 0.01), or what a step adds to or takes from a bias
+    (0.001)."""
+    router_z_loss: Annotated[float, Field(ge=0)] = 0.0
+    """Factor of the mean squared log-partition of the router's logits in the loss; ST-MoE's is
+    1e-3."""
     base_model: str | None = None
     """Directory of a pushed model, or of a Hugging Face checkpoint, whose weights training starts
     from; None means random ones. Its shape and tokenizer are taken, where neither the user's file
@@ -91,8 +129,19 @@ class ModelConfig(Section):
             ValueError: The shape is impossible; the message names the field.
         """
         return ModelShape(
-            **self.model_dump(exclude={"base_model"}),
+            **self.shape_keys({"base_model"}),
             vocab_size=vocab_size,
             causal=task == "causal-lm",
             head=HEADS[task],
         )
+
+    def shape_keys(self, excluded: set[str]) -> dict[str, Any]:
+        """Return the fields of a shape that these keys are, with what depends on others filled in.
+
+        Args:
+            excluded: Keys that are no fields of a shape.
+        """
+        fields = self.model_dump(exclude=excluded)
+        if fields["experts_per_token"] is None:
+            fields["experts_per_token"] = EXPERTS_PER_TOKEN if self.experts > 1 else 1
+        return fields

@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras import ops
 
 from tokenmill.model.adapter import Adapter
+from tokenmill.model.experts import Experts
 from tokenmill.model.lora import ATTENTION_TARGETS, LoraConfig, LoraTarget
 from tokenmill.model.rotary import rope_frequencies, rotate_by_position
 from tokenmill.model.shape import ModelShape, query_blocks
@@ -161,7 +162,7 @@ class Builder:
     ):
         self.shape, self._seed, self._count = shape, seed, 0
         self.lora, self._adapter_count = lora, 0
-        self._matrix_dtype = "bfloat16" if precision == "bfloat16" else None
+        self.matrix_dtype = "bfloat16" if precision == "bfloat16" else None
         policy = "mixed_bfloat16" if precision == "bfloat16" else precision
         self.dtype = keras.dtype_policies.get(policy)
 
@@ -170,6 +171,13 @@ class Builder:
         self._count += 1
         seed = self._seed * 10_007 + self._count
         return keras.initializers.RandomNormal(stddev=stddev, seed=seed)
+
+    def residual_initializer(self) -> keras.initializers.Initializer:
+        """Return that of a matrix that adds into the residual stream, with the next seed."""
+        scaled = self.shape.causal
+        return self.initializer(
+            _INIT_STDDEV / (2 * self.shape.layers) ** 0.5 if scaled else _INIT_STDDEV
+        )
 
     def adapters(self, *targets: LoraTarget) -> dict[LoraTarget, Adapter]:
         """Make the adapters of those of the targets that are adapted."""
@@ -208,17 +216,15 @@ class Builder:
             use_bias: Whether it has a bias; None goes by the shape.
             is_new: Whether no base model has it, so that it is trained in any case.
         """
-        scaled = residual and self.shape.causal
-        stddev = _INIT_STDDEV / (2 * self.shape.layers) ** 0.5 if scaled else _INIT_STDDEV
         layer = Dense(
             units,
             use_bias=self.shape.use_bias if use_bias is None else use_bias,
-            kernel_initializer=self.initializer(stddev),
+            kernel_initializer=self.residual_initializer() if residual else self.initializer(),
             trainable=is_new or self.trains_base,
             dtype=self.dtype,
             name=name,
         )
-        layer.matrix_dtype = self._matrix_dtype
+        layer.matrix_dtype = self.matrix_dtype
         return layer
 
     def norm(self, name: str) -> keras.layers.Layer:
@@ -255,7 +261,7 @@ class Builder:
             dtype=self.dtype,
             name=name,
         )
-        layer.matrix_dtype = self._matrix_dtype
+        layer.matrix_dtype = self.matrix_dtype
         return layer
 
 
@@ -377,14 +383,21 @@ class Attention(keras.layers.Layer):
 
 
 class Mlp(keras.layers.Layer):
-    """GELU (in the tanh form of GPT-2, or exact) or SwiGLU (Shazeer 2020)."""
+    """GELU (in the tanh form of GPT-2, or exact) or SwiGLU (Shazeer 2020).
 
-    def __init__(self, build: Builder, name: str):
+    Args:
+        build: Maker of layers.
+        name: The layer's name.
+        width: Features inside; None takes the shape's.
+    """
+
+    def __init__(self, build: Builder, name: str, width: int | None = None):
         super().__init__(dtype=build.dtype, name=name)
         shape = build.shape
-        self._inner_units, self._gelu = shape.d_ff, build.gelu
-        self.gate = build.dense(shape.d_ff, "gate") if shape.mlp == "swiglu" else None
-        self.up = build.dense(shape.d_ff, "up")
+        units = shape.d_ff if width is None else width
+        self._inner_units, self._gelu = units, build.gelu
+        self.gate = build.dense(units, "gate") if shape.mlp == "swiglu" else None
+        self.up = build.dense(units, "up")
         self.down = build.dense(shape.d_model, "down", residual=True)
         self.adapters = build.adapters("gate", "up", "down")
 
@@ -409,16 +422,31 @@ class Mlp(keras.layers.Layer):
         return adapted(self.down, self.adapters, "down", inner, drop_input)
 
 
-class Block(keras.layers.Layer):
-    """A Transformer layer; the norm is before (GPT-2) or behind (BERT) attention and MLP."""
+def _mlp_or_experts(build: Builder, has_experts: bool) -> Mlp | Experts:
+    if not has_experts:
+        return Mlp(build, "mlp")
+    shape = build.shape
+    width = shape.shared_experts * shape.expert_width
+    return Experts(build, Mlp(build, "shared", width) if width else None, "mlp")
 
-    def __init__(self, build: Builder, name: str):
+
+class Block(keras.layers.Layer):
+    """A Transformer layer; the norm is before (GPT-2) or behind (BERT) attention and MLP.
+
+    Args:
+        build: Maker of layers.
+        name: The layer's name.
+        has_experts: Whether it has a mixture of experts in the place of the MLP.
+    """
+
+    def __init__(self, build: Builder, name: str, has_experts: bool = False):
         super().__init__(dtype=build.dtype, name=name)
         self._post = build.shape.norm_position == "post"
+        self.has_experts = has_experts
         self.attention_norm = build.norm("attention_norm")
         self.attention = Attention(build, "attention")
         self.mlp_norm = build.norm("mlp_norm")
-        self.mlp = Mlp(build, "mlp")
+        self.mlp = _mlp_or_experts(build, has_experts)
 
     def build(self, input_shape):
         """Build all parts for inputs [N, D]."""
@@ -434,11 +462,13 @@ class Block(keras.layers.Layer):
         dropout=None,
         seeds=(None, None, None),
         drop_input=keep_input,
+        tokens=None,
     ):
         """Apply attention and MLP: [N, D] -> [N, D].
 
         `seeds` are of the dropout of probabilities, after attention and after the MLP;
-        `drop_input` is that of the adapters' inputs.
+        `drop_input` is that of the adapters' inputs. With `tokens` (`RoutedTokens`) a layer of
+        experts returns their `RoutingSums` besides.
         """
 
         def drop(x, seed):
@@ -456,8 +486,15 @@ class Block(keras.layers.Layer):
         x_ND = x_ND + drop(mixed, seeds[1])
         if self._post:
             x_ND = self.attention_norm(x_ND)
-            return self.mlp_norm(x_ND + drop(self.mlp(x_ND, drop_input=drop_input), seeds[2]))
-        return x_ND + drop(self.mlp(self.mlp_norm(x_ND), drop_input=drop_input), seeds[2])
+        inner, sums = x_ND if self._post else self.mlp_norm(x_ND), None
+        if tokens is None:
+            inner = self.mlp(inner, drop_input=drop_input)
+        else:
+            inner, sums = self.mlp(inner, drop_input=drop_input, tokens=tokens)
+        x_ND = x_ND + drop(inner, seeds[2])
+        if self._post:
+            x_ND = self.mlp_norm(x_ND)
+        return x_ND if sums is None else (x_ND, sums)
 
     def probabilities(self, x_ND, mask_B1TT, positions_BT):
         """Compute this layer's attention probabilities for its input, float32 [B, H, T, T]."""

@@ -22,7 +22,10 @@ ATTENTION_TARGETS: tuple[LoraTarget, ...] = ("q", "k", "v", "o")
 
 
 def linear_layers(shape: ModelShape) -> dict[LoraTarget, tuple[int, int]]:
-    """Return the linear layers that each layer of a model has: features in, features out."""
+    """Return the linear layers that each layer of a model has: features in, features out.
+
+    Those of the MLP are none where there are experts: an adapter sees all tokens.
+    """
     d, width, kv, d_ff = shape.d_model, shape.attention_width, shape.kv_dim, shape.d_ff
     layers: dict[LoraTarget, tuple[int, int]] = {
         "q": (d, width),
@@ -33,6 +36,8 @@ def linear_layers(shape: ModelShape) -> dict[LoraTarget, tuple[int, int]]:
         "up": (d, d_ff),
         "down": (d_ff, d),
     }
+    if shape.experts > 1:
+        return {name: layers[name] for name in ATTENTION_TARGETS}
     if shape.mlp != "swiglu":
         del layers["gate"]
     return layers
@@ -69,9 +74,11 @@ class LoraConfig:
         targets = LORA_TARGETS if self.targets is None else self.targets
         missing = [name for name in targets if name not in there]
         if missing and self.targets is not None:
+            sparse = shape.experts > 1
+            why = f"model.experts = {shape.experts}" if sparse else f"model.mlp = {shape.mlp!r}"
             raise ValueError(
-                f"train.lora_targets: there is no {missing[0]!r} with model.mlp = {shape.mlp!r}; "
-                f"expected some of {', '.join(there)}"
+                f"train.lora_targets: there is no {missing[0]!r} with {why}; expected some of "
+                f"{', '.join(there)}"
             )
         adapted = {name: there[name] for name in LORA_TARGETS if name in targets and name in there}
         for name, features in adapted.items():

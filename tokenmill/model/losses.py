@@ -23,7 +23,7 @@ class LossSums(NamedTuple):
     """Sums over targets, float32 scalars.
 
     Attributes:
-        objective: What training differentiates: nll and the z-loss.
+        objective: What training differentiates: nll, the z-loss, and what balances experts.
         nll: Negative log-likelihood in nats; carries no gradient.
         weight: Targets counted.
     """
@@ -163,8 +163,14 @@ def loss_sums(model: Any, batch: Any, dropout_seed: Any = None, z_loss: float = 
         dropout_seed: int32 [2], (seed, step); None for no dropout.
         z_loss: As for `cross_entropy_sums`.
     """
-    x_ND = model.encode(batch.inputs, batch.segment_ids, batch.positions, dropout_seed)
+    counted = batch.loss_weights if model.shape_config.experts > 1 else None
+    x_ND, routing = model.encode_and_count(
+        batch.inputs, batch.segment_ids, batch.positions, dropout_seed, counted
+    )
     targets, weights = tf.reshape(batch.targets, [-1]), tf.reshape(batch.loss_weights, [-1])
     features_ND, table_VD, bias_V = model.head(x_ND)
     trains_table = model.builder.trains_base or trains_head(model.shape_config)
-    return cross_entropy_sums(features_ND, table_VD, bias_V, targets, weights, z_loss, trains_table)
+    sums = cross_entropy_sums(features_ND, table_VD, bias_V, targets, weights, z_loss, trains_table)
+    if not routing:
+        return sums
+    return sums._replace(objective=tf.add_n([sums.objective, *(r.objective for r in routing)]))

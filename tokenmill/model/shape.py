@@ -16,6 +16,8 @@ Mlp = Literal["gelu", "gelu_exact", "swiglu"]
 RopeScaling = Literal["none", "linear", "llama3"]
 NormPosition = Literal["pre", "post"]
 Head = Literal["lm", "mlm", "classifier"]
+Router = Literal["softmax", "sigmoid"]
+Balance = Literal["auxiliary", "bias", "none"]
 
 _SIZES = ("layers", "d_model", "heads", "d_ff", "vocab_size", "sequence_length")
 _CHOICES = {
@@ -25,14 +27,43 @@ _CHOICES = {
     "rope_scaling": get_args(RopeScaling),
     "norm_position": get_args(NormPosition),
     "head": get_args(Head),
+    "router": get_args(Router),
+    "balance": get_args(Balance),
 }
-_FLAGS = ("use_bias", "tie_embeddings", "causal", "qk_norm")
+_FLAGS = (
+    "use_bias",
+    "tie_embeddings",
+    "causal",
+    "qk_norm",
+    "normalize_gates",
+    "shared_expert_gate",
+)
 _POSITIVE_NUMBERS = (
     "rope_base",
     "rope_factor",
     "rope_low_frequency_factor",
     "rope_high_frequency_factor",
+    "router_scale",
 )
+SELECTION_BIAS = "selection_bias"
+"""Name of the bias of each expert's score in choosing, which no gradient trains (`balance`)."""
+
+# Keys that say something only where there are experts, with the value of those that have none.
+_EXPERT_KEYS = {
+    "experts_per_token": 1,
+    "shared_experts": 0,
+    "expert_d_ff": None,
+    "moe_every": 1,
+    "first_dense_layers": 0,
+    "router": "softmax",
+    "normalize_gates": True,
+    "router_scale": 1.0,
+    "shared_expert_gate": False,
+    "router_z_loss": 0.0,
+}
+# Of the auxiliary loss in the loss: Switch Transformer and OLMoE. Of one step of the bias:
+# DeepSeek-V3.
+_BALANCE_WEIGHTS = {"auxiliary": 0.01, "bias": 0.001, "none": 0.0}
 
 
 # Queries of a causal row are cut into blocks of at least so many, each with the keys up to its end.
@@ -92,6 +123,28 @@ class ModelShape:
         rope_low_frequency_factor: See ``rope_scaling``.
         rope_high_frequency_factor: See ``rope_scaling``.
         rope_original_length: Tokens of the sequences before the scaling.
+        experts: MLPs beside each other in a layer, of which a router chooses for each token
+            (Shazeer et al. 2017); 1 is a dense model.
+        experts_per_token: Experts that each token passes, besides those that are shared.
+        shared_experts: Experts that every token passes besides (DeepSeekMoE, Dai et al. 2024);
+            computed as one MLP of their common width.
+        expert_d_ff: Inner width of one expert; None means ``d_ff``.
+        moe_every: Every so many layers, counted behind ``first_dense_layers``, the last has
+            experts; the others have one MLP of ``d_ff``.
+        first_dense_layers: So many layers at the bottom have one MLP of ``d_ff``.
+        router: What makes gates of the router's logits: a ``softmax`` over all experts, or a
+            ``sigmoid`` of each (DeepSeek-V3).
+        normalize_gates: Whether the gates of a token's experts are divided by their sum.
+        router_scale: What the gates are multiplied by then.
+        shared_expert_gate: Whether the shared experts' output is multiplied by the sigmoid of a
+            projection of their input (Qwen 2 MoE).
+        balance: What keeps experts equally busy: an ``auxiliary`` loss (Fedus et al. 2021), a
+            ``bias`` on each expert's score in choosing, raised or lowered after every step (Wang
+            et al. 2024), or ``none``.
+        balance_weight: Factor of the auxiliary loss, or what a step adds to or takes from a bias;
+            None means 0.01, or 0.001.
+        router_z_loss: Factor of the mean squared log-partition of the router's logits in the loss
+            (Zoph et al. 2022); 0 is none.
     """
 
     layers: int
@@ -121,10 +174,25 @@ class ModelShape:
     rope_low_frequency_factor: float = 1.0
     rope_high_frequency_factor: float = 4.0
     rope_original_length: int = 8192
+    experts: int = 1
+    experts_per_token: int = 1
+    shared_experts: int = 0
+    expert_d_ff: int | None = None
+    moe_every: int = 1
+    first_dense_layers: int = 0
+    router: Router = "softmax"
+    normalize_gates: bool = True
+    router_scale: float = 1.0
+    shared_expert_gate: bool = False
+    balance: Balance = "auxiliary"
+    balance_weight: float | None = None
+    router_z_loss: float = 0.0
 
     def __post_init__(self) -> None:
-        optional = [f for f in ("kv_heads", "head_dim") if getattr(self, f) is not None]
-        for field in (*_SIZES, "rope_original_length", *optional):
+        names = ("kv_heads", "head_dim", "expert_d_ff")
+        optional = [f for f in names if getattr(self, f) is not None]
+        sizes = (*_SIZES, "rope_original_length", "experts", "experts_per_token", "moe_every")
+        for field in (*sizes, *optional):
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(
@@ -144,7 +212,12 @@ class ModelShape:
                 raise ValueError(
                     f"model.{field} = {value!r}: expected true or false; write one of them."
                 )
-        for field, needed in (("type_vocab_size", 0), ("classes", 2 * (self.head == "classifier"))):
+        for field, needed in (
+            ("type_vocab_size", 0),
+            ("classes", 2 * (self.head == "classifier")),
+            ("shared_experts", 0),
+            ("first_dense_layers", 0),
+        ):
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < needed:
                 raise ValueError(
@@ -158,6 +231,45 @@ class ModelShape:
             )
         self._check_heads()
         self._check_numbers()
+        self._check_experts()
+
+    def _check_experts(self) -> None:
+        for field in ("router_z_loss", "balance_weight"):
+            value = getattr(self, field)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (value is None and field == "balance_weight") and not (
+                number and math.isfinite(value) and value >= 0
+            ):
+                raise ValueError(
+                    f"model.{field} = {value!r}: expected a number of at least 0; "
+                    "correct it in the model section of the configuration."
+                )
+        if self.experts_per_token > self.experts:
+            raise ValueError(
+                f"model.experts_per_token = {self.experts_per_token}: expected at most "
+                f"experts = {self.experts}; a token cannot pass more experts than there are."
+            )
+        if self.experts == 1:
+            for field, without in _EXPERT_KEYS.items():
+                value = getattr(self, field)
+                if value != without:
+                    raise ValueError(
+                        f"model.{field} = {value!r}: expected {without!r} where experts = 1, as "
+                        "a dense model has no router; set model.experts to 2 or more, or leave "
+                        "it out."
+                    )
+            return
+        if not self.moe_layers:
+            raise ValueError(
+                f"model.first_dense_layers = {self.first_dense_layers}, model.moe_every = "
+                f"{self.moe_every}: expected that one of the {self.layers} layers has experts; "
+                "lower one of them, or leave out model.experts."
+            )
+        if self.shared_expert_gate and not self.shared_experts:
+            raise ValueError(
+                "model.shared_expert_gate = True: expected False where shared_experts = 0; set "
+                "model.shared_experts, or leave it out."
+            )
 
     def _check_numbers(self) -> None:
         epsilon = [] if self.norm_epsilon is None else ["norm_epsilon"]
@@ -262,10 +374,62 @@ class ModelShape:
 
     @property
     def mlp_params(self) -> int:
-        """Parameters of one MLP: its inner matrices, one of d_ff*d, and biases."""
+        """Parameters of one MLP of d_ff: its inner matrices, one of d_ff*d, and biases."""
+        return self._mlp_params_of(self.d_ff)
+
+    @property
+    def expert_width(self) -> int:
+        """Inner width of one expert, with the default filled in."""
+        return self.d_ff if self.expert_d_ff is None else self.expert_d_ff
+
+    @property
+    def balance_step(self) -> float:
+        """Factor of the auxiliary loss, or a step of the bias, with the default filled in."""
+        given = self.balance_weight
+        return _BALANCE_WEIGHTS[self.balance] if given is None else given
+
+    @property
+    def moe_layers(self) -> tuple[int, ...]:
+        """Numbers, from 0, of the layers that have experts; none in a dense model."""
+        if self.experts == 1:
+            return ()
+        above = range(self.first_dense_layers, self.layers)
+        return tuple(i for i in above if (i - self.first_dense_layers + 1) % self.moe_every == 0)
+
+    @property
+    def moe_share(self) -> float:
+        """Share of the layers that have experts."""
+        return len(self.moe_layers) / self.layers
+
+    def _mlp_params_of(self, width: int) -> int:
+        """Count the parameters of an MLP of another inner width."""
         inner = self.mlp_inner_matrices
-        params = (inner + 1) * self.d_model * self.d_ff
-        return params + (inner * self.d_ff + self.d_model if self.use_bias else 0)
+        params = (inner + 1) * self.d_model * width
+        return params + (inner * width + self.d_model if self.use_bias else 0)
+
+    @property
+    def expert_params(self) -> int:
+        """Parameters of one expert."""
+        return self._mlp_params_of(self.expert_width)
+
+    @property
+    def router_params(self) -> int:
+        """Parameters of a layer's router: a matrix d*experts, and the biases of balance = bias."""
+        if self.experts == 1:
+            return 0
+        return self.d_model * self.experts + (self.experts if self.balance == "bias" else 0)
+
+    @property
+    def shared_params(self) -> int:
+        """Parameters of a layer's shared experts and of their gate."""
+        if not self.shared_experts:
+            return 0
+        gate = self.d_model if self.shared_expert_gate else 0
+        return self._mlp_params_of(self.shared_experts * self.expert_width) + gate
+
+    def moe_layer_params(self, experts: int) -> int:
+        """Count what a layer of experts has in the place of the MLP, with so many of them."""
+        return experts * self.expert_params + self.router_params + self.shared_params
 
     @property
     def norm_params(self) -> int:
@@ -290,12 +454,19 @@ class ModelShape:
         if self.rope_scaling == "llama3":
             names += ["rope_low_frequency_factor", "rope_high_frequency_factor"]
             names += ["rope_original_length"]
+        experts = {}
+        if self.experts > 1:
+            # Not those of training alone; the bias of balance is a weight.
+            experts = {name: getattr(self, name) for name in ("experts", *_EXPERT_KEYS)}
+            del experts["router_z_loss"]
+            experts["expert_d_ff"] = self.expert_width
         return {
             **{name: getattr(self, name) for name in names},
             "norm_epsilon": self.epsilon,
             "kv_heads": self.key_value_heads,
             "head_dim": self.head_width,
             "qkv_bias": self.has_qkv_bias,
+            **experts,
         }
 
     def params_by_part(self) -> dict[str, int]:
@@ -303,7 +474,8 @@ class ModelShape:
 
         Per layer: attention has q and o of d*H*K, k and v of d*kv_dim; the MLP has its inner
         matrices and one of d_ff*d; each has a bias as wide as its output where ``use_bias`` and
-        ``qkv_bias`` say so. Norms: two a layer and one behind the last layer or the embeddings;
+        ``qkv_bias`` say so; a layer of experts has all of them, and their router, in the MLP's
+        place. Norms: two a layer and one behind the last layer or the embeddings;
         ``qk_norm`` adds 2*K a layer. The head of ``mlm`` is a dense layer d*d + d, a norm and a
         bias V, that of ``classifier`` a dense layer d*d + d (pooler) and one of d*classes +
         classes. The output projection is d*V, 0 when tied or classifying.
@@ -325,11 +497,32 @@ class ModelShape:
             "position_embedding": self.sequence_length * d if self.positions == "learned" else 0,
             "type_embedding": self.type_vocab_size * d,
             "attention": self.layers * self.attention_params,
-            "mlp": self.layers * self.mlp_params,
+            "mlp": self._mlps_params(self.experts),
             "norms": (2 * self.layers + 1) * norm + self.layers * self.qk_norm_params,
             "head": head[self.head],
             "output_projection": embedding if projected else 0,
         }
+
+    def _mlps_params(self, experts: int) -> int:
+        """Count the parameters of all MLPs, with so many experts in each layer that has some."""
+        sparse = len(self.moe_layers)
+        dense = (self.layers - sparse) * self.mlp_params
+        return dense + (sparse * self.moe_layer_params(experts) if sparse else 0)
+
+    @property
+    def params_idle(self) -> int:
+        """Parameters of the experts that a token is not sent to."""
+        return self._mlps_params(self.experts) - self._mlps_params(self.experts_per_token)
+
+    @property
+    def params_active(self) -> int:
+        """Parameters that a token passes: all but the experts it is not sent to."""
+        return self.params_total - self.params_idle
+
+    def active_params_by_part(self) -> dict[str, int]:
+        """Count the parameters that a token passes, under the parts of `params_by_part`."""
+        parts = self.params_by_part()
+        return {**parts, "mlp": parts["mlp"] - self.params_idle}
 
     @property
     def attention_width(self) -> int:
@@ -338,8 +531,17 @@ class ModelShape:
 
     @property
     def active_d_ff(self) -> int:
-        """Inner MLP width that one token passes, in features."""
-        return self.d_ff
+        """Inner MLP width that one token passes, in features; the mean of the layers, rounded."""
+        passed = (self.experts_per_token + self.shared_experts) * self.expert_width
+        return round(self.d_ff + self.moe_share * (passed - self.d_ff))
+
+    @property
+    def dispatched_features(self) -> int:
+        """Features a token that experts are given and give back: copies of its vector, by expert.
+
+        The mean of the layers; 0 in a dense model.
+        """
+        return round(2 * self.moe_share * self.experts_per_token * self.d_model)
 
     @property
     def attention_products(self) -> float:
@@ -353,8 +555,17 @@ class ModelShape:
 
     @property
     def mlp_products(self) -> float:
-        """Multiply-adds per token of the MLPs of all layers."""
-        return self.layers * (self.mlp_inner_matrices + 1) * self.d_model * self.d_ff
+        """Multiply-adds per token of the MLPs of all layers: of experts, those that it passes.
+
+        Router and gate of the shared experts count, too.
+        """
+        matrices, sparse = self.mlp_inner_matrices + 1, len(self.moe_layers)
+        products = (self.layers - sparse) * matrices * self.d_model * self.d_ff
+        if sparse:
+            width = (self.experts_per_token + self.shared_experts) * self.expert_width
+            outputs = matrices * width + self.experts + (1 if self.shared_expert_gate else 0)
+            products += sparse * self.d_model * outputs
+        return products
 
     @property
     def logit_width(self) -> int:
@@ -391,10 +602,10 @@ class ModelShape:
 
     @property
     def params_in_products(self) -> int:
-        """Non-embedding parameters and the output projection, tied or not.
+        """Non-embedding parameters that a token passes and the output projection, tied or not.
 
         The N that 6·N should use for a count of matrix products: a look-up in the embedding costs
         no product, but the output projection does, even where it shares the embedding's matrix.
         """
         projection = 0 if self.head == "classifier" else self.vocab_size * self.d_model
-        return self.params_non_embedding + projection
+        return self.params_non_embedding - self.params_idle + projection

@@ -1,7 +1,7 @@
 """Shapes that can be costed but not trained here, and a typical shape for a bare parameter count.
 
-Published models have mixtures of experts, encoders beside decoders, relative positions. Parallel
-attention and MLP (GPT-J, PaLM) change the speed of a layer, not what is counted.
+Published models have encoders beside decoders and relative positions. Parallel attention and MLP
+(GPT-J, PaLM) change the speed of a layer, not what is counted.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ class PlannedShape(ModelShape):
     """A Transformer's shape with what published models have beyond ``ModelShape``.
 
     Attributes:
-        experts: MLPs in each layer, of ``d_ff`` each (Shazeer et al. 2017); 1 is a dense model.
-        experts_per_token: MLPs that one token passes.
         encoder_layers: Encoder layers beside the ``layers`` of the decoder, whose layers then
             attend to the encoder too (Vaswani et al. 2017); 0 is a single stack.
         encoder_token_share: Share of the counted tokens that the encoder reads; the decoder
@@ -29,46 +27,30 @@ class PlannedShape(ModelShape):
             (Dai et al. 2019, "Transformer-XL"; Gopher, Chinchilla).
     """
 
-    experts: int = 1
-    experts_per_token: int = 1
     encoder_layers: int = 0
     encoder_token_share: float = 0.5
     relative_positions: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field, least in (
-            ("experts", 1),
-            ("experts_per_token", 1),
-            ("encoder_layers", 0),
-        ):
-            value = getattr(self, field)
-            if value is not None and (not isinstance(value, int) or value < least):
-                raise ValueError(
-                    f"model.{field} = {value!r}: expected a whole number of at least "
-                    f"{least}; correct it."
-                )
-        if self.experts_per_token > self.experts:
+        value = self.encoder_layers
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ValueError(
-                f"model.experts_per_token = {self.experts_per_token}: expected at most "
-                f"experts = {self.experts}; a token cannot pass more experts than there are."
+                f"model.encoder_layers = {value!r}: expected a whole number of at least 0; "
+                "correct it."
+            )
+        if value and self.moe_layers and self.moe_share < 1:
+            raise ValueError(
+                f"model.encoder_layers = {value}: expected 0 where only some layers have experts "
+                "(moe_every, first_dense_layers); leave one of them out."
             )
         check_fraction("encoder_token_share", self.encoder_token_share)
-
-    @property
-    def active_d_ff(self) -> int:
-        """Inner MLP width that one token passes, in features."""
-        return self.experts_per_token * self.d_ff
 
     @property
     def _shares(self) -> tuple[float, float]:
         """Encoder's and decoder's share of the tokens."""
         share = self.encoder_token_share if self.encoder_layers else 0.0
         return share, 1 - share
-
-    @property
-    def _router(self) -> int:
-        return self.d_model * self.experts if self.experts > 1 else 0
 
     def params_by_part(self) -> dict[str, int]:
         """Count the parameters exactly, as ``ModelShape`` does, with what this class adds."""
@@ -79,15 +61,12 @@ class PlannedShape(ModelShape):
         return {
             **super().params_by_part(),
             "attention": attentions * self.attention_params + relative,
-            "mlp": layers * (self.experts * self.mlp_params + self._router),
             "norms": norms * self.norm_params + attentions * self.qk_norm_params,
         }
 
-    @property
-    def params_active(self) -> int:
-        """Parameters that a token passes: all but the experts it is not sent to."""
-        idle = (self.layers + self.encoder_layers) * (self.experts - self.experts_per_token)
-        return self.params_total - idle * self.mlp_params
+    def _mlps_params(self, experts: int) -> int:
+        own = super()._mlps_params(experts)
+        return own + own // self.layers * self.encoder_layers  # its layers are as the decoder's
 
     @property
     def attention_products(self) -> float:
@@ -111,10 +90,10 @@ class PlannedShape(ModelShape):
 
     @property
     def mlp_products(self) -> float:
-        """Multiply-adds per token of the MLPs that it passes, and of the router."""
+        """Multiply-adds per token of the MLPs, averaged over the two stacks."""
         encoder, decoder = self._shares
-        mlp = (self.mlp_inner_matrices + 1) * self.d_model * self.active_d_ff + self._router
-        return mlp * (encoder * self.encoder_layers + decoder * self.layers)
+        own = super().mlp_products
+        return own * decoder + own / self.layers * self.encoder_layers * encoder
 
     @property
     def logit_products(self) -> float:
@@ -125,11 +104,6 @@ class PlannedShape(ModelShape):
     def head_products(self) -> float:
         """Multiply-adds per token of the dense layer before it, likewise."""
         return self._shares[1] * super().head_products
-
-
-def params_active(shape: ModelShape) -> int:
-    """Count the parameters of a shape that one token passes (all of them in a dense model)."""
-    return shape.params_active if isinstance(shape, PlannedShape) else shape.params_total
 
 
 # (parameters, layers) of published decoders, between which a bare count is interpolated: GPT-3's

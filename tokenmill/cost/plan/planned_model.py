@@ -15,7 +15,7 @@ from tokenmill.cost.memory import MemoryEstimate, Precision, estimate_memory
 from tokenmill.cost.utilization import FlopsBasis
 from tokenmill.model.lora import LoraConfig, head_params, trained_params_by_part
 from tokenmill.model.shape import ModelShape
-from tokenmill.model.typical_shape import params_active, typical_shape
+from tokenmill.model.typical_shape import typical_shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +40,11 @@ class PlannedModel:
         if self.lora is None:
             return
         self.lora.adapted(self.shape)  # raises for a target that it does not have
-        for field, plain in (("experts", 1), ("encoder_layers", 0)):
-            if (value := getattr(self.shape, field, plain)) != plain:
-                raise ValueError(
-                    f"train.lora_rank = {self.lora.rank}: adapters are not counted for "
-                    f"model.{field} = {value}; leave one of them out"
-                )
+        if value := getattr(self.shape, "encoder_layers", 0):
+            raise ValueError(
+                f"train.lora_rank = {self.lora.rank}: adapters are not counted for "
+                f"model.encoder_layers = {value}; leave one of them out"
+            )
 
     @classmethod
     def of_shape(cls, shape: ModelShape, lora: LoraConfig | None = None) -> PlannedModel:
@@ -53,7 +52,7 @@ class PlannedModel:
         return cls(
             shape=shape,
             params_total=shape.params_total,
-            params_active=params_active(shape),
+            params_active=shape.params_active,
             lora=lora,
         )
 
