@@ -88,6 +88,26 @@ MODELS = {
     "sentences": transformers.BertModel(
         transformers.BertConfig(**ENCODER, attn_implementation="eager")
     ),
+    "mixtral": transformers.MixtralForCausalLM(
+        transformers.MixtralConfig(
+            **DECODER, num_key_value_heads=1, num_local_experts=5, num_experts_per_tok=2,
+            attn_implementation="eager",
+        )
+    ),
+    "qwen2-moe": transformers.Qwen2MoeForCausalLM(
+        transformers.Qwen2MoeConfig(
+            **{**DECODER, "num_hidden_layers": 3}, num_key_value_heads=1, num_experts=6,
+            num_experts_per_tok=3, moe_intermediate_size=8, shared_expert_intermediate_size=16,
+            decoder_sparse_step=2, attn_implementation="eager",
+        )
+    ),
+    "qwen3-moe": transformers.Qwen3MoeForCausalLM(
+        transformers.Qwen3MoeConfig(
+            **DECODER, num_key_value_heads=1, head_dim=12, num_experts=4, num_experts_per_tok=2,
+            moe_intermediate_size=8, norm_topk_prob=True, mlp_only_layers=[0],
+            attn_implementation="eager",
+        )
+    ),
 }  # fmt: skip
 # How the weights are stored; what is expected is computed in float32 from the stored values.
 STORED = {"qwen2": torch.bfloat16, "mistral": torch.float16}

@@ -136,7 +136,7 @@ class RunEstimator:
             total_flops=total_flops,
             seconds_by_phase={**overhead, Phase.STEPS: steps, Phase.LOST: lost},
             cost=cost,
-            expected_loss=expected_loss(shape.params_total, max(effective, 1.0)),
+            expected_loss=expected_loss(shape.params_active, max(effective, 1.0)),
         )
 
     def _effective_tokens(self, plan: StepPlan, mixture: Mixture | None) -> float:

@@ -112,6 +112,7 @@ def build_ledger(
         },
         model=Model(
             params_total=shape.params_total,
+            params_active=shape.params_active,
             params_by_part=params,
             params_trained=sum(trained.values()),
             params_trained_by_part=dict(trained),

@@ -11,6 +11,7 @@ from typing import Any
 from components.train.config import TrainingJob
 from tokenmill.checkpoints.base_model import weights_fingerprint
 from tokenmill.errors import TokenmillError
+from tokenmill.model.shape import EXPERT_KEYS
 from tokenmill.rows.packed_split import PackedSplit
 
 # These say how the numbers are computed, not which: a training goes on under another value, with
@@ -50,6 +51,9 @@ def settings_of(job: TrainingJob) -> dict[str, Any]:
         settings = {k: value for k, value in settings.items() if not k.startswith(_LORA_KEYS)}
     if not job.train.prune_sparsity:
         settings = {k: value for k, value in settings.items() if not k.startswith(_PRUNE_KEYS)}
+    if job.shape.experts == 1:  # a dense training is what it was before there were experts
+        without = {f"shape.{key}" for key in EXPERT_KEYS}
+        settings = {k: value for k, value in settings.items() if k not in without}
     if job.base_model is not None:
         # A checkpoint without adapters holds all weights, and goes on wherever they came from.
         name = _START_WEIGHTS if job.train.lora is None else _BASE_WEIGHTS

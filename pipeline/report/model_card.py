@@ -73,9 +73,12 @@ def _header(model: ServedModel, library: str = "library_name: transformers") -> 
 
 def _what(model: ServedModel, architecture: str) -> Iterator[str]:
     shape = model.model_shape
+    active = ""
+    if shape.experts > 1:
+        active = f" ({shape.params_active:,} active a token)"
     yield "# Model trained with tokenmill\n"
     yield (
-        f"{architecture}: {model.parameters:,} parameters, {shape.layers} layers of width "
+        f"{architecture}: {model.parameters:,} parameters{active}, {shape.layers} layers of width "
         f"{shape.d_model:,}, vocabulary {shape.vocab_size:,}, texts of up to "
         f"{shape.sequence_length:,} tokens.\n"
     )

@@ -299,9 +299,10 @@ def _make_run_directory(config: Config, started: datetime.datetime) -> str:
 def _print_config(screen: RunConsole, config: Config, run_directory: str, chosen: str) -> None:
     shape, train = config.shape(), config.train
     params, lora = shape.params_total, train.lora
+    sparse = f" ({count(shape.params_active)} active a token)" if shape.experts > 1 else ""
     screen.paragraph(
-        f"{config.run.name}: {train.task}, {count(params)} parameters, {shape.layers} layers, "
-        f"d_model {shape.d_model}, {shape.heads} heads",
+        f"{config.run.name}: {train.task}, {count(params)} parameters{sparse}, "
+        f"{shape.layers} layers, d_model {shape.d_model}, {shape.heads} heads",
         "[bold]tokenmill[/] ",
     )
     screen.paragraph(

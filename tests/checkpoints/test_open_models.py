@@ -30,6 +30,7 @@ LENGTHS = EXPECTED["lengths"][:, None]
 SEGMENTS = (STEPS < LENGTHS).astype(np.int32)
 USED = SEGMENTS > 0
 DECODERS = ["gpt2", "llama", "llama-linear", "mistral", "qwen2", "qwen3"]
+DECODERS += ["mixtral", "qwen2-moe", "qwen3-moe"]
 MODELS = [*DECODERS, "bert-mlm", "bert-classifier", "sentences"]
 TOKEN_HEADS = [*DECODERS, "bert-mlm"]
 
@@ -108,6 +109,9 @@ def test_what_is_read_of_each_checkpoint():
         "mistral": ("mistral", "MistralForCausalLM", "lm", ("float16",)),
         "qwen2": ("qwen2", "Qwen2ForCausalLM", "lm", ("bfloat16",)),
         "qwen3": ("qwen3", "Qwen3ForCausalLM", "lm", ("float32",)),
+        "mixtral": ("mixtral", "MixtralForCausalLM", "lm", ("float32",)),
+        "qwen2-moe": ("qwen2_moe", "Qwen2MoeForCausalLM", "lm", ("float32",)),
+        "qwen3-moe": ("qwen3_moe", "Qwen3MoeForCausalLM", "lm", ("float32",)),
         "bert-mlm": ("bert", "BertForMaskedLM", "mlm", ("float32",)),
         "bert-classifier": ("bert", "BertForSequenceClassification", "classifier", ("float32",)),
         "sentences": ("bert", "BertModel", None, ("float32",)),
@@ -116,6 +120,14 @@ def test_what_is_read_of_each_checkpoint():
     assert (llama.kv_heads, llama.rope_scaling, llama.rope_factor) == (1, "llama3", 8.0)
     assert (llama.rope_base, llama.rope_original_length, llama.epsilon) == (100.0, 32, 1e-5)
     assert (qwen3.head_width, qwen3.qk_norm, qwen3.tie_embeddings) == (12, True, True)
+    assert [read[n].shape.moe_layers for n in ("mixtral", "qwen2-moe", "qwen3-moe")] == [
+        (0, 1),
+        (1,),
+        (1,),
+    ]
+    shared = read["qwen2-moe"].shape
+    assert (shared.experts, shared.experts_per_token, shared.shared_experts) == (6, 3, 2)
+    assert (shared.expert_d_ff, shared.d_ff, shared.normalize_gates) == (8, 32, False)
     assert read["qwen2"].shape.has_qkv_bias
     assert not read["qwen2"].shape.use_bias
     assert read["bert-mlm"].shape.mlp == "gelu_exact"

@@ -36,6 +36,18 @@ SHAPES = {
     ),
     "Qwen2ForCausalLM": ModelShape(**ROPE, tie_embeddings=True, kv_heads=1, qkv_bias=True),
     "Qwen3ForCausalLM": ModelShape(**ROPE, tie_embeddings=True, qk_norm=True, head_dim=16),
+    "MixtralForCausalLM": ModelShape(
+        **ROPE, tie_embeddings=False, kv_heads=2, experts=4, experts_per_token=2
+    ),
+    "Qwen2MoeForCausalLM": ModelShape(
+        **ROPE, tie_embeddings=True, kv_heads=1, qkv_bias=True, experts=4, experts_per_token=3,
+        expert_d_ff=16, shared_experts=2, shared_expert_gate=True, normalize_gates=False,
+        first_dense_layers=1,
+    ),
+    "Qwen3MoeForCausalLM": ModelShape(
+        **ROPE, tie_embeddings=True, qk_norm=True, head_dim=16, experts=4, experts_per_token=2,
+        moe_every=2,
+    ),
     "BertForMaskedLM": ModelShape(**BERT, head="mlm"),
     "BertForSequenceClassification": ModelShape(**BERT, head="classifier", classes=3),
 }  # fmt: skip

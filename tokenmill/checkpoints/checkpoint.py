@@ -12,6 +12,7 @@ from tokenmill.checkpoints.family import Family
 from tokenmill.checkpoints.gpt2 import GPT2
 from tokenmill.checkpoints.gpt_neox import GPT_NEOX
 from tokenmill.checkpoints.llama import LLAMA, MISTRAL, QWEN2, QWEN3
+from tokenmill.checkpoints.llama_moe import MIXTRAL, QWEN2_MOE, QWEN3_MOE
 from tokenmill.checkpoints.pooling import MODULES_NAME, SentenceModules, read_modules
 from tokenmill.checkpoints.settings import Settings, read_settings
 from tokenmill.checkpoints.tensor_files import READABLE_DTYPES
@@ -25,7 +26,19 @@ if TYPE_CHECKING:
     from tokenmill.model.backbone import Backbone
 
 FAMILIES: Mapping[str, Family] = {
-    family.name: family for family in (BERT, GPT2, GPT_NEOX, LLAMA, MISTRAL, QWEN2, QWEN3)
+    family.name: family
+    for family in (
+        BERT,
+        GPT2,
+        GPT_NEOX,
+        LLAMA,
+        MISTRAL,
+        QWEN2,
+        QWEN3,
+        MIXTRAL,
+        QWEN2_MOE,
+        QWEN3_MOE,
+    )
 }
 """The families that can be read, by transformers' `model_type`."""
 

@@ -41,6 +41,7 @@ class Source:
         transposed: Whether they are stored as [out, in], as torch.nn.Linear keeps them.
         cut: Whether a model may have the first rows alone.
         head: The head that it belongs to; empty for the backbone.
+        stacked: Whether several are put on top of each other, along a new first axis: experts.
         heads: How many heads one tensor of q, k and v has, where each head's q, k and v lie beside
             each other; 0 where all of q come first, as here.
     """
@@ -49,6 +50,7 @@ class Source:
     transposed: bool = False
     cut: bool = False
     head: str = ""
+    stacked: bool = False
     heads: int = 0
 
     def laid_out_here(self, tensor: np.ndarray) -> np.ndarray:
@@ -61,6 +63,9 @@ class Source:
 
     def laid_out_there(self, values: np.ndarray) -> dict[str, np.ndarray]:
         """Return the tensors of the file, by name, of the variable's values."""
+        if self.stacked:
+            each = zip(self.shapes, values, strict=True)
+            return {n: np.ascontiguousarray(v.T if self.transposed else v) for n, v in each}
         tensors, start = {}, 0
         for name, shape in self.shapes.items():
             stop = start + (shape[0] if self.transposed else shape[-1])

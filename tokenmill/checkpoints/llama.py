@@ -3,7 +3,7 @@
 SmolLM, TinyLlama and many others say `model_type: llama`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tokenmill.checkpoints.family import (
@@ -19,7 +19,8 @@ from tokenmill.checkpoints.settings import Settings
 from tokenmill.model.shape import Head, ModelShape
 
 _ROPE_TYPES = {"default": "none", "linear": "linear", "llama3": "llama3"}
-_QWEN3_HEAD_DIM = 128  # where config.json leaves it out
+QWEN3_HEAD_DIM = 128
+"""Width of a head of Qwen 3 where config.json leaves it out."""
 _MISTRAL_WINDOW = 4096  # likewise
 
 
@@ -54,7 +55,7 @@ def _read_rope(settings: Settings) -> dict[str, Any]:
     return rope
 
 
-def _read_decoder(settings: Settings) -> dict[str, Any]:
+def read_decoder(settings: Settings) -> dict[str, Any]:
     """Read what all these families have."""
     sizes = read_sizes(settings)
     return {
@@ -69,7 +70,7 @@ def _read_decoder(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _write_decoder(shape: ModelShape) -> dict[str, Any]:
+def write_decoder(shape: ModelShape) -> dict[str, Any]:
     """Return the settings that all these families have."""
     rope: dict[str, Any] = {"rope_theta": shape.rope_base, "rope_type": "default"}
     if shape.rope_scaling != "none":
@@ -93,18 +94,18 @@ def _write_decoder(shape: ModelShape) -> dict[str, Any]:
 
 def _write_llama(shape: ModelShape) -> dict[str, Any]:
     biases = {"attention_bias": shape.use_bias, "mlp_bias": shape.use_bias}
-    return {**_write_decoder(shape), **biases}
+    return {**write_decoder(shape), **biases}
 
 
 def _write_mistral(shape: ModelShape) -> dict[str, Any]:
-    return {**_write_decoder(shape), "sliding_window": None}
+    return {**write_decoder(shape), "sliding_window": None}
 
 
 def _write_qwen(shape: ModelShape) -> dict[str, Any]:
-    return {**_write_decoder(shape), "use_sliding_window": False}
+    return {**write_decoder(shape), "use_sliding_window": False}
 
 
-def _head_dim(settings: Settings, default: int | None = None) -> int | None:
+def head_dim(settings: Settings, default: int | None = None) -> int | None:
     """Read the width of a head; None where it is d_model / heads and nothing else is said."""
     return settings.size("head_dim", default) if default or "head_dim" in settings else None
 
@@ -117,46 +118,64 @@ def _read_llama(settings: Settings, head: Head | None) -> ModelShape:
             f"{str(not biases).lower()} as mlp_bias is, since o and the MLP have biases together "
             "here",
         )
-    return ModelShape(**_read_decoder(settings), head_dim=_head_dim(settings), use_bias=biases)
+    return ModelShape(**read_decoder(settings), head_dim=head_dim(settings), use_bias=biases)
 
 
 def _read_mistral(settings: Settings, head: Head | None) -> ModelShape:
-    return ModelShape(**_read_decoder(settings), head_dim=_head_dim(settings), use_bias=False)
+    return ModelShape(**read_decoder(settings), head_dim=head_dim(settings), use_bias=False)
 
 
 def _read_qwen2(settings: Settings, head: Head | None) -> ModelShape:
     return ModelShape(
-        **_read_decoder(settings), head_dim=_head_dim(settings), use_bias=False, qkv_bias=True
+        **read_decoder(settings), head_dim=head_dim(settings), use_bias=False, qkv_bias=True
     )
 
 
 def _read_qwen3(settings: Settings, head: Head | None) -> ModelShape:
     return ModelShape(
-        **_read_decoder(settings),
-        head_dim=_head_dim(settings, _QWEN3_HEAD_DIM),
+        **read_decoder(settings),
+        head_dim=head_dim(settings, QWEN3_HEAD_DIM),
         use_bias=False,
         qk_norm=True,
     )
 
 
-def _mistral_window(settings: Settings) -> int | None:
+def mistral_window(settings: Settings) -> int | None:
     """Read the sliding window, which all layers have unless it is null."""
     if settings.is_null("sliding_window"):
         return None
     return settings.size("sliding_window", _MISTRAL_WINDOW)
 
 
-def _qwen_window(settings: Settings) -> int | None:
-    """Read the sliding window, which only the layers have that are said to."""
+def qwen_window(settings: Settings) -> int | None:
+    """Read the sliding window, which only the layers have that are said to; 0 is none."""
     kinds = settings.list_of_names("layer_types")
     if not set(kinds) <= {"full_attention", "sliding_attention"}:
         raise settings.refusal("layer_types", "full_attention or sliding_attention")
     slides = settings.flag("use_sliding_window", False) or "sliding_attention" in kinds
-    window = settings.size("sliding_window") if "sliding_window" in settings else None
+    window = settings.count("sliding_window") or None
     return window if slides else None
 
 
-def _sources(shape: ModelShape) -> Sources:
+def swiglu(ours: str, theirs: str, d_model: int, width: int, bias: bool) -> Sources:
+    """List the three matrices of an MLP."""
+    for x, inputs, outputs in (
+        ("gate", d_model, width),
+        ("up", d_model, width),
+        ("down", width, d_model),
+    ):
+        yield from linear(f"{ours}/{x}", {f"{theirs}.{x}_proj": outputs}, inputs, bias)
+
+
+def decoder_sources(
+    shape: ModelShape, moe: Callable[[str, str], Sources] = lambda ours, theirs: iter(())
+) -> Sources:
+    """List the tensors of a decoder.
+
+    Args:
+        shape: The model.
+        moe: Lists those in the place of the MLP of a layer of experts, by its paths here and there.
+    """
     d, heads, kv = shape.d_model, shape.attention_width, shape.kv_dim
     yield from table("token_embedding", "embed_tokens", shape.vocab_size, d)
     for i in range(shape.layers):
@@ -172,13 +191,10 @@ def _sources(shape: ModelShape) -> Sources:
         output = {f"{attention}.o_proj": d}
         yield from linear(f"{ours}/attention/output_projection", output, heads, shape.use_bias)
         yield from rms_norm(f"{ours}/mlp_norm", f"{theirs}.post_attention_layernorm", d)
-        for x, inputs, outputs in (
-            ("gate", d, shape.d_ff),
-            ("up", d, shape.d_ff),
-            ("down", shape.d_ff, d),
-        ):
-            parts = {f"{mlp}.{x}_proj": outputs}
-            yield from linear(f"{ours}/mlp/{x}", parts, inputs, shape.use_bias)
+        if i in shape.moe_layers:
+            yield from moe(f"{ours}/mlp", theirs)
+        else:
+            yield from swiglu(f"{ours}/mlp", mlp, d, shape.d_ff, shape.use_bias)
     yield from rms_norm("final_norm", "norm", d)
     if not shape.tie_embeddings:
         logits = {"lm_head": shape.vocab_size}
@@ -189,16 +205,22 @@ def _copies(shape: ModelShape) -> Mapping[str, str]:
     return {"lm_head.weight": "embed_tokens.weight"} if shape.tie_embeddings else {}
 
 
-def _family(
-    name: str, classes: str, read_shape: Any, write_settings: Any, **options: Any
+def decoder_family(
+    name: str,
+    classes: str,
+    read_shape: Any,
+    write_settings: Any,
+    sources: Callable[[ModelShape], Sources] = decoder_sources,
+    **options: Any,
 ) -> Family:
+    """Make a family of decoders whose classes in transformers begin with a name."""
     return Family(
         name=name,
         heads={f"{classes}ForCausalLM": "lm", f"{classes}Model": None},
         prefix="model.",
         read_shape=read_shape,
         write_settings=write_settings,
-        sources=_sources,
+        sources=sources,
         copies=_copies,
         # Constants that older versions saved.
         harmless=(r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",),
@@ -206,14 +228,14 @@ def _family(
     )
 
 
-LLAMA = _family("llama", "Llama", _read_llama, _write_llama)
-MISTRAL = _family("mistral", "Mistral", _read_mistral, _write_mistral, window=_mistral_window)
-QWEN2 = _family("qwen2", "Qwen2", _read_qwen2, _write_qwen, window=_qwen_window)
-QWEN3 = _family(
+LLAMA = decoder_family("llama", "Llama", _read_llama, _write_llama)
+MISTRAL = decoder_family("mistral", "Mistral", _read_mistral, _write_mistral, window=mistral_window)
+QWEN2 = decoder_family("qwen2", "Qwen2", _read_qwen2, _write_qwen, window=qwen_window)
+QWEN3 = decoder_family(
     "qwen3",
     "Qwen3",
     _read_qwen3,
     _write_qwen,
-    window=_qwen_window,
+    window=qwen_window,
     only={"attention_bias": (False,)},
 )

@@ -63,6 +63,7 @@ _HARMLESS = frozenset(
         "output_attentions",
         "output_hidden_states",
         "output_past",
+        "output_router_logits",
         "output_scores",
         "pad_token_id",
         "pooler_fc_size",
@@ -78,6 +79,8 @@ _HARMLESS = frozenset(
         "resid_pdrop",
         "return_dict",
         "return_dict_in_generate",
+        "router_aux_loss_coef",
+        "router_jitter_noise",
         "sep_token_id",
         "summary_activation",
         "summary_first_dropout",
@@ -159,6 +162,32 @@ class Settings:
             return default
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise self.refusal(key, "a whole number of at least 1")
+        return value
+
+    def count(self, key: str, default: int = 0) -> int:
+        """Return a whole number of at least 0.
+
+        Raises:
+            TokenmillError: It is something else.
+        """
+        value = self._take(key)
+        if value is None:
+            return default
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise self.refusal(key, "a whole number of at least 0")
+        return value
+
+    def list_of_counts(self, key: str) -> list[int]:
+        """Return a list of whole numbers of at least 0; an empty one if it is missing.
+
+        Raises:
+            TokenmillError: It is something else.
+        """
+        value = self._take(key)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(type(x) is int and x >= 0 for x in value):
+            raise self.refusal(key, "a list of whole numbers of at least 0")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:

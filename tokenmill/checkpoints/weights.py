@@ -173,10 +173,11 @@ class Weights:
         """Read a variable's values, laid out as here and in its type."""
         dtype = np.dtype(ml_dtypes.bfloat16 if variable.dtype == "bfloat16" else variable.dtype)
         values, start = np.empty(tuple(variable.shape), dtype), 0
-        for name in source.shapes:
+        for place, name in enumerate(source.shapes):
             part = self._files.read(self._names[name], len(values) if source.cut else None)
             part = source.laid_out_here(part)
-            target = values[..., start : start + part.shape[-1]]
+            beside = values[..., start : start + part.shape[-1]]
+            target = values[place] if source.stacked else beside
             with np.errstate(over="ignore"):  # what overflows is told below
                 target[...] = part
             self._check_finite(name, target)

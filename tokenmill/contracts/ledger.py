@@ -128,7 +128,10 @@ class Model(Part):
     """Parameters."""
 
     params_total: int = key("All parameters of the model, a tied matrix once.", gt=0)
-    params_by_part: dict[str, int] = key("The same by part.")
+    params_active: int | None = key(
+        "Parameters that a token passes: all but the experts that it is not sent to.", default=None
+    )
+    params_by_part: dict[str, int] = key("All parameters by part.")
     params_trained: int | None = key(
         "Parameters that training changes: all, or with LoRA those of adapters and of a "
         "classifier's head.",

@@ -72,8 +72,8 @@ def guidance(
             f"optimum for these FLOPs: {BESIROGLU_2024.source}",
         ),
         expected_loss=ExpectedLoss(
-            nats_per_token=expected_loss(params_total, tokens),
-            nats_per_token_hoffmann=expected_loss(params_total, tokens, HOFFMANN_2022),
+            nats_per_token=expected_loss(params_active, tokens),
+            nats_per_token_hoffmann=expected_loss(params_active, tokens, HOFFMANN_2022),
             source=f"{BESIROGLU_2024.source}; second: {HOFFMANN_2022.source}. Of their data "
             "and vocabulary of 32,000, for models of 4e7 parameters and more: an order, no promise",
         ),

@@ -213,7 +213,9 @@ def _mlp_of_blocks(rows_QBD, weights, blocks, activation, trains):
 
         def gradient(dy_QBD):
             def backward(block, expert, dx, *sums):
-                d_kernels, d_biases, d_down, d_down_bias = unpack(sums) if trains else ([], [], None, None)
+                d_kernels, d_biases, d_down, d_down_bias = (
+                    unpack(sums) if trains else ([], [], None, None)
+                )
                 own, dy = [_at(x, block) for x in inner], _at(dy_QBD, block)
                 with tf.GradientTape() as tape:
                     tape.watch(own)

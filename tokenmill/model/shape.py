@@ -7,6 +7,7 @@ thing. Standard library only: importing it costs nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -61,6 +62,9 @@ _EXPERT_KEYS = {
     "shared_expert_gate": False,
     "router_z_loss": 0.0,
 }
+EXPERT_KEYS = ("experts", *_EXPERT_KEYS, "balance", "balance_weight")
+"""Fields that decide nothing in a dense model."""
+
 # Of the auxiliary loss in the loss: Switch Transformer and OLMoE. Of one step of the bias:
 # DeepSeek-V3.
 _BALANCE_WEIGHTS = {"auxiliary": 0.01, "bias": 0.001, "none": 0.0}
@@ -77,6 +81,24 @@ def query_blocks(length: int) -> int:
     """
     blocks = max(1, min(_MAX_QUERY_BLOCKS, length // _MIN_QUERY_BLOCK))
     return 1 if length % blocks else blocks
+
+
+def moe_pattern(layers: int, moe_layers: Collection[int]) -> tuple[int, int] | None:
+    """Return the keys `moe_every` and `first_dense_layers` of the layers that have experts.
+
+    Args:
+        layers: How many layers there are.
+        moe_layers: Numbers, from 0, of those with experts.
+
+    Returns:
+        The pair of the smallest numbers that says it; None if none does.
+    """
+    wanted = set(moe_layers)
+    for first in range(layers):
+        for every in range(1, layers - first + 1):
+            if wanted == {i for i in range(first, layers) if (i - first + 1) % every == 0}:
+                return every, first
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -456,10 +478,16 @@ class ModelShape:
             names += ["rope_original_length"]
         experts = {}
         if self.experts > 1:
-            # Not those of training alone; the bias of balance is a weight.
+            # Not those of training alone; but the bias of balance is a weight.
             experts = {name: getattr(self, name) for name in ("experts", *_EXPERT_KEYS)}
             del experts["router_z_loss"]
             experts["expert_d_ff"] = self.expert_width
+            experts["balance"] = "bias" if self.balance == "bias" else "auxiliary"
+            pattern = moe_pattern(self.layers, self.moe_layers)
+            assert pattern is not None
+            experts["moe_every"], experts["first_dense_layers"] = pattern
+            if self.moe_share == 1:  # no MLP has it
+                experts["d_ff"] = self.expert_width
         return {
             **{name: getattr(self, name) for name in names},
             "norm_epsilon": self.epsilon,
