@@ -187,7 +187,7 @@ def _mlp_of_blocks(rows_QBD, weights, blocks, activation, trains):
         # As many turns as there are blocks; a loop of XLA updates its operands in place.
         return tf.while_loop(
             lambda block, *_: block < blocks.count,
-            lambda block, *each: (block + 1, *body(block, blocks.expert_Q[block], *each)),
+            lambda block, *each: (block + 1, *body(block, tf.gather(blocks.expert_Q, block), *each)),
             (tf.constant(0), *accumulators),
             parallel_iterations=1,
         )[1:]
@@ -262,10 +262,12 @@ def _inner(rows, kernels, biases):
 
 
 def _at(x, index):
-    """Return x[index] as a slice of static size, which XLA makes no gather of."""
-    rest = x.shape[1:]
-    start = tf.concat([[index], tf.zeros([len(rest)], tf.int32)], 0)
-    return tf.reshape(tf.slice(x, start, [1, *rest]), rest)
+    """Return x[index], for a scalar.
+
+    By a gather: XLA wants the begin of a slice as a constant, and takes all that it is made of,
+    weights included, for constants of the program.
+    """
+    return tf.gather(x, index)
 
 
 def _put(x, index, value):
