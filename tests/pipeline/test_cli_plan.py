@@ -436,10 +436,6 @@ ONE = "--params 1B --tokens 20B"
         ),
         (f"{LLAMA7B} --set model.kv_heads=5 --tokens 1e9", "model.kv_heads = 5"),
         (
-            f"{LLAMA7B} --set model.experts=8 --tokens 1e9",
-            "model.experts needs model.experts_per_token",
-        ),
-        (
             f"{LLAMA7B} --set model.causal=false --set model.encoder_layers=3 --tokens 1e9",
             "model.causal = false contradicts",
         ),
