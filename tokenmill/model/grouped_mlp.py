@@ -187,7 +187,10 @@ def _mlp_of_blocks(rows_QBD, weights, blocks, activation, trains):
         # As many turns as there are blocks; a loop of XLA updates its operands in place.
         return tf.while_loop(
             lambda block, *_: block < blocks.count,
-            lambda block, *each: (block + 1, *body(block, tf.gather(blocks.expert_Q, block), *each)),
+            lambda block, *each: (
+                block + 1,
+                *body(block, tf.gather(blocks.expert_Q, block), *each),
+            ),
             (tf.constant(0), *accumulators),
             parallel_iterations=1,
         )[1:]
