@@ -29,6 +29,7 @@ from components.train.session import OPTIMIZER_PREFIX, Session
 from components.train.spikes import is_spike, remember
 from components.train.state import LossSums, TrainingRecord
 from components.train.step import StepResult, make_eval_step, make_train_step, nll_and_weight
+from components.train.telemetry.expert_load import expert_load_meter
 from components.train.telemetry.samples import Sampler
 from tokenmill.contracts.samples import SamplePoint
 from tokenmill.contracts.training import Phase, Rewind
@@ -207,6 +208,7 @@ class _Fit:
         self._sampler = sampler
         self._unread: list[_UnreadStep] = []
         self._order = row_order(train, trainer.plan.global_batch_size, trainer.seed)
+        self._measure_experts = expert_load_meter(trainer.model, eval_rows)
         # Several workers have to come to the same decisions before they start the same step, and
         # a CPU does not run ahead: its next step would be timed as part of this one.
         self._lag = 1 if session.workers.count == 1 and has_accelerator() else 0
@@ -224,7 +226,10 @@ class _Fit:
         if self._config.on_spike == "rewind" and self._record.step == 0:
             session.save_now(self._record)
         self._sample_if_due()
+        if self._record.step == 0:
+            self._tell_expert_load()
         self._train_all()
+        self._tell_expert_load()
         saved = session.save_now(self._record)
         if session.stop and session.workers.count == 1:
             raise session.stop.error(self._record.step, self._plan.steps, saved)
@@ -439,7 +444,14 @@ class _Fit:
         )
         return True
 
+    def _tell_expert_load(self) -> None:
+        if self._measure_experts is not None and self._telemetry.log is not None:
+            with self._clock.phase(Phase.TELEMETRY):
+                layers = self._measure_experts()
+                self._telemetry.expert_load(self._record.step, self._clock.total, layers)
+
     def _write_details(self, gradients: tuple[tf.Tensor, ...]) -> None:
+        self._tell_expert_load()
         with self._clock.phase(Phase.TELEMETRY):
             step = self._record.step
             self._telemetry.distributions(step, self._trainer.model.trainable_variables, gradients)
@@ -457,6 +469,7 @@ class _Fit:
         if begins:
             record.eval_before_pruning = sums
         record.evaluations.append((record.step, sums.loss))
+        self._tell_expert_load()
         self._telemetry.evaluation(record.step, self._clock.total, sums.loss, sums.accuracy)
         self._session.save_if_due(record, forced=True)
 

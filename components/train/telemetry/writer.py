@@ -5,7 +5,7 @@ and come seldom.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -177,6 +177,16 @@ class Telemetry:
             for name, value in entropies.items():
                 tf.summary.scalar(f"attention_entropy/{name}", value)
             tf.summary.image("attention", image[None])
+
+    def expert_load(self, step: int, seconds: float, layers: Sequence[Mapping[str, Any]]) -> None:
+        """Write how busy the experts of each layer are (expert_load.py)."""
+        self.event("expert_load", step, seconds, layers=[dict(layer) for layer in layers])
+        if self.writer is None:
+            return
+        with self.writer.as_default(step=step):
+            for layer in layers:
+                for name in ("max_load", "dead_experts", "router_entropy_nats"):
+                    tf.summary.scalar(f"experts/layer{layer['layer']}/{name}", layer[name])
 
     def event(self, name: str, step: int, seconds: float, **details: Any) -> None:
         """Write a line of metrics.jsonl that is no step: a resume, a rewind, a checkpoint."""
