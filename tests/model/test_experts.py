@@ -346,3 +346,19 @@ def test_dense_keys_say_nothing_without_experts():
     for key, value in itertools.chain({"shared_experts": 1, "router": "sigmoid"}.items()):
         with pytest.raises(ValueError, match=f"{key} = {value!r}: expected"):
             dataclasses.replace(SHAPE, **{key: value})
+
+
+def test_weights_are_no_constants_of_the_program():
+    """Else XLA compiles it anew for every step, and oneDNN crashes on what it folds."""
+    layer = a_model(SPARSE).blocks[0].mlp
+
+    @tf.function(jit_compile=True, autograph=False)
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(layer(x))
+        return tape.gradient(total, layer.trainable_variables)
+
+    x = tf.zeros([64, SPARSE.d_model])
+    program = gradients.experimental_get_compiler_ir(x)(stage="hlo")
+    entry = program[program.index("ENTRY") :]
+    assert entry.count(" parameter(") == 1 + len(layer.trainable_variables)
