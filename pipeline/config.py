@@ -260,6 +260,7 @@ class Config(Section):
             ("model.d_model", shape.d_model),
             ("model.heads x head_dim", shape.attention_width),
             ("model.d_ff", shape.d_ff),
+            ("model.expert_d_ff", shape.expert_width),
         ):
             if inputs % 4:
                 raise ValueError(

@@ -257,7 +257,9 @@ class _Search:
             same = chip.slug == settings.chip
             mfu = self._hardware.mfu if same else settings.given_mfu
             if mfu is None:
-                mfu = utilization_range(chip, self._shape.params_active).median
+                mfu = utilization_range(
+                    chip, self._shape.params_active, sparse=self._shape.experts > 1
+                ).median
             for chips in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024):
                 if chips > settings.global_batch_size or (same and chips <= settings.chips):
                     continue

@@ -65,6 +65,7 @@ class PruningSchedule:
 def pruned_variables(variables: Sequence[Any]) -> list[Any]:
     """Return those that are pruned: the matrices of attention and MLP in the layers.
 
+    Experts of a layer are one tensor [experts, inputs, outputs], which is pruned as a whole.
     Embeddings, the output projection and heads stay dense (every token or class has a row of its
     own there), as do norms, biases and routers, which are small.
     """

@@ -173,6 +173,24 @@ def test_the_price_is_of_a_chip_hour():
             "experts_per_token=8",
             6.9e9,
         ),
+        # Jiang et al. 2024, Mixtral 8x7B: 46.7e9
+        (
+            "layers=32 d_model=4096 heads=32 kv_heads=8 d_ff=14336 vocab_size=32000 experts=8 "
+            "experts_per_token=2",
+            46.7e9,
+        ),
+        # Qwen1.5-MoE-A2.7B: 14.3e9, four shared experts
+        (
+            "layers=24 d_model=2048 heads=16 d_ff=5632 vocab_size=151936 experts=60 "
+            "experts_per_token=4 shared_experts=4 expert_d_ff=1408",
+            14.3e9,
+        ),
+        # Dai et al. 2024, DeepSeekMoE: 16.4e9, the first layer dense
+        (
+            "layers=28 d_model=2048 heads=16 d_ff=10944 vocab_size=102400 experts=64 "
+            "experts_per_token=6 shared_experts=2 expert_d_ff=1408 first_dense_layers=1",
+            16.4e9,
+        ),
         # Raffel et al. 2020, T5-11B
         (
             "layers=24 encoder_layers=24 d_model=1024 heads=128 head_dim=128 "

@@ -1,5 +1,6 @@
 """Magnitude pruning: which weights go, when, and that they stay away."""
 
+import dataclasses
 import os
 import pathlib
 import signal
@@ -107,6 +108,21 @@ def test_a_training_ends_with_the_share_of_zeros_that_was_asked_for(
     left = [v for v in model.trainable_variables if all(v is not p for p in pruned)]
     assert sum(zeros(v) for v in left if len(v.shape) > 1) == 0
     assert record.eval_after.loss < 0.75 * record.eval_before.loss
+
+
+def test_experts_of_a_layer_are_pruned_together_and_routers_are_not(counting_rows, small_shape):
+    sparse = dataclasses.replace(small_shape, experts=4, experts_per_token=2, expert_d_ff=16)
+    model, _ = fit(counting_rows, sparse, prune_sparsity=0.5, prune_pattern="2:4")
+    pruned = pruned_variables(model.trainable_variables)
+    assert sorted(v.path.split("/", 1)[1] for v in pruned) == [
+        "layer0/attention/output_projection/kernel", "layer0/attention/qkv/kernel",
+        "layer0/mlp/down_kernel", "layer0/mlp/up_kernel",
+    ]  # fmt: skip
+    for variable in pruned:
+        weights = variable.numpy()
+        inputs, outputs = weights.shape[-2:]
+        fours = (weights == 0).reshape(-1, inputs // 4, 4, outputs)
+        assert np.all(fours.sum(axis=2) == 2), variable.path
 
 
 def test_two_of_four_neighboring_inputs_are_zero(counting_rows, small_shape):

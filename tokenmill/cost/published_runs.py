@@ -143,6 +143,10 @@ def _run_shape(row: Row) -> PlannedShape | None:
         encoder_layers=row.whole("encoder_layers") or 0,
         experts=row.whole("experts") or 1,
         experts_per_token=row.whole("experts_per_token") or 1,
+        shared_experts=row.whole("shared_experts") or 0,
+        expert_d_ff=row.whole("expert_d_ff"),
+        first_dense_layers=row.whole("first_dense_layers") or 0,
+        moe_every=row.whole("moe_every") or 1,
         # ALiBi, like rope, has no parameters.
         positions="learned" if positions == "learned" else "rope",
         relative_positions=positions == "relative",
