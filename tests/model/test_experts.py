@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tokenmill.model.build import build_model, loss_sums
+from tokenmill.model.build import build_model, loss_sums, merge_adapters
 from tokenmill.model.experts import RoutedTokens
 from tokenmill.model.generation import decode_step, prefill, widen
 from tokenmill.model.grouped_mlp import block_rows
+from tokenmill.model.lora import LoraConfig
 from tokenmill.model.shape import ModelShape
 from tokenmill.rows.packed_split import Batch
 
@@ -362,3 +363,23 @@ def test_weights_are_no_constants_of_the_program():
     program = gradients.experimental_get_compiler_ir(x)(stage="hlo")
     entry = program[program.index("ENTRY") :]
     assert entry.count(" parameter(") == 1 + len(layer.trainable_variables)
+
+
+def test_adapters_are_those_of_attention_and_are_merged():
+    model, batch = build_model(SPARSE, seed=0, lora=LoraConfig(rank=2, alpha=4.0)), a_batch()
+    with tf.GradientTape() as tape:
+        objective = loss_sums(model, batch).objective
+    slopes = tape.gradient(objective, model.trainable_variables)
+    assert len(slopes) == 2 * 4 * 2
+    assert all(slope is not None for slope in slopes)
+    for variable in model.trainable_variables:
+        variable.assign(variable + 0.1)
+    given = (batch.inputs, batch.segment_ids, batch.positions)
+    np.testing.assert_allclose(merge_adapters(model)(*given), model(*given), atol=1e-4)
+
+
+def test_an_encoder_has_experts_too():
+    shape = dataclasses.replace(SPARSE, causal=False, head="mlm", norm_position="post")
+    model = build_model(shape, seed=0)
+    assert model.count_params() == shape.params_total
+    assert np.isfinite(float(loss_sums(model, a_batch()).objective))

@@ -72,7 +72,8 @@ def merge_adapters(model: Decoder | Encoder) -> Decoder | Encoder:
         block.attention.qkv.kernel.assign(qkv)
         matrices = {
             "o": block.attention.output_projection,
-            **{name: getattr(block.mlp, name) for name in ("gate", "up", "down")},
+            # Experts have no such layers, and no adapters.
+            **{name: getattr(block.mlp, name, None) for name in ("gate", "up", "down")},
         }
         for target, adapter in {**adapted.attention.adapters, **adapted.mlp.adapters}.items():
             if target in matrices:
