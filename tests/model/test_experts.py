@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tokenmill.export.quantization import StoredWeights
 from tokenmill.model.build import build_model, loss_sums, merge_adapters
 from tokenmill.model.experts import RoutedTokens
 from tokenmill.model.generation import decode_step, prefill, widen
@@ -383,3 +384,14 @@ def test_an_encoder_has_experts_too():
     model = build_model(shape, seed=0)
     assert model.count_params() == shape.params_total
     assert np.isfinite(float(loss_sums(model, a_batch()).objective))
+
+
+def test_quantized_experts_have_scales_of_their_own():
+    layer = a_model(SPARSE).blocks[0].mlp
+    stored = StoredWeights(layer, "int8")
+    scales = {v.name: scale for v, scale in zip(layer.variables, stored.scales, strict=True)}
+    assert scales["up_kernel"].shape == (4, 1, SPARSE.d_ff)
+    for variable, value in stored.mapping():
+        largest = np.abs(variable.numpy()).max()
+        atol = 0 if variable.name == "router_kernel" else largest / 253
+        np.testing.assert_allclose(value, variable.numpy(), rtol=0, atol=atol)

@@ -16,7 +16,7 @@ class StoredWeights(tf.Module):
     """The variables of a layer, stored as `kind`.
 
     int8 is symmetric, q = round(w / s) with s = max|w| / 127: one s for each output channel (last
-    axis) of a matrix, for each row of an embedding. Vectors stay float32.
+    axis) of a matrix, for each row of an embedding. Vectors and routers of experts stay float32.
 
     Args:
         layer: A built Keras layer; its own variables are read, and not saved.
@@ -30,10 +30,11 @@ class StoredWeights(tf.Module):
         self.stored, self.scales = [], []
         for variable in layer.variables:
             value = tf.cast(tf.convert_to_tensor(variable), tf.float32)
-            # A vector is a bias or a norm: little to save, much to lose.
-            dtype = tf.float32 if value.shape.rank < 2 else tf.as_dtype(kind)
+            # A vector is a bias or a norm, and a router chooses: little to save, much to lose.
+            kept = value.shape.rank < 2 or "router" in variable.path
+            dtype = tf.float32 if kept else tf.as_dtype(kind)
             if dtype == tf.int8:
-                axis = 1 if "embeddings" in variable.path else 0
+                axis = 1 if "embeddings" in variable.path else -2  # each expert has its own
                 peak = tf.reduce_max(tf.abs(value), axis=axis, keepdims=True)
                 scale = tf.where(peak > 0, peak / 127.0, 1.0)
                 value = tf.round(value / scale)
