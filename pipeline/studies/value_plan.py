@@ -29,6 +29,7 @@ _BUDGET_SHARE = 0.5
 # Where that is too short for any training: seeds beyond the third are then not to be expected.
 _MOST_BUDGET_SHARE = 0.9
 _TIMED_STEPS = 12
+_LEAST_ROWS, _SHORTEST_STEPS = 2, 8
 # What a held-out token takes beside one that is trained on.
 _FORWARD_SHARE = 1 / 3
 
@@ -101,11 +102,10 @@ def plan_runs(
     for share in (_BUDGET_SHARE, _MOST_BUDGET_SHARE):
         of_a_seed = budget_seconds * share / LEAST_SEEDS - fixed
         tokens = min(max(of_a_seed, 0.0) / (passes * seconds_per_token), most_tokens)
-        batch = _train_for(target, shape, max(tokens, 1.0)).global_batch_size
-        per_step = batch * target.tokens_per_row
-        steps = _round_steps(tokens / per_step)
-        if steps >= least:
-            return plan_steps(target, params, steps)
+        found = _longest(target, params, tokens)
+        per_step = found.train.global_batch_size * target.tokens_per_row
+        if found.steps >= least:
+            return found
         if tokens == most_tokens:
             raise TokenmillError(
                 f"the text is too short: {count(most_tokens)} loss tokens, which a small training "
@@ -120,14 +120,26 @@ def plan_runs(
     )
 
 
+def _longest(target: Target, params: int, tokens: float) -> Plan:
+    """Return the plan of most steps that reads at most so many tokens, or the shortest one."""
+    steps = tokens / (_LEAST_ROWS * target.tokens_per_row)
+    while True:
+        plan = plan_steps(target, params, _round_steps(steps))
+        read = plan.steps * plan.train.global_batch_size * target.tokens_per_row
+        if read <= tokens or plan.steps <= _SHORTEST_STEPS:
+            return plan
+        steps *= 0.97
+
+
 def plan_steps(target: Target, params: int, steps: int) -> Plan:
     """Plan trainings of a given number of steps.
 
-    The batch follows from the tokens and these from the batch: a few rounds find both.
+    The batch follows from the tokens and these from the batch: a few rounds find both, from the
+    least on, so that no more tokens are read than were paid for.
     """
-    shape, steps = choose_shape(target.shape, params), max(8, steps)
-    train = target.train
-    for _ in range(8):
+    shape, steps = choose_shape(target.shape, params), max(_SHORTEST_STEPS, steps)
+    train = _train_for(target, shape, 1.0)
+    for _ in range(16):
         tokens = steps * train.global_batch_size * target.tokens_per_row
         train = _train_for(target, shape, tokens)
     return Plan(shape, train, steps)

@@ -34,6 +34,8 @@ MAX_DISTANCE = math.log(1000)
 """Of a prediction: ln of its compute over that of the largest point."""
 MAX_WIDTH = 2.0
 """Factor between the ends of a prediction's interval: a wider one says nothing."""
+LEAST_LEARNED = 0.1
+"""Share of the unigram loss that a point has to lie below it: before, no law of powers holds."""
 # Of the largest compute, what a fit of the smaller points may have.
 _CUTS = (0.5, 0.25)
 _BACKTEST_REPLICATES = 60
@@ -229,10 +231,10 @@ def why_too_wide(predicted: Estimate) -> str:
 
 
 def _why_left_out(point: ScalingPoint, unigram_loss: float) -> str:
-    if point.loss >= unigram_loss:
+    if point.loss > (1 - LEAST_LEARNED) * unigram_loss:
         return (
-            f"has learned no more than the tokens' frequencies ({point.loss:.3f} bits per byte, "
-            f"unigram {unigram_loss:.3f})"
+            f"has learned little more than the tokens' frequencies ({point.loss:.3f} bits per "
+            f"byte, unigram {unigram_loss:.3f})"
         )
     return ""
 
