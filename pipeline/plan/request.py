@@ -210,7 +210,7 @@ def _note_memory(plan: Plan, notes: list[str]) -> None:
         advice = f"--strategy {best.strategy} fits from {best.smallest_chips:,} chips on"
         if not best.runnable:
             advice += (
-                ", but tokenmill run cannot do that: there nothing fits but a smaller model, "
+                ", which a run cannot do: there nothing fits but a smaller model, "
                 "shorter rows or recomputed activations (--recompute full)"
             )
     notes.append(

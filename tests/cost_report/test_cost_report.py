@@ -219,6 +219,7 @@ def test_quality_is_passed_on():
         "base_model": None,
         "lossy_fraction": 0.0,
         "unigram_bits_per_byte": 4.5,
+        "pruning": None,
     }
 
 
