@@ -10,7 +10,7 @@ from tokenmill.contracts.served_model import read_served_model
 from tokenmill.contracts.tokenizer import TOKENIZER_PATH
 from tokenmill.errors import TokenmillError
 from tokenmill.model.config import ModelConfig
-from tokenmill.model.shape import ModelShape
+from tokenmill.model.shape import EXPERT_KEYS, ModelShape
 from tokenmill.text.tokenizers.hugging_face_files import is_hugging_face, type_and_size
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ def _shape_values(shape: ModelShape) -> dict[tuple[str, str], Any]:
         ("model", name): getattr(shape, name)
         for name in ModelConfig.model_fields
         if name not in _OWN_KEYS
+        # A dense model says nothing of experts, so that a user's keys keep their defaults.
+        if name not in EXPERT_KEYS or shape.experts > 1
     }
     return values | {("tokenizer", "vocab_size"): shape.vocab_size}
 

@@ -311,11 +311,16 @@ class _Search:
                 d_ff = max(1, round(shape.d_ff * width / shape.d_model))
                 if (width, layers) == (shape.d_model, shape.layers):
                     continue
-                smaller = dataclasses.replace(shape, d_model=width, layers=layers, d_ff=d_ff)
+                smaller = shape.resized(d_model=width, layers=layers, d_ff=d_ff)
+                of_experts = ("expert_d_ff", "first_dense_layers", "moe_every")
                 yield Way(
                     kind="smaller_model",
                     changes={
                         "model.layers": layers, "model.d_model": width, "model.d_ff": d_ff,
+                        **{
+                            f"model.{key}": getattr(smaller, key)
+                            for key in of_experts if getattr(smaller, key) != getattr(shape, key)
+                        },
                     },
                     estimate=self._estimate(shape=smaller),
                 )  # fmt: skip

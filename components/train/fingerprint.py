@@ -51,6 +51,8 @@ def settings_of(job: TrainingJob) -> dict[str, Any]:
         settings = {k: value for k, value in settings.items() if not k.startswith(_LORA_KEYS)}
     if not job.train.prune_sparsity:
         settings = {k: value for k, value in settings.items() if not k.startswith(_PRUNE_KEYS)}
+    if not job.train.zero:  # a training from before there was the key has not changed
+        settings.pop("train.zero", None)
     if job.shape.experts == 1:  # a dense training is what it was before there were experts
         without = {f"shape.{key}" for key in EXPERT_KEYS}
         settings = {k: value for k, value in settings.items() if k not in without}

@@ -90,7 +90,7 @@ class Trainer:
                 balance_step=model.shape_config.balance_step,
             )
             self.optimizer.build(model.trainable_variables)
-        self.pruning = PruningSchedule.of(config, plan.steps)
+        self.pruning = PruningSchedule.of(config.prune_sparsity, plan.steps)
         pruner = None
         if self.pruning is not None:
             pruner = Pruner(strategy, model.trainable_variables, self.pruning, config.prune_pattern)

@@ -81,8 +81,9 @@ class AdamW(keras.optimizers.AdamW):
         A bias that balances experts takes steps of one size, against the sign of what its expert
         had more than the mean (Wang et al. 2024).
         """
-        # What is given is TensorFlow's variable, whose name is a path.
-        if variable.name.split(":")[0].split("/")[-1] == SELECTION_BIAS:
+        # What is given is TensorFlow's variable, whose name is a path; a second replica's has a
+        # further part.
+        if SELECTION_BIAS in variable.name.split(":")[0].split("/"):
             self.assign_sub(variable, self.balance_step * tf.sign(gradient))
             return
         if variable.dtype == tf.float32:

@@ -25,7 +25,7 @@ _MOST_MASK_UPDATES = 16
 # "Accelerating Sparse Deep Neural Networks", arXiv 2104.08378, sec. 3.1).
 _GROUP, _ZEROS_OF_GROUP = 4, 2
 _BLOCK_BYTES = 2**20
-_PRUNED = re.compile(r"/layer\d+/(?!.*router).*kernel$")
+_PRUNED = re.compile(r"/layer\d+/(?!.*(router|shared_gate)).*kernel$")
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class PruningSchedule:
     last_step: int
 
     @classmethod
-    def of(cls, config: TrainConfig, steps: int) -> "PruningSchedule | None":
+    def of(cls, sparsity: float, steps: int) -> "PruningSchedule | None":
         """Return the schedule of a training of so many steps; None where nothing is pruned."""
-        if not config.prune_sparsity:
+        if not sparsity:
             return None
         first = 2 * steps // 3
-        return cls(config.prune_sparsity, first, max(first + 1, 5 * steps // 6))
+        return cls(sparsity, first, max(first + 1, 5 * steps // 6))
 
     def sparsity(self, step: int) -> float:
         """Return the share of zeros after so many updates, a fraction."""
@@ -67,7 +67,7 @@ def pruned_variables(variables: Sequence[Any]) -> list[Any]:
 
     Experts of a layer are one tensor [experts, inputs, outputs], which is pruned as a whole.
     Embeddings, the output projection and heads stay dense (every token or class has a row of its
-    own there), as do norms, biases and routers, which are small.
+    own there), as do norms, biases, routers and gates of shared experts, which are small.
     """
     return [v for v in variables if len(v.shape) > 1 and _PRUNED.search(v.path)]
 

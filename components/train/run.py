@@ -301,7 +301,7 @@ def describe(training: Training, job: TrainingJob, model_directory: str | None =
         of_some["examples_per_second"] = None if rate is None else rate * per_slot
     if training.new_variables:
         of_some["new_variables"] = training.new_variables
-    if (pruning := PruningSchedule.of(job.train, record.plan.steps)) is not None:
+    if (pruning := PruningSchedule.of(job.train.prune_sparsity, record.plan.steps)) is not None:
         before = record.eval_before_pruning
         of_some["pruning"] = describe_pruning(
             job.train,

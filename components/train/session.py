@@ -14,6 +14,7 @@ from components.train.checkpoint.store import Checkpoint, CheckpointDirectory, K
 from components.train.distributed.strategy import Workers
 from components.train.distributed.zero import ShardedAdamW
 from components.train.execution import Execution
+from components.train.pruning import PruningSchedule
 from components.train.state import TrainingRecord
 from components.train.telemetry.metrics_log import METRICS_NAME
 from components.train.telemetry.phase_timer import PhaseTimer
@@ -165,6 +166,7 @@ class Session:
                     f"{plan.steps:,}.",
                     "Raise train.epochs or train.max_steps.",
                 )
+            self._check_pruning_begins_later(changed, record, plan.steps)
             self._assign(checkpoint.variables, source.path(step))
             self._saved_step = step if source is own else None
         self._account(record, source, resumed=step >= 0, is_own=source is own, changed=changed)
@@ -176,6 +178,21 @@ class Session:
             instead = f"step {checkpoint.step:,}" if checkpoint else "the beginning"
             _report(f"corrupt checkpoint: {problem}; continuing from {instead} instead")
         return checkpoint.step if checkpoint is not None else -1
+
+    def _check_pruning_begins_later(
+        self, changed: Mapping[str, Any], record: TrainingRecord, steps: int
+    ) -> None:
+        """Check that a training that is newly pruned has not gone past where pruning begins."""
+        schedule = PruningSchedule.of(self.job.get("train.prune_sparsity", 0.0), steps)
+        is_new = any(name.startswith("train.prune_") for name in changed)
+        if schedule is None or not is_new or record.step <= schedule.first_step:
+            return
+        raise TokenmillError(
+            f"train.prune_sparsity = {schedule.target}: the checkpoint has trained "
+            f"{record.step:,} of {steps:,} steps, and pruning begins after "
+            f"{schedule.first_step:,}.",
+            f"Raise train.max_steps to at least {-(-3 * record.step // 2):,}.",
+        )
 
     def _assign(self, values: Mapping[str, np.ndarray], where: str) -> None:
         shapes = {name: tuple(v.shape) for name, v in self._variables.items()}

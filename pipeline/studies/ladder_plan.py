@@ -387,8 +387,7 @@ def _at_width(target: ModelShape, width: int) -> ModelShape:
     wanted = heads * target.key_value_heads / target.heads
     groups = [n for n in range(1, heads + 1) if heads % n == 0]
     kv_heads = min(groups, key=lambda n: (abs(n - wanted), n))
-    return replace(
-        target,
+    return target.resized(
         layers=layers,
         d_model=width,
         heads=heads,

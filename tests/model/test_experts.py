@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tokenmill.errors import TokenmillError
 from tokenmill.export.quantization import StoredWeights
 from tokenmill.model.build import build_model, loss_sums, merge_adapters
 from tokenmill.model.experts import RoutedTokens
 from tokenmill.model.generation import decode_step, prefill, widen
 from tokenmill.model.grouped_mlp import block_rows
 from tokenmill.model.lora import LoraConfig
+from tokenmill.model.same_shape import check_same_shape
 from tokenmill.model.shape import ModelShape
 from tokenmill.rows.packed_split import Batch
 
@@ -344,6 +346,36 @@ def test_impossible_experts_are_named(change, message):
         dataclasses.replace(SPARSE, **change)
 
 
+def test_a_smaller_shape_has_experts_in_proportion():
+    shape = dataclasses.replace(SPARSE, layers=4, first_dense_layers=2, expert_d_ff=16)
+    half = shape.resized(layers=2, d_ff=20, d_model=12)
+    assert (half.expert_d_ff, half.first_dense_layers, half.moe_layers) == (8, 1, (1,))
+    one = dataclasses.replace(shape, moe_every=2).resized(layers=1, d_ff=40)
+    assert (one.first_dense_layers, one.moe_layers) == (0, (0,))
+    assert SHAPE.resized(layers=2, d_ff=40) == SHAPE
+
+
+def test_a_dense_model_is_no_start_for_experts():
+    with pytest.raises(TokenmillError, match=r"model\.experts = 4, there 1"):
+        check_same_shape("base", SPARSE.backbone(), SHAPE.backbone())
+
+
+def test_what_overflows_elsewhere_reaches_no_expert():
+    """A token that is infinite in one expert leaves the gradients of the others finite."""
+    layer = a_model(SPARSE).blocks[0].mlp
+    router = np.zeros((24, 4), np.float32)
+    router[0] = [8.0, 6.0, -8.0, -9.0]
+    layer.router_kernel.assign(router)
+    x = np.ones((8, 24), np.float32)
+    x[:4, 0] = -1.0  # these go to the last two experts
+    x[-1, 1:] = 1e30
+    with tf.GradientTape() as tape:
+        y, *_ = tf.nest.flatten(layer(tf.constant(x)))
+        loss = tf.reduce_sum(y[:4])
+    for gradient in tape.gradient(loss, [layer.up_kernel, layer.down_kernel]):
+        assert np.isfinite(gradient[2:]).all()
+
+
 def test_dense_keys_say_nothing_without_experts():
     for key, value in itertools.chain({"shared_experts": 1, "router": "sigmoid"}.items()):
         with pytest.raises(ValueError, match=f"{key} = {value!r}: expected"):
@@ -387,11 +419,12 @@ def test_an_encoder_has_experts_too():
 
 
 def test_quantized_experts_have_scales_of_their_own():
-    layer = a_model(SPARSE).blocks[0].mlp
+    layer = a_model(dataclasses.replace(SPARSE, use_bias=True)).blocks[0].mlp
     stored = StoredWeights(layer, "int8")
     scales = {v.name: scale for v, scale in zip(layer.variables, stored.scales, strict=True)}
     assert scales["up_kernel"].shape == (4, 1, SPARSE.d_ff)
     for variable, value in stored.mapping():
         largest = np.abs(variable.numpy()).max()
-        atol = 0 if variable.name == "router_kernel" else largest / 253
+        kept = variable.name == "router_kernel" or variable.name.endswith("_bias")
+        atol = 0 if kept else largest / 253
         np.testing.assert_allclose(value, variable.numpy(), rtol=0, atol=atol)

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -62,6 +65,40 @@ def test_a_bias_moves_against_its_load_alone():
     optimizer.build([bias])
     optimizer.apply_gradients([(tf.constant([2.0, -1e-20, 0.0, -7.0]), bias)])
     np.testing.assert_array_equal(bias.numpy(), [-0.5, 0.5, 0.0, 0.5])
+
+
+ON_TWO_DEVICES = """
+import json, sys
+import tensorflow as tf
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
+from components.train.optimizer import make_optimizer
+from components.train.config import TrainConfig
+from tokenmill.model.decoder import Decoder
+from tokenmill.model.shape import ModelShape
+shape, config = map(json.loads, sys.argv[1:])
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+with strategy.scope():
+    bias = Decoder(ModelShape(**shape), 0).blocks[0].mlp.selection_bias
+    optimizer = make_optimizer(TrainConfig(**config), 10, balance_step=0.5)
+    optimizer.build([bias])
+gradient = tf.constant([2.0, -1e-20, 0.0, -7.0])
+tf.function(lambda: strategy.run(lambda: optimizer.apply_gradients([(gradient, bias)])))()
+print([value.numpy().tolist() for value in strategy.experimental_local_results(bias.value)])
+"""
+
+
+def test_replicas_move_their_biases_alike():
+    root = pathlib.Path(__file__).parents[2]
+    shape = dataclasses.asdict(dataclasses.replace(SPARSE, balance="bias"))
+    given = [json.dumps(shape), json.dumps(CONFIG.model_dump(mode="json", exclude_unset=True))]
+    done = subprocess.run(
+        [sys.executable, "-c", ON_TWO_DEVICES, *given],
+        capture_output=True, text=True, check=False, cwd=root,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, second = json.loads(done.stdout.splitlines()[-1])
+    assert first == second == [-0.5, 0.5, 0.0, 0.5]
 
 
 def test_what_is_told_of_a_load():

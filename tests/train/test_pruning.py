@@ -76,8 +76,7 @@ def test_the_smallest_go_and_of_equals_the_first(pattern, naive, count, dtype):
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 20, 700])
 def test_the_schedule_rises_in_the_last_third_and_ends_before_the_last_steps(steps):
-    config = CONFIG.model_copy(update={"prune_sparsity": 0.8})
-    schedule = PruningSchedule.of(config, steps)
+    schedule = PruningSchedule.of(0.8, steps)
     updates = schedule.mask_updates()
     shares = [schedule.sparsity(step) for step in updates]
     assert schedule.first_step == 2 * steps // 3 < updates[0]
@@ -90,7 +89,7 @@ def test_the_schedule_rises_in_the_last_third_and_ends_before_the_last_steps(ste
     if steps > 100:  # cubic: most go early, and a sixth of the steps is left to recover
         assert schedule.sparsity((updates[-1] + schedule.first_step) // 2) > 0.85 * 0.8
         assert steps - updates[-1] == pytest.approx(steps / 6, abs=1)
-    assert PruningSchedule.of(CONFIG, steps) is None
+    assert PruningSchedule.of(0.0, steps) is None
 
 
 @pytest.mark.parametrize("change", [{"precision": "bfloat16"}, {"jit_compile": True}])
@@ -175,6 +174,20 @@ def test_replicas_prune_alike(launcher, tmp_path):
     assert both["replicas"] == 2
     assert both["pruning"]["zeros"] == alone["pruning"]["zeros"]
     assert both["eval_after"]["loss"] == pytest.approx(alone["eval_after"]["loss"], rel=0.02)
+
+
+def test_a_dense_checkpoint_past_the_beginning_is_refused(launcher, tmp_path):
+    dense = launcher.run(tmp_path / "dense", max_steps=20)
+    assert dense.exit_code == 0, dense.said
+    checkpoints = next((tmp_path / "dense").glob("*/checkpoints"))
+    late = {"prune_sparsity": 0.6, "resume_from": str(checkpoints), "max_steps": 24}
+    refused = launcher.run(tmp_path / "late", late)
+    assert refused.exit_code != 0
+    assert "has trained 20 of 24 steps, and pruning begins after 16" in refused.said
+    assert "train.max_steps to at least 30" in refused.said
+    goes_on = launcher.run(tmp_path / "on", {**late, "max_steps": 30})
+    assert goes_on.exit_code == 0, goes_on.said
+    assert goes_on.result["pruning"]["zeros"] > 0
 
 
 def test_a_pruned_training_is_another_and_a_dense_one_as_before(small_shape):

@@ -86,7 +86,7 @@ def guidance(
         ),
     )
     if goal is not None:
-        found.goal = token_guidance(goal, effective_tokens, params_total)
+        found.goal = token_guidance(goal, effective_tokens, params_active)
     if ladder is not None:
         found.ladder = ladder
     return found
@@ -99,7 +99,7 @@ def token_guidance(goal: Goal, tokens: float, params: float) -> GoalTokens:
         goal: ``fine_tune`` (a classifier on BERT-base: millions of tokens), ``domain_adaptive``
             (1e9 and more) or ``from_scratch`` (at least 20·N, usually 100·N: 1e12 at N = 1e10).
         tokens: Effective tokens at hand.
-        params: N, all parameters.
+        params: N, parameters that a token passes.
 
     Returns:
         The judgement.

@@ -31,7 +31,9 @@ class StoredWeights(tf.Module):
         for variable in layer.variables:
             value = tf.cast(tf.convert_to_tensor(variable), tf.float32)
             # A vector is a bias or a norm, and a router chooses: little to save, much to lose.
-            kept = value.shape.rank < 2 or "router" in variable.path
+            # Biases of experts are vectors, too, one for each.
+            is_bias = variable.path.endswith("_bias")
+            kept = value.shape.rank < 2 or is_bias or "router" in variable.path
             dtype = tf.float32 if kept else tf.as_dtype(kind)
             if dtype == tf.int8:
                 axis = 1 if "embeddings" in variable.path else -2  # each expert has its own

@@ -140,7 +140,11 @@ def _by_block(x_ND, chosen_NK, weights, activation, trains):
 
 
 def _to_rows(x_ND, blocks):
-    """Copy tokens to the rows of blocks: [N, D] -> [Q * B, D]; padding repeats the last token."""
+    """Copy tokens to the rows of blocks: [N, D] -> [Q * B, D]; padding is 0.
+
+    Not a token: where one overflows in an expert that it was not given to, 0 times infinity would
+    reach that expert's gradient.
+    """
     tokens, experts_per_token = blocks.row_NK.shape
 
     @tf.custom_gradient
@@ -148,7 +152,8 @@ def _to_rows(x_ND, blocks):
         def gradient(d_RD):
             return tf.reduce_sum(tf.gather(d_RD, blocks.row_NK), 1)
 
-        token_R = tf.minimum(blocks.assignment_R // experts_per_token, tokens - 1)
+        token_R = tf.minimum(blocks.assignment_R // experts_per_token, tokens)
+        x_ND = tf.concat([x_ND, tf.zeros([1, x_ND.shape[1]], x_ND.dtype)], 0)
         return tf.gather(x_ND, token_R), gradient
 
     return copy(x_ND)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 Positions = Literal["rope", "learned"]
@@ -272,7 +272,8 @@ class ModelShape:
                 f"experts = {self.experts}; a token cannot pass more experts than there are."
             )
         if self.experts == 1:
-            for field, without in _EXPERT_KEYS.items():
+            of_balance = {"balance": "auxiliary", "balance_weight": None}
+            for field, without in (_EXPERT_KEYS | of_balance).items():
                 value = getattr(self, field)
                 if value != without:
                     raise ValueError(
@@ -418,6 +419,22 @@ class ModelShape:
         above = range(self.first_dense_layers, self.layers)
         return tuple(i for i in above if (i - self.first_dense_layers + 1) % self.moe_every == 0)
 
+    def resized(self, *, layers: int, d_ff: int, **sizes: Any) -> ModelShape:
+        """Return the shape with other sizes, its experts in the same proportions.
+
+        Args:
+            layers: Layers; at least one of them has experts where there are any.
+            d_ff: Inner width of the MLP; that of an expert changes by the same factor.
+            sizes: Further fields, such as d_model.
+        """
+        if self.experts > 1:
+            if self.expert_d_ff is not None:
+                sizes["expert_d_ff"] = max(8, round(self.expert_d_ff * d_ff / self.d_ff / 8) * 8)
+            first = min(round(self.first_dense_layers * layers / self.layers), layers - 1)
+            sizes["first_dense_layers"] = first
+            sizes["moe_every"] = min(self.moe_every, layers - first)
+        return replace(self, layers=layers, d_ff=d_ff, **sizes)
+
     @property
     def moe_share(self) -> float:
         """Share of the layers that have experts."""
@@ -476,10 +493,10 @@ class ModelShape:
         if self.rope_scaling == "llama3":
             names += ["rope_low_frequency_factor", "rope_high_frequency_factor"]
             names += ["rope_original_length"]
-        experts = {}
+        experts: dict[str, Any] = {"experts": self.experts}
         if self.experts > 1:
             # Not those of training alone; but the bias of balance is a weight.
-            experts = {name: getattr(self, name) for name in ("experts", *_EXPERT_KEYS)}
+            experts |= {name: getattr(self, name) for name in _EXPERT_KEYS}
             del experts["router_z_loss"]
             experts["expert_d_ff"] = self.expert_width
             experts["balance"] = "bias" if self.balance == "bias" else "auxiliary"

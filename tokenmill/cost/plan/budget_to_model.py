@@ -88,11 +88,11 @@ def _bought(flops: float, params: float, tokens: float, mfu: float, basis: str) 
     )
 
 
-def _mfu(hardware: Hardware, params: float, basis: FlopsBasis) -> float:
+def _mfu(hardware: Hardware, params: float, basis: FlopsBasis, sparse: bool = False) -> float:
     """Return the given MFU, or the median of published runs of that size."""
     if hardware.mfu is not None:
         return hardware.mfu
-    return utilization_range(hardware.chip, params, basis).median
+    return utilization_range(hardware.chip, params, basis, sparse=sparse).median
 
 
 def best_for_budget(
@@ -144,7 +144,8 @@ def tokens_for_budget(
         Model and tokens.
     """
     basis = model.basis(flops_basis)
-    mfu = _mfu(hardware, model.params_active, basis)
+    is_sparse = model.params_active < model.params_total
+    mfu = _mfu(hardware, model.params_active, basis, is_sparse)
     flops = affordable_flops(budget_usd, hardware, mfu)
     tokens = flops / model.flops_per_token(basis)
     return _bought(flops, model.params_active, tokens, mfu, "tokens for this model")
