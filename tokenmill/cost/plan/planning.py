@@ -134,7 +134,8 @@ class PlanRequest:
     def step_tokens(self) -> int:
         """Tokens of a step, over all copies of the model."""
         number = copies(self.strategy, self.hardware.devices)
-        sequences = self.global_batch_size or self._sequences(number) * number
+        of_a_copy = self._sequences(number) * self.accumulation_steps
+        sequences = self.global_batch_size or of_a_copy * number
         return sequences * self.model.shape.sequence_length
 
     @property
