@@ -27,7 +27,7 @@ from tokenmill.contracts.ladder import (
 from tokenmill.cost.flops import TRAINING_FLOPS_PER_PARAM
 from tokenmill.cost.ladder_fit import fit_document, interval, published_laws
 from tokenmill.cost.scaling import repetition_discounted_tokens
-from tokenmill.cost.scaling_checks import CheckedFit, checked_fit, why_too_far, why_too_wide
+from tokenmill.cost.scaling_checks import CheckedFit, checked_fit, predict_or_say
 from tokenmill.cost.scaling_fit import LEVEL, BatchSizes, ScalingFit, ScalingPoint
 from tokenmill.cost.scaling_purchases import (
     Compute,
@@ -369,12 +369,9 @@ def _prediction(measured: Measured, fit: ScalingFit | None) -> LadderPrediction:
     params, tokens = target.shape.params_in_products, target.tokens
     effective = repetition_discounted_tokens(target.unique_tokens, tokens / target.unique_tokens)
     flops = TRAINING_FLOPS_PER_PARAM * params * tokens * compute.overhead
-    words = "there is no fit" if fit is None else why_too_far(fit, params, effective)
-    predicted = None
-    if fit is not None and not words:
-        expected = fit.predict(params, effective)
-        words = why_too_wide(expected)
-        predicted = None if words else interval(expected)
+    predicted, words = None, "there is no fit"
+    if fit is not None:
+        predicted, words = predict_or_say(fit, params, effective)
     return LadderPrediction(
         params=params,
         params_total=target.shape.params_total,
@@ -389,7 +386,7 @@ def _prediction(measured: Measured, fit: ScalingFit | None) -> LadderPrediction:
             if fit is None
             else TRAINING_FLOPS_PER_PARAM * params * effective / fit.largest_compute
         ),
-        bits_per_byte=predicted,
+        bits_per_byte=predicted and interval(predicted),
         words=words,
     )
 

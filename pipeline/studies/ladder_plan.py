@@ -39,7 +39,8 @@ _COUNTS = 4  # each half of the next
 _TOKENS_EXPONENT = 0.5  # tokens of a trunk fall with its size to this power
 _LEAST_STEPS = 32  # of the shortest branch
 _LEAST_COUNTS = 3
-_LEAST_ROWS = 2
+LEAST_ROWS = 2
+"""Of a batch at least."""
 # Times its trunk's, the batch of the training that tells what a larger one costs: the target's
 # between these.
 _LEAST_LARGER_BATCH, _MOST_LARGER_BATCH = 2.0, 4.0
@@ -195,7 +196,7 @@ def rule_of_compute(train: TrainConfig, compute: float, target: Target) -> Train
     """
     ratio = compute / target.compute
     rows = train.global_batch_size * ratio**BATCH_EXPONENT
-    even = max(_LEAST_ROWS, 2 * round(rows / 2))  # two halves tell of the gradient's noise
+    even = max(LEAST_ROWS, 2 * round(rows / 2))  # two halves tell of the gradient's noise
     return train.model_copy(
         update={
             "schedule": "wsd",

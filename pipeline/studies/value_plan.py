@@ -12,7 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from components.train.config import TrainConfig
-from pipeline.studies.ladder_plan import DECAY_FRACTION, Target, rule_of_compute, small_shapes
+from pipeline.studies.ladder_plan import (
+    DECAY_FRACTION,
+    LEAST_ROWS,
+    Target,
+    rule_of_compute,
+    small_shapes,
+)
 from pipeline.studies.paired_runs import CURVE
 from pipeline.studies.proxy_runs import ProxyJob, ProxyRuns
 from tokenmill.cost.flops import TRAINING_FLOPS_PER_PARAM, flops_per_token
@@ -29,7 +35,7 @@ _BUDGET_SHARE = 0.5
 # Where that is too short for any training: seeds beyond the third are then not to be expected.
 _MOST_BUDGET_SHARE = 0.9
 _TIMED_STEPS = 12
-_LEAST_ROWS, _SHORTEST_STEPS = 2, 8
+_SHORTEST_STEPS = 8
 # What a held-out token takes beside one that is trained on.
 _FORWARD_SHARE = 1 / 3
 
@@ -122,7 +128,7 @@ def plan_runs(
 
 def _longest(target: Target, params: int, tokens: float) -> Plan:
     """Return the plan of most steps that reads at most so many tokens, or the shortest one."""
-    steps = tokens / (_LEAST_ROWS * target.tokens_per_row)
+    steps = tokens / (LEAST_ROWS * target.tokens_per_row)
     while True:
         plan = plan_steps(target, params, _round_steps(steps))
         read = plan.steps * plan.train.global_batch_size * target.tokens_per_row

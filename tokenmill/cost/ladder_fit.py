@@ -15,7 +15,7 @@ from tokenmill.contracts.ladder import (
 )
 from tokenmill.cost.flops import TRAINING_FLOPS_PER_PARAM
 from tokenmill.cost.scaling import BESIROGLU_2024, HOFFMANN_2022, LossFit, expected_loss
-from tokenmill.cost.scaling_checks import why_too_far, why_too_wide
+from tokenmill.cost.scaling_checks import predict_or_say
 from tokenmill.cost.scaling_fit import Estimate, ScalingFit
 
 Constant = Literal["e", "a", "b", "alpha", "beta", "gamma"]
@@ -116,7 +116,7 @@ def expected_by_ladder(
     """
     tokens = max(effective_tokens, 1.0)
     fit = None if law.fit is None else fit_of(law.fit)
-    words = why_not
+    predicted, words = None, why_not
     if fit is None:
         words = " ".join(["The ladder has no fit.", *law.problems])
     elif vocab_size != law.vocab_size:
@@ -125,10 +125,7 @@ def expected_by_ladder(
             "tokens of another size are no guide. Train a ladder with this vocabulary."
         )
     elif not words:
-        words = why_too_far(fit, params, tokens)
-    predicted = fit.predict(params, tokens) if fit is not None and not words else None
-    if predicted is not None:
-        words = why_too_wide(predicted)
+        predicted, words = predict_or_say(fit, params, tokens)
     return LadderLoss(
         file=law.file,
         level=law.level,
@@ -138,7 +135,7 @@ def expected_by_ladder(
             if fit is None
             else TRAINING_FLOPS_PER_PARAM * params * tokens / fit.largest_compute
         ),
-        bits_per_byte=interval(predicted) if predicted and not words else None,
+        bits_per_byte=predicted and interval(predicted),
         words=words,
         constants=None if law.fit is None else law.fit.constants,
         published=published_laws(params_total, tokens, law.bytes_per_token),

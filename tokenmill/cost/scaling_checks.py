@@ -219,11 +219,19 @@ def why_too_far(fit: ScalingFit, params: float, tokens: float) -> str:
     )
 
 
-def why_too_wide(predicted: Estimate) -> str:
-    """Say why a prediction's interval says nothing; empty if it says something."""
+def predict_or_say(fit: ScalingFit, params: float, tokens: float) -> tuple[Estimate | None, str]:
+    """Predict a training, or say why no number is given.
+
+    Returns:
+        The prediction and empty words; or None and the words, where the training lies too far from
+        the points or the interval says nothing.
+    """
+    if words := why_too_far(fit, params, tokens):
+        return None, words
+    predicted = fit.predict(params, tokens)
     if predicted.high <= MAX_WIDTH * predicted.low:
-        return ""
-    return (
+        return predicted, ""
+    return None, (
         f"the points leave open anything from {decimal(predicted.low, 2)} to "
         f"{decimal(predicted.high, 2)} bits per byte: they do not agree on one law, or lie too far "
         "from this training. Spend more on the ladder, or mend what it warns of."

@@ -144,8 +144,7 @@ def tokens_for_budget(
         Model and tokens.
     """
     basis = model.basis(flops_basis)
-    is_sparse = model.params_active < model.params_total
-    mfu = _mfu(hardware, model.params_active, basis, is_sparse)
+    mfu = _mfu(hardware, model.params_active, basis, model.is_sparse)
     flops = affordable_flops(budget_usd, hardware, mfu)
     tokens = flops / model.flops_per_token(basis)
     return _bought(flops, model.params_active, tokens, mfu, "tokens for this model")

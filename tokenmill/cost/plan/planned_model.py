@@ -81,6 +81,11 @@ class PlannedModel:
         )
 
     @property
+    def is_sparse(self) -> bool:
+        """Whether a token passes a part of the parameters only."""
+        return self.params_active < self.params_total
+
+    @property
     def params_trained(self) -> float:
         """Parameters that training changes."""
         if self.lora is None:

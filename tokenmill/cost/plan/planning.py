@@ -313,7 +313,7 @@ def _utilization(request: PlanRequest) -> tuple[float, str, UtilizationRange | N
         hardware.chip,
         model.params_active,
         request.basis,
-        sparse=model.params_active < model.params_total,
+        sparse=model.is_sparse,
     )
     return published.median, published.words, published
 
