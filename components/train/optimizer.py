@@ -205,8 +205,31 @@ def clip_mean_gradients(
         The gradients for `optimizer.apply_gradients`, and the norm before clipping, float32
         scalar; after an overflow it is not finite, and the gradients are NaN.
     """
+    mean = mean_of_sums(optimizer, gradient_sums, weight)
+    norm = tf.linalg.global_norm(mean)
+    return clip_to_norm(optimizer, mean, norm, clip_norm), norm
+
+
+def mean_of_sums(
+    optimizer: keras.optimizers.Optimizer, gradient_sums: list[tf.Tensor], weight: tf.Tensor
+) -> list[tf.Tensor]:
+    """Return the gradients of the mean loss: `clip_mean_gradients`' first step."""
+    divisor = tf.maximum(weight, 1.0) * scale_loss(optimizer, tf.ones([]))
+    return [tf.cast(g, tf.float32) / divisor for g in gradient_sums]
+
+
+def norm_of_halves(halves: list[tf.Tensor]) -> tf.Tensor:
+    """Return the global norm by tf.nn.l2_loss of each tensor, as tf.linalg.global_norm does."""
+    return tf.sqrt(2.0 * tf.reduce_sum(tf.stack(halves)))
+
+
+def clip_to_norm(
+    optimizer: keras.optimizers.Optimizer,
+    mean: list[tf.Tensor],
+    norm: tf.Tensor,
+    clip_norm: float,
+) -> list[tf.Tensor]:
+    """Return some of the mean gradients for `apply_gradients`, clipped by the norm of all."""
     scale = scale_loss(optimizer, tf.ones([]))
-    divisor = tf.maximum(weight, 1.0) * scale
-    mean = [tf.cast(g, tf.float32) / divisor for g in gradient_sums]
-    clipped, norm = tf.clip_by_global_norm(mean, clip_norm)
-    return [g * scale for g in clipped], norm
+    clipped, _ = tf.clip_by_global_norm(mean, clip_norm, use_norm=norm)
+    return [g * scale for g in clipped]

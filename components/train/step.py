@@ -6,10 +6,16 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from components.train.distributed.buckets import from_buckets, to_buckets
+from components.train.distributed.buckets import join, plan_groups, split_bucket
 from components.train.distributed.collectives import Collectives
 from components.train.distributed.cpu_parallelism import replica_parallelism, split
-from components.train.optimizer import clip_mean_gradients, scale_loss
+from components.train.optimizer import (
+    clip_mean_gradients,
+    clip_to_norm,
+    mean_of_sums,
+    norm_of_halves,
+    scale_loss,
+)
 from components.train.pruning import Pruner
 from tokenmill.model.backbone import Backbone
 from tokenmill.model.build import dropout_seed, loss_sums
@@ -98,6 +104,8 @@ def make_train_step(
     variables = model.trainable_variables
     scales_loss = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     parallelism = replica_parallelism(strategy)
+    groups = plan_groups([tf.float32.size * v.shape.num_elements() for v in variables])
+    shapes_of_groups = [[tuple(variables[i].shape) for i in group] for group in groups]
     with strategy.scope():
         alone = not tf.distribute.has_strategy()
         halted = tf.Variable(
@@ -143,31 +151,63 @@ def make_train_step(
         )
         return nll, weight, gradients
 
+    def finite(nll, norm, clipped_norm):
+        # What is applied is looked at, squares included: the second moment is made of them.
+        found = tf.math.is_finite(nll)
+        if not scales_loss:
+            found &= tf.math.is_finite(norm) & tf.math.is_finite(clipped_norm)
+        return found
+
     def summed(sums_of_streams):
         return tf.nest.map_structure(lambda *each: tf.add_n(each), *sums_of_streams)
 
     @tf.function(jit_compile=jit_compile, autograph=False)
-    def packed(sums_of_streams, asks):
-        nll, weight, gradients = summed(sums_of_streams)
-        return tf.stack([nll, weight, *asks]), to_buckets(gradients)
+    def packed(parts_of_streams):
+        return join([tf.add_n(each) for each in zip(*parts_of_streams, strict=True)])
 
     @tf.function(jit_compile=jit_compile, autograph=False)
-    def unpacked(scalars, buckets):
-        nll, weight, *asks = tf.unstack(scalars)
-        # By their shapes alone: the gradients that were summed need not stay in memory.
-        like = [tf.TensorSpec(v.shape, tf.float32) for v in variables]
-        return (nll, weight, from_buckets(buckets, like)), asks
+    def mean_bucket(bucket, weight, shapes):
+        (mean,) = mean_of_sums(optimizer, [bucket], weight)
+        return mean, [tf.nn.l2_loss(g) for g in split_bucket(mean, shapes)]
+
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def clipped_bucket(bucket, norm, shapes):
+        clipped = clip_to_norm(optimizer, split_bucket(bucket, shapes), norm, clip_norm)
+        return clipped, [tf.nn.l2_loss(g) for g in clipped]
 
     @tf.function(jit_compile=jit_compile, autograph=False)
     def mean_gradients(sums):
-        # The mean over all targets of the global batch, wherever they lie.
+        # The mean over all targets of the batch.
         nll, weight, gradients = summed(sums)
         clipped, norm = clip_mean_gradients(optimizer, gradients, weight, clip_norm)
-        # What is applied is looked at, squares included: the second moment is made of them.
-        finite = tf.math.is_finite(nll)
-        if not scales_loss:
-            finite &= tf.math.is_finite(norm) & tf.math.is_finite(tf.linalg.global_norm(clipped))
-        return nll, weight, clipped, norm, finite
+        return nll, weight, clipped, norm, finite(nll, norm, tf.linalg.global_norm(clipped))
+
+    def mean_over_replicas(sums, asks):
+        """Sum over the replicas, take the mean over all targets of the global batch, and clip.
+
+        One bucket after the other, so that there are never two copies of all gradients.
+        """
+        own = [tf.add_n(each) for each in zip(*(s[:2] for s in sums), strict=True)]
+        (scalars,) = over_replicas.all_reduce_sum([tf.stack([*own, *asks])])
+        nll, weight, *asks = tf.unstack(scalars)
+        means, halves, done = [], [], []
+        for group, shapes in zip(groups, shapes_of_groups, strict=True):
+            with tf.control_dependencies(done):
+                bucket = packed([[gradients[i] for i in group] for _, _, gradients in sums])
+            (bucket,) = over_replicas.all_reduce_sum([bucket])
+            mean, more = mean_bucket(bucket, weight, shapes)
+            means.append(mean)
+            halves += more
+            done = [mean]
+        norm = norm_of_halves(halves)
+        clipped, halves = [], []
+        for mean, shapes in zip(means, shapes_of_groups, strict=True):
+            with tf.control_dependencies(done):
+                parts, more = clipped_bucket(mean, norm, shapes)
+            clipped += parts
+            halves += more
+            done = parts[:1]
+        return nll, weight, asks, clipped, norm, finite(nll, norm, norm_of_halves(halves))
 
     @tf.function(jit_compile=jit_compile, autograph=False)
     def mean_square(sums_of_parts):
@@ -190,13 +230,10 @@ def make_train_step(
         # On this replica's device, from where they can be summed.
         asks = [tf.identity(ask) for ask in asks]
         if replicas > 1:
-            scalars, buckets = packed(sums, asks)
-            del sums
-            scalars, *buckets = over_replicas.all_reduce_sum([scalars, *buckets])
-            total, asks = unpacked(scalars, buckets)
-            sums = [total]
-        nll, weight, gradients, norm, finite = mean_gradients(sums)
-        return nll, weight, *asks, norm, finite, part_square, gradients
+            nll, weight, asks, gradients, norm, fine = mean_over_replicas(sums, asks)
+        else:
+            nll, weight, gradients, norm, fine = mean_gradients(sums)
+        return nll, weight, *asks, norm, fine, part_square, gradients
 
     def apply(gradients) -> None:
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
@@ -210,10 +247,10 @@ def make_train_step(
         over_replicas.start()
         asks = (stop, tf.zeros([]) if save is None else save)
         *results, gradients = strategy.run(compute, args=(batch, asks))
-        nll, weight, stop, save, norm, finite, part_square = (
+        nll, weight, stop, save, norm, fine, part_square = (
             strategy.experimental_local_results(r)[0] for r in results
         )
-        refused = tf.logical_or(halted, tf.logical_not(finite))
+        refused = tf.logical_or(halted, tf.logical_not(fine))
         halted.assign(refused)
 
         def update():

@@ -15,13 +15,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from components.train.distributed.buckets import BUCKET_BYTES, plan_groups
 from components.train.distributed.collectives import Collectives
 from components.train.distributed.strategy import Workers
 from components.train.optimizer import AdamW, round_stochastically, rounding_noise
 from tokenmill.errors import TokenmillError
 
-# What gathering takes beside the weights is some copies of a bucket.
-_BUCKET_BYTES = 16 << 20
 # Elements: a slice that begins at a multiple of 64 bytes is a view, another would be a copy.
 _ALIGNMENT = 64
 # As Keras names them: a checkpoint is the same with and without ZeRO.
@@ -79,7 +78,7 @@ class Bucket(NamedTuple):
 def plan_buckets(
     shapes_and_dtypes: Sequence[tuple[Sequence[int], str]],
     replicas: int,
-    most_bytes: int = _BUCKET_BYTES,
+    most_bytes: int = BUCKET_BYTES,
 ) -> list[Bucket]:
     """Divide variables into buckets.
 
@@ -92,23 +91,14 @@ def plan_buckets(
         Buckets, those of one dtype after the other.
     """
     buckets = []
+    sizes = [int(np.prod(shape, dtype=np.int64)) for shape, _ in shapes_and_dtypes]
     for dtype in dict.fromkeys(dtype for _, dtype in shapes_and_dtypes):
-        groups: list[list[tuple[int, int]]] = []
-        room = 0
-        for index, (shape, own_dtype) in enumerate(shapes_and_dtypes):
-            if own_dtype != dtype:
-                continue
-            size = int(np.prod(shape, dtype=np.int64))
-            bytes_here = size * tf.as_dtype(dtype).size
-            if not groups or bytes_here > room:
-                groups.append([])
-                room = most_bytes
-            groups[-1].append((index, size))
-            room -= bytes_here
+        indices = [i for i, (_, own) in enumerate(shapes_and_dtypes) if own == dtype]
+        groups = plan_groups([sizes[i] * tf.as_dtype(dtype).size for i in indices], most_bytes)
         for group in groups:
-            members, sizes = zip(*group, strict=True)
-            shard = _aligned(-(-sum(map(_aligned, sizes)) // replicas))
-            buckets.append(Bucket(members, sizes, shard))
+            members = tuple(indices[i] for i in group)
+            shard = _aligned(-(-sum(_aligned(sizes[i]) for i in members) // replicas))
+            buckets.append(Bucket(members, tuple(sizes[i] for i in members), shard))
     return buckets
 
 
