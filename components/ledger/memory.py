@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from components.ledger.config import LedgerJob
+from data.catalog.chips import find_chip
 from tokenmill.contracts.ledger import Memory
 from tokenmill.cost.devices import CPU_CHIP, parallelism_of
 from tokenmill.cost.memory import (
@@ -13,8 +14,10 @@ from tokenmill.cost.memory import (
     share_of_batch,
 )
 from tokenmill.cost.sharding import (
+    DENSE,
+    Exchanged,
+    Experts,
     Strategy,
-    layer_output_bytes,
     shard_memory,
     strategy_fits,
 )
@@ -57,22 +60,25 @@ def run_memory(
         that are usual, with the least number of devices that fits.
     """
     strategy: Strategy = "zero1" if settings.zero else "data"
-    memory = shard_memory(
-        memory_per_device(shape, settings, settings.devices),
-        strategy,
-        settings.devices,
-        shape.layers,
-    )
+    on_cpu = settings.chip == CPU_CHIP
+    whole = memory_per_device(shape, settings, settings.devices)
+    memory = shard_memory(whole, strategy, settings.devices, shape.layers)
+    copied = whole.checkpoint_bytes
+    beside = copied if on_cpu else 0
     fits = strategy_fits(
         lambda devices: memory_per_device(shape, settings, devices),
         chips=settings.devices,
         layers=shape.layers,
         memory_bytes=capacity_bytes,
-        exchanged_bytes_of=lambda devices: layer_output_bytes(
+        beside_bytes=beside,
+        exchanged_of=lambda devices: Exchanged.of(
             shape,
             share_of_batch(settings.global_batch_size, devices),
             settings.precision,
         ),
+        experts=DENSE if settings.lora is not None else Experts.of(shape),
+        # A worker on CPUs is a machine.
+        chips_per_machine=1 if on_cpu else find_chip(settings.chip).chips_per_machine,
     )
     of_run = next(fit for fit in fits if fit.strategy == strategy)
     room = None if capacity_bytes is None else capacity_bytes * (1 - RESERVED_SHARE)
@@ -90,7 +96,10 @@ def run_memory(
         capacity_bytes=capacity_bytes,
         reserved_share=RESERVED_SHARE,
         process_bytes=process_bytes,
-        fits=of_run.fits if process_bytes is None or room is None else process_bytes <= room,
+        checkpoint_copy_bytes=copied,
+        fits=(
+            of_run.fits if process_bytes is None or room is None else process_bytes + beside <= room
+        ),
         smallest_device_count=of_run.smallest_chips,
         by_strategy=fits,
         kv_cache_bytes_per_token=kv_cache_bytes(shape, tokens=1) if shape.causal else None,

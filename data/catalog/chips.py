@@ -74,7 +74,11 @@ class Chip:
         memory_bytes: Usable memory, bytes; None for a vCPU.
         memory_bytes_per_second: Memory bandwidth, bytes/s.
         interconnect_bytes_per_second: From one chip to others of its machine or pod, one way,
-            bytes/s; None where none was found. Between machines it is slower.
+            bytes/s; None where none was found.
+        chips_per_machine: Chips that the interconnect joins: of the maker's own machine, of TPUs
+            of a pod; None where none was found.
+        network_bytes_per_second: From one chip to those of other machines, one way, bytes/s: its
+            share of the network of the maker's own machine; None where none was found.
         prices: On-demand prices; the first is the default. Empty where none was found.
         spec_source: Where the other numbers stand.
         notes: Conflicts between sources, cautions.
@@ -91,6 +95,8 @@ class Chip:
     memory_bytes: int | None
     memory_bytes_per_second: float | None
     interconnect_bytes_per_second: float | None
+    chips_per_machine: int | None
+    network_bytes_per_second: float | None
     prices: tuple[Price, ...]
     spec_source: str
     notes: str
@@ -164,6 +170,8 @@ def load_chips() -> tuple[Chip, ...]:
             memory_bytes=_memory_bytes(row),
             memory_bytes_per_second=times(row.number("mem_bw_gbps"), GIGA),
             interconnect_bytes_per_second=times(row.number("interconnect_gbyte_per_s"), GIGA),
+            chips_per_machine=row.whole("chips_per_machine"),
+            network_bytes_per_second=times(row.number("network_gbyte_per_s"), GIGA),
             prices=tuple(prices.pop(row.text("chip"), ())),
             spec_source=row.text("spec_source"),
             notes=row.text("notes"),

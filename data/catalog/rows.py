@@ -61,6 +61,11 @@ def read_rows(file: Path) -> Iterator[Row]:
     with file.open(encoding="utf-8", newline="") as stream:
         reader = csv.DictReader(stream)
         for cells in reader:
+            if None in cells:
+                raise ValueError(
+                    f"{file.name} line {reader.line_num}: {len(cells[None])} cells more than the "
+                    "heading has: expected one a column; quote the cell that has a comma in it."
+                )
             yield Row(file, reader.line_num, cells)
 
 

@@ -124,7 +124,7 @@ _GROUPS = {
         _choice(
             "--strategy",
             "How the model is spread over chips [data].",
-            "data zero1 zero2 zero3 tensor tensor-zero3",
+            "data zero1 zero2 zero3 tensor tensor-zero3 expert",
         ),
         _choice("--flops-basis", "Of hours [exact for a shape, 6n for --params].", "exact 6n"),
     ],

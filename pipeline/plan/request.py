@@ -214,7 +214,7 @@ def _note_memory(plan: Plan, notes: list[str]) -> None:
                 "shorter rows or recomputed activations (--recompute full)"
             )
     notes.append(
-        f"{plan.memory.total / 2**30:,.0f} GiB a chip do not fit {request.hardware.chip.slug}'s "
+        f"{plan.needed_bytes / 2**30:,.0f} GiB a chip do not fit {request.hardware.chip.slug}'s "
         f"{room / 2**30:,.0f} GiB: {advice}"
     )
 

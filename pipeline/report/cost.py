@@ -10,6 +10,7 @@ from pipeline.report.measured import effective_rows, measured_notes
 from pipeline.report.tables import escape
 from tokenmill.contracts.cost_report import CostReport, Side
 from tokenmill.contracts.ledger import Ledger
+from tokenmill.cost.devices import CPU_CHIP
 from tokenmill.metadata.step_records import StepRecord
 from tokenmill.number_format import (
     approximate,
@@ -283,6 +284,8 @@ def _notes(ledger: Ledger) -> Iterator[tuple[str, bool]]:
         )
     if memory.fits is False:
         needed = memory.process_bytes or memory.bytes_per_device
+        if ledger.hardware.chip == CPU_CHIP:
+            needed += memory.checkpoint_copy_bytes or 0
         words = f"{memory.smallest_device_count} devices would do."
         if memory.process_bytes is not None:
             words = "lower train.global_batch_size or raise train.accumulation_steps."

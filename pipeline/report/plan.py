@@ -9,6 +9,7 @@ from rich.table import Table
 from pipeline.report.ladder_loss import ladder_rows
 from pipeline.report.tables import SafeConsole, echo, escape
 from tokenmill.contracts.ladder import LadderLoss
+from tokenmill.cost.devices import CPU_CHIP
 from tokenmill.cost.plan.document import PlanAnswer, PlanLimit, guidance_document
 from tokenmill.cost.plan.planning import Plan
 from tokenmill.cost.scaling import LEAST_FITTED_PARAMS
@@ -63,6 +64,7 @@ def _show(console: Console, answer: PlanAnswer) -> None:
     parts = plan.memory.by_part().items()
     sizes = (f"{name.replace('_', ' ')} {size / _GIB:,.2f}" for name, size in parts if size)
     console.print(f"GiB by part: {', '.join(sizes)}.")
+    console.print(_host_memory(plan))
     console.print("* for planning only: tokenmill run has the first two, by train.zero.")
     console.print(_network(plan) + "\n")
     console.print(_guidance(plan))
@@ -218,23 +220,37 @@ def _memory(plan: Plan) -> Table:
     return table
 
 
+def _host_memory(plan: Plan) -> str:
+    """Say what saving takes of the memory of the chief's machine."""
+    copied = f"{plan.checkpoint_copy_bytes / _GIB:,.2f} GiB"
+    if plan.request.hardware.chip.slug == CPU_CHIP:
+        return f"While a checkpoint is written, a copy of weights and moments takes {copied} more."
+    return f"Host memory: {copied} on the chief's machine, a copy while a checkpoint is written."
+
+
 def _network(plan: Plan) -> str:
     """Say what a chip sends in a step, and how long that takes beside the computation."""
     network = plan.network
     if not network.sent_bytes:
         return "Network: nothing is sent between copies of the model."
     words = f"Network: a chip sends {network.sent_bytes / _GIB:,.2f} GiB a step"
-    rate, seconds = network.bytes_per_second, network.seconds
-    if rate is None or seconds is None:
-        return words + "; the catalog has no bandwidth of its interconnect."
-    share = seconds / network.step_seconds
-    words += (
-        f", {decimal(seconds)} s at the {rate / 1e9:,.0f} GB/s between "
-        f"chips of a machine or pod, beside {decimal(network.step_seconds)} s of computation"
+    seconds, of_machine = network.seconds, network.chips_per_machine
+    if seconds is None or of_machine is None:
+        return words + f"; the catalog does not say {network.missing}."
+    hops = (
+        (network.link, f"chips of a machine (or pod) of {of_machine:,}"),
+        (network.between, "machines"),
     )
-    if share > 1:
+    ways = [
+        f"{hop.sent_bytes / _GIB:,.2f} GiB between {between} in {decimal(hop.seconds)} s at "
+        f"{decimal(hop.bytes_per_second / 1e9)} GB/s"
+        for hop, between in hops
+        if hop.seconds and hop.bytes_per_second
+    ]
+    words += f": {', '.join(ways)}, beside {decimal(network.step_seconds)} s of computation"
+    if seconds > network.step_seconds:
         return words + ": [red]the network is the limit[/red], not the chip."
-    return words + ". Between machines it is slower."
+    return words + "."
 
 
 def _guidance(plan: Plan) -> Table:

@@ -10,9 +10,9 @@ import tensorflow as tf
 from tokenmill.errors import TokenmillError
 from tokenmill.export.quantization import StoredWeights
 from tokenmill.model.build import build_model, loss_sums, merge_adapters
+from tokenmill.model.expert_blocks import block_rows
 from tokenmill.model.experts import RoutedTokens
 from tokenmill.model.generation import decode_step, prefill, widen
-from tokenmill.model.grouped_mlp import block_rows
 from tokenmill.model.lora import LoraConfig
 from tokenmill.model.same_shape import check_same_shape
 from tokenmill.model.shape import ModelShape

@@ -146,13 +146,19 @@ class Model(Part):
 class StrategyFit(Part):
     """A way to spread a model over devices."""
 
-    strategy: str = key("data, zero1, zero2, zero3, tensor or tensor-zero3.")
+    strategy: str = key("data, zero1, zero2, zero3, tensor, tensor-zero3 or expert.")
     bytes_per_chip: int = key("Bytes a device.", ge=0)
     fits: bool | None = key("Whether they fit; null if the capacity is unknown.")
     smallest_chips: int | None = key("Least devices that fit; null if none is known to.")
     runnable: bool = key("Whether `tokenmill run` can train so; else it is for planning only.")
     sent_bytes_per_step: int = key(
         "Bytes that a device sends in a step, as rings do it, by formula.", ge=0
+    )
+    between_machines_bytes_per_step: int | None = key(
+        "Those of them that go to devices of other machines; null if the catalog does not say how "
+        "many a machine has.",
+        default=None,
+        ge=0,
     )
 
 
@@ -173,6 +179,13 @@ class Memory(Part):
         "Of a CPU, measured: the most that the Calibrator's process held, with libraries and "
         "compiler. `fits` goes by it. Null without a measurement.",
         default=None,
+    )
+    checkpoint_copy_bytes: int | None = key(
+        "Copy of trained weights and moments in the memory of the chief's machine while a "
+        "checkpoint is written. On a CPU that is the device's own memory: it comes on top of the "
+        "other bytes, and `fits` counts it.",
+        default=None,
+        ge=0,
     )
     fits: bool | None = key("Whether the bytes fit; null if the capacity is unknown.")
     smallest_device_count: int | None = key(

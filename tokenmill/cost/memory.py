@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from tokenmill.cost.checks import check_positive
 from tokenmill.cost.flops import Recompute, check_recompute
+from tokenmill.model.expert_blocks import padded_rows
 from tokenmill.model.lora import LoraConfig, head_params
 from tokenmill.model.shape import ModelShape, query_blocks
 
@@ -114,7 +115,12 @@ class MemoryEstimate:
 
     @property
     def checkpoint_bytes(self) -> int:
-        """Bytes of a checkpoint on disk: trained weights and moments."""
+        """Bytes of a checkpoint: trained weights and moments.
+
+        They are copied to the memory of the chief's machine, where the copy stays until a thread
+        has written it; training goes on meanwhile. On a CPU that is the same memory, and the total
+        is without it.
+        """
         return self.weights + self.optimizer
 
     def fits(self, chip: Chip, reserved_share: float = RESERVED_SHARE) -> bool:
@@ -208,6 +214,7 @@ def layer_activations(
     recompute: Recompute = "none",
     dropout: bool = True,
     lora: LoraConfig | None = None,
+    parts: int = 1,
 ) -> LayerActivations:
     """Count the bytes that one layer keeps, by the published list of tensors.
 
@@ -222,6 +229,8 @@ def layer_activations(
         recompute: ``selective`` keeps no attention scores, ``full`` only the layer's input.
         dropout: Whether the layer has dropout, whose masks and outputs are kept too.
         lora: Adapters beside frozen matrices; None where all is trained.
+        parts: Parts of the batch that are computed side by side, each with blocks of its own for
+            experts.
 
     Returns:
         Bytes.
@@ -229,7 +238,7 @@ def layer_activations(
     # gelu keeps its input and output; swiglu gate, value, silu(gate) and their product.
     size, positions = _check_layer(shape, batch, precision, recompute)
     inner = 4 if shape.mlp == "swiglu" else 2
-    features = _feature_bytes(shape, positions, size, inner, 2 * shape.kv_dim, dropout, lora)
+    features = _feature_bytes(shape, positions, size, inner, 2 * shape.kv_dim, dropout, lora, parts)
     if recompute == "full":
         return LayerActivations(size * positions * shape.d_model, 0)
     if recompute == "selective":
@@ -247,6 +256,7 @@ def xla_layer_activations(
     recompute: Recompute = "none",
     dropout: bool = True,
     lora: LoraConfig | None = None,
+    parts: int = 1,
 ) -> LayerActivations:
     """Count the bytes that one layer of the Trainer keeps as XLA compiles it for an accelerator.
 
@@ -264,6 +274,8 @@ def xla_layer_activations(
         recompute: ``selective`` keeps nothing of attention's products, ``full`` only the input.
         dropout: Whether the layer has dropout.
         lora: Adapters beside frozen matrices; None where all is trained.
+        parts: Parts of the batch that are computed side by side, each with blocks of its own for
+            experts.
 
     Returns:
         Bytes.
@@ -274,9 +286,9 @@ def xla_layer_activations(
         return LayerActivations(size * positions * shape.d_model, 0)
     if recompute == "selective":
         keys = 2 * shape.kv_dim
-        features = _feature_bytes(shape, positions, size, inner, keys, dropout, lora)
+        features = _feature_bytes(shape, positions, size, inner, keys, dropout, lora, parts)
         return LayerActivations(features, 0)
-    features = _feature_bytes(shape, positions, size, inner, 0, dropout, lora)
+    features = _feature_bytes(shape, positions, size, inner, 0, dropout, lora, parts)
     length = shape.sequence_length
     blocks = query_blocks(length) if shape.causal and not dropout else 1
     # Of keys and values, repeated for every query head, a block has 1/blocks, 2/blocks, .. 1.
@@ -309,6 +321,7 @@ def _feature_bytes(
     keys: int,
     dropout: bool,
     lora: LoraConfig | None,
+    parts: int,
 ) -> int:
     """Count a layer's bytes but for attention's products.
 
@@ -320,6 +333,7 @@ def _feature_bytes(
         keys: Features of keys and values that are kept here.
         dropout: Whether there are masks after attention and after the MLP.
         lora: Adapters; None where all is trained.
+        parts: Parts of the batch that are computed side by side.
     """
     d, width = shape.d_model, shape.attention_width
     # Inputs of two norms, of q/k/v and of the MLP: 4·d; of o, and q: as wide as all query heads
@@ -327,13 +341,30 @@ def _feature_bytes(
     features = 4 * d + 2 * width + keys
     if shape.qk_norm:  # inputs of the norms of q and k
         features += width + shape.kv_dim
-    features += inner * shape.active_d_ff + shape.dispatched_features
+    features += inner * shape.dense_d_ff
     if lora is not None:
         features += _features_of_adapters(shape, lora)
     masks = 2 * d if dropout else 0
     if lora is not None and lora.dropout:
         masks += _inputs_of_adapters(shape, lora)
-    return positions * (size * features + _MASK_BYTES * masks)
+    of_experts = size * _features_of_experts(shape, positions, parts)
+    return positions * (size * features + _MASK_BYTES * masks) + of_experts
+
+
+def _features_of_experts(shape: ModelShape, positions: int, parts: int) -> int:
+    """Count the numbers that the experts of a layer keep, the mean of all layers.
+
+    Of each row of a block, padding included, the input and what the inner matrices compute (the
+    backward pass repeats the activation function); of each token the outputs of its experts, which
+    the gradients of their gates need.
+    """
+    if shape.experts == 1:
+        return 0
+    assignments = -(-positions // parts) * shape.experts_per_token
+    rows = parts * padded_rows(assignments, shape.experts)
+    row = shape.d_model + shape.mlp_inner_matrices * shape.expert_width
+    outputs = positions * shape.experts_per_token * shape.d_model
+    return round(shape.moe_share * (rows * row + outputs))
 
 
 def kv_cache_bytes(shape: ModelShape, *, tokens: int, bytes_per_number: int = 4) -> int:
@@ -359,7 +390,7 @@ def _features_of_adapters(shape: ModelShape, lora: LoraConfig) -> int:
         ({"q", "k", "v"}, shape.d_model),
         ({"o"}, shape.attention_width),
         ({"gate", "up"}, shape.d_model),
-        ({"down"}, shape.active_d_ff),
+        ({"down"}, shape.dense_d_ff),
     )
     read = set() if lora.dropout else set(adapted)
     unused = sum(features for targets, features in inputs if not targets & read)
@@ -412,6 +443,7 @@ def estimate_memory(
             recompute=scheme,
             dropout=dropout,
             lora=lora,
+            parts=parallelism,
         )
 
     kept = layer(recompute)

@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-# A matrix product of fewer rows is slow, of more is padded too much.
-_LEAST_ROWS, _MOST_ROWS = 8, 256
+from tokenmill.model.expert_blocks import block_rows, most_blocks
 
 Activation = Callable[[list[Any]], Any]
 """Makes of what the inner matrices compute, [.., F] each, what the last one takes, [.., F]."""
@@ -39,14 +38,6 @@ class ExpertWeights(NamedTuple):
     inner_biases: list[Any]
     down: Any
     down_bias: Any
-
-
-def block_rows(assignments: int, experts: int) -> int:
-    """Return the rows of a block: half of what an expert gets on the average, a power of two."""
-    rows = _LEAST_ROWS
-    while rows < _MOST_ROWS and 4 * rows <= assignments // experts:
-        rows *= 2
-    return rows
 
 
 def expert_mlps(
@@ -114,8 +105,7 @@ def _assign_blocks(chosen_NK: Any, experts: int) -> _Blocks:
     sorted_A = tf.argsort(chosen_A, stable=True)
     place_A = tf.argsort(sorted_A)  # the inverse permutation
     row_A = place_A - tf.gather(first_E - size * first_block_E, chosen_A)
-    most = assignments // size + experts
-    blocks_Q = tf.range(most)
+    blocks_Q = tf.range(most_blocks(assignments, experts))
     expert_Q = tf.reduce_sum(tf.cast(blocks_Q[:, None] >= end_E, tf.int32), 1)
     expert_Q = tf.minimum(expert_Q, experts - 1)
     within_Q = (blocks_Q - tf.gather(first_block_E, expert_Q)) * size

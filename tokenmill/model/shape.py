@@ -575,18 +575,10 @@ class ModelShape:
         return self.heads * self.head_width
 
     @property
-    def active_d_ff(self) -> int:
-        """Inner MLP width that one token passes, in features; the mean of the layers, rounded."""
-        passed = (self.experts_per_token + self.shared_experts) * self.expert_width
+    def dense_d_ff(self) -> int:
+        """Inner MLP width of what every token passes: no routed experts; the mean of the layers."""
+        passed = self.shared_experts * self.expert_width
         return round(self.d_ff + self.moe_share * (passed - self.d_ff))
-
-    @property
-    def dispatched_features(self) -> int:
-        """Features a token that experts are given and give back: copies of its vector, by expert.
-
-        The mean of the layers; 0 in a dense model.
-        """
-        return round(2 * self.moe_share * self.experts_per_token * self.d_model)
 
     @property
     def attention_products(self) -> float:

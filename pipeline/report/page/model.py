@@ -112,6 +112,9 @@ def memory_section(run: RunDocuments) -> Section:
     ]
     if memory.process_bytes is not None:
         sentences.append(f"The Calibrator's process held {byte_size(memory.process_bytes)}.")
+    if memory.checkpoint_copy_bytes is not None:
+        copied = byte_size(memory.checkpoint_copy_bytes)
+        sentences.append(f"While a checkpoint is written, a copy takes {copied} of the host.")
     if run.telemetry is not None and run.telemetry.peak_process_bytes is not None:
         held = byte_size(run.telemetry.peak_process_bytes)
         sentences.append(f"The trainer's process held {held} at most, export included.")

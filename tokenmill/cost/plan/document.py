@@ -231,8 +231,13 @@ def plan_document(answer: PlanAnswer) -> dict[str, Any]:
         "memory_gib_by_part": {
             _PART_KEYS.get(part, part): _gib(size) for part, size in plan.memory.by_part().items()
         },
+        "checkpoint_copy_gib": _gib(plan.checkpoint_copy_bytes),
         "chip_memory_gib": _gib(room) if room else None,
         "sent_gib_per_step": _gib(plan.network.sent_bytes),
+        "chips_per_machine": plan.network.chips_per_machine,
+        "between_machines_gib_per_step": _gib(plan.network.between.sent_bytes)
+        if plan.network.chips_per_machine
+        else None,
         "network_seconds_per_step": plan.network.seconds,
         "compute_seconds_per_step": plan.network.step_seconds,
         "memory_by_strategy": [
@@ -243,6 +248,9 @@ def plan_document(answer: PlanAnswer) -> dict[str, Any]:
                 "smallest_chips": fit.smallest_chips,
                 "runnable": fit.runnable,
                 "sent_gib_per_step": _gib(fit.sent_bytes_per_step),
+                "between_machines_gib_per_step": None
+                if fit.between_machines_bytes_per_step is None
+                else _gib(fit.between_machines_bytes_per_step),
             }
             for fit in plan.fits
         ],

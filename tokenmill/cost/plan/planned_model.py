@@ -12,6 +12,7 @@ from tokenmill.cost.flops import (
     flops_per_token_palm,
 )
 from tokenmill.cost.memory import MemoryEstimate, Precision, estimate_memory
+from tokenmill.cost.sharding import DENSE, Experts
 from tokenmill.cost.utilization import FlopsBasis
 from tokenmill.model.lora import LoraConfig, head_params, trained_params_by_part
 from tokenmill.model.shape import ModelShape
@@ -84,6 +85,14 @@ class PlannedModel:
     def is_sparse(self) -> bool:
         """Whether a token passes a part of the parameters only."""
         return self.params_active < self.params_total
+
+    @property
+    def experts(self) -> Experts:
+        """What can be spread of the layers' experts.
+
+        Nothing where only counts are known (a guess at the shape is dense) or adapters are trained.
+        """
+        return DENSE if self.shape_assumed or self.lora is not None else Experts.of(self.shape)
 
     @property
     def params_trained(self) -> float:

@@ -31,11 +31,13 @@ from tokenmill.cost.pricing import (
 )
 from tokenmill.cost.scaling import Goal, repetition_discounted_tokens
 from tokenmill.cost.sharding import (
+    Exchanged,
     Strategy,
+    Traffic,
     bytes_per_chip,
     copies,
-    layer_output_bytes,
     strategy_fits,
+    traffic,
 )
 from tokenmill.cost.utilization import FlopsBasis, UtilizationRange, utilization_range
 
@@ -125,10 +127,10 @@ class PlanRequest:
             self.hardware.chip.slug == CPU_CHIP,
         )
 
-    def exchanged_bytes(self, number: int) -> int:
-        """Count the bytes of all layers' outputs of one of a number of copies, in one step."""
+    def exchanged(self, number: int) -> Exchanged:
+        """Count what the layers of one of a number of copies hand over in one step."""
         sequences = self._sequences(number) * self.accumulation_steps
-        return layer_output_bytes(self.model.shape, sequences, self.hardware.precision)
+        return Exchanged.of(self.model.shape, sequences, self.hardware.precision)
 
     @property
     def step_tokens(self) -> int:
@@ -150,23 +152,86 @@ class PlanRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
-    """What a chip sends in a step, beside the time of its computation.
+class Hop:
+    """A way that bytes go, and how fast.
 
     Attributes:
-        sent_bytes: By formula (tokenmill/cost/sharding.py).
-        bytes_per_second: Of the chips' own interconnect, one way; None if unknown.
-        step_seconds: Of computation, at the plan's utilization.
+        sent_bytes: By one chip in a step.
+        bytes_per_second: Of one chip, one way; None if the catalog has none.
     """
 
-    sent_bytes: int
+    sent_bytes: float
     bytes_per_second: float | None
-    step_seconds: float
 
     @property
     def seconds(self) -> float | None:
         """Seconds that sending takes if nothing disturbs it; None if the bandwidth is unknown."""
+        if not self.sent_bytes:
+            return 0.0
         return None if self.bytes_per_second is None else self.sent_bytes / self.bytes_per_second
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What a chip sends in a step, beside the time of its computation.
+
+    Attributes:
+        sent_bytes: By formula (tokenmill/cost/sharding.py), wherever they go.
+        chips_per_machine: As the catalog has it; None if unknown.
+        link: To chips of its own machine; all bytes where it is not known how many those are.
+        between: To chips of other machines.
+        step_seconds: Of computation, at the plan's utilization.
+    """
+
+    sent_bytes: int
+    chips_per_machine: int | None
+    link: Hop
+    between: Hop
+    step_seconds: float
+
+    @classmethod
+    def of(cls, request: PlanRequest, step_seconds: float) -> Network:
+        """Return what a chip sends in a step of a plan.
+
+        Args:
+            request: The plan's inputs.
+            step_seconds: Of computation.
+        """
+        chip, number = request.hardware.chip, copies(request.strategy, request.hardware.devices)
+        sent: Traffic = traffic(
+            request.memory_of_copy(number),
+            request.strategy,
+            request.hardware.devices,
+            request.exchanged(number),
+            request.model.experts,
+            chip.chips_per_machine,
+        )
+        return cls(
+            sent_bytes=sent.total,
+            chips_per_machine=chip.chips_per_machine,
+            link=Hop(sent_bytes=sent.link, bytes_per_second=chip.interconnect_bytes_per_second),
+            between=Hop(sent_bytes=sent.network, bytes_per_second=chip.network_bytes_per_second),
+            step_seconds=step_seconds,
+        )
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of the slower hop; both are under way at once. None if a figure is missing."""
+        link, between = self.link.seconds, self.between.seconds
+        if self.missing or link is None or between is None:
+            return None
+        return max(link, between)
+
+    @property
+    def missing(self) -> str:
+        """What the catalog does not say and the seconds depend on; empty where it says all."""
+        if not self.sent_bytes:
+            return ""
+        if self.chips_per_machine is None:
+            return "how many chips a machine has"
+        if self.link.seconds is None:
+            return "how fast the chips of a machine are joined"
+        return "" if self.between.seconds is not None else "how fast machines are joined"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +269,17 @@ class Plan:
     checkpoints: CheckpointPlan | None
     storage_usd: float | None
     network_usd: float | None
+
+    @property
+    def checkpoint_copy_bytes(self) -> int:
+        """Memory of the chief's machine that a checkpoint takes until it is written, bytes."""
+        return self.request.memory_of_copy(1).checkpoint_bytes
+
+    @property
+    def needed_bytes(self) -> int:
+        """Memory of one chip; of a CPU with the copy of a checkpoint, which is there too."""
+        on_cpu = self.request.hardware.chip.slug == CPU_CHIP
+        return self.memory.total + (self.checkpoint_copy_bytes if on_cpu else 0)
 
     @property
     def tokens_per_second(self) -> float:
@@ -250,15 +326,27 @@ def make_plan(request: PlanRequest) -> Plan:
 
     central = cost(mfu)
     layers = request.model.shape.layers
-    memory = bytes_per_chip(request.memory_of_copy, request.strategy, hardware.devices, layers)
+    copied = request.memory_of_copy(1).checkpoint_bytes
+    experts = request.model.experts
+    if request.strategy == "expert" and experts.count == 1:
+        raise ValueError(
+            'strategy = "expert": expected a model with experts whose shape is known and that is '
+            "trained whole; give its shape, or choose another strategy."
+        )
+    memory = bytes_per_chip(
+        request.memory_of_copy, request.strategy, hardware.devices, layers, experts
+    )
     fits = strategy_fits(
         request.memory_of_copy,
         chips=hardware.devices,
         layers=layers,
         memory_bytes=hardware.memory_bytes,
-        exchanged_bytes_of=request.exchanged_bytes,
+        beside_bytes=copied if hardware.chip.slug == CPU_CHIP else 0,
+        exchanged_of=request.exchanged,
+        experts=experts,
+        chips_per_machine=hardware.chip.chips_per_machine,
     )
-    checkpoints = _checkpoints(request, request.memory_of_copy(1), central)
+    checkpoints = _checkpoints(request, copied, central)
     storage, network = _by_rate(request, central, checkpoints)
     return Plan(
         request=request,
@@ -271,10 +359,9 @@ def make_plan(request: PlanRequest) -> Plan:
         cost_high=cost(published.low) if published else central,
         memory=memory,
         fits=fits,
-        network=Network(
-            sent_bytes=next(f for f in fits if f.strategy == request.strategy).sent_bytes_per_step,
-            bytes_per_second=hardware.chip.interconnect_bytes_per_second,
-            step_seconds=request.step_tokens
+        network=Network.of(
+            request,
+            request.step_tokens
             * request.flops_per_token
             / (hardware.chips * hardware.peak_flops_per_second * mfu),
         ),
@@ -319,11 +406,11 @@ def _utilization(request: PlanRequest) -> tuple[float, str, UtilizationRange | N
 
 
 def _checkpoints(
-    request: PlanRequest, memory: MemoryEstimate, cost: CostEstimate
+    request: PlanRequest, checkpoint_bytes: int, cost: CostEstimate
 ) -> CheckpointPlan | None:
     try:
         return plan_checkpoints(
-            checkpoint_bytes=memory.checkpoint_bytes,
+            checkpoint_bytes=checkpoint_bytes,
             work_seconds=cost.wall_seconds * request.hardware.goodput,
             chips=request.hardware.chips,
             write_bytes_per_second=request.write_bytes_per_second,
