@@ -23,6 +23,7 @@ from components.pack.config import PackConfig
 from components.push.config import PushConfig
 from components.tokenize.config import TokenizerConfig
 from components.train.config import ExecutionConfig, TrainConfig, TrainingJob
+from components.train.distributed.cluster import cluster_size
 from components.validate.config import ValidateConfig
 from tokenmill.config_model import PositiveInt, Section
 from tokenmill.contracts.ladder import read_ladder
@@ -365,7 +366,7 @@ class Config(Section):
 
         Raises:
             TokenmillError: The chip is unknown or has no price, cost.ladder is no ladder of it, or
-                cost.value measured other text.
+                cost.value measured other text, or TF_CONFIG is wrong.
         """
         law = None
         if self.cost.ladder is not None:
@@ -386,7 +387,17 @@ class Config(Section):
             self.execution.keep_checkpoints,
             law,
             measured,
+            *self._cluster_size(),
         )
+
+    def _cluster_size(self) -> tuple[int, int]:
+        """Return how many processes train together, and on how many machines.
+
+        Of multi_worker by TF_CONFIG; where the manifests have yet to make that, one a machine.
+        """
+        if self.train.strategy != "multi_worker":
+            return 1, 1
+        return cluster_size() if os.environ.get("TF_CONFIG") else (self.engine.workers,) * 2
 
     @property
     def data_fingerprint(self) -> str:

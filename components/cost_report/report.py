@@ -11,6 +11,7 @@ from tokenmill.contracts.cost_report import (
     PipelineCost,
     Quality,
     Reason,
+    Sent,
     Side,
     StepCost,
 )
@@ -19,6 +20,7 @@ from tokenmill.contracts.training import STEADY_PHASES, Phase, Telemetry
 from tokenmill.cost.devices import CPU_CHIP
 from tokenmill.cost.flops import model_flops_utilization
 from tokenmill.cost.pricing import SECONDS_PER_HOUR, compute_usd, usd_per_million_tokens
+from tokenmill.cost.sharding import sent_by_ring
 
 # Phases of the trainer that are training proper; the rest is what goodput loses.
 _TRAINING_PHASES = (*STEADY_PHASES, Phase.COMPILE)
@@ -93,6 +95,7 @@ def build_cost_report(
             lossy_fraction=lossy_fraction,
             **baseline,
         ),
+        sent=_sent(ledger, telemetry),
         effective_tokens=effective,
         trained_loss_tokens=telemetry.trained_loss_tokens,
     )
@@ -111,6 +114,26 @@ def estimated_side(ledger: Ledger) -> Side:
         chip_hours=estimate.chip_hours,
         compute_usd=estimate.compute_usd,
         usd_per_million_effective_tokens=estimate.usd_per_million_effective_tokens,
+    )
+
+
+def forecast_sent(ledger: Ledger) -> int:
+    """Return the bytes that a device sends in a step, by the ledger's formula."""
+    strategy = "zero1" if ledger.memory.zero else "data"
+    return next(
+        fit.sent_bytes_per_step for fit in ledger.memory.by_strategy if fit.strategy == strategy
+    )
+
+
+def _sent(ledger: Ledger, telemetry: Telemetry) -> Sent | None:
+    replicas, devices = telemetry.replicas, ledger.memory.devices
+    if replicas == devices == 1:
+        return None
+    return Sent(
+        estimated_bytes=forecast_sent(ledger),
+        actual_bytes=sent_by_ring(telemetry.collective_bytes_per_step, replicas),
+        estimated_devices=devices,
+        replicas=replicas,
     )
 
 

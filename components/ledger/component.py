@@ -115,14 +115,15 @@ def _machine(settings: LedgerJob, calibration_uri: str | None) -> Machine:
     peak = settings.peak_flops_per_second_per_chip
     memory: float | None = settings.memory_bytes_per_chip
     if settings.chip == CPU_CHIP:
-        memory = memory or memory_bytes()
+        memory = memory or memory_bytes() * settings.machines // settings.workers
         if calibration is not None:
             memory = calibration.memory_bytes
     if peak is None:  # a CPU: what this machine does, over its cores
         if calibration is not None and calibration.peak_flops_per_second is not None:
             peak = calibration.peak_flops_per_second / settings.chips
         else:
-            peak = measure_matmul_flops_per_second() / settings.chips
+            # Of the chips those of this machine were timed.
+            peak = measure_matmul_flops_per_second() * settings.machines / settings.chips
     elif calibration and calibration.achieved_flops_per_second > peak * settings.chips:
         achieved = calibration.achieved_flops_per_second / settings.chips
         raise TokenmillError(

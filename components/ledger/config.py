@@ -28,7 +28,8 @@ class CostConfig(Section):
     chip: str = CPU_CHIP
     """A chip of data/catalog/hardware.csv."""
     chips: PositiveInt | Literal["auto"] = "auto"
-    """How many; "auto" is every core of this machine, for cpu-vcpu."""
+    """How many; "auto" is every core of this machine, for cpu-vcpu; with train.strategy
+    multi_worker of as many such machines as train."""
     peak_flops_per_second_per_chip: Annotated[float, Field(gt=0)] | None = None
     """Overrides the catalog; for cpu-vcpu without it, matrix products are timed here."""
     mfu: Annotated[float, Field(gt=0.0, le=1.0)] | Literal["auto", "measured"] = "auto"
@@ -110,6 +111,11 @@ class LedgerJob(CostConfig, TrainingPlan):
     measured: MeasuredValue | None = None
     """What the file cost.value says of this configuration; None without it."""
     checkpoints_kept: PositiveInt = CHECKPOINTS_KEPT
+    workers: PositiveInt = 1
+    """Processes that train together (strategy multi_worker): on CPUs each has a copy of the
+    model."""
+    machines: PositiveInt = 1
+    """Machines that they are on, taken to be alike."""
 
     @property
     def needs_calibration(self) -> bool:
@@ -118,8 +124,8 @@ class LedgerJob(CostConfig, TrainingPlan):
 
     @property
     def devices(self) -> int:
-        """Copies of the model: the cores of a CPU share one."""
-        return devices_of(self.chip, self.chips)
+        """Copies of the model: the cores of a CPU share one for each worker."""
+        return devices_of(self.chip, self.chips, self.workers)
 
     @property
     def recompute(self) -> Recompute:
@@ -185,8 +191,21 @@ def make_ledger_job(
     checkpoints_kept: int,
     law: LadderLaw | None = None,
     measured: MeasuredValue | None = None,
+    workers: int = 1,
+    machines: int = 1,
 ) -> LedgerJob:
     """Fill the catalog's facts of the chip into the sections.
+
+    Args:
+        cost: The section.
+        budget: The section.
+        plan: Of the training.
+        shape: The model.
+        checkpoints_kept: execution.keep_checkpoints.
+        law: Of cost.ladder; None without it.
+        measured: Of cost.value; None without it.
+        workers: Processes that train together.
+        machines: Machines that they are on.
 
     Raises:
         TokenmillError: The chip is unknown, or has no price or number and none was given.
@@ -203,7 +222,7 @@ def make_ledger_job(
                 f'cost.chips = "auto" counts this machine\'s cores; {chip.slug} needs a number.',
                 "Set cost.chips.",
             )
-        chips = vcpus()
+        chips = vcpus() * machines
     peak = cost.peak_flops_per_second_per_chip
     if peak is None and not is_this_cpu:
         peak = chip.peak_for(plan.precision)
@@ -247,6 +266,8 @@ def make_ledger_job(
         checkpoints_kept=checkpoints_kept,
         law=law,
         measured=measured,
+        workers=workers,
+        machines=machines,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from rich.table import Table
 
-from components.cost_report.report import estimated_side
+from components.cost_report.report import estimated_side, forecast_sent
 from pipeline.report.ladder_loss import span
 from pipeline.report.measured import effective_rows, measured_notes
 from pipeline.report.tables import escape
@@ -94,6 +94,22 @@ class _Sides:
             trained = cost.trained_loss_tokens  # a classifier's are documents
             self.table.add_row(name, count(planned), count(trained), f"{trained / planned:.2f}")
 
+    def sent(self) -> None:
+        """Add what a device sends in a step, where there are several."""
+        forecast, found = (
+            forecast_sent(self._ledger),
+            None if self._cost is None else self._cost.sent,
+        )
+        if not forecast and found is None:
+            return
+        label, cells = "sent by a device in a step", [byte_size(forecast)]
+        if found is not None:
+            cells.append(byte_size(found.actual_bytes))
+            cells.append("" if found.ratio is None else f"{found.ratio:.2f}")
+            if found.estimated_devices != found.replicas:
+                label += f" ({found.estimated_devices:,} estimated, {found.replicas:,} trained)"
+        self.table.add_row(label, *cells)
+
     def bits_per_byte(self) -> None:
         """Add the loss that the text's own ladder expects, if there is one."""
         ladder = self._ledger.guidance.ladder
@@ -150,6 +166,7 @@ def cost_table(ledger: Ledger, cost: CostReport | None) -> Table:
     row("trainer's time in all", "total_seconds", duration)
     row("goodput", "goodput", lambda share: f"{share:.1%}")
     row("chip-hours", "chip_hours", decimal)
+    sides.sent()
     row("compute", "compute_usd", usd)
     bill, hardware = ledger.cost, ledger.hardware
     if hardware.mfu_runs:

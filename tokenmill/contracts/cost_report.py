@@ -31,6 +31,24 @@ class Side(Part):
     usd_per_million_effective_tokens: float = key("USD.", ge=0)
 
 
+class Sent(Part):
+    """Bytes that a device sends to the others in a step, as rings do it."""
+
+    estimated_bytes: int = key("By the ledger's formula, for its number of devices.", ge=0)
+    actual_bytes: int = key(
+        "Of what a replica handed to collectives, counted where the step was traced.", ge=0
+    )
+    estimated_devices: int = key("Devices of the formula.", ge=1)
+    replicas: int = key("Devices that trained.", ge=1)
+
+    @property
+    def ratio(self) -> float | None:
+        """Actual over estimated; None where they are of different numbers of devices, or of one."""
+        if not self.estimated_bytes or self.estimated_devices != self.replicas:
+            return None
+        return self.actual_bytes / self.estimated_bytes
+
+
 class PhaseTime(Part):
     """One phase of the trainer."""
 
@@ -213,6 +231,7 @@ class CostReport(Document):
     pipeline: PipelineCost
     return_on_curation: list[StepReturn]
     quality: Quality
+    sent: Sent | None = key("What a device sends in a step; null of a single device.", default=None)
     effective_tokens: float = key("As in the ledger.", ge=0)
     trained_loss_tokens: int = key(
         "Tokens that training computed a loss of, counted; of a classifier documents.",

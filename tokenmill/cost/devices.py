@@ -17,14 +17,15 @@ USER_PRICE = "cost.price_usd_per_chip_hour"
 ASSUMED_CPU_MFU = 0.4
 
 
-def devices_of(chip: str, chips: int) -> int:
+def devices_of(chip: str, chips: int, workers: int = 1) -> int:
     """Return the number of copies of the model in data parallelism.
 
     Args:
         chip: Slug of the catalog.
         chips: How many; the cores of a CPU share one copy.
+        workers: Processes that train together.
     """
-    return 1 if chip == CPU_CHIP else chips
+    return workers if chip == CPU_CHIP else chips
 
 
 def parallelism_of(chip: str) -> int:

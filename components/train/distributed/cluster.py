@@ -12,6 +12,24 @@ def place_in_cluster() -> tuple[int, int]:
     Raises:
         TokenmillError: TF_CONFIG, which tells a worker of the others, is missing or wrong.
     """
+    cluster, kind, index = _read_cluster()
+    chiefs = len(cluster.get("chief", ()))
+    return index + (chiefs if kind == "worker" else 0), chiefs + len(cluster["worker"])
+
+
+def cluster_size() -> tuple[int, int]:
+    """Return the number of processes and of the machines that they are on, by their hosts' names.
+
+    Raises:
+        TokenmillError: TF_CONFIG is missing or wrong.
+    """
+    cluster, _, _ = _read_cluster()
+    addresses = [*cluster.get("chief", ()), *cluster["worker"]]
+    return len(addresses), len({address.rpartition(":")[0] for address in addresses})
+
+
+def _read_cluster() -> tuple[dict[str, list[str]], str, int]:
+    """Return the addresses by kind, and this process's kind and number among it."""
     text = os.environ.get("TF_CONFIG", "")
     try:
         config = json.loads(text)
@@ -24,8 +42,7 @@ def place_in_cluster() -> tuple[int, int]:
             'Expected {"cluster": {"worker": ["host:port", ..]}, "task": {"type": "worker", '
             '"index": 0}}, the index another on each worker.',
         ) from None
-    chiefs = len(cluster.get("chief", ()))
-    return index + (chiefs if kind == "worker" else 0), chiefs + len(cluster["worker"])
+    return cluster, kind, index
 
 
 def check_is_chief(training_directory: str) -> None:
