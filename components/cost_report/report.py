@@ -120,9 +120,8 @@ def estimated_side(ledger: Ledger) -> Side:
 def forecast_sent(ledger: Ledger) -> int:
     """Return the bytes that a device sends in a step, by the ledger's formula."""
     strategy = "zero1" if ledger.memory.zero else "data"
-    return next(
-        fit.sent_bytes_per_step for fit in ledger.memory.by_strategy if fit.strategy == strategy
-    )
+    fits = {fit.strategy: fit.sent_bytes_per_step for fit in ledger.memory.by_strategy}
+    return fits.get(strategy, 0)
 
 
 def _sent(ledger: Ledger, telemetry: Telemetry) -> Sent | None:

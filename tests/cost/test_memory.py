@@ -66,6 +66,28 @@ def test_norms_of_q_and_k_keep_their_inputs():
     assert kept[1] - kept[0] == 4 * 2 * plain.sequence_length * (12 + 4) * 128
 
 
+def test_experts_keep_rows_with_their_padding():
+    dense = shape(mlp="swiglu")
+    sparse = dataclasses.replace(dense, experts=8, experts_per_token=2, expert_d_ff=1024)
+    positions = 4 * dense.sequence_length
+
+    def kept(model, parts=1):
+        return layer_activations(
+            model, batch=4, precision="float32", dropout=False, parts=parts
+        ).features
+
+    # 2,048 assignments in blocks of 128 rows, half of what an expert gets; room for 8 more blocks.
+    rows = 2048 + 8 * 128
+    of_experts = 4 * (rows * (512 + 2 * 1024) + positions * 2 * 512)
+    assert kept(sparse) == kept(dense) - 4 * positions * 4 * 2048 + of_experts
+    # Of four parts each has room for 8 blocks of 32 rows more than its tokens fill.
+    assert kept(sparse, 4) == kept(sparse)
+    # Half of the layers are dense.
+    half = dataclasses.replace(sparse, moe_every=2)
+    assert 2 * kept(half) == kept(dense) + kept(sparse)
+    assert kept(dense, 4) == kept(dense)
+
+
 def test_gpt3_example_of_korthikanti():
     # Section 5: for GPT-3, 5·a·s/h = 80, so the scores outweigh the other 34.
     model = shape(d_model=12288, heads=96, d_ff=4 * 12288, sequence_length=2048)

@@ -340,3 +340,63 @@ def test_encoder_decoder_plans():
     )
     plan = make_plan(request(model=PlannedModel.of_shape(shape)))
     assert plan.cost.total_flops < 6 * shape.params_total * 2e10
+
+
+def network(**change):
+    return make_plan(request(strategy="data", **change)).network
+
+
+def test_the_slower_of_two_hops_is_what_sending_takes():
+    alone = network(chips=8)
+    assert alone.between.sent_bytes == 0
+    assert alone.seconds == alone.link.seconds == alone.sent_bytes / 300e9
+    # An eighth goes between machines, at a twelfth of the rate.
+    many = network(chips=1024)
+    assert many.chips_per_machine == 8
+    assert many.link.sent_bytes == alone.link.sent_bytes
+    assert many.between.seconds > many.link.seconds
+    assert many.seconds == many.between.seconds == many.between.sent_bytes / 25e9
+    assert many.missing == ""
+
+
+@pytest.mark.parametrize(
+    ("lacks", "words"),
+    [
+        ("chips_per_machine", "how many chips a machine has"),
+        ("interconnect_bytes_per_second", "how fast the chips of a machine are joined"),
+        ("network_bytes_per_second", "how fast machines are joined"),
+    ],
+)
+def test_without_a_figure_there_is_no_verdict(lacks, words):
+    chip = replace(find_chip("a100"), **{lacks: None})
+    found = network(chips=64, chip=chip)
+    assert found.seconds is None
+    assert found.missing == words
+    assert document(make_plan(request(chips=64, chip=chip)))["network_seconds_per_step"] is None
+    # Within a machine nobody asks how fast machines are joined.
+    alone = network(chips=8, chip=chip)
+    assert (alone.seconds is None) is (lacks != "network_bytes_per_second")
+    assert network(chips=1, chip=chip).seconds == 0
+
+
+def test_what_a_model_without_experts_cannot_spread_is_refused():
+    with pytest.raises(ValueError, match="expected a model with experts"):
+        make_plan(request(strategy="expert"))
+
+
+def test_a_copy_of_the_checkpoint_is_in_a_cpus_own_memory():
+    copied = 12e9  # bytes: weights and two moments of 1e9 parameters, float32
+    on_gpu = make_plan(request(precision="float32"))
+    assert on_gpu.checkpoint_copy_bytes == pytest.approx(copied, rel=0.01)
+    assert on_gpu.needed_bytes == on_gpu.memory.total
+
+    def on_cpu(memory):
+        return make_plan(
+            request(hardware="cpu-vcpu", precision="float32", peak_flops_per_second=1e11,
+                    machine_memory_bytes=memory)
+        )  # fmt: skip
+
+    total = on_cpu(None).memory.total
+    assert on_cpu(None).needed_bytes == total + on_gpu.checkpoint_copy_bytes
+    assert on_cpu(int((total + 11e9) / 0.9)).fits[0].fits is False
+    assert on_cpu(int((total + 13e9) / 0.9)).fits[0].fits is True

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from components.cost_report.report import build_cost_report
 from components.cost_report.steps import StepTime
+from pipeline.report.cost import cost_table
 from pipeline.report.quality import quality_table
 from tokenmill.contracts.cost_report import CostReport, EvaluationSummary
 from tokenmill.contracts.ledger import Ledger
@@ -269,3 +270,28 @@ def test_slower_steps_and_a_busy_machine_are_told_apart():
     both = reasons_with_cpu(16 * 4.0 * 1.3)
     assert both["mfu"] == pytest.approx(12.0)
     assert both["busy"] == pytest.approx(12.0)
+
+
+def sent(devices, replicas, **handed):
+    fit = {"strategy": "data", "sent_bytes_per_step": 4000 * (devices - 1)}
+    ledger = complete(Ledger, {**LEDGER, "memory": {"devices": devices, "by_strategy": [fit]}})
+    telemetry = TELEMETRY.model_copy(
+        update={"replicas": replicas, "collective_bytes_per_step": handed}
+    )
+    report = build_cost_report(ledger, telemetry, EvaluationSummary(**EVALUATION), {}, TIMES)
+    table = cost_table(ledger, report)
+    cells = [list(column.cells) for column in table.columns]
+    rows = {row[0]: row[1:] for row in zip(*cells, strict=True)}
+    return report.sent, {label: row for label, row in rows.items() if label.startswith("sent")}
+
+
+def test_what_was_sent_stands_beside_the_formula():
+    found, rows = sent(2, 2, all_reduce=4040)
+    assert (found.estimated_bytes, found.actual_bytes) == (4000, 4040)
+    assert found.ratio == pytest.approx(1.01)
+    assert rows == {"sent by a device in a step": ["4.00 kB", "4.04 kB", "1.01"]}
+    # A formula of another number of devices is no forecast of this one.
+    found, rows = sent(1, 2, all_reduce=4040)
+    assert found.ratio is None
+    assert list(rows) == ["sent by a device in a step (1 estimated, 2 trained)"]
+    assert sent(1, 1) == (None, {})

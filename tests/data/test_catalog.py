@@ -5,6 +5,7 @@ import pytest
 
 from data.catalog import chips as catalog
 from data.catalog.chips import find_chip, load_chips
+from data.catalog.rows import read_rows
 from tokenmill.cost.published_runs import load_published_runs
 
 RUNS = {run.name: run for run in load_published_runs()}
@@ -259,6 +260,29 @@ def test_a_price_of_an_unknown_chip_is_refused(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(catalog, "PRICES_FILE", broken)
     with pytest.raises(ValueError, match="chip = 'TPU v99'"):
         load_chips.__wrapped__()
+
+
+def test_a_cell_too_many_is_named(tmp_path: Path, monkeypatch):
+    lines = catalog.HARDWARE_FILE.read_text(encoding="utf-8").splitlines()
+    broken = tmp_path / "hardware.csv"
+    broken.write_text("\n".join([lines[0], lines[1] + ",9,728 cores"]) + "\n")
+    monkeypatch.setattr(catalog, "HARDWARE_FILE", broken)
+    with pytest.raises(ValueError, match=r"hardware\.csv line 2: 2 cells more"):
+        load_chips.__wrapped__()
+
+
+def test_each_way_between_chips_has_its_source():
+    rows = {row.text("chip"): row for row in read_rows(catalog.HARDWARE_FILE)}
+    for chip in load_chips():
+        row = rows[chip.name]
+        link, network = chip.interconnect_bytes_per_second, chip.network_bytes_per_second
+        assert (link is None) is (row.text("interconnect_source") == ""), chip.name
+        assert (chip.chips_per_machine is None) is (row.text("network_source") == ""), chip.name
+        if network is not None:
+            assert chip.chips_per_machine is not None, chip.name
+            assert network < link, chip.name
+    h100 = find_chip("h100")  # DGX H100: eight GPUs, an adapter of 400 Gb/s each
+    assert (h100.chips_per_machine, h100.network_bytes_per_second) == (8, 400e9 / 8)
 
 
 def test_a_missing_column_is_named(tmp_path: Path, monkeypatch):

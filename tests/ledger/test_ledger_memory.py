@@ -83,3 +83,43 @@ def test_what_the_trainer_is_told_changes_the_memory():
 
 def test_a_cpu_has_one_copy_whatever_its_cores():
     assert run_memory(SMALL, settings(8, chip="cpu-vcpu"), None).devices == 1
+
+
+def test_each_worker_on_cpus_has_a_copy_and_its_share():
+    cluster = settings(8, chip="cpu-vcpu", strategy="multi_worker", workers=4, machines=4)
+    memory = run_memory(SMALL, cluster, None)
+    assert memory.devices == 4
+    assert memory.sequences_per_device == 16
+    alone = run_memory(SMALL, settings(2, batch=16, chip="cpu-vcpu"), None)
+    assert memory.bytes_by_part == alone.bytes_by_part
+    data = memory.by_strategy[0]
+    assert data.sent_bytes_per_step == round(2 * 4 * SMALL.params_total * 3 / 4)
+    assert data.between_machines_bytes_per_step == data.sent_bytes_per_step
+    assert alone.by_strategy[0].sent_bytes_per_step == 0
+
+
+def test_the_copy_of_a_checkpoint_has_to_fit_beside_a_cpus_process():
+    on_cpu = settings(1, chip="cpu-vcpu", precision="float32")
+    needed = run_memory(SMALL, on_cpu, None)
+    copied = needed.checkpoint_copy_bytes
+    assert copied == 12 * SMALL.params_total
+
+    def fits(capacity, **measured):
+        return run_memory(SMALL, on_cpu, capacity / (1 - RESERVED_SHARE), **measured).fits
+
+    assert fits(needed.bytes_per_device + copied + 1)
+    assert not fits(needed.bytes_per_device + copied - GIB // 64)
+    assert fits(2 * GIB + copied + 1, process_bytes=2 * GIB)
+    assert not fits(2 * GIB + copied - GIB // 64, process_bytes=2 * GIB)
+    # An accelerator's memory has no copy.
+    assert section(SMALL, 1, 80 * GIB)["fits"] is True
+
+
+def test_a_sparse_model_is_told_how_its_experts_spread():
+    sparse = dataclasses.replace(SMALL, experts=8, experts_per_token=2)
+    memory = section(sparse, 8, 80 * GIB)
+    (spread,) = [line for line in memory["by_strategy"] if line["strategy"] == "expert"]
+    assert spread["runnable"] is False
+    assert spread["between_machines_bytes_per_step"] == 0
+    assert spread["bytes_per_chip"] < memory["bytes_per_device"] / 2
+    assert "expert" not in by_strategy(section(SMALL, 8, 80 * GIB))

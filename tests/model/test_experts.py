@@ -10,9 +10,10 @@ import tensorflow as tf
 from tokenmill.errors import TokenmillError
 from tokenmill.export.quantization import StoredWeights
 from tokenmill.model.build import build_model, loss_sums, merge_adapters
-from tokenmill.model.expert_blocks import block_rows
+from tokenmill.model.expert_blocks import block_rows, padded_rows
 from tokenmill.model.experts import RoutedTokens
 from tokenmill.model.generation import decode_step, prefill, widen
+from tokenmill.model.grouped_mlp import _assign_blocks
 from tokenmill.model.lora import LoraConfig
 from tokenmill.model.same_shape import check_same_shape
 from tokenmill.model.shape import ModelShape
@@ -149,6 +150,9 @@ def test_all_tokens_to_one_expert_are_none_dropped():
     found = tf.function(layer, jit_compile=True, autograph=False)(tf.constant(x))
     np.testing.assert_allclose(found, expected, atol=2e-5, rtol=1e-4)
     assert block_rows(400, 8) == 16
+    # What the ledger counts is what is computed.
+    chosen = tf.constant(np.tile([[5, 2]], (200, 1)), tf.int32)
+    assert _assign_blocks(chosen, 8).assignment_R.shape[0] == padded_rows(400, 8) == 33 * 16
 
 
 def same_experts(sparse, dense):

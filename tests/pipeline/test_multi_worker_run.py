@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from pipeline.cli import cli
 from pipeline.loader import load_config
 from tokenmill.errors import TokenmillError
+from tokenmill.machine import vcpus
 
 
 def free_addresses(count: int) -> list[str]:
@@ -31,6 +32,22 @@ def test_that_speed_cannot_be_measured_in_one_process_is_said_before_the_run():
         config.ledger_job()
     assert "cost.mfu" in caught.value.hint
     load_config(overrides=["train.strategy=multi_worker", "cost.mfu=0.3"]).ledger_job()
+
+
+def test_the_ledger_knows_the_workers_of_a_cluster(monkeypatch):
+    config = load_config(
+        overrides=["train.strategy=multi_worker", "cost.mfu=0.3", "engine.workers=3"]
+    )
+    job = config.ledger_job()
+    assert (job.workers, job.machines, job.devices, job.chips) == (3, 3, 3, 3 * vcpus())
+    # Two of three processes share a machine, and its cores.
+    cluster = {"chief": ["a:1"], "worker": ["b:1", "b:2"]}
+    task = {"type": "chief", "index": 0}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+    job = config.ledger_job()
+    assert (job.workers, job.machines, job.devices, job.chips) == (3, 2, 3, 2 * vcpus())
+    alone = load_config(overrides=["engine.workers=3"]).ledger_job()
+    assert (alone.workers, alone.devices, alone.chips) == (1, 1, vcpus())
 
 
 @pytest.mark.parametrize(
@@ -91,6 +108,11 @@ def test_the_pipeline_is_the_chief_and_pushes_the_model_of_both(workspace, tmp_p
     (telemetry,) = home.glob("artifacts/Trainer/model_run/*/telemetry.json")
     told = json.loads(telemetry.read_text())
     assert (told["replicas"], told["steps"]) == (2, 60)
+    # Each worker is a device of the forecast, and sends what the formula says.
+    (report,) = home.glob("artifacts/CostReport/cost_report/*/cost_report.json")
+    sent = json.loads(report.read_text())["sent"]
+    assert (sent["estimated_devices"], sent["replicas"]) == (2, 2)
+    assert sent["actual_bytes"] == pytest.approx(sent["estimated_bytes"], rel=0.001)
     losses = [loss for _, loss in told["loss_curve"]]
     assert losses[-1] < losses[0]
     (version,) = (home / "serving_model").iterdir()

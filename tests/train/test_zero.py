@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from components.train.distributed.zero import plan_buckets
 from pipeline.config import Config
 from tokenmill.cost.memory import estimate_memory
-from tokenmill.cost.sharding import RUNNABLE, sent_bytes
+from tokenmill.cost.sharding import RUNNABLE, sent_by_ring, traffic
 
 OPTIONS = {"log_steps": 1, "detail_steps": None, "samples": 0, "checkpoint_steps": 10}
 
@@ -85,8 +85,9 @@ def test_what_is_sent_is_what_the_ledger_says(launcher, small_shape, tmp_path):
         scalars = 4 * 4
         assert handed["all_reduce"] == 4 * small_shape.params_total + scalars
         # Over a ring of two each sends half of what is summed twice, and its part to the other.
-        sent = handed["all_reduce"] + handed.get("all_gather", 0)
-        assert sent == pytest.approx(sent_bytes(one, strategy, 2), rel=0.05)
+        sent = sent_by_ring(handed, 2)
+        assert sent == handed["all_reduce"] + handed.get("all_gather", 0)
+        assert sent == pytest.approx(traffic(one, strategy, 2).total, rel=0.05)
     assert handed["all_gather"] == pytest.approx(2 * small_shape.params_total, rel=0.1)
 
 
