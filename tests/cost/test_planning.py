@@ -359,6 +359,14 @@ def test_the_slower_of_two_hops_is_what_sending_takes():
     assert many.missing == ""
 
 
+def test_a_step_has_all_its_micro_batches():
+    one, four = network(chips=8), network(chips=8, accumulation_steps=4)
+    assert four.step_seconds == pytest.approx(4 * one.step_seconds)
+    assert four.sent_bytes == one.sent_bytes  # gradients are summed once a step
+    given = [network(chips=8, global_batch_size=64, accumulation_steps=n) for n in (1, 4)]
+    assert given[0].step_seconds == given[1].step_seconds
+
+
 @pytest.mark.parametrize(
     ("lacks", "words"),
     [
