@@ -117,11 +117,16 @@ def estimated_side(ledger: Ledger) -> Side:
     )
 
 
-def forecast_sent(ledger: Ledger) -> int:
-    """Return the bytes that a device sends in a step, by the ledger's formula."""
+def forecast_sent(ledger: Ledger) -> tuple[int, int | None]:
+    """Return the bytes that a device sends in a step, and of them those between machines.
+
+    By the ledger's formula; None where it is not known which go between machines.
+    """
     strategy = "zero1" if ledger.memory.zero else "data"
-    fits = {fit.strategy: fit.sent_bytes_per_step for fit in ledger.memory.by_strategy}
-    return fits.get(strategy, 0)
+    for fit in ledger.memory.by_strategy:
+        if fit.strategy == strategy:
+            return fit.sent_bytes_per_step, fit.between_machines_bytes_per_step
+    return 0, None
 
 
 def _sent(ledger: Ledger, telemetry: Telemetry) -> Sent | None:
@@ -129,7 +134,7 @@ def _sent(ledger: Ledger, telemetry: Telemetry) -> Sent | None:
     if replicas == devices == 1:
         return None
     return Sent(
-        estimated_bytes=forecast_sent(ledger),
+        estimated_bytes=forecast_sent(ledger)[0],
         actual_bytes=sent_by_ring(telemetry.collective_bytes_per_step, replicas),
         estimated_devices=devices,
         replicas=replicas,

@@ -5,12 +5,16 @@ from collections.abc import Callable, Iterator
 from rich.table import Table
 
 from components.cost_report.report import estimated_side, forecast_sent
+from data.catalog.chips import find_chip
 from pipeline.report.ladder_loss import span
 from pipeline.report.measured import effective_rows, measured_notes
 from pipeline.report.tables import escape
 from tokenmill.contracts.cost_report import CostReport, Side
 from tokenmill.contracts.ledger import Ledger
+from tokenmill.contracts.training import Phase
 from tokenmill.cost.devices import CPU_CHIP
+from tokenmill.cost.network import Network
+from tokenmill.cost.sharding import Traffic
 from tokenmill.metadata.step_records import StepRecord
 from tokenmill.number_format import (
     approximate,
@@ -313,7 +317,23 @@ def _notes(ledger: Ledger) -> Iterator[tuple[str, bool]]:
             f"{ledger.hardware.chip} has; {words}",
             True,
         )
+    if (network := _network(ledger)) is not None and network.is_the_limit:
+        seconds, computing = duration(network.seconds or 0.0), duration(network.step_seconds)
+        yield (
+            f"The network is the limit: sending takes {seconds} of a step, computing {computing}; "
+            "fewer devices or a larger train.global_batch_size send less for each token.",
+            True,
+        )
     if ledger.measured is not None:
         yield from ((sentence, False) for sentence in measured_notes(ledger.measured))
     if not price.dated:
         yield "The price has no date: set cost.price_date.", True
+
+
+def _network(ledger: Ledger) -> Network | None:
+    """Set what a device sends beside its steps; None where it is not known where the bytes go."""
+    sent, between = forecast_sent(ledger)
+    if between is None:
+        return None
+    steps = ledger.forecast.seconds_by_phase[Phase.STEPS] / ledger.training.steps
+    return Network.of(Traffic(sent - between, between), find_chip(ledger.hardware.chip), steps)

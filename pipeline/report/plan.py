@@ -248,7 +248,7 @@ def _network(plan: Plan) -> str:
         if hop.seconds and hop.bytes_per_second
     ]
     words += f": {', '.join(ways)}, beside {decimal(network.step_seconds)} s of computation"
-    if seconds > network.step_seconds:
+    if network.is_the_limit:
         return words + ": [red]the network is the limit[/red], not the chip."
     return words + "."
 

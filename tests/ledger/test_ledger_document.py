@@ -10,6 +10,7 @@ from components.ledger.config import LedgerJob
 from components.ledger.funnel import UnbalancedLedgerError
 from components.ledger.ledger import Machine, build_ledger
 from data.catalog.chips import Price, find_chip
+from pipeline.report.cost import warnings
 from tokenmill.contracts.calibration import Calibration
 from tokenmill.contracts.curation import Curation
 from tokenmill.contracts.ingest import IngestCounts
@@ -534,3 +535,16 @@ def test_a_limit_of_repetitions_ends_the_run():
     assert each["b"] == pytest.approx(repetition_discounted_tokens(5 * 64, 2.0))
     # Nothing was dropped, so curation saved nothing.
     assert ledger["curation_saved"]["steps"] == 0
+
+
+def test_a_run_whose_network_is_the_limit_is_warned():
+    def warned(peak, **change):
+        machine = Machine(peak_flops_per_second_per_chip=peak)
+        ledger = Ledger.model_validate(make_ledger(machine, **change))
+        return [note for note in warnings(ledger) if "The network is the limit" in note]
+
+    assert warned(1e9) == []
+    (note,) = warned(1e15)
+    assert "computing" in note
+    assert warned(1e15, chip="mi300x") == []  # of which the catalog has no bandwidth
+    assert warned(1e15, chips=1) == []

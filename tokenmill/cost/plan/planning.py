@@ -20,6 +20,7 @@ from tokenmill.cost.checks import check_fraction, check_positive
 from tokenmill.cost.devices import CPU_CHIP
 from tokenmill.cost.flops import Recompute, model_flops_utilization, throughput
 from tokenmill.cost.memory import MemoryEstimate, share_of_batch
+from tokenmill.cost.network import Network
 from tokenmill.cost.plan.hardware import Hardware
 from tokenmill.cost.plan.planned_model import PlannedModel
 from tokenmill.cost.pricing import (
@@ -133,6 +134,19 @@ class PlanRequest:
         return Exchanged.of(self.model.shape, sequences, self.hardware.precision)
 
     @property
+    def traffic(self) -> Traffic:
+        """Bytes that a chip sends in a step."""
+        number = copies(self.strategy, self.hardware.devices)
+        return traffic(
+            self.memory_of_copy(number),
+            self.strategy,
+            self.hardware.devices,
+            self.exchanged(number),
+            self.model.experts,
+            self.hardware.chip.chips_per_machine,
+        )
+
+    @property
     def step_tokens(self) -> int:
         """Tokens of a step, over all copies of the model."""
         number = copies(self.strategy, self.hardware.devices)
@@ -149,89 +163,6 @@ class PlanRequest:
     def flops_per_token(self) -> float:
         """Training FLOPs per token by the basis."""
         return self.model.flops_per_token(self.basis)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hop:
-    """A way that bytes go, and how fast.
-
-    Attributes:
-        sent_bytes: By one chip in a step.
-        bytes_per_second: Of one chip, one way; None if the catalog has none.
-    """
-
-    sent_bytes: float
-    bytes_per_second: float | None
-
-    @property
-    def seconds(self) -> float | None:
-        """Seconds that sending takes if nothing disturbs it; None if the bandwidth is unknown."""
-        if not self.sent_bytes:
-            return 0.0
-        return None if self.bytes_per_second is None else self.sent_bytes / self.bytes_per_second
-
-
-@dataclass(frozen=True, kw_only=True)
-class Network:
-    """What a chip sends in a step, beside the time of its computation.
-
-    Attributes:
-        sent_bytes: By formula (tokenmill/cost/sharding.py), wherever they go.
-        chips_per_machine: As the catalog has it; None if unknown.
-        link: To chips of its own machine; all bytes where it is not known how many those are.
-        between: To chips of other machines.
-        step_seconds: Of computation, at the plan's utilization.
-    """
-
-    sent_bytes: int
-    chips_per_machine: int | None
-    link: Hop
-    between: Hop
-    step_seconds: float
-
-    @classmethod
-    def of(cls, request: PlanRequest, step_seconds: float) -> Network:
-        """Return what a chip sends in a step of a plan.
-
-        Args:
-            request: The plan's inputs.
-            step_seconds: Of computation.
-        """
-        chip, number = request.hardware.chip, copies(request.strategy, request.hardware.devices)
-        sent: Traffic = traffic(
-            request.memory_of_copy(number),
-            request.strategy,
-            request.hardware.devices,
-            request.exchanged(number),
-            request.model.experts,
-            chip.chips_per_machine,
-        )
-        return cls(
-            sent_bytes=sent.total,
-            chips_per_machine=chip.chips_per_machine,
-            link=Hop(sent_bytes=sent.link, bytes_per_second=chip.interconnect_bytes_per_second),
-            between=Hop(sent_bytes=sent.network, bytes_per_second=chip.network_bytes_per_second),
-            step_seconds=step_seconds,
-        )
-
-    @property
-    def seconds(self) -> float | None:
-        """Seconds of the slower hop; both are under way at once. None if a figure is missing."""
-        link, between = self.link.seconds, self.between.seconds
-        if self.missing or link is None or between is None:
-            return None
-        return max(link, between)
-
-    @property
-    def missing(self) -> str:
-        """What the catalog does not say and the seconds depend on; empty where it says all."""
-        if not self.sent_bytes:
-            return ""
-        if self.chips_per_machine is None:
-            return "how many chips a machine has"
-        if self.link.seconds is None:
-            return "how fast the chips of a machine are joined"
-        return "" if self.between.seconds is not None else "how fast machines are joined"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,7 +291,8 @@ def make_plan(request: PlanRequest) -> Plan:
         memory=memory,
         fits=fits,
         network=Network.of(
-            request,
+            request.traffic,
+            hardware.chip,
             request.step_tokens
             * request.flops_per_token
             / (hardware.chips * hardware.peak_flops_per_second * mfu),
