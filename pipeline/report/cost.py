@@ -100,10 +100,8 @@ class _Sides:
 
     def sent(self) -> None:
         """Add what a device sends in a step, where there are several."""
-        forecast, found = (
-            forecast_sent(self._ledger),
-            None if self._cost is None else self._cost.sent,
-        )
+        forecast, _ = forecast_sent(self._ledger)
+        found = None if self._cost is None else self._cost.sent
         if not forecast and found is None:
             return
         label, cells = "sent by a device in a step", [byte_size(forecast)]

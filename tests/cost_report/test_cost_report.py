@@ -289,7 +289,7 @@ def test_what_was_sent_stands_beside_the_formula():
     found, rows = sent(2, 2, all_reduce=4040)
     assert (found.estimated_bytes, found.actual_bytes) == (4000, 4040)
     assert found.ratio == pytest.approx(1.01)
-    assert rows == {"sent by a device in a step": ["4.00 kB", "4.04 kB", "1.01"]}
+    assert rows == {"sent by a device in a step": ("4 kB", "4.04 kB", "1.01")}
     # A formula of another number of devices is no forecast of this one.
     found, rows = sent(1, 2, all_reduce=4040)
     assert found.ratio is None
