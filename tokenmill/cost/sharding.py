@@ -18,7 +18,7 @@ machines send each other. Together that is as much as one ring sends.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
 from tokenmill.contracts.ledger import StrategyFit
@@ -47,7 +47,8 @@ GATHERED_LAYERS = 2
 MOST_CHIPS = 2**17
 
 
-class Experts(NamedTuple):
+@dataclass(frozen=True)
+class Experts:
     """The experts of a layer, as far as they can be spread over chips.
 
     Attributes:
