@@ -5,7 +5,7 @@ Rounding comes before the choice of a unit: 999,999,999 dollars are $1 billion, 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 _BILLION = 1e9
 _WORDS = ((1e15, " quadrillion"), (1e12, " trillion"), (_BILLION, " billion"), (1e6, " million"))
@@ -66,6 +66,20 @@ def power_of_ten(number: float, digits: int = 3) -> str:
 def with_letter(number: float, digits: int = 4) -> str:
     """Write parameters or tokens with the usual letter: 7B, 1.5T, 124.4M; below a million whole."""
     return _in_unit(number, _LETTERS, digits) or count(number)
+
+
+def active_params(total: float, active: float | None, show: Callable[[float], str] = count) -> str:
+    """Write, behind a model's parameters, those that a token passes: " (1,204 active a token)".
+
+    Args:
+        total: All parameters.
+        active: All but the experts that a token is not sent to; None where it is not known.
+        show: Writes a number.
+
+    Returns:
+        Empty where they do not differ, as in a dense model.
+    """
+    return "" if active is None or active == total else f" ({show(active)} active a token)"
 
 
 def usd(amount: float) -> str:

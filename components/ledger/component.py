@@ -97,6 +97,7 @@ def headline(ledger: LedgerDocument) -> dict[str, float]:
         "loss_tokens": training.loss_tokens,
         "epochs": training.epochs,
         "params_total": ledger.model.params_total,
+        "params_active": ledger.model.params_active or ledger.model.params_total,
         "total_flops": ledger.flops.total_exact,
         "mfu": ledger.hardware.mfu,
         "chip_hours": cost.chip_hours,

@@ -42,6 +42,12 @@ def label_number(value: float, factor: float = 1.0) -> str | None:
     return str(round(scaled)) if math.isfinite(scaled) else None
 
 
+def _active(ledger: Ledger) -> dict[str, tuple[float, float]]:
+    """Return the parameters that a token passes where these are not all."""
+    total, active = ledger.model.params_total, ledger.model.params_active
+    return {} if active is None or active == total else {"active_parameters": (active, 1.0)}
+
+
 def run_labels(run_name: str, ledger: Ledger, report: CostReport) -> dict:
     """Return what a model was made of and what it cost, as labels.
 
@@ -63,6 +69,7 @@ def run_labels(run_name: str, ledger: Ledger, report: CostReport) -> dict:
         "effective_tokens": (training.effective_tokens, 1.0),
         "training_steps": (training.steps, 1.0),
         "parameters": (ledger.model.params_total, 1.0),
+        **_active(ledger),
         "training_flops": (actual.total_flops, 1.0),
         "chips": (ledger.hardware.chips, 1.0),
         "chip_seconds": (actual.chip_hours, SECONDS_PER_HOUR),

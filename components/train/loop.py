@@ -40,6 +40,8 @@ from tokenmill.rows.packed_split import Batch, PackedSplit
 from tokenmill.rows.schedule import row_order
 
 _LOSS_POINTS = 200
+# Times at which the load of experts is measured, evenly spaced, beside that before the first step.
+_LOAD_POINTS = 10
 _MOST_REWINDS = 10
 _MOST_OVERFLOWS_IN_A_ROW = 100
 
@@ -209,6 +211,8 @@ class _Fit:
         self._unread: list[_UnreadStep] = []
         self._order = row_order(train, trainer.plan.global_batch_size, trainer.seed)
         self._measure_experts = expert_load_meter(trainer.model, eval_rows)
+        points = _LOAD_POINTS if self._measure_experts is not None else 0
+        self._load_steps = {round(self._plan.steps * i / points) for i in range(1, points + 1)}
         # Several workers have to come to the same decisions before they start the same step, and
         # a CPU does not run ahead: its next step would be timed as part of this one.
         self._lag = 1 if session.workers.count == 1 and has_accelerator() else 0
@@ -229,7 +233,6 @@ class _Fit:
         if self._record.step == 0:
             self._tell_expert_load()
         self._train_all()
-        self._tell_expert_load()
         saved = session.save_now(self._record)
         if session.stop and session.workers.count == 1:
             raise session.stop.error(self._record.step, self._plan.steps, saved)
@@ -265,6 +268,8 @@ class _Fit:
             if self._unread:
                 continue
             self._sample_if_due()
+            if self._record.step in self._load_steps:
+                self._tell_expert_load()
             self._evaluate_if_due()
             forced = self._is_rewind_point(self._record.step) or self._asked_to_save
             session.save_if_due(self._record, forced=forced)
@@ -316,6 +321,7 @@ class _Fit:
             or (every is not None and step % every == 0)
             or self._is_rewind_point(step)
             or self._is_sample_point(step)
+            or step in self._load_steps
             or self._begins_pruning(step)
             or self._asked_to_stop
         )
@@ -445,10 +451,12 @@ class _Fit:
         return True
 
     def _tell_expert_load(self) -> None:
-        if self._measure_experts is not None and self._telemetry.log is not None:
-            with self._clock.phase(Phase.TELEMETRY):
-                layers = self._measure_experts()
-                self._telemetry.expert_load(self._record.step, self._clock.total, layers)
+        """Write the load of experts after this step, once: an earlier attempt may have, too."""
+        step, log = self._record.step, self._telemetry.log
+        if self._measure_experts is None or log is None or log.has_measured("expert_load", step):
+            return
+        with self._clock.phase(Phase.TELEMETRY):
+            self._telemetry.expert_load(step, self._clock.total, self._measure_experts())
 
     def _write_details(self, gradients: tuple[tf.Tensor, ...]) -> None:
         self._tell_expert_load()

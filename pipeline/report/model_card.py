@@ -15,7 +15,7 @@ from tokenmill.contracts.ledger import Ledger, TrainingText
 from tokenmill.contracts.served_model import ServedModel
 from tokenmill.contracts.training import Losses
 from tokenmill.metadata.lineage import Lineage
-from tokenmill.number_format import decimal, power_of_ten, usd
+from tokenmill.number_format import active_params, decimal, power_of_ten, usd
 from tokenmill.visible import visible
 
 _SLICES_SHOWN = 20
@@ -73,9 +73,7 @@ def _header(model: ServedModel, library: str = "library_name: transformers") -> 
 
 def _what(model: ServedModel, architecture: str) -> Iterator[str]:
     shape = model.model_shape
-    active = ""
-    if shape.experts > 1:
-        active = f" ({shape.params_active:,} active a token)"
+    active = active_params(shape.params_total, shape.params_active, "{:,}".format)
     yield "# Model trained with tokenmill\n"
     yield (
         f"{architecture}: {model.parameters:,} parameters{active}, {shape.layers} layers of width "

@@ -11,6 +11,7 @@ from pipeline.report.tables import echo
 from tokenmill.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from tokenmill.contracts.served_model import Pooling
 from tokenmill.model.config import ModelConfig
+from tokenmill.number_format import active_params
 
 _HEADS = {
     "lm": "next token",
@@ -40,10 +41,12 @@ def print_open_model(directory: str, sequence_length: int | None, as_json: bool)
         return
     kinds = " and ".join(checkpoint.dtypes)
     labels = f" of {', '.join(checkpoint.label_names)}" if checkpoint.label_names else ""
+    active = checkpoint.parameters - checkpoint.shape.params_idle
+    sparse = active_params(checkpoint.parameters, active, "{:,}".format)
     lines = {
         "family": f"{checkpoint.family} ({checkpoint.architecture})",
         "head": _HEADS[checkpoint.head] + labels,
-        "parameters": f"{checkpoint.parameters:,}, stored as {kinds}",
+        "parameters": f"{checkpoint.parameters:,}{sparse}, stored as {kinds}",
         "rows": f"at most {checkpoint.max_positions:,} tokens",
     }
     if checkpoint.pooling is not None:
@@ -79,6 +82,7 @@ def _document(checkpoint: Checkpoint) -> dict[str, Any]:
         "head": checkpoint.head,
         "label_names": list(checkpoint.label_names),
         "parameters": checkpoint.parameters,
+        "active_parameters": checkpoint.parameters - checkpoint.shape.params_idle,
         "dtypes": list(checkpoint.dtypes),
         "max_positions": checkpoint.max_positions,
         "vocab_size": checkpoint.shape.vocab_size,

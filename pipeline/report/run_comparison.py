@@ -34,6 +34,7 @@ def runs_table(found: list[RunNumbers]) -> Table:
         ("effective tokens", "estimated", "effective_tokens", count),
         ("epochs", "estimated", "epochs", "{:.2f}".format),
         ("parameters", "estimated", "params_total", count),
+        ("active", "estimated", "params_active", count),
         ("FLOPs", "estimated", "total_flops", power_of_ten),
         ("est. cost", "estimated", "compute_usd", usd),
         ("cost", "actual", "compute_usd", usd),
@@ -44,8 +45,15 @@ def runs_table(found: list[RunNumbers]) -> Table:
         ("masked ppl", "actual", "masked_perplexity", "{:,.1f}".format),
         ("accuracy", "actual", "accuracy", "{:.1%}".format),
     )
-    # A column that no run has is left out: then run names are not cut.
-    shown = [column for column in columns if any(column[2] in vars(r)[column[1]] for r in found)]
+    # A column that no run has is left out: then run names are not cut. Of dense models all
+    # parameters are active.
+    sparse = any(r.estimated.get("params_active") != r.estimated.get("params_total") for r in found)
+    shown = [
+        column
+        for column in columns
+        if any(column[2] in vars(r)[column[1]] for r in found)
+        and (column[2] != "params_active" or sparse)
+    ]
     table.add_column("run", no_wrap=True)
     for title, *_ in shown:
         table.add_column(title, justify="right")

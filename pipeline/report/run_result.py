@@ -66,6 +66,7 @@ class ResultBuilder:
             effective_tokens=ledger.training.effective_tokens,
             loss_tokens=ledger.training.loss_tokens,
             params_total=ledger.model.params_total,
+            params_active=ledger.model.params_active,
             estimated=estimated_side(ledger) if cost is None else cost.estimated,
             actual=None if cost is None else cost.actual,
             quality=None if cost is None else cost.quality.evaluation.total,

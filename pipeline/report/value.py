@@ -9,7 +9,7 @@ from rich.table import Table
 from pipeline.report.measured import difference_words, multiplier_words, source_values_table
 from pipeline.report.tables import escape, largest
 from tokenmill.contracts.value import MixtureSearch, Value, VariantValue
-from tokenmill.number_format import count, decimal, duration, usd
+from tokenmill.number_format import active_params, count, decimal, duration, usd
 
 _VARIANTS_SHOWN = 9
 # The screen has 45 lines: many variants leave no room for what the page has, too.
@@ -44,7 +44,9 @@ def title(value: Value) -> str:
     equal = "tokens" if value.equal == "tokens" else "money for training"
     return (
         f"Compared with {value.reference} at equal {equal}, by models of "
-        f"{count(proxy.params_total)} parameters, on {count(size.documents)} held-out documents"
+        f"{count(proxy.params_total)} parameters"
+        f"{active_params(proxy.params_total, proxy.params_active)}, on "
+        f"{count(size.documents)} held-out documents"
     )
 
 
@@ -157,10 +159,13 @@ def sentences(value: Value) -> Iterator[str]:
         )
     if (mixture := value.mixture) is not None:
         yield from mixture_sentences(mixture)
+    proxy = value.proxy
     yield (
         f"All small trainings: {duration(value.seconds)}, {usd(value.usd)}. A verdict is of models "
-        f"of {count(value.proxy.params_total)} parameters; the configuration's has "
-        f"{count(value.proxy.target_params_total)}."
+        f"of {count(proxy.params_total)} parameters"
+        f"{active_params(proxy.params_total, proxy.params_active)}; the configuration's has "
+        f"{count(proxy.target_params_total)}"
+        f"{active_params(proxy.target_params_total, proxy.target_params_active)}."
     )
 
 

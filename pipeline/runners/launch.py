@@ -26,7 +26,7 @@ from tokenmill.files import check_is_no_pattern, write_json, write_text
 from tokenmill.generated_code import remove_generated_bytecode
 from tokenmill.library_logs import LOG_TIME_FORMAT, set_up_library_logging
 from tokenmill.model.lora import trained_params_by_part
-from tokenmill.number_format import count, duration
+from tokenmill.number_format import active_params, count, duration
 from tokenmill.preemption import EXIT_FAILED, EXIT_INTERRUPTED, ended_by_signals, exit_code_of
 
 if TYPE_CHECKING:
@@ -299,9 +299,9 @@ def _make_run_directory(config: Config, started: datetime.datetime) -> str:
 def _print_config(screen: RunConsole, config: Config, run_directory: str, chosen: str) -> None:
     shape, train = config.shape(), config.train
     params, lora = shape.params_total, train.lora
-    sparse = f" ({count(shape.params_active)} active a token)" if shape.experts > 1 else ""
     screen.paragraph(
-        f"{config.run.name}: {train.task}, {count(params)} parameters{sparse}, "
+        f"{config.run.name}: {train.task}, {count(params)} parameters"
+        f"{active_params(params, shape.params_active)}, "
         f"{shape.layers} layers, d_model {shape.d_model}, {shape.heads} heads",
         "[bold]tokenmill[/] ",
     )

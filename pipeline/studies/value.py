@@ -43,7 +43,8 @@ from tokenmill.contracts.value import VALUE_NAME, Value, write_value
 from tokenmill.cost.paired_comparison import LEAST_SEEDS
 from tokenmill.errors import TokenmillError
 from tokenmill.files import read_json, write_json, write_text
-from tokenmill.number_format import count, duration
+from tokenmill.model.shape import ModelShape
+from tokenmill.number_format import active_params, count, duration
 from tokenmill.visible import visible
 
 # With --mixture: of the time that is left, for the search; the rest is for the paired check.
@@ -307,11 +308,17 @@ def announce(screen: RunConsole, plan: Plan, measurement: Measurement) -> None:
     left = measurement.seconds_left
     limit = "without a limit" if math.isinf(left) else f"with {duration(left)} left"
     screen.paragraph(
-        f"{count(variants)} variants, models of {count(plan.shape.params_total)} parameters "
+        f"{count(variants)} variants, models of {_params(plan.shape)} "
         f"({plan.shape.layers} layers of {plan.shape.d_model}), compared after "
         f"{count(plan.steps)} steps of {plan.train.global_batch_size} rows; the base has {rows}; "
         f"{limit}."
     )
+
+
+def _params(shape: ModelShape) -> str:
+    """Write the parameters of a small model."""
+    active = active_params(shape.params_total, shape.params_active)
+    return f"{count(shape.params_total)} parameters{active}"
 
 
 def _search(measurement: Measurement) -> tuple[Plan, Found]:
@@ -323,7 +330,7 @@ def _search(measurement: Measurement) -> tuple[Plan, Found]:
     plan = measurement.plan([natural, natural], further_runs=SEARCHED_RUNS)
     measurement.study.screen.paragraph(
         f"Mixtures of {count(len(groups.names))} sources, models of "
-        f"{count(plan.shape.params_total)} parameters; what is proposed is then compared with "
+        f"{_params(plan.shape)}; what is proposed is then compared with "
         f"natural proportions after {count(plan.steps)} steps of {plan.train.global_batch_size} "
         "rows."
     )

@@ -105,10 +105,12 @@ class ValueWriter:
             equal=self.equal,
             proxy=Proxy(
                 params_total=shape.params_total,
+                params_active=shape.params_active,
                 layers=shape.layers,
                 d_model=shape.d_model,
                 sequence_length=shape.sequence_length,
                 target_params_total=self.target.shape.params_total,
+                target_params_active=self.target.shape.params_active,
             ),
             held_out=self._held_out(),
             seeds=self.paired.seeds,

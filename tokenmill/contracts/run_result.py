@@ -39,6 +39,12 @@ class RunNumbers(Part):
     effective_tokens: float = key("Loss tokens, discounted for repetition.", ge=0)
     loss_tokens: float = key("Tokens that training was to compute a loss of.", ge=0)
     params_total: int = key("Parameters of the model.", ge=0)
+    params_active: int | None = key(
+        "Those that a token passes: all but the experts that it is not sent to; null where the "
+        "ledger does not say.",
+        ge=0,
+        default=None,
+    )
     estimated: Side = key("Before training.")
     actual: Side | None = key("After training; null where nothing was trained.")
     quality: Metrics | None = key(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 from tokenmill.contracts.base import Document, Part, key, read_document, write_document
 
@@ -55,6 +55,34 @@ class Resume(Part):
     lost_steps: int = key("Steps of the last attempt that are done again.", ge=0)
     lost_seconds: float = key("Wall seconds that those had taken.", ge=0)
     changed: dict[str, tuple[Any, Any]] = key("Settings that differ: before and now.")
+
+
+class ExpertLoad(Part):
+    """How busy the experts of a layer are on the first held-out rows."""
+
+    layer: int = key("Number of the layer, from 0.", ge=0)
+    load_shares: list[float] = key("Share of the layer's load that each expert has; they sum to 1.")
+    max_load: float = key("The largest load, in means: 1 where all experts are equally busy.", ge=0)
+    dead_experts: list[int] = key(
+        "Numbers, from 0, of the experts that have under a hundredth of the mean load."
+    )
+    router_entropy_nats: float = key(
+        "Mean entropy of the router's distributions, nats; at most ln(experts).", ge=0
+    )
+
+    @property
+    def loads(self) -> list[float]:
+        """Return the load of each expert, in means."""
+        return [share * len(self.load_shares) for share in self.load_shares]
+
+
+class ExpertLoads(Document):
+    """A line of metrics.jsonl: the load of all layers' experts after a step."""
+
+    event: Literal["expert_load"] = key("What kind of line it is.")
+    step: int = key("Steps done.", ge=0)
+    seconds: float = key("Of the training until then, over all attempts, seconds.", ge=0)
+    layers: list[ExpertLoad] = key("Each layer that has experts, from the bottom.", min_length=1)
 
 
 class Rewind(Part):

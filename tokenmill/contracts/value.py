@@ -29,10 +29,14 @@ class Proxy(Part):
     """The small model that stands for the large one, and the large one."""
 
     params_total: int = key("All its parameters.", gt=0)
+    params_active: int | None = key(
+        "Those that a token passes: all but the experts that it is not sent to.", default=None
+    )
     layers: int = key("Its layers.", gt=0)
     d_model: int = key("Features of a token between them.", gt=0)
     sequence_length: int = key("Tokens of a row.", gt=0)
     target_params_total: int = key("All parameters of the configuration's own model.", gt=0)
+    target_params_active: int | None = key("Those of them that a token passes.", default=None)
 
 
 class Preparation(Part):

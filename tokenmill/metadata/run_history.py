@@ -154,8 +154,8 @@ def _consumers(
 # Custom properties that an artifact has of a run; the columns of `tokenmill runs`.
 _COLUMNS = {
     ("TokenLedger", "ledger"): (
-        "effective_tokens", "epochs", "params_total", "total_flops", "chip_hours", "compute_usd",
-        "mfu", "curation_saved_usd",
+        "effective_tokens", "epochs", "params_total", "params_active", "total_flops",
+        "chip_hours", "compute_usd", "mfu", "curation_saved_usd",
     ),
     ("CostReport", "cost_report"): (
         "chip_hours", "compute_usd", "mfu", "goodput", "training_seconds", "bits_per_byte",

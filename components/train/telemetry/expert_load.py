@@ -1,11 +1,11 @@
 """How busy the experts of a mixture are on the first held-out rows, and how sure the routers."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tokenmill.contracts.training import ExpertLoad
 from tokenmill.model.backbone import Backbone
 from tokenmill.rows.packed_split import PackedSplit
 
@@ -14,32 +14,28 @@ PROBE_ROWS = 8
 _DEAD_SHARE = 0.01
 
 
-def describe_load(layer: int, load: Sequence[float], entropy: float) -> dict[str, Any]:
+def describe_load(layer: int, load: Sequence[float], entropy: float) -> ExpertLoad:
     """Return what is told of one layer's experts.
 
     Args:
         layer: Its number, from 0.
         load: Tokens that each expert was sent.
         entropy: Mean of the router's distributions, in nats.
-
-    Returns:
-        layer; load_shares, of each expert, which sum to 1; max_load, the largest load in means;
-        dead_experts, how many have under a hundredth of the mean; router_entropy_nats.
     """
     shares = np.asarray(load, np.float64) / max(float(np.sum(load)), 1.0)
     means = shares * len(shares)
-    return {
-        "layer": layer,
-        "load_shares": [round(float(share), 5) for share in shares],
-        "max_load": round(float(means.max()), 4),
-        "dead_experts": int((means < _DEAD_SHARE).sum()),
-        "router_entropy_nats": round(float(entropy), 5),
-    }
+    return ExpertLoad(
+        layer=layer,
+        load_shares=[round(float(share), 6) for share in shares],
+        max_load=round(float(means.max()), 4),
+        dead_experts=np.flatnonzero(means < _DEAD_SHARE).tolist(),
+        router_entropy_nats=round(max(float(entropy), 0.0), 5),
+    )
 
 
 def expert_load_meter(
     model: Backbone, eval_rows: PackedSplit
-) -> Callable[[], list[dict[str, Any]]] | None:
+) -> Callable[[], list[ExpertLoad]] | None:
     """Return a function that measures the experts of each layer when it is called.
 
     Args:
@@ -59,7 +55,7 @@ def expert_load_meter(
     def count(inputs, segment_ids, positions, weights):
         return model.encode_and_count(inputs, segment_ids, positions, None, weights)[1]
 
-    def measure() -> list[dict[str, Any]]:
+    def measure() -> list[ExpertLoad]:
         given = (batch.inputs, batch.segment_ids, batch.positions, batch.loss_weights)
         layers = zip(shape.moe_layers, count(*map(tf.constant, given)), strict=True)
         return [

@@ -15,6 +15,8 @@ from tokenmill.files import write_text
 
 METRICS_NAME = "metrics.jsonl"
 _FLUSH_SECONDS = 1.0
+# Events that were measured of the weights after a step: where that is done again, so are they.
+_MEASURED = ("evaluation", "expert_load")
 
 
 class MetricsLog:
@@ -28,10 +30,12 @@ class MetricsLog:
         self._path = os.path.join(directory, METRICS_NAME)
         self._waiting: list[str] = []
         self._flushed = 0.0
+        self._measured: set[tuple[str, int]] = set()
 
     def append(self, line: dict[str, Any]) -> None:
         """Add a line; it reaches the file within a second of training."""
         self._waiting.append(json.dumps(line, sort_keys=True) + "\n")
+        self._remember(line)
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
 
@@ -44,7 +48,7 @@ class MetricsLog:
         self._flushed = time.monotonic()
 
     def rewind(self, step: int) -> tuple[int, float]:
-        """Remove the lines of later steps; events stay.
+        """Remove the lines of later steps, and what was measured there; other events stay.
 
         Args:
             step: The last step that still counts.
@@ -55,10 +59,21 @@ class MetricsLog:
         """
         self.flush()
         lines = read_metrics(self._path)
-        kept = [x for x in lines if "event" in x or x["step"] <= step]
+        kept = [x for x in lines if x["step"] <= step or x.get("event") not in (None, *_MEASURED)]
         write_text(self._path, "".join(json.dumps(x, sort_keys=True) + "\n" for x in kept))
+        self._measured.clear()
+        for line in kept:
+            self._remember(line)
         steps = [x["step"] for x in lines if "event" not in x]
         return max(steps, default=0), max((x["seconds"] for x in lines), default=0.0)
+
+    def has_measured(self, event: str, step: int) -> bool:
+        """Return whether there is a line of this event (evaluation, expert_load) at this step."""
+        return (event, step) in self._measured
+
+    def _remember(self, line: dict[str, Any]) -> None:
+        if line.get("event") in _MEASURED:
+            self._measured.add((line["event"], line["step"]))
 
 
 def read_metrics(path: str) -> list[dict[str, Any]]:

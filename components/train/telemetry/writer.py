@@ -5,7 +5,7 @@ and come seldom.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from components.train.execution import Execution
 from components.train.state import TrainingRecord
 from components.train.telemetry.metrics_log import MetricsLog
 from tokenmill import progress
-from tokenmill.contracts.training import Phase
+from tokenmill.contracts.training import ExpertLoad, ExpertLoads, Phase
 from tokenmill.contracts.training_limits import TrainingLimits
 from tokenmill.cost.flops import model_flops_utilization
 from tokenmill.cost.scaling import repetition_discounted_tokens
@@ -178,15 +178,18 @@ class Telemetry:
                 tf.summary.scalar(f"attention_entropy/{name}", value)
             tf.summary.image("attention", image[None])
 
-    def expert_load(self, step: int, seconds: float, layers: Sequence[Mapping[str, Any]]) -> None:
+    def expert_load(self, step: int, seconds: float, layers: Sequence[ExpertLoad]) -> None:
         """Write how busy the experts of each layer are (expert_load.py)."""
-        self.event("expert_load", step, seconds, layers=[dict(layer) for layer in layers])
-        if self.writer is None:
+        if self.log is None:
             return
+        line = ExpertLoads(event="expert_load", step=step, seconds=seconds, layers=list(layers))
+        self.log.append(line.to_json())
         with self.writer.as_default(step=step):
-            for layer in layers:
-                for name in ("max_load", "dead_experts", "router_entropy_nats"):
-                    tf.summary.scalar(f"experts/layer{layer['layer']}/{name}", layer[name])
+            for of in layers:
+                prefix = f"experts/layer{of.layer}"
+                tf.summary.scalar(f"{prefix}/max_load", of.max_load)
+                tf.summary.scalar(f"{prefix}/dead_experts", len(of.dead_experts))
+                tf.summary.scalar(f"{prefix}/router_entropy_nats", of.router_entropy_nats)
 
     def event(self, name: str, step: int, seconds: float, **details: Any) -> None:
         """Write a line of metrics.jsonl that is no step: a resume, a rewind, a checkpoint."""

@@ -122,6 +122,9 @@ _TOKENS = (
     Measure("epochs", _of_ledger(lambda x: x.training.epochs), approximate),
     Measure("steps", _of_ledger(lambda x: x.training.steps), count),
     Measure("parameters", _of_ledger(lambda x: x.model.params_total), count),
+    Measure("parameters that a token passes, of mixtures of experts",
+            _of_ledger(lambda x: None if x.model.params_active == x.model.params_total
+                       else x.model.params_active), count),
     Measure("bytes of text a token", _of_ledger(lambda x: x.funnel.total.bytes_per_token),
             lambda y: f"{y:.2f}"),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Heat maps of square matrices as SVG: one with words beside it, others small below."""
+"""Heat maps as SVG: a square matrix with words beside it, and small ones in rows."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,16 +10,18 @@ Matrix = Sequence[Sequence[float]]
 _WIDTH, _LABELS, _GAP, _TITLE = 480, 92, 14.0, 20.0
 _SMALL_IN_A_ROW = 4
 _LABEL_CHARACTERS = 11
-# Shades of the square root, so that small weights are seen beside a large one.
 _SHADES = 20
+# Of weights, shades of the square root, so that small ones are seen beside a large one.
+_OF_WEIGHTS, _OF_SHARES = 0.5, 1.0
 
 
 class _Map(NamedTuple):
     title: str
     x: float
     y: float
-    cell: float
-    cells: int
+    cell: tuple[float, float]
+    columns: int
+    rows: int
     levels: list[tuple[str, str]]
 
 
@@ -38,31 +40,52 @@ def heat_maps(large: Matrix, small: Sequence[tuple[str, Matrix]], words: Sequenc
         word if len(word) <= _LABEL_CHARACTERS else f"{word[: _LABEL_CHARACTERS - 1]}…"
         for word in words
     ]
-    maps = [_Map("", float(_LABELS), 0.0, cell, count, _levels(large))]
-    size = (_WIDTH - _GAP * (_SMALL_IN_A_ROW - 1)) / _SMALL_IN_A_ROW
-    top = bottom + _LABELS + _TITLE
-    for i, (title, matrix) in enumerate(small):
-        row, column = divmod(i, _SMALL_IN_A_ROW)
-        x, y = column * (size + _GAP), top + row * (size + _GAP + _TITLE)
-        maps.append(_Map(title, x, y, size / count, count, _levels(matrix)))
-    rows = -(-len(small) // _SMALL_IN_A_ROW)
+    maps = [_Map("", float(_LABELS), 0.0, (cell, cell), count, count, _levels(large, _OF_WEIGHTS))]
+    below, height = _small_maps(small, bottom + _LABELS, _OF_WEIGHTS)
     return render(
         "heat_maps.svg.j2",
         width=_WIDTH,
-        height=round(top + rows * (size + _GAP + _TITLE)),
+        height=height,
         rows=[(_LABELS - 6, round(cell * (i + 0.5) + 4), labels[i]) for i in range(count)],
         columns=[(round(_LABELS + cell * (i + 0.5) + 4), round(bottom + 6), labels[i])
                  for i in range(count)],
-        maps=maps,
+        maps=[*maps, *below],
     )  # fmt: skip
 
 
-def _levels(matrix: Matrix) -> list[tuple[str, str]]:
+def small_heat_maps(maps: Sequence[tuple[str, Matrix]]) -> str:
+    """Draw matrices of any shape as small pictures of one size, four in a row.
+
+    Args:
+        maps: Matrices with their titles; values from 0 to 1.
+    """
+    drawn, height = _small_maps(maps, 0.0, _OF_SHARES)
+    return render("heat_maps.svg.j2", width=_WIDTH, height=height, rows=[], columns=[], maps=drawn)
+
+
+def _small_maps(
+    small: Sequence[tuple[str, Matrix]], top: float, power: float
+) -> tuple[list[_Map], int]:
+    """Place small pictures below `top`; return them and where they end."""
+    size = (_WIDTH - _GAP * (_SMALL_IN_A_ROW - 1)) / _SMALL_IN_A_ROW
+    top += _TITLE
+    maps = []
+    for i, (title, matrix) in enumerate(small):
+        row, column = divmod(i, _SMALL_IN_A_ROW)
+        x, y = column * (size + _GAP), top + row * (size + _GAP + _TITLE)
+        columns, rows = len(matrix[0]), len(matrix)
+        cell = size / columns, size / rows
+        maps.append(_Map(title, x, y, cell, columns, rows, _levels(matrix, power)))
+    rows_of_maps = -(-len(small) // _SMALL_IN_A_ROW)
+    return maps, round(top + rows_of_maps * (size + _GAP + _TITLE))
+
+
+def _levels(matrix: Matrix, power: float) -> list[tuple[str, str]]:
     """Return an opacity and a path for each shade that occurs; cells of one shade are one path."""
     cells: dict[int, list[str]] = {}
     for y, row in enumerate(matrix):
         for x, value in enumerate(row):
-            shade = round(max(0.0, min(1.0, value)) ** 0.5 * _SHADES)
+            shade = round(max(0.0, min(1.0, value)) ** power * _SHADES)
             if shade:
                 cells.setdefault(shade, []).append(f"M{x} {y}h1v1h-1z")
     return [(f"{shade / _SHADES:g}", "".join(paths)) for shade, paths in sorted(cells.items())]

@@ -3,6 +3,7 @@
 import os
 
 from pipeline.report.page.cost import cost_section
+from pipeline.report.page.experts import experts_section
 from pipeline.report.page.funnel import dropped_section, funnel_section
 from pipeline.report.page.headline import headline
 from pipeline.report.page.model import memory_section, text_section
@@ -20,6 +21,7 @@ _SECTIONS = (
     funnel_section,
     dropped_section,
     training_section,
+    experts_section,
     cost_section,
     quality_section,
     samples_section,

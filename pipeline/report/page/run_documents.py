@@ -15,13 +15,13 @@ from components.curate.counts import samples_by_reason
 from components.train.telemetry.metrics_log import METRICS_NAME, read_metrics
 from components.validate.statistics import summarize_statistics
 from pipeline.runners.logs import REPORT_NAME
-from tokenmill.contracts.base import read_document
+from tokenmill.contracts.base import check_document, read_document
 from tokenmill.contracts.cost_report import CostReport, read_cost_report
 from tokenmill.contracts.curation import Curation, DroppedDocument, read_curation, read_dropped
 from tokenmill.contracts.ledger import Ledger, read_ledger
 from tokenmill.contracts.samples import Samples, find_samples
 from tokenmill.contracts.tokenizer import DESCRIPTION_NAME, TokenizerDescription
-from tokenmill.contracts.training import Telemetry, read_telemetry
+from tokenmill.contracts.training import ExpertLoads, Telemetry, read_telemetry
 from tokenmill.contracts.validation import SplitSummary
 from tokenmill.errors import TokenmillError
 from tokenmill.library_logs import LOG_TIME_FORMAT
@@ -89,6 +89,7 @@ class RunDocuments:
     telemetry: Telemetry | None = None
     held_out: Samples | None = None
     metrics: list[dict[str, Any]] = field(default_factory=list)
+    expert_loads: list[ExpertLoads] = field(default_factory=list)
     cost_report: CostReport | None = None
     pushed_to: str = ""
     gone: list[str] = field(default_factory=list)
@@ -208,6 +209,9 @@ def read_outputs(found: RunDocuments) -> None:
     found.telemetry = read("Trainer", "model_run", read_telemetry)
     found.held_out = read("Trainer", "model_run", find_samples)
     found.metrics = read("Trainer", "model_run", _metrics) or []
+    found.expert_loads = (
+        read("Trainer", "model_run", lambda uri: _expert_loads(uri, found.metrics)) or []
+    )
     found.cost_report = read("CostReport", "cost_report", read_cost_report)
 
 
@@ -231,6 +235,15 @@ def _tokenizer(uri: str) -> TokenizerDescription:
 
 def _metrics(uri: str) -> list[dict[str, Any]]:
     return read_metrics(os.path.join(uri, METRICS_NAME))
+
+
+def _expert_loads(uri: str, lines: list[dict[str, Any]]) -> list[ExpertLoads]:
+    path = os.path.join(uri, METRICS_NAME)
+    return [
+        check_document(path, line, ExpertLoads)
+        for line in lines
+        if line.get("event") == "expert_load"
+    ]
 
 
 def _ledger_of_report(found: RunDocuments) -> Ledger | None:
