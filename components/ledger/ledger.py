@@ -197,9 +197,10 @@ def _by_ladder(
     return expected_by_ladder(
         settings.law,
         params=shape.params_in_products,
-        params_total=shape.params_total,
+        params_active=shape.params_active,
         effective_tokens=effective_tokens,
         vocab_size=shape.vocab_size,
+        sparse=shape.experts > 1,
         why_not=why_no_ladder(shape.head, settings.lora is not None),
     )
 

@@ -240,10 +240,12 @@ def predicted_vocab_size(shape: ModelShape) -> int:
     """Predict the compute-optimal vocabulary size of a model (Tao et al. 2024).
 
     Vocabulary parameters grow with the other parameters to the power 0.8354; an extrapolation
-    outside FITTED_RANGE. It is for a training as long as is compute-optimal.
+    outside FITTED_RANGE. It is for a training as long as is compute-optimal. Of a mixture of
+    experts the parameters that a token passes count: the paper weighs the vocabulary's FLOPs
+    against the model's.
     """
     parts = shape.params_by_part()
-    others = shape.params_total - parts["token_embedding"] - parts["output_projection"]
+    others = shape.params_active - parts["token_embedding"] - parts["output_projection"]
     params = _FITTED_VOCABULARY_PARAMS * (others / _FITTED_PARAMS) ** _FITTED_EXPONENT
     return round(params / shape.d_model)
 

@@ -17,6 +17,7 @@ from tokenmill.cost.network import Network
 from tokenmill.cost.sharding import Traffic
 from tokenmill.metadata.step_records import StepRecord
 from tokenmill.number_format import (
+    active_params,
     approximate,
     byte_size,
     count,
@@ -266,6 +267,12 @@ def warnings(ledger: Ledger) -> list[str]:
     return [text for text, is_warning in _notes(ledger) if is_warning]
 
 
+def a_parameter(ledger: Ledger) -> str:
+    """Return what tokens are counted for: "an active parameter" of a mixture of experts."""
+    total, active = ledger.model.params_total, ledger.model.params_active
+    return "an active parameter" if active_params(total, active) else "a parameter"
+
+
 def _notes(ledger: Ledger) -> Iterator[tuple[str, bool]]:
     """Yield sentences, and whether something is to be done."""
     guidance, memory, price = ledger.guidance, ledger.memory, ledger.price
@@ -274,10 +281,11 @@ def _notes(ledger: Ledger) -> Iterator[tuple[str, bool]]:
         yield guidance.goal.message, guidance.goal.verdict == "below_minimum"
     if guidance.goal is None or guidance.goal.goal == "from_scratch":
         optimal = chinchilla.optimal_tokens_for_this_model
+        each = a_parameter(ledger)
         yield (
-            f"Compute-optimal for this model: {approximate(optimal)} tokens (20 a parameter, "
+            f"Compute-optimal for this model: {approximate(optimal)} tokens (20 {each}, "
             f"Hoffmann et al. 2022); this run has {decimal(chinchilla.tokens_per_param)} effective "
-            "tokens a parameter.",
+            f"tokens {each}.",
             False,
         )
     if guidance.ladder is not None and guidance.ladder.words:

@@ -73,6 +73,8 @@ def law_lines(ladder: Ladder) -> list[str]:
             f"  {ladder.level:.0%}: E {span(found.e)}, exponents of N {span(found.alpha)}, of D "
             f"{span(found.beta)}; published {law.alpha:.2f}, {law.beta:.2f}"
         )
+        if law.note:
+            lines.append(f"Of the published laws {law.note}.")
         used = sum(not point.left_out for point in ladder.points)
         noise = (ladder.fit.trunk_noise**2 + ladder.fit.point_noise**2) ** 0.5
         lines.append(f"{used} points, noise {noise:.1%}{_backtest_words(ladder)}.")

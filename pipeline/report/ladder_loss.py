@@ -29,7 +29,10 @@ def ladder_rows(loss: LadderLoss) -> Iterator[tuple[str, str]]:
         yield (
             "by the ladder",
             f"{expected.value:.3f} bits per byte, {loss.level:.0%} {span(expected, 3)}; "
-            + ", ".join(f"{law.bits_per_byte:.3f} by {author(law)}" for law in loss.published),
+            + ", ".join(f"{law.bits_per_byte:.3f} by {author(law)}" for law in loss.published)
+            + "".join(
+                f". Of the published laws {law.note}" for law in loss.published[:1] if law.note
+            ),
         )
     if loss.constants is not None:
         law = loss.constants

@@ -12,7 +12,7 @@ from tokenmill.contracts.ladder import LadderLoss
 from tokenmill.cost.devices import CPU_CHIP
 from tokenmill.cost.plan.document import PlanAnswer, PlanLimit, guidance_document
 from tokenmill.cost.plan.planning import Plan
-from tokenmill.cost.scaling import LEAST_FITTED_PARAMS
+from tokenmill.cost.scaling import LEAST_FITTED_PARAMS, SPARSE_NOTE
 from tokenmill.cost.sharding import STRATEGY_NAMES
 from tokenmill.number_format import (
     byte_size,
@@ -272,15 +272,16 @@ def _guidance(plan: Plan) -> Table:
             f"{duration(checkpoints.lost_seconds)} lost, goodput "
             f"{checkpoints.goodput:.1%}, disk {byte_size(checkpoints.disk_bytes)}",
         )
-    each = decimal(chinchilla["tokens_per_param"])
+    each, sparse = decimal(chinchilla["tokens_per_param"]), plan.request.model.is_sparse
     from_scratch = plan.request.goal in (None, "from_scratch")
     if from_scratch:
         optimal = with_letter(chinchilla["optimal_tokens_for_this_model"])
         each += f"; compute-optimal about 20, that is {optimal} tokens (Hoffmann et al. 2022)"
-    if from_scratch and plan.request.model.params_total < LEAST_FITTED_PARAMS:
+    if from_scratch and plan.request.model.params_active < LEAST_FITTED_PARAMS:
         # Below, the fits give losses that guessing beats.
         expected = (
-            f"unknown: the published fits begin at {with_letter(LEAST_FITTED_PARAMS)} parameters; "
+            f"unknown: the published fits begin at {with_letter(LEAST_FITTED_PARAMS)} "
+            f"{'active ' * sparse}parameters; "
             "tokenmill ladder measures your text's own"
         )
     elif from_scratch:
@@ -288,9 +289,11 @@ def _guidance(plan: Plan) -> Table:
             f"{loss['nats_per_token']:.3f} nats a token (Besiroglu et al. 2024), "
             f"{loss['nats_per_token_hoffmann']:.3f} (Hoffmann et al. 2022)"
         )
+        if sparse:
+            expected += f". {SPARSE_NOTE}"
     else:
         expected = "unknown: the published fits are of training from scratch"
-    table.add_row("effective tokens a parameter", each)
+    table.add_row(f"effective tokens {'an active' if sparse else 'a'} parameter", each)
     table.add_row("expected loss", expected)
     if "ladder" in facts:
         for label, words in ladder_rows(LadderLoss.model_validate(facts["ladder"])):

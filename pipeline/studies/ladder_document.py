@@ -158,9 +158,10 @@ def ladder_document(measured: Measured) -> Ladder:
         prediction=prediction,
         **_bought(measured, checked.fit, prediction),
         published=published_laws(
-            measured.target.shape.params_total,
+            measured.target.shape.params_active,
             prediction.effective_tokens,
             measured.text.bytes_per_token,
+            measured.target.shape.experts > 1,
         ),
     )
 
@@ -375,6 +376,7 @@ def _prediction(measured: Measured, fit: ScalingFit | None) -> LadderPrediction:
     return LadderPrediction(
         params=params,
         params_total=target.shape.params_total,
+        params_active=target.shape.params_active,
         tokens=tokens,
         epochs=tokens / target.unique_tokens,
         effective_tokens=effective,

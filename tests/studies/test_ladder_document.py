@@ -179,7 +179,7 @@ def test_the_page_shows_the_same_numbers(ladder):
 
 
 def expected(ladder, **changes):
-    given = {"params": 4e6, "params_total": 4e6, "effective_tokens": 4e6, "vocab_size": 4096}
+    given = {"params": 4e6, "params_active": 4e6, "effective_tokens": 4e6, "vocab_size": 4096}
     return expected_by_ladder(ladder.law("l.json"), **{**given, **changes})
 
 

@@ -100,7 +100,7 @@ def recorded(ladder, **changes):
     ledger = Ledger.model_validate(values["ledger"])
     given = {
         "params": ledger.model.params_total,
-        "params_total": ledger.model.params_total,
+        "params_active": ledger.model.params_total,
         "effective_tokens": ledger.training.effective_tokens,
         "vocab_size": 4096,
     }

@@ -156,6 +156,9 @@ class LadderPrediction(Part):
 
     params: int = key("N.", ge=1)
     params_total: int = key("All parameters.", ge=1)
+    params_active: int | None = key(
+        "Those that a token passes: all but the experts that it is not sent to.", default=None
+    )
     tokens: float = key("Loss tokens that it reads.", gt=0)
     epochs: float = key("Passes over the text.", gt=0)
     effective_tokens: float = key("Loss tokens, discounted for repetition.", gt=0)
@@ -199,6 +202,9 @@ class PublishedLaw(Part):
     alpha: float = key("alpha.")
     beta: float = key("beta.")
     gamma: float = key("gamma: 1, the terms are added.")
+    note: str = key(
+        "How it was applied to a mixture of experts; empty for a dense model.", default=""
+    )
     nats_per_token: float = key("Of the configured training by it.", gt=0)
     bits_per_byte: float = key("The same over this text's bytes per token: an order.", gt=0)
 
@@ -210,6 +216,7 @@ class LadderLaw(Part):
     level: float = key("Coverage of every interval, a fraction.", gt=0, le=1)
     vocab_size: int = key("Of the tokenizer.", ge=1)
     bytes_per_token: float = key("Bytes of text a loss token.", gt=0)
+    sparse: bool = key("Whether it is of mixtures of experts.", default=False)
     fit: LadderFit | None = key("Null where the points bore none.")
     problems: list[str] = key("Why there is none; sentences.")
 
@@ -272,6 +279,7 @@ class Ladder(Document):
             level=self.level,
             vocab_size=self.vocab_size,
             bytes_per_token=self.text.bytes_per_token,
+            sparse=self.prediction.params_active not in (None, self.prediction.params_total),
             fit=self.fit,
             problems=self.problems,
         )

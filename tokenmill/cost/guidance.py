@@ -11,6 +11,7 @@ from tokenmill.cost.scaling import (
     BESIROGLU_2024,
     HOFFMANN_2022,
     R_STAR_REPETITIONS,
+    SPARSE_NOTE,
     Goal,
     chinchilla_optimal_tokens,
     expected_loss,
@@ -60,6 +61,7 @@ def guidance(
         goal: `fine_tune`, `domain_adaptive` or `from_scratch`; None leaves it out.
         ladder: What the text's own ladder expects; None leaves it out.
     """
+    sparse = params_active < params_total
     best_params, best_tokens = optimal_params_and_tokens(flops_6n)
     tokens = max(effective_tokens, 1.0)
     found = Guidance(
@@ -75,7 +77,8 @@ def guidance(
             nats_per_token=expected_loss(params_active, tokens),
             nats_per_token_hoffmann=expected_loss(params_active, tokens, HOFFMANN_2022),
             source=f"{BESIROGLU_2024.source}; second: {HOFFMANN_2022.source}. Of their data "
-            "and vocabulary of 32,000, for models of 4e7 parameters and more: an order, no promise",
+            "and vocabulary of 32,000, for models of 4e7 parameters and more: an order, no promise"
+            + (f"; {SPARSE_NOTE}" if sparse else ""),
         ),
         repetition=Repetition(
             epochs=epochs,
@@ -86,13 +89,13 @@ def guidance(
         ),
     )
     if goal is not None:
-        found.goal = token_guidance(goal, effective_tokens, params_active)
+        found.goal = token_guidance(goal, effective_tokens, params_active, sparse)
     if ladder is not None:
         found.ladder = ladder
     return found
 
 
-def token_guidance(goal: Goal, tokens: float, params: float) -> GoalTokens:
+def token_guidance(goal: Goal, tokens: float, params: float, sparse: bool = False) -> GoalTokens:
     """Judge an amount of effective tokens by the user's goal.
 
     Args:
@@ -100,6 +103,7 @@ def token_guidance(goal: Goal, tokens: float, params: float) -> GoalTokens:
             (1e9 and more) or ``from_scratch`` (at least 20·N, usually 100·N: 1e12 at N = 1e10).
         tokens: Effective tokens at hand.
         params: N, parameters that a token passes.
+        sparse: Whether that is not all of them, as in a mixture of experts.
 
     Returns:
         The judgement.
@@ -133,6 +137,6 @@ def token_guidance(goal: Goal, tokens: float, params: float) -> GoalTokens:
         usual_tokens=usual,
         verdict=verdict,
         message=f"{approximate(tokens)} effective tokens for {_GOAL_NAMES[goal]} of "
-        f"{approximate(params)} parameters {words} (at least {need}).",
+        f"{approximate(params)} {'active ' * sparse}parameters {words} (at least {need}).",
         source=_GOAL_SOURCE,
     )

@@ -14,7 +14,13 @@ from tokenmill.contracts.ladder import (
     PublishedLaw,
 )
 from tokenmill.cost.flops import TRAINING_FLOPS_PER_PARAM
-from tokenmill.cost.scaling import BESIROGLU_2024, HOFFMANN_2022, LossFit, expected_loss
+from tokenmill.cost.scaling import (
+    BESIROGLU_2024,
+    HOFFMANN_2022,
+    SPARSE_NOTE,
+    LossFit,
+    expected_loss,
+)
 from tokenmill.cost.scaling_checks import predict_or_say
 from tokenmill.cost.scaling_fit import Estimate, ScalingFit
 
@@ -99,9 +105,10 @@ def expected_by_ladder(
     law: LadderLaw,
     *,
     params: float,
-    params_total: float,
+    params_active: float,
     effective_tokens: float,
     vocab_size: int,
+    sparse: bool = False,
     why_not: str = "",
 ) -> LadderLoss:
     """Predict a training by a ladder's law.
@@ -109,9 +116,10 @@ def expected_by_ladder(
     Args:
         law: Of the ladder.
         params: N, parameters in matrix products.
-        params_total: All parameters, for the published laws.
+        params_active: Parameters that a token passes, for the published laws.
         effective_tokens: Loss tokens, discounted for repetition.
         vocab_size: Of the training.
+        sparse: Whether the model is a mixture of experts.
         why_not: Why no ladder can predict it; empty if one can.
     """
     tokens = max(effective_tokens, 1.0)
@@ -123,6 +131,12 @@ def expected_by_ladder(
         words = (
             f"The ladder's vocabulary has {law.vocab_size:,} tokens, this one {vocab_size:,}: "
             "tokens of another size are no guide. Train a ladder with this vocabulary."
+        )
+    elif sparse != law.sparse:
+        kinds = ("a dense model", "a mixture of experts")
+        words = (
+            f"The ladder is of {kinds[law.sparse]} in small, this is {kinds[sparse]}: one says "
+            "nothing of the other. Train a ladder of this configuration."
         )
     elif not words:
         predicted, words = predict_or_say(fit, params, tokens)
@@ -138,23 +152,24 @@ def expected_by_ladder(
         bits_per_byte=predicted and interval(predicted),
         words=words,
         constants=None if law.fit is None else law.fit.constants,
-        published=published_laws(params_total, tokens, law.bytes_per_token),
+        published=published_laws(params_active, tokens, law.bytes_per_token, sparse),
     )
 
 
 def published_laws(
-    params_total: float, effective_tokens: float, bytes_per_token: float
+    params_active: float, effective_tokens: float, bytes_per_token: float, sparse: bool = False
 ) -> list[PublishedLaw]:
     """Return published laws with what they say of a training, the corrected one first.
 
     Args:
-        params_total: All parameters.
+        params_active: Parameters that a token passes: all, but in a mixture of experts.
         effective_tokens: Loss tokens, discounted for repetition.
         bytes_per_token: Of this text; theirs have another vocabulary and other data.
+        sparse: Whether the model is a mixture of experts.
     """
     laws = []
     for law in (BESIROGLU_2024, HOFFMANN_2022):
-        nats = expected_loss(params_total, effective_tokens, law)
+        nats = expected_loss(params_active, effective_tokens, law)
         laws.append(
             PublishedLaw(
                 source=law.source,
@@ -164,6 +179,7 @@ def published_laws(
                 alpha=law.alpha,
                 beta=law.beta,
                 gamma=law.gamma,
+                note=SPARSE_NOTE if sparse else "",
                 nats_per_token=nats,
                 bits_per_byte=nats / math.log(2) / bytes_per_token,
             )

@@ -46,7 +46,7 @@ def chinchilla_optimal_tokens(params: float) -> float:
     """Return the tokens that use training compute best for a model of this size.
 
     Args:
-        params: N, all parameters.
+        params: N, all parameters; of a mixture of experts those that a token passes.
 
     Returns:
         Tokens, about 20·N (Hoffmann et al. 2022). Models meant for heavy use train on far more.
@@ -101,6 +101,17 @@ BESIROGLU_2024 = LossFit(
 LEAST_FITTED_PARAMS = 4e7
 """Parameters of the smallest models that both fits were made on."""
 
+SPARSE_NOTE = (
+    "N is the parameters that a token passes: the laws are of dense models, and a mixture of "
+    "experts with as many comes out below them (Clark et al. 2022, arXiv 2202.01169; Ludziejewski "
+    "et al. 2025, arXiv 2502.05172)"
+)
+"""How the fits, which are all of dense models, are applied to a mixture of experts.
+
+By all parameters they would promise too much: most of them see a small share of the tokens. FLOPs
+go by those that a token passes, and so does what is compute-optimal.
+"""
+
 
 def expected_loss(params: float, tokens: float, fit: LossFit = BESIROGLU_2024) -> float:
     """Estimate the loss of a decoder of this size after this many tokens.
@@ -109,7 +120,7 @@ def expected_loss(params: float, tokens: float, fit: LossFit = BESIROGLU_2024) -
     tokenizer cannot be compared with it.
 
     Args:
-        params: N, all parameters.
+        params: N, all parameters; of a mixture of experts those that a token passes (SPARSE_NOTE).
         tokens: D, unique tokens (put repetition-discounted tokens here where epochs exceed one).
         fit: Which constants; the corrected fit by default.
 

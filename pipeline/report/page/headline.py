@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import tomli
 
+from pipeline.report.cost import a_parameter
 from pipeline.report.measured import multiplier_words
 from pipeline.report.page.content import words
 from pipeline.report.page.run_documents import RunDocuments
@@ -124,7 +125,8 @@ def _numbers(run: RunDocuments) -> list[BigNumber]:
             BigNumber(
                 "effective tokens",
                 count(tokens),
-                f"{_measured(ledger)}{decimal(chinchilla.tokens_per_param)} a parameter; of "
+                f"{_measured(ledger)}{decimal(chinchilla.tokens_per_param)} "
+                f"{a_parameter(ledger)}; of "
                 f"{count(ledger.funnel.total.train.loss_tokens)} "
                 f"{ledger.funnel.total.train.loss_name} to train on",
             )

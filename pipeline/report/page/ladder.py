@@ -220,6 +220,8 @@ def _prediction_section(ladder: Ladder) -> Section:
         "The published laws are of other data, vocabularies and far larger models: an order of "
         "magnitude, for comparison."
     )
+    if note := ladder.published[0].note:
+        sentence += f" Of them {note}."
     return Section("prediction", "The large training", [sentence], [figure],
                    [("Configured, and best for its money", table)])  # fmt: skip
 

@@ -25,6 +25,7 @@ def law_table(
             ("constant", "this text", f"{level:.0%} interval", *map(author, published)),
             list(constant_rows(constants, published)),
             "This text's in bits per byte, N in matrix products; the published ones in nats per "
-            "token of their own vocabulary and data, so that only exponents and gamma compare.",
+            "token of their own vocabulary and data, so that only exponents and gamma compare."
+            + "".join(f" Of the published laws {law.note}." for law in published[:1] if law.note),
         ),
     )

@@ -28,7 +28,7 @@ class Affordable:
 
     Attributes:
         flops: Training FLOPs.
-        params: Parameters.
+        params: Parameters; of a mixture of experts those that a token passes.
         tokens: Tokens.
         mfu: The utilization that is assumed.
         loss_besiroglu: Expected loss by the corrected fit, nats per token.
@@ -147,4 +147,5 @@ def tokens_for_budget(
     mfu = _mfu(hardware, model.params_active, basis, model.is_sparse)
     flops = affordable_flops(budget_usd, hardware, mfu)
     tokens = flops / model.flops_per_token(basis)
-    return _bought(flops, model.params_active, tokens, mfu, "tokens for this model")
+    what = "tokens for these active parameters" if model.is_sparse else "tokens for this model"
+    return _bought(flops, model.params_active, tokens, mfu, what)

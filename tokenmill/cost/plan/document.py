@@ -163,9 +163,10 @@ def _by_ladder(request: PlanRequest) -> LadderLoss | None:
     return expected_by_ladder(
         request.law,
         params=model.shape.params_in_products,
-        params_total=model.params_total,
+        params_active=model.params_active,
         effective_tokens=request.effective_tokens,
         vocab_size=model.shape.vocab_size,
+        sparse=model.is_sparse,
         why_not=why_no_ladder(model.shape.head, model.lora is not None),
     )
 
