@@ -19,7 +19,11 @@ from pipeline.report.run_result import ResultBuilder
 from pipeline.runners.failure import cause_of, explain_failure
 from pipeline.runners.inputs import prepare_inputs
 from pipeline.runners.logs import LOG_NAME, REPORT_NAME, send_output_to_log
-from pipeline.runners.preflight import check_before_start, source_field_remark
+from pipeline.runners.preflight import (
+    check_before_start,
+    experts_export_remark,
+    source_field_remark,
+)
 from tokenmill.contracts.run_result import ErrorResult
 from tokenmill.errors import TokenmillError
 from tokenmill.files import check_is_no_pattern, write_json, write_text
@@ -91,8 +95,9 @@ def launch(
     for name, file in (("directory", ""), ("log", LOG_NAME), ("config", CONFIG_NAME)):
         result.left(name, os.path.join(run_directory, file))
     _print_config(screen, config, run_directory, chosen)
-    if remark := source_field_remark(config):
-        screen.note(remark)
+    for remark in (experts_export_remark(config), source_field_remark(config)):
+        if remark:
+            screen.note(remark)
     try:
         with ended_by_signals():
             code = _run(config, run_directory, screen, started, use_cache, estimate, result)

@@ -15,6 +15,7 @@ from components.ingest.transforms import split_of
 from pipeline.config import Config
 from tokenmill.checkpoints.checkpoint import read_checkpoint
 from tokenmill.checkpoints.directory import is_checkpoint
+from tokenmill.checkpoints.writing import why_no_form
 from tokenmill.contracts.served_model import read_served_model
 from tokenmill.contracts.tokenizer import TOKENIZER_PATH
 from tokenmill.errors import TokenmillError
@@ -56,6 +57,22 @@ def check_before_start(config: Config) -> None:
         check_classes(config, files)
     if config.evaluate.benchmarks:
         install_harness()  # now: without a network that would fail behind the training
+
+
+def experts_export_remark(config: Config) -> str:
+    """Return a sentence if the mixture of experts has no form that Hugging Face knows.
+
+    `tokenmill export hf` says so, too, but when the training is over; what stands in the way is
+    often a key that decides little, such as model.balance.
+    """
+    shape = config.shape()
+    why = why_no_form(shape) if shape.experts > 1 else ""
+    if not why:
+        return ""
+    return (
+        f"tokenmill export hf will not be able to write this mixture of experts: {why}. It is "
+        "trained, pushed and served all the same."
+    )
 
 
 def source_field_remark(config: Config) -> str:

@@ -49,19 +49,36 @@ def find_form(shape: ModelShape) -> Form:
     Raises:
         TokenmillError: None can; names what each lacks.
     """
+    form, lacking = _search_form(shape)
+    if form is not None:
+        return form
+    listed = "; ".join(f"{name} cannot express {what}" for name, what in lacking.items())
+    raise TokenmillError(
+        f"transformers has no class for a model of this shape: {listed}.",
+        "Train a model of such a family: docs/models.md lists their [model] keys.",
+    )
+
+
+def why_no_form(shape: ModelShape) -> str:
+    """Say what the family that is nearest to a shape cannot express; empty if one expresses all."""
+    form, lacking = _search_form(shape)
+    if form is not None:
+        return ""
+    name, what = min(lacking.items(), key=lambda item: item[1].count(" = "))
+    return f"{name}, the nearest family, cannot express {what}"
+
+
+def _search_form(shape: ModelShape) -> tuple[Form | None, dict[str, str]]:
+    """Return how a shape is written, or None and what each family cannot express, by its name."""
     lacking = {}
     for family in FAMILIES.values():
         classes = [name for name, head in family.heads.items() if head == shape.head]
         settings = family.write_settings(shape)
         difference = _difference(family, settings, shape) if classes else f"head = {shape.head}"
         if not difference:
-            return Form(family, classes[0], settings)
+            return Form(family, classes[0], settings), {}
         lacking[family.name] = difference
-    listed = "; ".join(f"{name} cannot express {what}" for name, what in lacking.items())
-    raise TokenmillError(
-        f"transformers has no class for a model of this shape: {listed}.",
-        "Train a model of such a family: docs/models.md lists their [model] keys.",
-    )
+    return None, lacking
 
 
 def write_checkpoint(
