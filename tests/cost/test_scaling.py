@@ -2,11 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenmill.cost.guidance import token_guidance
+from tokenmill.cost.guidance import guidance, token_guidance
 from tokenmill.cost.scaling import (
     BESIROGLU_2024,
     HOFFMANN_2022,
     R_STAR_REPETITIONS,
+    SPARSE_NOTE,
     chinchilla_optimal_tokens,
     expected_loss,
     optimal_params_and_tokens,
@@ -97,6 +98,23 @@ def test_goals_of_the_design(goal, params, minimum, usual):
     assert token_guidance(goal, usual, params).verdict == "usual"
     if usual > minimum:
         assert token_guidance(goal, minimum, params).verdict == "enough"
+
+
+def test_a_mixture_of_experts_is_judged_by_its_active_parameters_and_told_so():
+    def guided(total):
+        return guidance(
+            params_total=total, params_active=1e9, flops_6n=6e19, effective_tokens=1e10,
+            epochs=1.0, goal="from_scratch",
+        )  # fmt: skip
+
+    dense, sparse = guided(1e9), guided(8e9)
+    assert sparse.expected_loss.nats_per_token == dense.expected_loss.nats_per_token
+    assert sparse.expected_loss.nats_per_token == expected_loss(1e9, 1e10)
+    assert sparse.chinchilla.tokens_per_param == 10
+    assert "1 billion active parameters" in sparse.goal.message
+    assert SPARSE_NOTE in sparse.expected_loss.source
+    assert "active" not in dense.goal.message
+    assert SPARSE_NOTE not in dense.expected_loss.source
 
 
 @pytest.mark.parametrize(

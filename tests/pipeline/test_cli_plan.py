@@ -555,6 +555,22 @@ def test_keys_of_a_plan_go_on_top_of_a_preset():
     assert sparse["params_active"] < sparse["params_total"]
 
 
+def test_published_laws_are_applied_to_what_a_token_passes_and_said_so():
+    arguments = "--params 100M --active-params 30M --tokens 1e9"
+    said = " ".join(run(arguments).output.split())
+    assert "unknown: the published fits begin at 40M active parameters" in said
+    arguments = "--params 8e9 --active-params 1e9 --tokens 20e9"
+    said = " ".join(run(arguments).output.split())
+    assert "effective tokens an active parameter 20" in said
+    assert "a mixture of experts with as many comes out below them" in said
+    of_sparse, of_dense = (
+        planned(given)["guidance"]["expected_loss"]["nats_per_token"]
+        for given in (arguments, "--params 1e9 --tokens 20e9")
+    )
+    assert of_sparse == of_dense
+    assert "active" not in run("--params 1e9 --tokens 20e9").output
+
+
 def test_what_set_says_holds_on_other_hardware():
     got = planned(
         "--preset gpt2-small --tokens 1e9 --hardware h100 "

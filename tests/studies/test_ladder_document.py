@@ -8,11 +8,13 @@ from html.parser import HTMLParser
 import pytest
 
 from pipeline.report.console import RunConsole
-from pipeline.report.ladder import print_ladder
+from pipeline.report.ladder import law_lines, print_ladder
+from pipeline.report.ladder_loss import ladder_rows
 from pipeline.report.page.ladder import render_ladder
 from tests.studies.made_ladder import LAW, UNIQUE_TOKENS, loss_of, made_ladder
-from tokenmill.contracts.ladder import Ladder, read_ladder, write_ladder
+from tokenmill.contracts.ladder import Ladder, LadderPrediction, read_ladder, write_ladder
 from tokenmill.cost.ladder_fit import expected_by_ladder, fit_of
+from tokenmill.cost.scaling import SPARSE_NOTE, expected_loss
 from tokenmill.errors import TokenmillError
 
 
@@ -200,9 +202,29 @@ def test_a_plan_is_predicted_by_the_ladders_law(ladder):
         ({"vocab_size": 8192}, "vocabulary has 4,096"),
         ({"params": 1e10, "effective_tokens": 1e12}, "times the compute"),
         ({"why_not": "No."}, "No."),
+        ({"sparse": True}, "is of a dense model in small, this is a mixture of experts"),
     ],
 )
 def test_what_a_ladder_cannot_say_is_said_in_words(ladder, changes, words):
     found = expected(ladder, **changes)
     assert found.bits_per_byte is None
     assert words in found.words
+
+
+def test_a_ladder_of_a_mixture_of_experts_goes_by_its_active_parameters(ladder):
+    params = {**ladder.prediction.to_json(), "params_total": 40_000_000, "params_active": 9_000_000}
+    sparse = ladder.model_copy(update={"prediction": LadderPrediction.model_validate(params)})
+    assert sparse.law("l.json").sparse
+    assert not ladder.law("l.json").sparse
+    found = expected(sparse, sparse=True, params_active=9e6)
+    assert found.bits_per_byte.value == expected(ladder).bits_per_byte.value
+    law = found.published[0]
+    assert law.nats_per_token == expected_loss(9e6, 4e6)
+    assert law.note == SPARSE_NOTE
+    assert any(SPARSE_NOTE in words for _, words in ladder_rows(found))
+    assert not any(SPARSE_NOTE in words for _, words in ladder_rows(expected(ladder)))
+    noted = sparse.model_copy(update={"published": found.published})
+    assert SPARSE_NOTE in render_ladder(noted)
+    assert f"Of the published laws {SPARSE_NOTE}." in law_lines(noted)
+    assert "dense model in small" not in expected(sparse, sparse=True).words
+    assert "is of a mixture of experts in small" in expected(sparse).words

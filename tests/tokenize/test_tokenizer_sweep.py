@@ -91,6 +91,9 @@ def test_the_predicted_size_is_that_of_the_paper_and_grows_slower_than_the_model
     others = large.params_total - parts["token_embedding"]
     exact = 3_145_728 * (others / 33e6) ** 0.8354 / 3200
     assert predicted_vocab_size(large) == round(exact)
+    sparse = dataclasses.replace(large, experts=8, experts_per_token=1)
+    # Its vocabulary is weighed against what a token passes: one expert and a router.
+    assert predicted_vocab_size(sparse) == pytest.approx(predicted_vocab_size(large), rel=0.001)
     deeper = dataclasses.replace(large, layers=72)
     assert 1 < predicted_vocab_size(deeper) / predicted_vocab_size(large) < 2
 

@@ -47,8 +47,8 @@ def train(rows_uri, shape, skew, steps=40):
 def test_loads_become_more_even(counting_rows, balance):
     shape = dataclasses.replace(SPARSE, **balance)
     model, before, after = train(counting_rows, shape, skew=0.3)
-    assert before["max_load"] > 1.6
-    assert after["max_load"] < before["max_load"] - 0.2
+    assert before.max_load > 1.6
+    assert after.max_load < before.max_load - 0.2
     biases = [v for v in model.trainable_variables if v.name == SELECTION_BIAS]
     if "balance" in balance:
         moved = biases[0].numpy() / 0.02
@@ -103,10 +103,10 @@ def test_replicas_move_their_biases_alike():
 
 def test_what_is_told_of_a_load():
     told = describe_load(3, [0.0, 30.0, 10.0, 0.1], 1.25)
-    assert (told["layer"], told["dead_experts"], told["router_entropy_nats"]) == (3, 2, 1.25)
-    assert told["max_load"] == pytest.approx(4 * 30 / 40.1, abs=1e-3)
-    assert sum(told["load_shares"]) == pytest.approx(1.0, abs=1e-4)
-    json.dumps(told)
+    assert (told.layer, told.dead_experts, told.router_entropy_nats) == (3, [0, 3], 1.25)
+    assert told.max_load == pytest.approx(4 * 30 / 40.1, abs=1e-3)
+    assert sum(told.load_shares) == pytest.approx(1.0, abs=1e-4)
+    assert told.loads[1] == pytest.approx(told.max_load, abs=1e-3)
 
 
 def test_a_dense_model_has_no_meter(counting_rows):
