@@ -47,7 +47,11 @@ def runs_table(found: list[RunNumbers]) -> Table:
     )
     # A column that no run has is left out: then run names are not cut. Of dense models all
     # parameters are active.
-    sparse = any(r.estimated.get("params_active") != r.estimated.get("params_total") for r in found)
+    sparse = any(
+        r.estimated.get("params_active", total) != total
+        for r in found
+        if (total := r.estimated.get("params_total")) is not None
+    )
     shown = [
         column
         for column in columns

@@ -5,8 +5,11 @@ from collections.abc import Callable
 
 from tfx.utils import path_utils
 
+from components.train.telemetry.metrics_log import METRICS_NAME
+from components.train.telemetry.metrics_log import read_metrics as read_metrics_log
 from components.validate.statistics import summarize_statistics
 from pipeline.report.console import largest_counts
+from pipeline.report.experts import describe_dead, expert_loads
 from pipeline.report.open_model import describe_pooling
 from pipeline.report.quality import quality_parts
 from tokenmill.contracts.calibration import read_calibration
@@ -213,9 +216,13 @@ def _train(record: StepRecord) -> list[str]:
 
 
 def _train_remarks(record: StepRecord) -> list[str]:
-    """Say what a base model brought to the training and what it did not."""
+    """Say what a base model brought to the training and what it did not, and of dead experts."""
     remarks = []
-    if new := read_telemetry(record.one("model_run").uri).new_variables:
+    uri = record.one("model_run").uri
+    loads = expert_loads(uri, read_metrics_log(os.path.join(uri, METRICS_NAME)))
+    if loads and (dead := describe_dead(loads[-1])):
+        remarks.append(f"after {count(loads[-1].step)} steps {dead}")
+    if new := read_telemetry(uri).new_variables:
         parts = ", ".join(dict.fromkeys(path.split("/")[1] for path in new))
         remarks.append(f"model.base_model has no weights for {parts}: they started at random")
     model = read_served_model(path_utils.serving_model_path(record.one("model").uri))

@@ -82,7 +82,7 @@ def test_dead_experts_are_named_and_counted():
     some = text_of(page_of(measured(9, {layer: many for layer in range(20)})))
     assert "800 of 880 experts are dead" in some
     assert "layer 0: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 28 more" in some
-    assert "and 8 more layers" in some
+    assert "and 8 more layers. A dead expert" in some
 
 
 def test_many_layers_experts_and_times_have_room():

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 
+from pipeline.report.experts import describe_dead
 from pipeline.report.page.charts import Line, line_chart
 from pipeline.report.page.content import DataTable, Figure, Section
 from pipeline.report.page.heat_maps import small_heat_maps
@@ -12,7 +13,6 @@ from tokenmill.number_format import approximate, count, decimal
 
 # What a picture has room for, and a page that is sent.
 _MOST_TIMES, _MOST_MAPS, _MOST_CELLS = 40, 8, 6_000
-_MOST_NAMED = 12
 # The darkest shade is of so many times the mean load.
 _FULL_SHADE = 2.0
 
@@ -74,34 +74,15 @@ def _sentences(times: list[ExpertLoads]) -> Iterator[str]:
         f"At step {count(last.step)} the busiest is expert {expert} of layer "
         f"{last.layers[layer].layer} with a load of {decimal(busy[layer])}{before}."
     )
-    yield _dead(last)
+    dead = (
+        describe_dead(last) or "No expert is dead: each has at least a hundredth of the mean load"
+    )
+    yield f"{dead}."
     moved = decimal(_mean(_entropies(last)))
     moved += "" if first is last else f", from {decimal(_mean(_entropies(first)))}"
     yield (
         f"Entropy of the routers: {moved} nats in the mean of the layers, of at most "
         f"ln {experts} = {decimal(math.log(experts))} for a router that prefers no expert."
-    )
-
-
-def _dead(time: ExpertLoads) -> str:
-    """Say how many experts are dead, and which."""
-    dead = [of for of in time.layers if of.dead_experts]
-    number = sum(len(of.dead_experts) for of in dead)
-    if not number:
-        return "No expert is dead: each has at least a hundredth of the mean load."
-    named = "; ".join(
-        f"layer {of.layer}: {', '.join(map(str, of.dead_experts[:_MOST_NAMED]))}"
-        + (f" and {len(of.dead_experts) - _MOST_NAMED} more"
-           if len(of.dead_experts) > _MOST_NAMED else "")
-        for of in dead[:_MOST_NAMED]
-    )  # fmt: skip
-    if len(dead) > _MOST_NAMED:
-        named += f"; and {len(dead) - _MOST_NAMED} more layers"
-    are = "is" if number == 1 else "are"
-    return (
-        f"{count(number)} of {count(_experts(time) * len(time.layers))} experts {are} dead, with "
-        f"under a hundredth of the mean load: {named}. A dead expert takes memory and learns next "
-        "to nothing: raise model.balance_weight, or choose model.balance where that is none."
     )
 
 

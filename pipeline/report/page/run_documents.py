@@ -14,8 +14,9 @@ from ml_metadata.proto import metadata_store_pb2
 from components.curate.counts import samples_by_reason
 from components.train.telemetry.metrics_log import METRICS_NAME, read_metrics
 from components.validate.statistics import summarize_statistics
+from pipeline.report.experts import expert_loads
 from pipeline.runners.logs import REPORT_NAME
-from tokenmill.contracts.base import check_document, read_document
+from tokenmill.contracts.base import read_document
 from tokenmill.contracts.cost_report import CostReport, read_cost_report
 from tokenmill.contracts.curation import Curation, DroppedDocument, read_curation, read_dropped
 from tokenmill.contracts.ledger import Ledger, read_ledger
@@ -210,7 +211,7 @@ def read_outputs(found: RunDocuments) -> None:
     found.held_out = read("Trainer", "model_run", find_samples)
     found.metrics = read("Trainer", "model_run", _metrics) or []
     found.expert_loads = (
-        read("Trainer", "model_run", lambda uri: _expert_loads(uri, found.metrics)) or []
+        read("Trainer", "model_run", lambda uri: expert_loads(uri, found.metrics)) or []
     )
     found.cost_report = read("CostReport", "cost_report", read_cost_report)
 
@@ -235,15 +236,6 @@ def _tokenizer(uri: str) -> TokenizerDescription:
 
 def _metrics(uri: str) -> list[dict[str, Any]]:
     return read_metrics(os.path.join(uri, METRICS_NAME))
-
-
-def _expert_loads(uri: str, lines: list[dict[str, Any]]) -> list[ExpertLoads]:
-    path = os.path.join(uri, METRICS_NAME)
-    return [
-        check_document(path, line, ExpertLoads)
-        for line in lines
-        if line.get("event") == "expert_load"
-    ]
 
 
 def _ledger_of_report(found: RunDocuments) -> Ledger | None:
