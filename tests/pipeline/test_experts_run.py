@@ -3,8 +3,16 @@
 import json
 
 import pytest
+import tensorflow as tf
 
+from components.train.config import TrainConfig
+from components.train.loop import Trainer
+from components.train.telemetry.expert_load import expert_load_meter
 from tests.pipeline.test_report_page import rows_of, text_of
+from tokenmill.model.decoder import Decoder
+from tokenmill.model.shape import ModelShape
+from tokenmill.rows.mixture import plan_steps
+from tokenmill.rows.packed_split import PackedSplit
 
 EXPERTS = [
     "model.experts=8", "model.experts_per_token=2", "model.d_ff=96", "model.balance=bias",
@@ -38,5 +46,29 @@ def test_a_run_shows_what_became_of_its_experts(workspace):
     assert described["quantization"] == "int8"
 
 
+def loads_after(rows_uri, **balance):
+    """The largest load of the layers' experts, in means, before and after 150 steps."""
+    train_rows, held_out = PackedSplit(rows_uri, "train"), PackedSplit(rows_uri, "eval")
+    shape = ModelShape(
+        layers=2, d_model=48, heads=4, d_ff=48, vocab_size=train_rows.manifest.vocab_size,
+        sequence_length=train_rows.sequence_length, positions="rope", norm="rms", use_bias=False,
+        mlp="swiglu", tie_embeddings=True, experts=8, experts_per_token=2, **balance,
+    )  # fmt: skip
+    model = Decoder(shape, 1)
+    measure = expert_load_meter(model, held_out)
+    before = max(of.max_load for of in measure())
+    plan = plan_steps(train_rows.rows, 16, 1000, 150)
+    config = TrainConfig(learning_rate=4e-3, warmup_fraction=0.1)
+    record = Trainer(tf.distribute.get_strategy(), model, config, plan, 1).fit(train_rows, held_out)
+    assert record.eval_after.loss < 0.8 * record.eval_before.loss
+    return before, max(of.max_load for of in measure())
+
+
 @pytest.mark.slow
-def test_loads_become_more_even_on_real_text(first_run, workspace): ...
+def test_loads_become_more_even_on_real_text(first_run):
+    (rows,) = first_run.home.glob("artifacts/Packer/packed_rows/*")
+    _, alone = loads_after(str(rows), balance="none")
+    for balance in ("auxiliary", "bias"):
+        before, after = loads_after(str(rows), balance=balance)
+        assert after < before
+        assert after < alone

@@ -5,8 +5,10 @@ import math
 import pathlib
 import xml.etree.ElementTree as ET
 
+import pytest
 from click.testing import CliRunner
 from complete_model import complete
+from ml_metadata.proto import metadata_store_pb2
 from test_report_cost import LEDGER_KEYS
 from test_report_page import compared, ledger, rows_of, run_of, text_of
 
@@ -15,13 +17,19 @@ from components.push.labels import run_labels
 from pipeline.cli import cli
 from pipeline.loader import load_config
 from pipeline.report.cost import notes
+from pipeline.report.experts import expert_loads
 from pipeline.report.page.render import render_page
 from pipeline.report.run_comparison import runs_table
+from pipeline.report.step_summary import step_remarks
 from pipeline.runners.preflight import experts_export_remark
+from tokenmill.contracts.base import write_document
 from tokenmill.contracts.cost_report import CostReport
 from tokenmill.contracts.ledger import Ledger
-from tokenmill.contracts.training import ExpertLoads
+from tokenmill.contracts.served_model import ServedModel
+from tokenmill.contracts.training import ExpertLoads, Telemetry, write_telemetry
+from tokenmill.errors import TokenmillError
 from tokenmill.metadata.run_history import RunNumbers
+from tokenmill.metadata.step_records import StepRecord
 from tokenmill.number_format import active_params
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "checkpoints" / "golden"
@@ -83,6 +91,33 @@ def test_dead_experts_are_named_and_counted():
     assert "800 of 880 experts are dead" in some
     assert "layer 0: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 28 more" in some
     assert "and 8 more layers. A dead expert" in some
+
+
+def test_the_trainers_line_is_followed_by_its_dead_experts(tmp_path):
+    def record(*times):
+        (tmp_path / "metrics.jsonl").write_text(
+            "".join(json.dumps(x) + "\n" for x in [{"step": 1}, *(t.to_json() for t in times)])
+        )
+        artifact = metadata_store_pb2.Artifact(uri=str(tmp_path))
+        return StepRecord(False, {"model_run": [artifact], "model": [artifact]})
+
+    write_telemetry(str(tmp_path), complete(Telemetry, {"steps": 9}))
+    shape = load_config().shape()
+    model = ServedModel(model_shape=shape, parameters=1, quantization="float32")
+    extra = tmp_path / "Format-Serving" / "assets.extra"
+    extra.mkdir(parents=True)
+    write_document(str(extra / "model.json"), model)
+    early, late = measured(3, {0: [2.0, 0.0]}), measured(9, {0: [1.0, 1.0], 1: [0.0, 2.0]})
+    (remark,) = step_remarks("Trainer", record(early, late))
+    assert remark.startswith("after 9 steps 1 of 4 experts is dead")
+    assert "layer 1: 0. A dead expert" in remark
+    assert step_remarks("Trainer", record(early, measured(9, {0: [1.0, 1.0]}))) == []
+    assert step_remarks("Trainer", record()) == []
+
+
+def test_a_log_of_another_version_costs_the_part_on_experts_alone():
+    with pytest.raises(TokenmillError, match=r"metrics\.jsonl: layers: .*expected the keys"):
+        expert_loads("/run", [{"event": "expert_load", "step": 1, "seconds": 1.0}])
 
 
 def test_many_layers_experts_and_times_have_room():
