@@ -113,10 +113,11 @@ def batch_words(batch: CriticalBatch) -> str:
 
 def prediction_table(ladder: Ladder) -> Table:
     """Return the configured training beside the best one for its money."""
-    table = plain_table(
-        "", "parameters", "tokens", "epochs", "compute", "bits per byte", f"{ladder.level:.0%}"
-    )
     planned = ladder.prediction
+    table = plain_table(
+        "", f"{'active ' * planned.is_sparse}parameters", "tokens", "epochs", "compute",
+        "bits per byte", f"{ladder.level:.0%}",
+    )  # fmt: skip
     if planned.bits_per_byte is not None:
         table.add_row(
             "as configured", with_letter(planned.params, 3), with_letter(planned.tokens, 3),

@@ -225,6 +225,8 @@ def test_a_ladder_of_a_mixture_of_experts_goes_by_its_active_parameters(ladder):
     assert not any(SPARSE_NOTE in words for _, words in ladder_rows(expected(ladder)))
     noted = sparse.model_copy(update={"published": found.published})
     assert SPARSE_NOTE in render_ladder(noted)
+    assert " active parameters on" in render_ladder(noted)
+    assert " active parameters on" not in render_ladder(ladder)
     assert f"Of the published laws {SPARSE_NOTE}." in law_lines(noted)
     assert "dense model in small" not in expected(sparse, sparse=True).words
     assert "is of a mixture of experts in small" in expected(sparse).words

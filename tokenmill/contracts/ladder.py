@@ -169,6 +169,11 @@ class LadderPrediction(Part):
     bits_per_byte: Interval | None = key("On the held-out text; null where no fit says it.")
     words: str = key("Why there is no number; empty if there is one.")
 
+    @property
+    def is_sparse(self) -> bool:
+        """Return whether it is of a mixture of experts."""
+        return self.params_active is not None and self.params_active < self.params_total
+
 
 class LadderBestPlan(Part):
     """The model and tokens that a sum trains best on this text."""
@@ -279,7 +284,7 @@ class Ladder(Document):
             level=self.level,
             vocab_size=self.vocab_size,
             bytes_per_token=self.text.bytes_per_token,
-            sparse=self.prediction.params_active not in (None, self.prediction.params_total),
+            sparse=self.prediction.is_sparse,
             fit=self.fit,
             problems=self.problems,
         )
