@@ -58,8 +58,8 @@ def _headline(ladder: Ladder) -> Headline:
     what = [
         f"{len(ladder.points)} small trainings on {with_letter(ladder.text.unique_tokens, 3)} "
         f"tokens of text, for {duration(spent.seconds)} and {usd(spent.usd)}, stand for a training "
-        f"of {with_letter(planned.params, 3)} {'active ' * planned.is_sparse}parameters on {with_letter(planned.tokens, 3)} "
-        "tokens."
+        f"of {with_letter(planned.params, 3)} {'active ' * planned.is_sparse}parameters on "
+        f"{with_letter(planned.tokens, 3)} tokens."
     ]
     numbers = []
     if planned.bits_per_byte is not None:
