@@ -205,4 +205,6 @@ def test_what_no_family_can_express_is_said_before_the_first_step():
     said = remark(*MIXTRAL, "model.tie_embeddings=false", "model.balance=bias")
     assert "will not be able to write this mixture of experts" in said
     assert "cannot express balance = bias" in said
+    encoder = remark("model.experts=4", "train.task=masked-lm")
+    assert "this mixture of experts: no family has such a model. It is" in encoder
     assert "router = sigmoid" in remark(*MIXTRAL, "model.router=sigmoid")

@@ -64,20 +64,37 @@ def why_no_form(shape: ModelShape) -> str:
     form, lacking = _search_form(shape)
     if form is not None:
         return ""
-    name, what = min(lacking.items(), key=lambda item: item[1].count(" = "))
-    return f"{name}, the nearest family, cannot express {what}"
+    # A family that cannot even read its own settings of the shape is further off than any other.
+    near = [item for item in lacking.items() if item[1].values]
+    if not near:
+        return "no family has such a model"
+    name, lack = min(near, key=lambda item: len(item[1].values))
+    return f"{name}, the nearest family, cannot express {lack}"
 
 
-def _search_form(shape: ModelShape) -> tuple[Form | None, dict[str, str]]:
-    """Return how a shape is written, or None and what each family cannot express, by its name."""
+class _Lack(NamedTuple):
+    """What a family cannot express of a shape: values by key, or why it says nothing at all."""
+
+    values: dict[str, Any]
+    error: str = ""
+
+    def __str__(self) -> str:
+        return self.error or ", ".join(f"{name} = {value}" for name, value in self.values.items())
+
+
+def _search_form(shape: ModelShape) -> tuple[Form | None, dict[str, _Lack]]:
+    """Return how a shape is written, or None and what each family lacks, by its name."""
     lacking = {}
     for family in FAMILIES.values():
         classes = [name for name, head in family.heads.items() if head == shape.head]
+        if not classes:
+            lacking[family.name] = _Lack({}, f"head = {shape.head}")
+            continue
         settings = family.write_settings(shape)
-        difference = _difference(family, settings, shape) if classes else f"head = {shape.head}"
-        if not difference:
+        lack = _lack(family, settings, shape)
+        if not lack.values and not lack.error:
             return Form(family, classes[0], settings), {}
-        lacking[family.name] = difference
+        lacking[family.name] = lack
     return None, lacking
 
 
@@ -140,15 +157,15 @@ def write_checkpoint(
     return [CONFIG_NAME, *names]
 
 
-def _difference(family: Family, settings: Mapping[str, Any], shape: ModelShape) -> str:
-    """Return what a family reads otherwise from its settings than the shape has; empty if none."""
+def _lack(family: Family, settings: Mapping[str, Any], shape: ModelShape) -> _Lack:
+    """Return what a family reads otherwise from its settings than the shape has."""
     try:
         read = family.read_shape(Settings(CONFIG_NAME, settings), shape.head)
     except (TokenmillError, ValueError) as error:
-        return str(error)
+        return _Lack({}, str(error))
     ours, theirs = _compared(shape), _compared(read)
     odd = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
-    return ", ".join(f"{name} = {ours.get(name)}" for name in odd)
+    return _Lack({name: ours.get(name) for name in odd})
 
 
 def _compared(shape: ModelShape) -> dict[str, Any]:
