@@ -12,6 +12,9 @@ from tokenmill.training_plan import TrainingPlan
 
 PrunePattern = Literal["unstructured", "2:4"]
 
+# A warm-up that is not configured: see TrainConfig.warmup_steps.
+_WARMUP_FRACTION, _WARMUP_MEMORIES, _MOST_WARMUP = 0.05, 2.0, 0.25
+
 
 class TrainConfig(TrainingPlan):
     """The section [train]: what is trained. A change of it trains anew."""
@@ -21,8 +24,10 @@ class TrainConfig(TrainingPlan):
     a text (classification). It decides the loss, the pushed signatures and the measures."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
     """The peak, after warm-up."""
-    warmup_fraction: Fraction = 0.05
-    """Share of the steps in which the learning rate rises to its peak, in a straight line."""
+    warmup_fraction: Fraction | None = None
+    """Share of the steps in which the learning rate rises to its peak, in a straight line. None is
+    5 %, or the 2 / (1 - beta_2) steps that Adam's second moment takes if they are more, but at most
+    a quarter of the steps."""
     schedule: Literal["cosine", "linear", "wsd"] = "cosine"
     """After the warm-up: a cosine or a line down, or stable and then a line down (wsd)."""
     decay_fraction: Fraction = 0.1
@@ -53,6 +58,27 @@ class TrainConfig(TrainingPlan):
     """How many standard deviations above the last 64 steps' losses is a spike."""
     rewind_steps: PositiveInt = 100
     """With on_spike = "rewind", every so many steps there is a checkpoint to go back to."""
+
+    def warmup_steps(self, steps: int) -> int:
+        """Return the steps of the warm-up of a training of so many steps."""
+        if self.warmup_fraction is not None:
+            return max(1, round(self.warmup_fraction * steps))
+        return self.suited_warmup_steps(steps, steps)
+
+    def suited_warmup_steps(self, steps: int, shortest: int) -> int:
+        """Return the steps of a warm-up that suits short trainings, too.
+
+        Adam's second moment is too small in its first 2 / (1 - beta_2) steps (Ma and Yarats 2019,
+        arXiv 1910.04209): a shorter warm-up makes short trainings worse, and their losses vary
+        threefold with the seed.
+
+        Args:
+            steps: Of the longest of several trainings that share it.
+            shortest: Of the shortest, of which it is a quarter at most.
+        """
+        fraction = _WARMUP_FRACTION if self.warmup_fraction is None else self.warmup_fraction
+        wanted = max(fraction * steps, _WARMUP_MEMORIES / (1 - self.beta_2))
+        return max(1, round(min(wanted, _MOST_WARMUP * shortest)))
 
 
 class ExecutionConfig(Section):

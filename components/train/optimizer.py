@@ -33,7 +33,7 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, config: TrainConfig, steps: int):
         self.config, self.steps = config, steps
-        self.warmup_steps = max(1, round(config.warmup_fraction * steps))
+        self.warmup_steps = config.warmup_steps(steps)
 
     def __call__(self, step: Any) -> Any:
         """Return the learning rate of a step (from 0), a float32 scalar."""

@@ -31,12 +31,6 @@ from tokenmill.rows.schedule import RowOrder
 
 Result = TypeVar("Result")
 
-# Adam's second moment is too small in its first 2 / (1 - beta_2) steps (Ma and Yarats 2019, arXiv
-# 1910.04209): a shorter warm-up makes losses of short trainings vary threefold with the seed.
-_WARMUP_MEMORIES = 2.0
-# A warm-up takes at most this share of the shortest count.
-_MOST_WARMUP = 0.25
-
 
 @dataclass(frozen=True)
 class ProxyPoint(Generic[Result]):
@@ -193,8 +187,7 @@ class _Run:
         config = trainer.config
         peak = config.learning_rate if learning_rate is None else learning_rate
         self._config = config.model_copy(update={"learning_rate": peak})
-        wanted = max(config.warmup_fraction * counts[-1], _WARMUP_MEMORIES / (1 - config.beta_2))
-        self._warmup = max(1, round(min(wanted, _MOST_WARMUP * counts[0])))
+        self._warmup = config.suited_warmup_steps(counts[-1], counts[0])
         self._rows = rows
         self._order = RowOrder(rows, config.global_batch_size, seed)
         self._at = self._parts = 0

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.studies.ladder_plan import Target, Trunk
+from pipeline.studies.ladder_plan import DECAY_FRACTION, Target, Trunk
 from pipeline.studies.proxy_runs import ProxyOutcome, ProxyResult
 from tokenmill.contracts.ladder import (
     LADDER_SCHEMA,
@@ -101,6 +101,18 @@ class Measured:
         )
 
 
+def _schedule_caution(target: Target) -> list[str]:
+    schedule = target.train.schedule
+    if schedule == "wsd":
+        return []
+    return [
+        "The small trainings hold their learning rate and let it fall in the last "
+        f"{DECAY_FRACTION:.0%} (wsd). train.schedule = {schedule!r} lets it fall from the "
+        "beginning, and comes out worse than predicted where the rate is not high enough for that. "
+        f"For what is predicted: train.schedule=wsd, train.decay_fraction={DECAY_FRACTION:g}."
+    ]
+
+
 def ladder_document(measured: Measured) -> Ladder:
     """Fit the points and work out what follows."""
     unique = measured.target.unique_tokens
@@ -118,7 +130,8 @@ def ladder_document(measured: Measured) -> Ladder:
         batches=_batch_sizes(measured),
     )
     rates = _rate_check(measured)
-    cautions = [*checked.cautions, *([rates[1]] if rates and rates[1] else [])]
+    cautions = [*_schedule_caution(measured.target), *checked.cautions]
+    cautions += [rates[1]] if rates and rates[1] else []
     prediction = _prediction(measured, checked.fit)
     return Ladder(
         schema=LADDER_SCHEMA,

@@ -37,7 +37,7 @@ CURVE = (0.25, 0.5, 1.0, 2.0)
 # Seeds whose reference is trained beyond the comparison: a curve needs fewer than a difference.
 _CURVE_SEEDS = LEAST_SEEDS
 # So that the warm-up does not depend on how long a trunk is: it is Adam's memory, or as much of the
-# shortest count as components/train/proxy.py allows.
+# shortest count as components/train/config.py allows.
 _WARMUP_FRACTION = 0.0
 
 

@@ -88,6 +88,14 @@ def test_the_best_plan_is_no_worse_than_the_configured_one(ladder):
     )
 
 
+@pytest.mark.parametrize("schedule", ["wsd", "cosine"])
+def test_another_schedule_than_the_ladders_is_said_first(schedule):
+    found = made_ladder(overrides=[f"train.schedule={schedule}"])
+    said = [f"train.schedule = {schedule!r}" in each for each in found.cautions]
+    assert said[:1] == ([] if schedule == "wsd" else [True])
+    assert ("lets it fall from the beginning" in shown(found)) == (schedule == "cosine")
+
+
 @pytest.mark.parametrize(
     ("factors", "words", "cautions"),
     [

@@ -47,6 +47,21 @@ def test_the_rate_grows_to_the_peak_and_falls_to_a_tenth(schedule, fraction, war
     assert rates[99] == pytest.approx(0.1 * PEAK)
 
 
+@pytest.mark.parametrize(
+    ("steps", "beta_2", "warmup"),
+    [
+        (1, 0.95, 1),
+        (80, 0.95, 20),  # a quarter
+        (256, 0.95, 40),  # Adam's memory
+        (256, 0.5, 13),  # 5 %
+        (10_000, 0.95, 500),
+    ],
+)
+def test_a_warm_up_that_is_not_given_covers_adams_memory(steps, beta_2, warmup):
+    config = make_settings(warmup_fraction=None, beta_2=beta_2)
+    assert LearningRate(config, steps).warmup_steps == warmup
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd"])
 @pytest.mark.parametrize("steps", [1, 2, 3, 6, 20, 1000])
 @pytest.mark.parametrize("warmup", [0.0, 0.3, 1.0])
