@@ -198,11 +198,6 @@ class Config(Section):
                 'train.zero = 1 does not go with train.strategy = "tpu", whose replicas share one '
                 "program; leave train.zero out"
             )
-        if self.train.zero and self.model.experts > 1 and self.model.balance == "bias":
-            raise ValueError(
-                'train.zero = 1 does not go with model.balance = "bias", whose step is none of '
-                'AdamW; take model.balance = "auxiliary", or leave train.zero out'
-            )
         self._check_lora()
         self._check_pruning()
         self._check_forgetting()

@@ -220,6 +220,8 @@ class _Fit:
         # Rows of another width are another shape, which is compiled for itself (classification).
         self._compiled: set[int] = set()
         self._overflows_in_a_row = 0
+        pruning = trainer.pruning
+        self._mask_updates = frozenset([] if pruning is None else pruning.mask_updates())
 
     def run(self) -> TrainingRecord:
         session, clock = self._session, self._clock
@@ -230,7 +232,9 @@ class _Fit:
         if self._config.on_spike == "rewind" and self._record.step == 0:
             session.save_now(self._record)
         self._sample_if_due()
-        if self._record.step == 0:
+        if self._lacks_dense_loss():  # no step of this attempt leads there
+            self._evaluate()
+        elif self._record.step == 0:
             self._tell_expert_load()
         self._train_all()
         saved = session.save_now(self._record)
@@ -296,14 +300,16 @@ class _Fit:
         asks = [
             tf.constant(1.0 if ask else 0.0) for ask in (self._session.stop, self._asks_to_save())
         ]
-        position = self._record.step + self._record.data_offset + len(self._unread)
+        done = self._record.step + len(self._unread)
+        position = done + self._record.data_offset
         width = self._order.width_of_step(position)
         steady = width in self._compiled
         with self._clock.phase(self._step_phase(steady)):
             waiting = self._clock.phase(Phase.INPUT if steady else self._step_phase(steady))
             with waiting, reading(self._train):
                 batch = next(batches)
-            result = self._trainer.train_step(batch, asks[0], with_gradients, asks[1])
+            number = tf.constant(done + 1)
+            result = self._trainer.train_step(batch, asks[0], with_gradients, asks[1], number)
             self._unread.append(_UnreadStep(result, width, steady))
             if not steady:
                 float(result.nll)  # the device has compiled when there is a result
@@ -358,6 +364,9 @@ class _Fit:
         self._asked_to_stop = self._asked_to_stop or float(result.stop) > 0
         self._asked_to_save = float(result.save) > 0
         if self._config.on_spike != "off":
+            if record.step in self._mask_updates:
+                # The loss rises with the zeros, whichever rows are read: that is no spike.
+                record.recent_losses.clear()
             spikes = is_spike(record.recent_losses, loss, self._config.spike_deviations)
             if spikes and self._handle_spike(loss):
                 return True
@@ -466,15 +475,22 @@ class _Fit:
             if self._draw_attention is not None:
                 self._telemetry.attention(step, self._draw_attention)
 
+    def _lacks_dense_loss(self) -> bool:
+        """Return whether pruning begins now, and the dense weights' loss is not known."""
+        record = self._record
+        return self._begins_pruning(record.step) and record.eval_before_pruning is None
+
     def _evaluate_if_due(self) -> None:
         every, record = self._session.execution.evaluate_steps, self._record
-        begins = self._begins_pruning(record.step) and record.eval_before_pruning is None
         regular = every is not None and record.step % every == 0 and record.step < self._plan.steps
-        if not regular and not begins:
-            return
+        if regular or self._lacks_dense_loss():
+            self._evaluate()
+
+    def _evaluate(self) -> None:
+        record = self._record
         with self._clock.phase(Phase.EVALUATE):
             sums = self._trainer.evaluate(self._eval_rows)
-        if begins:
+        if self._lacks_dense_loss():
             record.eval_before_pruning = sums
         record.evaluations.append((record.step, sums.loss))
         self._tell_expert_load()

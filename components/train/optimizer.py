@@ -83,7 +83,7 @@ class AdamW(keras.optimizers.AdamW):
         """
         # What is given is TensorFlow's variable, whose name is a path; a second replica's has a
         # further part.
-        if SELECTION_BIAS in variable.name.split(":")[0].split("/"):
+        if balances_experts(variable.name.split(":")[0]):
             self.assign_sub(variable, self.balance_step * tf.sign(gradient))
             return
         if variable.dtype == tf.float32:
@@ -107,6 +107,11 @@ class AdamW(keras.optimizers.AdamW):
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
         return grads_and_vars
+
+
+def balances_experts(path: str) -> bool:
+    """Return whether the weight of this path is a bias that balances experts."""
+    return SELECTION_BIAS in path.split("/")
 
 
 def rounding_noise(shape: Any, index: int, iterations: Any) -> tf.Tensor:

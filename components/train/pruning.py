@@ -6,6 +6,8 @@ left make up for the others. A weight that is 0 is the mask: after each update w
 0 again, so that a checkpoint of the weights holds the masks, and nothing else has to.
 """
 
+import bisect
+import math
 import os
 import re
 import zlib
@@ -34,8 +36,8 @@ class PruningSchedule:
 
     Attributes:
         target: Share of zeros at the end, a fraction.
-        first_step: Updates after which the weights are dense still; masks grow from there.
-        last_step: Updates after which the target is reached.
+        first_step: Steps after which the weights are dense still; masks grow from there.
+        last_step: Steps after which the target is reached.
     """
 
     target: float
@@ -51,32 +53,56 @@ class PruningSchedule:
         return cls(sparsity, first, max(first + 1, 5 * steps // 6))
 
     def sparsity(self, step: int) -> float:
-        """Return the share of zeros after so many updates, a fraction."""
+        """Return the share of zeros after so many steps, a fraction."""
         done = (step - self.first_step) / (self.last_step - self.first_step)
         return self.target * (1.0 - (1.0 - min(1.0, max(0.0, done))) ** 3)
 
     def mask_updates(self) -> list[int]:
-        """Return after which updates masks grow; the last of them is the last step's."""
+        """Return after which steps masks grow; the last of them is `last_step`."""
         length = self.last_step - self.first_step
         count = min(_MOST_MASK_UPDATES, length)
         return [self.first_step + -(-length * (i + 1) // count) for i in range(count)]
+
+    def zeros_by_update(self, size: int) -> list[int]:
+        """Return the zeros of a matrix of this many weights: before any, and after each update."""
+        return [0, *(round(self.sparsity(step) * size) for step in self.mask_updates())]
+
+    def lacks_zeros(self, step: int, name: str, values: np.ndarray) -> bool:
+        """Return whether a weight lacks zeros that it should have after so many steps.
+
+        Args:
+            step: Steps done.
+            name: Of the weight, a path.
+            values: The weight.
+        """
+        if not _is_pruned(name, values.shape):
+            return False
+        matrices = np.reshape(values == 0, [-1, math.prod(values.shape[-2:])])
+        place = bisect.bisect_right(self.mask_updates(), step)
+        due = self.zeros_by_update(matrices.shape[1])[place]
+        return bool(np.min(np.sum(matrices, axis=1)) < due)
+
+
+def _is_pruned(path: str, shape: Sequence[int]) -> bool:
+    return len(shape) > 1 and _PRUNED.search(path) is not None
 
 
 def pruned_variables(variables: Sequence[Any]) -> list[Any]:
     """Return those that are pruned: the matrices of attention and MLP in the layers.
 
-    Experts of a layer are one tensor [experts, inputs, outputs], which is pruned as a whole.
+    Experts of a layer are one tensor [experts, inputs, outputs], a matrix for each expert.
     Embeddings, the output projection and heads stay dense (every token or class has a row of its
     own there), as do norms, biases, routers and gates of shared experts, which are small.
     """
-    return [v for v in variables if len(v.shape) > 1 and _PRUNED.search(v.path)]
+    return [v for v in variables if _is_pruned(v.path, v.shape)]
 
 
 def prune_smallest(values: tf.Tensor, count: tf.Tensor, pattern: PrunePattern) -> tf.Tensor:
-    """Return the matrix with its `count` smallest weights set to 0; of equals the first.
+    """Return each matrix with its `count` smallest weights set to 0; of equals the first.
 
     Args:
-        values: [.., inputs, outputs].
+        values: One matrix [inputs, outputs], or several [.., inputs, outputs]: each is ranked by
+            itself, as an expert that sees few tokens may have smaller weights than another.
         count: int32; those that are 0 already are among them.
         pattern: With 2:4 only the two smallest of four neighboring inputs of an output can go.
     """
@@ -86,10 +112,13 @@ def prune_smallest(values: tf.Tensor, count: tf.Tensor, pattern: PrunePattern) -
         order = tf.argsort(tf.reshape(scores, shape), axis=2, stable=True)
         ranks = tf.reshape(tf.argsort(order, axis=2, stable=True), values.shape)
         scores = tf.where(ranks < _ZEROS_OF_GROUP, scores, np.inf)
-    smallest = tf.argsort(tf.reshape(scores, [-1]), stable=True)[:count]
-    flat = tf.reshape(values, [-1])
-    zeros = tf.zeros([count], values.dtype)
-    return tf.reshape(tf.tensor_scatter_nd_update(flat, smallest[:, None], zeros), values.shape)
+    size = math.prod(values.shape[-2:])
+    smallest = tf.argsort(tf.reshape(scores, [-1, size]), stable=True)[:, :count]
+    firsts = tf.range(0, math.prod(values.shape), size, tf.int64)
+    places = tf.reshape(firsts[:, None] + tf.cast(smallest, tf.int64), [-1, 1])
+    zeros = tf.zeros(tf.shape(places)[:1], values.dtype)
+    flat = tf.tensor_scatter_nd_update(tf.reshape(values, [-1]), places, zeros)
+    return tf.reshape(flat, values.shape)
 
 
 class Pruner:
@@ -112,22 +141,32 @@ class Pruner:
         self.schedule, self._strategy, self._pattern = schedule, strategy, pattern
         self._variables = pruned_variables(variables)
 
-    def kept(self) -> list[Any]:
-        """Return which weights are not 0, bool, before an update; under the strategy's scope."""
-        return list(
-            self._strategy.run(
-                lambda: [tf.not_equal(tf.convert_to_tensor(v), 0) for v in self._variables]
+    def kept(self, step: tf.Tensor) -> list[Any]:
+        """Return which weights are not 0, bool, before an update; under the strategy's scope.
+
+        Empty tensors in the dense steps, which nobody looks at.
+
+        Args:
+            step: Steps after the update, an int32 scalar: of the training and not of the optimizer,
+                which counts none whose float16 gradients overflow.
+        """
+
+        def of_replica():
+            return tf.cond(
+                step > self.schedule.first_step,
+                lambda: [tf.not_equal(tf.convert_to_tensor(v), 0) for v in self._variables],
+                lambda: [tf.zeros([0] * len(v.shape), tf.bool) for v in self._variables],
             )
-        )
+
+        return list(self._strategy.run(of_replica))
 
     def prune(self, kept: Sequence[Any], step: tf.Tensor) -> None:
         """Set what was 0 before an update to 0 again, and more where masks grow now.
 
         Args:
             kept: What `kept` returned before the update.
-            step: Updates after it, an integer scalar.
+            step: As for `kept`.
         """
-        step = tf.cast(step, tf.int32)
         tf.cond(
             step > self.schedule.first_step,
             lambda: self._prune(kept, step),
@@ -140,10 +179,10 @@ class Pruner:
         # A table, not the formula: how many are pruned must not depend on a device's rounding.
         place = tf.searchsorted(steps, step[None], side="right")[0]
         for variable, mask in zip(self._variables, kept, strict=True):
-            size = int(np.prod(variable.shape))
-            counts = tf.constant([0, *(round(self.schedule.sparsity(s) * size) for s in steps)])
+            counts = tf.constant(self.schedule.zeros_by_update(math.prod(variable.shape[-2:])))
 
             def update(weight, mask, counts=counts):
+                mask = tf.ensure_shape(mask, weight.shape)
                 values = tf.where(mask, weight, tf.zeros([], weight.dtype))
                 weight.assign(
                     tf.cond(

@@ -19,6 +19,7 @@ from components.train.session import Session
 from components.train.state import LossSums, TrainingRecord
 from components.train.telemetry.attention_maps import attention_drawer, text_attention
 from components.train.telemetry.samples import Sampler, make_sampler
+from tokenmill import progress
 from tokenmill.checkpoints.base_model import load_start_weights, read_pooling
 from tokenmill.contracts.chat import find_chat_format
 from tokenmill.contracts.packed_rows import PackedManifest
@@ -104,6 +105,11 @@ def train(
     config = job.train
     strategy = make_strategy(config.strategy)  # first: multi_worker must come before any operation
     workers = Workers(strategy)
+    if config.zero and workers.replicas == 1:
+        progress.say(
+            f"train.zero = {config.zero} splits AdamW's moments over replicas, and "
+            f'train.strategy = "{config.strategy}" has one here, which holds all of them.'
+        )
     rows, eval_rows = PackedSplit(rows_uri, "train"), PackedSplit(rows_uri, "eval")
     available = Mixture.of(rows.manifest).rows_available
     plan = plan_steps(

@@ -31,6 +31,8 @@ from tokenmill.rows.mixture import StepPlan
 CHECKPOINTS_NAME, DIAGNOSTIC_NAME = "checkpoints", "diagnostic"
 # Of the optimizer's variables in a checkpoint.
 OPTIMIZER_PREFIX = "optimizer/"
+# Settings that say how many steps there are.
+_STEPS_KEYS = frozenset({"train.epochs", "train.max_steps"})
 # Phases whose seconds are lost when their steps are.
 _LOSABLE_PHASES = (Phase.COMPILE, Phase.INPUT, Phase.STEPS)
 
@@ -166,7 +168,9 @@ class Session:
                     f"{plan.steps:,}.",
                     "Raise train.epochs or train.max_steps.",
                 )
-            self._check_pruning_begins_later(changed, record, plan.steps)
+            self._check_pruning_goes_on(changed, record, plan.steps, checkpoint.variables)
+            if not _STEPS_KEYS.isdisjoint(changed):  # pruning begins at another step
+                record.eval_before_pruning = None
             self._assign(checkpoint.variables, source.path(step))
             self._saved_step = step if source is own else None
         self._account(record, source, resumed=step >= 0, is_own=source is own, changed=changed)
@@ -179,13 +183,21 @@ class Session:
             _report(f"corrupt checkpoint: {problem}; continuing from {instead} instead")
         return checkpoint.step if checkpoint is not None else -1
 
-    def _check_pruning_begins_later(
-        self, changed: Mapping[str, Any], record: TrainingRecord, steps: int
+    def _check_pruning_goes_on(
+        self,
+        changed: Mapping[str, Any],
+        record: TrainingRecord,
+        steps: int,
+        values: Mapping[str, np.ndarray],
     ) -> None:
-        """Check that a training that is newly pruned has not gone past where pruning begins."""
+        """Check that a training past where pruning begins is pruned as its schedule says."""
         schedule = PruningSchedule.of(self.job.get("train.prune_sparsity", 0.0), steps)
+        if schedule is None or record.step <= schedule.first_step:
+            return
         is_new = any(name.startswith("train.prune_") for name in changed)
-        if schedule is None or not is_new or record.step <= schedule.first_step:
+        # Fewer steps in all than it was trained for: masks that are past would never come.
+        lacks = any(schedule.lacks_zeros(record.step, *named) for named in values.items())
+        if not is_new and not lacks:
             return
         raise TokenmillError(
             f"train.prune_sparsity = {schedule.target}: the checkpoint has trained "

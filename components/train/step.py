@@ -77,7 +77,9 @@ def make_train_step(
     pruner: Pruner | None = None,
     collectives: Collectives | None = None,
 ) -> Callable[..., StepResult]:
-    """Return a function (batch, stop, with_gradients, save) -> StepResult that trains one step.
+    """Return a function that trains one step: (batch, stop, with_gradients, save, number).
+
+    It gives a StepResult. `number`, steps after this one (int32), is needed for pruning alone.
 
     A step whose loss or clipped gradient is not finite changes nothing, nor does any step after
     it: the loop reads results a step late. An overflow of float16 gradients is the loss-scaling
@@ -243,7 +245,7 @@ def make_train_step(
         apply = tf.function(apply, jit_compile=jit_compile, autograph=False)
 
     @tf.function(autograph=False)
-    def step(batch: Batch, stop, with_gradients: bool, save=None):
+    def step(batch: Batch, stop, with_gradients: bool, save=None, number=None):
         over_replicas.start()
         asks = (stop, tf.zeros([]) if save is None else save)
         *results, gradients = strategy.run(compute, args=(batch, asks))
@@ -254,10 +256,10 @@ def make_train_step(
         halted.assign(refused)
 
         def update():
-            kept = [] if pruner is None else pruner.kept()
+            kept = [] if pruner is None else pruner.kept(number)
             strategy.run(apply, args=(gradients,))
             if pruner is not None:
-                pruner.prune(kept, optimizer.iterations)
+                pruner.prune(kept, number)
             return tf.constant(True)
 
         tf.cond(refused, lambda: tf.constant(False), update)

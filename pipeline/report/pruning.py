@@ -2,7 +2,8 @@
 
 from rich.table import Table
 
-from tokenmill.contracts.cost_report import Quality
+from pipeline.report.quality import metric_with_interval
+from tokenmill.contracts.cost_report import Metrics, Quality
 from tokenmill.contracts.training import Losses, Pruning
 from tokenmill.number_format import byte_size, count
 
@@ -13,19 +14,30 @@ _SERVED_DENSE = (
 
 
 def pruning_table(quality: Quality) -> Table | None:
-    """Compare the dense model, before pruning began, with the pruned one; None if not pruned."""
+    """Compare the dense model, before pruning began, with the pruned and the pushed one.
+
+    None if nothing was pruned.
+    """
     if (pruning := quality.pruning) is None:
         return None
     name = _measure(quality.eval_after)
+    sizes = [
+        "" if size is None else byte_size(size)
+        for size in (pruning.weight_bytes, pruning.compressed_bytes)
+    ]
+    share = f"{pruning.sparsity:.1%}"
     table = Table(box=None)
     table.add_column("")
-    for column in ("share of zeros", name):
+    for column in ("share of zeros", name, "weight files", "gzip -1"):
         table.add_column(column, justify="right")
     table.add_row(
-        f"dense, after step {count(pruning.first_step)}", "0.0%", _value(pruning.eval_before, name)
+        f"dense, after step {count(pruning.first_step)}, rows",
+        "0.0%",
+        _value(pruning.eval_before, name),
     )
+    table.add_row("pruned, after the last step, rows", share, _value(quality.eval_after, name))
     table.add_row(
-        "pruned, after the last step", f"{pruning.sparsity:.1%}", _value(quality.eval_after, name)
+        "pushed model, from raw text", share, _evaluated(quality.evaluation.total, name), *sizes
     )
     table.caption = f"{describe_pruning(pruning)} {_SERVED_DENSE}"
     table.caption_justify = "left"
@@ -52,6 +64,18 @@ def _measure(losses: Losses) -> str:
     if losses.accuracy is not None:
         return "accuracy"
     return "masked-token perplexity" if losses.bits_per_byte is None else "bits per byte"
+
+
+def _evaluated(metrics: Metrics, name: str) -> str:
+    """Return the Evaluator's figure of the same measure, with its interval."""
+    metric, spec = {
+        "accuracy": ("accuracy", ".1%"),
+        "bits per byte": ("bits_per_byte", ".3f"),
+        "masked-token perplexity": ("masked_perplexity", ",.1f"),
+    }[name]
+    if metric not in metrics:
+        return "not measured"
+    return metric_with_interval(metrics, metric, spec)
 
 
 def _value(losses: Losses | None, name: str) -> str:

@@ -39,7 +39,7 @@ def describe_quality(metrics: Metrics) -> str:
 def quality_parts(metrics: Metrics) -> list[str]:
     """Return what was measured, the measure of the task first, a few words each."""
     return [
-        words.format(_with_interval(metrics, name, spec))
+        words.format(metric_with_interval(metrics, name, spec))
         for name, spec, words in MEASURES
         if name in metrics
     ]
@@ -96,7 +96,7 @@ def _of_few(metrics: Metrics) -> str:
     return f" (of {documents:,.0f} document{'' if documents == 1 else 's'} only)"
 
 
-def _with_interval(metrics: Metrics, name: str, spec: str) -> str:
+def metric_with_interval(metrics: Metrics, name: str, spec: str) -> str:
     """Return a metric with its interval, where it has one: one document has none."""
     value = format(metrics[name], spec)
     low, high = metrics.get(name + LOW), metrics.get(name + HIGH)

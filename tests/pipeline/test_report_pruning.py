@@ -21,9 +21,14 @@ PRUNING = {
 }
 
 
-def quality_of(pruning, **measures):
+def quality_of(pruning, total=None, **measures):
     after = {**LOSSES, **measures}
-    keys = {"eval_before": LOSSES, "eval_after": after, "evaluation": {}, "pruning": pruning}
+    keys = {
+        "eval_before": LOSSES,
+        "eval_after": after,
+        "evaluation": {"total": total or {}},
+        "pruning": pruning,
+    }
     return complete(Quality, keys)
 
 
@@ -32,10 +37,20 @@ def cells(table):
 
 
 def test_dense_and_pruned_stand_beside_each_other():
-    found = quality_of(PRUNING, bits_per_byte=2.125)
+    total = {"bits_per_byte": 2.13, "bits_per_byte_ci95_low": 2.03, "bits_per_byte_ci95_high": 2.23}
+    found = quality_of(PRUNING, total, bits_per_byte=2.125)
     table = pruning_table(found)
-    assert [column.header for column in table.columns] == ["", "share of zeros", "bits per byte"]
-    assert cells(table)[1:] == [["0.0%", "50.0%"], ["2.250", "2.125"]]
+    assert [column.header for column in table.columns[1:]] == [
+        "share of zeros", "bits per byte", "weight files", "gzip -1"
+    ]  # fmt: skip
+    assert cells(table) == [
+        ["dense, after step 173, rows", "pruned, after the last step, rows",
+         "pushed model, from raw text"],
+        ["0.0%", "50.0%", "50.0%"],
+        ["2.250", "2.125", "2.130 ± 0.100"],
+        ["", "", "16.9 MB"],
+        ["", "", "9.7 MB"],
+    ]  # fmt: skip
     said = describe_pruning(found.pruning)
     assert "50.0% of the 3,145,728 weights" in said
     assert "2:4, from step 173 to 216" in said
@@ -48,7 +63,7 @@ def test_a_masked_model_and_what_was_not_measured():
     bare = {**PRUNING, "eval_before": None, "weight_bytes": None, "compressed_bytes": None}
     table = pruning_table(quality_of(bare))
     assert table.columns[2].header == "masked-token perplexity"
-    assert cells(table)[2] == ["not measured", "7.4"]
+    assert cells(table)[2:] == [["not measured", "7.4", "not measured"], [""] * 3, [""] * 3]
     assert "weight files" not in describe_pruning(Pruning.model_validate(bare))
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import shutil
 import signal
 
 import keras
@@ -15,27 +16,39 @@ from components.train.distributed.strategy import Workers
 from components.train.execution import Execution
 from components.train.fingerprint import directory_name, settings_of
 from components.train.loop import Trainer
-from components.train.pruning import PruningSchedule, prune_smallest, pruned_variables
+from components.train.pruning import Pruner, PruningSchedule, prune_smallest, pruned_variables
 from components.train.session import Session
 from tokenmill.export.quantization import StoredWeights
 from tokenmill.model.build import build_model
 from tokenmill.rows.mixture import plan_steps
 from tokenmill.rows.packed_split import PackedSplit
+from tokenmill.rows.schedule import RowOrder
 
-STEPS, SEED = 30, 7
+BATCH, STEPS, SEED = 8, 30, 7
 CONFIG = TrainConfig(learning_rate=1e-2, warmup_fraction=0.1, jit_compile=False)
 
 
-def fit(rows_uri, shape, evaluate_steps=None, **change):
+def fit(
+    rows_uri, shape, evaluate_steps=None, steps=STEPS, split_class=PackedSplit, directory=None,
+    change_result=None, **change
+):  # fmt: skip
     """Trains from scratch; returns the model and the record."""
-    train, held_out = PackedSplit(rows_uri, "train"), PackedSplit(rows_uri, "eval")
-    plan = plan_steps(train.rows, 8, 1000, STEPS)
+    train, held_out = split_class(rows_uri, "train"), PackedSplit(rows_uri, "eval")
+    plan = plan_steps(train.rows, BATCH, 1000, steps)
     config, strategy = CONFIG.model_copy(update=change), tf.distribute.get_strategy()
     model = build_model(shape, SEED, config.precision)
     trainer = Trainer(strategy, model, config, plan, SEED)
-    execution = Execution(evaluate_steps=evaluate_steps)
-    session = Session(Workers(strategy), {}, execution, None, train.manifest.loss_tokens)
-    return model, trainer.fit(train, held_out, session)
+    if change_result is not None:
+        train_step = trainer.train_step
+        trainer.train_step = lambda *given: change_result(train_step(*given))
+    job = {f"train.{name}": value for name, value in config.model_dump().items()}
+    execution = Execution(evaluate_steps=evaluate_steps, detail_steps=None)
+    targets = train.manifest.loss_tokens
+    session = Session(Workers(strategy), job, execution, directory, targets)
+    try:
+        return model, trainer.fit(train, held_out, session)
+    finally:
+        session.close()
 
 
 def zeros(variable):
@@ -109,7 +122,27 @@ def test_a_training_ends_with_the_share_of_zeros_that_was_asked_for(
     assert record.eval_after.loss < 0.75 * record.eval_before.loss
 
 
-def test_experts_of_a_layer_are_pruned_together_and_routers_are_not(counting_rows, small_shape):
+def test_each_of_several_matrices_is_ranked_by_itself():
+    values = np.random.default_rng(1).normal(size=(3, 8, 12)).astype(np.float32)
+    values[1] *= 1e-3  # an expert whose weights are all smaller than the others'
+    pruned = prune_smallest(tf.constant(values), tf.constant(40), "unstructured").numpy()
+    for matrix, found in zip(values, pruned, strict=True):
+        expected = matrix.copy()
+        expected.flat[smallest_of_all(matrix, 40)] = 0
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_every_expert_ends_with_the_share_of_zeros(counting_rows, small_shape):
+    sparse = dataclasses.replace(small_shape, experts=4, experts_per_token=1, expert_d_ff=16)
+    model, _ = fit(counting_rows, sparse, prune_sparsity=0.7)
+    experts = [v for v in pruned_variables(model.trainable_variables) if len(v.shape) == 3]
+    assert len(experts) == 2
+    for variable in experts:
+        weights = variable.numpy().reshape(4, -1)
+        assert (weights == 0).sum(axis=1).tolist() == [round(0.7 * weights.shape[1])] * 4
+
+
+def test_experts_of_a_layer_are_pruned_and_routers_are_not(counting_rows, small_shape):
     sparse = dataclasses.replace(small_shape, experts=4, experts_per_token=2, expert_d_ff=16)
     model, _ = fit(counting_rows, sparse, prune_sparsity=0.5, prune_pattern="2:4")
     pruned = pruned_variables(model.trainable_variables)
@@ -139,6 +172,94 @@ def test_it_is_the_dense_training_until_pruning_begins(counting_rows, small_shap
     assert pruned.loss_curve[:21] == dense.loss_curve[:21]
     assert pruned.loss_curve[21:] != dense.loss_curve[21:]
     assert dense.eval_before_pruning is None
+
+
+def test_dense_steps_compare_no_weight_with_zero(small_shape):
+    schedule, strategy = PruningSchedule.of(0.5, 30), tf.distribute.get_strategy()
+    variables = build_model(small_shape, SEED).trainable_variables
+    pruner = Pruner(strategy, variables, schedule, "unstructured")
+    kept = tf.function(pruner.kept, autograph=False)
+    sizes = [int(np.prod(v.shape)) for v in pruned_variables(variables)]
+    for step, expected in ((20, [0] * len(sizes)), (21, sizes)):
+        assert [int(tf.size(mask)) for mask in kept(tf.constant(step))] == expected
+
+
+@pytest.mark.parametrize("overflow_step", [1, 3])
+def test_an_update_that_is_left_out_puts_off_no_mask(counting_rows, small_shape, overflow_step):
+    """The only mask of three steps comes with the third, whatever the optimizer has counted."""
+
+    class Overflowing(PackedSplit):
+        """Weights in one step's rows with which gradients leave float16, but the loss not."""
+
+        def read(self, row_numbers, width=None):
+            batch = super().read(row_numbers, width)
+            rows, _ = RowOrder(self, BATCH, SEED).rows_of_step(overflow_step - 1)
+            bad = np.isin(row_numbers, rows)[:, None]
+            return batch._replace(loss_weights=np.where(bad, np.float32(1e7), batch.loss_weights))
+
+    model, record = fit(
+        counting_rows, small_shape, steps=3, split_class=Overflowing,
+        precision="mixed_float16", prune_sparsity=0.5,
+    )  # fmt: skip
+    assert record.overflows == 1
+    for variable in pruned_variables(model.trainable_variables):
+        assert zeros(variable) == int(np.prod(variable.shape)) // 2
+
+
+SPIKES = {"on_spike": "rewind", "spike_deviations": 3.0}
+
+
+def test_masks_are_no_spikes(counting_rows, small_shape, tmp_path):
+    """The loss rises with them each time, so that going back would never end."""
+    model, record = fit(
+        counting_rows, small_shape, steps=90, directory=str(tmp_path), prune_sparsity=0.98,
+        rewind_steps=10, **SPIKES,
+    )  # fmt: skip
+    curve = dict(record.loss_curve)
+    assert max(curve[step] for step in range(61, 77)) > 1.2 * max(
+        curve[step] for step in range(45, 61)
+    )
+    assert record.rewinds == []
+    for variable in pruned_variables(model.trainable_variables):
+        assert zeros(variable) == round(0.98 * int(np.prod(variable.shape)))
+
+
+def test_a_spike_goes_back_to_dense_weights_and_masks_come_again(
+    counting_rows, small_shape, tmp_path
+):
+    calls = []
+
+    def spike_once(result):
+        calls.append(result)
+        return result._replace(nll=50 * result.nll) if len(calls) == 118 else result
+
+    model, record = fit(
+        counting_rows, small_shape, steps=120, directory=str(tmp_path), prune_sparsity=0.6,
+        rewind_steps=79, change_result=spike_once, **SPIKES,
+    )  # fmt: skip
+    assert [(r.spike_step, r.to_step) for r in record.rewinds] == [(118, 79)]
+    assert len(calls) == 118 + 120 - 79
+    for variable in pruned_variables(model.trainable_variables):
+        assert zeros(variable) == round(0.6 * int(np.prod(variable.shape)))
+    # Measured anew: the rows of the step before were others.
+    assert record.evaluations == [(80, record.eval_before_pruning.loss)]
+
+
+def test_a_training_that_begins_where_pruning_does_measures_the_dense_weights(
+    counting_rows, small_shape, launcher, tmp_path
+):
+    _, one_step = fit(counting_rows, small_shape, steps=1, prune_sparsity=0.5)
+    assert one_step.eval_before_pruning == one_step.eval_before
+    before = launcher.run(tmp_path / "dense", max_steps=16).result
+    for name, steps, source in (("pruned", 24, "dense"), ("longer", 36, "pruned")):
+        (checkpoints,) = (tmp_path / source).glob("*/checkpoints")
+        after = launcher.run(
+            tmp_path / name, prune_sparsity=0.5, resume_from=str(checkpoints), max_steps=steps
+        ).result
+        assert after["pruning"]["first_step"] == before["steps"]
+        # Not what an earlier attempt measured, whose pruning began at another step.
+        assert after["pruning"]["eval_before"]["loss"] == before["eval_after"]["loss"]
+        before = after
 
 
 def test_killed_while_masks_grow_the_weights_are_those_of_the_undisturbed_run(
@@ -188,6 +309,19 @@ def test_a_dense_checkpoint_past_the_beginning_is_refused(launcher, tmp_path):
     goes_on = launcher.run(tmp_path / "on", {**late, "max_steps": 30})
     assert goes_on.exit_code == 0, goes_on.said
     assert goes_on.result["pruning"]["zeros"] > 0
+
+
+def test_fewer_steps_than_masks_need_are_refused(launcher, tmp_path):
+    """Going on past the masks of the shorter schedule, they would never come."""
+    options = {"checkpoint_steps": 20, "keep_checkpoints": 9, "detail_steps": None}
+    long = launcher.run(tmp_path / "long", options=options, prune_sparsity=0.6)
+    assert long.exit_code == 0, long.said
+    (dense,) = (tmp_path / "long").glob("*/checkpoints/step-*20")
+    shutil.copytree(dense, tmp_path / "some" / dense.name)
+    resumed = {"prune_sparsity": 0.6, "resume_from": str(tmp_path / "some")}
+    short = launcher.run(tmp_path / "short", max_steps=24, **resumed)
+    assert short.exit_code != 0
+    assert "has trained 20 of 24 steps, and pruning begins after 16" in short.said
 
 
 def test_a_pruned_training_is_another_and_a_dense_one_as_before(small_shape):

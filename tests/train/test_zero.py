@@ -1,5 +1,6 @@
 """Moments split over the replicas: the same bits, and checkpoints that any number goes on from."""
 
+import dataclasses
 import hashlib
 import math
 import os
@@ -11,9 +12,13 @@ from hypothesis import strategies as st
 
 from components.train.distributed.zero import plan_buckets
 from pipeline.config import Config
+from tests.train.test_training_loop import SHAPE
 from tokenmill.cost.memory import estimate_memory
 from tokenmill.cost.sharding import RUNNABLE, sent_by_ring, traffic
 
+BALANCED = dataclasses.replace(
+    SHAPE, experts=4, experts_per_token=1, balance="bias", balance_weight=0.02
+)
 OPTIONS = {"log_steps": 1, "detail_steps": None, "samples": 0, "checkpoint_steps": 10}
 
 
@@ -29,6 +34,7 @@ def files_of(directory):
     [
         {"jit_compile": True},
         {"precision": "bfloat16", "accumulation_steps": 2},
+        {"shape": dataclasses.asdict(BALANCED)},  # a bias whose steps are none of AdamW's
         pytest.param({"precision": "mixed_float16"}, marks=pytest.mark.slow),
         pytest.param({"prune_sparsity": 0.5}, marks=pytest.mark.slow),
     ],
@@ -89,6 +95,13 @@ def test_what_is_sent_is_what_the_ledger_says(launcher, small_shape, tmp_path):
         assert sent == handed["all_reduce"] + handed.get("all_gather", 0)
         assert sent == pytest.approx(traffic(one, strategy, 2).total, rel=0.05)
     assert handed["all_gather"] == pytest.approx(2 * small_shape.params_total, rel=0.1)
+
+
+def test_one_replica_says_that_nothing_is_split(launcher, tmp_path):
+    alone = launcher.run(tmp_path, {"max_steps": 1, "zero": 1})
+    assert alone.exit_code == 0, alone.said
+    assert "SAID train.zero = 1 splits AdamW's moments over replicas" in alone.said
+    assert 'train.strategy = "default" has one here' in alone.said
 
 
 def newest_step(directory):

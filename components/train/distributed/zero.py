@@ -18,7 +18,12 @@ import tensorflow as tf
 from components.train.distributed.buckets import BUCKET_BYTES, plan_groups
 from components.train.distributed.collectives import Collectives
 from components.train.distributed.strategy import Workers
-from components.train.optimizer import AdamW, round_stochastically, rounding_noise
+from components.train.optimizer import (
+    AdamW,
+    balances_experts,
+    round_stochastically,
+    rounding_noise,
+)
 from tokenmill.errors import TokenmillError
 
 # Elements: a slice that begins at a multiple of 64 bytes is a view, another would be a copy.
@@ -127,6 +132,7 @@ class ShardedAdamW(AdamW):
         self._replicas = self._strategy.num_replicas_in_sync
         self._names = [v.path.replace("/", "_") for v in variables]
         self._shapes = [tuple(v.shape) for v in variables]
+        self._balances = [balances_experts(v.path) for v in variables]
         self._buckets = plan_buckets(
             list(zip(self._shapes, [v.dtype for v in variables], strict=True)), self._replicas
         )
@@ -264,13 +270,14 @@ class ShardedAdamW(AdamW):
     ) -> tf.Tensor:
         """Return the new weights of a part, flat, after updating its moments.
 
-        The operations are those of Keras' AdamW (float32) and of `AdamW.update_step` (16 bits), in
-        their order.
+        The operations are those of Keras' AdamW (float32) and of `AdamW.update_step` (16 bits, and
+        biases that balance experts, which have no moments), in their order.
         """
         narrow = weights[bucket.members[0]].dtype != tf.float32
         momentum, velocity = moments
+        moving = [p for p in pieces if not self._balances[p.variable]]
         gradient = _joined(
-            [(p.place, _cut(gradients[p.variable], p)) for p in pieces], bucket.shard, tf.float32
+            [(p.place, _cut(gradients[p.variable], p)) for p in moving], bucket.shard, tf.float32
         )
         means = momentum.assign_add((gradient - momentum) * (1 - self.beta_1))
         squares = velocity.assign_add((tf.square(gradient) - velocity) * (1 - self.beta_2))
@@ -284,6 +291,10 @@ class ShardedAdamW(AdamW):
             alpha /= 1 - tf.pow(tf.cast(self.beta_1, tf.float32), step)
             place = slice(piece.place, piece.place + piece.stop - piece.start)
             weight = tf.cast(_cut(weights[piece.variable], piece), tf.float32)
+            if self._balances[piece.variable]:
+                push = self.balance_step * tf.sign(_cut(gradients[piece.variable], piece))
+                found.append((piece.place, weight - push))
+                continue
             decay = self.weight_decay if decays[piece.variable] else 0.0
             if narrow:
                 weight *= 1 - rate * decay
