@@ -147,8 +147,8 @@ class Pruner:
         Empty tensors in the dense steps, which nobody looks at.
 
         Args:
-            step: Steps after the update, an int32 scalar: of the training and not of the optimizer,
-                which counts none whose float16 gradients overflow.
+            step: How many steps are done with this update, an int32 scalar: the training's and not
+                the optimizer's, which counts none whose float16 gradients overflow.
         """
 
         def of_replica():

@@ -79,7 +79,8 @@ def make_train_step(
 ) -> Callable[..., StepResult]:
     """Return a function that trains one step: (batch, stop, with_gradients, save, number).
 
-    It gives a StepResult. `number`, steps after this one (int32), is needed for pruning alone.
+    It gives a StepResult. Pruning alone needs `number`: how many steps are done with this one, an
+    int32 scalar.
 
     A step whose loss or clipped gradient is not finite changes nothing, nor does any step after
     it: the loop reads results a step late. An overflow of float16 gradients is the loss-scaling
