@@ -193,7 +193,8 @@ def make_train_step(
         own = [tf.add_n(each) for each in zip(*(s[:2] for s in sums), strict=True)]
         (scalars,) = over_replicas.all_reduce_sum([tf.stack([*own, *asks])])
         nll, weight, *asks = tf.unstack(scalars)
-        means, halves, done = [], [], []
+        means, halves = [], []
+        done: list[Any] = []
         for group, shapes in zip(groups, shapes_of_groups, strict=True):
             with tf.control_dependencies(done):
                 bucket = packed([[gradients[i] for i in group] for _, _, gradients in sums])
