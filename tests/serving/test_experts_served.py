@@ -1,4 +1,4 @@
-"""A mixture of experts as it is pushed: served, continued together, quantized."""
+"""A mixture of experts as it is pushed: served, continued together, quantized, as .tflite."""
 
 import dataclasses
 
@@ -12,6 +12,7 @@ from serving.gateway.backend import SamplingConfig
 from serving.gateway.decoding import Decoding, Text
 from serving.gateway.local_call import local_steps
 from serving.server.config import ServerConfig
+from serving.tflite import export_tflite
 from tests.serving.test_decoding import EOS, PROMPTS
 from tests.serving.test_signatures import greedy
 from tokenmill.export.saved_model import export_model
@@ -93,3 +94,10 @@ def test_int8_weights_are_small_and_score_nearly_as_well(pushed, loaded):
     )
     difference = np.abs(exact["nll_sum"] - near["nll_sum"]) / exact["token_count"]
     assert 0 < difference.max() < 0.1
+
+
+def test_tflite_files_agree_with_the_saved_model(pushed, tmp_path):
+    files = export_tflite(str(pushed / "float32" / "1"), str(tmp_path), check=True)
+    assert files["float16"].largest_difference < 0.05
+    assert files["float16"].same_next_token > 0.95
+    assert files["int8"].same_next_token > 0.8

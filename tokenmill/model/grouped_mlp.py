@@ -69,7 +69,7 @@ def _by_expert(x_ND, chosen_NK, weights, activation):
         output = tf.matmul(activation(inner), weights.down[expert])
         outputs.append(output if weights.down_bias is None else output + weights.down_bias[expert])
         order.append(of_expert)
-    place_A = tf.math.invert_permutation(tf.concat(order, 0))
+    place_A = tf.argsort(tf.concat(order, 0))  # inverts the permutation, in TensorFlow Lite too
     y_AD = tf.gather(tf.concat(outputs, 0), place_A)
     return tf.reshape(y_AD, [-1, experts_per_token, x_ND.shape[1]])
 
