@@ -3,7 +3,7 @@
 The chief runs the whole pipeline (`tokenmill run`); the other machines wait until it comes to the
 Trainer, and train along (components/train/distributed/worker.py). Everything is on storage that
 all see, so that a training that was preempted (exit code 75) goes on from its last checkpoint.
-Builds plain dictionaries; imports no cloud library. What Kubernetes takes is in
+Fills YAML templates; imports no cloud library. What Kubernetes takes is in
 pipeline/runners/kubernetes/job_set.py.
 """
 
@@ -15,7 +15,7 @@ import yaml
 
 from components.curate.list_entries import list_paths
 from components.curate.quality.config import file_entries
-from pipeline.config import Config
+from pipeline.config import Config, StepResources
 from pipeline.loader import dump_config
 from pipeline.runners.engine_check import (
     SET_KEYS,
@@ -26,15 +26,13 @@ from pipeline.runners.engine_check import (
 )
 from pipeline.runners.kubernetes.job_set import (
     CONFIG_NAME,
-    config_map,
-    job_set,
+    job_set_manifest,
     name_problems,
-    network_policy,
     other_machines,
-    train_job,
-    training_runtime,
+    train_job_manifest,
     worker_command,
 )
+from pipeline.runners.kubernetes.templates import render
 from tokenmill.benchmark_tasks import is_task_file
 from tokenmill.errors import TokenmillError
 from tokenmill.files import write_text
@@ -55,13 +53,8 @@ def write_manifests(config: Config, engine: Engine, directory: str) -> list[str]
         job = json.dumps(custom_job(placed), indent=2, sort_keys=True) + "\n"
         texts = {"custom_job.json": job, CONFIG_NAME: dump_config(placed)}
     else:
-        jobs = (
-            [job_set(placed)]
-            if engine == "kubernetes"
-            else [training_runtime(placed), train_job(placed)]
-        )
-        documents = [config_map(placed), network_policy(placed), *jobs]
-        texts = {"training.yaml": yaml.safe_dump_all(documents, sort_keys=False)}
+        make = job_set_manifest if engine == "kubernetes" else train_job_manifest
+        texts = {"training.yaml": make(placed)}
     paths = []
     for name, text in texts.items():
         path = os.path.join(directory, name)
@@ -150,30 +143,20 @@ def _placed(config: Config, engine: Engine) -> Config:
 
 def custom_job(config: Config) -> dict[str, Any]:
     """Make a Vertex AI CustomJob (v1); Vertex sets TF_CONFIG on each machine of a cluster."""
-    settings = config.engine
-    machine: dict[str, Any] = {"machineType": settings.machine_type}
-    wanted = settings.resources.get("Trainer")
-    if wanted is not None and wanted.accelerator:
-        machine["acceleratorType"] = wanted.accelerator
-        machine["acceleratorCount"] = wanted.accelerator_count
+    wanted = config.engine.resources.get("Trainer", StepResources())
     chief = ["tokenmill", "run", "--config", f"{config.output_dir}/{CONFIG_NAME}"]
-    pools = [_pool(config, machine, 1, chief)]
-    if other_machines(config):
-        pools.append(_pool(config, machine, other_machines(config), worker_command(config)))
-    spec: dict[str, Any] = {
-        "workerPoolSpecs": pools,
-        "scheduling": {"restartJobOnWorkerRestart": True},
-    }
-    if settings.service_account:
-        spec["serviceAccount"] = settings.service_account
-    return {"displayName": config.run.name, "jobSpec": spec}
-
-
-def _pool(
-    config: Config, machine: dict[str, Any], replicas: int, command: list[str]
-) -> dict[str, Any]:
-    return {
-        "machineSpec": machine,
-        "replicaCount": replicas,
-        "containerSpec": {"imageUri": config.engine.image, "command": command},
-    }
+    jobs = [{"pods": 1, "command": chief}]
+    if others := other_machines(config):
+        jobs.append({"pods": others, "command": worker_command(config)})
+    text = render(
+        "custom_job.yaml.j2",
+        name=config.run.name,
+        image=config.engine.image,
+        machine_type=config.engine.machine_type,
+        accelerator=wanted.accelerator,
+        accelerator_count=wanted.accelerator_count,
+        service_account=config.engine.service_account,
+        jobs=jobs,
+    )
+    job: dict[str, Any] = yaml.safe_load(text)
+    return job
