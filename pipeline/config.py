@@ -123,9 +123,9 @@ class EngineConfig(Section):
     service_account: str | None = None
     """Who the run acts as. Vertex AI: None is the project's default, which may do too much.
     Kubernetes: the pods' service account, needed where pipeline_root is a bucket."""
-    schema_version: Literal["2.0.0", "2.1.0"] = "2.0.0"
-    """Version of the pipeline spec that is compiled. Vertex AI takes both; newer releases of
-    Kubeflow Pipelines expect 2.1.0."""
+    schema_version: Literal["2.0.0", "2.1.0"] | None = None
+    """Version of the pipeline spec that is compiled. None: 2.1.0 for Kubeflow Pipelines, which
+    takes no other, and 2.0.0 for Vertex AI, which takes both."""
     cache: bool = True
     """Reuse the outputs of steps that have not changed."""
     beam_args: tuple[str, ...] = ()

@@ -185,7 +185,9 @@ def list_files(directory: str, pattern: str = "*") -> list[str]:
         from apache_beam.io.filesystems import FileSystems
 
         found = FileSystems.match([os.path.join(directory, pattern)])[0].metadata_list
-        paths = [file.path for file in found]
+        # What ends in a slash is no file: TensorFlow and Google's console mark a directory by an
+        # object without content.
+        paths = [file.path for file in found if not file.path.endswith("/")]
     return sorted(
         path
         for path in paths

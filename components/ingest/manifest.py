@@ -183,7 +183,7 @@ def _glob_spans(pattern: str) -> list[FileMetadata]:
 
 def _match(pattern: str, left_out: Counter[str]) -> list[InputFile]:
     """List the files that a path, a directory or a glob means, without pipes and the like."""
-    if FileSystems.exists(pattern) and not os.path.isdir(pattern):
+    if _is_file(pattern):
         root, source = os.path.dirname(pattern), _first_name(pattern)
         found = _glob(_literal(pattern)) if "://" in pattern else [FileMetadata(pattern, 0)]
     elif _GLOB.search(pattern) and not os.path.isdir(pattern):
@@ -212,6 +212,12 @@ def _match(pattern: str, left_out: Counter[str]) -> list[InputFile]:
         elif local := _local(file, left_out):
             files.append(local)
     return files
+
+
+def _is_file(path: str) -> bool:
+    if "://" in path and path.endswith("/"):  # a marker of a directory may be there: `_glob`
+        return False
+    return FileSystems.exists(path) and not os.path.isdir(path)
 
 
 def _below(root: str, path: str) -> str:
@@ -261,7 +267,9 @@ def _literal(path: str) -> str:
 
 
 def _glob(pattern: str) -> list[FileMetadata]:
-    return list(FileSystems.match([pattern])[0].metadata_list)
+    """Match files, not the objects without content that mark directories of a bucket."""
+    found = FileSystems.match([pattern])[0].metadata_list
+    return [metadata for metadata in found if not metadata.path.endswith("/")]
 
 
 def write_manifest(files: Sequence[InputFile], directory: str) -> str:

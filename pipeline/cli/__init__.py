@@ -30,6 +30,7 @@ from pipeline.cli.value import value
 from pipeline.cli.why import runs, why
 from tokenmill.errors import TokenmillError
 from tokenmill.preemption import EXIT_INTERRUPTED
+from tokenmill.process_end import end_without_destructors
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -159,7 +160,7 @@ add_serving_commands(cli)
 def main() -> None:
     """Run the console script."""
     _open_closed_streams()
-    cli()
+    end_without_destructors(cli)
 
 
 def _open_closed_streams() -> None:

@@ -27,7 +27,12 @@ def compile_command(
     """Write the pipeline as a Kubeflow Pipelines v2 spec; nothing is submitted."""
     with user_errors_without_warnings():
         from pipeline.loader import load_config
-        from pipeline.runners.engine_check import check_engine, paths_outside, read_by_containers
+        from pipeline.runners.engine_check import (
+            check_engine,
+            kubeflow_warnings,
+            paths_outside,
+            read_by_containers,
+        )
 
         config = load_config(preset, config_path, overrides)
         check_engine(config, engine)  # type: ignore[arg-type]  # before the slow import
@@ -37,6 +42,8 @@ def compile_command(
         in_buckets = [p for p in (root, *config.corpus.input) if p.startswith("gs://")]
         if in_buckets:
             check_credentials(in_buckets[0])
+        for line in kubeflow_warnings(config) if engine == "kubeflow" else ():
+            click.echo(f"warning: {line}", err=True)
         for key, path in paths_outside(paths, root):
             click.echo(
                 f"warning: {key} = {path!r} lies outside of engine.pipeline_root: every container "

@@ -59,6 +59,30 @@ def check_engine(config: Config, engine: Engine) -> None:
         )
 
 
+def schema_version(config: Config, engine: Engine) -> str:
+    """Return the version of the specs' schema: engine.schema_version, or what the engine takes."""
+    return config.engine.schema_version or ("2.1.0" if engine == "kubeflow" else "2.0.0")
+
+
+def kubeflow_warnings(config: Config) -> list[str]:
+    """List what Kubeflow Pipelines' own backend would refuse, and another that reads specs may not.
+
+    Its API server says so of a spec, and its launcher of a root (releases 2.0 to 2.5).
+    """
+    found = []
+    root = str(config.engine.pipeline_root)
+    if "://" not in root:
+        found.append(
+            f"engine.pipeline_root = {root!r}: Kubeflow Pipelines' launcher takes gs://bucket/path "
+            "only (s3:// and minio:// are not read by the steps)"
+        )
+    if config.engine.schema_version == "2.0.0":
+        found.append(
+            "engine.schema_version = '2.0.0': Kubeflow Pipelines' API server takes 2.1.0 only"
+        )
+    return found
+
+
 def image_problems(image: str | None) -> list[str]:
     """List what is wrong with engine.image."""
     if not image:

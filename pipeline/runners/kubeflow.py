@@ -22,7 +22,7 @@ from pipeline.config import Config, StepResources
 from pipeline.dag import create_components
 from pipeline.report.page.component import ReportPage
 from pipeline.runners import kubeflow_entrypoint
-from pipeline.runners.engine_check import Engine, check_engine
+from pipeline.runners.engine_check import Engine, check_engine, schema_version
 from pipeline.runners.run_parameters import add_run_parameters
 from tokenmill.beam_arguments import beam_arguments
 from tokenmill.errors import TokenmillError
@@ -32,7 +32,10 @@ _ResourceSpec = pipeline_spec_pb2.PipelineDeploymentConfig.PipelineContainerSpec
 
 
 def compile_pipeline(config: Config, engine: Engine, output: str) -> int:
-    """Write the spec (a PipelineJob as JSON) for one engine.
+    """Write the spec as JSON for one engine: a PipelineJob for Vertex AI, else its PipelineSpec.
+
+    Kubeflow Pipelines takes the PipelineSpec alone, and of schema 2.1.0 alone; the parameters'
+    defaults are in it, which in a PipelineJob stand beside it.
 
     The list of input files is made now and laid into the pipeline root, where the first step finds
     it: the spec names the data that it runs on. So is [execution].
@@ -53,6 +56,7 @@ def compile_pipeline(config: Config, engine: Engine, output: str) -> int:
         print(sentence, file=sys.stderr)
     placed, manifest = placed_on(config, root), write_manifest(files, f"{root}/inputs")
     steps = create_components(placed, manifest)
+    plain = schema_version(config, engine) != "2.0.0"
     _give_resources(steps, config.engine.resources)
     values = add_run_parameters(steps, placed, manifest)
     Execution(**placed.execution.model_dump()).write(placed.training_directory)
@@ -66,19 +70,28 @@ def compile_pipeline(config: Config, engine: Engine, output: str) -> int:
     runner_config = kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
         display_name=config.run.name,
         default_image=config.engine.image,
-        use_pipeline_spec_2_1=config.engine.schema_version == "2.1.0",
+        use_pipeline_spec_2_1=plain,
     )
     with tempfile.TemporaryDirectory() as directory:
         written = os.path.join(directory, "pipeline.json")
         runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(runner_config, output_filename=written)
         runner.run(pipeline, parameter_values=values)
         with open(written, encoding="utf-8") as source:
-            spec = json.load(source)
+            job = json.load(source)
+    spec = job["pipelineSpec"]
     # Never from the cache: it has to leave this run's price and budget for the Trainer.
-    tasks = spec["pipelineSpec"]["root"]["dag"]["tasks"]
-    tasks["TokenLedger"]["cachingOptions"] = {}
-    _show_as_html(spec["pipelineSpec"])
-    write_json(output, spec)
+    spec["root"]["dag"]["tasks"]["TokenLedger"]["cachingOptions"] = {}
+    if plain:
+        declared = spec["root"]["inputDefinitions"]["parameters"]
+        for name, value in values.items():
+            declared[name]["defaultValue"] = value
+    _show_as_html(spec)
+    _enter_by_ours(spec, config.run.name, root)
+    if engine == "kubeflow" and plain:
+        spec["defaultPipelineRoot"] = root
+        write_json(output, spec)
+    else:
+        write_json(output, job)
     return len(steps)
 
 
@@ -87,14 +100,23 @@ def _show_as_html(spec: dict[str, Any]) -> None:
 
     TFX would give its schema in words, and its entry point knows no type of that name.
     """
-    label = spec["components"][ReportPage.__name__]["executorLabel"]
     outputs = spec["components"][ReportPage.__name__]["outputDefinitions"]["artifacts"]
     outputs["page"]["artifactType"] = {
         "schemaTitle": HTML.schema_title,
         "schemaVersion": HTML.schema_version,
     }
-    container = spec["deploymentSpec"]["executors"][label]["container"]
-    container["command"] = ["python", "-m", kubeflow_entrypoint.__name__]
+
+
+def _enter_by_ours(spec: dict[str, Any], pipeline: str, root: str) -> None:
+    """Have every container start by pipeline/runners/kubeflow_entrypoint.py."""
+    enter = ["python", "-m", kubeflow_entrypoint.__name__]
+    for step, component in spec["components"].items():
+        executor = spec["deploymentSpec"]["executors"][component["executorLabel"]]
+        if container := executor.get("container"):
+            of_step = [f"--step={step}", f"--pipeline={pipeline}", f"--root={root}"]
+            container["command"] = [*enter, *of_step]
+            if driver := container.get("lifecycle", {}).get("preCacheCheck"):
+                driver["command"] = [*enter, "--driver"]
 
 
 def placed_on(config: Config, root: str) -> Config:

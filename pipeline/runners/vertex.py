@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from tokenmill.errors import TokenmillError
 
@@ -14,7 +14,7 @@ _PARSERS |= {"NUMBER_INTEGER": int, "NUMBER_DOUBLE": float}
 
 
 def read_spec(path: str) -> dict[str, Any]:
-    """Read the compiled PipelineJob.
+    """Read a compiled spec: the pipelineSpec of a PipelineJob, or the file itself if it is one.
 
     Raises:
         TokenmillError: The file is missing or is no compiled spec.
@@ -26,22 +26,19 @@ def read_spec(path: str) -> dict[str, Any]:
         raise TokenmillError(f"cannot read {path}: {error.strerror}.", _COMPILE) from None
     except ValueError as error:
         raise TokenmillError(f"{path} is not JSON: {error}.", _COMPILE) from None
-    if not isinstance(job, dict) or "pipelineSpec" not in job:
-        raise TokenmillError(
-            f"{path} holds no pipelineSpec.",
-            _COMPILE,
-        )
-    return job
+    spec = job.get("pipelineSpec", job) if isinstance(job, dict) else {}
+    if "root" not in spec:
+        raise TokenmillError(f"{path} holds no pipelineSpec.", _COMPILE)
+    return cast("dict[str, Any]", spec)
 
 
-def parse_parameters(job: Mapping[str, Any], assignments: Mapping[str, str]) -> dict[str, Any]:
+def parse_parameters(spec: Mapping[str, Any], assignments: Mapping[str, str]) -> dict[str, Any]:
     """Parse values of the spec's runtime parameters, in their types.
 
     Raises:
         TokenmillError: The spec has no such parameter, or the value is not of its type.
     """
-    root = job["pipelineSpec"]["root"]
-    declared = root.get("inputDefinitions", {}).get("parameters", {})
+    declared = spec["root"].get("inputDefinitions", {}).get("parameters", {})
     values = {}
     for name, text in assignments.items():
         if name not in declared:
@@ -79,12 +76,13 @@ def submit(
     Raises:
         TokenmillError: The spec or a parameter is wrong.
     """
-    values = parse_parameters(read_spec(path), assignments)
+    spec = read_spec(path)
+    values = parse_parameters(spec, assignments)
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import aiplatform
 
     job = aiplatform.PipelineJob(
-        display_name=read_spec(path).get("displayName") or "tokenmill",
+        display_name=spec.get("pipelineInfo", {}).get("name") or "tokenmill",
         template_path=path,
         parameter_values=values,
         project=project,

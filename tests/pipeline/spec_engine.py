@@ -28,7 +28,7 @@ class SpecEngine:
     """One run of a spec in a directory.
 
     Args:
-        spec_path: The compiled PipelineJob as JSON.
+        spec_path: The compiled PipelineJob or PipelineSpec as JSON.
         root: Stands for the engine's output directory.
         parameters: Values of runtime parameters; defaults come from the spec.
         artifacts: Where artifacts go, such as gs://bucket/tasks; None is `root`.
@@ -43,9 +43,9 @@ class SpecEngine:
         artifacts: str | None = None,
         environment: Mapping[str, str] | None = None,
     ):
-        job = json.loads(spec_path.read_text())
+        job = json.loads(spec_path.read_text())  # a PipelineJob, or the PipelineSpec alone
         self.spec_path = spec_path
-        self._spec, self._root = job["pipelineSpec"], root
+        self._spec, self._root = job.get("pipelineSpec", job), root
         self._artifacts = artifacts or str(root)
         self._environment = dict(environment or {})
         # Of schema 2.1 on, values are plain JSON, elsewhere and under other names.
@@ -54,7 +54,12 @@ class SpecEngine:
         given = dict(parameters or {})
         if not self._plain:
             given = {name: _as_value(value) for name, value in given.items()}
-        self._parameters = {**job.get("runtimeConfig", {}).get(self._values_key, {}), **given}
+        declared = self._spec["root"].get("inputDefinitions", {}).get("parameters", {})
+        self._parameters = {
+            **{name: p["defaultValue"] for name, p in declared.items() if "defaultValue" in p},
+            **job.get("runtimeConfig", {}).get(self._values_key, {}),
+            **given,
+        }
         self.runs: dict[str, TaskRun] = {}
 
     def run(self, until: str | None = None) -> dict[str, TaskRun]:

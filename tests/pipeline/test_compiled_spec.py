@@ -46,6 +46,12 @@ def compile_spec(workspace, root: pathlib.Path, *overrides: str) -> subprocess.C
     )
 
 
+def read_spec(path: pathlib.Path) -> dict:
+    """The PipelineSpec, whether it stands alone or in a PipelineJob."""
+    document = json.loads(path.read_text())
+    return document.get("pipelineSpec", document)
+
+
 @pytest.fixture(scope="module")
 def compiled(workspace, tmp_path_factory) -> pathlib.Path:
     root = tmp_path_factory.mktemp("engine")
@@ -67,7 +73,7 @@ def executed(compiled) -> SpecEngine:
 
 
 def test_the_spec_has_images_resources_and_no_path_of_this_checkout(compiled):
-    spec = json.loads(compiled.read_text())["pipelineSpec"]
+    spec = read_spec(compiled)
     executors = spec["deploymentSpec"]["executors"]
     containers = {name: e["container"] for name, e in executors.items() if "container" in e}
     assert {c["image"] for c in containers.values()} == {IMAGE}
@@ -82,7 +88,7 @@ def test_the_spec_has_images_resources_and_no_path_of_this_checkout(compiled):
 
 
 def test_every_task_ran_and_pushed_what_the_local_run_pushed(first_run, executed):
-    tasks = json.loads((executed.spec_path).read_text())["pipelineSpec"]["root"]["dag"]["tasks"]
+    tasks = read_spec(executed.spec_path)["root"]["dag"]["tasks"]
     assert set(executed.runs) == set(tasks)
     pushed = executed.runs["Pusher"].artifacts["pushed_model"]["metadata"]
     assert pushed["pushed"] == 1
@@ -107,7 +113,7 @@ def test_the_page_is_an_html_artifact_as_kubeflow_has_it(first_run, executed, tm
         pass
 
     compiler.Compiler().compile(draw, str(tmp_path / "draw.json"))
-    ours = json.loads(executed.spec_path.read_text())["pipelineSpec"]["components"]["ReportPage"]
+    ours = read_spec(executed.spec_path)["components"]["ReportPage"]
     theirs = json.loads((tmp_path / "draw.json").read_text())["components"]["comp-draw"]
     assert ours["outputDefinitions"] == theirs["outputDefinitions"]
     page = pathlib.Path(executed.runs["ReportPage"].artifacts["page"]["uri"]).read_text()
@@ -167,7 +173,7 @@ def test_ledger_and_trainer_follow_the_parameters_of_the_run(executed, tmp_path)
     parameters = {
         "price_usd_per_chip_hour": 7.5,
         "max_usd": 1000.0,
-        "max_steps": 2,
+        "max_steps": 2.0,  # an engine's numbers are all doubles
         "learning_rate": 1e-4,
         "seed": 5,
     }
@@ -192,72 +198,102 @@ def test_ledger_and_trainer_follow_the_parameters_of_the_run(executed, tmp_path)
 
 
 def test_no_ledger_from_the_cache_leaves_the_price_of_another_run(compiled):
-    tasks = json.loads(compiled.read_text())["pipelineSpec"]["root"]["dag"]["tasks"]
+    tasks = read_spec(compiled)["root"]["dag"]["tasks"]
     cached = {name for name, task in tasks.items() if task["cachingOptions"].get("enableCache")}
     assert cached == {*tasks} - {"TokenLedger"}
     limits = {
-        name: tasks[name]["inputs"]["parameters"]["limits_path"]["runtimeValue"]["constantValue"]
+        name: tasks[name]["inputs"]["parameters"]["limits_path"]["runtimeValue"]["constant"]
         for name in ("TokenLedger", "Trainer")
     }
     assert limits["TokenLedger"] == limits["Trainer"]
 
 
-def test_what_may_change_per_run_is_a_parameter_with_the_configured_value(compiled):
-    job = json.loads(compiled.read_text())
-    declared = job["pipelineSpec"]["root"]["inputDefinitions"]["parameters"]
-    values = {
-        name: next(iter(v.values())) for name, v in job["runtimeConfig"]["parameters"].items()
-    }
-    assert set(declared) == set(values)
-    assert values["max_steps"] == "250"
-    assert values["learning_rate"] == 4e-3
-    assert values["max_usd"] == -1.0
-    assert pathlib.Path(values["input"]).is_dir()
+def test_what_may_change_per_run_is_a_typed_parameter_with_the_configured_value(compiled):
+    declared = read_spec(compiled)["root"]["inputDefinitions"]["parameters"]
+    defaults = {name: parameter["defaultValue"] for name, parameter in declared.items()}
+    types = {name: parameter["parameterType"] for name, parameter in declared.items()}
+    assert (defaults["max_steps"], types["max_steps"]) == (250, "NUMBER_INTEGER")
+    assert (defaults["learning_rate"], types["learning_rate"]) == (4e-3, "NUMBER_DOUBLE")
+    assert (defaults["max_usd"], types["max_usd"]) == (-1.0, "NUMBER_DOUBLE")
+    assert types["input"] == "STRING"
+    assert pathlib.Path(defaults["input"]).is_dir()
+
+
+def test_the_spec_is_what_kubeflows_api_server_takes(compiled, tmp_path):
+    """What its NewV2SpecTemplate asks (releases 2.0 to 2.5), and what Kubeflow's compiler says."""
+    document = json.loads(compiled.read_text())
+    json_format.ParseDict(document, pipeline_spec_pb2.PipelineSpec())  # unknown fields: an error
+    assert document["schemaVersion"] == "2.1.0"
+    assert document["pipelineInfo"]["name"]
+    assert document["root"]
+
+    @dsl.pipeline
+    def theirs(count: int = 3, rate: float = 0.5, name: str = "a"):
+        compiler_test_step(count=count, rate=rate, name=name)
+
+    compiler.Compiler().compile(theirs, str(tmp_path / "theirs.json"))
+    kinds = json.loads((tmp_path / "theirs.json").read_text())["root"]["inputDefinitions"]
+    ours = document["root"]["inputDefinitions"]["parameters"]
+    for mine, name in (("max_steps", "count"), ("learning_rate", "rate"), ("input", "name")):
+        their = kinds["parameters"][name]
+        assert ours[mine]["parameterType"] == their["parameterType"]
+        assert type(ours[mine]["defaultValue"]) is type(their["defaultValue"])
+
+
+@dsl.component
+def compiler_test_step(count: int, rate: float, name: str):
+    pass
 
 
 def execution_properties(path: pathlib.Path) -> dict[str, dict]:
     """Return what TFX's entry point in the container hands to each executor, by task."""
-    job = json.loads(path.read_text())
-    spec, found = job["pipelineSpec"], {}
+    job, spec, found = json.loads(path.read_text()), read_spec(path), {}
     plain = spec["schemaVersion"] != "2.0.0"
     key, constant = ("parameterValues", "constant") if plain else ("parameters", "constantValue")
+    declared = spec["root"]["inputDefinitions"]["parameters"]
+    given = (
+        {name: parameter["defaultValue"] for name, parameter in declared.items()}
+        if plain
+        else job["runtimeConfig"][key]
+    )
     for name, task in spec["root"]["dag"]["tasks"].items():
         values = {
-            parameter: job["runtimeConfig"][key][source["componentInputParameter"]]
+            parameter: given[source["componentInputParameter"]]
             if "componentInputParameter" in source
             else source["runtimeValue"][constant]
             for parameter, source in task.get("inputs", {}).get("parameters", {}).items()
         }
-        given, types = pipeline_spec_pb2.ExecutorInput(), pipeline_spec_pb2.ComponentInputsSpec()
-        json_format.ParseDict({"inputs": {key: values}}, given)
+        invoked, types = pipeline_spec_pb2.ExecutorInput(), pipeline_spec_pb2.ComponentInputsSpec()
+        json_format.ParseDict({"inputs": {key: values}}, invoked)
         component = spec["components"][task["componentRef"]["name"]]
         json_format.ParseDict(component.get("inputDefinitions", {}), types)
         found[name] = parse_execution_properties(
-            given.inputs.parameter_values, given.inputs.parameters, types if plain else None
+            invoked.inputs.parameter_values, invoked.inputs.parameters, types if plain else None
         )
     return found
 
 
 def test_every_step_is_told_the_same_by_either_schema(workspace, compiled, tmp_path):
     root = compiled.parent
-    settings = ('engine.schema_version="2.1.0"', f'engine.pipeline_root="{root}"')
+    settings = ('engine.schema_version="2.0.0"', f'engine.pipeline_root="{root}"')
     result = compile_spec(workspace, tmp_path, *settings)
     assert result.returncode == 0, result.stderr
-    typed, plain = execution_properties(compiled), execution_properties(tmp_path / "spec.json")
+    assert "Kubeflow Pipelines' API server takes 2.1.0 only" in result.stderr
+    plain, typed = execution_properties(compiled), execution_properties(tmp_path / "spec.json")
     # The page shows the configuration, which says which schema it is.
-    shown = [tomli.loads(found["ReportPage"].pop("config_toml")) for found in (typed, plain)]
-    assert [each["engine"].pop("schema_version") for each in shown] == ["2.0.0", "2.1.0"]
+    shown = [tomli.loads(found["ReportPage"].pop("config_toml")) for found in (plain, typed)]
+    assert [each["engine"].pop("schema_version", None) for each in shown] == [None, "2.0.0"]
     assert json.dumps(plain, sort_keys=True) == json.dumps(typed, sort_keys=True)  # 1 is no 1.0
     assert json.loads(plain["Trainer"]["job"])["train"]["learning_rate"] == 4e-3
 
 
 @pytest.mark.slow
-def test_schema_2_1_runs_to_a_pushed_model_too(workspace, tmp_path):
-    settings = ("engine.schema_version='2.1.0'", "evaluate.max_bits_per_byte=20.0")
+def test_schema_2_0_runs_to_a_pushed_model_too(workspace, tmp_path):
+    settings = ("engine.schema_version='2.0.0'", "evaluate.max_bits_per_byte=20.0")
     settings += ("evaluate.beat_baseline=false", "evaluate.require_improvement=false")
     result = compile_spec(workspace, tmp_path, *settings)
     assert result.returncode == 0, result.stderr
-    given = {"max_steps": 3.0, "price_usd_per_chip_hour": 7.5}  # its numbers are all doubles
+    given = {"max_steps": 3, "price_usd_per_chip_hour": 7.5}
     engine = SpecEngine(tmp_path / "spec.json", tmp_path / "tasks", given)
     engine.run()
     failed = [f"{n}: {r.output[-3000:]}" for n, r in engine.runs.items() if r.exit_code]
@@ -281,7 +317,7 @@ def test_a_learned_score_is_one_more_step_before_the_curator(workspace, tmp_path
         root.mkdir()
         result = compile_spec(workspace, root, *overrides)
         assert result.returncode == 0, result.stderr
-        spec = json.loads((root / "spec.json").read_text())["pipelineSpec"]
+        spec = read_spec(root / "spec.json")
         tasks[root] = spec["root"]["dag"]["tasks"]
     assert set(tasks[scored]) - set(tasks[plain]) == {"QualityTrainer"}
     assert "quality_model" not in tasks[plain]["Curator"]["inputs"]["artifacts"]
@@ -294,7 +330,7 @@ def test_a_learned_score_is_one_more_step_before_the_curator(workspace, tmp_path
         "CorpusExampleGen"
     }
     packing = tasks[scored]["Packer"]["inputs"]["parameters"]["config"]["runtimeValue"]
-    assert json.loads(packing["constantValue"]["stringValue"])["quality_weighting"] == 2.0
+    assert json.loads(packing["constant"])["quality_weighting"] == 2.0
 
 
 def test_a_model_registry_is_one_more_step_behind_the_pusher(workspace, tmp_path):
@@ -307,11 +343,11 @@ def test_a_model_registry_is_one_more_step_behind_the_pusher(workspace, tmp_path
     )
     result = compile_spec(workspace, tmp_path, *settings)
     assert result.returncode == 0, result.stderr
-    spec = json.loads((tmp_path / "spec.json").read_text())["pipelineSpec"]
+    spec = read_spec(tmp_path / "spec.json")
     task = spec["root"]["dag"]["tasks"]["VertexRegistrar"]
     assert set(task["dependentTasks"]) == {"Pusher", "TokenLedger", "CostReport"}
-    told = task["inputs"]["parameters"]["settings"]["runtimeValue"]["constantValue"]
-    assert json.loads(told["stringValue"])["region"] == "europe-west4"
+    told = task["inputs"]["parameters"]["settings"]["runtimeValue"]["constant"]
+    assert json.loads(told)["region"] == "europe-west4"
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_values_get_the_types_that_the_spec_declares():
 
     given = {"max_usd": "5", "max_steps": "7", "input": "gs://b/inputs/1", "seed": "3"}
     given["epochs"] = "2"
-    values = parse_parameters(JOB, given)
+    values = parse_parameters(JOB["pipelineSpec"], given)
     assert list(values.values()) == [5.0, 7, "gs://b/inputs/1", 3, 2.0]
     assert [type(value) for value in values.values()] == [float, int, str, int, float]
 

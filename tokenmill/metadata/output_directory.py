@@ -19,7 +19,9 @@ from tokenmill.contracts.metadata_server import (
     read_metadata_server,
     write_metadata_server,
 )
+from tokenmill.contracts.step_execution import EXECUTIONS_NAME
 from tokenmill.errors import TokenmillError
+from tokenmill.metadata.engine_runs import open_engine_runs
 from tokenmill.metadata.relocation import Move, read_as_moved, recorded_directory, relocate
 from tokenmill.metadata.step_records import DIRECTORY_PROPERTY
 from tokenmill.metadata.store import open_store
@@ -153,19 +155,22 @@ def has_runs(run_directory: str) -> bool:
 
 
 def open_runs(run_directory: str, example: Sequence[str] = ("--run", "runs/demo")) -> RunMetadata:
-    """Open the metadata of the runs in an output directory.
+    """Open the metadata of the runs in an output directory, or below an engine's pipeline root.
 
     Args:
-        run_directory: The output directory.
+        run_directory: The output directory, or the root.
         example: Words of a command line that name one, for the error message.
 
     Raises:
         TokenmillError: There is none, or the server does not answer.
     """
     if not has_runs(run_directory):  # opening would make a file
+        if (of_engine := open_engine_runs(run_directory)) is not None:
+            return RunMetadata(of_engine)
         raise TokenmillError(
-            f"{run_directory}: there is no run here (no {SQLITE_NAME} or {METADATA_SERVER_NAME}).",
-            f"Give a run's output directory, as {' '.join(example)}.",
+            f"{run_directory}: there is no run here (no {SQLITE_NAME}, {METADATA_SERVER_NAME} or "
+            f"{EXECUTIONS_NAME}).",
+            f"Give a run's output directory, as {' '.join(example)}, or an engine's pipeline root.",
         )
     store, server = _open(run_directory)
     return RunMetadata(read_as_moved(store, _move_of(run_directory, store, server)), server)

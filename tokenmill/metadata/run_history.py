@@ -113,7 +113,10 @@ def models_trained_on(
         if execution.last_known_state == metadata_store_pb2.Execution.CACHED:
             continue  # listed with the execution that made it
         (model,) = outputs["model"]
-        job = json.loads(execution.custom_properties["job"].string_value)
+        properties = execution.custom_properties
+        seed = json.loads(properties["job"].string_value)["seed"]
+        if "seed" in properties:  # an engine's runtime parameter wins
+            seed = int(properties["seed"].double_value)
         runs = {
             context.name
             for event in store.get_events_by_artifact_ids([model.id])
@@ -131,7 +134,7 @@ def models_trained_on(
                 uri=model.uri,
                 run_uri=outputs["model_run"][0].uri,
                 run_ids=tuple(sorted(runs)),
-                seed=job["seed"],
+                seed=seed,
                 pushed_to=tuple(sorted(pushed - {""})),
             )
         )

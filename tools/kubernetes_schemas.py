@@ -1,0 +1,163 @@
+"""Write the published schemas of the Kubernetes objects that tokenmill writes, for the tests.
+
+    python tools/kubernetes_schemas.py
+
+Go's module proxy has the releases (`go mod download`, Go 1.21 or newer): CustomResourceDefinitions
+of JobSet and of Kubeflow Trainer, and Kubernetes' OpenAPI, all under Apache-2.0. Kept of a schema
+is what a validator reads: no descriptions, no status, and what is there several times once. An
+object may have no field that its schema does not name (an API server refuses or drops it).
+"""
+
+import hashlib
+import json
+import pathlib
+import subprocess
+import tempfile
+from collections import Counter
+from typing import Any
+
+import yaml
+
+TARGET = pathlib.Path(__file__).parents[1] / "tests/pipeline/schemas/kubernetes.json"
+KUBERNETES = "k8s.io/kubernetes@v1.36.0"
+OBJECTS = {
+    "ConfigMap": ("api__v1_openapi.json", "io.k8s.api.core.v1.ConfigMap"),
+    "NetworkPolicy": (
+        "apis__networking.k8s.io__v1_openapi.json",
+        "io.k8s.api.networking.v1.NetworkPolicy",
+    ),
+    "Job": ("apis__batch__v1_openapi.json", "io.k8s.api.batch.v1.Job"),
+}
+# The oldest and the newest release that docs/engines.md names, and those where the CRD changed.
+JOB_SETS = ("v0.6.0", "v0.8.2", "v0.12.0")
+TRAINERS = ("v2.0.0", "v2.1.0", "v2.2.1", "v2.3.0")
+_JOB_SET_CRD = "config/components/crd/bases/jobset.x-k8s.io_jobsets.yaml"
+_TRAINER_CRDS = "manifests/base/crds/trainer.kubeflow.org_{}.yaml"
+_DROPPED = ("description", "example", "x-kubernetes-group-version-kind", "externalDocs")
+_SHARED_BYTES = 300  # a schema so long that is there twice is kept once
+
+
+def main() -> None:
+    """Download the releases and write the schemas."""
+    kubernetes = _download(KUBERNETES) / "api/openapi-spec/v3"
+    kinds: dict[str, dict[str, Any]] = {}
+    for kind, (file, name) in OBJECTS.items():
+        components = json.loads((kubernetes / file).read_text())["components"]["schemas"]
+        kinds[kind] = {KUBERNETES.rpartition("@")[2]: _plain(_resolved(components, name))}
+    (version,) = kinds["ConfigMap"]
+    metadata = kinds["ConfigMap"][version]["properties"]["metadata"]
+    for version in JOB_SETS:
+        crd = _download(f"sigs.k8s.io/jobset@{version}") / _JOB_SET_CRD
+        kinds.setdefault("JobSet", {})[version] = _custom(crd, "v1alpha2", metadata)
+    for version in TRAINERS:
+        home = _download(f"github.com/kubeflow/trainer/v2@{version}")
+        for kind, plural in (("TrainingRuntime", "trainingruntimes"), ("TrainJob", "trainjobs")):
+            crd = home / _TRAINER_CRDS.format(plural)
+            kinds.setdefault(kind, {})[version] = _custom(crd, "v1alpha1", metadata)
+    text = json.dumps(_shared(kinds), indent=0, sort_keys=True, separators=(",", ":"))
+    TARGET.parent.mkdir(exist_ok=True)
+    TARGET.write_text(text + "\n")
+    print(f"{TARGET}: {TARGET.stat().st_size:,} bytes")
+
+
+def _download(module: str) -> pathlib.Path:
+    """Return the directory of a Go module's release."""
+    with tempfile.TemporaryDirectory() as directory:  # no module of ours is meant
+        result = subprocess.run(
+            ["go", "mod", "download", "-json", module],
+            cwd=directory,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+    return pathlib.Path(json.loads(result.stdout)["Dir"])
+
+
+def _custom(crd: pathlib.Path, version: str, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a CustomResourceDefinition, with that of an object's metadata."""
+    definition = yaml.load(crd.read_text(), Loader=yaml.CSafeLoader)
+    (schema,) = (v["schema"] for v in definition["spec"]["versions"] if v["name"] == version)
+    found = _plain(schema["openAPIV3Schema"])
+    names, group = definition["spec"]["names"], definition["spec"]["group"]
+    found["properties"]["apiVersion"] = {"const": f"{group}/{version}"}
+    found["properties"]["kind"] = {"const": names["kind"]}
+    found["properties"]["metadata"] = metadata
+    found["properties"].pop("status", None)
+    found["required"] = ["apiVersion", "kind", "metadata"]
+    return found
+
+
+def _resolved(components: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a component's schema, with those it refers to in their places."""
+
+    def resolve(value: Any) -> Any:
+        if isinstance(value, list):
+            return [resolve(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        if "$ref" in value:
+            return resolve(components[value["$ref"].rpartition("/")[2]])
+        return {key: resolve(item) for key, item in value.items() if key != "status"}
+
+    found: dict[str, Any] = resolve(components[name])
+    return found
+
+
+def _plain(schema: Any) -> Any:
+    """Drop what no validator reads; allow no other fields than the named ones."""
+    if isinstance(schema, list):
+        return [_plain(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in ("properties", "additionalProperties") and isinstance(value, dict):
+            named = key == "properties"
+            kept[key] = {k: _plain(v) for k, v in value.items()} if named else _plain(value)
+        elif key == "default" or key not in _DROPPED:
+            kept[key] = value if key in ("default", "enum") else _plain(value)
+    if "properties" in kept and not kept.get("x-kubernetes-preserve-unknown-fields"):
+        kept.setdefault("additionalProperties", False)
+    whole = kept.get("allOf", [])
+    if len(whole) == 1 and set(kept) <= {"allOf", "default"}:  # OpenAPI's way to add a default
+        kept = {**kept.pop("allOf")[0], **kept}
+    return kept
+
+
+def _shared(kinds: dict[str, Any]) -> dict[str, Any]:
+    """Return the schemas with what is there several times in $defs, by its hash."""
+    counts: Counter[str] = Counter()
+
+    def count(value: Any) -> None:
+        if isinstance(value, dict) and len(text := _canonical(value)) > _SHARED_BYTES:
+            counts[text] += 1
+            if counts[text] > 1:
+                return
+        for item in value.values() if isinstance(value, dict) else value:
+            if isinstance(item, (dict, list)):
+                count(item)
+
+    count(kinds)
+    definitions: dict[str, Any] = {}
+
+    def share(value: Any) -> Any:
+        if isinstance(value, list):
+            return [share(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        text = _canonical(value)
+        inner = {key: share(item) for key, item in value.items()}
+        if counts[text] < 2:
+            return inner
+        name = hashlib.sha256(text.encode()).hexdigest()[:12]
+        definitions[name] = inner
+        return {"$ref": f"#/$defs/{name}"}
+
+    return {"kinds": share(kinds), "$defs": definitions}
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+if __name__ == "__main__":
+    main()
