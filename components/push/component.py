@@ -29,7 +29,7 @@ from components.push.publish import publish_as_newest, temporary_directory
 from components.push.registry import RegistryTarget
 from tokenmill.contracts.cost_report import read_cost_report
 from tokenmill.contracts.ledger import read_ledger
-from tokenmill.contracts.model_origin import ModelOrigin, write_origin
+from tokenmill.contracts.model_origin import RUN_ID_VARIABLE, ModelOrigin, write_origin
 from tokenmill.timing import timed
 
 _CONFIG_KEY = "push"
@@ -81,7 +81,8 @@ class AtomicPusherExecutor(pusher_executor.Executor):
             found = probe_model(copied, config.max_check_seconds)
             pushed.set_string_custom_property("model_check", json.dumps(found, sort_keys=True))
         # An engine gives the step no id of its run.
-        run_id = (self._context.pipeline_run_id if self._context else None) or ""
+        run_id = self._context.pipeline_run_id if self._context else None
+        run_id = run_id or os.environ.get(RUN_ID_VARIABLE, "")
 
         def name_version(version: int) -> None:
             write_origin(copied, ModelOrigin(run_id=run_id, version=str(version)))

@@ -12,6 +12,7 @@ ExampleGen, which an engine calls before that step, to such an end, too.
 
 import argparse
 import json
+import os
 import runpy
 import sys
 import time
@@ -19,6 +20,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
+from tokenmill.contracts.model_origin import RUN_ID_VARIABLE
 from tokenmill.contracts.step_execution import (
     ArtifactVersion,
     StepExecution,
@@ -63,6 +65,7 @@ def _run_step(ours: argparse.Namespace, invocation: Mapping[str, Any]) -> None:
         outputs={},
         properties=_plain(inputs.get("parameterValues") or inputs.get("parameters", {})),
     )
+    os.environ[RUN_ID_VARIABLE] = execution.run_id
     _record(ours.root, execution)
     from tfx.orchestration.kubeflow.v2 import compiler_utils
 

@@ -16,6 +16,7 @@ from tokenmill.contracts.cost_report import CostReport, read_cost_report
 from tokenmill.contracts.ledger import Ledger, read_ledger
 from tokenmill.contracts.model_origin import ORIGIN_PATH, ModelOrigin, read_origin
 from tokenmill.errors import TokenmillError
+from tokenmill.files import absolute_path, list_files, open_file
 from tokenmill.metadata.benchmark_records import newest_benchmark
 from tokenmill.metadata.output_directory import open_runs
 from tokenmill.metadata.step_records import Run, recorded_run, step_record
@@ -69,15 +70,15 @@ def trace_model(
     Raises:
         TokenmillError: No run there pushed this model.
     """
-    model = os.path.abspath(model)
-    if not os.path.isdir(model):
+    model = absolute_path(model).rstrip("/")
+    versions = _versions(model)
+    if versions:
+        model = os.path.join(model, max(versions, key=int))
+    elif "://" not in model and not os.path.isdir(model):
         raise TokenmillError(
             f"{model}: there is no such directory.",
             "Give a pushed version, or the directory of versions, as runs/demo/serving_model.",
         )
-    versions = [name for name in _names(model) if name.isdigit()]
-    if versions:
-        model = os.path.join(model, max(versions, key=int))
     origin = read_origin(model)
     if origin is None:
         raise TokenmillError(
@@ -99,8 +100,16 @@ def trace_model(
     return _describe(store, model, run, origin)
 
 
-def _names(directory: str) -> list[str]:
-    return sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+def _versions(directory: str) -> list[str]:
+    """List the numbers of the versions in a directory, on disk or in a bucket."""
+    if "://" not in directory:
+        names = os.listdir(directory) if os.path.isdir(directory) else []
+        return [name for name in names if name.isdigit()]
+    from apache_beam.io.filesystems import FileSystems
+
+    found = FileSystems.match([f"{directory}/*/{ORIGIN_PATH}"])[0].metadata_list
+    names = [file.path.removeprefix(directory).split("/")[1] for file in found]
+    return [name for name in names if name.isdigit()]
 
 
 def _describe(store: mlmd.MetadataStore, model: str, run: Run, origin: ModelOrigin) -> Lineage:
@@ -116,6 +125,12 @@ def _describe(store: mlmd.MetadataStore, model: str, run: Run, origin: ModelOrig
         for key, made in record.outputs.items() if record else ():
             if made:
                 artifacts[f"{node}.{key}"] = made[0].uri
+    for name in ("TokenLedger.ledger", "CostReport.cost_report"):
+        if name not in artifacts:
+            raise TokenmillError(
+                f"the run {run.context.name} has no record of {name}.",
+                "Ask again when the run has ended, or of another version.",
+            )
     cost_report = _present(read_cost_report, artifacts["CostReport.cost_report"])
     benchmark = newest_benchmark(store, origin)
     return Lineage(
@@ -149,6 +164,6 @@ def input_files(store: mlmd.MetadataStore, run_context_id: int) -> Iterator[dict
     """Yield the files that a run read: name, path, size_bytes, modified (seconds since 1970)."""
     for execution in store.get_executions_by_context(run_context_id):
         base = execution.custom_properties["input_base"].string_value
-        for name in _names(base):
-            with open(os.path.join(base, name), encoding="utf-8") as lines:
+        for path in list_files(base) if base else ():
+            with open_file(path) as lines:
                 yield from map(json.loads, lines)
