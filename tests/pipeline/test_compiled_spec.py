@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tomli
+from aborting_destructors import aborting
+from click.testing import CliRunner
 from google.protobuf import json_format
 from kfp import compiler, dsl
 from kfp.pipeline_spec import pipeline_spec_pb2
@@ -18,6 +20,7 @@ from tfx.orchestration.kubeflow.v2.container.kubeflow_v2_entrypoint_utils import
     parse_execution_properties,
 )
 
+from pipeline.cli import cli
 from pipeline.config import STEPS
 from tokenmill.beam_arguments import IN_PROCESS
 
@@ -65,7 +68,9 @@ def compiled(workspace, tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def executed(compiled) -> SpecEngine:
-    engine = SpecEngine(compiled, compiled.parent / "tasks")
+    """All tasks, each in a process in which a native library aborts after Python's end."""
+    environment = aborting(compiled.parent / "aborting")
+    engine = SpecEngine(compiled, compiled.parent / "tasks", environment=environment)
     engine.run()
     failed = [f"{n}: {r.output[-3000:]}" for n, r in engine.runs.items() if r.exit_code]
     assert not failed, failed[0]
@@ -121,6 +126,47 @@ def test_the_page_is_an_html_artifact_as_kubeflow_has_it(first_run, executed, tm
     assert "Blessed and pushed" in page
     tokens = first_run.report()["ledger"]["training"]["effective_tokens"]
     assert f"<strong>{tokens:,.0f}</strong>" in page
+
+
+def ask(*words: str) -> dict:
+    result = CliRunner().invoke(cli, [*words, "--json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_why_runs_and_lineage_need_no_metadata_of_the_engine(first_run, executed):
+    """What they say of the run is what they say of the local one, but for places and times."""
+    root, home = str(executed.spec_path.parent), str(first_run.home)
+    mine = next(run for run in ask("runs", "--run", root) if run["run"] == "tasks")
+    (theirs,) = ask("runs", "--run", home)
+    assert mine["ended"] == ""
+    assert mine["trained"]
+    for side, name in (("estimated", "effective_tokens"), ("actual", "bits_per_byte")):
+        assert mine[side][name] == theirs[side][name]
+    assert set(mine["actual"]) == set(theirs["actual"])
+
+    kept = ask("why", "--row", "0", "--run", root)
+    assert kept["run"] == "tasks"
+    doc_id = kept["documents"][0]["doc_id"]
+    assert kept["documents"] == ask("why", "--row", "0", "--run", home)["documents"]
+    (found,) = ask("why", doc_id, "--run", root)["documents"]
+    assert found["status"] == "kept"
+    (dropped,) = ask("why", "denied", "--run", root)["documents"]
+    assert dropped == ask("why", "denied", "--run", home)["documents"][0]
+    (model,) = [m for m in kept["models"] if "tasks" in m["runs"]]
+    assert model["times_trained_by_row"]["0"] > 0
+
+    (pushed,) = model["pushed_to"]
+    traced = ask("lineage", pushed, "--run", root)
+    local = max((first_run.home / "serving_model").iterdir(), key=lambda path: path.name)
+    expected = ask("lineage", str(local), "--run", home)
+    assert traced["run_id"] == "tasks"
+    assert [f["name"] for f in traced["inputs"]] == [f["name"] for f in expected["inputs"]]
+    assert set(traced["artifacts"]) == set(expected["artifacts"]) | {"ReportPage.page"}
+    assert traced["ledger"]["training"] == expected["ledger"]["training"]
+    assert (
+        tomli.loads(traced["config_toml"])["train"] == tomli.loads(expected["config_toml"])["train"]
+    )
 
 
 def test_the_ledger_is_the_one_of_the_local_run(first_run, executed):

@@ -69,9 +69,13 @@ import json
 from components.ingest.manifest import list_inputs, read_manifest, write_manifest
 from components.ingest.config import CorpusConfig
 from components.ingest.readers import read_file
+from tokenmill.files import list_files
 
 files = list_inputs(["gs://bucket/in"])
 settings = CorpusConfig(max_document_bytes=1000, eval_fraction=0.05)
+for spelled in ("gs://bucket/in/", "gs://bucket/in/**"):
+    assert list_inputs([spelled]) == files, spelled
+assert list_files("gs://bucket/in") == ["gs://bucket/in/a.jsonl"]
 texts = [item.text.decode() for file in files for item in read_file(file, settings)]
 manifest = write_manifest(files, "gs://bucket/manifests")
 assert read_manifest(manifest)[0] == files
@@ -80,10 +84,12 @@ print(json.dumps([[f.name for f in files], texts, [f.path for f in newest]]))
 """
 
 
-def test_inputs_are_listed_and_read(store):
+def test_inputs_are_listed_and_read_and_markers_of_directories_are_none(store):
     store.write("in/a.jsonl", b'{"text": "line"}\n')
     store.write("in/wiki/b.txt", b"whole")
     store.write("elsewhere/c.txt", b"no")
+    for marker in ("in/", "in/wiki/", "in/empty/"):  # Google's console makes them, and TensorFlow
+        store.write(marker, b"")
     for span in ("1", "20", "3"):
         store.write(f"spans/{span}/a.txt", b"t")
     result = store.python("-c", READ)
