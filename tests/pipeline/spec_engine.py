@@ -33,6 +33,7 @@ class SpecEngine:
         parameters: Values of runtime parameters; defaults come from the spec.
         artifacts: Where artifacts go, such as gs://bucket/tasks; None is `root`.
         environment: Variables of every task, besides this process's.
+        drivers: Whether TFX's drivers are called before their steps.
     """
 
     def __init__(
@@ -42,12 +43,13 @@ class SpecEngine:
         parameters: Mapping[str, Any] | None = None,
         artifacts: str | None = None,
         environment: Mapping[str, str] | None = None,
+        drivers: bool = True,
     ):
         job = json.loads(spec_path.read_text())  # a PipelineJob, or the PipelineSpec alone
         self.spec_path = spec_path
         self._spec, self._root = job.get("pipelineSpec", job), root
         self._artifacts = artifacts or str(root)
-        self._environment = dict(environment or {})
+        self._environment, self._drivers = dict(environment or {}), drivers
         # Of schema 2.1 on, values are plain JSON, elsewhere and under other names.
         self._plain = self._spec["schemaVersion"] != "2.0.0"
         self._values_key = "parameterValues" if self._plain else "parameters"
@@ -106,7 +108,7 @@ class SpecEngine:
         container = executor["container"]
         driver = container.get("lifecycle", {}).get("preCacheCheck")
         printed = ""
-        for command in [driver] * bool(driver) + [container]:
+        for command in [driver] * bool(driver and self._drivers) + [container]:
             result = _start(command, invocation, attempt, self._environment)
             printed += result.stdout
             if result.returncode:
