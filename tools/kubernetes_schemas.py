@@ -21,12 +21,13 @@ import yaml
 TARGET = pathlib.Path(__file__).parents[1] / "tests/pipeline/schemas/kubernetes.json"
 KUBERNETES = "k8s.io/kubernetes@v1.36.0"
 OBJECTS = {
-    "ConfigMap": ("api__v1_openapi.json", "io.k8s.api.core.v1.ConfigMap"),
-    "NetworkPolicy": (
-        "apis__networking.k8s.io__v1_openapi.json",
-        "io.k8s.api.networking.v1.NetworkPolicy",
-    ),
-    "Job": ("apis__batch__v1_openapi.json", "io.k8s.api.batch.v1.Job"),
+    "io.k8s.api.apps.v1.Deployment": "apis__apps__v1_openapi.json",
+    "io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler": "apis__autoscaling__v2_openapi.json",
+    "io.k8s.api.batch.v1.Job": "apis__batch__v1_openapi.json",
+    "io.k8s.api.core.v1.ConfigMap": "api__v1_openapi.json",
+    "io.k8s.api.core.v1.Service": "api__v1_openapi.json",
+    "io.k8s.api.networking.v1.NetworkPolicy": "apis__networking.k8s.io__v1_openapi.json",
+    "io.k8s.api.policy.v1.PodDisruptionBudget": "apis__policy__v1_openapi.json",
 }
 # The oldest and the newest release that docs/engines.md names, and those where the CRD changed.
 JOB_SETS = ("v0.6.0", "v0.8.2", "v0.12.0")
@@ -41,9 +42,12 @@ def main() -> None:
     """Download the releases and write the schemas."""
     kubernetes = _download(KUBERNETES) / "api/openapi-spec/v3"
     kinds: dict[str, dict[str, Any]] = {}
-    for kind, (file, name) in OBJECTS.items():
+    for name, file in OBJECTS.items():
         components = json.loads((kubernetes / file).read_text())["components"]["schemas"]
-        kinds[kind] = {KUBERNETES.rpartition("@")[2]: _plain(_resolved(components, name))}
+        found = _plain(_resolved(components, name))
+        found["required"] = sorted({"apiVersion", "kind", "metadata", *found.get("required", ())})
+        del found["properties"]["status"]
+        kinds[name.rpartition(".")[2]] = {KUBERNETES.rpartition("@")[2]: found}
     (version,) = kinds["ConfigMap"]
     metadata = kinds["ConfigMap"][version]["properties"]["metadata"]
     for version in JOB_SETS:
@@ -54,9 +58,12 @@ def main() -> None:
         for kind, plural in (("TrainingRuntime", "trainingruntimes"), ("TrainJob", "trainjobs")):
             crd = home / _TRAINER_CRDS.format(plural)
             kinds.setdefault(kind, {})[version] = _custom(crd, "v1alpha1", metadata)
-    text = json.dumps(_shared(kinds), indent=0, sort_keys=True, separators=(",", ":"))
+    lines = (
+        f"{json.dumps(name)}:{_canonical(schema)}"
+        for name, schema in sorted(_shared(kinds).items())
+    )
     TARGET.parent.mkdir(exist_ok=True)
-    TARGET.write_text(text + "\n")
+    TARGET.write_text("{" + ",\n".join(lines) + "}\n")  # a schema a line, for diffs
     print(f"{TARGET}: {TARGET.stat().st_size:,} bytes")
 
 
@@ -96,7 +103,7 @@ def _resolved(components: dict[str, Any], name: str) -> dict[str, Any]:
             return value
         if "$ref" in value:
             return resolve(components[value["$ref"].rpartition("/")[2]])
-        return {key: resolve(item) for key, item in value.items() if key != "status"}
+        return {key: resolve(item) for key, item in value.items()}
 
     found: dict[str, Any] = resolve(components[name])
     return found
@@ -124,7 +131,7 @@ def _plain(schema: Any) -> Any:
 
 
 def _shared(kinds: dict[str, Any]) -> dict[str, Any]:
-    """Return the schemas with what is there several times in $defs, by its hash."""
+    """Return the schemas by kind and version, and by its hash what is there several times."""
     counts: Counter[str] = Counter()
 
     def count(value: Any) -> None:
@@ -150,13 +157,15 @@ def _shared(kinds: dict[str, Any]) -> dict[str, Any]:
             return inner
         name = hashlib.sha256(text.encode()).hexdigest()[:12]
         definitions[name] = inner
-        return {"$ref": f"#/$defs/{name}"}
+        return {"$ref": f"#/{name}"}
 
-    return {"kinds": share(kinds), "$defs": definitions}
+    whole = {f"{kind} {version}": share(schema) for kind, versions in kinds.items()
+             for version, schema in versions.items()}  # fmt: skip
+    return {**whole, **definitions}
 
 
 def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 if __name__ == "__main__":
