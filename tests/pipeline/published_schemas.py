@@ -27,10 +27,9 @@ CEL: dict[str, Callable[[Any], bool]] = {
 
 def _unique_keys(validator: Any, keys: list[str], items: Any, schema: Any) -> Iterator[Any]:
     """Entries of a list of type map differ in their keys; a key may have a default."""
-    properties = validator.evolve(schema=schema)._resolver
     described = schema["items"]
     while "$ref" in described:
-        described = properties.lookup(described["$ref"]).contents
+        described = SCHEMAS[described["$ref"].removeprefix("#/")]
     fields = described.get("properties", {})
     seen = [tuple(item.get(key, fields.get(key, {}).get("default")) for key in keys)
             for item in items]  # fmt: skip
