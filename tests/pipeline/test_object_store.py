@@ -276,3 +276,22 @@ def test_the_spec_for_vertex_ai_runs_with_everything_in_a_bucket(
     for part in ("funnel", "packing", "training"):
         assert ledger[part] == first_run.report()["ledger"][part], part
     assert any("/checkpoints/step-" in name for name in store.names("root/training/"))
+
+    def ask(*words):
+        command = ("-m", "pipeline.cli", *words, "--run", "gs://bucket/root", "--json")
+        result = store.python(*command)
+        assert result.returncode == 0, result.stderr[-3000:]
+        return json.loads(result.stdout)
+
+    (run,) = ask("runs")
+    tokens = first_run.report()["ledger"]["training"]["effective_tokens"]
+    assert run["estimated"]["effective_tokens"] == tokens
+    row = ask("why", "--row", "0")
+    assert row["documents"]
+    assert row["models"][0]["pushed_to"] == [target]
+    traced = ask("lineage", "gs://bucket/root/serving_model")
+    assert traced["run_id"] == run["run"]
+    assert traced["model"] == target
+    assert [file["name"] for file in traced["inputs"]] == sorted(
+        path.name for path in workspace.corpus.iterdir()
+    )
