@@ -41,7 +41,7 @@ def leave(root, run, step, started, inputs=(), outputs=None, state="complete", p
 
 @pytest.fixture
 def root(tmp_path):
-    """A run; then one with another price, whose packer and trainer the engine took from its cache."""
+    """A run; then one with another price, whose packer and trainer came from the engine's cache."""
     job = json.dumps({"seed": 3})
     leave(tmp_path, "a", "Packer", 1.0, outputs={"packed_rows": {}})
     rows = [("packed_rows", "a/Packer/packed_rows")]
@@ -91,6 +91,6 @@ def test_a_repeated_step_replaces_its_record(root):
 
 
 def test_where_nothing_ran_is_said_with_what_would_do(tmp_path):
-    with pytest.raises(TokenmillError, match="no metadata.sqlite, .* or executions") as caught:
+    with pytest.raises(TokenmillError, match=r"no metadata\.sqlite, .* or executions") as caught:
         open_runs(str(tmp_path))
     assert "an engine's pipeline root" in caught.value.hint

@@ -79,3 +79,15 @@ def test_what_cannot_be_written_at_the_end_is_no_success(tmp_path):
         command = [sys.executable, "-c", SCRIPT.format(end="", ours=True)]
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
     assert result.returncode == 120
+
+
+def test_the_command_line_ends_so(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "plan", "--help"],
+        env={**os.environ, **aborting(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Usage" in result.stdout
