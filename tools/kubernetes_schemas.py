@@ -14,6 +14,7 @@ import pathlib
 import subprocess
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -46,7 +47,7 @@ def main() -> None:
         components = json.loads((kubernetes / file).read_text())["components"]["schemas"]
         found = _plain(_resolved(components, name))
         found["required"] = sorted({"apiVersion", "kind", "metadata", *found.get("required", ())})
-        del found["properties"]["status"]
+        found["properties"].pop("status", None)
         kinds[name.rpartition(".")[2]] = {KUBERNETES.rpartition("@")[2]: found}
     (version,) = kinds["ConfigMap"]
     metadata = kinds["ConfigMap"][version]["properties"]["metadata"]
@@ -109,59 +110,58 @@ def _resolved(components: dict[str, Any], name: str) -> dict[str, Any]:
     return found
 
 
-def _plain(schema: Any) -> Any:
+def _plain(schema: dict[str, Any]) -> dict[str, Any]:
     """Drop what no validator reads; allow no other fields than the named ones."""
-    if isinstance(schema, list):
-        return [_plain(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    kept: dict[str, Any] = {}
-    for key, value in schema.items():
-        if key in ("properties", "additionalProperties") and isinstance(value, dict):
-            named = key == "properties"
-            kept[key] = {k: _plain(v) for k, v in value.items()} if named else _plain(value)
-        elif key == "default" or key not in _DROPPED:
-            kept[key] = value if key in ("default", "enum") else _plain(value)
+    kept = {key: value for key, value in schema.items() if key not in _DROPPED}
+    kept = _with_inner(kept, _plain)
     if "properties" in kept and not kept.get("x-kubernetes-preserve-unknown-fields"):
         kept.setdefault("additionalProperties", False)
-    whole = kept.get("allOf", [])
-    if len(whole) == 1 and set(kept) <= {"allOf", "default"}:  # OpenAPI's way to add a default
-        kept = {**kept.pop("allOf")[0], **kept}
+    if set(kept) <= {"allOf", "default"} and len(kept.get("allOf", ())) == 1:
+        kept = {**kept.pop("allOf")[0], **kept}  # OpenAPI's way to add a default
     return kept
+
+
+def _with_inner(
+    schema: dict[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return a schema with those that are in it changed; a map of properties is none itself."""
+    changed = dict(schema)
+    if "properties" in schema:
+        changed["properties"] = {name: change(v) for name, v in schema["properties"].items()}
+    for key in ("items", "additionalProperties", "not"):
+        if isinstance(schema.get(key), dict):
+            changed[key] = change(schema[key])
+    for key in ("allOf", "anyOf", "oneOf"):
+        if key in schema:
+            changed[key] = [change(item) for item in schema[key]]
+    return changed
 
 
 def _shared(kinds: dict[str, Any]) -> dict[str, Any]:
     """Return the schemas by kind and version, and by its hash what is there several times."""
     counts: Counter[str] = Counter()
 
-    def count(value: Any) -> None:
-        if isinstance(value, dict) and len(text := _canonical(value)) > _SHARED_BYTES:
+    def count(schema: dict[str, Any]) -> dict[str, Any]:
+        if len(text := _canonical(schema)) > _SHARED_BYTES:
             counts[text] += 1
-            if counts[text] > 1:
-                return
-        for item in value.values() if isinstance(value, dict) else value:
-            if isinstance(item, (dict, list)):
-                count(item)
+        return schema if counts[text] > 1 else _with_inner(schema, count)
 
-    count(kinds)
     definitions: dict[str, Any] = {}
 
-    def share(value: Any) -> Any:
-        if isinstance(value, list):
-            return [share(item) for item in value]
-        if not isinstance(value, dict):
-            return value
-        text = _canonical(value)
-        inner = {key: share(item) for key, item in value.items()}
+    def share(schema: dict[str, Any]) -> dict[str, Any]:
+        text = _canonical(schema)
+        inner = _with_inner(schema, share)
         if counts[text] < 2:
             return inner
         name = hashlib.sha256(text.encode()).hexdigest()[:12]
         definitions[name] = inner
         return {"$ref": f"#/{name}"}
 
-    whole = {f"{kind} {version}": share(schema) for kind, versions in kinds.items()
+    whole = {f"{kind} {version}": schema for kind, versions in kinds.items()
              for version, schema in versions.items()}  # fmt: skip
-    return {**whole, **definitions}
+    for schema in whole.values():
+        count(schema)
+    return {**{name: share(schema) for name, schema in whole.items()}, **definitions}
 
 
 def _canonical(value: Any) -> str:

@@ -22,6 +22,21 @@ CEL: dict[str, Callable[[Any], bool]] = {
         re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", job["metadata"]["name"])
     ),
     "size(self.metadata.name) <= 63": lambda job: len(job["metadata"]["name"]) <= 63,
+    "!(has(self.startupPolicy) && self.startupPolicy.startupPolicyOrder == 'InOrder' && "
+    "self.replicatedJobs.exists(x, has(x.dependsOn)))": lambda spec: (
+        not (
+            spec.get("startupPolicy", {}).get("startupPolicyOrder") == "InOrder"
+            and any("dependsOn" in job for job in spec["replicatedJobs"])
+        )
+    ),
+    "[has(self.torch), has(self.mpi), has(self.jax), has(self.xgboost),has(self.flux)]"
+    ".filter(x, x).size() <= 1": lambda policy: (
+        len({"torch", "mpi", "jax", "xgboost", "flux"} & set(policy)) <= 1
+    ),
+    "!(has(self.torch) && has(self.mpi))": lambda policy: not {"torch", "mpi"} <= set(policy),
+    "!(has(self.numNodes) && (has(self.torch) && has(self.torch.elasticPolicy)))": lambda policy: (
+        not ("numNodes" in policy and "elasticPolicy" in policy.get("torch", {}))
+    ),
 }
 
 
