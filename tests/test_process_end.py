@@ -77,7 +77,10 @@ def test_an_interrupt_ends_the_process_as_ever(tmp_path):
 def test_what_cannot_be_written_at_the_end_is_no_success(tmp_path):
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-c", SCRIPT.format(end="", ours=True)]
-        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+        result = subprocess.run(
+            command, stdout=full, stderr=subprocess.DEVNULL, env=environment, check=False
+        )
     assert result.returncode == 120
 
 
