@@ -6,7 +6,8 @@ import re
 import pytest
 import yaml
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as limits
 from hypothesis import strategies as st
 from published_schemas import VERSIONS, problems
 
@@ -140,7 +141,7 @@ def test_the_rules_of_a_train_jobs_name_are_checked(tmp_path):
         assert problems(changed(job, ("metadata", "name"), name)), name
 
 
-@settings(max_examples=50, deadline=None)  # the machine may be busy
+@limits(max_examples=50, deadline=None)  # the machine may be busy
 @given(st.text(), st.lists(st.text()), st.dictionaries(st.text(), st.text()))
 def test_a_value_of_a_template_reads_back_as_itself(text, texts, mapping):
     for value in (text, texts, mapping):
