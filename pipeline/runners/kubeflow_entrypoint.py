@@ -121,8 +121,8 @@ def _plain(values: Mapping[str, Any]) -> dict[str, float | str]:
     found: dict[str, float | str] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            kind, value = next(iter(value.items()), ("", None))
-            value = int(value) if kind == "intValue" else value
+            whole = value.get("intValue")
+            value = next(iter(value.values()), None) if whole is None else int(whole)
         if isinstance(value, (int, float, str)):
             found[name] = value
     return found
