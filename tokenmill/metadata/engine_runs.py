@@ -74,8 +74,8 @@ class _Writer:
         """Write the steps of a run in the order in which they ended; what did not end is last."""
         shown = [step.properties for step in steps if step.step == _CONFIG_STEP]
         config_toml = str(shown[0].get(_CONFIG_KEY, "")) if shown else ""
-        run = self._context("pipeline_run", steps[0].run_id, {CONFIG_PROPERTY: config_toml})
-        contexts = [self._context("pipeline", steps[0].pipeline), run]
+        run = self._put_context("pipeline_run", steps[0].run_id, {CONFIG_PROPERTY: config_toml})
+        contexts = [self._put_context("pipeline", steps[0].pipeline), run]
         for step in sorted(cached.values(), key=_end):
             self._write(step, contexts, metadata_store_pb2.Execution.CACHED)
         for step in sorted(steps, key=_end):
@@ -98,7 +98,7 @@ class _Writer:
             for key, artifacts in step.outputs.items()
             for i, artifact in enumerate(artifacts)
         ]
-        node = self._context("node", f"{step.pipeline}.{step.step}")
+        node = self._put_context("node", f"{step.pipeline}.{step.step}")
         _, artifacts, _ = self.store.put_execution(execution, events, [*contexts, node])
         for (artifact, _), number in zip(events, artifacts, strict=True):
             self._artifacts[artifact.uri] = number
@@ -114,7 +114,7 @@ class _Writer:
         _set(artifact, version.properties)
         return artifact
 
-    def _context(
+    def _put_context(
         self, kind: str, name: str, properties: Mapping[str, float | str] = MappingProxyType({})
     ) -> metadata_store_pb2.Context:
         type_id = self._type(metadata_store_pb2.ContextType, kind)
