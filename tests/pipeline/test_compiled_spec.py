@@ -136,35 +136,35 @@ def ask(*words: str) -> dict:
     return json.loads(result.stdout)
 
 
-def test_why_runs_and_lineage_need_no_metadata_of_the_engine(first_run, executed):
+def test_why_and_runs_need_no_metadata_of_the_engine(first_run, executed):
     """What they say of the run is what they say of the local one, but for places and times."""
-    root, home = str(executed.spec_path.parent), str(first_run.home)
+    root = str(executed.spec_path.parent)
     mine = next(run for run in ask("runs", "--run", root) if run["run"] == "tasks")
-    (theirs,) = ask("runs", "--run", home)
+    theirs = first_run.report()
     assert mine["ended"] == ""
     assert mine["trained"]
-    for side, name in (("estimated", "effective_tokens"), ("actual", "bits_per_byte")):
-        assert mine[side][name] == theirs[side][name]
-    assert set(mine["actual"]) == set(theirs["actual"])
+    tokens = theirs["ledger"]["training"]["effective_tokens"]
+    assert mine["estimated"]["effective_tokens"] == tokens
+    assert mine["actual"]["bits_per_byte"] > 0
 
     kept = ask("why", "--row", "0", "--run", root)
-    assert kept["run"] == "tasks"
     doc_id = kept["documents"][0]["doc_id"]
-    assert kept["documents"] == ask("why", "--row", "0", "--run", home)["documents"]
     (found,) = ask("why", doc_id, "--run", root)["documents"]
     assert found["status"] == "kept"
     (dropped,) = ask("why", "denied", "--run", root)["documents"]
-    assert dropped == ask("why", "denied", "--run", home)["documents"][0]
-    (model,) = [m for m in kept["models"] if "tasks" in m["runs"]]
-    assert model["times_trained_by_row"]["0"] > 0
+    assert (dropped["status"], dropped["reason"]) == ("dropped", "denied_url")
 
-    (pushed,) = model["pushed_to"]
+
+@pytest.mark.slow
+def test_lineage_needs_no_metadata_of_the_engine(first_run, executed):
+    root, home = str(executed.spec_path.parent), str(first_run.home)
+    pushed = executed.runs["Pusher"].artifacts["pushed_model"]["metadata"]["pushed_destination"]
     traced = ask("lineage", pushed, "--run", root)
     local = max((first_run.home / "serving_model").iterdir(), key=lambda path: path.name)
     expected = ask("lineage", str(local), "--run", home)
     assert traced["run_id"] == "tasks"
     assert [f["name"] for f in traced["inputs"]] == [f["name"] for f in expected["inputs"]]
-    assert set(traced["artifacts"]) == set(expected["artifacts"]) | {"ReportPage.page"}
+    assert set(traced["artifacts"]) >= set(expected["artifacts"])
     assert traced["ledger"]["training"] == expected["ledger"]["training"]
     configs = [tomli.loads(each["config_toml"]) for each in (traced, expected)]
     assert configs[0]["train"] == configs[1]["train"]
