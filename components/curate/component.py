@@ -89,6 +89,7 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
                 list_files,
                 exec_properties.get("chat_format") or "",
                 quality_uri,
+                examples.get_int_custom_property("documents"),
             )
             lists = [
                 beam.pvalue.AsSingleton(result[name] | f"List[{name}]" >> beam.combiners.ToList())

@@ -2,25 +2,20 @@
 
 Documents are numbers (references); what has the same hash, of its content or of an
 LSH band, is found by ranges of the hash. Near copies are verified on their n-gram sets, read back
-from disk, and joined into clusters over any number of hops; of each cluster one copy stays.
+from disk. Which copy of a cluster stays is found in clusters.py and distributed_clusters.py.
 
-What is held at once: the hashes of one range (12 bytes an entry), some thousand texts to verify,
-and in one worker all verified pairs (24 bytes each).
+What is held at once: the hashes of one range (12 bytes an entry), the pairs of one task, and some
+thousand texts to verify.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from components.curate.config import CurateConfig
 from components.curate.first_pass import BANDS, CONTENT
-from components.curate.near_duplicates import (
-    components,
-    jaccards,
-    propose_pairs,
-    shingle,
-)
+from components.curate.near_duplicates import jaccards, propose_pairs, shingle
 from tokenmill.records.staging import StagedPart, Staging
 
 EXACT_DUPLICATE = "exact_duplicate"
@@ -59,6 +54,11 @@ class Edges(NamedTuple):
 
     pairs: np.ndarray
     similarities: np.ndarray
+
+
+def join_edges(edges: Sequence[Edges]) -> Edges:
+    """Return all edges as one; at least one is given."""
+    return Edges(*(np.concatenate(column) for column in zip(*edges, strict=True)))
 
 
 def join_dropped(lists: Iterable[list[DroppedGroup]]) -> list[DroppedGroup]:
@@ -176,8 +176,9 @@ def propose(
 def verify(
     item: tuple[int, Iterable[np.ndarray]], parts: list[StagedPart], config: CurateConfig
 ) -> Iterator[Edges]:
-    """Yield the pairs that are similar enough."""
+    """Yield the pairs of a task that are similar enough, all at once; nothing if none are."""
     staging = Staging(parts)
+    found = []
     pairs = np.unique(np.concatenate(list(item[1])), axis=0)
     documents, index = np.unique(pairs, return_inverse=True)
     index = index.reshape(-1, 2)
@@ -189,52 +190,10 @@ def verify(
         )
         similarities = jaccards(shingles, within.reshape(-1, 2))
         similar = similarities >= config.near_duplicate_min_jaccard
-        if similar.any():
-            yield Edges(pairs[start:end][similar], similarities[similar])
-
-
-def cluster(
-    edges: list[Edges], parts: list[StagedPart], config: CurateConfig
-) -> list[DroppedGroup]:
-    """Join near duplicates over any number of hops; drop all but the best of a cluster.
-
-    The best is a held-out one before a train one, then the longest, then the one with the least
-    id. The value recorded for one that goes is its greatest similarity to any other.
-    """
-    if not edges:
-        return []
-    staging = Staging(parts)
-    pairs = np.concatenate([some.pairs for some in edges])
-    similarities = np.concatenate([some.similarities for some in edges])
-    documents, index, labels = components(pairs)
-    greatest = np.zeros(len(documents))
-    for side in (0, 1):
-        np.maximum.at(greatest, index[:, side], similarities)
-    rows = staging.rows_of(documents)
-    ranks = zip(
-        labels.tolist(),
-        staging.splits_of(documents).tolist(),
-        (-rows["text_size"].astype(np.int64)).tolist(),
-        staging.ids_of(documents, rows),
-        rows["key"].tolist(),
-        rows["digest"].tolist(),
-        range(len(documents)),
-        strict=True,
-    )
-    best: dict[int, int] = {}
-    for rank in sorted(ranks):
-        best.setdefault(rank[0], rank[-1])
-    winners = np.array([best[label] for label in labels.tolist()], np.int64)
-    goes = winners != np.arange(len(documents))
-    return [
-        DroppedGroup(
-            NEAR_DUPLICATE,
-            documents[goes],
-            greatest[goes],
-            config.near_duplicate_min_jaccard,
-            documents[winners[goes]],
-        )
-    ]
+        found.append(Edges(pairs[start:end][similar], similarities[similar]))
+    joined = join_edges(found)
+    if len(joined.pairs):
+        yield joined
 
 
 def _shared(hashes: np.ndarray) -> np.ndarray:

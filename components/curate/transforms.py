@@ -20,6 +20,7 @@ from apache_beam.io.fileio import EmptyMatchTreatment, MatchFiles
 
 from components.curate.benchmarks import GuardBenchmarks
 from components.curate.boilerplate import frequent_lines, write_line_hashes
+from components.curate.clusters import cluster
 from components.curate.config import CurateConfig
 from components.curate.counts import (
     COUNTS,
@@ -31,12 +32,12 @@ from components.curate.counts import (
 )
 from components.curate.decontaminate import Decontaminate
 from components.curate.deduplicate import (
-    cluster,
     exact_copies,
     join_dropped,
     propose,
     verify,
 )
+from components.curate.distributed_clusters import DistributedClusters
 from components.curate.first_pass import first_pass
 from components.curate.last_pass import count, write_dropped, write_kept
 from components.curate.list_entries import NO_LISTS, ListFiles
@@ -44,6 +45,9 @@ from components.curate.quality.top_shares import SelectTopShares
 from tokenmill.records.documents import DocumentFile
 from tokenmill.records.sorted_hashes import BUCKETS
 from tokenmill.records.splits import SPLITS, split_directory
+
+# Up to so many documents, clusters of near duplicates are found by one worker, which is faster.
+ONE_WORKER_DOCUMENTS = 5_000_000
 
 
 class Curate(beam.PTransform):
@@ -66,6 +70,8 @@ class Curate(beam.PTransform):
         list_files: The lists of hosts, licenses and words that are in use.
         chat_format: JSON of the `ChatFormat` of conversations; empty where documents are texts.
         quality_uri: The QualityModel to score documents with; empty for none.
+        documents: How many there are; how many workers find the clusters of near duplicates
+            depends on it, and no result.
     """
 
     def __init__(
@@ -80,8 +86,10 @@ class Curate(beam.PTransform):
         list_files: ListFiles = NO_LISTS,
         chat_format: str = "",
         quality_uri: str = "",
+        documents: int = 0,
     ):
         super().__init__()
+        self._documents = documents
         self._settings, self._benchmarks = settings, benchmarks
         self._list_files, self._chat_format = list_files, chat_format
         self._quality_uri = quality_uri
@@ -120,15 +128,14 @@ class Curate(beam.PTransform):
                 | "AllExactCopies" >> beam.combiners.ToList()
             )
         if settings.near_duplicates == "drop":
-            dropped.append(
+            edges = (
                 self._ranges(pipeline, "Bands")
                 | "Propose"
                 >> beam.FlatMap(propose, all_parts, _together(dropped, "Exact"), self._hash_ranges)
                 | "ByLeader" >> beam.GroupByKey()
                 | "Verify" >> beam.FlatMap(verify, all_parts, settings)
-                | "Edges" >> beam.combiners.ToList()
-                | "Cluster" >> beam.Map(cluster, all_parts, settings)
             )
+            dropped.append(self._near_copies(edges, all_parts))
         tallies = [judged[TALLIES]]
         thresholds = pipeline | "NoThreshold" >> beam.Create([])
         if settings.quality.selects_share:
@@ -174,6 +181,19 @@ class Curate(beam.PTransform):
             QUALITY_THRESHOLDS: thresholds,
             REMOVED_LINES: judged[REMOVED_LINES] | "Lines" >> beam.CombinePerKey(_add_lines),
         }
+
+    def _near_copies(
+        self, edges: beam.PCollection, all_parts: beam.pvalue.AsSideInput
+    ) -> beam.PCollection:
+        if self._documents > ONE_WORKER_DOCUMENTS:
+            return edges | "Clusters" >> DistributedClusters(
+                all_parts, self._settings, self._hash_ranges
+            )
+        return (
+            edges
+            | "Edges" >> beam.combiners.ToList()
+            | "Cluster" >> beam.Map(cluster, all_parts, self._settings)
+        )
 
     def _ranges(self, pipeline: beam.Pipeline, label: str) -> beam.PCollection:
         return (

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from components.curate.clusters import cluster
 from components.curate.config import CurateConfig
 from components.curate.deduplicate import (
     DroppedGroup,
     Edges,
-    cluster,
     dropped_mask,
     exact_copies,
     is_dropped,
