@@ -11,14 +11,13 @@ its largest child.
 import json
 import multiprocessing
 import os
-import resource
 import sys
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
 import tensorflow as tf
+from peak_memory import PeakMemory, cpu_seconds
 from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.types import standard_artifacts
 
@@ -38,51 +37,6 @@ FILTERS_ONLY = (
     "curate.decontaminate=off",
 )
 NEAR_ONLY = ("curate.rules=none", "curate.exact_duplicates=keep", "curate.decontaminate=off")
-
-
-def cpu_seconds() -> float:
-    total = 0.0
-    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
-        usage = resource.getrusage(who)
-        total += usage.ru_utime + usage.ru_stime
-    return total
-
-
-class PeakMemory:
-    """Watches a process and its descendants: VmHWM, as ru_maxrss is inherited from the parent."""
-
-    def __init__(self) -> None:
-        self._self, self._stop = os.getpid(), threading.Event()
-        self._peaks: dict[int, float] = {}
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def peaks_mb(self) -> dict[str, float]:
-        """Megabytes (10^6 bytes) of this process and of its largest descendant."""
-        self._stop.set()
-        self._thread.join()
-        own = self._peaks.pop(self._self)
-        return {"self": own, "child": max(self._peaks.values(), default=0.0)}
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.2):
-            self._look()
-        self._look()
-
-    def _look(self) -> None:
-        pending = [self._self]
-        while pending:
-            pid = pending.pop()
-            try:
-                with open(f"/proc/{pid}/status", encoding="ascii") as status:
-                    fields = dict(line.split(":", 1) for line in status)
-                for thread in os.listdir(f"/proc/{pid}/task"):
-                    with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as children:
-                        pending += map(int, children.read().split())
-            except OSError:
-                continue  # it has ended
-            if "VmHWM" in fields:
-                self._peaks[pid] = int(fields["VmHWM"].split()[0]) * 1024 / 1e6
 
 
 def measure(do: Callable[..., None], *arguments) -> dict:
