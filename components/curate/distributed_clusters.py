@@ -27,6 +27,7 @@ from components.curate.config import CurateConfig
 from components.curate.deduplicate import DroppedGroup, Edges
 from components.curate.star_rounds import (
     by_child,
+    distinct,
     large_star,
     look_up,
     owners,
@@ -154,7 +155,7 @@ def settle(item: tuple[int, dict[str, Any]]) -> Iterator[Any]:
         between the parents of one document, and those of parents to their own.
     """
     number, values = item
-    edges = np.unique(np.concatenate(values[_EDGES]), axis=0)
+    edges = distinct(np.concatenate(values[_EDGES]))
     # Rows ascend: a document's first is that with its least parent, its last that to itself.
     first = np.diff(edges[:, 0], prepend=-1) > 0
     documents, labels = edges[first].T

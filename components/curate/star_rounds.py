@@ -63,12 +63,12 @@ def small_star(
     """
     values = _readable_twice(item[1])
     least = _LeastNeighbors(values)
-    yield from _both_ways(np.stack([least.nodes, least.neighbors], axis=1), tasks)
+    yield from _both_ways(least.edges, tasks)
     for edges in _batches(values):
         roots = least.of(edges[:, 0])
         others = edges[:, 1] != roots
         moved = np.stack([edges[others, 1], roots[others]], axis=1)
-        yield from _both_ways(np.unique(moved, axis=0), tasks)
+        yield from _both_ways(distinct(moved), tasks)
 
 
 def large_star(
@@ -88,12 +88,20 @@ def large_star(
     for rows in _batches(values):
         larger = rows[rows[:, 1] > rows[:, 0]]
         moved = np.stack([larger[:, 1], least.of(larger[:, 0])], axis=1)
-        yield from by_child(np.unique(moved, axis=0), tasks)
+        yield from by_child(distinct(moved), tasks)
 
 
 def by_child(edges: np.ndarray, tasks: int) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (task, edges): each edge to the owner of its child."""
     yield from send(owners(edges[:, 0], tasks), edges)
+
+
+def distinct(rows: np.ndarray) -> np.ndarray:
+    """Return the rows, int64 [rows, 2], ascending, each once (faster than np.unique's axis)."""
+    rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+    new = np.ones(len(rows), bool)
+    new[1:] = (rows[1:] != rows[:-1]).any(axis=1)
+    return rows[new]
 
 
 def look_up(nodes: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -114,24 +122,19 @@ class _LeastNeighbors:
     """The least neighbor of each node that has one less than itself.
 
     Attributes:
-        nodes: int64, ascending.
-        neighbors: int64, the least neighbor of each.
+        edges: From the node to that neighbor, nodes ascending.
     """
 
     def __init__(self, values: Iterable[np.ndarray]):
-        self.nodes = self.neighbors = np.zeros(0, np.int64)
+        self.edges = np.zeros((0, 2), np.int64)
         for rows in _batches(values):
             smaller = rows[rows[:, 1] < rows[:, 0]]
-            nodes = np.concatenate([self.nodes, smaller[:, 0]])
-            neighbors = np.concatenate([self.neighbors, smaller[:, 1]])
-            order = np.lexsort((neighbors, nodes))
-            nodes, neighbors = nodes[order], neighbors[order]
-            first = np.diff(nodes, prepend=-1) > 0
-            self.nodes, self.neighbors = nodes[first], neighbors[first]
+            edges = distinct(np.concatenate([self.edges, smaller]))
+            self.edges = edges[np.diff(edges[:, 0], prepend=-1) > 0]
 
     def of(self, nodes: np.ndarray) -> np.ndarray:
         """Return the least neighbor of each node; itself, where none is less."""
-        return look_up(self.nodes, self.neighbors, nodes)
+        return look_up(*self.edges.T, nodes)
 
 
 def _both_ways(edges: np.ndarray, tasks: int) -> Iterator[tuple[int, np.ndarray]]:
