@@ -198,7 +198,7 @@ def _rank(
 ) -> Iterator[Any]:
     """Yield a range's best copy of each cluster, to the label's owner; tagged, its Members."""
     number, members = item
-    members = members._replace(labels=look_up(*labels.T, members.labels))
+    members = members._replace(labels=look_up(labels, members.labels))
     yield beam.pvalue.TaggedOutput(_MEMBERS, (number, members))
     best = best_copies(rank_copies(members.documents, members.labels, Staging(parts)))
     best = best.append_column("range", pa.array(np.full(len(best), number)))
@@ -211,10 +211,10 @@ def _choose(item: tuple[int, Iterable[pa.Table]]) -> Iterator[tuple[int, np.ndar
     """Yield (range, rows (label, best copy of all)) to each range that had a candidate."""
     candidates = pa.concat_tables(item[1])
     best = best_copies(candidates)
+    winners = np.stack([best.column(name).to_numpy() for name in ("label", "document")], axis=1)
     labels = candidates.column("label").to_numpy()
-    winners = look_up(best.column("label").to_numpy(), best.column("document").to_numpy(), labels)
     ranges = candidates.column("range").to_numpy()
-    yield from send(ranges, np.stack([labels, winners], axis=1))
+    yield from send(ranges, np.stack([labels, look_up(winners, labels)], axis=1))
 
 
 def _drop_copies(item: tuple[int, dict[str, Any]], config: CurateConfig) -> list[DroppedGroup]:
@@ -222,5 +222,5 @@ def _drop_copies(item: tuple[int, dict[str, Any]], config: CurateConfig) -> list
     (members,) = item[1][_MEMBERS]
     winners = np.concatenate(item[1][_WINNERS])
     winners = winners[np.argsort(winners[:, 0])]
-    kept = look_up(*winners.T, members.labels)
+    kept = look_up(winners, members.labels)
     return drop_copies(members.documents, members.similarities, kept, config)

@@ -104,18 +104,17 @@ def distinct(rows: np.ndarray) -> np.ndarray:
     return rows[new]
 
 
-def look_up(nodes: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def look_up(table: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Return the value of each wanted node, or the node itself where it has none.
 
     Args:
-        nodes: int64 [nodes], ascending.
-        values: int64 [nodes].
+        table: int64 [nodes, 2], a node and its value, nodes ascending.
         wanted: int64 [any number].
     """
-    if not len(nodes):
+    if not len(table):
         return wanted
-    places = np.minimum(np.searchsorted(nodes, wanted), len(nodes) - 1)
-    return np.where(nodes[places] == wanted, values[places], wanted)
+    places = np.minimum(np.searchsorted(table[:, 0], wanted), len(table) - 1)
+    return np.where(table[places, 0] == wanted, table[places, 1], wanted)
 
 
 class _LeastNeighbors:
@@ -134,7 +133,7 @@ class _LeastNeighbors:
 
     def of(self, nodes: np.ndarray) -> np.ndarray:
         """Return the least neighbor of each node; itself, where none is less."""
-        return look_up(*self.edges.T, nodes)
+        return look_up(self.edges, nodes)
 
 
 def _both_ways(edges: np.ndarray, tasks: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -88,7 +88,7 @@ def labels_after(pairs, tasks, rounds, first=stars):
     joined = join_left(left)
     labels = {}
     for members in found:
-        final = look_up(*joined.T, members.labels)
+        final = look_up(joined, members.labels)
         labels.update(zip(members.documents.tolist(), final.tolist(), strict=True))
     return labels, sum(map(len, left))
 
@@ -105,14 +105,14 @@ PAIRS = st.lists(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(PAIRS, st.integers(1, 5), st.integers(0, 3), st.sampled_from([stars, ascending]))
 def test_labels_are_those_of_union_find_after_any_number_of_rounds(pairs, tasks, rounds, first):
     labels, _ = labels_after(np.array(pairs, np.int64), tasks, rounds, first)
     assert labels == union_find(pairs)
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(PAIRS, st.integers(1, 5))
 def test_a_round_makes_no_edges(pairs, tasks):
     counts = [
@@ -249,13 +249,13 @@ def assert_same(found, expected):
             assert np.array_equal(getattr(one, name), getattr(other, name)), name
 
 
-@pytest.mark.parametrize(("tasks", "rounds"), [(1, 2), (5, 4), (5, 0)])
+@pytest.mark.parametrize(("tasks", "rounds"), [(5, 4), (3, 0)])
 def test_the_copies_that_one_worker_drops(tmp_path, tasks, rounds):
     """All graphs side by side, their pairs in an order of their own, a hundred at a time."""
     rng = np.random.default_rng(tasks + rounds)
     graphs, count = [], 0
     for make, size in GRAPHS.values():
-        size = min(size, 20_000)
+        size = min(size, 10_000)
         graphs.append(make(size, rng) + count)
         count += size
     nodes = rng.permutation(count + 1_000)  # some are in no cluster
@@ -266,7 +266,7 @@ def test_the_copies_that_one_worker_drops(tmp_path, tasks, rounds):
              for i in range(0, len(pairs), 1_000)]  # fmt: skip
     parts = staged(tmp_path, len(nodes), seed=rounds)
     expected = join_dropped([cluster(edges, parts, SETTINGS)])
-    assert len(expected[0].references) > 50_000
+    assert len(expected[0].references) > 25_000
     found = distributed(edges, parts, tasks, rounds, tmp_path / "found")
     assert_same(found, expected)
 
