@@ -29,3 +29,9 @@ def beam_arguments(given: Iterable[str] = ()) -> list[str]:
     if PipelineOptions(given).view_as(StandardOptions).runner:
         return given
     return [*IN_PROCESS, *given]
+
+
+def shuffles_in_memory(options: PipelineOptions) -> bool:
+    """Tell whether Beam's runner in Python runs a pipeline: it keeps in memory what it shuffles."""
+    runner = options.view_as(StandardOptions).runner or "DirectRunner"
+    return runner.split(".")[-1] in ("DirectRunner", "FnApiRunner", "SwitchingDirectRunner")

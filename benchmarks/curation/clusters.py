@@ -208,7 +208,8 @@ def main() -> None:
                 worker, shuffle = (own, 0.0) if mode == "one worker" else (child, own)
                 print(
                     f"| {graph} | {count:,} | {found['pairs']:,} | {mode} | {it['seconds']:.1f} | "
-                    f"{it['cpu_seconds'] - least['cpu_seconds']:.1f} | {worker:,.0f} | {shuffle:,.0f} | "
+                    f"{it['cpu_seconds'] - least['cpu_seconds']:.1f} | "
+                    f"{worker:,.0f} | {shuffle:,.0f} | "
                     f"{it['shuffled_bytes'] / 1e6:,.1f} |",
                     flush=True,
                 )

@@ -7,7 +7,7 @@ of clusters-2026-11-30.md; sizes are those of the pipeline's own types. The rest
 written down in docs/scale.md.
 """
 
-from components.curate.transforms import ONE_WORKER_DOCUMENTS
+from components.curate.distributed_clusters import ONE_WORKER_DOCUMENTS
 from data.catalog.chips import find_chip
 from tokenmill.records.sorted_hashes import BUCKETS, ENTRY
 from tokenmill.records.staging import ROW
@@ -18,15 +18,14 @@ CPU_SECONDS_PER_DOCUMENT = 12.3 / 95_228
 ID_BYTES = 30
 BANDS = 14
 SORT_COPIES = 4  # of a range's entries: as read, the order, ascending, what is shared
-# Assumed: a tenth of the documents go as near copies; each is in two verified pairs.
-DROPPED, PAIRS, IN_PAIRS = 0.1, 0.2, 0.2
+# Assumed, of a document: a tenth of them go as near copies, each of which is in two verified pairs.
+DROPPED, PAIRS = 0.1, 0.2
 PAIR_BYTES, DROPPED_BYTES = 24, 24  # two references and a similarity; reference, value, kept
 WORKER_DATA_BYTES = 2e9  # of a worker with 4 GB
-# clusters-2026-11-30.md, graph near: of one worker for each pair, with the documents in them; of a
-# worker in rounds for each pair of its task; and what all rounds send for each pair.
-ONE_WORKER_BYTES_PER_PAIR = 0.0
-TASK_BYTES_PER_PAIR = 0.0
-SENT_BYTES_PER_PAIR = 0.0
+# clusters-2026-11-30.md, graph near, 199,906 pairs: memory of one worker with the documents in the
+# pairs (a task holds as much of its part), and what all rounds send.
+ONE_WORKER_BYTES_PER_PAIR = 68e6 / 199_906
+SENT_BYTES_PER_PAIR = 67.4e6 / 199_906
 
 
 def main() -> None:
@@ -36,7 +35,7 @@ def main() -> None:
     in_range = BANDS * ENTRY.itemsize / BUCKETS * SORT_COPIES
     everywhere = DROPPED * DROPPED_BYTES
     one_worker = PAIRS * ONE_WORKER_BYTES_PER_PAIR
-    task = PAIRS * TASK_BYTES_PER_PAIR / BUCKETS
+    task = one_worker / BUCKETS
     print(f"a document: {staging:,.0f} bytes staged, of which {hashes} of hashes\n")
     print(
         "| documents | staging | through Beam | one range | every worker | clusters: one worker | "

@@ -17,6 +17,7 @@ from components.curate.counts import (
     TALLIES,
     write_report,
 )
+from components.curate.distributed_clusters import cluster_rounds
 from components.curate.list_entries import ListFiles
 from components.curate.losses import (
     KEEP_CONTAMINATED,
@@ -89,7 +90,7 @@ class CuratorExecutor(base_beam_executor.BaseBeamExecutor):
                 list_files,
                 exec_properties.get("chat_format") or "",
                 quality_uri,
-                examples.get_int_custom_property("documents"),
+                cluster_rounds(examples.get_int_custom_property("documents"), pipeline.options),
             )
             lists = [
                 beam.pvalue.AsSingleton(result[name] | f"List[{name}]" >> beam.combiners.ToList())

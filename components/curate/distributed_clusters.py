@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from components.curate.clusters import (
     best_copies,
@@ -35,13 +36,26 @@ from components.curate.star_rounds import (
     small_star,
     stars,
 )
+from tokenmill.beam_arguments import shuffles_in_memory
 from tokenmill.records.staging import StagedPart, Staging
 
+# One worker needs some 300 bytes for each document in a cluster: 1.5 GB if all of these are.
+ONE_WORKER_DOCUMENTS = 5_000_000
 ROUNDS = 4
 _MANY_EDGES = 1_000_000  # for one worker, of what the rounds leave
 
 _EDGES, _SIMILARITIES, _MEMBERS, _WINNERS = "edges", "similarities", "members", "winners"
 _LEFT = "left"
+
+
+def cluster_rounds(documents: int, options: PipelineOptions) -> int:
+    """Return how many rounds find the clusters of so many documents; 0: one worker finds them.
+
+    Where the shuffle is in memory, too, one worker takes less of it at any size.
+    """
+    if documents <= ONE_WORKER_DOCUMENTS or shuffles_in_memory(options):
+        return 0
+    return ROUNDS
 
 
 class Members(NamedTuple):

@@ -17,7 +17,7 @@ import numpy as np
 from components.curate.near_duplicates import components
 from tokenmill.text.text_columns import mix
 
-_BATCH_EDGES = 1 << 20
+_BATCH_EDGES = 1 << 18
 
 
 def owners(nodes: np.ndarray, tasks: int) -> np.ndarray:
@@ -63,7 +63,8 @@ def small_star(
     """
     values = _readable_twice(item[1])
     least = _LeastNeighbors(values)
-    yield from _both_ways(least.edges, tasks)
+    for start in range(0, len(least.edges), _BATCH_EDGES):
+        yield from _both_ways(least.edges[start : start + _BATCH_EDGES], tasks)
     for edges in _batches(values):
         roots = least.of(edges[:, 0])
         others = edges[:, 1] != roots

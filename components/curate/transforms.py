@@ -46,9 +46,6 @@ from tokenmill.records.documents import DocumentFile
 from tokenmill.records.sorted_hashes import BUCKETS
 from tokenmill.records.splits import SPLITS, split_directory
 
-# Up to so many documents, clusters of near duplicates are found by one worker, which is faster.
-ONE_WORKER_DOCUMENTS = 5_000_000
-
 
 class Curate(beam.PTransform):
     """Examples artifact -> curated examples and dropped documents, both written; counts.
@@ -70,8 +67,8 @@ class Curate(beam.PTransform):
         list_files: The lists of hosts, licenses and words that are in use.
         chat_format: JSON of the `ChatFormat` of conversations; empty where documents are texts.
         quality_uri: The QualityModel to score documents with; empty for none.
-        documents: How many there are; how many workers find the clusters of near duplicates
-            depends on it, and no result.
+        cluster_rounds: Rounds in which many workers find the clusters of near duplicates; 0: one
+            worker finds the same.
     """
 
     def __init__(
@@ -86,10 +83,10 @@ class Curate(beam.PTransform):
         list_files: ListFiles = NO_LISTS,
         chat_format: str = "",
         quality_uri: str = "",
-        documents: int = 0,
+        cluster_rounds: int = 0,
     ):
         super().__init__()
-        self._documents = documents
+        self._cluster_rounds = cluster_rounds
         self._settings, self._benchmarks = settings, benchmarks
         self._list_files, self._chat_format = list_files, chat_format
         self._quality_uri = quality_uri
@@ -185,9 +182,9 @@ class Curate(beam.PTransform):
     def _near_copies(
         self, edges: beam.PCollection, all_parts: beam.pvalue.AsSideInput
     ) -> beam.PCollection:
-        if self._documents > ONE_WORKER_DOCUMENTS:
+        if self._cluster_rounds:
             return edges | "Clusters" >> DistributedClusters(
-                all_parts, self._settings, self._hash_ranges
+                all_parts, self._settings, self._hash_ranges, self._cluster_rounds
             )
         return (
             edges

@@ -96,7 +96,7 @@ def curate(tmp_path):
     """(documents as (split, id, source, text), settings, file size, workers) -> Curated."""
     runs = itertools.count()
 
-    def run(documents, settings, size=50, workers=1, list_files=NO_LISTS, told_documents=0):
+    def run(documents, settings, size=50, workers=1, list_files=NO_LISTS, cluster_rounds=0):
         home = tmp_path / f"run-{next(runs)}"
         home.mkdir()
         uris = {name: str(home / name) for name in ("examples", "curated", "dropped", "staging")}
@@ -111,7 +111,7 @@ def curate(tmp_path):
                     *uris.values(),
                     settings.partitions,
                     list_files,
-                    documents=told_documents,
+                    cluster_rounds=cluster_rounds,
                 )
             ).items():
                 path = str(home / f"{name}.pickle")

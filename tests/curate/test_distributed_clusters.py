@@ -16,7 +16,13 @@ from components.curate import star_rounds
 from components.curate.clusters import cluster
 from components.curate.config import CurateConfig
 from components.curate.deduplicate import Edges, join_dropped
-from components.curate.distributed_clusters import DistributedClusters, join_left, settle
+from components.curate.distributed_clusters import (
+    ONE_WORKER_DOCUMENTS,
+    DistributedClusters,
+    cluster_rounds,
+    join_left,
+    settle,
+)
 from components.curate.star_rounds import (
     by_child,
     large_star,
@@ -26,7 +32,6 @@ from components.curate.star_rounds import (
     small_star,
     stars,
 )
-from components.curate.transforms import ONE_WORKER_DOCUMENTS
 from tokenmill.beam_arguments import beam_arguments
 from tokenmill.records.staging import PartWriter
 
@@ -293,6 +298,16 @@ def test_curation_is_the_same_by_many_workers(curate):
     ]
     asked = curate.settings(near_duplicates="drop", partitions=4)
     one = curate(rows, asked)
-    many = curate(rows, asked, told_documents=ONE_WORKER_DOCUMENTS + 1)
+    many = curate(rows, asked, cluster_rounds=2)
     assert many == one
     assert set(one.reasons().values()) == {"near_duplicate"}
+
+
+def test_rounds_are_for_many_documents_and_a_shuffle_that_is_not_in_memory():
+    many = ONE_WORKER_DOCUMENTS + 1
+    for runner in ("FlinkRunner", "SparkRunner", "DataflowRunner", "PortableRunner"):
+        options = PipelineOptions([f"--runner={runner}"])
+        assert cluster_rounds(many, options) > 0
+        assert cluster_rounds(many - 1, options) == 0
+    for arguments in ([], ["--runner=DirectRunner"], beam_arguments()):
+        assert cluster_rounds(many, PipelineOptions(arguments)) == 0
