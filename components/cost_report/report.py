@@ -131,7 +131,8 @@ def forecast_sent(ledger: Ledger) -> tuple[int, int | None]:
 
 def _sent(ledger: Ledger, telemetry: Telemetry) -> Sent | None:
     replicas, devices = telemetry.replicas, ledger.memory.devices
-    if replicas == devices == 1:
+    # A training that was resumed at its last step has sent nothing that could be counted.
+    if replicas == devices == 1 or (replicas > 1 and not telemetry.collective_bytes_per_step):
         return None
     return Sent(
         estimated_bytes=forecast_sent(ledger)[0],

@@ -258,7 +258,7 @@ class _Search:
             mfu = self._hardware.mfu if same else settings.given_mfu
             if mfu is None:
                 mfu = utilization_range(
-                    chip, self._shape.params_active, sparse=self._shape.experts > 1
+                    chip, self._shape.params_active, sparse=self._shape.is_sparse
                 ).median
             for chips in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024):
                 if chips > settings.global_batch_size or (same and chips <= settings.chips):

@@ -116,7 +116,7 @@ def _machine(settings: LedgerJob, calibration_uri: str | None) -> Machine:
     peak = settings.peak_flops_per_second_per_chip
     memory: float | None = settings.memory_bytes_per_chip
     if settings.chip == CPU_CHIP:
-        memory = memory or memory_bytes() * settings.machines // settings.workers
+        memory = memory or memory_bytes() // -(-settings.workers // settings.machines)
         if calibration is not None:
             memory = calibration.memory_bytes
     if peak is None:  # a CPU: what this machine does, over its cores

@@ -234,7 +234,7 @@ def make_ledger_job(
     mfu = cost.mfu if isinstance(cost.mfu, float) else None
     published = None
     if cost.mfu == "auto" and not is_this_cpu:
-        published = utilization_range(chip, shape.params_active, sparse=shape.experts > 1)
+        published = utilization_range(chip, shape.params_active, sparse=shape.is_sparse)
     if mfu is None and published is None and plan.strategy == "multi_worker":
         raise TokenmillError(
             f'cost.mfu = "{cost.mfu}" times training in one process, which train.strategy = '

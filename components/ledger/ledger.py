@@ -200,7 +200,7 @@ def _by_ladder(
         params_active=shape.params_active,
         effective_tokens=effective_tokens,
         vocab_size=shape.vocab_size,
-        sparse=shape.experts > 1,
+        sparse=shape.is_sparse,
         why_not=why_no_ladder(shape.head, settings.lora is not None),
     )
 

@@ -24,6 +24,13 @@ from tokenmill.cost.sharding import (
 from tokenmill.model.shape import ModelShape
 
 
+def _devices_per_machine(settings: LedgerJob) -> int | None:
+    if settings.chip != CPU_CHIP:
+        return find_chip(settings.chip).chips_per_machine
+    each, uneven = divmod(settings.workers, settings.machines)
+    return None if uneven else each
+
+
 def memory_per_device(shape: ModelShape, settings: LedgerJob, devices: int) -> MemoryEstimate:
     """Estimate the memory of one device, which has its share of the batch and all of the model."""
     return estimate_memory(
@@ -77,8 +84,7 @@ def run_memory(
             settings.precision,
         ),
         experts=DENSE if settings.lora is not None else Experts.of(shape),
-        # A worker on CPUs is a machine.
-        chips_per_machine=1 if on_cpu else find_chip(settings.chip).chips_per_machine,
+        chips_per_machine=_devices_per_machine(settings),
     )
     of_run = next(fit for fit in fits if fit.strategy == strategy)
     room = None if capacity_bytes is None else capacity_bytes * (1 - RESERVED_SHARE)

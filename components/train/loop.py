@@ -465,7 +465,11 @@ class _Fit:
         if self._measure_experts is None or log is None or log.has_measured("expert_load", step):
             return
         with self._clock.phase(Phase.TELEMETRY):
-            self._telemetry.expert_load(step, self._clock.total, self._measure_experts())
+            layers = self._measure_experts()
+            if layers is None:  # an overflow on these rows alone, which training goes on from
+                self._telemetry.event("expert_load_not_finite", step, self._clock.total)
+            else:
+                self._telemetry.expert_load(step, self._clock.total, layers)
 
     def _write_details(self, gradients: tuple[tf.Tensor, ...]) -> None:
         self._tell_expert_load()

@@ -6,7 +6,12 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from components.train.distributed.buckets import join, plan_groups, split_bucket
+from components.train.distributed.buckets import (
+    BUCKET_BYTES,
+    join,
+    plan_groups,
+    split_bucket,
+)
 from components.train.distributed.collectives import Collectives
 from components.train.distributed.cpu_parallelism import replica_parallelism, split
 from components.train.optimizer import (
@@ -76,6 +81,7 @@ def make_train_step(
     measure_noise: bool = False,
     pruner: Pruner | None = None,
     collectives: Collectives | None = None,
+    bucket_bytes: int = BUCKET_BYTES,
 ) -> Callable[..., StepResult]:
     """Return a function that trains one step: (batch, stop, with_gradients, save, number).
 
@@ -101,13 +107,15 @@ def make_train_step(
             the parts that are computed side by side differ.
         pruner: Sets weights to 0 behind each update; None leaves them as they are.
         collectives: What sums over the replicas and counts it, the optimizer's gathers included.
+        bucket_bytes: Of gradients that are summed over the replicas at once.
     """
     over_replicas = Collectives() if collectives is None else collectives
     replicas = strategy.num_replicas_in_sync
     variables = model.trainable_variables
     scales_loss = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     parallelism = replica_parallelism(strategy)
-    groups = plan_groups([tf.float32.size * v.shape.num_elements() for v in variables])
+    sizes = [tf.float32.size * v.shape.num_elements() for v in variables]
+    groups = plan_groups(sizes, bucket_bytes)
     shapes_of_groups = [[tuple(variables[i].shape) for i in group] for group in groups]
     with strategy.scope():
         alone = not tf.distribute.has_strategy()

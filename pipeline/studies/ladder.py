@@ -230,7 +230,8 @@ class LadderStudy:
             for slots in [each.trunk.train.global_batch_size * each.trunk.shape.sequence_length]
         ]
         fallback = speed.flops_per_second(self.target.shape.params_in_products)
-        return 1 / max(rates, default=(0, fallback))[1]
+        # Timed on this machine, of as many as train.
+        return 1 / (max(rates, default=(0, fallback))[1] * job.machines)
 
     def _compute(self, outcomes: Sequence[TrunkOutcome], speed: Speed) -> Compute:
         job = self.config.ledger_job()

@@ -102,15 +102,31 @@ class Measured:
 
 
 def _schedule_caution(target: Target) -> list[str]:
-    schedule = target.train.schedule
-    if schedule == "wsd":
-        return []
-    return [
-        "The small trainings hold their learning rate and let it fall in the last "
-        f"{DECAY_FRACTION:.0%} (wsd). train.schedule = {schedule!r} lets it fall from the "
-        "beginning, and comes out worse than predicted where the rate is not high enough for that. "
-        f"For what is predicted: train.schedule=wsd, train.decay_fraction={DECAY_FRACTION:g}."
-    ]
+    train, found = target.train, []
+    if train.schedule != "wsd":
+        found.append(
+            "The small trainings hold their learning rate and let it fall in the last "
+            f"{DECAY_FRACTION:.0%} (wsd). train.schedule = {train.schedule!r} lets it fall from "
+            "the beginning, and comes out worse than predicted where the rate is not high enough "
+            "for that. For what is predicted: train.schedule=wsd, "
+            f"train.decay_fraction={DECAY_FRACTION:g}."
+        )
+    elif train.decay_fraction != DECAY_FRACTION:
+        found.append(
+            f"In the small trainings the learning rate falls in the last {DECAY_FRACTION:.0%}; "
+            f"train.decay_fraction = {train.decay_fraction:g}. For what is predicted: "
+            f"train.decay_fraction={DECAY_FRACTION:g}."
+        )
+    rows = train.global_batch_size * target.tokens_per_row
+    steps = max(1, round(target.tokens / rows))
+    suited = train.suited_warmup_steps(steps, steps)
+    if train.warmup_steps(steps) < suited:
+        found.append(
+            f"train.warmup_fraction = {train.warmup_fraction:g} is a warm-up of "
+            f"{train.warmup_steps(steps)} steps. The small trainings take {suited} of {steps}, as "
+            "Adam's second moment does, and come out better. For what is predicted leave it out."
+        )
+    return found
 
 
 def ladder_document(measured: Measured) -> Ladder:
@@ -174,7 +190,7 @@ def ladder_document(measured: Measured) -> Ladder:
             measured.target.shape.params_active,
             prediction.effective_tokens,
             measured.text.bytes_per_token,
-            measured.target.shape.experts > 1,
+            measured.target.shape.is_sparse,
         ),
     )
 

@@ -46,8 +46,9 @@ def test_accumulated_micro_batches_follow_the_losses_of_whole_ones(
     assert_follows(outcome.result, one_device)
 
 
-def test_two_devices_follow_the_losses_of_one(launcher, one_device, tmp_path):
-    options = {**OPTIONS, "cpu_devices": 2}
+@pytest.mark.parametrize("buckets", [{}, {"bucket_bytes": 512}])
+def test_two_devices_follow_the_losses_of_one(launcher, one_device, tmp_path, buckets):
+    options = {**OPTIONS, "cpu_devices": 2, **buckets}
     outcome = launcher.run(tmp_path, SETTINGS, options, strategy="mirrored")
     assert outcome.exit_code == 0, outcome.said
     assert outcome.result["replicas"] == 2

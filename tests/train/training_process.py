@@ -5,6 +5,7 @@ and forks for each job, since an import takes longer than a training of a test. 
 before the fork: TensorFlow starts its threads with the first one.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ def train_as_told(path):
     """Runs a job file; returns the exit code."""
     import tensorflow as tf
 
+    from components.train import loop
     from components.train.config import TrainingJob
     from components.train.distributed import cpu_parallelism
     from components.train.execution import Execution
@@ -33,6 +35,10 @@ def train_as_told(path):
         tf.config.set_logical_device_configuration(
             tf.config.list_physical_devices("CPU")[0],
             [tf.config.LogicalDeviceConfiguration()] * devices,
+        )
+    if "bucket_bytes" in told["options"]:  # models here are far smaller than a bucket
+        loop.make_train_step = functools.partial(
+            loop.make_train_step, bucket_bytes=told["options"].pop("bucket_bytes")
         )
     if "threads" in told["options"]:
         threads = told["options"].pop("threads")

@@ -154,7 +154,7 @@ def shard_memory(
         memory = replace(memory, optimizer=-(-memory.optimizer // over))
     if strategy == "expert":
         spread = min(chips, experts.count)
-        saved = experts.share * (1 - 1 / spread)
+        saved = experts.share * (1 - _most_held(experts, spread))
         memory = replace(
             memory,
             **{
@@ -217,13 +217,18 @@ def traffic(
     )[_ZERO_STAGES.get(strategy, 0)]
     if strategy == "expert":
         spread = min(chips, experts.count)
-        of_experts = handed * experts.share / spread
+        of_experts = handed * experts.share * _most_held(experts, spread)
         sent = _collective(handed * (1 - experts.share), chips, near)
-        sent = sent.plus(_collective(of_experts, chips // spread, near // spread))
+        sent = sent.plus(_collective(of_experts, -(-chips // spread), near // spread))
         return sent.plus(_all_to_all(4 * exchanged.dispatched, spread, near))
     group = min(chips, TENSOR_GROUP) if strategy.startswith("tensor") else 1
     sent = _collective(handed / group, chips // group, near // group)
     return sent.plus(_collective(4 * 2 * exchanged.layer_outputs, group, near))
+
+
+def _most_held(experts: Experts, spread: int) -> float:
+    """Return the share of a layer's experts on the chip of so many that holds most of them."""
+    return -(-experts.count // spread) / experts.count
 
 
 def _collective(size: float, chips: int, near: int) -> Traffic:

@@ -564,6 +564,11 @@ class ModelShape:
         """Parameters that a token passes: all but the experts it is not sent to."""
         return self.params_total - self.params_idle
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether a token passes a part of the parameters only."""
+        return self.params_idle > 0
+
     def active_params_by_part(self) -> dict[str, int]:
         """Count the parameters that a token passes, under the parts of `params_by_part`."""
         parts = self.params_by_part()

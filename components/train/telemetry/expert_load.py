@@ -1,5 +1,6 @@
 """How busy the experts of a mixture are on the first held-out rows, and how sure the routers."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -35,7 +36,7 @@ def describe_load(layer: int, load: Sequence[float], entropy: float) -> ExpertLo
 
 def expert_load_meter(
     model: Backbone, eval_rows: PackedSplit
-) -> Callable[[], list[ExpertLoad]] | None:
+) -> Callable[[], list[ExpertLoad] | None] | None:
     """Return a function that measures the experts of each layer when it is called.
 
     Args:
@@ -43,8 +44,8 @@ def expert_load_meter(
         eval_rows: Whose first rows are routed.
 
     Returns:
-        A function that returns `describe_load` of each layer that has experts; None for a dense
-        model.
+        A function that returns `describe_load` of each layer that has experts, or None where a
+        router is not finite; None for a dense model.
     """
     shape = model.shape_config
     if shape.experts == 1:
@@ -55,9 +56,11 @@ def expert_load_meter(
     def count(inputs, segment_ids, positions, weights):
         return model.encode_and_count(inputs, segment_ids, positions, None, weights)[1]
 
-    def measure() -> list[ExpertLoad]:
+    def measure() -> list[ExpertLoad] | None:
         given = (batch.inputs, batch.segment_ids, batch.positions, batch.loss_weights)
-        layers = zip(shape.moe_layers, count(*map(tf.constant, given)), strict=True)
+        layers = list(zip(shape.moe_layers, count(*map(tf.constant, given)), strict=True))
+        if not all(math.isfinite(float(sums.entropy)) for _, sums in layers):
+            return None
         return [
             describe_load(i, sums.load_E.numpy(), float(sums.entropy) / max(float(sums.tokens), 1))
             for i, sums in layers
