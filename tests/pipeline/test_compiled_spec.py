@@ -144,7 +144,7 @@ def test_why_and_runs_need_no_metadata_of_the_engine(first_run, executed):
     assert mine["ended"] == ""
     assert mine["trained"]
     tokens = theirs["ledger"]["training"]["effective_tokens"]
-    assert mine["estimated"]["effective_tokens"] == tokens
+    assert mine["estimated"]["effective_tokens"] == pytest.approx(tokens, rel=1e-9)
     assert mine["actual"]["bits_per_byte"] > 0
 
     kept = ask("why", "--row", "0", "--run", root)
@@ -284,7 +284,9 @@ def test_the_spec_is_what_kubeflows_api_server_takes(compiled, tmp_path):
     for mine, name in (("max_steps", "count"), ("learning_rate", "rate"), ("input", "name")):
         their = kinds["parameters"][name]
         assert ours[mine]["parameterType"] == their["parameterType"]
-        assert type(ours[mine]["defaultValue"]) is type(their["defaultValue"])
+        # JSON has one kind of number: Kubeflow's compiler writes a whole one as 3.0.
+        kinds_of_default = (isinstance(of["defaultValue"], str) for of in (ours[mine], their))
+        assert len(set(kinds_of_default)) == 1
 
 
 @dsl.component
