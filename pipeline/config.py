@@ -198,6 +198,7 @@ class Config(Section):
                 'train.zero = 1 does not go with train.strategy = "tpu", whose replicas share one '
                 "program; leave train.zero out"
             )
+        self._check_expert_parallel()
         self._check_lora()
         self._check_pruning()
         self._check_forgetting()
@@ -215,6 +216,42 @@ class Config(Section):
                 f"cost.hidden_cost_multiplier_high = {cost.hidden_cost_multiplier_high}"
             )
         return self
+
+    def _check_expert_parallel(self) -> None:
+        train, model = self.train, self.model
+        if not train.expert_parallel:
+            return
+        if model.experts == 1:
+            raise ValueError(
+                "train.expert_parallel = true spreads experts, and model.experts = 1 has none; set "
+                "model.experts, or leave train.expert_parallel out"
+            )
+        if not train.zero:
+            raise ValueError(
+                "train.expert_parallel = true with train.zero = 0: expected 1, which splits the "
+                "moments of all other weights; set it, too"
+            )
+        if train.strategy != "multi_worker":
+            raise ValueError(
+                f'train.expert_parallel = true with train.strategy = "{train.strategy}": expected '
+                '"multi_worker", whose processes exchange tokens; set it, or leave '
+                "train.expert_parallel out"
+            )
+        unsupported = {
+            # A loop would exchange rows of several sizes under one key of TensorFlow's.
+            "train.accumulation_steps": train.accumulation_steps > 1 and train.accumulation_steps,
+            "train.lora_rank": train.lora_rank,
+            "train.prune_sparsity": train.prune_sparsity,
+            "train.rematerialize": train.rematerialize,
+            "train.precision": train.precision == "mixed_float16" and train.precision,
+            "model.base_model": model.base_model,
+        }
+        for name, value in unsupported.items():
+            if value:
+                raise ValueError(
+                    f"train.expert_parallel = true does not go with {name} = {value}; leave one "
+                    "of them out"
+                )
 
     def _check_lora(self) -> None:
         """Raise for adapters of random weights, or of matrices that the shape does not have."""

@@ -16,6 +16,9 @@ class TrainingPlan(Section):
     zero: Literal[0, 1] = 0
     """Stage of ZeRO (Rajbhandari et al. 2020): 1 splits AdamW's moments over the replicas, 0 gives
     each replica all of them. The weights are the same, bit by bit."""
+    expert_parallel: bool = False
+    """Give each replica an equal part of every layer's experts, to which tokens are sent, instead
+    of all of them (with zero = 1, strategy "multi_worker"). The losses are the same to rounding."""
     precision: Literal["float32", "bfloat16", "mixed_bfloat16", "mixed_float16"] = "float32"
     """mixed_*: 16-bit products, float32 weights; bfloat16: matrices are stored in 16 bits too, norm
     scales, biases, moments and gradients in float32."""
@@ -45,6 +48,13 @@ class TrainingPlan(Section):
 
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Rate at which the inputs of adapters are dropped in training, as PEFT's lora_dropout."""
+
+    @property
+    def spreading(self) -> Literal["data", "zero1", "expert"]:
+        """How the model is spread over devices, by the names of tokenmill/cost/sharding.py."""
+        if self.expert_parallel:
+            return "expert"
+        return "zero1" if self.zero else "data"
 
     @property
     def lora(self) -> LoraConfig | None:

@@ -123,6 +123,7 @@ def forecast_sent(ledger: Ledger) -> tuple[int, int | None]:
     By the ledger's formula; None where it is not known which go between machines.
     """
     strategy = "zero1" if ledger.memory.zero else "data"
+    strategy = "expert" if ledger.memory.expert_parallel else strategy
     for fit in ledger.memory.by_strategy:
         if fit.strategy == strategy:
             return fit.sent_bytes_per_step, fit.between_machines_bytes_per_step
@@ -131,8 +132,12 @@ def forecast_sent(ledger: Ledger) -> tuple[int, int | None]:
 
 def _sent(ledger: Ledger, telemetry: Telemetry) -> Sent | None:
     replicas, devices = telemetry.replicas, ledger.memory.devices
-    # A training that was resumed at its last step has sent nothing that could be counted.
-    if replicas == devices == 1 or (replicas > 1 and not telemetry.collective_bytes_per_step):
+    if replicas == devices == 1:
+        return None
+    # Not counted: of a training that was resumed at its last step, and where experts are spread,
+    # whose rows are known only when a step runs.
+    counted = telemetry.collective_bytes_per_step and not ledger.memory.expert_parallel
+    if replicas > 1 and not counted:
         return None
     return Sent(
         estimated_bytes=forecast_sent(ledger)[0],

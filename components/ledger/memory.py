@@ -63,13 +63,15 @@ def run_memory(
 
     Returns:
         Bytes a device by part under the strategy of the run, which copies the whole model to each
-        device, or with train.zero all of it but the moments; whether they fit; and all strategies
-        that are usual, with the least number of devices that fits.
+        device, or with train.zero all of it but the moments, and with train.expert_parallel but
+        the experts; whether they fit; and all strategies that are usual, with the least number of
+        devices that fits.
     """
-    strategy: Strategy = "zero1" if settings.zero else "data"
+    strategy: Strategy = settings.spreading
+    experts = DENSE if settings.lora is not None else Experts.of(shape)
     on_cpu = settings.chip == CPU_CHIP
     whole = memory_per_device(shape, settings, settings.devices)
-    memory = shard_memory(whole, strategy, settings.devices, shape.layers)
+    memory = shard_memory(whole, strategy, settings.devices, shape.layers, experts)
     copied = whole.checkpoint_bytes
     beside = copied if on_cpu else 0
     fits = strategy_fits(
@@ -83,7 +85,7 @@ def run_memory(
             share_of_batch(settings.global_batch_size, devices),
             settings.precision,
         ),
-        experts=DENSE if settings.lora is not None else Experts.of(shape),
+        experts=experts,
         chips_per_machine=_devices_per_machine(settings),
     )
     of_run = next(fit for fit in fits if fit.strategy == strategy)
@@ -91,6 +93,7 @@ def run_memory(
     return Memory(
         strategy=settings.strategy,
         zero=settings.zero,
+        expert_parallel=settings.expert_parallel,
         precision=settings.precision,
         recompute=settings.recompute,
         devices=settings.devices,

@@ -20,6 +20,7 @@ _HOW = frozenset(
     {
         "train.strategy",
         "train.zero",
+        "train.expert_parallel",
         "train.resume_from",
         "train.jit_compile",
         "train.accumulation_steps",
@@ -53,6 +54,8 @@ def settings_of(job: TrainingJob) -> dict[str, Any]:
         settings = {k: value for k, value in settings.items() if not k.startswith(_PRUNE_KEYS)}
     if not job.train.zero:  # a training from before there was the key has not changed
         settings.pop("train.zero", None)
+    if not job.train.expert_parallel:
+        settings.pop("train.expert_parallel", None)
     if job.shape.experts == 1:  # a dense training is what it was before there were experts
         without = {f"shape.{key}" for key in EXPERT_KEYS}
         settings = {k: value for k, value in settings.items() if k not in without}

@@ -25,7 +25,7 @@ from components.train.distributed.zero import ShardedAdamW
 from components.train.execution import Execution
 from components.train.optimizer import AdamW, LearningRate, make_optimizer
 from components.train.pruning import Pruner, PruningSchedule
-from components.train.session import OPTIMIZER_PREFIX, Session
+from components.train.session import MODEL_PREFIX, OPTIMIZER_PREFIX, Session
 from components.train.spikes import is_spike, remember
 from components.train.state import LossSums, TrainingRecord
 from components.train.step import StepResult, make_eval_step, make_train_step, nll_and_weight
@@ -91,15 +91,17 @@ class Trainer:
                 kind=ShardedAdamW if sharded else AdamW,
                 balance_step=model.shape_config.balance_step,
             )
+            inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+            self._inner_optimizer = inner
+            self.sharded: ShardedAdamW | None = inner if sharded else None
+            if self.sharded is not None:
+                self.sharded.collectives = self.collectives
+                self.sharded.spread = model.builder.spread
             self.optimizer.build(model.trainable_variables)
         self.pruning = PruningSchedule.of(config.prune_sparsity, plan.steps)
         pruner = None
         if self.pruning is not None:
             pruner = Pruner(strategy, model.trainable_variables, self.pruning, config.prune_pattern)
-        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        self.sharded: ShardedAdamW | None = inner if sharded else None
-        if self.sharded is not None:
-            self.sharded.collectives = self.collectives
         self.train_step = make_train_step(
             strategy,
             model,
@@ -119,16 +121,18 @@ class Trainer:
         """Return what a checkpoint holds, by unique name: weights, then the optimizer.
 
         Moments that are split over the replicas are not among them (`sharded` gathers them). Frozen
-        weights are not either: they are those of the base model.
+        weights are not either: they are those of the base model. Of experts that are spread, all
+        are (`SpreadVariable`).
         """
         named: dict[str, Any] = {}
         of_model, of_optimizer = self.model.trainable_variables, self.optimizer.variables
-        for prefix, variables in (("model/", of_model), (OPTIMIZER_PREFIX, of_optimizer)):
+        for prefix, variables in ((MODEL_PREFIX, of_model), (OPTIMIZER_PREFIX, of_optimizer)):
             for variable in variables:
                 name = prefix + variable.path
                 assert name not in named, name
                 named[name] = variable
-        return named
+        spread = self.model.builder.spread
+        return named if spread is None else spread.whole(named, self._inner_optimizer)
 
     def evaluate(self, split: PackedSplit) -> LossSums:
         """Return the loss sums over all rows of a split.

@@ -11,11 +11,12 @@ import tensorflow as tf
 from components.train import fingerprint
 from components.train.config import TrainingJob
 from components.train.distributed.rendezvous import wait_for_workers
+from components.train.distributed.spread_experts import SpreadExperts, SpreadVariable
 from components.train.distributed.strategy import Workers, make_strategy
 from components.train.execution import Execution, read_execution
 from components.train.loop import Trainer
 from components.train.pruning import PruningSchedule, describe_pruning
-from components.train.session import Session
+from components.train.session import MODEL_PREFIX, Session
 from components.train.state import LossSums, TrainingRecord
 from components.train.telemetry.attention_maps import attention_drawer, text_attention
 from components.train.telemetry.samples import Sampler, make_sampler
@@ -23,7 +24,7 @@ from tokenmill import progress
 from tokenmill.checkpoints.base_model import load_start_weights, read_pooling
 from tokenmill.contracts.chat import find_chat_format
 from tokenmill.contracts.packed_rows import PackedManifest
-from tokenmill.contracts.samples import Samples, write_samples
+from tokenmill.contracts.samples import SamplePoint, Samples, write_samples
 from tokenmill.contracts.training import Losses, Machine, Phase, Telemetry, write_telemetry
 from tokenmill.contracts.training_limits import TrainingLimits, read_limits
 from tokenmill.cost.device_benchmark import measure_matmul_flops_per_second
@@ -136,6 +137,9 @@ def train(
         session.phase_timer.seconds[Phase.START] = start_seconds
         try:
             with session.phase_timer.phase(Phase.BUILD):
+                spread = None
+                if config.expert_parallel and workers.replicas > 1:
+                    spread = SpreadExperts(strategy, job.shape.experts, config.jit_compile)
                 with strategy.scope():
                     model = build_model(
                         job.shape,
@@ -144,6 +148,7 @@ def train(
                         config.dropout,
                         config.rematerialize,
                         config.lora,
+                        spread,
                     )
                     kept: list[str] = []
                     if job.base_model is not None:
@@ -152,12 +157,21 @@ def train(
                         check_frozen(job, kept)
                 trainer = Trainer(strategy, model, config, plan, job.seed)
                 drawer = None
-                if tokenizer_path and workers.is_chief:
+                # The chief alone can run only a model that is whole.
+                alone = tokenizer_path if workers.is_chief and spread is None else None
+                if alone:
                     drawer = attention_drawer(model, eval_rows, tokenizer_path)
             sampler = None
-            if tokenizer_path and workers.is_chief:
-                sampler = _sampler(model, eval_rows, tokenizer_path, session)
+            if alone:
+                sampler = _sampler(model, eval_rows, alone, session)
             record = trainer.fit(rows, eval_rows, session, drawer, sampler)
+            if spread is not None:
+                model = _whole_model(job, trainer, workers)
+                if tokenizer_path and workers.is_chief:
+                    sampler = _sampler(model, eval_rows, tokenizer_path, session)
+                if sampler is not None:
+                    point = SamplePoint(step=record.step, samples=sampler())
+                    record.samples.append(point)
         except _LOST_WORKER as error:
             if workers.count == 1:
                 raise
@@ -169,6 +183,27 @@ def train(
         finally:
             session.close()
     return Training(model, record, session, eval_rows, kept, trainer.collectives.bytes_per_step)
+
+
+def _whole_model(job: TrainingJob, trainer: Trainer, workers: Workers) -> Backbone:
+    """Return a model with all experts on the chief, the model as it is on the others.
+
+    All workers have to call it. The chief's is in host memory.
+    """
+    spread = {}
+    for name, variable in trainer.variables().items():
+        if name.startswith(MODEL_PREFIX) and isinstance(variable, SpreadVariable):
+            value = variable.numpy()
+            if workers.is_chief:
+                spread[name] = value
+    if not workers.is_chief:
+        return trainer.model
+    with tf.device("CPU:0"):
+        whole = build_model(job.shape, job.seed, job.train.precision)
+        for variable, own in zip(whole.variables, trainer.model.variables, strict=True):
+            name = MODEL_PREFIX + variable.path
+            variable.assign(spread[name] if name in spread else own.numpy())
+    return whole
 
 
 def _sampler(

@@ -11,6 +11,7 @@ import tensorflow as tf
 from components.train import fingerprint
 from components.train.checkpoint.manager import CheckpointSchedule, CheckpointWriter
 from components.train.checkpoint.store import Checkpoint, CheckpointDirectory, KeepPolicy
+from components.train.distributed.spread_experts import SpreadVariable
 from components.train.distributed.strategy import Workers
 from components.train.distributed.zero import ShardedAdamW
 from components.train.execution import Execution
@@ -29,8 +30,8 @@ from tokenmill.preemption import StopRequest
 from tokenmill.rows.mixture import StepPlan
 
 CHECKPOINTS_NAME, DIAGNOSTIC_NAME = "checkpoints", "diagnostic"
-# Of the optimizer's variables in a checkpoint.
-OPTIMIZER_PREFIX = "optimizer/"
+# Of the model's and the optimizer's variables in a checkpoint.
+MODEL_PREFIX, OPTIMIZER_PREFIX = "model/", "optimizer/"
 # Settings that say how many steps there are.
 _STEPS_KEYS = frozenset({"train.epochs", "train.max_steps"})
 # Phases whose seconds are lost when their steps are.
@@ -233,8 +234,12 @@ class Session:
 
     @property
     def saves_together(self) -> bool:
-        """Whether every worker takes part in a save: each has a part of the moments."""
-        return self._sharded is not None and self.workers.count > 1 and self.directory is not None
+        """Whether every worker takes part in a save: each has a part of moments or experts."""
+        has_parts = self._sharded is not None or bool(self._spread_variables())
+        return has_parts and self.workers.count > 1 and self.directory is not None
+
+    def _spread_variables(self) -> list[SpreadVariable]:
+        return [v for v in self._variables.values() if isinstance(v, SpreadVariable)]
 
     def _account(
         self,
@@ -341,10 +346,13 @@ class Session:
             return self.checkpoints.path(record.step) if self._writer.wait() else ""
 
     def _contribute(self, record: TrainingRecord) -> None:
-        """Hand this worker's part of the moments to the chief, who saves."""
-        if self.saves_together and self._sharded is not None:
+        """Hand this worker's parts to the chief, who saves, in the order of `_snapshot`."""
+        if self.saves_together:
             with self.phase_timer.phase(Phase.CHECKPOINT):
-                self._sharded.gather_moments(keep=False)
+                for variable in self._spread_variables():
+                    variable.numpy()
+                if self._sharded is not None:
+                    self._sharded.gather_moments(keep=False)
             self._saved_step = record.step
 
     def _submit(self, writer: CheckpointWriter, record: TrainingRecord) -> None:

@@ -113,9 +113,15 @@ def make_train_step(
     replicas = strategy.num_replicas_in_sync
     variables = model.trainable_variables
     scales_loss = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-    parallelism = replica_parallelism(strategy)
-    sizes = [tf.float32.size * v.shape.num_elements() for v in variables]
-    groups = plan_groups(sizes, bucket_bytes)
+    spread = model.builder.spread
+    # Replicas wait for each other in a layer whose experts are spread: parts could not overlap.
+    parallelism = 1 if spread is not None else replica_parallelism(strategy)
+    # Gradients of experts that are here only are whole: all tokens that passed them came here.
+    local = [i for i, v in enumerate(variables) if spread is not None and spread.holds(v)]
+    shared = [i for i in range(len(variables)) if i not in local]
+    sizes = [tf.float32.size * variables[i].shape.num_elements() for i in shared]
+    groups = [[shared[i] for i in group] for group in plan_groups(sizes, bucket_bytes)]
+    groups += [[i] for i in local]
     shapes_of_groups = [[tuple(variables[i].shape) for i in group] for group in groups]
     with strategy.scope():
         alone = not tf.distribute.has_strategy()
@@ -125,7 +131,7 @@ def make_train_step(
 
     # XLA compiles what has no collectives and no merging of replicas in it, and each part of the
     # batch by itself.
-    @tf.function(jit_compile=jit_compile, autograph=False)
+    @tf.function(jit_compile=jit_compile and spread is None, autograph=False)
     def gradients_of_sum(batch: Batch, dropout):
         with tf.GradientTape() as tape:
             sums = loss_sums(model, batch, dropout, z_loss)
@@ -206,12 +212,13 @@ def make_train_step(
         for group, shapes in zip(groups, shapes_of_groups, strict=True):
             with tf.control_dependencies(done):
                 bucket = packed([[gradients[i] for i in group] for _, _, gradients in sums])
-            (bucket,) = over_replicas.all_reduce_sum([bucket])
+            if group[0] not in local:
+                (bucket,) = over_replicas.all_reduce_sum([bucket])
             mean, more = mean_bucket(bucket, weight, shapes)
             means.append(mean)
             halves += more
             done = [mean]
-        norm = norm_of_halves(halves)
+        norm = norm_of_halves(of_all_replicas(halves))
         clipped, halves = [], []
         for mean, shapes in zip(means, shapes_of_groups, strict=True):
             with tf.control_dependencies(done):
@@ -219,7 +226,17 @@ def make_train_step(
             clipped += parts
             halves += more
             done = parts[:1]
-        return nll, weight, asks, clipped, norm, finite(nll, norm, norm_of_halves(halves))
+        by_index = dict(zip([*shared, *local], clipped, strict=True))
+        clipped = [by_index[i] for i in range(len(variables))]
+        clipped_norm = norm_of_halves(of_all_replicas(halves))
+        return nll, weight, asks, clipped, norm, finite(nll, norm, clipped_norm)
+
+    def of_all_replicas(halves):
+        """Add up what each replica has of its own experts, which come last."""
+        if not local:
+            return halves
+        (others,) = over_replicas.all_reduce_sum([tf.add_n(halves[len(shared) :])])
+        return [*halves[: len(shared)], others]
 
     @tf.function(jit_compile=jit_compile, autograph=False)
     def mean_square(sums_of_parts):
@@ -291,9 +308,12 @@ def make_eval_step(
     Of a classifier, how many targets the likeliest class hits is the third.
     """
     sums_of = class_sums if model.shape_config.head == "classifier" else nll_and_weight
-    parallelism = replica_parallelism(strategy)
+    is_spread = model.builder.spread is not None
+    parallelism = 1 if is_spread else replica_parallelism(strategy)
     compiled = tf.function(
-        lambda batch: sums_of(model, batch), jit_compile=jit_compile, autograph=False
+        lambda batch: sums_of(model, batch),
+        jit_compile=jit_compile and not is_spread,
+        autograph=False,
     )
 
     def sums_of_replica(batch: Batch):

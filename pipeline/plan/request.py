@@ -121,7 +121,7 @@ def _request(
         flops_basis=flags.flops_basis,
         recompute=flags.recompute or ("full" if train.rematerialize else "none"),
         dropout=train.dropout > 0,
-        strategy=flags.strategy or ("zero1" if train.zero else "data"),
+        strategy=flags.strategy or train.spreading,
         global_batch_size=fixed,
         accumulation_steps=train.accumulation_steps,
         bytes_per_token=bytes_per_token,

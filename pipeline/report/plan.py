@@ -65,7 +65,9 @@ def _show(console: Console, answer: PlanAnswer) -> None:
     sizes = (f"{name.replace('_', ' ')} {size / _GIB:,.2f}" for name, size in parts if size)
     console.print(f"GiB by part: {', '.join(sizes)}.")
     console.print(_host_memory(plan))
-    console.print("* for planning only: tokenmill run has the first two, by train.zero.")
+    console.print(
+        "* for planning only: tokenmill run has the others by train.zero and train.expert_parallel."
+    )
     console.print(_network(plan) + "\n")
     console.print(_guidance(plan))
     if answer.comparison:

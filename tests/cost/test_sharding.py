@@ -255,5 +255,12 @@ def test_what_is_handed_over_is_sent_as_rings_do():
 
 
 def test_only_what_the_trainer_does_is_runnable():
-    fits = strategy_fits(lambda copies: memory(1e8), chips=8, layers=12, memory_bytes=None)
-    assert [fit.strategy for fit in fits if fit.runnable] == list(RUNNABLE) == ["data", "zero1"]
+    def runnable(chips):
+        fits = strategy_fits(
+            lambda copies: memory(1e8), chips=chips, layers=12, memory_bytes=None,
+            experts=Experts(8, 0.9),
+        )  # fmt: skip
+        return [fit.strategy for fit in fits if fit.runnable]
+
+    assert runnable(8) == list(RUNNABLE) == ["data", "zero1", "expert"]
+    assert runnable(16) == ["data", "zero1"]  # eight experts do not divide over sixteen

@@ -14,7 +14,7 @@ from components.train.distributed.zero import plan_buckets
 from pipeline.config import Config
 from tests.train.test_training_loop import SHAPE
 from tokenmill.cost.memory import estimate_memory
-from tokenmill.cost.sharding import RUNNABLE, sent_by_ring, traffic
+from tokenmill.cost.sharding import sent_by_ring, traffic
 
 BALANCED = dataclasses.replace(
     SHAPE, experts=4, experts_per_token=1, balance="bias", balance_weight=0.02
@@ -84,7 +84,7 @@ def test_what_is_sent_is_what_the_ledger_says(launcher, small_shape, tmp_path):
     """Counted where the step hands it over, beside the formula."""
     one = estimate_memory(small_shape, batch_per_device=1, precision="float32")
     options = {**OPTIONS, "cpu_devices": 2}
-    for zero, strategy in enumerate(RUNNABLE):
+    for zero, strategy in enumerate(("data", "zero1")):
         settings = {"max_steps": 2, "zero": zero}
         outcome = launcher.run(tmp_path / strategy, settings, options, strategy="mirrored")
         handed = outcome.result["collective_bytes_per_step"]

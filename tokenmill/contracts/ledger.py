@@ -167,6 +167,9 @@ class Memory(Part):
 
     strategy: str = key("train.strategy: all copy weights and gradients to each device.")
     zero: int = key("train.zero: 1 where AdamW's moments are split over the devices.", default=0)
+    expert_parallel: bool = key(
+        "train.expert_parallel: whether experts are spread over the devices.", default=False
+    )
     precision: str = key("Of weights and computation.")
     recompute: str = key("Activations computed again: full with train.rematerialize, else none.")
     devices: int = key("Copies of the model; the cores of a CPU share one.", ge=1)

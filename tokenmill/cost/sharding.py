@@ -5,8 +5,8 @@ weights too (3, also called fully sharded data parallel). Tensor parallelism wit
 parallelism spreads all of a layer, its activations too (Korthikanti et al. 2022, sec. 4.2).
 Experts are spread over chips by expert parallelism, here beside stage 1 (Lepikhin et al. 2020,
 "GShard"). Buffers of communication are not counted beyond the two gathered layers of stage 3: real
-use is higher by a few GiB. The Trainer has the first two ways (train.zero); the others are for
-planning.
+use is higher by a few GiB. The Trainer has the first two ways (train.zero) and the spread experts
+(train.expert_parallel); the others are for planning.
 
 What a chip sends is counted as rings do it (Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce
 algorithms"): of n chips each sends (n-1)/n of the bytes in a gather or a reduce-scatter, and twice
@@ -28,8 +28,9 @@ from tokenmill.model.shape import ModelShape
 
 Strategy = Literal["data", "zero1", "zero2", "zero3", "tensor", "tensor-zero3", "expert"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
-# What `tokenmill run` can do, by train.zero; the others are for planning only.
-RUNNABLE: tuple[Strategy, ...] = ("data", "zero1")
+# What `tokenmill run` can do, by train.zero and train.expert_parallel; the others are for planning
+# only.
+RUNNABLE: tuple[Strategy, ...] = ("data", "zero1", "expert")
 STRATEGY_NAMES = {
     "data": "data parallel, everything on each chip",
     "zero1": "ZeRO 1: moments spread",
@@ -346,7 +347,9 @@ def strategy_fits(
                 bytes_per_chip=here,
                 fits=None if room is None else here <= room,
                 smallest_chips=smallest,
-                runnable=strategy in RUNNABLE,
+                # The Trainer gives each chip as many experts as any other.
+                runnable=strategy in RUNNABLE
+                and (strategy != "expert" or experts.count % chips == 0),
                 sent_bytes_per_step=sent.total,
                 between_machines_bytes_per_step=(
                     None if chips_per_machine is None and chips > 1 else round(sent.network)

@@ -3,6 +3,8 @@
 Shape suffixes as in layers.py; V vocabulary.
 """
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 from keras import ops
@@ -29,6 +31,7 @@ class Backbone(keras.layers.Layer):
         rematerialize: Keep only each layer's input for the backward pass, and compute the rest
             of the layer again.
         lora: Adapters to train beside frozen weights; None trains all weights.
+        spread: Experts of which a part is here, as for `Builder`; None where all are.
         name: The layer's name.
     """
 
@@ -40,9 +43,10 @@ class Backbone(keras.layers.Layer):
         dropout: float = 0.0,
         rematerialize: bool = False,
         lora: LoraConfig | None = None,
+        spread: Any = None,
         name: str = "backbone",
     ):
-        build = Builder(shape, dtype, seed, lora)
+        build = Builder(shape, dtype, seed, lora, spread)
         super().__init__(dtype=build.dtype, name=name)
         self.builder = build
         self.shape_config, self.dropout_rate = shape, dropout

@@ -4,6 +4,8 @@
 shape's head and of which targets of a batch count.
 """
 
+from typing import Any
+
 import numpy as np
 
 from tokenmill.model.decoder import Decoder
@@ -30,6 +32,7 @@ def build_model(
     dropout: float = 0.0,
     rematerialize: bool = False,
     lora: LoraConfig | None = None,
+    spread: Any = None,
 ) -> Decoder | Encoder:
     """Build a decoder if the shape is causal, else an encoder with the shape's head.
 
@@ -40,9 +43,10 @@ def build_model(
         dropout: Dropout rate; used in the steps that give a dropout seed.
         rematerialize: Keep only each layer's input for the backward pass.
         lora: Adapters to train beside frozen weights; None trains all weights.
+        spread: Experts of which a part is here, as for `Builder`; None where all are.
     """
     kind = Decoder if shape.causal else Encoder
-    return kind(shape, seed, precision, dropout, rematerialize, lora)
+    return kind(shape, seed, precision, dropout, rematerialize, lora, spread)
 
 
 def merge_adapters(model: Decoder | Encoder) -> Decoder | Encoder:

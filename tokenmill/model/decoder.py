@@ -3,6 +3,8 @@
 Shape suffixes: B rows, T tokens of a row, N = B * T, D model width, V vocabulary.
 """
 
+from typing import Any
+
 from keras import ops
 
 from tokenmill.model.backbone import Backbone
@@ -20,6 +22,7 @@ class Decoder(Backbone):
         dropout: Dropout rate; only used where a dropout seed is given.
         rematerialize: Compute layers again in the backward pass.
         lora: Adapters to train beside frozen weights; None trains all weights.
+        spread: Experts of which a part is here, as for `Builder`; None where all are.
     """
 
     def __init__(
@@ -30,8 +33,9 @@ class Decoder(Backbone):
         dropout: float = 0.0,
         rematerialize: bool = False,
         lora: LoraConfig | None = None,
+        spread: Any = None,
     ):
-        super().__init__(shape, seed, dtype, dropout, rematerialize, lora, name="decoder")
+        super().__init__(shape, seed, dtype, dropout, rematerialize, lora, spread, name="decoder")
         self.output_layer = (
             None
             if shape.tie_embeddings

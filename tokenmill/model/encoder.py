@@ -3,6 +3,8 @@
 Shape suffixes: B rows, T tokens of a row, N = B * T, D model width, V vocabulary, C classes.
 """
 
+from typing import Any
+
 from keras import ops
 
 from tokenmill.model.backbone import Backbone
@@ -25,6 +27,7 @@ class Encoder(Backbone):
         dropout: Dropout rate; only used where a dropout seed is given.
         rematerialize: Compute layers again in the backward pass.
         lora: Adapters to train beside frozen weights; None trains all weights.
+        spread: Experts of which a part is here, as for `Builder`; None where all are.
     """
 
     def __init__(
@@ -35,8 +38,9 @@ class Encoder(Backbone):
         dropout: float = 0.0,
         rematerialize: bool = False,
         lora: LoraConfig | None = None,
+        spread: Any = None,
     ):
-        super().__init__(shape, seed, dtype, dropout, rematerialize, lora, name="encoder")
+        super().__init__(shape, seed, dtype, dropout, rematerialize, lora, spread, name="encoder")
         build, mlm, classifies = self.builder, shape.head == "mlm", shape.head == "classifier"
         d = shape.d_model
         self.head_dense = build.dense(d, "head_dense", use_bias=True) if mlm else None

@@ -11,6 +11,7 @@ Shape suffixes: B rows, T tokens of a row, N = B * T, D model width, E experts, 
 token.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -70,6 +71,7 @@ class Experts(keras.layers.Layer):
     def __init__(self, build: Any, shared: keras.layers.Layer | None, name: str):
         super().__init__(dtype=build.dtype, name=name)
         self._shape, self._gelu, self.builder = build.shape, build.gelu, build
+        self._spread = build.spread
         self.shared = shared
         gated = build.shape.shared_expert_gate
         self.shared_gate = build.dense(1, "shared_gate", use_bias=False) if gated else None
@@ -80,9 +82,12 @@ class Experts(keras.layers.Layer):
         self._initializers["down"] = build.residual_initializer()
 
     def build(self, input_shape):
-        """Create all weights for inputs [N, D]."""
+        """Create all weights for inputs [N, D]; of experts that are spread, a part."""
         shape, options = self._shape, {"trainable": self.builder.trains_base}
         experts, d, width = shape.experts, shape.d_model, shape.expert_width
+        add_weight = self.add_weight
+        if self._spread is not None:
+            add_weight = functools.partial(self._spread.add_weight, self)
         # Float32 whatever else is: rounding would choose other experts (Fedus et al. 2021).
         exact = {**options, "dtype": "float32", "autocast": False}
         initializers = self._initializers
@@ -96,18 +101,18 @@ class Experts(keras.layers.Layer):
         )
         stored = {**options, "dtype": self.builder.matrix_dtype}
         for name in self._inner_names:
-            kernel = self.add_weight(
+            kernel = add_weight(
                 (experts, d, width), initializers[name], name=f"{name}_kernel", **stored
             )
             setattr(self, f"{name}_kernel", kernel)
-        self.down_kernel = self.add_weight(
+        self.down_kernel = add_weight(
             (experts, width, d), initializers["down"], name="down_kernel", **stored
         )
         if shape.use_bias:
             for name in self._inner_names:
-                bias = self.add_weight((experts, width), "zeros", name=f"{name}_bias", **options)
+                bias = add_weight((experts, width), "zeros", name=f"{name}_bias", **options)
                 setattr(self, f"{name}_bias", bias)
-            self.down_bias = self.add_weight((experts, d), "zeros", name="down_bias", **options)
+            self.down_bias = add_weight((experts, d), "zeros", name="down_bias", **options)
         for layer in (self.shared, self.shared_gate):
             if layer is not None:
                 layer.build(input_shape)
@@ -134,9 +139,13 @@ class Experts(keras.layers.Layer):
         if self._shape.normalize_gates:
             gates_NK /= tf.reduce_sum(gates_NK, -1, keepdims=True) + 1e-20
         gates_NK = tf.cast(gates_NK * self._shape.router_scale, x_ND.dtype)
-        y_NKD = expert_mlps(
-            x_ND, chosen_NK, self._weights(), self._activation, self.builder.trains_base
-        )
+        weights = self._weights()
+        if self._spread is not None:
+            y_NKD = self._spread.mlps(x_ND, chosen_NK, weights, self._activation)
+        else:
+            y_NKD = expert_mlps(
+                x_ND, chosen_NK, weights, self._activation, self.builder.trains_base
+            )
         y_ND = tf.reduce_sum(y_NKD * gates_NK[:, :, None], 1)
         if self.shared is not None:
             added = self.shared(x_ND)

@@ -155,16 +155,32 @@ class Builder:
         seed: Seed of the initial weights.
         lora: Adapters beside the linear layers; then all weights but the adapters and a
             classifier's head are frozen. None for none.
+        spread: Has `add_weight` and `mlps` of experts of which only a part is here, and `island`;
+            None where all are (components/train/distributed/spread_experts.py).
     """
 
     def __init__(
-        self, shape: ModelShape, precision: str, seed: int, lora: LoraConfig | None = None
+        self,
+        shape: ModelShape,
+        precision: str,
+        seed: int,
+        lora: LoraConfig | None = None,
+        spread: Any = None,
     ):
         self.shape, self._seed, self._count = shape, seed, 0
         self.lora, self._adapter_count = lora, 0
+        self.spread = spread
         self.matrix_dtype = "bfloat16" if precision == "bfloat16" else None
         policy = "mixed_bfloat16" if precision == "bfloat16" else precision
         self.dtype = keras.dtype_policies.get(policy)
+
+    def island(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a part of the model's computation, compiled by itself where the whole cannot be.
+
+        Args:
+            function: Has no experts that are spread.
+        """
+        return function if self.spread is None else self.spread.island(function)
 
     def initializer(self, stddev: float = _INIT_STDDEV) -> keras.initializers.Initializer:
         """Return a normal initializer with the next seed."""
@@ -447,6 +463,7 @@ class Block(keras.layers.Layer):
         self.attention = Attention(build, "attention")
         self.mlp_norm = build.norm("mlp_norm")
         self.mlp = _mlp_or_experts(build, has_experts)
+        self._island = build.island
 
     def build(self, input_shape):
         """Build all parts for inputs [N, D]."""
@@ -474,19 +491,23 @@ class Block(keras.layers.Layer):
         def drop(x, seed):
             return x if seed is None else dropout.drop(x, seed)
 
-        inner = x_ND if self._post else self.attention_norm(x_ND)
-        mixed = self.attention(
-            inner,
-            mask_B1TT,
-            positions_BT,
-            dropout=dropout,
-            seed=seeds[0],
-            drop_input=drop_input,
-        )
-        x_ND = x_ND + drop(mixed, seeds[1])
-        if self._post:
-            x_ND = self.attention_norm(x_ND)
-        inner, sums = x_ND if self._post else self.mlp_norm(x_ND), None
+        def attend_and_norm(x_ND):
+            inner = x_ND if self._post else self.attention_norm(x_ND)
+            mixed = self.attention(
+                inner,
+                mask_B1TT,
+                positions_BT,
+                dropout=dropout,
+                seed=seeds[0],
+                drop_input=drop_input,
+            )
+            x_ND = x_ND + drop(mixed, seeds[1])
+            if self._post:
+                x_ND = self.attention_norm(x_ND)
+            return x_ND, x_ND if self._post else self.mlp_norm(x_ND)
+
+        x_ND, inner = self._island(attend_and_norm)(x_ND)
+        sums = None
         if tokens is None:
             inner = self.mlp(inner, drop_input=drop_input)
         else:

@@ -170,7 +170,13 @@ def loss_sums(model: Any, batch: Any, dropout_seed: Any = None, z_loss: float = 
     targets, weights = tf.reshape(batch.targets, [-1]), tf.reshape(batch.loss_weights, [-1])
     features_ND, table_VD, bias_V = model.head(x_ND)
     trains_table = model.builder.trains_base or trains_head(model.shape_config)
-    sums = cross_entropy_sums(features_ND, table_VD, bias_V, targets, weights, z_loss, trains_table)
+
+    def head_sums(features_ND):
+        return cross_entropy_sums(
+            features_ND, table_VD, bias_V, targets, weights, z_loss, trains_table
+        )
+
+    sums = model.builder.island(head_sums)(features_ND)
     if not routing:
         return sums
     return sums._replace(objective=tf.add_n([sums.objective, *(r.objective for r in routing)]))

@@ -4,8 +4,15 @@ Shapes are static: what a step hands over is known once it is traced.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
+
+
+def replica_number() -> int:
+    """Return the number of the replica whose operations are being made."""
+    context = tf.distribute.get_replica_context()
+    return int(tf.get_static_value(context.replica_id_in_sync_group))
 
 
 class Collectives:
@@ -36,6 +43,32 @@ class Collectives:
             return context.all_gather(part, axis=0)
         # Gathering moves bits, and knows no bfloat16 (TensorFlow 2.16 on a CPU).
         return tf.bitcast(context.all_gather(tf.bitcast(part, tf.float16), axis=0), tf.bfloat16)
+
+    def all_to_all(self, parts: tf.Tensor) -> tf.Tensor:
+        """Send each replica its part, parts[i] to the i-th, and return what all sent to this one.
+
+        TensorFlow has the operation for CPUs and NCCL, but no public function and no gradient of
+        it. It is its own transpose. Its shapes may be known only when it runs: it is not counted.
+        """
+        extended = tf.distribute.get_replica_context().strategy.extended
+        # The keys by which the operations of several processes find each other, and their order.
+        launchers = extended._cross_device_ops._launchers
+        launcher = launchers[replica_number() % len(launchers)]
+
+        def send(x: tf.Tensor) -> tf.Tensor:
+            return tf.raw_ops.CollectiveAllToAllV2(
+                input=x,
+                group_size=launcher._group_size,
+                group_key=launcher._group_key,
+                instance_key=launcher._next_instance_key(),
+                ordering_token=[launcher._get_ordering_token()],
+            )
+
+        @tf.custom_gradient
+        def exchange(x: tf.Tensor) -> Any:
+            return send(x), send
+
+        return exchange(parts)
 
     @property
     def bytes_per_step(self) -> dict[str, int]:

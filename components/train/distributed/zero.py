@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from components.train.distributed.buckets import BUCKET_BYTES, plan_groups
 from components.train.distributed.collectives import Collectives
+from components.train.distributed.spread_experts import SpreadExperts
 from components.train.distributed.strategy import Workers
 from components.train.optimizer import (
     AdamW,
@@ -118,9 +119,12 @@ class ShardedAdamW(AdamW):
 
     Attributes:
         collectives: What gathers the weights, and counts it.
+        spread: Experts of which a replica has its own only, with all of their moments; None where
+            there are none. To be set before `build`.
     """
 
     collectives = Collectives()
+    spread: SpreadExperts | None = None
 
     def build(self, variables: Any) -> None:
         """Make the moments' parts, zeros, for all variables that are trained."""
@@ -133,8 +137,18 @@ class ShardedAdamW(AdamW):
         self._names = [v.path.replace("/", "_") for v in variables]
         self._shapes = [tuple(v.shape) for v in variables]
         self._balances = [balances_experts(v.path) for v in variables]
-        self._buckets = plan_buckets(
-            list(zip(self._shapes, [v.dtype for v in variables], strict=True)), self._replicas
+        spread = self.spread
+        own = [i for i, v in enumerate(variables) if spread is not None and spread.holds(v)]
+        split = [i for i in range(len(variables)) if i not in own]
+        buckets = plan_buckets(
+            [(self._shapes[i], variables[i].dtype) for i in split], self._replicas
+        )
+        self._buckets = [b._replace(members=tuple(split[i] for i in b.members)) for b in buckets]
+        self._own, self._split = own, split
+        # As Keras has them, by the variable's index.
+        self._momentums, self._velocities = (
+            {i: self.add_variable_from_reference(variables[i], moment) for i in own}
+            for moment in _MOMENTS
         )
         self._shards = [
             {
@@ -154,10 +168,10 @@ class ShardedAdamW(AdamW):
         self._gather = tf.function(self._gather_over_replicas, autograph=False)
 
     def moment_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of the whole moments by the names they have in a checkpoint."""
+        """Return the shapes of the moments that are split, by their names in a checkpoint."""
         return {
-            f"{self.name}/{name}_{moment}": shape
-            for name, shape in zip(self._names, self._shapes, strict=True)
+            f"{self.name}/{self._names[i]}_{moment}": self._shapes[i]
+            for i in self._split
             for moment in _MOMENTS
         }
 
@@ -231,7 +245,9 @@ class ShardedAdamW(AdamW):
         return int(number)
 
     def _apply_weight_decay(self, variables: Any) -> None:
-        """Leave it to the update of each part."""
+        """Leave it to the update of each part, where there are parts."""
+        own = [v for v in variables if self._get_variable_index(v) in self._own]
+        super()._apply_weight_decay(own)
 
     def _backend_update_step(
         self, grads: Any, trainable_variables: Any, learning_rate: Any
@@ -257,6 +273,11 @@ class ShardedAdamW(AdamW):
                     weights[i].assign(tf.reshape(part, self._shapes[i]), read_value=False)
                     for i, part in zip(bucket.members, bucket.apart(whole), strict=True)
                 ]
+        if self._own:
+            own_grads, own_variables = [
+                [each[i] for i in self._own] for each in (grads, trainable_variables)
+            ]
+            super()._backend_update_step(own_grads, own_variables, learning_rate)
 
     def _moved(
         self,

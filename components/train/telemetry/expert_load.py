@@ -45,10 +45,11 @@ def expert_load_meter(
 
     Returns:
         A function that returns `describe_load` of each layer that has experts, or None where a
-        router is not finite; None for a dense model.
+        router is not finite; None for a dense model, and where experts are spread: the chief alone
+        cannot run them.
     """
     shape = model.shape_config
-    if shape.experts == 1:
+    if shape.experts == 1 or model.builder.spread is not None:
         return None
     batch = eval_rows.read(np.arange(min(PROBE_ROWS, eval_rows.rows)))
 
