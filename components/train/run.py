@@ -160,7 +160,7 @@ def train(
                 # The chief alone can run only a model that is whole.
                 alone = tokenizer_path if workers.is_chief and spread is None else None
                 if alone:
-                    drawer = attention_drawer(model, eval_rows, tokenizer_path)
+                    drawer = attention_drawer(model, eval_rows, alone)
             sampler = None
             if alone:
                 sampler = _sampler(model, eval_rows, alone, session)

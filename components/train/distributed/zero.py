@@ -145,11 +145,10 @@ class ShardedAdamW(AdamW):
         )
         self._buckets = [b._replace(members=tuple(split[i] for i in b.members)) for b in buckets]
         self._own, self._split = own, split
-        # As Keras has them, by the variable's index.
-        self._momentums, self._velocities = (
-            {i: self.add_variable_from_reference(variables[i], moment) for i in own}
-            for moment in _MOMENTS
-        )
+        # Where Keras has them, by the variable's index.
+        for place, moment in zip(("_momentums", "_velocities"), _MOMENTS, strict=True):
+            made = {i: self.add_variable_from_reference(variables[i], moment) for i in own}
+            setattr(self, place, made)
         self._shards = [
             {
                 moment: tf.Variable(
