@@ -7,6 +7,20 @@ from pydantic import Field
 from tokenmill.config_model import PositiveInt, Section
 from tokenmill.model.lora import LoraConfig, LoraTarget
 
+Spreading = Literal["data", "zero1", "expert"]
+
+
+def spreading(zero: int, expert_parallel: bool) -> Spreading:
+    """Name how a model is spread over devices, as tokenmill/cost/sharding.py does.
+
+    Args:
+        zero: train.zero.
+        expert_parallel: train.expert_parallel.
+    """
+    if expert_parallel:
+        return "expert"
+    return "zero1" if zero else "data"
+
 
 class TrainingPlan(Section):
     """What the ledger has to know of a training; the section [train] begins with it."""
@@ -50,11 +64,9 @@ class TrainingPlan(Section):
     """Rate at which the inputs of adapters are dropped in training, as PEFT's lora_dropout."""
 
     @property
-    def spreading(self) -> Literal["data", "zero1", "expert"]:
+    def spreading(self) -> Spreading:
         """How the model is spread over devices, by the names of tokenmill/cost/sharding.py."""
-        if self.expert_parallel:
-            return "expert"
-        return "zero1" if self.zero else "data"
+        return spreading(self.zero, self.expert_parallel)
 
     @property
     def lora(self) -> LoraConfig | None:

@@ -8,12 +8,10 @@ saved while it trains: the chief's copy for a checkpoint would come on top.
 """
 
 import json
-import os
-import socket
-import subprocess
 import sys
 import tempfile
 
+from local_workers import run_workers
 from resume_overhead import write_rows
 
 from tokenmill.cost.devices import CPU_PARALLELISM
@@ -57,22 +55,7 @@ def work(rows: str, zero: int, steps: int) -> None:
 
 def run(rows: str, zero: int, workers: int, steps: int) -> list[dict]:
     """Train with some workers; return what each has printed."""
-    sockets = [socket.socket() for _ in range(workers)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    cluster = {"worker": [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]}
-    for s in sockets:
-        s.close()
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, "--work", rows, str(zero), str(steps)],
-            env={**os.environ, "TF_CONFIG": json.dumps(
-                {"cluster": cluster, "task": {"type": "worker", "index": index}})},
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        )
-        for index in range(workers)
-    ]  # fmt: skip
-    return [json.loads(p.communicate()[0].splitlines()[-1]) for p in processes]
+    return run_workers(__file__, ["--work", rows, str(zero), str(steps)], workers)
 
 
 def main() -> None:

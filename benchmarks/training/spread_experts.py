@@ -9,12 +9,10 @@ model is there. Nothing is saved while they train.
 """
 
 import json
-import os
-import socket
-import subprocess
 import sys
 import tempfile
 
+from local_workers import run_workers
 from resume_overhead import LENGTH, VOCAB, write_rows
 
 from tokenmill.model.shape import ModelShape
@@ -75,22 +73,7 @@ def work(rows: str, case: str, way: str) -> None:
 
 def run(rows: str, case: str, way: str, workers: int) -> list[dict]:
     """Train with some workers; return what each has printed."""
-    sockets = [socket.socket() for _ in range(workers)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    cluster = {"worker": [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]}
-    for s in sockets:
-        s.close()
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, "--work", rows, case, way],
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "TF_CONFIG": json.dumps(
-                {"cluster": cluster, "task": {"type": "worker", "index": index}})},
-            stdout=subprocess.PIPE, text=True,
-        )
-        for index in range(workers)
-    ]  # fmt: skip
-    return [json.loads(p.communicate()[0].splitlines()[-1]) for p in processes]
+    return run_workers(__file__, ["--work", rows, case, way], workers)
 
 
 def main() -> None:

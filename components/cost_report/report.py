@@ -21,6 +21,7 @@ from tokenmill.cost.devices import CPU_CHIP
 from tokenmill.cost.flops import model_flops_utilization
 from tokenmill.cost.pricing import SECONDS_PER_HOUR, compute_usd, usd_per_million_tokens
 from tokenmill.cost.sharding import sent_by_ring
+from tokenmill.training_plan import spreading
 
 # Phases of the trainer that are training proper; the rest is what goodput loses.
 _TRAINING_PHASES = (*STEADY_PHASES, Phase.COMPILE)
@@ -122,8 +123,7 @@ def forecast_sent(ledger: Ledger) -> tuple[int, int | None]:
 
     By the ledger's formula; None where it is not known which go between machines.
     """
-    strategy = "zero1" if ledger.memory.zero else "data"
-    strategy = "expert" if ledger.memory.expert_parallel else strategy
+    strategy = spreading(ledger.memory.zero, ledger.memory.expert_parallel)
     for fit in ledger.memory.by_strategy:
         if fit.strategy == strategy:
             return fit.sent_bytes_per_step, fit.between_machines_bytes_per_step

@@ -14,7 +14,6 @@ from tokenmill.cost.memory import (
     share_of_batch,
 )
 from tokenmill.cost.sharding import (
-    DENSE,
     Exchanged,
     Experts,
     Strategy,
@@ -68,7 +67,7 @@ def run_memory(
         devices that fits.
     """
     strategy: Strategy = settings.spreading
-    experts = DENSE if settings.lora is not None else Experts.of(shape)
+    experts = Experts.of(shape, settings.lora)
     on_cpu = settings.chip == CPU_CHIP
     whole = memory_per_device(shape, settings, settings.devices)
     memory = shard_memory(whole, strategy, settings.devices, shape.layers, experts)

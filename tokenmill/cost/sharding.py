@@ -24,6 +24,7 @@ from typing import Literal, NamedTuple, get_args
 from tokenmill.contracts.ledger import StrategyFit
 from tokenmill.cost.checks import check_positive
 from tokenmill.cost.memory import ADAMW_MOMENTS, RESERVED_SHARE, MemoryEstimate, Precision
+from tokenmill.model.lora import LoraConfig
 from tokenmill.model.shape import ModelShape
 
 Strategy = Literal["data", "zero1", "zero2", "zero3", "tensor", "tensor-zero3", "expert"]
@@ -61,8 +62,10 @@ class Experts:
     share: float = 0.0
 
     @classmethod
-    def of(cls, shape: ModelShape) -> Experts:
-        """Return those of a model that is trained whole."""
+    def of(cls, shape: ModelShape, lora: LoraConfig | None = None) -> Experts:
+        """Return those of a model; none where adapters alone are trained."""
+        if lora is not None:
+            return cls()
         params = len(shape.moe_layers) * shape.experts * shape.expert_params
         return cls(shape.experts, params / shape.params_total if shape.experts > 1 else 0.0)
 

@@ -57,6 +57,21 @@ def expert_mlps(
     return _by_block(x_ND, chosen_NK, weights, activation, trains)
 
 
+def expert_mlp(rows: Any, expert: int, weights: ExpertWeights, activation: Activation) -> Any:
+    """Compute one expert's MLP: [rows, D] -> [rows, D].
+
+    Args:
+        rows: Inputs, any number of them.
+        expert: Its number among those of `weights`.
+        weights: Of all experts that are here.
+        activation: Between their matrices.
+    """
+    biases = [bias[expert] for bias in weights.inner_biases]
+    inner = _inner(rows, [kernel[expert] for kernel in weights.inner], biases)
+    output = tf.matmul(activation(inner), weights.down[expert])
+    return output if weights.down_bias is None else output + weights.down_bias[expert]
+
+
 def _by_expert(x_ND, chosen_NK, weights, activation):
     """Compute each expert's tokens by themselves; for any number of them, but not for XLA."""
     experts_per_token, chosen_A = chosen_NK.shape[1], tf.reshape(chosen_NK, [-1])
@@ -64,10 +79,7 @@ def _by_expert(x_ND, chosen_NK, weights, activation):
     for expert in range(weights.down.shape[0]):
         of_expert = tf.cast(tf.where(chosen_A == expert)[:, 0], tf.int32)
         rows = tf.gather(x_ND, of_expert // experts_per_token)
-        biases = [bias[expert] for bias in weights.inner_biases]
-        inner = _inner(rows, [kernel[expert] for kernel in weights.inner], biases)
-        output = tf.matmul(activation(inner), weights.down[expert])
-        outputs.append(output if weights.down_bias is None else output + weights.down_bias[expert])
+        outputs.append(expert_mlp(rows, expert, weights, activation))
         order.append(of_expert)
     place_A = tf.argsort(tf.concat(order, 0))  # inverts the permutation, in TensorFlow Lite too
     y_AD = tf.gather(tf.concat(outputs, 0), place_A)

@@ -9,10 +9,21 @@ from typing import Any
 import tensorflow as tf
 
 
-def replica_number() -> int:
-    """Return the number of the replica whose operations are being made."""
+def known_replica_number() -> int | None:
+    """Return the number of the replica whose operations are being made.
+
+    None where replicas share one program, as those of a TPU do.
+    """
     context = tf.distribute.get_replica_context()
-    return int(tf.get_static_value(context.replica_id_in_sync_group))
+    number = tf.get_static_value(context.replica_id_in_sync_group)
+    return None if number is None else int(number)
+
+
+def replica_number() -> int:
+    """Return the number of the replica whose operations are being made, where each has its own."""
+    number = known_replica_number()
+    assert number is not None, "replicas share one program"
+    return number
 
 
 class Collectives:
@@ -76,7 +87,6 @@ class Collectives:
         return dict(self._handed[min(self._handed)]) if self._handed else {}
 
     def _count(self, kind: str, tensor: tf.Tensor) -> None:
-        number = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
-        # Replicas of a TPU share one program, and have no number in it.
-        handed = self._handed.setdefault(0 if number is None else int(number), {})
+        # One program that replicas share counts as the first's.
+        handed = self._handed.setdefault(known_replica_number() or 0, {})
         handed[kind] = handed.get(kind, 0) + tensor.shape.num_elements() * tensor.dtype.size

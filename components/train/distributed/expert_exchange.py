@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from components.train.distributed.collectives import Collectives
-from tokenmill.model.grouped_mlp import Activation, ExpertWeights
+from tokenmill.model.grouped_mlp import Activation, ExpertWeights, expert_mlp
 
 
 class _Route(NamedTuple):
@@ -144,12 +144,5 @@ def _mlps(rows: Any, sizes_E: Any, weights: ExpertWeights, activation: Activatio
     experts = weights.down.shape[0]
     rest = tf.shape(rows)[0] - tf.reduce_sum(sizes_E)
     *parts, padding = tf.split(rows, tf.concat([sizes_E, [rest]], 0), num=experts + 1)
-    done = []
-    for expert, part in enumerate(parts):
-        inner = [tf.matmul(part, kernel[expert]) for kernel in weights.inner]
-        if weights.inner_biases:
-            biases = [bias[expert] for bias in weights.inner_biases]
-            inner = [x + bias for x, bias in zip(inner, biases, strict=True)]
-        output = tf.matmul(activation(inner), weights.down[expert])
-        done.append(output if weights.down_bias is None else output + weights.down_bias[expert])
+    done = [expert_mlp(part, expert, weights, activation) for expert, part in enumerate(parts)]
     return tf.concat([*done, tf.zeros_like(padding)], 0)

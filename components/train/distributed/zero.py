@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.train.distributed.buckets import BUCKET_BYTES, plan_groups
-from components.train.distributed.collectives import Collectives
+from components.train.distributed.collectives import Collectives, known_replica_number
 from components.train.distributed.spread_experts import SpreadExperts
 from components.train.distributed.strategy import Workers
 from components.train.optimizer import (
@@ -233,15 +233,14 @@ class ShardedAdamW(AdamW):
 
     def _replica(self) -> int:
         """Return the number of the replica whose operations are being made."""
-        context = tf.distribute.get_replica_context()
-        number = tf.get_static_value(context.replica_id_in_sync_group)
+        number = known_replica_number()
         if number is None:
             raise TokenmillError(
                 "train.zero = 1 splits moments by the replica's number, and replicas of this "
                 "strategy share one program.",
                 'Set train.zero = 0, or train.strategy to "mirrored" or "multi_worker".',
             )
-        return int(number)
+        return number
 
     def _apply_weight_decay(self, variables: Any) -> None:
         """Leave it to the update of each part, where there are parts."""

@@ -92,7 +92,7 @@ class PlannedModel:
 
         Nothing where only counts are known (a guess at the shape is dense) or adapters are trained.
         """
-        return DENSE if self.shape_assumed or self.lora is not None else Experts.of(self.shape)
+        return DENSE if self.shape_assumed else Experts.of(self.shape, self.lora)
 
     @property
     def params_trained(self) -> float:
