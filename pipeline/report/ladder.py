@@ -82,6 +82,8 @@ def law_lines(ladder: Ladder) -> list[str]:
         lines.append(f"Learning rate: {ladder.rate_check.words}.")
     if ladder.critical_batch is not None:
         lines.append(f"Batch: {ladder.critical_batch.words}.")
+    else:
+        lines.append("Batch: no training was long enough to tell its gradients from their noise.")
     return lines
 
 

@@ -51,7 +51,9 @@ def test_it_ends_with_a_law_a_page_and_a_file(study):
         assert point.flops > 6 * point.params * point.tokens
     assert ladder.held_out.bytes <= HELD_OUT_BYTES
     assert (ladder.fit is None) == bool(ladder.problems)
-    assert ladder.critical_batch is not None
+    (batch,) = (line for line in lines if line.startswith("Batch: "))
+    # Trainings of some seconds do not always tell.
+    assert (ladder.critical_batch is None) == batch.startswith("Batch: no training was long")
     pages = list(directory.glob("studies/ladder/*/ladder.html"))
     assert len(pages) == 1
     assert ladder.spending.seconds <= 1.2 * ladder.spending.max_seconds
