@@ -1,8 +1,10 @@
-"""Trainings with experts: on several replicas, as proxies, and what their logs tell."""
+"""Trainings with experts: on several replicas, killed and continued, as proxies, on real text."""
 
 import dataclasses
 import json
+import os
 import pathlib
+import signal
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import tensorflow as tf
 from components.train.loop import Trainer
 from components.train.proxy import ProxyTrainer
 from components.train.telemetry.metrics_log import MetricsLog, read_metrics
-from tests.train.test_distribution import SETTINGS, assert_follows
+from tests.train.test_distribution import SETTINGS, assert_follows, start_workers
 from tests.train.test_proxy import CONFIG, weights_of
 from tests.train.test_telemetry import tensorboard_of
 from tokenmill.model.decoder import Decoder
@@ -52,6 +54,56 @@ def test_two_replicas_follow_the_losses_of_one(launcher, sparse_shape, tmp_path,
         assert outcome.exit_code == 0, outcome.said
     assert two.result["replicas"] == 2
     assert_follows(two.result, one.result)
+
+
+@pytest.mark.slow
+def test_two_processes_follow_the_losses_of_one(launcher, sparse_shape, tmp_path):
+    shape = dataclasses.replace(sparse_shape, balance="bias").__dict__
+    one = launcher.run(tmp_path / "one", {**SETTINGS, "shape": shape}, OPTIONS)
+    workers = start_workers(launcher, tmp_path / "two", OPTIONS, shape=shape)
+    outcomes = [worker.wait() for worker in workers]
+    for outcome in outcomes:
+        assert outcome.exit_code == 0, outcome.said
+        assert_follows(outcome.result, one.result)
+    assert outcomes[0].result["weights"] == outcomes[1].result["weights"]
+    (first, steps), (second, same) = (loads_of(tmp_path / name) for name in ("one", "two"))
+    assert steps == same == [0, *range(4, 41, 4)]  # the chief alone tells them
+    for ours, theirs in zip(first, second, strict=True):
+        for one_layer, other in zip(ours["layers"], theirs["layers"], strict=True):
+            np.testing.assert_allclose(one_layer["load_shares"], other["load_shares"], atol=0.02)
+
+
+@pytest.mark.slow
+def test_killed_and_continued_it_is_the_same_training_and_tells_each_load_once(
+    launcher, sparse_shape, tmp_path, poll
+):
+    shape = dataclasses.replace(sparse_shape, balance="bias").__dict__
+    settings = {"shape": shape, "max_steps": 60}
+    options = {**OPTIONS, "evaluate_steps": 8, "detail_steps": 9, "checkpoint_steps": 7}
+    whole = launcher.run(tmp_path / "whole", settings, options)
+    assert whole.exit_code == 0, whole.said
+    directory = tmp_path / "killed"
+    for line in (12, 30, 55):
+        process = launcher.start(directory, settings, options)
+        poll(lambda line=line: reached(directory) >= line)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait().exit_code == -signal.SIGKILL
+    ended = launcher.run(directory, settings, options)
+    assert ended.exit_code == 0, ended.said
+    assert len(ended.result["resumes"]) >= 2
+    assert ended.result["weights"] == whole.result["weights"]
+    assert ended.result["loss_curve"] == whole.result["loss_curve"]
+    (once, steps), (again, same) = (loads_of(tmp_path / name) for name in ("whole", "killed"))
+    expected = {*range(0, 61, 6), *range(8, 60, 8), *range(9, 60, 9)}
+    assert steps == same == sorted(expected)
+    assert [x["layers"] for x in once] == [x["layers"] for x in again]
+
+
+def reached(directory):
+    """The last step whose line is there; -1 where there is none."""
+    files = list(directory.glob("*/metrics.jsonl"))
+    lines = read_metrics(str(files[0])) if files else []
+    return max((x["step"] for x in lines if "event" not in x), default=-1)
 
 
 def test_a_rewind_of_the_log_forgets_what_is_measured_again(tmp_path):
