@@ -3,15 +3,16 @@
 A job's settings and the rows it reads, flat: `train.learning_rate`, `shape.d_model`, `rows`.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from components.train.config import TrainingJob
+from components.train.config import TrainConfig, TrainingJob
 from tokenmill.checkpoints.base_model import weights_fingerprint
 from tokenmill.errors import TokenmillError
-from tokenmill.model.shape import EXPERT_KEYS
+from tokenmill.model.shape import EXPERT_KEYS, ModelShape
 from tokenmill.rows.packed_split import PackedSplit
 
 # These say how the numbers are computed, not which: a training goes on under another value, with
@@ -77,6 +78,13 @@ def flatten(job: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+_DEFAULTS = flatten(TrainConfig().model_dump(mode="json"), "train.") | {
+    f"shape.{field.name}": field.default
+    for field in dataclasses.fields(ModelShape)
+    if field.default is not dataclasses.MISSING
+}
+
+
 def rows_fingerprint(split: PackedSplit) -> str:
     """Return a hash of the rows' own checksums, and of how their quality weighs."""
     digests = [shard.sha256 for shard in split.manifest.shards]
@@ -108,9 +116,13 @@ def directory_name(job: Mapping[str, Any]) -> str:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the keys whose values differ, with both values."""
+    """Return the keys whose values differ, with both values.
+
+    A key that a side lacks has its default there: settings_of leaves out what decides nothing, and
+    an older checkpoint knows no newer key.
+    """
     # Through JSON, as the older side has been: tuples are lists there.
-    before, now = (json.loads(json.dumps(dict(job))) for job in (before, now))
+    before, now = (json.loads(json.dumps(_DEFAULTS | dict(job))) for job in (before, now))
     return {
         name: (before.get(name), now.get(name))
         for name in sorted({*before, *now})

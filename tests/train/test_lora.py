@@ -294,7 +294,7 @@ def test_another_rank_is_refused_by_name(launcher, tmp_path):
     for change, words in (
         ({"lora_rank": 8}, "train.lora_rank from 4 to 8"),
         ({"lora_targets": ["q"]}, "train.lora_targets from 'all-linear' to ['q']"),
-        ({"lora_rank": 0}, "train.lora_rank from 4 to None"),
+        ({"lora_rank": 0}, "train.lora_rank from 4 to 0"),
     ):
         job = {**JOB, **change, "resume_from": str(checkpoints)}
         outcome = launcher.run(tmp_path / "second", options=OPTIONS, **job)

@@ -85,7 +85,7 @@ def test_one_process_goes_on_from_their_checkpoint(launcher, shape, one_process,
     assert [worker.wait().exit_code for worker in workers] == [75, 75]
     alone = launcher.run(tmp_path, SETTINGS, OPTIONS, shape=shape)
     assert alone.exit_code == 0, alone.said
-    assert "changed: train.expert_parallel from True to None" in alone.said
+    assert "changed: train.expert_parallel from True to False" in alone.said
     assert alone.result["resumes"][0]["lost_steps"] == 0
     assert_follows(alone.result, one_process)
 

@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.train import fingerprint
+from components.train.config import TrainingJob
 from components.train.distributed.zero import plan_buckets
 from pipeline.config import Config
 from tests.train.test_training_loop import SHAPE
 from tokenmill.cost.memory import estimate_memory
 from tokenmill.cost.sharding import sent_by_ring, traffic
+from tokenmill.errors import TokenmillError
 
 BALANCED = dataclasses.replace(
     SHAPE, experts=4, experts_per_token=1, balance="bias", balance_weight=0.02
@@ -102,6 +105,25 @@ def test_one_replica_says_that_nothing_is_split(launcher, tmp_path):
     assert alone.exit_code == 0, alone.said
     assert "SAID train.zero = 1 splits AdamW's moments over replicas" in alone.said
     assert 'train.strategy = "default" has one here' in alone.said
+
+
+def test_a_change_is_told_with_the_default_of_what_a_checkpoint_leaves_out():
+    """Whether it left it out because it decided nothing, or because the key is newer."""
+
+    def settings(train=None, shape=SHAPE):
+        return fingerprint.settings_of(TrainingJob(shape=shape, train=train or {}, seed=1))
+
+    plain, split = settings(), settings({"zero": 1})
+    assert "train.zero" not in plain
+    assert fingerprint.describe(fingerprint.changes(split, plain)) == "train.zero from 1 to 0"
+    assert fingerprint.describe(fingerprint.changes(plain, split)) == "train.zero from 0 to 1"
+    before = {name: value for name, value in plain.items() if name != "train.on_spike"}
+    assert not fingerprint.changes(before, plain)
+    pruned = fingerprint.changes(plain, settings({"prune_sparsity": 0.5}))
+    assert pruned == {"train.prune_sparsity": (0.0, 0.5)}
+    sparse = fingerprint.changes(plain, settings(shape=BALANCED))
+    with pytest.raises(TokenmillError, match=r"shape\.experts from 1 to 4"):
+        fingerprint.check_changes(sparse, "x")
 
 
 def newest_step(directory):
