@@ -71,12 +71,14 @@ def _model(run: RunDocuments, config: dict[str, Any]) -> str:
     shape, train, plan = config.get("model", {}), config.get("train", {}), run.ledger.training
     parts = [f"{train['task']} model" if "task" in train else "A model"]
     parts.append(f"of {count(run.ledger.model.params_total)} parameters")
-    active = run.ledger.model.params_active
+    active, end = run.ledger.model.params_active, ""
     if active not in (None, run.ledger.model.params_total):
-        parts[-1] += f", of which a token passes {count(active)},"
+        parts[-1] += f", of which a token passes {count(active)}"
+        end = ","
     if "layers" in shape and "sequence_length" in shape:
         length = count(shape["sequence_length"])
         parts.append(f"({shape['layers']} layers, rows of {length} tokens)")
+    parts[-1] += end
     done = "trained for" if run.telemetry else "planned:"
     parts.append(f"{done} {count(plan.steps)} steps, {decimal(plan.epochs)} epochs")
     sentence = " ".join(parts)
