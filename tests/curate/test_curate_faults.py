@@ -184,9 +184,18 @@ def test_a_full_disk_is_an_error_that_leaves_no_staging(tmp_path, corpus, name):
     assert staged == {}
 
 
+def children_core_seconds():
+    """The seconds of a core that processes took which this one started and waited for."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 @pytest.mark.parametrize("exact", ["drop", "keep"])
 def test_a_text_a_hundred_thousand_times(tmp_path, exact):
-    """A hot key: all copies fall into one range of contents; with "keep" into the same bands."""
+    """A hot key: all copies fall into one range of contents; with "keep" into the same bands.
+
+    In seconds of a core: others may use the machine, too.
+    """
     text = "A notice that a crawler found on every single page of the site it was sent to."
     others = [f"Text {i} of its own, of a good many words as it is" for i in range(50)]
     texts = [text] * 100_000 + others
@@ -194,9 +203,9 @@ def test_a_text_a_hundred_thousand_times(tmp_path, exact):
     step.run()
     settings = CONFIG.model_copy(update={"exact_duplicates": exact})
     curated = curate_step(tmp_path / "curated", step.home / "examples", settings)
-    started = time.monotonic()
+    started = children_core_seconds()
     files = curated.run()
-    assert time.monotonic() - started < 120
+    assert children_core_seconds() - started < 120
     report = json.loads(files[f"dropped/{CURATION_NAME}"])
     reason = "exact_duplicate" if exact == "drop" else "near_duplicate"
     assert report["total"]["dropped"][reason]["documents"] == 99_999

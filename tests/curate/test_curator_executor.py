@@ -231,17 +231,20 @@ def test_a_rule_that_takes_a_whole_source_stops_the_step(tmp_path):
 
 @pytest.mark.parametrize(("exact", "count"), [("drop", 20_000), ("keep", 5_000)])
 def test_one_text_many_thousand_times_takes_seconds(tmp_path, exact, count):
-    """A hot key: all copies fall into one partition, and with "keep" into the same bands."""
+    """A hot key: all copies fall into one partition, and with "keep" into the same bands.
+
+    In seconds of a core: others may use the machine, too.
+    """
     text = "A notice that a crawler found on every single page of the site it was sent to."
     splits = {
         "train": [(f"{i:05d}", "web", text) for i in range(count)],
         "eval": [("e", "web", "Something else entirely, of which there is just this one copy.")],
     }
     splits["train"].append(("z", "web", "One more document that is not like any of the others."))
-    started = time.perf_counter()
+    started = time.process_time()
     settings = CONFIG.model_copy(update={"exact_duplicates": exact})
     _, dropped = curate(tmp_path, splits, settings=settings)
-    assert time.perf_counter() - started < 60
+    assert time.process_time() - started < 60
     reason = "exact_duplicate" if exact == "drop" else "near_duplicate"
     assert read_curation(dropped.uri).dropped_by_reason() == {
         reason: Amount(documents=count - 1, bytes=(count - 1) * len(text))

@@ -152,7 +152,7 @@ def test_proposals_connect_each_band_with_two_pairs_a_document_at_most(entries, 
 
 def test_a_hot_band_gives_pairs_in_proportion():
     count = 50_000
-    started = time.perf_counter()
+    started = time.process_time()
     pairs, leaders = propose_pairs(
         np.zeros(count, np.uint64),
         np.arange(count, dtype=np.uint64)[::-1],
@@ -161,7 +161,7 @@ def test_a_hot_band_gives_pairs_in_proportion():
     assert count - 1 <= len(pairs) <= 2 * count
     assert set(leaders.tolist()) == {count - 1}  # the least key
     assert len(set(labels_of(pairs).values())) == 1
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
 
 
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=15))
@@ -313,7 +313,10 @@ def test_pairs_below_the_threshold_stay(curate):
 
 
 def test_thousands_with_the_same_signature_are_one_cluster_in_seconds(curate):
-    """Texts that differ in blanks, which the n-gram sets do not see: every band is hot."""
+    """Texts that differ in blanks, which the n-gram sets do not see: every band is hot.
+
+    In seconds of a core: others may use the machine, too.
+    """
     words = "the quick brown fox jumps over the lazy dog again and again"
     documents = [
         (
@@ -323,10 +326,10 @@ def test_thousands_with_the_same_signature_are_one_cluster_in_seconds(curate):
         )
         for i in range(1_500)
     ]
-    started = time.perf_counter()
+    started = time.process_time()
     longest = b"%05d" % 0b01111111111
     assert kept_ids(curate, documents, SETTINGS, 3) == [longest]
-    assert time.perf_counter() - started < 30
+    assert time.process_time() - started < 30
 
 
 @settings(

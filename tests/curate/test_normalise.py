@@ -79,9 +79,9 @@ def test_examples(raw, clean):
 
 def test_long_run_of_blanks_takes_no_long_time():
     blanks = " " * 100_000
-    started = time.monotonic()
+    started = time.process_time()
     assert normalize(f"{blanks}a{blanks}b{blanks}") == f"{blanks}a  b"
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 @given(st.text(st.characters(codec="ascii")), st.sampled_from([" ", "\n", "\t  \r\n", "\x0c"]))
