@@ -33,6 +33,7 @@ def run_in_subprocess(
     name: str,
     killed_hint: str,
     ended_hint: str = "",
+    late_hint: str = "Start all workers again; the log says how far each came.",
     **arguments: Any,
 ) -> Any:
     """Run `function(start_seconds=.., **arguments)` in a new process and return its result.
@@ -45,6 +46,7 @@ def run_in_subprocess(
         name: What the process is called in messages, such as "the training process".
         killed_hint: What to do when the process was killed, such as by the kernel for memory.
         ended_hint: What to do when native code ended the process with an exit code.
+        late_hint: What to do when it waited too long for other workers.
         **arguments: JSON, as is the result.
 
     Raises:
@@ -100,7 +102,7 @@ def run_in_subprocess(
     if code == -signal.SIGALRM:  # tokenmill/preemption.py, killable
         raise StoppedError(
             f"{name} waited too long for the others to join, and was ended.",
-            "Start all workers again; the log says how far each came.",
+            late_hint,
         )
     if code < 0:  # no exit code that has a scheduler try again: it would run out of memory again
         raise TokenmillError(f"{name} was killed by {signal.Signals(-code).name}.", killed_hint)

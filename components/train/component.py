@@ -9,6 +9,7 @@ from tfx.utils import path_utils
 
 from components.artifacts import PackedRows, Tokenizer
 from components.train.config import TrainingJob
+from components.train.distributed.cluster import late_hint
 from components.train.distributed.rendezvous import Rendezvous, call_workers
 from components.train.subprocess_entry import OUT_OF_MEMORY_HINT, train_in_subprocess
 from tokenmill.contracts.tokenizer import TOKENIZER_MODEL_NAME
@@ -58,14 +59,17 @@ class TrainerExecutor(base_executor.BaseExecutor):
         directory = exec_properties["training_directory"]
         tokenizer_path = os.path.join(tokenizer.uri, TOKENIZER_MODEL_NAME)
         calling: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        of_several: dict[str, str] = {}
         if job.train.strategy == "multi_worker":
             call = Rendezvous(job=job, rows_uri=rows.uri, tokenizer_path=tokenizer_path)
             calling = call_workers(directory, call)
+            of_several["late_hint"] = late_hint()
         with calling:
             result = run_in_subprocess(
                 train_in_subprocess,
                 "the training process",
                 OUT_OF_MEMORY_HINT,
+                **of_several,
                 job=job.model_dump(mode="json"),
                 rows_uri=rows.uri,
                 transform_graph_uri=graph.uri,

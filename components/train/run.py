@@ -1,5 +1,6 @@
 """One training run from packed rows to a SavedModel; what the Trainer component calls."""
 
+import logging
 import math
 import os
 import platform
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from components.train import fingerprint
 from components.train.config import TrainingJob
+from components.train.distributed.peers import describe_loss, missed_peers
 from components.train.distributed.rendezvous import wait_for_workers
 from components.train.distributed.spread_experts import SpreadExperts, SpreadVariable
 from components.train.distributed.strategy import Workers, make_strategy
@@ -164,9 +166,11 @@ def train(
             sampler = None
             if alone:
                 sampler = _sampler(model, eval_rows, alone, session)
-            record = trainer.fit(rows, eval_rows, session, drawer, sampler)
+            with missed_peers(workers.is_chief, workers.count):
+                record = trainer.fit(rows, eval_rows, session, drawer, sampler)
+                if spread is not None:
+                    model = _whole_model(job, trainer, workers)
             if spread is not None:
-                model = _whole_model(job, trainer, workers)
                 if tokenizer_path and workers.is_chief:
                     sampler = _sampler(model, eval_rows, tokenizer_path, session)
                 if sampler is not None:
@@ -175,9 +179,9 @@ def train(
         except _LOST_WORKER as error:
             if workers.count == 1:
                 raise
-            first_line = str(error).splitlines()[0]
+            logging.warning("a worker was lost", exc_info=True)
             raise StoppedError(
-                f"a worker was lost: {first_line}",
+                describe_loss(error),
                 "Start all workers again; they continue from the last checkpoint.",
             ) from error
         finally:

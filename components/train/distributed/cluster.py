@@ -2,8 +2,71 @@
 
 import json
 import os
+import re
+from dataclasses import dataclass
 
 from tokenmill.errors import TokenmillError
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another process of the cluster.
+
+    Attributes:
+        index: Its index among all; the chief's is 0.
+        kind: Its kind in TF_CONFIG.
+        number: Its number among those of this kind.
+        address: Its host and port.
+    """
+
+    index: int
+    kind: str
+    number: int
+    address: str
+
+    @property
+    def task(self) -> str:
+        """Return what TensorFlow calls it."""
+        return f"/job:{self.kind}/replica:0/task:{self.number}"
+
+
+def other_peers() -> list[Peer]:
+    """Return the other processes, by their index.
+
+    Raises:
+        TokenmillError: TF_CONFIG is missing or wrong.
+    """
+    cluster, own_kind, own_number = _read_cluster()
+    tasks = [
+        (kind, number, address)
+        for kind in ("chief", "worker")
+        for number, address in enumerate(cluster.get(kind, ()))
+    ]
+    return [
+        Peer(index, *task) for index, task in enumerate(tasks) if task[:2] != (own_kind, own_number)
+    ]
+
+
+def find_peers(text: str) -> list[Peer]:
+    """Return the other processes that a message of TensorFlow's names."""
+    named = re.findall(r"/job:(\w+)/(?:replica:0/)?task:(\d+)", text)
+    return [peer for peer in other_peers() if (peer.kind, str(peer.number)) in named]
+
+
+def name_peers(peers: list[Peer]) -> str:
+    """Return the processes as a sentence names them, with their addresses."""
+    _, count = place_in_cluster()
+    return ", ".join(f"worker {peer.index} of {count} ({peer.address})" for peer in peers)
+
+
+def late_hint() -> str:
+    """Return what to do when not all have connected.
+
+    Raises:
+        TokenmillError: TF_CONFIG is missing or wrong.
+    """
+    others = name_peers(other_peers())
+    return f"Check that this machine and {others} reach each other; start all workers again."
 
 
 def place_in_cluster() -> tuple[int, int]:

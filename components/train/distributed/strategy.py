@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from components.train.distributed.cluster import place_in_cluster
+from components.train.distributed.peers import patient_heartbeats
 from tokenmill.errors import TokenmillError
 from tokenmill.preemption import killable
 
@@ -23,7 +24,7 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
         return tf.distribute.MirroredStrategy(devices)
     if name == "multi_worker":
         place_in_cluster()
-        with killable(JOIN_SECONDS):
+        with killable(JOIN_SECONDS), patient_heartbeats():
             return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "tpu":
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu="")

@@ -9,6 +9,7 @@ training runs in a process of its own, so that this one always hears signals.
 
 import sys
 
+from components.train.distributed.cluster import late_hint
 from tokenmill import progress
 from tokenmill.errors import TokenmillError
 from tokenmill.preemption import EXIT_INTERRUPTED, exit_code_of
@@ -23,7 +24,13 @@ def main() -> int:
     progress.set_listener(None, lambda message: print(message, file=sys.stderr, flush=True))
     hint = "Start all workers again. If nobody killed it, memory ran out."
     try:
-        run_in_subprocess(_FUNCTION, "the worker", hint, training_directory=sys.argv[1])
+        run_in_subprocess(
+            _FUNCTION,
+            "the worker",
+            hint,
+            late_hint=late_hint(),
+            training_directory=sys.argv[1],
+        )
     except TokenmillError as error:
         print(f"error: {error}", file=sys.stderr)
         return exit_code_of(error)
