@@ -31,7 +31,13 @@ from tokenmill.generated_code import remove_generated_bytecode
 from tokenmill.library_logs import LOG_TIME_FORMAT, set_up_library_logging
 from tokenmill.model.lora import trained_params_by_part
 from tokenmill.number_format import active_params, count, duration
-from tokenmill.preemption import EXIT_FAILED, EXIT_INTERRUPTED, ended_by_signals, exit_code_of
+from tokenmill.preemption import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    StoppedError,
+    ended_by_signals,
+    exit_code_of,
+)
 
 if TYPE_CHECKING:
     from tokenmill.metadata.step_records import StepRecord
@@ -137,6 +143,7 @@ def _run(
     screen.step_started("loading TFX")
     from pipeline.report.run import RunReport, print_report, print_summary, read_report
     from pipeline.runners.local import RunOutcome, StepFailedError, run_local
+    from tokenmill.metadata.store import answering
 
     screen.stop()
     outcome = RunOutcome()
@@ -172,7 +179,11 @@ def _run(
 
     try:
         until = "TokenLedger" if estimate else None
-        run_local(config, manifest_directory, screen, outcome, use_cache, until)
+        with answering(config.run.metadata_url):
+            run_local(config, manifest_directory, screen, outcome, use_cache, until)
+    except StoppedError:
+        result.run_id = outcome.run_id or None
+        raise
     except StepFailedError as error:
         result.run_id = outcome.run_id or None
         over = error.__cause__ if isinstance(error.__cause__, OverBudgetError) else None

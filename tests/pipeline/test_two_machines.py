@@ -99,6 +99,49 @@ def metadata_url(network, tmp_path):
     return "postgresql://mlmd@metadata:5432/runs"
 
 
+def put_in(shared: pathlib.Path, workspace) -> None:
+    """Put corpus and configuration where all machines see them."""
+    shutil.copytree(workspace.corpus, shared / "corpus")
+    shutil.copy(workspace.config, shared / "config.toml")
+
+
+def run_command(settings: tuple[str, ...], *words: str) -> list[str]:
+    """The words of `tokenmill run` on a machine."""
+    settings_words = [word for setting in settings for word in ("--set", setting)]
+    places = ("--config", "config.toml"), ("--input", "corpus"), ("--output-dir", "run")
+    place_words = [word for option, name in places for word in (option, str(MOUNT / name))]
+    return [sys.executable, "-m", "pipeline.cli", "run", *place_words, *settings_words, *words]
+
+
+ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT),
+    "PYTHONDONTWRITEBYTECODE": "1",
+    PASSWORD_VARIABLE: PASSWORD,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_metadata_server_that_is_out_of_reach_is_named(
+    network, metadata_url, workspace, tmp_path
+):
+    put_in(tmp_path / "shared", workspace)
+    machine, log = network.add_machine("one"), tmp_path / "run.log"
+    command = run_command((f'run.metadata_url="{metadata_url}"',), "--estimate")
+    run = machine.start(command, log, ENVIRONMENT)
+    wait_for(lambda: "✓ StatisticsGen" in log.read_text(), 300.0, log)
+    network.cut("metadata", carrier=True)
+    assert run.wait(300) == 75, log.read_text()
+    said = " ".join(log.read_text().split())
+    assert "error: ML Metadata's server does not answer at postgresql://mlmd@metadata:5432" in said
+    assert "the same command continues" in said
+    network.mend("metadata")
+    again = machine.start(command, log, ENVIRONMENT)
+    assert again.wait(300) == 0, log.read_text()
+    (statistics,) = [line for line in log.read_text().splitlines() if "✓ StatisticsGen" in line]
+    assert "cached" in statistics
+
+
 class Training:
     """A chief that runs the pipeline and a worker, each on its machine."""
 
@@ -108,26 +151,20 @@ class Training:
 
     def start(self, attempt: str, settings: tuple[str, ...]) -> None:
         """Start both, as docs/guides/several_machines.md says."""
-        words = [word for setting in settings for word in ("--set", setting)]
-        output = str(MOUNT / "run")
         commands = {
-            "chief": ["pipeline.cli", "run", "--config", str(MOUNT / "config.toml"),
-                      "--input", str(MOUNT / "corpus"), "--output-dir", output, *words],
-            "worker": ["components.train.distributed.worker", f"{output}/training"],
-        }  # fmt: skip
+            "chief": run_command(settings),
+            "worker": [
+                *(sys.executable, "-m", "components.train.distributed.worker"),
+                str(MOUNT / "run" / "training"),
+            ],
+        }
         cluster = {"chief": [f"chief:{PORT}"], "worker": [f"worker:{PORT}"]}
         self.logs = {role: self._logs / f"{role}-{attempt}.log" for role in commands}
         self._processes = {}
         for role, machine in (("chief", self.chief), ("worker", self.worker)):
             task = {"cluster": cluster, "task": {"type": role, "index": 0}}
-            environment = {
-                "TF_CONFIG": json.dumps(task),
-                "PYTHONPATH": str(ROOT),
-                "PYTHONDONTWRITEBYTECODE": "1",
-                PASSWORD_VARIABLE: PASSWORD,
-            }
-            command = [sys.executable, "-m", *commands[role]]
-            self._processes[role] = machine.start(command, self.logs[role], environment)
+            environment = {**ENVIRONMENT, "TF_CONFIG": json.dumps(task)}
+            self._processes[role] = machine.start(commands[role], self.logs[role], environment)
 
     def steps(self) -> int:
         """Steps that the chief has written down."""
@@ -162,11 +199,9 @@ class Training:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_run_outlives_a_link_that_is_cut(network, metadata_url, workspace, tmp_path):
-    shared = tmp_path / "shared"
-    shutil.copytree(workspace.corpus, shared / "corpus")
-    shutil.copy(workspace.config, shared / "config.toml")
+    put_in(tmp_path / "shared", workspace)
     chief, worker = network.add_machine("chief"), network.add_machine("worker")
-    home = shared / "run"
+    home = tmp_path / "shared" / "run"
     training = Training(chief, worker, home, tmp_path)
     settings = (
         f'run.metadata_url="{metadata_url}"',
@@ -211,8 +246,7 @@ def test_a_run_outlives_a_link_that_is_cut(network, metadata_url, workspace, tmp
 
     def ask(*words):
         command = (sys.executable, "-m", "pipeline.cli", *map(str, words), "--json")
-        environment = {"PYTHONPATH": str(ROOT), PASSWORD_VARIABLE: PASSWORD}
-        return json.loads(elsewhere.run(*command, environment=environment))
+        return json.loads(elsewhere.run(*command, environment=ENVIRONMENT))
 
     runs = [run["run"] for run in ask("runs", "--run", MOUNT / "run")]
     assert len(runs) == 2

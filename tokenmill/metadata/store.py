@@ -19,6 +19,7 @@ from ml_metadata.proto import metadata_store_pb2, metadata_store_service_pb2
 
 from tokenmill.errors import TokenmillError
 from tokenmill.metadata.server_url import PASSWORD_VARIABLE, parse_server_url
+from tokenmill.preemption import StoppedError
 
 _ANSWER_SECONDS = 10.0
 _ATTEMPTS = 10
@@ -67,6 +68,8 @@ def connection_config(location: str) -> metadata_store_pb2.ConnectionConfig:
         config.postgresql.host, config.postgresql.port = url.host, str(url.port)
         config.postgresql.dbname, config.postgresql.user = url.database, url.user
         config.postgresql.password = password
+        # Of libpq, which else waits as long as the kernel, two minutes for each of many tries.
+        os.environ.setdefault("PGCONNECT_TIMEOUT", f"{_ANSWER_SECONDS:.0f}")
         _keep_backslashes_from_postgresql()
     return config
 
@@ -101,6 +104,33 @@ def open_store(location: str) -> mlmd.MetadataStore:
         f"ML Metadata's server refuses {location}: {why}",
         f"Are user and database right, and is the password in {PASSWORD_VARIABLE}?",
     )
+
+
+@contextlib.contextmanager
+def answering(location: str | None) -> Iterator[None]:
+    """Say of what fails within the body that the server is gone, if it answers no more.
+
+    ML Metadata says only that a pointer is NULL.
+
+    Args:
+        location: A server's URL; None for no server.
+
+    Raises:
+        StoppedError: The server does not answer.
+    """
+    try:
+        yield
+    except Exception as error:
+        if location is None or isinstance(error.__cause__ or error, StoppedError):
+            raise
+        try:
+            _check_answers(location)
+        except TokenmillError as silent:
+            raise StoppedError(
+                silent.message,
+                "Once it answers, the same command continues after the last step that it recorded.",
+            ) from error
+        raise
 
 
 def _check_answers(location: str) -> None:

@@ -57,12 +57,13 @@ def missed_peers(is_chief: bool, count: int) -> Iterator[None]:
         return
     asked = [peer for peer in other_peers() if is_chief or peer.index == 0]
     ended = threading.Event()
-    # A daemon: a question may hang while a link is cut.
-    threading.Thread(target=_ask, args=(asked, ended), daemon=True).start()
+    thread = threading.Thread(target=_ask, args=(asked, ended), daemon=True)
+    thread.start()
     try:
         yield
     finally:
         ended.set()
+        thread.join(2 * _ASK_SECONDS)  # TensorFlow must not end in the middle of a question
 
 
 def _ask(peers: list[Peer], ended: threading.Event) -> None:
@@ -71,6 +72,8 @@ def _ask(peers: list[Peer], ended: threading.Event) -> None:
     eager = context.context()
     while not ended.wait(_ASK_SECONDS):
         for peer in peers:
+            if ended.is_set():
+                return
             try:
                 eager.check_collective_ops_peer_health(
                     peer.task, timeout_in_ms=round(1000 * _ASK_SECONDS)
