@@ -144,5 +144,13 @@ def _mlps(rows: Any, sizes_E: Any, weights: ExpertWeights, activation: Activatio
     experts = weights.down.shape[0]
     rest = tf.shape(rows)[0] - tf.reduce_sum(sizes_E)
     *parts, padding = tf.split(rows, tf.concat([sizes_E, [rest]], 0), num=experts + 1)
-    done = [expert_mlp(part, expert, weights, activation) for expert, part in enumerate(parts)]
+    # Apart, the gradient of all experts' matrices is put together once: that of a slice is as large
+    # as all of them, and there would be one for each expert before they are added up.
+    apart = ExpertWeights(
+        [tf.unstack(kernel) for kernel in weights.inner],
+        [tf.unstack(bias) for bias in weights.inner_biases],
+        tf.unstack(weights.down),
+        None if weights.down_bias is None else tf.unstack(weights.down_bias),
+    )
+    done = [expert_mlp(part, expert, apart, activation) for expert, part in enumerate(parts)]
     return tf.concat([*done, tf.zeros_like(padding)], 0)
