@@ -57,19 +57,59 @@ def expert_mlps(
     return _by_block(x_ND, chosen_NK, weights, activation, trains)
 
 
-def expert_mlp(rows: Any, expert: int, weights: ExpertWeights, activation: Activation) -> Any:
-    """Compute one expert's MLP: [rows, D] -> [rows, D].
-
-    Args:
-        rows: Inputs, any number of them.
-        expert: Its number among those of `weights`.
-        weights: Of all experts that are here.
-        activation: Between their matrices.
-    """
+def mlp_inner(rows: Any, expert: int, weights: ExpertWeights) -> list[Any]:
+    """Compute what the inner matrices of one expert make of its rows: [rows, F] each."""
     biases = [bias[expert] for bias in weights.inner_biases]
-    inner = _inner(rows, [kernel[expert] for kernel in weights.inner], biases)
+    return _inner(rows, [kernel[expert] for kernel in weights.inner], biases)
+
+
+def mlp_output(
+    inner: list[Any], expert: int, weights: ExpertWeights, activation: Activation
+) -> Any:
+    """Compute what one expert's last matrix makes of what its inner matrices made: [rows, D]."""
     output = tf.matmul(activation(inner), weights.down[expert])
     return output if weights.down_bias is None else output + weights.down_bias[expert]
+
+
+def mlp_gradients(
+    rows: Any,
+    inner: list[Any],
+    dy: Any,
+    kernels: list[Any],
+    down: Any,
+    activation: Activation,
+    biased: bool,
+) -> tuple[Any, list[Any]]:
+    """Compute the gradients of one expert's MLP, whose activation is computed once more.
+
+    Args:
+        rows: Its inputs, [rows, D].
+        inner: What the inner matrices made of them, [rows, F] each.
+        dy: The gradient by its outputs, [rows, D].
+        kernels: Its inner matrices, [D, F] each.
+        down: Its last matrix, [F, D].
+        activation: Between them.
+        biased: Whether it has biases.
+
+    Returns:
+        The gradient by the rows, and those by its weights, of biases in float32: inner matrices,
+        inner biases, last matrix, last bias.
+    """
+    with tf.GradientTape() as tape:
+        tape.watch(inner)
+        activated = activation(inner)
+    d_activated = tf.matmul(dy, down, transpose_b=True)
+    d_inner = tape.gradient(activated, inner, d_activated)
+    # As one product would: the gradients by each matrix's input are added up.
+    d_rows = tf.add_n(
+        [tf.matmul(d, kernel, transpose_b=True) for d, kernel in zip(d_inner, kernels, strict=True)]
+    )
+    of_weights = [tf.matmul(rows, d, transpose_a=True) for d in d_inner]
+    if biased:
+        of_weights += [tf.reduce_sum(tf.cast(d, tf.float32), 0) for d in d_inner]
+    of_weights.append(tf.matmul(activated, dy, transpose_a=True))
+    of_weights += [tf.reduce_sum(tf.cast(dy, tf.float32), 0)] if biased else []
+    return d_rows, of_weights
 
 
 def _by_expert(x_ND, chosen_NK, weights, activation):
@@ -79,7 +119,8 @@ def _by_expert(x_ND, chosen_NK, weights, activation):
     for expert in range(weights.down.shape[0]):
         of_expert = tf.cast(tf.where(chosen_A == expert)[:, 0], tf.int32)
         rows = tf.gather(x_ND, of_expert // experts_per_token)
-        outputs.append(expert_mlp(rows, expert, weights, activation))
+        inner = mlp_inner(rows, expert, weights)
+        outputs.append(mlp_output(inner, expert, weights, activation))
         order.append(of_expert)
     place_A = tf.argsort(tf.concat(order, 0))  # inverts the permutation, in TensorFlow Lite too
     y_AD = tf.gather(tf.concat(outputs, 0), place_A)
@@ -226,28 +267,18 @@ def _mlp_of_blocks(rows_QBD, weights, blocks, activation, trains):
                 d_kernels, d_biases, d_down, d_down_bias = (
                     unpack(sums) if trains else ([], [], None, None)
                 )
-                own, dy = [_at(x, block) for x in inner], _at(dy_QBD, block)
-                with tf.GradientTape() as tape:
-                    tape.watch(own)
-                    activated = activation(own)
-                d_activated = tf.matmul(dy, _at(down, expert), transpose_b=True)
-                d_inner = tape.gradient(activated, own, d_activated)
-                # As one product would: the gradients by each matrix's input are added up.
-                d_rows = tf.add_n(
-                    [
-                        tf.matmul(d, _at(kernel, expert), transpose_b=True)
-                        for d, kernel in zip(d_inner, kernels, strict=True)
-                    ]
+                d_rows, more = mlp_gradients(
+                    _at(rows_QBD, block),
+                    [_at(x, block) for x in inner],
+                    _at(dy_QBD, block),
+                    [_at(kernel, expert) for kernel in kernels],
+                    _at(down, expert),
+                    activation,
+                    biased,
                 )
                 dx = _put(dx, block, d_rows)
                 if not trains:
                     return (dx,)
-                rows = _at(rows_QBD, block)
-                more = [tf.matmul(rows, d, transpose_a=True) for d in d_inner]
-                if biased:
-                    more += [tf.reduce_sum(tf.cast(d, tf.float32), 0) for d in d_inner]
-                more.append(tf.matmul(activated, dy, transpose_a=True))
-                more += [tf.reduce_sum(tf.cast(dy, tf.float32), 0)] if biased else []
                 flat_sums = [*d_kernels, *d_biases, d_down, *([d_down_bias] if biased else [])]
                 added = [
                     _put(total, expert, _at(total, expert) + tf.cast(one, tf.float32))

@@ -174,13 +174,17 @@ class Builder:
         policy = "mixed_bfloat16" if precision == "bfloat16" else precision
         self.dtype = keras.dtype_policies.get(policy)
 
-    def island(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def island(
+        self, function: Callable[..., Any], recomputed: bool = False
+    ) -> Callable[..., Any]:
         """Return a part of the model's computation, compiled by itself where the whole cannot be.
 
         Args:
             function: Has no experts that are spread.
+            recomputed: Where it is compiled by itself, keep only its inputs for the backward pass.
+                It must have no trained tensors from elsewhere, but variables.
         """
-        return function if self.spread is None else self.spread.island(function)
+        return function if self.spread is None else self.spread.island(function, recomputed)
 
     def initializer(self, stddev: float = _INIT_STDDEV) -> keras.initializers.Initializer:
         """Return a normal initializer with the next seed."""
@@ -506,7 +510,7 @@ class Block(keras.layers.Layer):
                 x_ND = self.attention_norm(x_ND)
             return x_ND, x_ND if self._post else self.mlp_norm(x_ND)
 
-        x_ND, inner = self._island(attend_and_norm)(x_ND)
+        x_ND, inner = self._island(attend_and_norm, recomputed=True)(x_ND)
         sums = None
         if tokens is None:
             inner = self.mlp(inner, drop_input=drop_input)

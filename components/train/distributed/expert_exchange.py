@@ -15,7 +15,13 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from components.train.distributed.collectives import Collectives
-from tokenmill.model.grouped_mlp import Activation, ExpertWeights, expert_mlp
+from tokenmill.model.grouped_mlp import (
+    Activation,
+    ExpertWeights,
+    mlp_gradients,
+    mlp_inner,
+    mlp_output,
+)
 
 
 class _Route(NamedTuple):
@@ -140,17 +146,59 @@ def _rows(x: Any, taken: Any, places: Any, times: int = 1) -> Any:
 
 
 def _mlps(rows: Any, sizes_E: Any, weights: ExpertWeights, activation: Activation) -> Any:
-    """Compute each expert's rows, which follow each other; those behind them become 0."""
-    experts = weights.down.shape[0]
+    """Compute each expert's rows, which follow each other; those behind them become 0.
+
+    For the backward pass it keeps the rows and what the inner matrices make of them, and none of
+    what the activation does. The gradients of all experts' matrices are put together once: that of
+    a slice is as large as all of them, and there would be one for each expert before a sum.
+    """
+    experts, matrices = weights.down.shape[0], len(weights.inner)
+    biased = bool(weights.inner_biases)
     rest = tf.shape(rows)[0] - tf.reduce_sum(sizes_E)
-    *parts, padding = tf.split(rows, tf.concat([sizes_E, [rest]], 0), num=experts + 1)
-    # Apart, the gradient of all experts' matrices is put together once: that of a slice is as large
-    # as all of them, and there would be one for each expert before they are added up.
-    apart = ExpertWeights(
-        [tf.unstack(kernel) for kernel in weights.inner],
-        [tf.unstack(bias) for bias in weights.inner_biases],
-        tf.unstack(weights.down),
-        None if weights.down_bias is None else tf.unstack(weights.down_bias),
-    )
-    done = [expert_mlp(part, expert, apart, activation) for expert, part in enumerate(parts)]
-    return tf.concat([*done, tf.zeros_like(padding)], 0)
+    sizes = tf.concat([sizes_E, [rest]], 0)
+
+    def of_experts(x: Any) -> tuple[list[Any], Any]:
+        *parts, padding = tf.split(x, sizes, num=experts + 1)
+        return parts, padding
+
+    @tf.custom_gradient
+    def compute(rows: Any, *flat: Any) -> Any:
+        apart = [tf.unstack(weight) for weight in flat]
+        own = ExpertWeights(
+            inner=apart[:matrices],
+            inner_biases=apart[matrices : 2 * matrices] if biased else [],
+            down=apart[-2] if biased else apart[-1],
+            down_bias=apart[-1] if biased else None,
+        )
+        parts, padding = of_experts(rows)
+        inner = [mlp_inner(part, expert, own) for expert, part in enumerate(parts)]
+        done = [mlp_output(each, expert, own, activation) for expert, each in enumerate(inner)]
+
+        def gradient(dy: Any) -> Any:
+            # Split anew, as the rows are kept whole.
+            (parts, padding), (dy_parts, _) = of_experts(rows), of_experts(dy)
+            d_parts, d_weights = zip(
+                *(
+                    mlp_gradients(
+                        parts[expert],
+                        inner[expert],
+                        dy_parts[expert],
+                        [kernel[expert] for kernel in own.inner],
+                        own.down[expert],
+                        activation,
+                        biased,
+                    )
+                    for expert in range(experts)
+                ),
+                strict=True,
+            )
+            d_flat = [
+                tf.cast(tf.stack(each), weight.dtype)
+                for each, weight in zip(zip(*d_weights, strict=True), flat, strict=True)
+            ]
+            return tf.concat([*d_parts, tf.zeros_like(padding)], 0), *d_flat
+
+        return tf.concat([*done, tf.zeros_like(padding)], 0), gradient
+
+    last = [weights.down, weights.down_bias] if biased else [weights.down]
+    return compute(rows, *weights.inner, *weights.inner_biases, *last)

@@ -122,8 +122,16 @@ class SpreadExperts:
             self._replicas,
         )
 
-    def island(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function without exchanges as a program of its own."""
+    def island(self, function: Callable[..., Any], recomputed: bool) -> Callable[..., Any]:
+        """Return a function without exchanges as a program of its own.
+
+        Args:
+            function: Of tensors.
+            recomputed: Keep only its inputs for the backward pass. No gradient then reaches tensors
+                that it has from elsewhere; variables get theirs.
+        """
+        if recomputed:
+            function = tf.recompute_grad(function)
         if not self._jit_compile:
             return function
         return tf.function(function, jit_compile=True, autograph=False)
