@@ -194,20 +194,21 @@ def _whole_model(job: TrainingJob, trainer: Trainer, workers: Workers) -> Backbo
 
     All workers have to call it. The chief's is in host memory.
     """
-    spread = {}
+    whole, targets = None, {}
+    if workers.is_chief:
+        with tf.device("CPU:0"):
+            whole = build_model(job.shape, job.seed, job.train.precision)
+            for variable, own in zip(whole.variables, trainer.model.variables, strict=True):
+                targets[MODEL_PREFIX + variable.path] = variable
+                if not trainer.model.builder.spread.holds(own):
+                    variable.assign(own.numpy())
+    # One after the other: no worker holds more than one of them beside its own, or the whole model.
     for name, variable in trainer.variables().items():
         if name.startswith(MODEL_PREFIX) and isinstance(variable, SpreadVariable):
             value = variable.numpy()
-            if workers.is_chief:
-                spread[name] = value
-    if not workers.is_chief:
-        return trainer.model
-    with tf.device("CPU:0"):
-        whole = build_model(job.shape, job.seed, job.train.precision)
-        for variable, own in zip(whole.variables, trainer.model.variables, strict=True):
-            name = MODEL_PREFIX + variable.path
-            variable.assign(spread[name] if name in spread else own.numpy())
-    return whole
+            if name in targets:
+                targets[name].assign(value)
+    return trainer.model if whole is None else whole
 
 
 def _sampler(

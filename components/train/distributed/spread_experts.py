@@ -55,7 +55,8 @@ class SpreadVariable:
         held = self.variable.shape[0]
         first = workers.index * workers.replicas_each
         for number, part in enumerate(local, start=first):
-            part.assign(value[number * held : (number + 1) * held])
+            # A copy: a slice shares the memory of the whole value, which the variable would hold.
+            part.assign(np.array(value[number * held : (number + 1) * held]))
 
 
 class SpreadExperts:
