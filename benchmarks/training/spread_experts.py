@@ -5,7 +5,8 @@
 Each worker is a process of its own on this machine, and all train by the product's own loop with
 train.zero = 1, without and with train.expert_parallel, and both without XLA. A worker's peak is
 that of the kernel (VmHWM), the base what it holds when the workers have met and nothing of the
-model is there. Nothing is saved while they train.
+model is there; beside it is the ledger's forecast, which counts on XLA. Nothing is saved while they
+train.
 """
 
 import json
@@ -15,6 +16,9 @@ import tempfile
 from local_workers import run_workers
 from resume_overhead import LENGTH, VOCAB, write_rows
 
+from tokenmill.cost.devices import CPU_PARALLELISM
+from tokenmill.cost.memory import estimate_memory
+from tokenmill.cost.sharding import Experts, shard_memory
 from tokenmill.model.shape import ModelShape
 
 STEPS = 6
@@ -63,12 +67,25 @@ def work(rows: str, case: str, way: str) -> None:
     trainer = Trainer(strategy, model, config, StepPlan(train.rows, batch, STEPS), 1)
     record = trainer.fit(train, PackedSplit(rows, "eval"))
     print(json.dumps({
-        "above": peak_process_bytes() - base,
+        "base": base,
+        "peak": peak_process_bytes(),
         "losses": [loss for _, loss in record.loss_curve],
         "step_seconds": batch * LENGTH / record.tokens_per_second,
         "cpu_seconds": record.steady_cpu_seconds * batch * LENGTH / record.steady_slots,
         "handed": trainer.collectives.bytes_per_step,
     }))  # fmt: skip
+
+
+def forecast_bytes(case: str, way: str, workers: int) -> int:
+    """Return what the ledger expects one of some workers to hold at most."""
+    experts, batch = CASES[case]
+    shape = shape_of(experts)
+    whole = estimate_memory(
+        shape, batch_per_device=batch // workers, precision="float32", dropout=False,
+        parallelism=CPU_PARALLELISM, on_cpu=True,
+    )  # fmt: skip
+    strategy = "expert" if "expert_parallel" in WAYS[way] else "zero1"
+    return shard_memory(whole, strategy, workers, shape.layers, Experts.of(shape)).total
 
 
 def run(rows: str, case: str, way: str, workers: int) -> list[dict]:
@@ -93,10 +110,18 @@ def main() -> None:
                 losses = found[0]["losses"]
                 reference = reference or losses
                 apart = max(abs(a / b - 1) for a, b in zip(losses, reference, strict=True))
-                above = " and ".join(f"{each['above'] >> 20}" for each in found)
+                above, peaks = (
+                    " and ".join(f"{size >> 20}" for size in sizes)
+                    for sizes in (
+                        [each["peak"] - each["base"] for each in found],
+                        [each["peak"] for each in found],
+                    )
+                )
+                forecast = forecast_bytes(case, way, workers)
                 print(
                     f"  {way:15} {found[0]['step_seconds'] * 1e3:7.0f} ms a step, CPU "
-                    f"{found[0]['cpu_seconds'] * 1e3:.0f}; {above} MiB above the base; handed "
+                    f"{found[0]['cpu_seconds'] * 1e3:.0f}; {above} MiB above the base, peak "
+                    f"{peaks}, forecast {forecast >> 20}; handed "
                     f"{found[0]['handed']}; loss {losses[-1]:.6f}, at most {apart:.1e} apart",
                     flush=True,
                 )

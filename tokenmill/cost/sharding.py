@@ -23,7 +23,13 @@ from typing import Literal, NamedTuple, get_args
 
 from tokenmill.contracts.ledger import StrategyFit
 from tokenmill.cost.checks import check_positive
-from tokenmill.cost.memory import ADAMW_MOMENTS, RESERVED_SHARE, MemoryEstimate, Precision
+from tokenmill.cost.memory import (
+    ADAMW_MOMENTS,
+    CPU_ISLANDS_PROCESS_BYTES,
+    RESERVED_SHARE,
+    MemoryEstimate,
+    Precision,
+)
 from tokenmill.model.lora import LoraConfig
 from tokenmill.model.shape import ModelShape
 
@@ -154,6 +160,11 @@ def shard_memory(
         memory = MemoryEstimate(**parts)
     stage = _ZERO_STAGES.get(strategy, 0)
     over = max(1, chips // group)
+    if strategy == "expert" and chips > 1:
+        # Replicas wait for each other in every layer: no parts are computed side by side.
+        memory = replace(memory, gradients=memory.optimizer // ADAMW_MOMENTS)
+        if memory.process:
+            memory = replace(memory, process=CPU_ISLANDS_PROCESS_BYTES)
     if stage >= 1:
         memory = replace(memory, optimizer=-(-memory.optimizer // over))
     if strategy == "expert":
