@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -193,6 +195,28 @@ def test_experts_are_spread_and_all_else_is_copied():
     assert shard_memory(one, "expert", 64, 2, experts).weights == pytest.approx(
         one.weights - of_experts * 7 / 8, abs=2
     )
+
+
+def test_a_cpu_computes_no_parts_side_by_side_where_experts_are_spread():
+    one = estimate_memory(
+        SPARSE, batch_per_device=4, precision="float32", parallelism=4, on_cpu=True
+    )
+    experts = Experts.of(SPARSE)
+    assert one.gradients == 4 * one.weights
+    spread = shard_memory(one, "expert", 4, 2, experts)
+    assert spread.gradients == spread.weights
+    # Compiling the layers' programs comes on top of what the steps hold, however much that is.
+    larger = estimate_memory(
+        dataclasses.replace(SPARSE, d_model=1024),
+        batch_per_device=4,
+        precision="float32",
+        parallelism=4,
+        on_cpu=True,
+    )
+    assert larger.process < one.process
+    assert shard_memory(larger, "expert", 4, 2, experts).process == spread.process
+    # Alone, a replica has all experts, and trains as any.
+    assert shard_memory(one, "expert", 1, 2, experts) == one
 
 
 def test_tokens_go_to_their_experts_and_back():

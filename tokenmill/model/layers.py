@@ -174,9 +174,7 @@ class Builder:
         policy = "mixed_bfloat16" if precision == "bfloat16" else precision
         self.dtype = keras.dtype_policies.get(policy)
 
-    def island(
-        self, function: Callable[..., Any], recomputed: bool = False
-    ) -> Callable[..., Any]:
+    def island(self, function: Callable[..., Any], recomputed: bool = False) -> Callable[..., Any]:
         """Return a part of the model's computation, compiled by itself where the whole cannot be.
 
         Args:
