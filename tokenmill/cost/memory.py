@@ -55,7 +55,7 @@ _FEATURE_GRADIENT_BYTES = 4
 _CPU_LIBRARY_BYTES, _CPU_COMPILER_BYTES, _CPU_STEP_BYTES = 740 * 2**20, 750 * 2**20, 60 * 2**20
 # The same where experts are spread, so that each layer's attention is a program of its own: what
 # compiling took is not used again by the steps, whose tensors TensorFlow allocates itself. Measured
-# on 10 to 69 million parameters in four layers (benchmarks/training, 2026-11-30).
+# on 10 to 69 million parameters, four and eight layers (benchmarks/training, 2026-11-30).
 CPU_ISLANDS_PROCESS_BYTES = _CPU_LIBRARY_BYTES + 680 * 2**20
 # Of a frozen weight beside the stored one, in every precision: measured, the cause not known.
 _CPU_FROZEN_COPY_BYTES = 4
