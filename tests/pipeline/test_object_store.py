@@ -224,6 +224,7 @@ def test_what_a_training_leaves_for_itself_and_its_workers_may_lie_in_a_bucket(s
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # the local pipeline, and all tasks, each a process or two of its own
 def test_the_spec_for_vertex_ai_runs_with_everything_in_a_bucket(
     store, workspace, first_run, tmp_path
 ):
