@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help run test lint run-short test-core test-slow test-modern test-py310 check-image audit docs setup lock format clean
+.PHONY: help run test lint run-short test-core test-slow test-modern test-py310 engines check-image audit docs setup lock format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -25,6 +25,9 @@ test-slow: setup  ## the tests that take minutes each
 
 test-core: setup lint run-short  ## lint, types, a run of 20 steps, and the tests where a stack shows most
 	@$(BIN)/python -m pytest -m "core and not slow" --durations=20 $(ARGS)
+
+engines: setup  ## the pipeline on Flink, Spark and Prism, fetched and started here (Java, Maven, Go; ARGS="flink")
+	@$(BIN)/python -m tools.engines.run $(ARGS)
 
 test-modern:  ## make test and a run of 20 steps on TensorFlow 2.21, if need be in a Debian 13 root (then as root)
 	@python3 tools/test_stack.py modern $(ARGS)

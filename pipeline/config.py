@@ -110,7 +110,7 @@ class StepResources(Section):
 
 
 class EngineConfig(Section):
-    """Kubeflow Pipelines or Vertex AI: what `tokenmill compile` writes into the spec."""
+    """Where steps run: Kubeflow Pipelines, Vertex AI, and engines of Beam."""
 
     pipeline_root: str | None = None
     """Where artifacts go: gs://bucket/path, or a directory that every container sees."""
@@ -128,11 +128,43 @@ class EngineConfig(Section):
     takes no other, and 2.0.0 for Vertex AI, which takes both."""
     cache: bool = True
     """Reuse the outputs of steps that have not changed."""
+    beam: Literal["in_process", "flink", "spark", "prism"] = "in_process"
+    """What runs Beam's steps: the step's own process, in Python, or an engine with a job service of
+    Beam's. The output is the same."""
+    beam_job_endpoint: str | None = None
+    """host:port of the engine's Beam job service."""
+    beam_worker_pool: str | None = None
+    """host:port of the pool of Python workers (apache_beam.runners.worker.worker_pool_main), as the
+    engine's machines reach it: localhost where each has its own."""
     beam_args: tuple[str, ...] = ()
-    """Beam's options of all Beam steps, such as --runner=DataflowRunner; without a --runner they
-    run in the step's own container, in Python (Beam's DirectRunner would download Prism)."""
+    """Beam's options of all Beam steps: --parallelism=8 for Flink, or another runner, such as
+    --runner=DataflowRunner. Without a --runner they run in the step's own process
+    (Beam's DirectRunner would download Prism)."""
     resources: dict[str, StepResources] = {}
     """By node id: [engine.resources.Trainer]."""
+
+    @field_validator("beam_job_endpoint", "beam_worker_pool")
+    @classmethod
+    def _check_address(cls, address: str | None) -> str | None:
+        if address is not None and not re.fullmatch(
+            r"(\[[0-9a-fA-F:]+\]|[^\s:/]+):[0-9]{1,5}", address
+        ):
+            raise ValueError(f"{address!r} is not of the form host:port")
+        return address
+
+    @model_validator(mode="after")
+    def _check_beam(self) -> "EngineConfig":
+        """Check that an engine of Beam has what it needs, and that no other runner is named."""
+        if self.beam == "in_process":
+            return self
+        for name in ("beam_job_endpoint", "beam_worker_pool"):
+            if getattr(self, name) is None:
+                raise ValueError(f'beam = "{self.beam}" needs engine.{name}, host:port')
+        if named := [arg for arg in self.beam_args if arg.startswith("--runner")]:
+            raise ValueError(
+                f'beam = "{self.beam}" and beam_args with {named[0]}: give one of them'
+            )
+        return self
 
     @field_validator("resources")
     @classmethod

@@ -34,6 +34,8 @@ LOCKS = (
     "serving/benchmark/lm_eval.lock",
     "tools/audit.lock",
     "tools/docs.lock",
+    "tools/engines/flink.lock",
+    "tools/engines/spark.lock",
     "tools/uv.lock",
 )
 

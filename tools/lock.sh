@@ -43,5 +43,9 @@ lock 3.10 tools/docs.lock --universal tools/docs.in
 for client in openai schemathesis; do
   echo "$client" | lock 3.10 "tests/serving/clients/$client.lock" --universal -
 done
+# Flink's and Spark's own jars, as PyPI has them.
+for engine in flink spark; do
+  lock 3.10 "tools/engines/$engine.lock" --no-deps "tools/engines/$engine.in"
+done
 # lm-evaluation-harness has an environment of its own, which `tokenmill benchmark` makes.
 lock 3.10 serving/benchmark/lm_eval.lock --universal serving/benchmark/lm_eval.in

@@ -23,6 +23,7 @@ from tokenmill.text.text_columns import word_counts
 
 _DERIVED = ("characters", "words", "language")
 _OPAQUE = ("doc_id", "text")
+_ORDER = (*DOCUMENT_FEATURES, *_DERIVED)
 
 
 def describe_documents(batch: pa.RecordBatch, language: bool) -> pa.RecordBatch:
@@ -66,10 +67,16 @@ def statistics_options() -> tfdv.StatsOptions:
 def mark_derived(
     statistics: statistics_pb2.DatasetFeatureStatisticsList,
 ) -> statistics_pb2.DatasetFeatureStatisticsList:
-    """Return a copy in which the features that no document holds say so."""
+    """Return a copy in which the features that no document holds say so.
+
+    They are in the order of the columns, in whatever order a runner has combined them.
+    """
     marked = statistics_pb2.DatasetFeatureStatisticsList()
     marked.CopyFrom(statistics)
     for dataset in marked.datasets:
+        ordered = sorted(dataset.features, key=lambda each: _ORDER.index(each.path.step[0]))
+        del dataset.features[:]
+        dataset.features.extend(ordered)
         for feature in dataset.features:
             if feature.path.step[0] in _DERIVED:
                 feature.validation_derived_source.deriver_name = "tokenmill"

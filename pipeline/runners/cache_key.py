@@ -1,6 +1,7 @@
 """TFX's cache key without the output directory's path: moved or copied, it keeps its cache.
 
-It has the libraries' versions instead: under other ones everything is computed anew.
+Nor does it count what ran Beam's steps: output is the same, and an engine's address changes. It has
+the libraries' versions instead: under other ones everything is computed anew.
 
 Imports TFX.
 """
@@ -9,8 +10,10 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from google.protobuf.message import Message
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration.portable import cache_utils
+from tfx.proto.orchestration.executable_spec_pb2 import BeamExecutableSpec
 from tfx.types import Artifact
 
 from tokenmill.metadata.relocation import Move
@@ -31,6 +34,7 @@ def portable_cache_context(output_dir: str, directory_id: str) -> Callable[..., 
 
     def get_cache_context(
         *,
+        executor_spec: Message | None = None,
         input_artifacts: Mapping[str, Sequence[Artifact]] | None = None,
         parameters: Mapping[str, Any] | None = None,
         **rest: Any,
@@ -44,7 +48,11 @@ def portable_cache_context(output_dir: str, directory_id: str) -> Callable[..., 
             key: move.text(value) if isinstance(value, str) else value
             for key, value in (parameters or {}).items()
         }
+        if isinstance(executor_spec, BeamExecutableSpec):
+            executor_spec = copy.deepcopy(executor_spec)
+            executor_spec.ClearField("beam_pipeline_args")
         return original(
+            executor_spec=executor_spec,
             input_artifacts=inputs,
             parameters={**values, "directory_id": directory_id, "stack": stack_versions()},
             **rest,

@@ -22,9 +22,9 @@ from pipeline.config import Config, StepResources
 from pipeline.dag import create_components
 from pipeline.report.page.component import ReportPage
 from pipeline.runners import kubeflow_entrypoint
+from pipeline.runners.beam_engine import engine_arguments
 from pipeline.runners.engine_check import Engine, check_engine, schema_version
 from pipeline.runners.run_parameters import add_run_parameters
-from tokenmill.beam_arguments import beam_arguments
 from tokenmill.errors import TokenmillError
 from tokenmill.files import check_is_no_pattern, write_json
 
@@ -65,7 +65,7 @@ def compile_pipeline(config: Config, engine: Engine, output: str) -> int:
         pipeline_root=root,
         components=steps,
         enable_cache=config.engine.cache,
-        beam_pipeline_args=beam_arguments(config.engine.beam_args),
+        beam_pipeline_args=engine_arguments(config.engine),
     )
     runner_config = kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
         display_name=config.run.name,

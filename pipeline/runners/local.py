@@ -24,10 +24,10 @@ from pipeline.dag import create_components
 from pipeline.loader import dump_config
 from pipeline.report.console import RunConsole
 from pipeline.report.step_summary import step_remarks, summarize_step
+from pipeline.runners.beam_engine import engine_arguments
 from pipeline.runners.cache_key import portable_cache_context
 from pipeline.runners.run_lock import run_lock
 from tokenmill import progress
-from tokenmill.beam_arguments import beam_arguments
 from tokenmill.contracts.training_limits import write_limits
 from tokenmill.errors import TokenmillError
 from tokenmill.metadata.output_directory import SQLITE_NAME, claim_directory
@@ -96,7 +96,7 @@ def run_local(
         components=steps,
         enable_cache=use_cache,
         metadata_connection_config=connection_config(metadata),
-        beam_pipeline_args=beam_arguments(),
+        beam_pipeline_args=engine_arguments(config.engine),
     )
     config_toml = dump_config(config)
 

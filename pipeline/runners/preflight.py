@@ -57,6 +57,10 @@ def check_before_start(config: Config) -> None:
         check_classes(config, files)
     if config.evaluate.benchmarks:
         install_harness()  # now: without a network that would fail behind the training
+    if config.engine.beam != "in_process":
+        from pipeline.runners.beam_engine import check_beam_engine  # imports Beam, for a second
+
+        check_beam_engine(config.engine, os.path.abspath(config.output_dir))
 
 
 def experts_export_remark(config: Config) -> str:

@@ -1,0 +1,151 @@
+"""engine.beam: what is told before the first step when an engine cannot do the work."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pipeline.config import EngineConfig
+from pipeline.loader import load_config
+from pipeline.runners.beam_engine import check_beam_engine, engine_arguments
+from tokenmill.errors import TokenmillError
+
+ROOT = str(pathlib.Path(__file__).parents[2])
+PATH = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def job_service(tmp_path_factory):
+    """Beam's own job service in Python: any engine's speaks the same protocol."""
+    directory = tmp_path_factory.mktemp("service")
+    port_file = directory / "port"
+    with open(directory / "log", "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "apache_beam.runners.portability.local_job_service_main",
+             "--port_file", str(port_file)],
+            env={**os.environ, "PATH": PATH}, stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not (port_file.exists() and port_file.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield f"localhost:{port_file.read_text()}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+def worker_pool(tmp_path):
+    """A pool whose workers have this checkout."""
+    port = free_port()
+    with open(tmp_path / "pool.log", "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main",
+             f"--service_port={port}"],
+            env={**os.environ, "PATH": PATH, "PYTHONPATH": ROOT},
+            cwd=tmp_path, stdout=log, stderr=log,
+        )  # fmt: skip
+    deadline = time.monotonic() + 120
+    try:
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("localhost", port)) == 0:
+                    break
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield f"localhost:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def engine(job_endpoint, pool):
+    return EngineConfig(beam="flink", beam_job_endpoint=job_endpoint, beam_worker_pool=pool)
+
+
+@pytest.mark.timeout(300)
+def test_an_engine_that_works_is_taken_and_nothing_is_left(job_service, worker_pool, tmp_path):
+    directory = tmp_path / "runs" / "demo"
+    check_beam_engine(engine(job_service, worker_pool), str(directory))
+    assert list(directory.iterdir()) == []
+
+
+@pytest.mark.timeout(300)
+def test_workers_that_see_another_file_system_are_told(
+    job_service, worker_pool, tmp_path, monkeypatch
+):
+    import apache_beam as beam
+
+    run = beam.Pipeline.run
+
+    def run_elsewhere(self, *args, **kwargs):
+        # What a worker of another machine finds: the path, without what was put there.
+        (probe,) = (tmp_path / "runs").glob(".engine_probe.*")
+        (probe / "asked").rename(probe / "hidden")
+        return run(self, *args, **kwargs)
+
+    monkeypatch.setattr(beam.Pipeline, "run", run_elsewhere)
+    with pytest.raises(TokenmillError, match=r"do not see .*runs: .*run.output_dir") as error:
+        check_beam_engine(engine(job_service, worker_pool), str(tmp_path / "runs"))
+    assert "--output-dir" in error.value.hint
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_job_service_that_does_not_answer_is_named(tmp_path):
+    port = free_port()
+    with pytest.raises(
+        TokenmillError, match=rf"engine.beam_job_endpoint = localhost:{port}: nothing answers"
+    ) as error:
+        check_beam_engine(engine(f"localhost:{port}", "localhost:1"), str(tmp_path))
+    assert "docs/engines.md" in error.value.hint
+
+
+def test_in_process_asks_nobody(tmp_path):
+    check_beam_engine(EngineConfig(), str(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
+    assert "FnApiRunner" in engine_arguments(EngineConfig())[0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        (["engine.beam=flink"], "needs engine.beam_job_endpoint"),
+        (
+            ["engine.beam=spark", "engine.beam_job_endpoint=localhost:1"],
+            "needs engine.beam_worker_pool",
+        ),
+        (["engine.beam_job_endpoint=localhost"], "'localhost' is not of the form host:port"),
+        (
+            ["engine.beam=prism", "engine.beam_job_endpoint=a:1", "engine.beam_worker_pool=b:2",
+             'engine.beam_args=["--runner=DirectRunner"]'],
+            "give one of them",
+        ),
+        (["engine.beam=dataflow"], "allowed are in_process, flink, spark, prism"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_told_at_once(keys, told):
+    with pytest.raises(TokenmillError, match=told):
+        load_config("demo", None, keys)
+
+
+def test_arguments_of_a_configuration_come_last():
+    keys = [
+        "engine.beam=flink", "engine.beam_job_endpoint=jobs:8099",
+        "engine.beam_worker_pool=[::1]:50000", 'engine.beam_args=["--parallelism=8"]',
+    ]  # fmt: skip
+    arguments = engine_arguments(load_config("demo", None, keys).engine)
+    assert arguments[-1] == "--parallelism=8"
+    assert "--job_endpoint=jobs:8099" in arguments
+    assert "--environment_config=[::1]:50000" in arguments

@@ -1,0 +1,281 @@
+"""Clusters of Flink, Spark and Prism on this machine, each part a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tools.engines.parts import Parts
+
+HOST = "127.0.0.1"
+WORKERS = 2
+SLOTS = 2  # of each worker, so that one can take over what the other did
+_START_SECONDS = 180.0
+_WORKER = Path(__file__).resolve().parent / "worker.sh"
+# What Flink's and Spark's own start scripts open to them on Java 17.
+_OPENED = (
+    "java.lang", "java.lang.invoke", "java.lang.reflect", "java.io", "java.net", "java.nio",
+    "java.text", "java.time", "java.util", "java.util.concurrent", "java.util.concurrent.atomic",
+    "java.util.concurrent.locks", "sun.nio.ch", "sun.nio.cs", "sun.security.action",
+    "sun.util.calendar",
+)  # fmt: skip
+JAVA = ["java", *(f"--add-opens=java.base/{each}=ALL-UNNAMED" for each in _OPENED)]
+
+_FLINK = """\
+jobmanager.rpc.address: {host}
+jobmanager.bind-host: {host}
+jobmanager.rpc.port: {rpc}
+jobmanager.memory.process.size: 1g
+rest.address: {host}
+rest.bind-address: {host}
+rest.port: {rest}
+blob.server.port: {blob}
+io.tmp.dirs: {directory}/tmp
+taskmanager.host: {host}
+taskmanager.bind-host: {host}
+taskmanager.numberOfTaskSlots: {slots}
+taskmanager.cpu.cores: 1.0
+taskmanager.memory.framework.heap.size: 128m
+taskmanager.memory.framework.off-heap.size: 128m
+taskmanager.memory.task.heap.size: {heap}m
+taskmanager.memory.task.off-heap.size: 0m
+taskmanager.memory.network.min: 512m
+taskmanager.memory.network.max: 512m
+taskmanager.memory.segment-size: 8kb
+taskmanager.memory.managed.size: 512m
+taskmanager.memory.jvm-metaspace.size: 256m
+taskmanager.memory.jvm-overhead.min: 192m
+taskmanager.memory.jvm-overhead.max: 192m
+parallelism.default: {slots}
+heartbeat.interval: 2000
+heartbeat.timeout: 10000
+restart-strategy.type: fixed-delay
+restart-strategy.fixed-delay.attempts: 3
+restart-strategy.fixed-delay.delay: 2 s
+"""
+
+
+@dataclass
+class Cluster:
+    """A running engine.
+
+    Attributes:
+        engine: flink, spark or prism.
+        directory: Holds what the processes write, their logs too: NAME.log.
+        job_endpoint: host:port of Beam's job service.
+        worker_pool: host:port of Beam's pool of workers.
+        processes: By name, such as taskmanager-0.
+    """
+
+    engine: str
+    directory: Path
+    job_endpoint: str = ""
+    worker_pool: str = ""
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def settings(self) -> list[str]:
+        """Return the keys for `tokenmill run --set`."""
+        return [
+            f"engine.beam={self.engine}",
+            f"engine.beam_job_endpoint={self.job_endpoint}",
+            f"engine.beam_worker_pool={self.worker_pool}",
+            f'engine.beam_args=["--parallelism={SLOTS}"]',
+        ]
+
+    def start(
+        self, name: str, command: Sequence[str], ready: Callable[[], bool], **env: str
+    ) -> None:
+        """Start a process and wait until it can be used.
+
+        Raises:
+            RuntimeError: It ended, or did not become ready in time; with the end of its log.
+        """
+        log = self.directory / f"{name}.log"
+        with log.open("wb") as output:
+            self.processes[name] = process = subprocess.Popen(
+                command,
+                cwd=self.directory,
+                env={**_environment(), **env},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _START_SECONDS
+        while not ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                told = log.read_bytes()[-3000:].decode(errors="replace")
+                raise RuntimeError(f"{name} of {self.engine} did not start; {log}:\n{told}")
+            time.sleep(0.2)
+
+    def kill(self, name: str) -> None:
+        """Kill a process as the kernel does that has no memory left: kill -9."""
+        self.processes[name].kill()
+        self.processes[name].wait()
+
+    def stop(self) -> None:
+        """Stop all processes, with what they have started."""
+        for process in reversed(self.processes.values()):
+            for sent in (signal.SIGTERM, signal.SIGKILL):
+                try:
+                    os.killpg(process.pid, sent)
+                    process.wait(timeout=15)
+                except ProcessLookupError:
+                    break
+                except subprocess.TimeoutExpired:
+                    continue
+
+
+@contextmanager
+def started(engine: str, parts: Parts, directory: Path, heap_mib: int = 512) -> Iterator[Cluster]:
+    """Start an engine with a pool of workers that have the project's wheel; stop it at the end."""
+    directory.mkdir(parents=True)
+    cluster = Cluster(engine, directory)
+    try:
+        pool = _free_port()
+        cluster.start(
+            "pool",
+            [str(parts.python), "-m", "apache_beam.runners.worker.worker_pool_main",
+             f"--service_port={pool}", f"--container_executable={_WORKER}"],
+            lambda: _listens(pool),
+            TOKENMILL_WORKER_PYTHON=str(parts.python),
+        )  # fmt: skip
+        cluster.worker_pool = f"{HOST}:{pool}"
+        {"flink": _start_flink, "spark": _start_spark, "prism": _start_prism}[engine](
+            cluster, parts, heap_mib
+        )
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def _start_flink(cluster: Cluster, parts: Parts, heap_mib: int) -> None:
+    """Start a job manager, two task managers and Beam's job server for them."""
+    rpc, rest, blob, job = (_free_port() for _ in range(4))
+    configuration = cluster.directory / "conf"
+    configuration.mkdir()
+    (cluster.directory / "tmp").mkdir()
+    values = {
+        "host": HOST,
+        "rpc": rpc,
+        "rest": rest,
+        "blob": blob,
+        "slots": SLOTS,
+        "heap": heap_mib,
+    }
+    (configuration / "config.yaml").write_text(_FLINK.format(directory=cluster.directory, **values))
+    runtime = "org.apache.flink.runtime"
+    java = [*JAVA, "-cp", f"{parts.cluster_jars}/*"]
+    arguments = ["--configDir", str(configuration)]
+    cluster.start(
+        "jobmanager",
+        [*java, "-Xmx512m", f"{runtime}.entrypoint.StandaloneSessionClusterEntrypoint", *arguments],
+        lambda: _listens(rest),
+    )
+    for number in range(WORKERS):
+        cluster.start(
+            f"taskmanager-{number}",
+            [*java, f"-Xmx{heap_mib + 128}m", "-XX:MaxDirectMemorySize=768m",
+             f"{runtime}.taskexecutor.TaskManagerRunner", *arguments],
+            lambda number=number: _answer(f"http://{HOST}:{rest}/taskmanagers").count('"id"')
+            > number,
+        )  # fmt: skip
+    cluster.start(
+        "jobserver",
+        [*JAVA, "-Xmx1g", "-cp", f"{parts.job_server_jars}/*",
+         "org.apache.beam.runners.flink.FlinkJobServerDriver", f"--flink-master={HOST}:{rest}",
+         f"--job-port={job}", "--artifact-port=0", "--expansion-port=-1",
+         f"--artifacts-dir={cluster.directory}/artifacts"],
+        lambda: _listens(job),
+    )  # fmt: skip
+    cluster.job_endpoint = f"localhost:{job}"
+
+
+def _start_spark(cluster: Cluster, parts: Parts, heap_mib: int) -> None:
+    """Start a master, two workers and Beam's job server for them."""
+    port, shown, job = (_free_port() for _ in range(3))
+    java = [*JAVA, "-cp", f"{parts.cluster_jars}/*"]
+    deploy, master = "org.apache.spark.deploy", f"spark://{HOST}:{port}"
+    own = {
+        "SPARK_HOME": str(parts.cluster_jars.parent), "SPARK_SCALA_VERSION": "2.12",
+        "SPARK_LOCAL_IP": HOST, "SPARK_LOCAL_DIRS": str(cluster.directory / "tmp"),
+    }  # fmt: skip
+    cluster.start(
+        "master",
+        [*java, "-Xmx512m", f"{deploy}.master.Master", "--host", HOST, "--port", str(port),
+         "--webui-port", str(shown)],
+        lambda: _listens(shown),
+        **own,
+    )  # fmt: skip
+    for number in range(WORKERS):
+        cluster.start(
+            f"worker-{number}",
+            [*java, "-Xmx256m", f"{deploy}.worker.Worker", "--host", HOST, "--webui-port",
+             "0", "--cores", str(SLOTS), "--memory", f"{heap_mib + 512}m",
+             "--work-dir", f"{cluster.directory}/work", master],
+            lambda number=number: _answer(f"http://{HOST}:{shown}/json/").count('"worker-')
+            > number,
+            **own,
+        )  # fmt: skip
+    cluster.start(
+        "jobserver",
+        [*JAVA, "-Xmx1g", f"-Dspark.executor.memory={heap_mib}m", f"-Dspark.driver.host={HOST}",
+         "-Dspark.ui.enabled=false",
+         "-cp", f"{parts.job_server_jars}/*:{parts.cluster_jars}/*",
+         "org.apache.beam.runners.spark.SparkJobServerDriver", f"--spark-master-url={master}",
+         f"--job-port={job}", "--artifact-port=0", "--expansion-port=-1",
+         f"--artifacts-dir={cluster.directory}/artifacts"],
+        lambda: _listens(job),
+        **own,
+    )  # fmt: skip
+    cluster.job_endpoint = f"localhost:{job}"
+
+
+def _start_prism(cluster: Cluster, parts: Parts, heap_mib: int) -> None:
+    """Start Prism, which is job service and engine in one process."""
+    job, shown = _free_port(), _free_port()
+    cluster.start(
+        "prism",
+        [str(parts.prism), f"--job_port={job}", f"--web_port={shown}", "--log_level=warn"],
+        lambda: _listens(job),
+    )
+    cluster.job_endpoint = f"localhost:{job}"
+
+
+def _environment() -> Mapping[str, str]:
+    """Return this process's environment without what would bring the checkout to the workers."""
+    left_out = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    return {name: value for name, value in os.environ.items() if name not in left_out}
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        return int(free.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def _answer(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return str(answer.read().decode())
+    except (urllib.error.URLError, OSError):
+        return ""
+
+
+if __name__ == "__main__":
+    sys.exit("run: python -m tools.engines.run")
