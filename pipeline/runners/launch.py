@@ -143,7 +143,6 @@ def _run(
     screen.step_started("loading TFX")
     from pipeline.report.run import RunReport, print_report, print_summary, read_report
     from pipeline.runners.local import RunOutcome, StepFailedError, run_local
-    from tokenmill.metadata.store import answering
 
     screen.stop()
     outcome = RunOutcome()
@@ -179,8 +178,7 @@ def _run(
 
     try:
         until = "TokenLedger" if estimate else None
-        with answering(config.run.metadata_url):
-            run_local(config, manifest_directory, screen, outcome, use_cache, until)
+        run_local(config, manifest_directory, screen, outcome, use_cache, until)
     except StoppedError:
         result.run_id = outcome.run_id or None
         raise

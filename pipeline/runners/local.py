@@ -32,7 +32,7 @@ from tokenmill.contracts.training_limits import write_limits
 from tokenmill.errors import TokenmillError
 from tokenmill.metadata.output_directory import SQLITE_NAME, claim_directory
 from tokenmill.metadata.step_records import StepRecord, record_run, step_record
-from tokenmill.metadata.store import connection_config, open_store
+from tokenmill.metadata.store import answering, connection_config, open_store
 from tokenmill.metadata.unfinished import mark_unfinished
 
 
@@ -84,6 +84,7 @@ def run_local(
 
     Raises:
         StepFailedError: A step failed; nothing after it ran.
+        StoppedError: The server of ML Metadata does not answer any more.
         TokenmillError: Another run is using the same output directory.
     """
     output_dir = os.path.abspath(config.output_dir)
@@ -124,7 +125,9 @@ def run_local(
     living: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if config.train.strategy == "multi_worker":  # the others wait as long as this one lives
         living = show_life(config.training_directory)
-    with run_lock(output_dir), living, _observed(started, finished, screen):
+    # Within the sign of life, which leaves the waiting workers the exit code.
+    told = answering(config.run.metadata_url)
+    with run_lock(output_dir), living, told, _observed(started, finished, screen):
         directory_id = claim_directory(output_dir, config.run.metadata_url, config.run.name)
         root, running = pipeline.pipeline_info.pipeline_root, metadata_store_pb2.Execution
         mark_unfinished(open_store(metadata), config.run.name, root, running.FAILED)
