@@ -166,7 +166,7 @@ def train(
             sampler = None
             if alone:
                 sampler = _sampler(model, eval_rows, alone, session)
-            with missed_peers(workers.is_chief, workers.count):
+            with missed_peers(workers.count):
                 record = trainer.fit(rows, eval_rows, session, drawer, sampler)
                 if spread is not None:
                     model = _whole_model(job, trainer, workers)

@@ -24,7 +24,7 @@ from pipeline.dag import create_components
 from pipeline.loader import dump_config
 from pipeline.report.console import RunConsole
 from pipeline.report.step_summary import step_remarks, summarize_step
-from pipeline.runners.beam_engine import engine_arguments
+from pipeline.runners.beam_engine import engine_arguments, jobs_end_with_us
 from pipeline.runners.cache_key import portable_cache_context
 from pipeline.runners.run_lock import run_lock
 from tokenmill import progress
@@ -127,7 +127,8 @@ def run_local(
         living = show_life(config.training_directory)
     # Within the sign of life, which leaves the waiting workers the exit code.
     told = answering(config.run.metadata_url)
-    with run_lock(output_dir), living, told, _observed(started, finished, screen):
+    observed = _observed(started, finished, screen)
+    with run_lock(output_dir), living, told, jobs_end_with_us(), observed:
         directory_id = claim_directory(output_dir, config.run.metadata_url, config.run.name)
         root, running = pipeline.pipeline_info.pipeline_root, metadata_store_pb2.Execution
         mark_unfinished(open_store(metadata), config.run.name, root, running.FAILED)

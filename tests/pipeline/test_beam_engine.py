@@ -1,5 +1,6 @@
 """engine.beam: what is told before the first step when an engine cannot do the work."""
 
+import contextlib
 import os
 import pathlib
 import socket
@@ -7,13 +8,16 @@ import subprocess
 import sys
 import time
 
+import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.config import EngineConfig
 from pipeline.loader import load_config
-from pipeline.runners.beam_engine import check_beam_engine, engine_arguments
+from pipeline.runners.beam_engine import check_beam_engine, engine_arguments, jobs_end_with_us
 from tokenmill.errors import TokenmillError
 
+WORKER = "pipeline.runners.beam_worker"
 ROOT = str(pathlib.Path(__file__).parents[2])
 PATH = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
 
@@ -36,10 +40,7 @@ def job_service(tmp_path_factory):
             env={**os.environ, "PATH": PATH}, stdout=log, stderr=log,
         )  # fmt: skip
     try:
-        deadline = time.monotonic() + 120
-        while not (port_file.exists() and port_file.read_text()):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(lambda: port_file.exists() and port_file.read_text())
         yield f"localhost:{port_file.read_text()}"
     finally:
         process.terminate()
@@ -48,27 +49,35 @@ def job_service(tmp_path_factory):
 
 @pytest.fixture
 def worker_pool(tmp_path):
-    """A pool whose workers have this checkout."""
-    port = free_port()
+    """A pool whose workers have this checkout, and are started as docs/engines.md says."""
+    port, start = free_port(), tmp_path / "start_worker"
+    start.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {WORKER} "$@"\n')
+    start.chmod(0o755)
     with open(tmp_path / "pool.log", "wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main",
-             f"--service_port={port}"],
+             f"--service_port={port}", f"--container_executable={start}"],
             env={**os.environ, "PATH": PATH, "PYTHONPATH": ROOT},
             cwd=tmp_path, stdout=log, stderr=log,
         )  # fmt: skip
-    deadline = time.monotonic() + 120
     try:
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("localhost", port)) == 0:
-                    break
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(lambda: listens(port))
         yield f"localhost:{port}"
     finally:
         process.terminate()
         process.wait()
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("localhost", port)) == 0
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def engine(job_endpoint, pool):
@@ -82,12 +91,42 @@ def test_an_engine_that_works_is_taken_and_nothing_is_left(job_service, worker_p
     assert list(directory.iterdir()) == []
 
 
+def workers_of(pool):
+    """Processes that a test's pool has started, by the directory that they run in."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if WORKER.encode() in (path / "cmdline").read_bytes():
+                found += [path.name] * ((path / "cwd").readlink() == pool)
+    return found
+
+
+@pytest.mark.timeout(300)
+def test_a_worker_ends_when_the_engine_hangs_up(job_service, worker_pool, tmp_path):
+    check_beam_engine(engine(job_service, worker_pool), str(tmp_path / "runs"))
+    wait_until(lambda: not workers_of(tmp_path))
+
+
+def sleep_long(number):
+    time.sleep(600)
+
+
+@pytest.mark.timeout(300)
+def test_an_interrupted_run_leaves_no_job(job_service, worker_pool):
+    options = PipelineOptions(engine_arguments(engine(job_service, worker_pool)))
+    pipeline = beam.Pipeline(options=options)
+    _ = pipeline | beam.Create([1]) | beam.Map(sleep_long)
+    with contextlib.suppress(KeyboardInterrupt), jobs_end_with_us():
+        result = pipeline.run()
+        wait_until(lambda: result.state == "RUNNING")
+        raise KeyboardInterrupt
+    assert result.state == "CANCELLED"
+
+
 @pytest.mark.timeout(300)
 def test_workers_that_see_another_file_system_are_told(
     job_service, worker_pool, tmp_path, monkeypatch
 ):
-    import apache_beam as beam
-
     run = beam.Pipeline.run
 
     def run_elsewhere(self, *args, **kwargs):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import tensorflow as tf
 
 from components.train.distributed.cluster import name_peers, other_peers
 from components.train.distributed.peers import SILENT_SECONDS, describe_loss
@@ -74,3 +75,12 @@ def test_a_loss_is_a_sentence_that_names_the_other(be, me, said, sentence):
     be(*me)
     assert SILENT_SECONDS == 150
     assert describe_loss(RuntimeError(HEADER + said + AFTER)) == sentence
+
+
+def test_what_need_not_be_a_loss_is_not_told_as_one(be):
+    be("chief", 0)
+    error = tf.errors.InternalError(None, None, "Out of scratch space.")
+    assert describe_loss(error) == (
+        "a step failed, perhaps since one of worker 1 of 3 (two:2222), worker 2 of 3 (three:2222) "
+        "was lost: Out of scratch space."
+    )

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -21,7 +20,6 @@ HOST = "127.0.0.1"
 WORKERS = 2
 SLOTS = 2  # of each worker, so that one can take over what the other did
 _START_SECONDS = 180.0
-_WORKER = Path(__file__).resolve().parent / "worker.sh"
 # What Flink's and Spark's own start scripts open to them on Java 17.
 _OPENED = (
     "java.lang", "java.lang.invoke", "java.lang.reflect", "java.io", "java.net", "java.nio",
@@ -74,6 +72,7 @@ class Cluster:
         directory: Holds what the processes write, their logs too: NAME.log.
         job_endpoint: host:port of Beam's job service.
         worker_pool: host:port of Beam's pool of workers.
+        rest: URL of Flink's REST API.
         processes: By name, such as taskmanager-0.
     """
 
@@ -81,6 +80,7 @@ class Cluster:
     directory: Path
     job_endpoint: str = ""
     worker_pool: str = ""
+    rest: str = ""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def settings(self) -> list[str]:
@@ -141,13 +141,12 @@ def started(engine: str, parts: Parts, directory: Path, heap_mib: int = 512) -> 
     directory.mkdir(parents=True)
     cluster = Cluster(engine, directory)
     try:
-        pool = _free_port()
+        pool, worker = _free_port(), parts.python.with_name("tokenmill-beam-worker")
         cluster.start(
             "pool",
             [str(parts.python), "-m", "apache_beam.runners.worker.worker_pool_main",
-             f"--service_port={pool}", f"--container_executable={_WORKER}"],
+             f"--service_port={pool}", f"--container_executable={worker}"],
             lambda: _listens(pool),
-            TOKENMILL_WORKER_PYTHON=str(parts.python),
         )  # fmt: skip
         cluster.worker_pool = f"{HOST}:{pool}"
         {"flink": _start_flink, "spark": _start_spark, "prism": _start_prism}[engine](
@@ -174,6 +173,7 @@ def _start_flink(cluster: Cluster, parts: Parts, heap_mib: int) -> None:
     }
     (configuration / "config.yaml").write_text(_FLINK.format(directory=cluster.directory, **values))
     runtime = "org.apache.flink.runtime"
+    cluster.rest = f"http://{HOST}:{rest}"
     java = [*JAVA, "-cp", f"{parts.cluster_jars}/*"]
     arguments = ["--configDir", str(configuration)]
     cluster.start(
@@ -185,8 +185,9 @@ def _start_flink(cluster: Cluster, parts: Parts, heap_mib: int) -> None:
         cluster.start(
             f"taskmanager-{number}",
             [*java, f"-Xmx{heap_mib + 128}m", "-XX:MaxDirectMemorySize=768m",
-             f"{runtime}.taskexecutor.TaskManagerRunner", *arguments],
-            lambda number=number: _answer(f"http://{HOST}:{rest}/taskmanagers").count('"id"')
+             f"{runtime}.taskexecutor.TaskManagerRunner", *arguments,
+             "-D", f"taskmanager.resource-id=taskmanager-{number}"],
+            lambda number=number: _answer(f"{cluster.rest}/taskmanagers").count('"id"')
             > number,
         )  # fmt: skip
     cluster.start(
@@ -275,7 +276,3 @@ def _answer(url: str) -> str:
             return str(answer.read().decode())
     except (urllib.error.URLError, OSError):
         return ""
-
-
-if __name__ == "__main__":
-    sys.exit("run: python -m tools.engines.run")

@@ -3,8 +3,8 @@
     python -m tools.engines.run [flink spark prism ..] [-- tokenmill run's options ..]
 
 Each engine is fetched (.uv/engines), started on this machine with two workers, given a whole
-`tokenmill run`, and stopped. Every file that the steps before the Trainer write has to be the same
-to the byte. What came out is build/engines/results.json. An engine that cannot be had is said, and
+`tokenmill run`, and stopped. Every file of the steps from ingest to packing has to be the same to
+the byte. What came out is build/engines/results.json. An engine that cannot be had is said, and
 the exit code is 2; where files differ or a run fails, it is 1.
 """
 
@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -28,9 +29,11 @@ OUT = ROOT / "build" / "engines"
 SHORT = (
     "train.max_steps=20", "evaluate.max_bits_per_byte=20", "evaluate.beat_baseline=false",
 )  # fmt: skip
-# The steps whose work Beam does, and those between them: what they write does not depend on time.
+# The steps before those that depend on time. Of the Evaluator, which Beam does, too, the records
+# are the same, and their order and shards are not.
 COMPARED = (
-    "CorpusExampleGen", "StatisticsGen", "Curator", "TokenizerTrainer", "Transform", "Packer",
+    "CorpusExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "AnomalyGate", "Curator",
+    "TokenizerTrainer", "Transform", "Packer",
 )  # fmt: skip
 
 
@@ -111,6 +114,8 @@ def main(arguments: list[str]) -> int:
     if unknown := [name for name in arguments if name not in ENGINES]:
         print(f"unknown engine {unknown[0]}; engines: {', '.join(ENGINES)}", file=sys.stderr)
         return 1
+    # As an interrupt does: what was started is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

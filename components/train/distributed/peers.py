@@ -22,6 +22,8 @@ from components.train.distributed.cluster import Peer, find_peers, name_peers, o
 SILENT_SECONDS = 150
 # How often the others are asked, and how often in a row one may be gone: its port is closed.
 _ASK_SECONDS, _MOST_GONE = 3.0, 3
+# TensorFlow's classes for a loss, and for much else.
+_UNCLEAR = (tf.errors.InternalError, tf.errors.UnknownError, tf.errors.FailedPreconditionError)
 
 
 @contextlib.contextmanager
@@ -43,21 +45,19 @@ def patient_heartbeats() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def missed_peers(is_chief: bool, count: int) -> Iterator[None]:
+def missed_peers(count: int) -> Iterator[None]:
     """Within the body, end what waits for the others when the process of one of them has ended.
 
-    The chief asks all others; they ask the chief, which ends when one is gone.
+    All ask all others: who asked the chief only would hear of its end, which follows the other's.
 
     Args:
-        is_chief: Whether this process is the chief.
         count: The number of processes; one alone has nobody to miss.
     """
     if count == 1:
         yield
         return
-    asked = [peer for peer in other_peers() if is_chief or peer.index == 0]
     ended = threading.Event()
-    thread = threading.Thread(target=_ask, args=(asked, ended), daemon=True)
+    thread = threading.Thread(target=_ask, args=(other_peers(), ended), daemon=True)
     thread.start()
     try:
         yield
@@ -102,6 +102,8 @@ def describe_loss(error: Exception) -> str:
         return f"{who} was lost: no answer for {SILENT_SECONDS // 2} to {SILENT_SECONDS} s."
     if " has ended" in text:
         return f"{who} was lost: its process has ended."
+    if not named and isinstance(error, _UNCLEAR):
+        return f"a step failed, perhaps since {who} was lost: {_cause(text)}."
     return f"{who} was lost: {_cause(text)}."
 
 
