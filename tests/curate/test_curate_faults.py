@@ -185,7 +185,7 @@ def test_a_full_disk_is_an_error_that_leaves_no_staging(tmp_path, corpus, name):
 
 
 def children_core_seconds():
-    """The seconds of a core that processes took which this one started and waited for."""
+    """Return the seconds of a core that processes took which this one has waited for."""
     times = os.times()
     return times.children_user + times.children_system
 

@@ -5,14 +5,10 @@ is, byte for byte, what DirectRunner gives.
 """
 
 import json
-import os
 import random
-import socket
-import subprocess
-import sys
-import time
 
 import pytest
+from beam_services import job_service, worker_pool
 
 from components.artifacts import DroppedDocuments, Examples, Quarantine
 from components.curate import distributed_clusters
@@ -101,44 +97,14 @@ def run(home, source, beam_arguments):
 
 @pytest.fixture
 def portable(tmp_path):
-    """Pipeline options of a job service and a worker pool, each a process of its own."""
-    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": os.getcwd()}
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        pool_port = free.getsockname()[1]
-    port_file = tmp_path / "port"
-    commands = [
-        ["portability.local_job_service_main", "--port_file", str(port_file)],
-        ["worker.worker_pool_main", f"--service_port={pool_port}"],
-    ]
-    processes = []
-    try:
-        for module, *arguments in commands:
-            log = open(tmp_path / f"{module}.log", "wb")  # noqa: SIM115  (the process keeps it)
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", f"apache_beam.runners.{module}", *arguments],
-                    env=environment,
-                    stdout=log,
-                    stderr=log,
-                )
-            )
-            log.close()
-        deadline = time.monotonic() + 60
-        while not port_file.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+    """Give the pipeline options of a job service and a worker pool, each a process of its own."""
+    with job_service(tmp_path) as endpoint, worker_pool(tmp_path) as pool:
         yield [
             "--runner=PortableRunner",
-            f"--job_endpoint=localhost:{port_file.read_text()}",
+            f"--job_endpoint={endpoint}",
             "--environment_type=EXTERNAL",
-            f"--environment_config=localhost:{pool_port}",
+            f"--environment_config={pool}",
         ]
-    finally:
-        for process in processes[::-1]:
-            process.terminate()
-            process.wait()
 
 
 @pytest.mark.slow

@@ -1,16 +1,16 @@
 """engine.beam: what is told before the first step when an engine cannot do the work."""
 
 import contextlib
-import os
 import pathlib
 import socket
-import subprocess
 import sys
 import time
 
 import apache_beam as beam
+import beam_services
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
+from beam_services import wait_until
 
 from pipeline.config import EngineConfig
 from pipeline.loader import load_config
@@ -18,66 +18,22 @@ from pipeline.runners.beam_engine import check_beam_engine, engine_arguments, jo
 from tokenmill.errors import TokenmillError
 
 WORKER = "pipeline.runners.beam_worker"
-ROOT = str(pathlib.Path(__file__).parents[2])
-PATH = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
 def job_service(tmp_path_factory):
-    """Beam's own job service in Python: any engine's speaks the same protocol."""
-    directory = tmp_path_factory.mktemp("service")
-    port_file = directory / "port"
-    with open(directory / "log", "wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "apache_beam.runners.portability.local_job_service_main",
-             "--port_file", str(port_file)],
-            env={**os.environ, "PATH": PATH}, stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        wait_until(lambda: port_file.exists() and port_file.read_text())
-        yield f"localhost:{port_file.read_text()}"
-    finally:
-        process.terminate()
-        process.wait()
+    with beam_services.job_service(tmp_path_factory.mktemp("service")) as address:
+        yield address
 
 
 @pytest.fixture
 def worker_pool(tmp_path):
-    """A pool whose workers have this checkout, and are started as docs/engines.md says."""
-    port, start = free_port(), tmp_path / "start_worker"
+    """Run a pool that starts its workers as docs/engines.md says."""
+    start = tmp_path / "start_worker"
     start.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {WORKER} "$@"\n')
     start.chmod(0o755)
-    with open(tmp_path / "pool.log", "wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main",
-             f"--service_port={port}", f"--container_executable={start}"],
-            env={**os.environ, "PATH": PATH, "PYTHONPATH": ROOT},
-            cwd=tmp_path, stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        wait_until(lambda: listens(port))
-        yield f"localhost:{port}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def listens(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("localhost", port)) == 0
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    with beam_services.worker_pool(tmp_path, f"--container_executable={start}") as address:
+        yield address
 
 
 def engine(job_endpoint, pool):
@@ -143,7 +99,9 @@ def test_workers_that_see_another_file_system_are_told(
 
 
 def test_a_job_service_that_does_not_answer_is_named(tmp_path):
-    port = free_port()
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
     with pytest.raises(
         TokenmillError, match=rf"engine.beam_job_endpoint = localhost:{port}: nothing answers"
     ) as error:

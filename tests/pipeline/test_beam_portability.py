@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-import shutil
+import runpy
 import subprocess
 import sys
 import zipfile
@@ -67,17 +67,10 @@ def protos(workspace, tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> pathlib.Path:
-    """The project's wheel, built from a copy: setuptools writes beside the sources."""
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("components", "data", "pipeline", "serving", "tokenmill"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, source / name, ignore=ignored)
-    for name in ("pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, source)
-    build = "import sys, setuptools.build_meta as b; b.build_wheel(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", build, out], cwd=source, check=True, capture_output=True)
-    (path,) = out.iterdir()
-    return path
+    """The project's wheel, as the engines' workers have it."""
+    build = runpy.run_path(str(ROOT / "tools" / "engines" / "parts.py"))["build_wheel"]
+    home = tmp_path_factory.mktemp("wheel")
+    return build(home / "source", home / "out")
 
 
 @pytest.mark.slow

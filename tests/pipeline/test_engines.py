@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 @pytest.fixture(scope="module")
 def tools():
-    """The modules of tools/engines."""
+    """Give the modules of tools/engines."""
     sys.path.insert(0, str(ROOT))
     try:
         yield {
@@ -42,7 +42,7 @@ def tools():
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory):
-    """What all runs are told: some hundred kilobytes of text, which nobody edits meanwhile."""
+    """Return what all runs are told: some hundred kilobytes of text that nobody edits meanwhile."""
     text = tmp_path_factory.mktemp("text")
     for path in (ROOT / "docs").glob("*.md"):
         shutil.copy(path, text)
@@ -51,7 +51,7 @@ def options(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(tools, options, tmp_path_factory):
-    """What the run without an engine leaves."""
+    """Return the hashes of what the run without an engine leaves."""
     home = tmp_path_factory.mktemp("in_process") / "run"
     code, _, told = tools["run"].run(home, [], options)
     assert code == 0, told[-3000:]
@@ -74,7 +74,7 @@ def asked(cluster, path):
 
 
 def busy_task_manager(cluster):
-    """The name of a task manager that works on a job; None if none does."""
+    """Return the name of a task manager that works on a job; None if none does."""
     for job in asked(cluster, "jobs/overview")["jobs"]:
         if job["state"] != "RUNNING" or not job["tasks"]["running"]:
             continue
@@ -87,7 +87,7 @@ def busy_task_manager(cluster):
 
 
 def failures(cluster):
-    """What Flink says of the failures of all jobs."""
+    """Yield what Flink says of the failures of all jobs."""
     for job in asked(cluster, "jobs/overview")["jobs"]:
         history = asked(cluster, f"jobs/{job['jid']}/exceptions")["exceptionHistory"]["entries"]
         yield from (each["stacktrace"] for each in history)

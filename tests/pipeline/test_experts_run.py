@@ -48,7 +48,7 @@ def test_a_run_shows_what_became_of_its_experts(workspace):
 
 
 def largest_load_after_training(rows_uri, balance):
-    """The largest load of the layers' experts, in means, after 300 steps."""
+    """Return the largest load of the layers' experts, in means, after 300 steps."""
     train_rows, held_out = PackedSplit(rows_uri, "train"), PackedSplit(rows_uri, "eval")
     shape = ModelShape(
         layers=2, d_model=48, heads=4, d_ff=48, vocab_size=train_rows.manifest.vocab_size,

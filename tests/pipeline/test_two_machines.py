@@ -10,11 +10,10 @@ import time
 import pytest
 from simulated_machines import MOUNT, Machine, Network, why_not
 
+from tests.pipeline.test_metadata_server import PASSWORD, POSTGRES
 from tokenmill.metadata.server_url import PASSWORD_VARIABLE
 
 ROOT = pathlib.Path(__file__).parents[2]
-POSTGRES = max(pathlib.Path("/usr/lib/postgresql").glob("*/bin"), default=pathlib.Path("/nowhere"))
-PASSWORD = "s3cret'with\"quotes"
 PORT = 2222
 STEPS, CUT_SECONDS = 60, 30.0
 
@@ -106,7 +105,7 @@ def put_in(shared: pathlib.Path, workspace) -> None:
 
 
 def run_command(settings: tuple[str, ...], *words: str) -> list[str]:
-    """The words of `tokenmill run` on a machine."""
+    """Return the words of `tokenmill run` on a machine."""
     settings_words = [word for setting in settings for word in ("--set", setting)]
     places = ("--config", "config.toml"), ("--input", "corpus"), ("--output-dir", "run")
     place_words = [word for option, name in places for word in (option, str(MOUNT / name))]
@@ -192,7 +191,7 @@ class Training:
         return self.codes()
 
     def said(self, role: str) -> str:
-        """What it printed, without line breaks."""
+        """Return what it printed, without line breaks."""
         return " ".join(self.logs[role].read_text().split())
 
 

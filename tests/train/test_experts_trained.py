@@ -100,7 +100,7 @@ def test_killed_and_continued_it_is_the_same_training_and_tells_each_load_once(
 
 
 def reached(directory):
-    """The last step whose line is there; -1 where there is none."""
+    """Return the last step whose line is there; -1 where there is none."""
     files = list(directory.glob("*/metrics.jsonl"))
     lines = read_metrics(str(files[0])) if files else []
     return max((x["step"] for x in lines if "event" not in x), default=-1)

@@ -108,7 +108,7 @@ def test_one_replica_says_that_nothing_is_split(launcher, tmp_path):
 
 
 def test_a_change_is_told_with_the_default_of_what_a_checkpoint_leaves_out():
-    """Whether it left it out because it decided nothing, or because the key is newer."""
+    """Both where it leaves out what decides nothing, and where the key is newer."""
 
     def settings(train=None, shape=SHAPE):
         return fingerprint.settings_of(TrainingJob(shape=shape, train=train or {}, seed=1))

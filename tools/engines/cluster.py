@@ -19,6 +19,7 @@ from tools.engines.parts import Parts
 HOST = "127.0.0.1"
 WORKERS = 2
 SLOTS = 2  # of each worker, so that one can take over what the other did
+_HEAP_MIB = 512  # for the tasks of a worker
 _START_SECONDS = 180.0
 # What Flink's and Spark's own start scripts open to them on Java 17.
 _OPENED = (
@@ -136,7 +137,7 @@ class Cluster:
 
 
 @contextmanager
-def started(engine: str, parts: Parts, directory: Path, heap_mib: int = 512) -> Iterator[Cluster]:
+def started(engine: str, parts: Parts, directory: Path) -> Iterator[Cluster]:
     """Start an engine with a pool of workers that have the project's wheel; stop it at the end."""
     directory.mkdir(parents=True)
     cluster = Cluster(engine, directory)
@@ -150,16 +151,16 @@ def started(engine: str, parts: Parts, directory: Path, heap_mib: int = 512) -> 
         )  # fmt: skip
         cluster.worker_pool = f"{HOST}:{pool}"
         {"flink": _start_flink, "spark": _start_spark, "prism": _start_prism}[engine](
-            cluster, parts, heap_mib
+            cluster, parts
         )
         yield cluster
     finally:
         cluster.stop()
 
 
-def _start_flink(cluster: Cluster, parts: Parts, heap_mib: int) -> None:
+def _start_flink(cluster: Cluster, parts: Parts) -> None:
     """Start a job manager, two task managers and Beam's job server for them."""
-    rpc, rest, blob, job = (_free_port() for _ in range(4))
+    rpc, rest, blob = (_free_port() for _ in range(3))
     configuration = cluster.directory / "conf"
     configuration.mkdir()
     (cluster.directory / "tmp").mkdir()
@@ -169,7 +170,7 @@ def _start_flink(cluster: Cluster, parts: Parts, heap_mib: int) -> None:
         "rest": rest,
         "blob": blob,
         "slots": SLOTS,
-        "heap": heap_mib,
+        "heap": _HEAP_MIB,
     }
     (configuration / "config.yaml").write_text(_FLINK.format(directory=cluster.directory, **values))
     runtime = "org.apache.flink.runtime"
@@ -184,26 +185,21 @@ def _start_flink(cluster: Cluster, parts: Parts, heap_mib: int) -> None:
     for number in range(WORKERS):
         cluster.start(
             f"taskmanager-{number}",
-            [*java, f"-Xmx{heap_mib + 128}m", "-XX:MaxDirectMemorySize=768m",
+            [*java, f"-Xmx{_HEAP_MIB + 128}m", "-XX:MaxDirectMemorySize=768m",
              f"{runtime}.taskexecutor.TaskManagerRunner", *arguments,
              "-D", f"taskmanager.resource-id=taskmanager-{number}"],
             lambda number=number: _answer(f"{cluster.rest}/taskmanagers").count('"id"')
             > number,
         )  # fmt: skip
-    cluster.start(
-        "jobserver",
-        [*JAVA, "-Xmx1g", "-cp", f"{parts.job_server_jars}/*",
-         "org.apache.beam.runners.flink.FlinkJobServerDriver", f"--flink-master={HOST}:{rest}",
-         f"--job-port={job}", "--artifact-port=0", "--expansion-port=-1",
-         f"--artifacts-dir={cluster.directory}/artifacts"],
-        lambda: _listens(job),
+    _start_job_server(
+        cluster, f"{parts.job_server_jars}/*", "flink.FlinkJobServerDriver",
+        f"--flink-master={HOST}:{rest}",
     )  # fmt: skip
-    cluster.job_endpoint = f"localhost:{job}"
 
 
-def _start_spark(cluster: Cluster, parts: Parts, heap_mib: int) -> None:
+def _start_spark(cluster: Cluster, parts: Parts) -> None:
     """Start a master, two workers and Beam's job server for them."""
-    port, shown, job = (_free_port() for _ in range(3))
+    port, shown = _free_port(), _free_port()
     java = [*JAVA, "-cp", f"{parts.cluster_jars}/*"]
     deploy, master = "org.apache.spark.deploy", f"spark://{HOST}:{port}"
     own = {
@@ -221,27 +217,36 @@ def _start_spark(cluster: Cluster, parts: Parts, heap_mib: int) -> None:
         cluster.start(
             f"worker-{number}",
             [*java, "-Xmx256m", f"{deploy}.worker.Worker", "--host", HOST, "--webui-port",
-             "0", "--cores", str(SLOTS), "--memory", f"{heap_mib + 512}m",
+             "0", "--cores", str(SLOTS), "--memory", f"{_HEAP_MIB + 512}m",
              "--work-dir", f"{cluster.directory}/work", master],
             lambda number=number: _answer(f"http://{HOST}:{shown}/json/").count('"worker-')
             > number,
             **own,
         )  # fmt: skip
+    _start_job_server(
+        cluster, f"{parts.job_server_jars}/*:{parts.cluster_jars}/*", "spark.SparkJobServerDriver",
+        f"--spark-master-url={master}", f"-Dspark.executor.memory={_HEAP_MIB}m",
+        f"-Dspark.driver.host={HOST}", "-Dspark.ui.enabled=false", **own,
+    )  # fmt: skip
+
+
+def _start_job_server(
+    cluster: Cluster, jars: str, driver: str, master: str, *properties: str, **env: str
+) -> None:
+    """Start Beam's job service in front of a cluster."""
+    job = _free_port()
     cluster.start(
         "jobserver",
-        [*JAVA, "-Xmx1g", f"-Dspark.executor.memory={heap_mib}m", f"-Dspark.driver.host={HOST}",
-         "-Dspark.ui.enabled=false",
-         "-cp", f"{parts.job_server_jars}/*:{parts.cluster_jars}/*",
-         "org.apache.beam.runners.spark.SparkJobServerDriver", f"--spark-master-url={master}",
+        [*JAVA, "-Xmx1g", *properties, "-cp", jars, f"org.apache.beam.runners.{driver}", master,
          f"--job-port={job}", "--artifact-port=0", "--expansion-port=-1",
          f"--artifacts-dir={cluster.directory}/artifacts"],
         lambda: _listens(job),
-        **own,
+        **env,
     )  # fmt: skip
     cluster.job_endpoint = f"localhost:{job}"
 
 
-def _start_prism(cluster: Cluster, parts: Parts, heap_mib: int) -> None:
+def _start_prism(cluster: Cluster, parts: Parts) -> None:
     """Start Prism, which is job service and engine in one process."""
     job, shown = _free_port(), _free_port()
     cluster.start(

@@ -7,6 +7,7 @@ the packages of .venv.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -21,7 +22,7 @@ ROOT = HERE.parents[1]
 HOME = ROOT / ".uv" / "engines"
 # Of Beam's releases whose runners are in Maven's repository the nearest to apache-beam's own pin.
 BEAM_OF_JARS = "2.62.0"
-FLINK, SPARK = "1.19", "3"
+_RUNNERS = {"flink": "beam-runners-flink-1.19", "spark": "beam-runners-spark-3"}
 # Of 2.61, as old as the old stack, it fails on keys coded by Python ("unknown coder urn key").
 PRISM = "2.77.0"
 _POM = """\
@@ -95,8 +96,7 @@ def _fetch_jars(engine: str, target: Path) -> None:
     _need("mvn", "Debian: apt-get install maven")
     aside = _aside(target)
     aside.mkdir()
-    artifact = f"beam-runners-{engine}-{FLINK if engine == 'flink' else SPARK}"
-    (aside / "pom.xml").write_text(_POM.format(artifact=artifact, beam=BEAM_OF_JARS))
+    (aside / "pom.xml").write_text(_POM.format(artifact=_RUNNERS[engine], beam=BEAM_OF_JARS))
     copy = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
     jars = aside / "jars"
     _call(["mvn", "-q", "-B", copy, f"-DoutputDirectory={jars}"], cwd=aside)
@@ -127,6 +127,7 @@ def _fetch_prism(target: Path) -> None:
     shutil.rmtree(aside)
 
 
+@functools.cache  # one wheel for all engines
 def _worker_environment() -> Path:
     """Make the workers' environment of the checkout's wheel; return its Python.
 
@@ -135,7 +136,9 @@ def _worker_environment() -> Path:
     """
     home = HOME / "worker"
     python = home / "bin" / "python"
-    wheel = _wheel()
+    for old in (HOME / "source", HOME / "wheel"):
+        shutil.rmtree(old, ignore_errors=True)
+    wheel = build_wheel(HOME / "source", HOME / "wheel")
     stamp = home / "wheel.sha256"
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if not (stamp.exists() and stamp.read_text() == digest):
@@ -149,11 +152,13 @@ def _worker_environment() -> Path:
     return python
 
 
-def _wheel() -> Path:
-    """Build the project's wheel from a copy, as setuptools writes beside the sources."""
-    source, out = HOME / "source", HOME / "wheel"
-    for old in (source, out):
-        shutil.rmtree(old, ignore_errors=True)
+def build_wheel(source: Path, out: Path) -> Path:
+    """Build the project's wheel from a copy, as setuptools writes beside the sources.
+
+    Args:
+        source: Where to copy the sources, a new directory.
+        out: Where to write the wheel, another.
+    """
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("components", "data", "pipeline", "serving", "tokenmill"):
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
